@@ -1,0 +1,44 @@
+# Every target sets up what it needs: Python 3.11 or newer with pip and a package index are enough.
+PYTHON ?= python3
+VENV ?= .venv
+RUN ?= runs/$(shell date +%Y%m%d-%H%M%S)
+ARGS ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help train test lint draw bench
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo 'Variables: PYTHON (the interpreter to start from), VENV, RUN (the run folder), ARGS (more options of the command).'
+
+train: $(VENV)/.train ## Train the GPT with quantum heads and its classical twin on Shakespeare (RUN=folder ARGS="...")
+	$(BIN)/qattn train --baseline --out $(RUN) $(ARGS)
+
+test: lint ## Run all checks: lint, types, layers, tests, README blocks, gallery (ARGS="..." go to pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## Check style, formatting, types and the layers of the package
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+draw: $(VENV)/.train ## Draw the gallery of circuits again, into circuits/
+	$(BIN)/qattn draw --gallery circuits/ $(ARGS)
+
+bench: $(VENV)/.dev ## Measure speed and memory, and print them as ratios
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "qiskit-qattn needs Python 3.11 or newer as $(PYTHON). Name another one: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# One stamp for each set of extras, so that an installation is repeated only when what it depends on has changed.
+$(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'Installing the package and its extra "$*" into $(VENV); the first time, this takes minutes.'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[$*]'
+	@touch $@

@@ -1,0 +1,38 @@
+"""Quantum attention heads for PyTorch, built from Qiskit circuits.
+
+Names are imported when first used, so that ``import qiskit_qattn`` loads neither torch nor any provider's SDK.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "AttentionCircuit": "library.attention_circuit",
+    "attention_circuit": "library.catalog",
+    "list_circuits": "library.catalog",
+    "amplitude_angles": "simulation.amplitude",
+    "StatevectorProgram": "simulation.statevector",
+    "TorchEstimator": "simulation.estimator",
+    "Backend": "backends.registry",
+    "get_backend": "backends.registry",
+    "list_backends": "backends.registry",
+    "TorchConnector": "nn.connector",
+    "QuantumHead": "nn.heads",
+    "GPTConfig": "nn.config",
+    "GPT": "nn.gpt",
+    "leakage": "evaluation.leakage",
+    "QattnError": "errors",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

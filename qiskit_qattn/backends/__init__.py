@@ -1,0 +1,1 @@
+"""Where circuits run: backend strings, their registry, and one module a provider."""

@@ -1,0 +1,61 @@
+"""Backends by name. A provider is an entry point: a function from a parsed string to a :class:`Backend`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+from qiskit.primitives import BaseEstimatorV2
+
+from ..errors import unknown_name
+from .spec import BackendSpec
+
+GROUP = "qiskit_qattn.backends"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where circuits run.
+
+    Attributes:
+        name: The backend string in normal form.
+        estimator: The primitive that evaluates PUBs.
+        pass_manager: Transpiles a circuit for it, or None where any circuit will do.
+        precision: Target standard error of each expectation; 0 is exact.
+        shots: Samples a measurement basis, or None where values are exact.
+        differentiable: Whether the exact engine computes the same values, so that autograd applies.
+        max_pub_size: Largest number of parameter sets in one PUB, or None for no limit.
+        price: Price per task and shot in US dollars where the provider publishes one, else None.
+    """
+
+    name: str
+    estimator: BaseEstimatorV2
+    pass_manager: Any = None
+    precision: float = 0.0
+    shots: int | None = None
+    differentiable: bool = False
+    max_pub_size: int | None = None
+    price: tuple[float, float] | None = None
+
+
+def list_backends() -> list[str]:
+    """Return the names that are registered here, ours and third parties'."""
+    return sorted({entry.name for entry in entry_points(group=GROUP)})
+
+
+def get_backend(text: str) -> Backend:
+    """Return the backend a string names.
+
+    Args:
+        text: ``name[:target][?key=value&…]``, for example ``statevector?shots=1024&seed=7``.
+
+    Raises:
+        UnknownNameError: For an unknown name or option; the message lists the known ones.
+        ConfigError: For a malformed string or value.
+    """
+    spec = BackendSpec.parse(text)
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if spec.name not in found:
+        raise unknown_name("backend", spec.name, found)
+    return found[spec.name].load()(spec)

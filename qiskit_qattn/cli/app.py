@@ -1,0 +1,68 @@
+"""The application: its commands, and what an error looks like to a person."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from qiskit_qattn.cli import draw, generate, report, train
+from qiskit_qattn.errors import QattnError
+
+
+class _Group(TyperGroup):
+    """Commands whose errors end in one line on stderr and exit code 2; ``QATTN_DEBUG=1`` shows the traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except QattnError as error:
+            if os.environ.get("QATTN_DEBUG"):
+                raise
+            typer.echo("error: " + " ".join(str(error).split()), err=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            stopped_at, number = getattr(error, "folder", None), getattr(error, "signal", 2)
+            if stopped_at is not None:
+                typer.echo(f"{error} Resume with: qattn train --resume --out {shlex.quote(str(stopped_at))}", err=True)
+            else:
+                typer.echo("Interrupted.", err=True)
+            raise typer.Exit(128 + number) from error
+
+
+app = typer.Typer(
+    name="qattn",
+    cls=_Group,
+    help="Train, run and look at transformers with quantum attention heads.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train.command)
+app.command("generate")(generate.command)
+app.command("draw")(draw.command)
+app.command("report")(report.command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            typer.echo(f"qattn {version('qiskit-qattn')}")
+        except PackageNotFoundError:
+            typer.echo("qattn (not installed)")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""

@@ -1,0 +1,61 @@
+"""``qattn draw``: a head's circuit as a picture or as code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import typer
+
+from qiskit_qattn.errors import ConfigError
+
+Format = Literal["txt", "svg", "png", "latex", "qasm", "qpy"]
+SUFFIXES = {"tex": "latex"}
+BINARY = ("png", "qpy")
+
+
+def command(
+    circuit: Annotated[
+        str | None, typer.Argument(help="A circuit of the catalog, for example qisa.", show_default=False)
+    ] = None,
+    num_qubits: Annotated[int, typer.Option("--num-qubits", "-n", help="Number of qubits.")] = 4,
+    reps: Annotated[int | None, typer.Option(help="Ansatz layers.", show_default="the source's")] = None,
+    format: Annotated[  # noqa: A002 - the flag's name
+        Format | None, typer.Option("--format", "-f", help="What to draw.", show_default="by FILE's ending, else txt")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; else stdout.")] = None,
+    gallery: Annotated[Path | None, typer.Option(help="Write the gallery of all circuits into this folder.")] = None,
+) -> None:
+    """Draw a circuit of the catalog, or the whole gallery."""
+    from qiskit_qattn.library.catalog import attention_circuit, list_circuits
+    from qiskit_qattn.library.gallery import render, write_gallery
+    from qiskit_qattn.training.files import write_bytes, writing
+
+    if gallery is not None:
+        with writing(gallery):
+            write_gallery(gallery)
+        typer.echo(str(gallery))
+        return
+    if circuit is None:
+        raise ConfigError(f"Nothing to draw: give a circuit ({', '.join(list_circuits())}) or --gallery FOLDER.")
+    chosen = format or _format_of(output)
+    if output is None and chosen in BINARY:
+        raise ConfigError(f"{chosen} is binary; give the file to write with -o FILE.")
+    drawn = render(attention_circuit(circuit, num_qubits=num_qubits, reps=reps), chosen)
+    if output is None:
+        typer.echo(drawn)
+    else:
+        write_bytes(output, drawn.encode("utf-8") if isinstance(drawn, str) else drawn)
+
+
+def _format_of(output: Path | None) -> str:
+    """Return the format that a file's ending asks for; txt without a file."""
+    if output is None:
+        return "txt"
+    suffix = output.suffix.removeprefix(".").lower()
+    chosen = SUFFIXES.get(suffix, suffix)
+    if chosen not in get_args(Format):
+        raise ConfigError(
+            f"{str(output)!r} does not end in a known format; give --format {'|'.join(get_args(Format))}."
+        )
+    return chosen

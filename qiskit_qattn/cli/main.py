@@ -1,0 +1,18 @@
+"""The entry point of ``qattn``."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+from qiskit_qattn.errors import missing_dependency
+
+
+def main() -> None:
+    """Run ``qattn``, or say what it needs."""
+    if find_spec("typer") is None:
+        sys.stderr.write(f"error: {missing_dependency('typer', 'train')}\n")
+        sys.exit(2)
+    from qiskit_qattn.cli.app import app
+
+    app()

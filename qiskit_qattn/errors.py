@@ -1,0 +1,67 @@
+"""The errors this package raises.
+
+Every one is a :class:`QattnError`, and every message says what was given, what was expected and what is
+allowed. Kinds that correspond to a Python built-in also inherit from it, so ``except ValueError`` keeps working.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class QattnError(Exception):
+    """Base class of all errors of this package."""
+
+
+class ConfigError(QattnError, ValueError):
+    """A setting, or a combination of settings, that cannot work."""
+
+
+class UnknownNameError(ConfigError):
+    """A name that is not in the list it was looked up in."""
+
+
+class CircuitError(QattnError, ValueError):
+    """A circuit, observable or parameter that cannot be built or simulated."""
+
+
+class EncodingError(QattnError, ValueError):
+    """A classical vector that cannot be encoded, for example one that holds NaN."""
+
+
+class DataError(QattnError, ValueError):
+    """A text corpus that cannot be fetched, read or used."""
+
+
+class TokenError(DataError):
+    """Text with characters outside a model's vocabulary."""
+
+
+class CheckpointError(QattnError):
+    """A checkpoint that is missing, damaged or not one of ours."""
+
+
+class RunFolderError(QattnError):
+    """A run folder that exists already, is missing, or cannot be written."""
+
+
+class BackendError(QattnError):
+    """A backend that is unknown, not installed, or failed."""
+
+
+class MissingDependencyError(QattnError, ImportError):
+    """An optional dependency that is not installed; the message holds the command that installs it."""
+
+
+def unknown_name(what: str, given: str, known: Iterable[str]) -> UnknownNameError:
+    """Return the error for ``given``, which is no known ``what``, naming the nearest and all known names."""
+    names = sorted(known)
+    near = get_close_matches(given, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return UnknownNameError(f"Unknown {what} {given!r}.{hint} Known: {', '.join(names)}.")
+
+
+def missing_dependency(package: str, extra: str) -> MissingDependencyError:
+    """Return the error for an absent optional ``package``, with the extra that brings it."""
+    return MissingDependencyError(f'{package} is not installed. Install it with: pip install "qiskit-qattn[{extra}]"')

@@ -1,0 +1,1 @@
+"""What a trained model is worth: causality, figures, and how its text differs from a baseline's."""

@@ -1,0 +1,128 @@
+"""Ansatzes: trainable circuits. Parameters are one vector ``θ``, indexed in the order the gates are applied."""
+
+from __future__ import annotations
+
+from qiskit import QuantumCircuit
+from qiskit.circuit import ParameterVector
+from qiskit.circuit.library import real_amplitudes
+
+from ..errors import CircuitError
+
+MAX_QUBITS = 12
+
+
+def check_num_qubits(num_qubits: int) -> None:
+    """Raise :class:`CircuitError` unless ``1 <= num_qubits <= 12``."""
+    if not 1 <= num_qubits <= MAX_QUBITS:
+        raise CircuitError(f"num_qubits must be between 1 and {MAX_QUBITS}, got {num_qubits}.")
+
+
+def check_reps(reps: int) -> None:
+    """Raise :class:`CircuitError` for a negative number of layers."""
+    if reps < 0:
+        raise CircuitError(f"reps (the number of ansatz layers) must be at least 0, got {reps}.")
+
+
+def cx_ring(circuit: QuantumCircuit) -> None:
+    """Append CX j → (j+1) mod n for j = 0…n−1; nothing on one qubit."""
+    n = circuit.num_qubits
+    if n > 1:
+        for qubit in range(n):
+            circuit.cx(qubit, (qubit + 1) % n)
+
+
+def qisa_ansatz(num_qubits: int, reps: int = 1) -> QuantumCircuit:
+    r"""Build QISA's ansatz: per layer RX, RY on every qubit, a CX ring, RY on every qubit.
+
+    Args:
+        num_qubits: n, between 1 and 12.
+        reps: Number of layers; each takes 3n angles in radians.
+
+    Raises:
+        CircuitError: For sizes outside the ranges.
+
+    Source: QISA, arXiv 2603.03318, section "Methods".
+    """
+    check_num_qubits(num_qubits)
+    check_reps(reps)
+    theta = iter(ParameterVector("θ", 3 * num_qubits * reps))
+    circuit = QuantumCircuit(num_qubits, name="qisa")
+    for _ in range(reps):
+        for qubit in range(num_qubits):
+            circuit.rx(next(theta), qubit)
+        for qubit in range(num_qubits):
+            circuit.ry(next(theta), qubit)
+        cx_ring(circuit)
+        for qubit in range(num_qubits):
+            circuit.ry(next(theta), qubit)
+    return circuit
+
+
+def qsann_ansatz(num_qubits: int, reps: int = 1, *, prefix: str = "θ") -> QuantumCircuit:
+    r"""Build QSANN's circuit: per layer and qubit i, RX and RY on i and on i+1, then CX(i, i+1); RX, RY on all.
+
+    Args:
+        num_qubits: n, between 1 and 12; neighbours are taken modulo n, and one qubit has none.
+        reps: D; the circuit takes :math:`n(4D + 2)` angles in radians (:math:`2D + 2` for n = 1).
+        prefix: Name of the parameter vector.
+
+    Raises:
+        CircuitError: For sizes outside the ranges.
+
+    Source: Li, Zhao, Wang, arXiv 2205.05625, figure 3; wiring as in the authors' PaddleQuantum code.
+    """
+    check_num_qubits(num_qubits)
+    check_reps(reps)
+    touched = 1 if num_qubits == 1 else 2
+    theta = iter(ParameterVector(prefix, num_qubits * (2 * touched * reps + 2)))
+    circuit = QuantumCircuit(num_qubits, name="qsann")
+    for _ in range(reps):
+        for qubit in range(num_qubits):
+            pair = [qubit, (qubit + 1) % num_qubits][:touched]
+            for target in pair:
+                circuit.rx(next(theta), target)
+                circuit.ry(next(theta), target)
+            if touched == 2:
+                circuit.cx(*pair)
+    for qubit in range(num_qubits):
+        circuit.rx(next(theta), qubit)
+        circuit.ry(next(theta), qubit)
+    return circuit
+
+
+def real_amplitudes_ansatz(num_qubits: int, reps: int = 2) -> QuantumCircuit:
+    r"""Build Qiskit's ``real_amplitudes`` with circular entanglement: :math:`n(r + 1)` RY angles in radians.
+
+    Args:
+        num_qubits: n, between 1 and 12.
+        reps: r, the number of entangling layers.
+
+    Raises:
+        CircuitError: For sizes outside the ranges.
+    """
+    check_num_qubits(num_qubits)
+    check_reps(reps)
+    return real_amplitudes(num_qubits, entanglement="circular", reps=reps)
+
+
+def angle_ansatz(num_qubits: int, reps: int = 1) -> QuantumCircuit:
+    r"""Build layers of RX on every qubit and a CX ring: n angles in radians a layer.
+
+    Args:
+        num_qubits: n, between 1 and 12.
+        reps: Number of layers.
+
+    Raises:
+        CircuitError: For sizes outside the ranges.
+
+    Source: Di Sipio et al., arXiv 2110.06510 (PennyLane's ``BasicEntanglerLayers``).
+    """
+    check_num_qubits(num_qubits)
+    check_reps(reps)
+    theta = iter(ParameterVector("θ", num_qubits * reps))
+    circuit = QuantumCircuit(num_qubits, name="angle")
+    for _ in range(reps):
+        for qubit in range(num_qubits):
+            circuit.rx(next(theta), qubit)
+        cx_ring(circuit)
+    return circuit

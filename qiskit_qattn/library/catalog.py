@@ -1,0 +1,116 @@
+"""The catalog: attention circuits by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from qiskit import QuantumCircuit
+from qiskit.quantum_info import Statevector
+
+from ..errors import ConfigError, unknown_name
+from .ansatzes import angle_ansatz, qisa_ansatz, qsann_ansatz, real_amplitudes_ansatz
+from .attention_circuit import AttentionCircuit
+from .encodings import Encoding, amplitude_encoding, angle_encoding, qsann_encoding, zz_encoding
+from .observables import random_observables, select_observables
+
+_PROBE_SEED = 20260
+_NUM_PROBES = 2
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a catalog entry is built; ``first`` gives the strings its source measures before any others."""
+
+    encoding: Callable[[int], Encoding]
+    ansatz: Callable[[int, int], QuantumCircuit]
+    reps: int
+    first: Callable[[int], list[str]]
+    summary: str
+
+
+def _single_qubit(letters: str) -> Callable[[int], list[str]]:
+    """Return a function of n that lists each letter on each qubit, letter by letter."""
+
+    def strings(num_qubits: int) -> list[str]:
+        return ["I" * (num_qubits - 1 - q) + letter + "I" * q for letter in letters for q in range(num_qubits)]
+
+    return strings
+
+
+_QISA = "amplitude encoding, RX·RY, CX ring, RY; arXiv 2603.03318"
+CATALOG: dict[str, Recipe] = {
+    "qisa-v1": Recipe(amplitude_encoding, qisa_ansatz, 1, _single_qubit("Z"), f"{_QISA}; q, k one ⟨Z₀⟩ each"),
+    "qisa-v2": Recipe(amplitude_encoding, qisa_ansatz, 1, _single_qubit("Z"), f"{_QISA}; q, k, v all circuits"),
+    "qisa-v3": Recipe(amplitude_encoding, qisa_ansatz, 1, _single_qubit("Z"), f"{_QISA}; q, k linear, v a circuit"),
+    "qsann": Recipe(qsann_encoding, qsann_ansatz, 1, _single_qubit("ZYX"), "QSANN, arXiv 2205.05625"),
+    "zz": Recipe(zz_encoding, real_amplitudes_ansatz, 2, _single_qubit("Z"), "ZZ feature map and real amplitudes"),
+    "angle": Recipe(angle_encoding, angle_ansatz, 1, _single_qubit("Z"), "RX angles and CX ring, arXiv 2110.06510"),
+}
+ALIASES = {"qisa": "qisa-v3"}
+
+
+def list_circuits() -> list[str]:
+    """Return the names in the catalog, without aliases."""
+    return list(CATALOG)
+
+
+def attention_circuit(
+    name: str,
+    num_qubits: int,
+    *,
+    reps: int | None = None,
+    num_observables: int | None = None,
+    observables: Literal["grouped", "random"] | Sequence[str] = "grouped",
+    seed: int = 0,
+) -> AttentionCircuit:
+    """Build an attention circuit from the catalog.
+
+    Args:
+        name: ``qisa-v1``, ``qisa-v2``, ``qisa-v3`` (alias ``qisa``), ``qsann``, ``zz`` or ``angle``.
+        num_qubits: Number of qubits, 1 to 12.
+        reps: Number of ansatz layers; None takes the source's: 1, and 2 for ``zz``.
+        num_observables: Number of outputs; None means one a qubit.
+        observables: ``grouped`` takes distinct strings that are not always zero, in the fewest measurement bases;
+            ``random`` draws them as the QISA paper does, with ``seed``; or the Pauli strings themselves (qubit 0 last).
+        seed: Seed of the random drawing.
+
+    Raises:
+        UnknownNameError: For a name that is not in the catalog; the message lists those that are.
+        CircuitError: For a number of qubits, layers or observables that cannot be had.
+    """
+    recipe = CATALOG.get(ALIASES.get(name, name))
+    if recipe is None:
+        raise unknown_name("attention circuit", name, [*CATALOG, *ALIASES])
+    encoding = recipe.encoding(num_qubits)
+    ansatz = recipe.ansatz(num_qubits, recipe.reps if reps is None else reps)
+    count = num_qubits if num_observables is None else num_observables
+    if not isinstance(observables, str):
+        labels = tuple(observables)
+        if num_observables not in (None, len(labels)):
+            raise ConfigError(f"num_observables is {num_observables}, but {len(labels)} observables were given.")
+    elif observables == "random":
+        labels = random_observables(num_qubits, count, seed)
+    elif observables == "grouped":
+        labels = select_observables(_probe_states(encoding, ansatz), count, recipe.first(num_qubits))
+    else:
+        raise unknown_name("choice of observables", observables, ["grouped", "random"])
+    return AttentionCircuit(ALIASES.get(name, name), encoding, ansatz, labels)
+
+
+def _probe_states(encoding: Encoding, ansatz: QuantumCircuit) -> list[np.ndarray]:
+    """Return states the circuit reaches for random inputs and weights, to tell dead observables by."""
+    rng = np.random.default_rng(_PROBE_SEED)
+    states = []
+    for _ in range(_NUM_PROBES):
+        if encoding.kind == "amplitude":
+            vector = rng.normal(size=encoding.num_features)
+            state = Statevector(vector / np.linalg.norm(vector))
+        else:
+            angles = rng.uniform(-np.pi, np.pi, len(encoding.params))
+            state = Statevector(encoding.circuit.assign_parameters(dict(zip(encoding.params, angles, strict=True))))
+        weights = rng.uniform(-np.pi, np.pi, ansatz.num_parameters)
+        states.append(state.evolve(ansatz.assign_parameters(weights)).data)
+    return states

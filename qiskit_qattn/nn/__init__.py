@@ -1,0 +1,1 @@
+"""Torch modules: the connector, quantum heads, their classical controls, attention and the GPT."""

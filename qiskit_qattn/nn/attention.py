@@ -1,0 +1,175 @@
+"""Causal self-attention whose heads may be of different kinds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import GPTConfig
+from .controls import FourierValues, LinearValues, QuadraticValues
+from .heads import QuantumHead
+from .kinds import HEAD_KINDS, HeadKind, Score
+
+_VALUE_SPREAD = 0.25  # of a linear value map at nanoGPT's initialisation: 0.02 * sqrt(128)
+
+
+@dataclass
+class KeyValueCache:
+    """Keys and values of earlier tokens, one pair for each part of one layer's attention."""
+
+    pairs: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def extend(self, part: str, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Append new keys and values, each ``(B, nh, T, ·)``, and return all of them."""
+        if part in self.pairs:
+            past_k, past_v = self.pairs[part]
+            k, v = torch.cat([past_k, k], -2), torch.cat([past_v, v], -2)
+        self.pairs[part] = (k, v)
+        return k, v
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, score: Score, dropout: float = 0.0) -> Tensor:
+    r"""Return :math:`\sum_{j \le i} w_{ij} v_j`, where the weights of each row i sum to 1.
+
+    ========== ====================================================
+    dot        :math:`\mathrm{softmax}_j(q_i \cdot k_j / \sqrt{h})`
+    gaussian   :math:`\mathrm{softmax}_j(-\lVert q_i - k_j \rVert^2)`
+    qisa       :math:`\mathrm{softmax}_j(\exp(-\lVert q_i - k_j \rVert^2))`
+    ========== ====================================================
+
+    Later keys are masked before the softmax.
+
+    Args:
+        q: Queries of the last S of T tokens, shape ``(B, nh, S, h)``.
+        k: Keys of all T tokens, shape ``(B, nh, T, h)``.
+        v: Values of all T tokens, shape ``(B, nh, T, hv)``.
+        score: Which of the three.
+        dropout: Probability of dropping a weight.
+
+    Source: Vaswani et al. 2017, equation (1); Li et al., arXiv 2205.05625, equation (6); arXiv 2603.03318.
+    """
+    steps, total = q.shape[-2], k.shape[-2]
+    if score == "qisa":
+        future = ~_causal_mask(steps, total, q.device)
+        squares = (q * q).sum(-1, keepdim=True) + (k * k).sum(-1)[..., None, :]
+        distance = (squares - 2 * q @ k.transpose(-1, -2)).clamp_min(0)  # (B, nh, S, T)
+        weights = torch.exp(-distance).masked_fill(future, -torch.inf).softmax(-1)
+        return F.dropout(weights, dropout) @ v
+    if score == "gaussian":
+        # −‖q − k‖² = 2 q·k − ‖k‖² − ‖q‖², and the softmax over j does not see ‖q‖²
+        q = torch.cat([2 * q, torch.ones_like(q[..., :1])], -1)
+        k = torch.cat([k, -(k * k).sum(-1, keepdim=True)], -1)
+    mask = _causal_mask(steps, total, q.device) if 1 < steps < total else None  # one new token sees all others
+    scale = 1.0 if score == "gaussian" else None
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=steps == total, scale=scale
+    )
+
+
+def _causal_mask(steps: int, total: int, device: torch.device) -> Tensor:
+    """Return which of ``total`` keys each of the last ``steps`` queries may see."""
+    return torch.ones(steps, total, dtype=torch.bool, device=device).tril(total - steps)
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head attention over heads of the kinds in ``counts``.
+
+    One linear map projects tokens to what all heads need: queries and keys of the heads where those are linear, then
+    each kind's features. Kinds whose q, k and v are circuits of their own follow.
+
+    Args:
+        config: The model's shape.
+        counts: Number of heads of each kind in this layer.
+    """
+
+    def __init__(self, config: GPTConfig, counts: dict[str, int]) -> None:
+        super().__init__()
+        self.n_embd, self.head_size, self.dropout = config.n_embd, config.head_size, config.dropout
+        kinds = {name: HEAD_KINDS[name] for name in counts}
+        self.value_kinds = [name for name, kind in kinds.items() if kind.projections == "v"]
+        self.circuit_kinds = [name for name, kind in kinds.items() if kind.projections == "qkv"]
+        self.counts = {name: counts[name] for name in self.value_kinds + self.circuit_kinds}
+        self.num_linear = sum(counts[name] for name in self.value_kinds)
+        self.maps = nn.ModuleDict({name: _value_map(config, kinds[name], counts[name]) for name in self.counts})
+        features = {name: counts[name] * _num_features(config, kind) for name, kind in kinds.items()}
+        self.sizes = [2 * self.num_linear * self.head_size, *(features[name] for name in self.counts)]
+        self.c_attn = nn.Linear(config.n_embd, sum(self.sizes), bias=config.bias) if sum(self.sizes) else None
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+
+    def forward(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+        """Return attention's output ``(B, T, d)`` for tokens of that shape; with a cache, for tokens that follow it."""
+        projected = self.c_attn(x).split(self.sizes, -1) if self.c_attn is not None else [x[..., :0]] * len(self.sizes)
+        features = dict(zip(self.counts, projected[1:], strict=True))
+        outputs = []
+        if self.num_linear:
+            q, k = projected[0].unflatten(-1, (2, self.num_linear, self.head_size)).permute(2, 0, 3, 1, 4)
+            values = [self._values(name, features[name], x) for name in self.value_kinds]
+            v = torch.cat(values, 1) if len(values) > 1 else values[0]  # (B, nh, T, h)
+            outputs.append(self._attend("linear", q, k, v, "dot", cache))
+        for name in self.circuit_kinds:
+            kind = HEAD_KINDS[name]
+            q, k, v = self._circuits(name, features[name], x)
+            outputs.append(self._attend(name, q, k, v, kind.score, cache))
+        y = torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]  # (B, n_head, T, h)
+        y = self.c_proj(y.transpose(1, 2).reshape(x.shape))
+        return F.dropout(y, self.dropout, self.training)
+
+    def _attend(self, part: str, q: Tensor, k: Tensor, v: Tensor, score: Score, cache: KeyValueCache | None) -> Tensor:
+        if cache is not None:
+            k, v = cache.extend(part, k, v)
+        return causal_attention(q, k, v, score, self.dropout if self.training else 0.0)
+
+    def _values(self, name: str, features: Tensor, x: Tensor) -> Tensor:
+        """Return the values of one kind whose q and k are linear, shape ``(B, nh, T, h)``."""
+        batch, steps, _ = x.shape
+        value_map = self.maps[name]
+        if isinstance(value_map, LinearValues):
+            return features.unflatten(-1, (self.counts[name], -1)).transpose(1, 2)
+        if isinstance(value_map, FourierValues):
+            values = value_map(x.reshape(batch * steps, -1))
+        else:
+            rows = features.reshape(batch * steps, self.counts[name], -1)
+            values = value_map(rows.transpose(0, 1))  # (nh, B * T, h)
+        return values.unflatten(1, (batch, steps)).transpose(0, 1)
+
+    def _circuits(self, name: str, features: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return q, k and v of one kind that computes each by a circuit, shapes ``(B, nh, T, ·)``."""
+        batch, steps, _ = x.shape
+        kind, head, count = HEAD_KINDS[name], self.maps[name], self.counts[name]
+        assert isinstance(head, QuantumHead)
+        if kind.whole_token:
+            rows = F.pad(x, (0, head.num_features - self.n_embd)).reshape(1, batch * steps, -1)
+        elif name == "angle":  # a linear map for each of q, k and v
+            rows = features.reshape(batch * steps, 3, count, -1).permute(1, 2, 0, 3)
+        else:  # one encoding, three circuits
+            rows = features.reshape(batch * steps, count, -1).transpose(0, 1)
+        q, k, v = head(rows).unflatten(-2, (batch, steps)).transpose(1, 2)  # each (B, nh, T, h)
+        width = 1 if kind.scalar_qk else min(head.circuit.num_qubits, self.head_size) if name == "angle" else None
+        return q[..., :width], k[..., :width], v
+
+
+def _num_features(config: GPTConfig, kind: HeadKind) -> int:
+    """Return how many projected features one head of a kind takes besides linear q and k."""
+    if kind.name == "classical":
+        return config.head_size
+    if kind.name == "rff" or kind.whole_token:
+        return 0
+    if kind.name == "quadratic":
+        return 2 ** config.kind_qubits(kind)
+    encoding = config.circuit(kind).encoding
+    return encoding.num_features * (3 if kind.name == "angle" else 1)
+
+
+def _value_map(config: GPTConfig, kind: HeadKind, count: int) -> nn.Module:
+    """Return the module that computes a kind's own part."""
+    if kind.name == "classical":
+        return LinearValues()
+    if kind.name == "quadratic":
+        return QuadraticValues(count, 2 ** config.kind_qubits(kind), config.head_size)
+    if kind.name == "rff":
+        return FourierValues(count, config.n_embd, config.head_size)
+    heads = (count,) if kind.projections == "v" else (3, count)
+    return QuantumHead(config.circuit(kind), heads, gain=_VALUE_SPREAD, trainable=kind.trainable)

@@ -1,0 +1,100 @@
+"""GPTConfig: the shape of a model, checked when it is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..errors import ConfigError
+from ..library.attention_circuit import AttentionCircuit
+from ..library.catalog import attention_circuit
+from .kinds import HEAD_KINDS, HeadKind, parse_heads
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Shape of a :class:`GPT`. Names and defaults follow nanoGPT.
+
+    Attributes:
+        vocab_size: Number of tokens.
+        block_size: Longest context, in tokens.
+        n_layer: Number of blocks.
+        n_head: Heads a block.
+        n_embd: Width d; the head size is ``n_embd // n_head``.
+        dropout: Probability of dropping a value, in training.
+        bias: Whether linear maps and layer norms have a bias.
+        heads: ``kind:count,…`` that sums to ``n_head``, or a sequence of such strings, one a layer.
+        num_qubits: Qubits of every circuit; None takes the fewest: ⌈log₂ head size⌉, or ⌈log₂ n_embd⌉ for kinds that
+            encode the whole token.
+        reps: Ansatz layers of every circuit; None takes each kind's own.
+        observables: The Pauli strings each kind measures, filled in when left None and saved with the model, so that a
+            reloaded model measures the same.
+    """
+
+    vocab_size: int = 65
+    block_size: int = 64
+    n_layer: int = 4
+    n_head: int = 4
+    n_embd: int = 128
+    dropout: float = 0.0
+    bias: bool = False
+    heads: str | Sequence[str] = "qisa:2,classical:2"
+    num_qubits: int | None = 5
+    reps: int | None = None
+    observables: Mapping[str, Sequence[str]] | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field and choose the observables."""
+        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} must be an integer of at least 1, got {value!r}.")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout must be at least 0 and below 1, got {self.dropout}.")
+        if self.n_embd % self.n_head:
+            raise ConfigError(f"n_embd must be a multiple of n_head, got {self.n_embd} and {self.n_head}.")
+        chosen = dict(self.observables or {})
+        for kind in self.kinds():
+            if kind.circuit is not None and kind.name not in chosen:
+                chosen[kind.name] = attention_circuit(
+                    kind.circuit, self.kind_qubits(kind), reps=self.reps, num_observables=self.head_size
+                ).labels
+        object.__setattr__(self, "observables", {name: list(labels) for name, labels in chosen.items()})
+
+    @property
+    def head_size(self) -> int:
+        """Width of a head's values, h."""
+        return self.n_embd // self.n_head
+
+    def layers(self) -> list[dict[str, int]]:
+        """Return the number of heads of each kind, layer by layer."""
+        return parse_heads(self.heads, self.n_layer, self.n_head)
+
+    def kinds(self) -> list[HeadKind]:
+        """Return the kinds in use, in order of appearance."""
+        return [HEAD_KINDS[name] for name in dict.fromkeys(name for layer in self.layers() for name in layer)]
+
+    def kind_qubits(self, kind: HeadKind) -> int:
+        """Return the number of qubits of a kind's circuits (of its encoded vector's index, for a classical kind).
+
+        Raises:
+            ConfigError: If a kind that encodes the whole token has too few.
+        """
+        needed = max(1, math.ceil(math.log2(self.n_embd if kind.whole_token else self.head_size)))
+        if self.num_qubits is None:
+            return needed
+        if kind.whole_token and self.num_qubits < needed:
+            raise ConfigError(
+                f"{kind.name} encodes the whole token of width {self.n_embd} and needs num_qubits of at least "
+                f"{needed}, got {self.num_qubits}. Use num_qubits={needed}, or a kind with a linear map such as qisa."
+            )
+        return self.num_qubits
+
+    def circuit(self, kind: HeadKind) -> AttentionCircuit:
+        """Return the circuit of a quantum kind with this model's observables."""
+        assert kind.circuit is not None and self.observables is not None
+        labels = self.observables[kind.name]
+        if len(labels) != self.head_size:
+            raise ConfigError(f"{kind.name} has {len(labels)} observables, but the head size is {self.head_size}.")
+        return attention_circuit(kind.circuit, self.kind_qubits(kind), reps=self.reps, observables=labels)

@@ -1,0 +1,106 @@
+"""TorchConnector: Qiskit Machine Learning's, with the exact engine behind it where that gives the same values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qiskit.primitives import StatevectorEstimator
+from qiskit_machine_learning import QiskitMachineLearningError
+from qiskit_machine_learning.connectors import TorchConnector as QiskitTorchConnector
+from qiskit_machine_learning.gradients import LinCombEstimatorGradient, ParamShiftEstimatorGradient
+from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork
+from qiskit_machine_learning.primitives import QMLEstimator
+from torch import Tensor, nn
+
+from ..backends.pub import PubProgram
+from ..errors import CircuitError
+from ..simulation.estimator import TorchEstimator
+from ..simulation.statevector import StatevectorProgram
+
+
+class TorchConnector(QiskitTorchConnector):
+    r"""A drop-in for :class:`qiskit_machine_learning.connectors.TorchConnector`.
+
+    .. math:: y_{b,m} = \langle O_m \rangle(x_b, \theta)
+
+    Where the network is an :class:`EstimatorQNN` on an exact, noiseless simulator, values come from one batched torch
+    program with autograd to inputs and weights, on the device and in the dtype of ``weight``. On any other estimator
+    each pass is one broadcast PUB, with gradients by parameter shift. Networks of other kinds, other gradient methods
+    and circuits the engine cannot take run as in the parent class.
+
+    Args:
+        neural_network: Any Qiskit Machine Learning network.
+        initial_weights: Initial weights; None draws them uniformly from [−1, 1].
+        sparse: Whether to return sparse output; None takes the network's setting.
+
+    Raises:
+        QiskitMachineLearningError: If sparse output is asked of a dense network, and, when called, if the last axis of
+            the input is not ``neural_network.num_inputs`` long.
+    """
+
+    def __init__(
+        self, neural_network: NeuralNetwork, initial_weights: Any | None = None, sparse: bool | None = None
+    ) -> None:
+        super().__init__(neural_network, initial_weights, sparse)
+        self._program: nn.Module | None = None
+        self._program_for: Any = None
+        self._refresh()
+
+    def forward(self, input_data: Tensor | None = None) -> Tensor:
+        """Return expectations, shape ``(..., M)``, for inputs of shape ``(..., num_inputs)`` or None for no inputs."""
+        self._refresh()
+        if self._program is None:
+            return super().forward(input_data)
+        weight = self._weights
+        inputs = weight.new_zeros(0) if input_data is None else input_data
+        if inputs.shape[-1] != self.neural_network.num_inputs:
+            raise QiskitMachineLearningError(
+                f"Invalid input dimension! Received {inputs.shape} and "
+                f"expected input compatible to {self.neural_network.num_inputs}"
+            )
+        rows = inputs.to(weight).reshape(-1, inputs.shape[-1]) if inputs.ndim > 1 else inputs.to(weight)[None]
+        values = self._program(rows, weight)  # (B, M)
+        return values.reshape(*inputs.shape[:-1], -1).to(device=inputs.device, dtype=weight.dtype)
+
+    def _refresh(self) -> None:
+        """Build the program again if the network's estimator or gradient was replaced."""
+        network = self.neural_network
+        now = (getattr(network, "estimator", None), getattr(network, "gradient", None))
+        if self._program_for is None or any(a is not b for a, b in zip(now, self._program_for, strict=True)):
+            self._program_for = now
+            program = build_program(network)
+            self._program = None if program is None else program.to(self._weights)
+
+
+def is_exact(network: EstimatorQNN) -> bool:
+    """Tell whether a network's estimator is an exact, noiseless simulator that returns exact values."""
+    estimator = network.estimator
+    if type(estimator) is QMLEstimator:
+        return estimator.default_precision == 0  # it then ignores the precision asked for
+    return type(estimator) in (StatevectorEstimator, TorchEstimator) and network.default_precision == 0
+
+
+def build_program(network: NeuralNetwork) -> nn.Module | None:
+    """Return a module that evaluates ``network`` in batches, or None where only the network itself can."""
+    if not isinstance(network, EstimatorQNN):
+        return None
+    if not isinstance(network.gradient, ParamShiftEstimatorGradient | LinCombEstimatorGradient):
+        return None
+    arguments: dict[str, Any] = {
+        "input_params": network.input_params or (),
+        "weight_params": network.weight_params or (),
+    }
+    try:
+        if is_exact(network):
+            return StatevectorProgram(network.circuit, list(network.observables), **arguments)
+        if type(network.gradient) is ParamShiftEstimatorGradient:
+            return PubProgram(
+                network.circuit,
+                list(network.observables),
+                estimator=network.estimator,
+                precision=network.default_precision,
+                **arguments,
+            )
+    except CircuitError:  # too wide, or not unitary: the parent may still manage
+        return None
+    return None

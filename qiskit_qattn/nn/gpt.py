@@ -1,0 +1,257 @@
+"""GPT: nanoGPT's model with attention heads of any kind."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..backends.registry import Backend, get_backend
+from ..errors import ConfigError
+from .attention import CausalSelfAttention, KeyValueCache
+from .config import GPTConfig
+from .heads import QuantumHead
+
+
+class LayerNorm(nn.Module):
+    """Layer norm with an optional bias."""
+
+    def __init__(self, width: int, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last axis."""
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, 1e-5)
+
+
+class MLP(nn.Module):
+    """Two linear maps with a GELU between them."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        self.dropout = config.dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens one by one."""
+        return F.dropout(self.c_proj(F.gelu(self.c_fc(x))), self.dropout, self.training)
+
+
+class Block(nn.Module):
+    """A transformer block: attention and MLP, each after a layer norm and with a residual."""
+
+    def __init__(self, config: GPTConfig, counts: dict[str, int]) -> None:
+        super().__init__()
+        self.ln_1 = LayerNorm(config.n_embd, config.bias)
+        self.attn = CausalSelfAttention(config, counts)
+        self.ln_2 = LayerNorm(config.n_embd, config.bias)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+        """Return the block's output, of the input's shape ``(B, T, d)``."""
+        x = x + self.attn(self.ln_1(x), cache)
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="qiskit-qattn",
+    tags=["quantum-machine-learning", "qiskit"],
+    license="apache-2.0",
+):
+    r"""A decoder-only transformer whose attention mixes quantum and classical heads.
+
+    Weights are tied between the token embedding and the output, and initialised as in nanoGPT: N(0, 0.02²), with the
+    last map of each residual branch scaled by :math:`1/\sqrt{2 L}`. Circuit angles start uniformly in [−π, π]. All
+    draws come from torch's global generator: call ``torch.manual_seed`` first for a reproducible model.
+
+    Args:
+        config: The model's shape.
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.blocks = nn.ModuleList(Block(config, counts) for counts in config.layers())
+        self.ln_f = LayerNorm(config.n_embd, config.bias)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head.weight = self.wte.weight
+        self.apply(self._init_weights)
+        for name, parameter in self.named_parameters():
+            if name.endswith("c_proj.weight"):
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.n_layer))
+
+    @staticmethod
+    def _init_weights(module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+    def forward(
+        self, idx: Tensor, targets: Tensor | None = None, caches: list[KeyValueCache] | None = None, position: int = 0
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return logits for every position and, with targets, their mean cross-entropy in nats.
+
+        Args:
+            idx: Tokens, shape ``(B, T)``, T at most ``block_size``.
+            targets: Next tokens, shape ``(B, T)``; −1 is ignored.
+            caches: One cache a layer, which the tokens follow and are appended to.
+            position: Position of the first token, with caches.
+
+        Returns:
+            Logits, shape ``(B, T, vocab_size)``, and the loss or None.
+
+        Raises:
+            ConfigError: For a context longer than ``block_size``.
+        """
+        steps = idx.shape[1]
+        if position + steps > self.config.block_size:
+            raise ConfigError(
+                f"A context of {position + steps} tokens is longer than block_size={self.config.block_size}."
+            )
+        positions = torch.arange(position, position + steps, device=idx.device)
+        x = F.dropout(self.wte(idx) + self.wpe(positions), self.config.dropout, self.training)  # (B, T, d)
+        for i, block in enumerate(self.blocks):
+            x = block(x, caches[i] if caches is not None else None)
+        logits = self.lm_head(self.ln_f(x))  # (B, T, vocab_size)
+        if targets is None:
+            return logits, None
+        loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=-1)
+        return logits, loss
+
+    def generate(self, idx: Tensor, max_new_tokens: int, **options: Any) -> Tensor:
+        """Return ``idx`` followed by ``max_new_tokens`` sampled tokens, shape ``(B, T + max_new_tokens)``.
+
+        Args:
+            idx: Prompt, shape ``(B, T)``, at least one token.
+            max_new_tokens: How many tokens to add.
+            options: As for :meth:`stream`.
+        """
+        return torch.cat([idx, *self.stream(idx, max_new_tokens, **options)], 1)
+
+    @torch.no_grad()
+    def stream(
+        self,
+        idx: Tensor,
+        max_new_tokens: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int | None = None,
+        use_cache: bool = True,
+    ) -> Iterator[Tensor]:
+        """Sample tokens one by one; each is yielded as a ``(B, 1)`` tensor.
+
+        When the context is full it is cut to its last half, so that with the cache a token costs one evaluation of
+        each head, amortised over the window, and the text is the same with and without the cache.
+
+        Args:
+            idx: Prompt, shape ``(B, T)``, at least one token.
+            max_new_tokens: How many tokens to sample.
+            temperature: Divides the logits; 0 takes the likeliest token.
+            top_k: Sample among the k likeliest tokens only.
+            seed: Seed of the sampling; None uses torch's global generator.
+            use_cache: Keep keys and values of earlier tokens instead of computing them again.
+
+        Raises:
+            ConfigError: For an empty prompt, a negative temperature or number of tokens, or ``top_k`` below 1.
+        """
+        if idx.ndim != 2 or idx.shape[1] == 0:
+            raise ConfigError(f"The prompt must have shape (B, T) with at least one token, got {tuple(idx.shape)}.")
+        if temperature < 0 or max_new_tokens < 0 or (top_k is not None and top_k < 1):
+            raise ConfigError(
+                f"temperature and max_new_tokens must be at least 0 and top_k at least 1; got {temperature}, "
+                f"{max_new_tokens} and {top_k}."
+            )
+        generator = None if seed is None else torch.Generator(idx.device).manual_seed(seed)
+        size = self.config.block_size
+        was_training = self.training
+        self.eval()
+        try:
+            start, done, caches = max(0, idx.shape[1] - size), 0, None
+            for _ in range(max_new_tokens):
+                if idx.shape[1] - start > size:
+                    start, caches = idx.shape[1] - max(1, size // 2), None
+                if caches is None:
+                    caches, done = [KeyValueCache() for _ in self.blocks], start
+                if use_cache:
+                    logits, _ = self(idx[:, done:], caches=caches, position=done - start)
+                else:
+                    logits, _ = self(idx[:, start:])
+                done = idx.shape[1]
+                token = _sample(logits[:, -1], temperature, top_k, generator)
+                idx = torch.cat([idx, token], 1)
+                yield token
+        finally:
+            self.train(was_training)
+
+    def _blocks(self) -> list[Block]:
+        return cast(list[Block], list(self.blocks))
+
+    def quantum_heads(self) -> list[tuple[int, str, QuantumHead]]:
+        """Return the quantum heads as (layer, kind, module)."""
+        found = []
+        for layer, block in enumerate(self._blocks()):
+            for kind, module in block.attn.maps.items():
+                if isinstance(module, QuantumHead):
+                    found.append((layer, kind, module))
+        return found
+
+    def circuit_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the circuits' angles, frozen ones included."""
+        for _, _, head in self.quantum_heads():
+            yield head.weight
+
+    def num_parameters(self) -> dict[str, int]:
+        """Return the number of circuit angles, of all other parameters, and of both."""
+        quantum = sum(p.numel() for p in self.circuit_parameters())
+        total = sum(p.numel() for p in self.parameters())
+        return {"quantum": quantum, "classical": total - quantum, "total": total}
+
+    def head_backends(self) -> list[dict[str, Any]]:
+        """Return, for every head, its layer, number, kind and the backend it runs on (``torch`` if classical)."""
+        rows = []
+        for layer, block in enumerate(self._blocks()):
+            number = 0
+            for kind, count in block.attn.counts.items():
+                module = block.attn.maps[kind]
+                backend = module.backend.name if isinstance(module, QuantumHead) else "torch"
+                for _ in range(count):
+                    rows.append({"layer": layer, "head": number, "kind": kind, "backend": backend})
+                    number += 1
+        return rows
+
+    def to_backend(self, backend: Backend | str) -> "GPT":
+        """Run every quantum head on another backend; weights and ``state_dict`` stay as they are.
+
+        Args:
+            backend: A backend, or a string such as ``statevector?shots=1024``.
+
+        Raises:
+            UnknownNameError, ConfigError: For a string that names no backend.
+        """
+        target = get_backend(backend) if isinstance(backend, str) else backend
+        for _, _, head in self.quantum_heads():
+            head.to_backend(target)
+        return self
+
+
+def _sample(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None) -> Tensor:
+    """Draw one token a row, shape ``(B, 1)``, from logits ``(B, vocab_size)``."""
+    if temperature == 0:
+        return logits.argmax(-1, keepdim=True)
+    logits = logits / temperature
+    if top_k is not None:
+        least = logits.topk(min(top_k, logits.shape[-1])).values[:, [-1]]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    return torch.multinomial(logits.softmax(-1), 1, generator=generator)

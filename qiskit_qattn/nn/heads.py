@@ -1,0 +1,101 @@
+"""QuantumHead: an attention circuit as a torch module, for one or many heads at once."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..backends.pub import PubProgram
+from ..backends.registry import Backend, get_backend
+from ..errors import EncodingError
+from ..library.attention_circuit import AttentionCircuit
+from ..simulation.amplitude import amplitude_angles
+from ..simulation.statevector import StatevectorProgram
+
+
+class QuantumHead(nn.Module):
+    r"""Expectations of an attention circuit, each with a learned gain.
+
+    .. math:: y_m = g_m \langle P_m \rangle(x, \theta)
+
+    Expectations of a random n-qubit state have a spread of about :math:`2^{-n/2}`; gains start at :math:`2^{n/2}`
+    times ``gain``, so that outputs start with a spread of about ``gain``.
+
+    Args:
+        circuit: What to compute. Amplitude-encoded circuits take real vectors of length 2ⁿ, others their angles.
+        heads: Shape of the leading axes: one set of weights and gains for each head. All run in one batched product.
+        gain: Spread of the outputs at the start.
+        trainable: Whether the circuit's weights are trained; gains always are.
+
+    Attributes:
+        weight: Circuit angles in radians, shape ``(*heads, P)``, drawn uniformly from [−π, π].
+        gain: Shape ``(*heads, M)``.
+        backend: The :class:`Backend` it runs on.
+    """
+
+    def __init__(
+        self, circuit: AttentionCircuit, heads: tuple[int, ...] = (), *, gain: float = 1.0, trainable: bool = True
+    ) -> None:
+        super().__init__()
+        self.circuit = circuit
+        self.amplitude = circuit.encoding.kind == "amplitude"
+        weight = torch.empty(*heads, len(circuit.weight_params)).uniform_(-math.pi, math.pi)
+        self.weight = nn.Parameter(weight, requires_grad=trainable)
+        start = gain * 2 ** (circuit.num_qubits / 2)
+        self.gain = nn.Parameter(torch.full((*heads, len(circuit.labels)), start))
+        self.to_backend(get_backend("statevector"))
+
+    @property
+    def num_features(self) -> int:
+        """Length of the input's last axis."""
+        return self.circuit.encoding.num_features
+
+    def to_backend(self, backend: Backend | str) -> QuantumHead:
+        """Run on another backend from now on; weights stay as they are.
+
+        Raises:
+            UnknownNameError, ConfigError: For a string that names no backend.
+        """
+        self.backend = get_backend(backend) if isinstance(backend, str) else backend
+        self._direct = self.backend.differentiable
+        self._program = self._build(self.backend).to(device=self.weight.device, dtype=self.weight.dtype)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return values, shape ``(*heads, N, M)``, for inputs of shape ``(*heads, N, num_features)``.
+
+        Leading axes broadcast.
+
+        Raises:
+            EncodingError: For an input of another length, or one that holds NaN or infinity.
+        """
+        if x.shape[-1] != self.num_features:
+            raise EncodingError(
+                f"This {self.circuit.name} head takes vectors of length {self.num_features}, got {x.shape[-1]}."
+            )
+        if self.amplitude and not self._direct:
+            x = amplitude_angles(x)
+        return self._program(x, self.weight) * self.gain.unsqueeze(-2)
+
+    def _build(self, backend: Backend) -> nn.Module:
+        """Return the program for a backend: the exact engine, or PUBs for its estimator."""
+        circuit = self.circuit
+        arguments: dict[str, Any] = {"weight_params": circuit.weight_params}
+        if backend.differentiable:
+            if self.amplitude:
+                return StatevectorProgram(circuit.ansatz, circuit.observables, input_kind="amplitude", **arguments)
+            return StatevectorProgram(
+                circuit.circuit, circuit.observables, input_params=circuit.input_params, **arguments
+            )
+        network = circuit.qnn(backend)
+        return PubProgram(
+            network.circuit,
+            list(network.observables),
+            input_params=circuit.input_params,
+            estimator=backend.estimator,
+            precision=backend.precision,
+            **arguments,
+        )

@@ -1,0 +1,1 @@
+"""How circuits are evaluated: batched, differentiable torch programs."""

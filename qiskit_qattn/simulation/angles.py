@@ -1,0 +1,137 @@
+"""Angles of gates as a torch function of a circuit's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from operator import mul
+from typing import Any
+
+import numpy as np
+import torch
+from qiskit.circuit import ParameterExpression
+from torch import Tensor
+
+from ..errors import CircuitError
+from .constants import ConstantModule
+from .gates import Angle
+
+Monomial = tuple[Any, ...]  # sympy factors; a parameter is its position, an int
+
+
+class AngleMap(ConstantModule):
+    r"""The map :math:`p \mapsto C\,[p, f(p), m(p, f)] + b` from parameter values to angles.
+
+    Angles that are affine in the parameters, by far the most, cost one matrix product. Other functions of
+    parameters, such as sines, become extra columns f; products of columns become extra columns m.
+
+    Args:
+        angles: Numbers or parameter expressions, in radians.
+        params: The parameters, in the order in which their values will be given.
+        combine: Matrix applied to the angles, at no further cost; None for the identity.
+
+    Raises:
+        CircuitError: For an expression that uses a parameter outside ``params`` or a function without a torch rule.
+
+    Angles are always computed in float64: their size is not bounded, so their rounding would dominate all other errors.
+    """
+
+    matrix: Tensor
+    offset: Tensor
+
+    def __init__(self, angles: Sequence[Angle], params: Sequence[Any], combine: np.ndarray | None = None) -> None:
+        super().__init__()
+        position = {param: i for i, param in enumerate(params)}
+        rows = [_coefficients(angle, position) for angle in angles]
+        monomials = list(dict.fromkeys(m for row in rows for m in row if m))
+        functions = list(dict.fromkeys(f for m in monomials for f in m if not isinstance(f, int)))
+        base = {i: i for i in range(len(params))} | {f: len(params) + j for j, f in enumerate(functions)}
+        products = [m for m in monomials if len(m) > 1]
+        column = {(f,): i for f, i in base.items()} | {m: len(base) + j for j, m in enumerate(products)}
+        matrix, offset = np.zeros((len(rows), len(column))), np.zeros(len(rows))
+        for i, row in enumerate(rows):
+            for monomial, coefficient in row.items():
+                if monomial:
+                    matrix[i, column[monomial]] += coefficient
+                else:
+                    offset[i] += coefficient
+        if combine is not None:
+            matrix, offset = combine @ matrix, combine @ offset
+        self._names = {param.name: i for param, i in position.items()}
+        self._functions = functions
+        self._products = [[base[f] for f in m] for m in products]
+        self.add_constant("matrix", matrix.T, double=True)  # (columns, K)
+        self.add_constant("offset", offset, double=True)  # (K,)
+        for f in functions:
+            _evaluate(f, {name: torch.ones(()) for name in self._names})  # a missing rule is told now, not in training
+
+    def forward(self, params: Tensor) -> Tensor:
+        """Return the angles, shape ``(..., K)``, for parameter values of shape ``(..., num_params)``."""
+        columns = params = params.to(self.matrix.dtype)
+        if self._functions:
+            values = {name: params[..., i] for name, i in self._names.items()}
+            columns = torch.cat([columns, torch.stack([_evaluate(f, values) for f in self._functions], -1)], -1)
+        if self._products:
+            products = [reduce(mul, (columns[..., i] for i in factors)) for factors in self._products]
+            columns = torch.cat([columns, torch.stack(products, -1)], -1)
+        return columns @ self.matrix + self.offset  # (..., K)
+
+
+def _coefficients(angle: Angle, position: Mapping[Any, int]) -> dict[Monomial, float]:
+    """Return an angle as a sum of coefficients times products; the empty product stands for 1."""
+    if not isinstance(angle, ParameterExpression):
+        return {(): float(angle)}
+    unknown = sorted(p.name for p in angle.parameters if p not in position)
+    if unknown:
+        raise CircuitError(f"Angle {angle} uses {unknown}, which are neither input nor weight parameters.")
+    if angle in position:  # a bare parameter
+        return {(position[angle],): 1.0}
+    import sympy
+
+    index = {param.name: i for param, i in position.items()}
+    coefficients: dict[Monomial, float] = {}
+    for term in sympy.Add.make_args(sympy.expand(angle.sympify())):
+        number, factors = term.as_coeff_mul()
+        monomial: list[Any] = []
+        for factor in factors:
+            symbol, power = factor.as_base_exp()
+            if symbol.is_Symbol and power.is_Integer and power > 0:
+                monomial.extend([index[symbol.name]] * int(power))
+            elif not factor.free_symbols:
+                number *= factor
+            else:
+                monomial.append(factor)
+        key = tuple(sorted(monomial, key=str))
+        coefficients[key] = coefficients.get(key, 0.0) + float(number)
+    return coefficients
+
+
+_TORCH: dict[str, Callable[..., Tensor]] = {
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "tan": torch.tan,
+    "asin": torch.asin,
+    "acos": torch.acos,
+    "atan": torch.atan,
+    "exp": torch.exp,
+    "log": torch.log,
+    "Abs": torch.abs,
+    "sign": torch.sign,
+    "conjugate": torch.clone,  # parameters are real
+    "Add": lambda *terms: sum(terms[1:], terms[0]),
+    "Mul": lambda *factors: reduce(mul, factors),
+    "Pow": torch.pow,
+}
+
+
+def _evaluate(expression: Any, values: Mapping[str, Tensor]) -> Tensor:
+    """Evaluate a sympy expression on tensors."""
+    like = next(iter(values.values()))
+    if expression.is_Symbol:
+        return values[expression.name]
+    if expression.is_number:
+        return torch.full_like(like, float(expression))
+    rule = _TORCH.get(expression.func.__name__)
+    if rule is None:
+        raise CircuitError(f"No torch rule for {expression.func.__name__} in a gate's angle; known: {sorted(_TORCH)}.")
+    return rule(*(_evaluate(argument, values) for argument in expression.args))

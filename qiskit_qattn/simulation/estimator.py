@@ -1,0 +1,110 @@
+"""The exact engine as a Qiskit primitive."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from qiskit.primitives import BaseEstimatorV2, DataBin, PrimitiveJob, PrimitiveResult, PubResult
+from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
+from qiskit.quantum_info import SparseObservable, SparsePauliOp
+
+from ..errors import ConfigError
+from .statevector import StatevectorProgram
+
+
+class TorchEstimator(BaseEstimatorV2):
+    r"""A ``BaseEstimatorV2`` over :class:`StatevectorProgram`: one batched evaluation a PUB.
+
+    With precision 0 values are exact. With precision ε > 0 they are means over :math:`\lceil 1/\varepsilon^2 \rceil`
+    samples drawn from the outcome distribution of each measurement basis, as a device would give them.
+
+    Args:
+        default_precision: Precision where a run gives none.
+        seed: Seed of the sampling. Successive calls continue one stream of random numbers, so noise is never repeated.
+    """
+
+    def __init__(self, *, default_precision: float = 0.0, seed: int | None = None) -> None:
+        self._default_precision = default_precision
+        self._rng = np.random.default_rng(seed)
+
+    @property
+    def default_precision(self) -> float:
+        """Precision where a run gives none."""
+        return self._default_precision
+
+    def run(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> PrimitiveJob[Any]:
+        """Evaluate PUBs.
+
+        Args:
+            pubs: Tuples of circuit, observables, parameter values and, optionally, precision.
+            precision: Precision of the PUBs that bring none of their own.
+
+        Raises:
+            ConfigError: For a negative precision.
+            CircuitError: (from the job) for circuits the engine cannot simulate.
+        """
+        default = self._default_precision if precision is None else precision
+        coerced = [EstimatorPub.coerce(pub, default) for pub in pubs]
+        for pub in coerced:
+            if pub.precision < 0 or math.isnan(pub.precision):
+                raise ConfigError(f"precision must be 0 (exact) or positive, got {pub.precision}.")
+        job: PrimitiveJob[Any] = PrimitiveJob(self._run, coerced)
+        job._submit()
+        return job
+
+    def _run(self, pubs: list[EstimatorPub]) -> PrimitiveResult[PubResult]:
+        programs: dict[Any, StatevectorProgram] = {}
+        return PrimitiveResult([self._run_pub(pub, programs) for pub in pubs], metadata={"version": 2})
+
+    def _run_pub(self, pub: EstimatorPub, programs: dict[Any, StatevectorProgram]) -> PubResult:
+        params = list(pub.circuit.parameters)
+        terms = [tuple(sorted(observable.items())) for observable in pub.observables.ravel().tolist()]
+        unique = list(dict.fromkeys(terms))
+        key = (id(pub.circuit), tuple(unique))
+        if key not in programs:  # PUBs of one run often share a circuit
+            observables = [_operator(observable) for observable in unique]
+            programs[key] = StatevectorProgram(pub.circuit, observables, input_params=params).double()
+        program = programs[key]
+        values = pub.parameter_values.as_array(params)  # (*shape, P)
+        flat = torch.from_numpy(values.reshape(int(np.prod(values.shape[:-1])), len(params)))  # (N, P)
+        with torch.no_grad():
+            if pub.precision == 0:
+                table, errors = program(flat, flat.new_zeros(0)).numpy(), None
+            else:
+                table, errors = self._sample(program, flat, pub.precision)
+        rows = np.arange(len(flat)).reshape(values.shape[:-1])
+        columns = np.array([unique.index(term) for term in terms], dtype=int).reshape(pub.observables.shape)
+        rows, columns = np.broadcast_arrays(rows, columns)
+        evs = table[rows, columns]
+        stds = np.zeros_like(evs) if errors is None else errors[rows, columns]
+        metadata = {"target_precision": pub.precision, "circuit_metadata": pub.circuit.metadata}
+        if errors is not None:
+            metadata["shots"] = _shots(pub.precision)
+        return PubResult(DataBin(evs=evs, stds=stds, shape=pub.shape), metadata=metadata)
+
+    def _sample(self, program: StatevectorProgram, inputs: torch.Tensor, precision: float) -> tuple[Any, Any]:
+        """Return sampled means and their standard errors, each of shape ``(N, M)``."""
+        shots = _shots(precision)
+        bases, size = len(program.bases), 2**program.num_qubits
+        probabilities = program.probabilities(inputs, inputs.new_zeros(0)).numpy().reshape(-1, bases, size)
+        probabilities = probabilities / probabilities.sum(-1, keepdims=True)
+        frequencies = self._rng.multinomial(shots, probabilities) / shots  # (N, bases, 2**n)
+        signs = program.signs.numpy().reshape(bases, size, -1)
+        means = np.einsum("nbi,bim->nbm", frequencies, signs)
+        squares = np.einsum("nbi,bim->nbm", frequencies, signs**2)
+        variances = np.clip(squares - means**2, 0, None).sum(1) / shots
+        return means.sum(1), np.sqrt(variances)
+
+
+def _shots(precision: float) -> int:
+    """Return the samples a basis that reach a standard error of at most ``precision`` for a Pauli string."""
+    return math.ceil(1 / precision**2)
+
+
+def _operator(terms: tuple[tuple[str, float], ...]) -> SparsePauliOp:
+    """Return an observable given as pairs of a label, projectors such as ``0`` and ``+`` included, and a factor."""
+    return SparsePauliOp.from_sparse_observable(SparseObservable.from_list(list(terms)).as_paulis())

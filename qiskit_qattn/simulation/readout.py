@@ -1,0 +1,83 @@
+"""Observables as one sign-matrix product over outcome probabilities, basis by basis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+from qiskit.quantum_info import SparsePauliOp
+from qiskit.quantum_info.operators.base_operator import BaseOperator
+
+from ..errors import CircuitError
+from ..library.observables import basis_rotation, measurement_bases
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    r"""How expectations follow from measurements.
+
+    .. math:: \langle O_m \rangle = \sum_{b, i} |\langle i | V_b | \psi \rangle|^2 \, S_{(b, i), m}
+
+    Attributes:
+        bases: Letters ``X``, ``Y``, ``Z`` a qubit, qubit 0 last.
+        rotations: V, the basis changes, shape ``(num_bases, n, 2, 2)``, qubit 0 first.
+        signs: S, shape ``(num_bases * 2**n, M)``.
+    """
+
+    bases: tuple[str, ...]
+    rotations: np.ndarray
+    signs: np.ndarray
+
+    def matrix(self) -> np.ndarray:
+        """Return all basis changes stacked, shape ``(num_bases * 2**n, 2**n)``."""
+        return np.concatenate([reduce(np.kron, rotation[::-1]) for rotation in self.rotations])
+
+
+def build_readout(observables: Sequence[BaseOperator]) -> Readout:
+    """Group the Pauli terms of several observables into measurement bases.
+
+    Args:
+        observables: Hermitian operators on the same qubits; anything :class:`SparsePauliOp` can be made from.
+
+    Raises:
+        CircuitError: For no observable, complex coefficients or different numbers of qubits.
+    """
+    operators = [_as_sparse(observable) for observable in observables]
+    sizes = sorted({operator.num_qubits for operator in operators})
+    if len(sizes) != 1:
+        raise CircuitError(f"Observables must be at least one, all on the same qubits; got numbers of qubits {sizes}.")
+    num_qubits = sizes[0]
+    terms: dict[str, dict[int, float]] = {}
+    for m, operator in enumerate(operators):
+        if np.abs(operator.coeffs.imag).max(initial=0.0) > 1e-12:
+            raise CircuitError(f"Observable {m} has complex coefficients; observables must be Hermitian.")
+        for label, coefficient in zip(operator.paulis.to_labels(), operator.coeffs.real, strict=True):
+            row = terms.setdefault(label, {})
+            row[m] = row.get(m, 0.0) + float(coefficient)
+    labels = list(terms)
+    grouped = measurement_bases(labels)
+    index = np.arange(2**num_qubits)
+    signs = np.zeros((len(grouped), 2**num_qubits, len(operators)))
+    for b, (_, members) in enumerate(grouped):
+        for member in members:
+            label = labels[member]
+            mask = sum(1 << q for q, letter in enumerate(reversed(label)) if letter != "I")
+            parity = 1.0 - 2.0 * (np.bitwise_count(index & mask) & 1)
+            for m, coefficient in terms[label].items():
+                signs[b, :, m] += coefficient * parity
+    bases = tuple(basis for basis, _ in grouped)
+    rotations = np.stack([np.stack(basis_rotation(basis)) for basis in bases])
+    return Readout(bases, rotations, signs.reshape(-1, len(operators)))
+
+
+def _as_sparse(observable: BaseOperator) -> SparsePauliOp:
+    """Return an observable as a sum of Pauli strings without zero terms."""
+    if isinstance(observable, SparsePauliOp):
+        return observable
+    if hasattr(observable, "paulis") or type(observable).__name__ == "Pauli":
+        return SparsePauliOp(observable)
+    if type(observable).__name__ == "SparseObservable":
+        return SparsePauliOp.from_sparse_observable(observable)
+    return SparsePauliOp.from_operator(observable)

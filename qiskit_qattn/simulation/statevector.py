@@ -1,0 +1,276 @@
+"""The exact engine: expectations of a circuit as a batched, differentiable torch program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from qiskit import QuantumCircuit
+from qiskit.quantum_info.operators.base_operator import BaseOperator
+from torch import Tensor, nn
+
+from ..errors import CircuitError
+from .amplitude import unit_vectors
+from .angles import AngleMap
+from .constants import ConstantModule
+from .gates import Fixed, flatten
+from .operators import Block
+from .program import LocalStep, build_program
+from .readout import build_readout
+
+_DENSE_QUBITS = 8  # up to 256×256 unitaries are formed and reused; above, gates act on the batch
+_DEEP = 4  # with more data-dependent phases than this, rounding adds up and amplitudes are held in float64
+
+Fused = tuple[Tensor, ...]
+
+
+class StatevectorProgram(ConstantModule):
+    r"""Expectations :math:`\langle \psi(x, \theta) | O_m | \psi(x, \theta) \rangle` for batches of x.
+
+    Everything that does not depend on data is one unitary, built once a step, with the measurement bases as its last
+    factor. Writing its real and imaginary parts side by side as R, the features of the data as f (the unit vector
+    itself, or cosines and sines of phases) and the signs of all observables as S, the values are
+
+    .. math:: \langle O \rangle = (f R)^{\odot 2} S
+
+    Angles, phases and the unitary are computed in float64 and rounded once; what grows with the batch is float32, or
+    float64 after ``module.double()``.
+
+    Weights may have leading axes, one weight set a head, that broadcast against those of the inputs.
+
+    Args:
+        circuit: Any circuit of unitary gates, at most 16 qubits. With ``amplitude`` input, what follows the encoding.
+        observables: Hermitian operators on its qubits.
+        input_params: Parameters that carry data, in the order of the input's last axis.
+        weight_params: Trainable parameters, in the order of the weights' last axis.
+        input_kind: ``parameters``, or ``amplitude``: inputs are real vectors of length 2ⁿ, loaded as amplitudes.
+
+    Raises:
+        CircuitError: For circuits, parameters or observables that cannot be simulated.
+    """
+
+    signs: Tensor
+
+    def __init__(
+        self,
+        circuit: QuantumCircuit,
+        observables: Sequence[BaseOperator],
+        *,
+        input_params: Sequence[Any] = (),
+        weight_params: Sequence[Any] = (),
+        input_kind: Literal["parameters", "amplitude"] = "parameters",
+    ) -> None:
+        super().__init__()
+        self.num_qubits = circuit.num_qubits
+        self.num_outputs = len(observables)
+        self.num_weights = len(weight_params)
+        self.input_kind = input_kind
+        self.num_inputs = 2**self.num_qubits if input_kind == "amplitude" else len(input_params)
+        known = {*input_params, *weight_params}
+        unbound = sorted(p.name for p in circuit.parameters if p not in known)
+        if unbound:
+            raise CircuitError(f"Circuit parameters {unbound} are neither input_params nor weight_params.")
+        program = build_program(flatten(circuit), self.num_qubits, input_params)
+        readout = build_readout(observables)
+        if readout.rotations.shape[1] != self.num_qubits:
+            raise CircuitError(
+                f"The circuit has {self.num_qubits} qubits, the observables {readout.rotations.shape[1]}; "
+                f"they must match."
+            )
+        self.bases = readout.bases
+        self.dense = self.num_qubits <= _DENSE_QUBITS
+        size = 2**self.num_qubits
+        self.blocks = nn.ModuleList(Block(steps, weight_params, self.num_qubits) for steps in program.blocks)
+        used = {p for step in program.phases for angle in step.angles for p in getattr(angle, "parameters", ())}
+        self.mixed = not used.isdisjoint(weight_params)  # some angle depends on data and weights
+        phase_params = [*input_params, *weight_params] if self.mixed else list(input_params)
+        self.phases = nn.ModuleList(
+            AngleMap(step.angles, phase_params, combine=step.coefficients) for step in program.phases[1:]
+        )
+        self.deep = len(program.phases) > _DEEP
+        self.first = None
+        if input_kind == "amplitude":
+            self.add_constant("columns", np.eye(size, dtype=complex), double=True)
+        elif program.phases:
+            unique, fold = _fold_phases(program.phases[0].coefficients)
+            self.first = AngleMap(program.phases[0].angles, phase_params, combine=unique)
+            self.add_constant("columns", fold, double=True)  # (2**n, F)
+        if input_kind != "amplitude":
+            self.add_constant("ground", np.eye(size, 1, dtype=complex), double=True)
+        if self.dense:
+            self.add_constant("bases_matrix", readout.matrix(), double=True)  # (num_bases * 2**n, 2**n)
+        else:
+            steps = [LocalStep(tuple((Fixed(q, m),) for q, m in enumerate(r))) for r in readout.rotations]
+            self.bases_blocks = nn.ModuleList(Block([step], (), self.num_qubits) for step in steps)
+        self.add_constant("signs", readout.signs)  # (num_bases * 2**n, M)
+        self.real = False
+        self.real = self._is_real()
+        self._cache: tuple[Tensor, Fused] | None = None
+
+    def forward(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return expectations, shape ``(..., B, M)``.
+
+        Args:
+            inputs: Shape ``(..., B, num_inputs)``.
+            weights: Angles in radians, shape ``(..., num_weights)``; leading axes broadcast with the inputs'.
+
+        Raises:
+            EncodingError: For NaN or infinity in amplitude input.
+        """
+        return self.probabilities(inputs, weights, squared_parts=True).to(self.signs.dtype) @ self._signs()
+
+    def probabilities(self, inputs: Tensor, weights: Tensor, *, squared_parts: bool = False) -> Tensor:
+        r"""Return outcome probabilities, shape ``(..., B, num_bases * 2**n)``.
+
+        Args:
+            inputs: As for :meth:`forward`.
+            weights: As for :meth:`forward`.
+            squared_parts: Leave the squares of real and imaginary parts side by side instead of adding them.
+        """
+        with torch.autocast(inputs.device.type, enabled=False):
+            features, data = self._features(inputs, weights)
+            parts = (self._dense if self.dense else self._gate_by_gate)(features, data, weights)
+            squares = parts * parts  # (..., B, parts * num_bases * 2**n)
+        if squared_parts or self.real:
+            return squares
+        real, imaginary = squares.chunk(2, -1)
+        return real + imaginary
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        """The dtype of amplitudes' real and imaginary parts."""
+        return torch.float64 if self.deep else self.signs.dtype
+
+    def fused(self, weights: Tensor) -> Fused:
+        """Return the data-independent factors as real matrices that act on rows from the right.
+
+        Without gradients the result is kept until the weights change.
+        """
+        keep = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        if keep and self._cache is not None:
+            known, result = self._cache
+            if known.shape == weights.shape and known.device == weights.device and torch.equal(known, weights):
+                return result
+        result = self._fuse(weights)
+        if keep:
+            self._cache = (weights.detach().clone(), result)
+        return result
+
+    def _fuse(self, weights: Tensor) -> Fused:
+        matrices = []
+        columns = self._start(weights)
+        for i, block in enumerate(self.blocks[self._first_block :]):
+            if i > 0:
+                columns = torch.eye(2**self.num_qubits, dtype=columns.dtype, device=columns.device)
+            columns = block(columns, weights)  # (..., 2**n, F)
+            last = i == len(self.blocks) - 1 - self._first_block
+            if last and any(set(basis) != {"Z"} for basis in self.bases):
+                columns = self.complex_constant("bases_matrix") @ columns
+            matrix = _as_real(columns, from_real=i == 0, to_real=last and self.real)
+            matrices.append(matrix.to(self.state_dtype))
+        return tuple(matrices)
+
+    @property
+    def _first_block(self) -> int:
+        """The first block that acts after data; the one before it prepares a fixed state."""
+        return 1 if self.first is not None else 0
+
+    def _start(self, weights: Tensor) -> Tensor:
+        """Return what the data's features are multiplied with before the first block, shape ``(..., 2**n, F)``."""
+        if self.input_kind == "amplitude":
+            return self.complex_constant("columns")
+        ground = self.complex_constant("ground")  # (2**n, 1)
+        if self.first is None:
+            return ground
+        return self.blocks[0](ground, weights) * self.complex_constant("columns")
+
+    def _features(self, inputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features f, shape ``(..., B, F)``, and what data-dependent phases take, ``(..., B, params)``."""
+        if self.input_kind == "amplitude":
+            return unit_vectors(inputs.to(self.state_dtype)), inputs
+        if self.first is None:
+            return inputs.new_ones((*inputs.shape[:-1], 1), dtype=self.state_dtype), inputs
+        if self.mixed:
+            lead = torch.broadcast_shapes(inputs.shape[:-1], (*weights.shape[:-1], 1))
+            inputs = torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1)], -1)
+        phases = self.first(inputs)  # (..., B, U)
+        return torch.cat([torch.cos(phases), torch.sin(phases)], -1).to(self.state_dtype), inputs
+
+    def _dense(self, features: Tensor, data: Tensor, weights: Tensor) -> Tensor:
+        """Return real and imaginary amplitudes in all bases through the fused matrices."""
+        first, *others = self.fused(weights)
+        state = features @ first  # (..., B, 2 * 2**n)
+        for phases, matrix in zip(self.phases, others, strict=True):
+            state = _rotate(state, phases(data)) @ matrix
+        return state
+
+    def _gate_by_gate(self, features: Tensor, data: Tensor, weights: Tensor) -> Tensor:
+        """Return the same without forming unitaries, for circuits too wide for them."""
+        start = self._start(weights)
+        dtype = torch.complex128 if self.state_dtype == torch.float64 else torch.complex64
+        columns = start.to(dtype) @ features.transpose(-1, -2).to(dtype)  # (..., 2**n, B)
+        remaining = [None, *self.phases]
+        for phases, block in zip(remaining, self.blocks[self._first_block :], strict=True):
+            if phases is not None:
+                angles = phases(data).transpose(-1, -2)
+                columns = torch.complex(torch.cos(angles), torch.sin(angles)).to(dtype) * columns
+            columns = block(columns, weights)
+        measured = torch.cat([rotate(columns, weights[..., :0]) for rotate in self.bases_blocks], -2)
+        parts = [measured.real] if self.real else [measured.real, measured.imag]
+        return torch.cat(parts, -2).transpose(-1, -2)
+
+    def _signs(self) -> Tensor:
+        return self.signs if self.real else torch.cat([self.signs, self.signs])
+
+    def _is_real(self) -> bool:
+        """Tell whether amplitudes in all bases are real whatever the weights, by two random draws."""
+        if self.phases or not self.dense:
+            return False
+        generator = torch.Generator().manual_seed(0)
+        draws = [6 * torch.rand(self.num_weights, generator=generator) for _ in range(2)]
+        with torch.no_grad():
+            halves = [self._fuse(draw)[-1].chunk(2, -1) for draw in draws]
+        return all(float(imaginary.abs().max()) < 1e-6 for _, imaginary in halves)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._cache = None
+        return super()._apply(fn, recurse)
+
+
+def _fold_phases(coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    r"""Keep one of each pair of opposite phases: :math:`e^{i\phi} = \cos u + i s \sin u` with φ = s u.
+
+    Args:
+        coefficients: Phases of the 2ⁿ amplitudes as combinations of angles, shape ``(2**n, K)``.
+
+    Returns:
+        The combinations u, shape ``(U, K)``, and the complex matrix that takes ``[cos u, sin u]`` to the amplitudes.
+    """
+    leading = np.array([row[np.flatnonzero(row)[0]] if row.any() else 1.0 for row in coefficients])
+    sign = np.sign(leading)
+    unique, position = np.unique(coefficients * sign[:, None], axis=0, return_inverse=True)
+    fold = np.zeros((len(coefficients), 2 * len(unique)), dtype=complex)
+    rows = np.arange(len(coefficients))
+    fold[rows, position.reshape(-1)] = 1.0
+    fold[rows, len(unique) + position.reshape(-1)] = 1j * sign
+    return unique, fold
+
+
+def _as_real(matrix: Tensor, *, from_real: bool, to_real: bool) -> Tensor:
+    """Return a complex matrix A as the real matrix that takes rows [x] or [Re x, Im x] to [Re, Im] of A x."""
+    rows = matrix.transpose(-1, -2)  # (..., in, out)
+    if to_real and from_real:
+        return rows.real.contiguous()
+    upper = torch.cat([rows.real, rows.imag], -1)
+    if from_real:
+        return upper
+    return torch.cat([upper, torch.cat([-rows.imag, rows.real], -1)], -2)
+
+
+def _rotate(state: Tensor, phases: Tensor) -> Tensor:
+    """Multiply amplitudes, given as [Re, Im], by e^{iφ}."""
+    real, imaginary = state.chunk(2, -1)
+    cos, sin = torch.cos(phases).to(state.dtype), torch.sin(phases).to(state.dtype)
+    return torch.cat([real * cos - imaginary * sin, real * sin + imaginary * cos], -1)

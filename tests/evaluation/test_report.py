@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qiskit_qattn.errors import CheckpointError, RunFolderError
+from qiskit_qattn.evaluation.plots import loss_plot, smoothed
+from qiskit_qattn.evaluation.report import collect_report, read_report, render_report, write_report
+from qiskit_qattn.evaluation.report_markdown import render_markdown
+from qiskit_qattn.evaluation.text_difference import text_difference
+from qiskit_qattn.nn.gpt import GPT
+
+
+@pytest.fixture(scope="module")
+def report(finished_run: Path) -> dict[str, Any]:
+    return write_report(finished_run)
+
+
+def test_it_holds_what_a_reader_asks_for(report: dict[str, Any], finished_run: Path):
+    assert read_report(finished_run) == report
+    assert report["config"]["heads"] == "qisa:1,classical:1"
+    assert {"python", "torch", "qiskit", "qiskit-machine-learning", "qiskit-qattn"} <= report["versions"].keys()
+    for figures in (report["model"], report["baseline"]):
+        for key in ("train_loss", "val_loss", "val_loss_last_position"):
+            assert 0 < figures[key] < 10
+        for key in ("tokens_per_second", "wall_seconds", "cpu_seconds", "peak_rss_mib"):
+            assert figures[key] > 0
+        assert figures["leakage"] <= 1e-6
+        assert figures["history"]["val"][-1]["step"] == 12
+        assert len(figures["sample"]) == 40
+        assert len(figures["profile"]) == 10
+    assert report["val_loss"] == report["model"]["val_loss"]
+    assert report["val_loss_last_position"] == report["model"]["val_loss_last_position"]
+
+
+def test_parameters_and_backends_are_the_saved_models(report: dict[str, Any], finished_run: Path):
+    model = GPT.from_pretrained(finished_run / "model")
+    assert report["model"]["parameters"] == model.num_parameters()
+    assert report["model"]["parameters"]["quantum"] > 0
+    assert report["baseline"]["parameters"]["quantum"] == 0
+    assert report["model"]["head_backends"] == json.loads(json.dumps(model.head_backends()))
+
+
+def test_the_texts_are_compared(report: dict[str, Any]):
+    samples = report["model"]["sample"], report["baseline"]["sample"]
+    assert report["text_differences"] == text_difference(*samples).to_dict()
+
+
+def test_the_markdown_shows_both_models_side_by_side(report: dict[str, Any]):
+    text = render_markdown(report)
+    model, twin = report["model"], report["baseline"]
+    assert f"| Validation loss | {model['val_loss']:.4f} | {twin['val_loss']:.4f} |" in text
+    assert "![Training and validation loss](loss.png)" in text
+    for part in (
+        model["sample"],
+        twin["sample"],
+        "Hamming",
+        "Levenshtein",
+        "Jaccard",
+        "Agreement",
+        "Hottest functions",
+    ):
+        assert part in text
+    assert "None" not in text
+
+
+def test_a_run_without_a_baseline_has_one_column(report: dict[str, Any]):
+    alone = {**report, "baseline": None, "text_differences": None}
+    text = render_markdown(alone)
+    assert f"| Validation loss | {report['val_loss']:.4f} |\n" in text
+    assert "baseline" not in text.split("## Settings")[0]
+    assert loss_plot(alone).startswith(b"\x89PNG")
+
+
+def test_a_sample_cannot_end_its_own_block(report: dict[str, Any]):
+    odd = {**report, "model": {**report["model"], "sample": "a\n```\nb"}}
+    assert "````text\n" in render_markdown(odd)
+
+
+def test_it_is_rendered_again_from_its_json(report: dict[str, Any], finished_run: Path, tmp_path: Path):
+    shutil.copy(finished_run / "report.json", tmp_path)
+    render_report(tmp_path, read_report(tmp_path))
+    for name in ("report.md", "loss.png"):
+        assert (tmp_path / name).read_bytes() == (finished_run / name).read_bytes()
+
+
+def test_an_unfinished_run_has_no_report(finished_run: Path, tmp_path: Path):
+    shutil.copy(finished_run / "config.toml", tmp_path)
+    with pytest.raises(RunFolderError, match="not finished"):
+        collect_report(tmp_path)
+    with pytest.raises(RunFolderError, match="no report"):
+        read_report(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}"])
+def test_a_foreign_report_is_refused(tmp_path: Path, content: str):
+    (tmp_path / "report.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"report\.json"):
+        read_report(tmp_path)
+
+
+def test_smoothing_keeps_lines_and_ends():
+    line = [float(i) for i in range(100)]
+    assert smoothed(line) == pytest.approx(line)
+    assert smoothed([3.0]) == [3.0]
+    assert smoothed([]) == []

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from qiskit_qattn.errors import CheckpointError
+from qiskit_qattn.nn.config import GPTConfig
+from qiskit_qattn.nn.gpt import GPT
+from qiskit_qattn.training.checkpoint import list_checkpoints, load_state, load_tensors, save_checkpoint
+from qiskit_qattn.training.state import TrainLoss, TrainState, Validation
+from qiskit_qattn.training.tokenizer import CharTokenizer
+
+TENSORS: dict[str, Any] = {"optimizer": {}, "generator": torch.zeros(3), "random": [], "text": "", "scaler": None}
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Any:
+    model = GPT(GPTConfig(vocab_size=3, block_size=4, n_layer=1, n_head=1, n_embd=8, heads="classical:1"))
+
+    def make(step: int) -> Path:
+        state = TrainState(step=step, train=[TrainLoss(1, 0.1)], val=[Validation(0, None, 1 / 3, 2 / 3)], tokens=7)
+        return save_checkpoint(tmp_path, model, CharTokenizer("abc"), state, TENSORS)
+
+    return make
+
+
+def test_what_was_saved_is_read(save: Any):
+    path = save(5)
+    state = load_state(path)
+    assert (state.step, state.tokens, state.val[0].val_loss) == (5, 7, 1 / 3)
+    assert torch.equal(load_tensors(path)["generator"], torch.zeros(3))
+    assert GPT.from_pretrained(path / "model").config.n_embd == 8
+
+
+def test_the_newest_two_stay_in_the_order_of_their_steps(save: Any, tmp_path: Path):
+    for step in (8, 9, 10, 100):
+        save(step)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-10", "step-100"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04garbage", b"PK\x03\x04 cut"])
+def test_damaged_tensors_are_refused(save: Any, content: bytes):
+    path = save(1)
+    (path / "trainer.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"step-1.*trainer\.pt"):
+        load_tensors(path)
+
+
+def test_a_pickle_with_code_in_it_is_refused(save: Any):
+    path = save(1)
+    torch.save({**TENSORS, "text": Path("x")}, path / "trainer.pt")
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_tensors(path)
+
+
+def test_foreign_tensors_are_refused(save: Any):
+    path = save(1)
+    torch.save({"weights": torch.zeros(2)}, path / "trainer.pt")
+    with pytest.raises(CheckpointError, match="no trainer state"):
+        load_tensors(path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "other"}', '{"format": "qiskit-qattn/checkpoint"}'])
+def test_a_foreign_state_is_refused(save: Any, content: str):
+    path = save(1)
+    (path / "state.json").write_text(content)
+    with pytest.raises(CheckpointError, match="step-1"):
+        load_state(path)
+
+
+def test_a_state_with_a_missing_part_is_refused(save: Any):
+    path = save(1)
+    record = json.loads((path / "state.json").read_text())
+    del record["val"]
+    (path / "state.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_state(path)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qiskit_qattn.errors import ConfigError, UnknownNameError
+from qiskit_qattn.training.config import RESUMABLE, TrainConfig, read_toml, resolve, resolve_resumed
+from qiskit_qattn.training.presets import PRESETS
+
+
+def test_nano_is_nanogpt_on_a_cpu_with_half_of_the_heads_quantum():
+    config = resolve({})
+    assert config == TrainConfig()
+    assert (config.preset, config.heads, config.num_qubits) == ("nano", "qisa:2,classical:2", 5)
+    assert (config.block_size, config.n_layer, config.n_head, config.n_embd) == (64, 4, 4, 128)
+    assert (config.batch_size, config.max_steps, config.warmup_steps) == (12, 2000, 100)
+    assert (config.learning_rate, config.min_lr, config.beta2, config.weight_decay) == (1e-3, 1e-4, 0.99, 0.1)
+    assert (config.dropout, config.bias, config.grad_clip) == (0.0, False, 1.0)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_valid_and_names_its_folder(preset: str):
+    config = resolve({}, preset=preset)
+    assert config.preset == preset
+    assert config.folder == Path("runs") / preset
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path: Path):
+    file = tmp_path / "run.toml"
+    file.write_text('preset = "qisa"\nn_layer = 3\nbatch_size = 7\nheads = ["qisa:1", "classical:1"]\ndropout = 0\n')
+    config = resolve({"batch_size": 5, "seed": None}, config_file=file)
+    assert (config.preset, config.n_embd) == ("qisa", 16)
+    assert (config.n_layer, config.heads, config.dropout) == (3, ("qisa:1", "classical:1"), 0.0)
+    assert (config.batch_size, config.seed) == (5, 0)
+    assert resolve({}, preset="smoke", config_file=file).n_embd == PRESETS["smoke"]["n_embd"]
+    assert resolve({}, preset="smoke", config_file=file).n_layer == 3
+
+
+def test_toml_survives_a_round_trip(tmp_path: Path):
+    config = TrainConfig(heads=("qisa:4", "classical:4"), sample_prompt='a "b"\n\\ é', learning_rate=3e-4, min_lr=1e-5)
+    (tmp_path / "config.toml").write_text(config.to_toml())
+    assert TrainConfig(**read_toml(tmp_path / "config.toml")) == config
+    assert "out" not in tomllib.loads(config.to_toml())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("n_layer", 0, "at least 1"),
+        ("n_layer", 2.0, "whole number"),
+        ("n_layer", True, "whole number"),
+        ("bias", 1, "true or false"),
+        ("learning_rate", "fast", "a number"),
+        ("learning_rate", 1e-5, "min_lr"),
+        ("dropout", 1.5, "at most 1"),
+        ("data", 3, "a string"),
+        ("heads", 4, "list of strings"),
+        ("heads", [], "list of strings"),
+        ("mixed_precision", "fp8", "bf16"),
+        ("preset", "nanno", "nano"),
+        ("seed", -1, "at least 0"),
+        ("temperature", float("nan"), "at least"),
+    ],
+)
+def test_a_bad_value_says_what_is_allowed(name: str, value: Any, told: str):
+    with pytest.raises(ConfigError, match=told):
+        TrainConfig(**{name: value})
+
+
+def test_an_unknown_key_names_the_nearest(tmp_path: Path):
+    (tmp_path / "run.toml").write_text("n_layers = 3\n")
+    with pytest.raises(UnknownNameError, match="Did you mean 'n_layer'"):
+        resolve({}, config_file=tmp_path / "run.toml")
+    with pytest.raises(UnknownNameError, match="learning_rate"):
+        resolve({"learnin_rate": 1.0})
+
+
+@pytest.mark.parametrize("content", [b"n_layer = ", b"\xff\xfe\x00", b"n_layer = 1\nn_layer = 2\n"])
+def test_what_is_not_toml_is_refused(tmp_path: Path, content: bytes):
+    (tmp_path / "run.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match="not a TOML file"):
+        read_toml(tmp_path / "run.toml")
+
+
+def test_a_missing_file_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match="No such file"):
+        read_toml(tmp_path / "run.toml")
+
+
+def test_a_resumed_run_keeps_what_decides_its_losses():
+    saved = resolve({"n_embd": 64}, preset="nano")
+    assert resolve_resumed(saved, {"n_embd": 64, "max_steps": 9}, preset="nano").max_steps == 9
+    for changed in ({"n_embd": 32}, {"seed": 1}, {"data": "other.txt"}):
+        with pytest.raises(ConfigError, match="--resume cannot"):
+            resolve_resumed(saved, changed)
+    with pytest.raises(ConfigError, match="preset"):
+        resolve_resumed(saved, {}, preset="smoke")
+    assert {item.name for item in dataclasses.fields(TrainConfig)} >= RESUMABLE
