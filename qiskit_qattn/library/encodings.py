@@ -114,9 +114,9 @@ def angle_encoding(num_qubits: int) -> Encoding:
 def zz_encoding(num_qubits: int) -> Encoding:
     r"""Encode by Qiskit's ``zz_feature_map`` with one repetition and circular entanglement.
 
-    .. math:: \exp\Big(i \sum_i x_i Z_i + i \sum_{(i,j)} (\pi - x_i)(\pi - x_j) Z_i Z_j\Big) H^{\otimes n} |0\rangle
+    .. math:: \exp\Big(-i \sum_i x_i Z_i - i \sum_{(i,j)} (\pi - x_i)(\pi - x_j) Z_i Z_j\Big) H^{\otimes n} |0\rangle
 
-    (up to signs and a global phase). On one qubit there is no pair, so it is the Z feature map.
+    up to a global phase, over neighbouring pairs of a ring. On one qubit there is no pair, so it is the Z feature map.
 
     Args:
         num_qubits: n, between 1 and 12; the vector has n entries, in radians.

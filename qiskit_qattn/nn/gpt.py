@@ -1,16 +1,20 @@
 """GPT: nanoGPT's model with attention heads of any kind."""
 
+import contextlib
+import io
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backends.registry import Backend, get_backend
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError, QattnError
 from .attention import CausalSelfAttention, KeyValueCache
 from .config import GPTConfig
 from .heads import QuantumHead
@@ -59,12 +63,22 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
+_MODEL_CARD = """---
+{{ card_data }}
+---
+
+A GPT of the package `qiskit-qattn`: `qiskit_qattn.GPT.from_pretrained(folder)`.
+Its shape, heads and observables are in `config.json`.
+"""
+
+
 class GPT(
     nn.Module,
     PyTorchModelHubMixin,
     library_name="qiskit-qattn",
     tags=["quantum-machine-learning", "qiskit"],
     license="apache-2.0",
+    model_card_template=_MODEL_CARD,
 ):
     r"""A decoder-only transformer whose attention mixes quantum and classical heads.
 
@@ -96,6 +110,33 @@ class GPT(
             nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "GPT":
+        """Load a model from a folder that ``save_pretrained`` wrote, or from the Hugging Face Hub.
+
+        Args:
+            pretrained_model_name_or_path: The folder, or the name of a model on the Hub.
+            options: As for ``huggingface_hub.PyTorchModelHubMixin.from_pretrained``.
+
+        Returns:
+            The model in evaluation mode, with the weights and observables it was saved with.
+
+        Raises:
+            CheckpointError: For a folder that holds no model of ours, or a damaged one.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
+        if folder.exists() and missing:
+            raise CheckpointError(f"{str(folder)!r} holds no saved model: {', '.join(missing)} missing.")
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # the mixin prints where it loads from
+                return super().from_pretrained(pretrained_model_name_or_path, strict=True, **options)
+        except QattnError as error:
+            raise CheckpointError(f"{str(folder)!r} holds a model that cannot be built: {error}") from error
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{str(folder)!r} holds no model this version can load: {reason}") from error
 
     def forward(
         self, idx: Tensor, targets: Tensor | None = None, caches: list[KeyValueCache] | None = None, position: int = 0

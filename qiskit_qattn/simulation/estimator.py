@@ -48,10 +48,9 @@ class TorchEstimator(BaseEstimatorV2):
             CircuitError: (from the job) for circuits the engine cannot simulate.
         """
         default = self._default_precision if precision is None else precision
+        if not default >= 0:  # NaN included
+            raise ConfigError(f"precision must be 0 (exact) or positive, got {default}.")
         coerced = [EstimatorPub.coerce(pub, default) for pub in pubs]
-        for pub in coerced:
-            if pub.precision < 0 or math.isnan(pub.precision):
-                raise ConfigError(f"precision must be 0 (exact) or positive, got {pub.precision}.")
         job: PrimitiveJob[Any] = PrimitiveJob(self._run, coerced)
         job._submit()
         return job

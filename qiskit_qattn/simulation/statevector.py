@@ -119,24 +119,22 @@ class StatevectorProgram(ConstantModule):
         Raises:
             EncodingError: For NaN or infinity in amplitude input.
         """
-        return self.probabilities(inputs, weights, squared_parts=True).to(self.signs.dtype) @ self._signs()
-
-    def probabilities(self, inputs: Tensor, weights: Tensor, *, squared_parts: bool = False) -> Tensor:
-        r"""Return outcome probabilities, shape ``(..., B, num_bases * 2**n)``.
-
-        Args:
-            inputs: As for :meth:`forward`.
-            weights: As for :meth:`forward`.
-            squared_parts: Leave the squares of real and imaginary parts side by side instead of adding them.
-        """
         with torch.autocast(inputs.device.type, enabled=False):
-            features, data = self._features(inputs, weights)
-            parts = (self._dense if self.dense else self._gate_by_gate)(features, data, weights)
-            squares = parts * parts  # (..., B, parts * num_bases * 2**n)
-        if squared_parts or self.real:
+            return self._squares(inputs, weights).to(self.signs.dtype) @ self._signs()
+
+    def probabilities(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        r"""Return outcome probabilities in all bases, shape ``(..., B, num_bases * 2**n)``; arguments as for a call."""
+        squares = self._squares(inputs, weights)
+        if self.real:
             return squares
         real, imaginary = squares.chunk(2, -1)
         return real + imaginary
+
+    def _squares(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return the squares of amplitudes' parts in all bases, shape ``(..., B, parts * num_bases * 2**n)``."""
+        features, data = self._features(inputs, weights)
+        parts = (self._dense if self.dense else self._gate_by_gate)(features, data, weights)
+        return parts * parts
 
     @property
     def state_dtype(self) -> torch.dtype:

@@ -59,6 +59,9 @@ def new_folder(path: Path) -> Iterator[Path]:
             if path.exists():
                 shutil.rmtree(path)
             scratch.rename(path)
+        except RunFolderError as error:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise RunFolderError(str(error).replace(scratch.name, path.name)) from error
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise

@@ -28,9 +28,10 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 class InterruptGuard:
-    """A context in which the first SIGINT or SIGTERM only sets :attr:`received`; a second one acts as usual.
+    """A context in which the first SIGINT or SIGTERM only sets :attr:`received`; another SIGINT acts as usual.
 
-    Outside the main thread, where Python allows no signal handlers, it does nothing.
+    A launcher of several processes may pass on Ctrl-C as both signals, so SIGTERM stays without effect. Outside the
+    main thread, where Python allows no signal handlers, it does nothing.
     """
 
     def __init__(self) -> None:
@@ -51,8 +52,9 @@ class InterruptGuard:
         self._give_back()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        self._give_back()
+        self.received = self.received or number
+        if signal.SIGINT in self._previous:
+            signal.signal(signal.SIGINT, self._previous.pop(signal.SIGINT))
 
     def _give_back(self) -> None:
         while self._previous:

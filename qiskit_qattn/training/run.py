@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,10 +181,25 @@ def _folder_of(config: TrainConfig, folder: Path, accelerator: Accelerator, *, f
 @contextmanager
 def _trackers(accelerator: Accelerator, folder: Path) -> Iterator[None]:
     """Open the trackers, and close them however the block ends."""
-    with writing(folder / "logs"):
-        accelerator.init_trackers("training")
+    previous = threading.excepthook
+    threading.excepthook = _without_disk_errors(previous)
     try:
-        yield
-    finally:
         with writing(folder / "logs"):
-            accelerator.end_training()
+            accelerator.init_trackers("training")
+        try:
+            yield
+        finally:
+            with writing(folder / "logs"):
+                accelerator.end_training()
+    finally:
+        threading.excepthook = previous
+
+
+def _without_disk_errors(hook: Callable[[threading.ExceptHookArgs], Any]) -> Callable[[threading.ExceptHookArgs], Any]:
+    """Return a hook that is silent where TensorBoard's thread meets a full disk: it tells the main thread as well."""
+
+    def filtered(found: threading.ExceptHookArgs) -> None:
+        if not issubclass(found.exc_type, OSError):
+            hook(found)
+
+    return filtered

@@ -16,6 +16,7 @@ from qiskit_qattn.training import checkpoint, random_state, resources
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.data import Corpus, random_batch
 from qiskit_qattn.training.figures import fingerprint, model_config, run_figures
+from qiskit_qattn.training.files import writing
 from qiskit_qattn.training.hotspots import StepProfiler
 from qiskit_qattn.training.interrupt import InterruptGuard, TrainingInterrupted
 from qiskit_qattn.training.optimizer import clip_gradients, lr_factor, make_optimizer, set_learning_rates
@@ -261,7 +262,8 @@ class Trainer:
 
     def _track(self, values: dict[str, float], step: int) -> None:
         """Send figures to the trackers, grouped so that model and baseline share a chart."""
-        self.accelerator.log({f"{key}/{self.name}": value for key, value in values.items()}, step=step)
+        with writing(self.folder / "logs"):
+            self.accelerator.log({f"{key}/{self.name}": value for key, value in values.items()}, step=step)
 
     def _figures(self, train: Losses, val: Losses) -> dict[str, Any]:
         """Return what the report says about this model."""

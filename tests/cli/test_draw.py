@@ -9,7 +9,6 @@ import pytest
 from qiskit_qattn.library.catalog import list_circuits
 
 Run = Callable[..., Any]
-pytest.importorskip("qiskit_qattn.library.gallery")
 
 
 def test_text_goes_to_the_terminal(qattn: Run):

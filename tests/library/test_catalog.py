@@ -1,0 +1,111 @@
+"""Circuits by name."""
+
+import numpy as np
+import pytest
+from qiskit import qasm3, qpy
+from qiskit.quantum_info import Operator
+
+from qiskit_qattn.errors import CircuitError, ConfigError, QattnError, UnknownNameError
+from qiskit_qattn.library.catalog import attention_circuit, list_circuits
+from qiskit_qattn.library.encodings import amplitude_encoding
+from qiskit_qattn.library.ansatzes import qisa_ansatz
+from qiskit_qattn.library.attention_circuit import AttentionCircuit
+
+
+@pytest.mark.parametrize("name", list_circuits())
+@pytest.mark.parametrize("num_qubits", [1, 2, 4])
+@pytest.mark.parametrize("reps", [0, 1, 3])
+def test_any_size_builds_and_its_parameters_are_all_named(name, num_qubits, reps):
+    try:
+        built = attention_circuit(name, num_qubits, reps=reps)
+    except CircuitError as error:
+        assert "not always zero" in str(error)  # angle without layers, for instance, has fewer live strings
+        return
+    assert len(built.observables) == num_qubits
+    assert set(built.circuit.parameters) == {*built.input_params, *built.weight_params}
+    assert built.circuit.num_qubits == built.num_qubits == num_qubits
+
+
+@pytest.mark.parametrize("name", list_circuits())
+def test_twelve_qubits_build(name):
+    assert attention_circuit(name, 12).circuit.num_qubits == 12
+
+
+def test_qisa_is_an_alias():
+    assert attention_circuit("qisa", 2).name == "qisa-v3"
+
+
+def test_an_unknown_name_lists_the_known_and_the_nearest():
+    with pytest.raises(UnknownNameError, match=r"'qsan'. Did you mean 'qsann'\? Known: angle, .*zz"):
+        attention_circuit("qsan", 4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_qubits": 0},
+        {"num_qubits": 2, "num_observables": 16},
+        {"num_qubits": 2, "reps": -1},
+        {"num_qubits": 2, "observables": "best"},
+        {"num_qubits": 2, "observables": ["ZZZ"]},
+        {"num_qubits": 2, "observables": ["ZA"]},
+        {"num_qubits": 2, "observables": []},
+        {"num_qubits": 2, "observables": ["ZZ"], "num_observables": 2},
+    ],
+)
+def test_bad_options_are_our_errors(options):
+    with pytest.raises(QattnError):
+        attention_circuit("qisa", **options)
+
+
+def test_observables_can_be_given_or_drawn_as_published():
+    assert attention_circuit("zz", 2, observables=["XX", "IZ"]).labels == ("XX", "IZ")
+    drawn = attention_circuit("zz", 3, num_observables=8, observables="random", seed=1).labels
+    assert len(drawn) == 8
+    assert drawn == attention_circuit("zz", 3, num_observables=8, observables="random", seed=1).labels
+
+
+def test_parts_must_fit():
+    with pytest.raises(CircuitError, match="must match"):
+        AttentionCircuit("mine", amplitude_encoding(2), qisa_ansatz(3), ("ZZ",))
+
+
+@pytest.mark.parametrize("name", list_circuits())
+def test_qasm_and_qpy_round_trip(name, rng, tmp_path):
+    built = attention_circuit(name, 3)
+    values = dict(zip(built.circuit.parameters, rng.normal(size=built.circuit.num_parameters), strict=True))
+    with (tmp_path / "circuit.qpy").open("wb") as file:
+        qpy.dump(built.circuit, file)
+    with (tmp_path / "circuit.qpy").open("rb") as file:
+        loaded = qpy.load(file)[0]
+    by_name = {p.name: v for p, v in values.items()}
+    again = loaded.assign_parameters({p: by_name[p.name] for p in loaded.parameters})
+    assert Operator(again) == Operator(built.circuit.assign_parameters(values))
+    assert built.qasm3().startswith("OPENQASM 3.0;")
+    assert qasm3.dumps(built.circuit) == built.qasm3()
+
+
+def test_drawing_separates_its_parts():
+    text = str(attention_circuit("qisa", 2).draw())
+    assert text.index("encoding") < text.index("ansatz") < text.index("measure")
+    labels = [i.operation.label for i in attention_circuit("qisa", 2).annotated().data if i.operation.name == "barrier"]
+    assert labels == ["encoding", "ansatz", "measure"]
+
+
+def test_default_observables_are_alive_for_other_weights(rng):
+    from qiskit.quantum_info import Statevector
+
+    for name in list_circuits():
+        built = attention_circuit(name, 3, num_observables=12)
+        largest = np.zeros(12)
+        for _ in range(4):
+            bound = built.circuit.assign_parameters(rng.uniform(-3, 3, built.circuit.num_parameters))
+            state = Statevector(bound)
+            values = [abs(state.expectation_value(op)) for op in built.observables]
+            largest = np.maximum(largest, values)
+        assert largest.min() > 1e-6, name
+
+
+def test_num_observables_must_match_those_given():
+    with pytest.raises(ConfigError, match="2 observables were given"):
+        attention_circuit("zz", 2, observables=["XX", "IZ"], num_observables=3)
