@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..simulation.statevector import Fused
 from .config import GPTConfig
 from .controls import FourierValues, LinearValues, QuadraticValues
 from .heads import QuantumHead
@@ -99,19 +102,27 @@ class CausalSelfAttention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, sum(self.sizes), bias=config.bias) if sum(self.sizes) else None
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
 
-    def forward(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """Return attention's output ``(B, T, d)`` for tokens of that shape; with a cache, for tokens that follow it."""
+    def forward(
+        self, x: Tensor, cache: KeyValueCache | None = None, fused: Mapping[str, Fused] = MappingProxyType({})
+    ) -> Tensor:
+        """Return attention's output, shape ``(B, T, d)``.
+
+        Args:
+            x: Tokens, shape ``(B, T, d)``.
+            cache: Keys and values of the tokens that come before, to which those of ``x`` are added.
+            fused: What :func:`fuse_heads` gave for each kind of head, where it was called already.
+        """
         projected = self.c_attn(x).split(self.sizes, -1) if self.c_attn is not None else [x[..., :0]] * len(self.sizes)
         features = dict(zip(self.counts, projected[1:], strict=True))
         outputs = []
         if self.num_linear:
             q, k = projected[0].unflatten(-1, (2, self.num_linear, self.head_size)).permute(2, 0, 3, 1, 4)
-            values = [self._values(name, features[name], x) for name in self.value_kinds]
+            values = [self._values(name, features[name], x, fused.get(name)) for name in self.value_kinds]
             v = torch.cat(values, 1) if len(values) > 1 else values[0]  # (B, nh, T, h)
             outputs.append(self._attend("linear", q, k, v, "dot", cache))
         for name in self.circuit_kinds:
             kind = HEAD_KINDS[name]
-            q, k, v = self._circuits(name, features[name], x)
+            q, k, v = self._circuits(name, features[name], x, fused.get(name))
             outputs.append(self._attend(name, q, k, v, kind.score, cache))
         y = torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]  # (B, n_head, T, h)
         y = self.c_proj(y.transpose(1, 2).reshape(x.shape))
@@ -122,7 +133,7 @@ class CausalSelfAttention(nn.Module):
             k, v = cache.extend(part, k, v)
         return causal_attention(q, k, v, score, self.dropout if self.training else 0.0)
 
-    def _values(self, name: str, features: Tensor, x: Tensor) -> Tensor:
+    def _values(self, name: str, features: Tensor, x: Tensor, fused: Fused | None) -> Tensor:
         """Return the values of one kind whose q and k are linear, shape ``(B, nh, T, h)``."""
         batch, steps, _ = x.shape
         value_map = self.maps[name]
@@ -132,10 +143,11 @@ class CausalSelfAttention(nn.Module):
             values = value_map(x.reshape(batch * steps, -1))
         else:
             rows = features.reshape(batch * steps, self.counts[name], -1)
-            values = value_map(rows.transpose(0, 1))  # (nh, B * T, h)
+            rows = rows.transpose(0, 1)
+            values = value_map(rows, fused) if isinstance(value_map, QuantumHead) else value_map(rows)  # (nh, B * T, h)
         return values.unflatten(1, (batch, steps)).transpose(0, 1)
 
-    def _circuits(self, name: str, features: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _circuits(self, name: str, features: Tensor, x: Tensor, fused: Fused | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, k and v of one kind that computes each by a circuit, shapes ``(B, nh, T, ·)``."""
         batch, steps, _ = x.shape
         kind, head, count = HEAD_KINDS[name], self.maps[name], self.counts[name]
@@ -146,7 +158,7 @@ class CausalSelfAttention(nn.Module):
             rows = features.reshape(batch * steps, 3, count, -1).permute(1, 2, 0, 3)
         else:  # one encoding, three circuits
             rows = features.reshape(batch * steps, count, -1).transpose(0, 1)
-        q, k, v = head(rows).unflatten(-2, (batch, steps)).transpose(1, 2)  # each (B, nh, T, h)
+        q, k, v = head(rows, fused).unflatten(-2, (batch, steps)).transpose(1, 2)  # each (B, nh, T, h)
         width = 1 if kind.scalar_qk else min(head.circuit.num_qubits, self.head_size) if name == "angle" else None
         return q[..., :width], k[..., :width], v
 

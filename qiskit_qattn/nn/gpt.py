@@ -3,7 +3,7 @@
 import contextlib
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from ..backends.registry import Backend, get_backend
 from ..errors import CheckpointError, ConfigError, QattnError
+from ..simulation.statevector import Fused
 from .attention import CausalSelfAttention, KeyValueCache
 from .config import GPTConfig
-from .heads import QuantumHead
+from .heads import QuantumHead, fuse_heads
 
 
 class LayerNorm(nn.Module):
@@ -57,9 +58,9 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(config.n_embd, config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """Return the block's output, of the input's shape ``(B, T, d)``."""
-        x = x + self.attn(self.ln_1(x), cache)
+    def forward(self, x: Tensor, cache: KeyValueCache | None, fused: Mapping[str, Fused]) -> Tensor:
+        """Return the block's output, of the input's shape ``(B, T, d)``; arguments as for the attention."""
+        x = x + self.attn(self.ln_1(x), cache, fused)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -162,13 +163,26 @@ class GPT(
             )
         positions = torch.arange(position, position + steps, device=idx.device)
         x = F.dropout(self.wte(idx) + self.wpe(positions), self.config.dropout, self.training)  # (B, T, d)
+        fused = self._fuse_circuits()
         for i, block in enumerate(self.blocks):
-            x = block(x, caches[i] if caches is not None else None)
+            x = block(x, caches[i] if caches is not None else None, fused[i])
         logits = self.lm_head(self.ln_f(x))  # (B, T, vocab_size)
         if targets is None:
             return logits, None
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=-1)
         return logits, loss
+
+    def _fuse_circuits(self) -> list[dict[str, Fused]]:
+        """Form the unitaries of all layers' circuits together: one batched product a kind, not one a layer."""
+        groups: dict[tuple[str, torch.Size], list[tuple[int, QuantumHead]]] = {}
+        for layer, kind, head in self.quantum_heads():
+            if head.fusible:
+                groups.setdefault((kind, head.weight.shape), []).append((layer, head))
+        result: list[dict[str, Fused]] = [{} for _ in self.blocks]
+        for (kind, _), members in groups.items():
+            for (layer, _), fused in zip(members, fuse_heads([head for _, head in members]), strict=True):
+                result[layer][kind] = fused
+        return result
 
     def generate(self, idx: Tensor, max_new_tokens: int, **options: Any) -> Tensor:
         """Return ``idx`` followed by ``max_new_tokens`` sampled tokens, shape ``(B, T + max_new_tokens)``.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,23 @@ from ..backends.registry import Backend, get_backend
 from ..errors import EncodingError
 from ..library.attention_circuit import AttentionCircuit
 from ..simulation.amplitude import amplitude_angles
-from ..simulation.statevector import StatevectorProgram
+from ..simulation.statevector import Fused, StatevectorProgram
+
+
+def fuse_heads(heads: Sequence[QuantumHead]) -> list[Fused]:
+    """Form the unitaries of several heads of the same circuit and shape in one batched product.
+
+    Args:
+        heads: Heads the exact engine runs, for example those of one kind in all layers of a model.
+
+    Returns:
+        For each head, what its call takes as ``fused``.
+    """
+    weights = torch.stack([head.weight for head in heads])  # (L, *heads, P)
+    program = cast(StatevectorProgram, heads[0]._program)
+    # Matrices that no weight enters have no leading axes and are shared.
+    each = (matrix.unbind(0) if matrix.ndim > 2 else [matrix] * len(heads) for matrix in program.fused(weights))
+    return list(zip(*each, strict=True))
 
 
 class QuantumHead(nn.Module):
@@ -60,14 +77,15 @@ class QuantumHead(nn.Module):
             UnknownNameError, ConfigError: For a string that names no backend.
         """
         self.backend = get_backend(backend) if isinstance(backend, str) else backend
-        self._direct = self.backend.differentiable
         self._program = self._build(self.backend).to(device=self.weight.device, dtype=self.weight.dtype)
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return values, shape ``(*heads, N, M)``, for inputs of shape ``(*heads, N, num_features)``.
+    def forward(self, x: Tensor, fused: Fused | None = None) -> Tensor:
+        """Return values, shape ``(*heads, N, M)``.
 
-        Leading axes broadcast.
+        Args:
+            x: Inputs, shape ``(*heads, N, num_features)``; leading axes broadcast.
+            fused: This head's part of what :func:`fuse_heads` gave.
 
         Raises:
             EncodingError: For an input of another length, or one that holds NaN or infinity.
@@ -76,9 +94,16 @@ class QuantumHead(nn.Module):
             raise EncodingError(
                 f"This {self.circuit.name} head takes vectors of length {self.num_features}, got {x.shape[-1]}."
             )
-        if self.amplitude and not self._direct:
-            x = amplitude_angles(x)
-        return self._program(x, self.weight) * self.gain.unsqueeze(-2)
+        if self.fusible:
+            values = self._program(x, self.weight, fused)
+        else:
+            values = self._program(amplitude_angles(x) if self.amplitude else x, self.weight)
+        return values * self.gain.unsqueeze(-2)
+
+    @property
+    def fusible(self) -> bool:
+        """Whether the exact engine runs this head."""
+        return isinstance(self._program, StatevectorProgram)
 
     def _build(self, backend: Backend) -> nn.Module:
         """Return the program for a backend: the exact engine, or PUBs for its estimator."""

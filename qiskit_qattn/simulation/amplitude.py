@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,16 +29,38 @@ def unit_vectors(x: Tensor) -> Tensor:
     """
     if torch.compiler.is_compiling():
         return _unit_vectors_scaled(x)
-    norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (..., 1)
-    low, high = torch.aminmax(norms.detach()) if norms.numel() else (norms.new_ones(()),) * 2
+    norms = torch.linalg.vector_norm(x.detach(), dim=-1, keepdim=True)  # (..., 1)
+    low, high = torch.aminmax(norms) if norms.numel() else (norms.new_ones(()),) * 2
     if low > _SMALLEST and high < _LARGEST:
-        return x / norms
+        return _Normalize.apply(x, norms)
     if not bool(torch.isfinite(x).all()):
         raise EncodingError(
             f"Cannot encode a vector that holds NaN or infinity (input of shape {tuple(x.shape)}); "
             f"amplitude encoding needs finite real numbers."
         )
     return _unit_vectors_scaled(x)
+
+
+class _Normalize(torch.autograd.Function):
+    r"""The quotient :math:`y = x / \lVert x \rVert` and its gradient :math:`(g - y\,(y \cdot g)) / \lVert x \rVert`.
+
+    A third of the passes over the batch that autograd makes through the norm and the quotient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, norms: Tensor) -> Tensor:
+        unit = x / norms
+        ctx.save_for_backward(x, unit, norms)
+        return unit
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        x, unit, norms = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted: let autograd see where these come from
+            norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+            unit = x / norms
+        along = (grads[0] * unit).sum(-1, keepdim=True)  # (..., 1)
+        return torch.addcmul(grads[0], unit, along, value=-1) / norms, None
 
 
 def _unit_vectors_scaled(x: Tensor) -> Tensor:

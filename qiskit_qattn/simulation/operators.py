@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from qiskit.circuit import ParameterExpression
 from torch import Tensor, nn
 
 from .angles import AngleMap
@@ -35,6 +36,7 @@ class Block(nn.Module):
     def __init__(self, steps: Sequence[Step], weight_params: Sequence[Any], num_qubits: int) -> None:
         super().__init__()
         self.num_qubits = num_qubits
+        self.constant = not any(_has_parameters(step) for step in steps)
         locals_ = [step for step in steps if isinstance(step, LocalStep)]
         self.local = _LocalGates(locals_, weight_params, num_qubits) if locals_ else None
         self.operations = nn.ModuleList()
@@ -144,6 +146,15 @@ class _Permute(ConstantModule):
 
     def forward(self, columns: Tensor, weights: Tensor, matrices: list[list[Tensor]]) -> Tensor:
         return columns.index_select(-2, self.source)
+
+
+def _has_parameters(step: Step) -> bool:
+    """Tell whether a step depends on weights."""
+    if isinstance(step, LocalStep):
+        angles = [gate.angle for chain in step.chains for gate in chain if isinstance(gate, Rotation)]
+    else:
+        angles = list(step.angles) if isinstance(step, PhaseStep) else []
+    return any(isinstance(angle, ParameterExpression) for angle in angles)
 
 
 def _groups(num_qubits: int) -> list[tuple[int, int]]:

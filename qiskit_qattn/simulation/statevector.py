@@ -21,6 +21,7 @@ from .program import LocalStep, build_program
 from .readout import build_readout
 
 _DENSE_QUBITS = 8  # up to 256×256 unitaries are formed and reused; above, gates act on the batch
+_KEEP = 2**22  # numbers: matrices without weights are formed once as long as they take no more than 32 MiB
 _DEEP = 4  # with more data-dependent phases than this, rounding adds up and amplitudes are held in float64
 
 Fused = tuple[Tensor, ...]
@@ -105,36 +106,44 @@ class StatevectorProgram(ConstantModule):
             steps = [LocalStep(tuple((Fixed(q, m),) for q, m in enumerate(r))) for r in readout.rotations]
             self.bases_blocks = nn.ModuleList(Block([step], (), self.num_qubits) for step in steps)
         self.add_constant("signs", readout.signs)  # (num_bases * 2**n, M)
+        self._constant: set[int] = set()
         self.real = False
         self.real = self._is_real()
+        if self.dense and len(self.blocks) * 4 ** (self.num_qubits + 1) <= _KEEP:
+            self._keep_constant_blocks()
         self._cache: tuple[Tensor, Fused] | None = None
 
-    def forward(self, inputs: Tensor, weights: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, weights: Tensor, fused: Fused | None = None) -> Tensor:
         """Return expectations, shape ``(..., B, M)``.
 
         Args:
             inputs: Shape ``(..., B, num_inputs)``.
             weights: Angles in radians, shape ``(..., num_weights)``; leading axes broadcast with the inputs'.
+            fused: What :meth:`fused` gave for these weights, where that was called already.
 
         Raises:
             EncodingError: For NaN or infinity in amplitude input.
         """
         with torch.autocast(inputs.device.type, enabled=False):
-            return self._squares(inputs, weights).to(self.signs.dtype) @ self._signs()
+            features, data = self._features(inputs, weights)
+            if not self.dense:
+                parts = self._gate_by_gate(features, data, weights).to(self.signs.dtype)
+                return (parts * parts) @ self._signs()
+            state, last = self._dense(features, data, self.fused(weights) if fused is None else fused)
+            return _SquaredProduct.apply(state, last, self._signs().to(state.dtype)).to(self.signs.dtype)
 
     def probabilities(self, inputs: Tensor, weights: Tensor) -> Tensor:
         r"""Return outcome probabilities in all bases, shape ``(..., B, num_bases * 2**n)``; arguments as for a call."""
-        squares = self._squares(inputs, weights)
+        features, data = self._features(inputs, weights)
+        if self.dense:
+            state, last = self._dense(features, data, self.fused(weights))
+            squares = (state @ last).square()
+        else:
+            squares = self._gate_by_gate(features, data, weights).square()
         if self.real:
             return squares
         real, imaginary = squares.chunk(2, -1)
         return real + imaginary
-
-    def _squares(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        """Return the squares of amplitudes' parts in all bases, shape ``(..., B, parts * num_bases * 2**n)``."""
-        features, data = self._features(inputs, weights)
-        parts = (self._dense if self.dense else self._gate_by_gate)(features, data, weights)
-        return parts * parts
 
     @property
     def state_dtype(self) -> torch.dtype:
@@ -157,18 +166,24 @@ class StatevectorProgram(ConstantModule):
         return result
 
     def _fuse(self, weights: Tensor) -> Fused:
-        matrices = []
-        columns = self._start(weights)
-        for i, block in enumerate(self.blocks[self._first_block :]):
-            if i > 0:
-                columns = torch.eye(2**self.num_qubits, dtype=columns.dtype, device=columns.device)
-            columns = block(columns, weights)  # (..., 2**n, F)
-            last = i == len(self.blocks) - 1 - self._first_block
-            if last and any(set(basis) != {"Z"} for basis in self.bases):
-                columns = self.complex_constant("bases_matrix") @ columns
-            matrix = _as_real(columns, from_real=i == 0, to_real=last and self.real)
-            matrices.append(matrix.to(self.state_dtype))
-        return tuple(matrices)
+        matrices = (
+            getattr(self, f"matrix_{i}") if i in self._constant else self._matrix(i, weights)
+            for i in range(self._first_block, len(self.blocks))
+        )
+        return tuple(matrix.to(self.state_dtype) for matrix in matrices)
+
+    def _matrix(self, i: int, weights: Tensor) -> Tensor:
+        """Return block i, with what prepares its input or measures its output, as a real matrix."""
+        first, last = i == self._first_block, i == len(self.blocks) - 1
+        if first:
+            columns = self._start(weights)
+        else:
+            like = self.complex_constant("bases_matrix")
+            columns = torch.eye(2**self.num_qubits, dtype=like.dtype, device=like.device)
+        columns = self.blocks[i](columns, weights)  # (..., 2**n, F)
+        if last and any(set(basis) != {"Z"} for basis in self.bases):
+            columns = self.complex_constant("bases_matrix") @ columns
+        return _as_real(columns, from_real=first, to_real=last and self.real)
 
     @property
     def _first_block(self) -> int:
@@ -196,13 +211,12 @@ class StatevectorProgram(ConstantModule):
         phases = self.first(inputs)  # (..., B, U)
         return torch.cat([torch.cos(phases), torch.sin(phases)], -1).to(self.state_dtype), inputs
 
-    def _dense(self, features: Tensor, data: Tensor, weights: Tensor) -> Tensor:
-        """Return real and imaginary amplitudes in all bases through the fused matrices."""
-        first, *others = self.fused(weights)
-        state = features @ first  # (..., B, 2 * 2**n)
-        for phases, matrix in zip(self.phases, others, strict=True):
-            state = _rotate(state, phases(data)) @ matrix
-        return state
+    def _dense(self, features: Tensor, data: Tensor, fused: Fused) -> tuple[Tensor, Tensor]:
+        """Return what the last fused matrix acts on, and that matrix."""
+        state, matrix = features, fused[0]
+        for phases, following in zip(self.phases, fused[1:], strict=True):
+            state, matrix = _rotate(state @ matrix, phases(data)), following  # (..., B, 2 * 2**n)
+        return state, matrix
 
     def _gate_by_gate(self, features: Tensor, data: Tensor, weights: Tensor) -> Tensor:
         """Return the same without forming unitaries, for circuits too wide for them."""
@@ -232,9 +246,45 @@ class StatevectorProgram(ConstantModule):
             halves = [self._fuse(draw)[-1].chunk(2, -1) for draw in draws]
         return all(float(imaginary.abs().max()) < 1e-6 for _, imaginary in halves)
 
+    def _keep_constant_blocks(self) -> None:
+        """Form the matrices that no weight enters once and for all."""
+        for i in range(self._first_block, len(self.blocks)):
+            prepared = self.first is None or self.blocks[0].constant
+            if self.blocks[i].constant and (i > self._first_block or prepared):
+                matrix = self._matrix(i, torch.zeros(self.num_weights, dtype=torch.float64))
+                self.add_constant(f"matrix_{i}", matrix.numpy(), double=True)
+                self._constant.add(i)
+
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._cache = None
         return super()._apply(fn, recurse)
+
+
+class _SquaredProduct(torch.autograd.Function):
+    r"""The product :math:`Y = (X R)^{\odot 2} S`.
+
+    Autograd would keep the squares as well and form :math:`2 A \odot \bar P` in three passes over the largest tensor.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
+        amplitudes = x @ matrix  # (..., B, G)
+        ctx.save_for_backward(x, matrix, signs, amplitudes)
+        return (amplitudes * amplitudes) @ signs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, matrix, signs, amplitudes = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted: let autograd see where amplitudes come from
+            amplitudes = x @ matrix
+        slope = (grads[0] @ (2 * signs).T) * amplitudes  # (..., B, G)
+        of_x = slope @ matrix.transpose(-1, -2) if ctx.needs_input_grad[0] else None
+        of_matrix = x.transpose(-1, -2) @ slope if ctx.needs_input_grad[1] else None
+        return (
+            None if of_x is None else of_x.sum_to_size(x.shape),
+            None if of_matrix is None else of_matrix.sum_to_size(matrix.shape),
+            None,
+        )
 
 
 def _fold_phases(coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,10 +6,10 @@ from qiskit import qasm3, qpy
 from qiskit.quantum_info import Operator
 
 from qiskit_qattn.errors import CircuitError, ConfigError, QattnError, UnknownNameError
-from qiskit_qattn.library.catalog import attention_circuit, list_circuits
-from qiskit_qattn.library.encodings import amplitude_encoding
 from qiskit_qattn.library.ansatzes import qisa_ansatz
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.library.catalog import attention_circuit, list_circuits
+from qiskit_qattn.library.encodings import amplitude_encoding
 
 
 @pytest.mark.parametrize("name", list_circuits())

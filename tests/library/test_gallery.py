@@ -52,5 +52,5 @@ def test_every_format_renders_the_same_each_time(output):
 
 
 def test_an_unknown_format_lists_the_known():
-    with pytest.raises(UnknownNameError, match="gif.*Known: latex, png, qasm, qpy, svg, txt"):
+    with pytest.raises(UnknownNameError, match=r"gif.*Known: latex, png, qasm, qpy, svg, txt"):
         render(attention_circuit("qisa", 2), "gif")
