@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from ..errors import ConfigError
-from ..simulation.estimator import TorchEstimator
-from .registry import Backend
-from .spec import BackendSpec
+from qiskit_qattn.backends.registry import Backend
+from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.errors import ConfigError
+from qiskit_qattn.simulation.estimator import TorchEstimator
 
 STATEVECTOR_OPTIONS = {
     "shots": "samples a measurement basis; exact values without it",

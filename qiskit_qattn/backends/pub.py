@@ -14,8 +14,8 @@ from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info.operators.base_operator import BaseOperator
 from torch import Tensor, nn
 
-from ..errors import BackendError, CircuitError
-from ..simulation.angles import AngleMap
+from qiskit_qattn.errors import BackendError, CircuitError
+from qiskit_qattn.simulation.angles import AngleMap
 
 # Gates e^{-iθG/2} (up to a phase) whose generator has two eigenvalues 2 apart: the shift rule below is exact for them.
 SHIFT_GATES = {"rx", "ry", "rz", "p", "u1", "rxx", "ryy", "rzz", "rzx"}

@@ -8,8 +8,8 @@ from typing import Any
 
 from qiskit.primitives import BaseEstimatorV2
 
-from ..errors import unknown_name
-from .spec import BackendSpec
+from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.errors import unknown_name
 
 GROUP = "qiskit_qattn.backends"
 

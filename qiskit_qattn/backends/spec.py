@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..errors import ConfigError, unknown_name
+from qiskit_qattn.errors import ConfigError, unknown_name
 
 _FORM = re.compile(r"(?P<name>[A-Za-z][\w-]*)(?::(?P<target>[^?\s]+))?(?:\?(?P<options>\S*))?")
 

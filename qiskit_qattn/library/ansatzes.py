@@ -6,7 +6,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 from qiskit.circuit.library import real_amplitudes
 
-from ..errors import CircuitError
+from qiskit_qattn.errors import CircuitError
 
 MAX_QUBITS = 12
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from qiskit import QuantumCircuit, qasm3
 from qiskit.quantum_info import SparsePauliOp
 
-from ..errors import CircuitError
-from .encodings import Encoding
-from .observables import measurement_bases
+from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.library.encodings import Encoding
+from qiskit_qattn.library.observables import measurement_bases
 
 if TYPE_CHECKING:
     from qiskit_machine_learning.neural_networks import EstimatorQNN
@@ -115,7 +115,9 @@ class AttentionCircuit:
         from qiskit_machine_learning.neural_networks import EstimatorQNN
 
         if isinstance(backend, str):
-            from ..backends.registry import get_backend  # the one import that points up, and only when a name is given
+            from qiskit_qattn.backends.registry import (
+                get_backend,  # the one import that points up, and only when a name is given
+            )
 
             backend = get_backend(backend)
         circuit, observables = self.circuit, list(self.observables)

@@ -10,11 +10,11 @@ import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import Statevector
 
-from ..errors import ConfigError, unknown_name
-from .ansatzes import angle_ansatz, qisa_ansatz, qsann_ansatz, real_amplitudes_ansatz
-from .attention_circuit import AttentionCircuit
-from .encodings import Encoding, amplitude_encoding, angle_encoding, qsann_encoding, zz_encoding
-from .observables import random_observables, select_observables
+from qiskit_qattn.errors import ConfigError, unknown_name
+from qiskit_qattn.library.ansatzes import angle_ansatz, qisa_ansatz, qsann_ansatz, real_amplitudes_ansatz
+from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.library.encodings import Encoding, amplitude_encoding, angle_encoding, qsann_encoding, zz_encoding
+from qiskit_qattn.library.observables import random_observables, select_observables
 
 _PROBE_SEED = 20260
 _NUM_PROBES = 2

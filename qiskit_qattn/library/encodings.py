@@ -10,7 +10,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 from qiskit.circuit.library import z_feature_map, zz_feature_map
 
-from .ansatzes import check_num_qubits, qsann_ansatz
+from qiskit_qattn.library.ansatzes import check_num_qubits, qsann_ansatz
 
 EncodingKind = Literal["amplitude", "angle", "zz", "qsann"]
 

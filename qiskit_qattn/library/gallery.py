@@ -8,10 +8,10 @@ from pathlib import Path
 
 from qiskit import qpy
 
-from ..errors import missing_dependency, unknown_name
-from .attention_circuit import AttentionCircuit
-from .catalog import CATALOG, attention_circuit
-from .observables import measurement_bases
+from qiskit_qattn.errors import missing_dependency, unknown_name
+from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.library.catalog import CATALOG, attention_circuit
+from qiskit_qattn.library.observables import measurement_bases
 
 GALLERY_QUBITS = 4
 _STYLE = {"backgroundcolor": "#FFFFFF", "fontsize": 11, "subfontsize": 8}

@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from ..errors import CircuitError
+from qiskit_qattn.errors import CircuitError
 
 # H rotates X to Z; H·S† rotates Y to Z.
 _TO_Z = {

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..simulation.statevector import Fused
-from .config import GPTConfig
-from .controls import FourierValues, LinearValues, QuadraticValues
-from .heads import QuantumHead
-from .kinds import HEAD_KINDS, HeadKind, Score
+from qiskit_qattn.nn.config import GPTConfig
+from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues
+from qiskit_qattn.nn.heads import QuantumHead
+from qiskit_qattn.nn.kinds import HEAD_KINDS, HeadKind, Score
+from qiskit_qattn.simulation.statevector import Fused
 
 _VALUE_SPREAD = 0.25  # of a linear value map at nanoGPT's initialisation: 0.02 * sqrt(128)
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import ConfigError
-from ..library.attention_circuit import AttentionCircuit
-from ..library.catalog import attention_circuit
-from .kinds import HEAD_KINDS, HeadKind, parse_heads
+from qiskit_qattn.errors import ConfigError
+from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.library.catalog import attention_circuit
+from qiskit_qattn.nn.kinds import HEAD_KINDS, HeadKind, parse_heads
 
 
 @dataclass(frozen=True)

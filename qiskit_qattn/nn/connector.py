@@ -12,10 +12,10 @@ from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork
 from qiskit_machine_learning.primitives import QMLEstimator
 from torch import Tensor, nn
 
-from ..backends.pub import PubProgram
-from ..errors import CircuitError
-from ..simulation.estimator import TorchEstimator
-from ..simulation.statevector import StatevectorProgram
+from qiskit_qattn.backends.pub import PubProgram
+from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.simulation.estimator import TorchEstimator
+from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 
 class TorchConnector(QiskitTorchConnector):

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..simulation.amplitude import unit_vectors
+from qiskit_qattn.simulation.amplitude import unit_vectors
 
 
 class LinearValues(nn.Module):

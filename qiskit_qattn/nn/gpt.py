@@ -13,12 +13,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backends.registry import Backend, get_backend
-from ..errors import CheckpointError, ConfigError, QattnError
-from ..simulation.statevector import Fused
-from .attention import CausalSelfAttention, KeyValueCache
-from .config import GPTConfig
-from .heads import QuantumHead, fuse_heads
+from qiskit_qattn.backends.registry import Backend, get_backend
+from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError
+from qiskit_qattn.nn.attention import CausalSelfAttention, KeyValueCache
+from qiskit_qattn.nn.config import GPTConfig
+from qiskit_qattn.nn.heads import QuantumHead, fuse_heads
+from qiskit_qattn.simulation.statevector import Fused
 
 
 class LayerNorm(nn.Module):

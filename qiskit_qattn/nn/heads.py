@@ -9,12 +9,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..backends.pub import PubProgram
-from ..backends.registry import Backend, get_backend
-from ..errors import EncodingError
-from ..library.attention_circuit import AttentionCircuit
-from ..simulation.amplitude import amplitude_angles
-from ..simulation.statevector import Fused, StatevectorProgram
+from qiskit_qattn.backends.pub import PubProgram
+from qiskit_qattn.backends.registry import Backend, get_backend
+from qiskit_qattn.errors import EncodingError
+from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.simulation.amplitude import amplitude_angles
+from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
 
 
 def fuse_heads(heads: Sequence[QuantumHead]) -> list[Fused]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..errors import ConfigError, unknown_name
-from ..library.catalog import ALIASES
+from qiskit_qattn.errors import ConfigError, unknown_name
+from qiskit_qattn.library.catalog import ALIASES
 
 Score = Literal["dot", "gaussian", "qisa"]
 

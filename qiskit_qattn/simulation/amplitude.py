@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import EncodingError
-from ..library.encodings import walsh_gray_matrix
+from qiskit_qattn.errors import EncodingError
+from qiskit_qattn.library.encodings import walsh_gray_matrix
 
 _LARGEST, _SMALLEST = 1e15, 1e-15  # outside, squares leave the range of float32
 

@@ -12,9 +12,9 @@ import torch
 from qiskit.circuit import ParameterExpression
 from torch import Tensor
 
-from ..errors import CircuitError
-from .constants import ConstantModule
-from .gates import Angle
+from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.simulation.constants import ConstantModule
+from qiskit_qattn.simulation.gates import Angle
 
 Monomial = tuple[Any, ...]  # sympy factors; a parameter is its position, an int
 

@@ -12,8 +12,8 @@ from qiskit.primitives import BaseEstimatorV2, DataBin, PrimitiveJob, PrimitiveR
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 from qiskit.quantum_info import SparseObservable, SparsePauliOp
 
-from ..errors import ConfigError
-from .statevector import StatevectorProgram
+from qiskit_qattn.errors import ConfigError
+from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 
 class TorchEstimator(BaseEstimatorV2):

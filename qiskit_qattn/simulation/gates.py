@@ -15,7 +15,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Instruction, ParameterExpression
 from qiskit.exceptions import QiskitError
 
-from ..errors import CircuitError
+from qiskit_qattn.errors import CircuitError
 
 _IGNORED = {"barrier", "delay", "id", "global_phase"}
 _PAULI_ROTATIONS: dict[str, Literal["X", "Y", "Z"]] = {"rx": "X", "ry": "Y", "rz": "Z", "p": "Z", "u1": "Z"}

@@ -11,10 +11,10 @@ import torch
 from qiskit.circuit import ParameterExpression
 from torch import Tensor, nn
 
-from .angles import AngleMap
-from .constants import ConstantModule
-from .gates import Fixed, Rotation
-from .program import LocalStep, PermuteStep, PhaseStep, Step
+from qiskit_qattn.simulation.angles import AngleMap
+from qiskit_qattn.simulation.constants import ConstantModule
+from qiskit_qattn.simulation.gates import Fixed, Rotation
+from qiskit_qattn.simulation.program import LocalStep, PermuteStep, PhaseStep, Step
 
 _GROUP = 5  # qubits whose Kronecker product is formed at once: 32×32 matrices
 _GENERATORS = {

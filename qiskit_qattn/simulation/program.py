@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from qiskit.circuit import ParameterExpression
 
-from ..errors import CircuitError
-from .gates import Angle, Fixed, Operation, ParityRotation, Permutation, Rotation
+from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.simulation.gates import Angle, Fixed, Operation, ParityRotation, Permutation, Rotation
 
 MAX_QUBITS = 16
 _H = np.array([[1, 1], [1, -1]], dtype=complex) / np.sqrt(2)

@@ -10,8 +10,8 @@ import numpy as np
 from qiskit.quantum_info import SparsePauliOp
 from qiskit.quantum_info.operators.base_operator import BaseOperator
 
-from ..errors import CircuitError
-from ..library.observables import basis_rotation, measurement_bases
+from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.library.observables import basis_rotation, measurement_bases
 
 
 @dataclass(frozen=True, eq=False)

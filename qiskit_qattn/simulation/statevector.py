@@ -11,14 +11,14 @@ from qiskit import QuantumCircuit
 from qiskit.quantum_info.operators.base_operator import BaseOperator
 from torch import Tensor, nn
 
-from ..errors import CircuitError
-from .amplitude import unit_vectors
-from .angles import AngleMap
-from .constants import ConstantModule
-from .gates import Fixed, flatten
-from .operators import Block
-from .program import LocalStep, build_program
-from .readout import build_readout
+from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.simulation.amplitude import unit_vectors
+from qiskit_qattn.simulation.angles import AngleMap
+from qiskit_qattn.simulation.constants import ConstantModule
+from qiskit_qattn.simulation.gates import Fixed, flatten
+from qiskit_qattn.simulation.operators import Block
+from qiskit_qattn.simulation.program import LocalStep, build_program
+from qiskit_qattn.simulation.readout import build_readout
 
 _DENSE_QUBITS = 8  # up to 256×256 unitaries are formed and reused; above, gates act on the batch
 _KEEP = 2**22  # numbers: matrices without weights are formed once as long as they take no more than 32 MiB
