@@ -20,6 +20,11 @@ ROWS: tuple[tuple[str, Callable[[dict[str, Any]], Any], str], ...] = (
     ("Causality: largest change by a later token", lambda m: m["leakage"], "{:.1e}"),
 )
 
+ONE_SEED = (
+    "One seed of each: runs that differ in nothing but the seed differ by about 0.01, so no claim about the heads"
+    " follows from this table."
+)
+
 
 def render_markdown(report: dict[str, Any]) -> str:
     """Return the report as one Markdown document."""
@@ -30,6 +35,7 @@ def render_markdown(report: dict[str, Any]) -> str:
         "Losses are mean cross-entropies in nats a token. The validation losses are of the saved model over the"
         " validation split in non-overlapping windows; at the last position of a window a model has no future to read.",
         _side_by_side(model, twin),
+        *([] if twin is None else [ONE_SEED]),
         "![Training and validation loss](loss.png)",
         "## Samples",
         _sample("Model", report["prompt"], model["sample"]),
