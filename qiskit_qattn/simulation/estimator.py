@@ -63,10 +63,12 @@ class TorchEstimator(BaseEstimatorV2):
         params = list(pub.circuit.parameters)
         terms = [tuple(sorted(observable.items())) for observable in pub.observables.ravel().tolist()]
         unique = list(dict.fromkeys(terms))
-        key = (id(pub.circuit), tuple(unique))
+        key = (id(pub.circuit), tuple(unique), pub.precision > 0)
         if key not in programs:  # PUBs of one run often share a circuit
             observables = [_operator(observable) for observable in unique]
-            programs[key] = StatevectorProgram(pub.circuit, observables, input_params=params).double()
+            programs[key] = StatevectorProgram(
+                pub.circuit, observables, input_params=params, all_outcomes=pub.precision > 0
+            ).double()
         program = programs[key]
         values = pub.parameter_values.as_array(params)  # (*shape, P)
         flat = torch.from_numpy(values.reshape(int(np.prod(values.shape[:-1])), len(params)))  # (N, P)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
-from qiskit_qattn.simulation.gates import Fixed, Rotation
+from qiskit_qattn.simulation.gates import Rotation
 from qiskit_qattn.simulation.program import LocalStep, PermuteStep, PhaseStep, Step
 
 _GROUP = 5  # qubits whose Kronecker product is formed at once: 32×32 matrices
@@ -22,6 +22,7 @@ _GENERATORS = {
     "Y": np.array([[0, -1], [1, 0]], dtype=complex),
     "Z": -1j * np.diag([1.0, -1.0]).astype(complex),
 }
+Matrices = list[Tensor]  # one a group of qubits, the most significant first
 
 
 class Block(nn.Module):
@@ -38,114 +39,200 @@ class Block(nn.Module):
         self.num_qubits = num_qubits
         self.constant = not any(_has_parameters(step) for step in steps)
         locals_ = [step for step in steps if isinstance(step, LocalStep)]
-        self.local = _LocalGates(locals_, weight_params, num_qubits) if locals_ else None
+        self.gates = LocalGates(locals_, num_qubits) if locals_ else None
+        rotations = self.gates.rotations if self.gates is not None else ()
+        self.angles = AngleMap([rotation.angle for rotation in rotations], weight_params) if rotations else None
         self.operations = nn.ModuleList()
         for step in steps:
             if isinstance(step, PhaseStep):
-                self.operations.append(_Phase(step, weight_params))
+                self.operations.append(Phase(step, weight_params))
             elif isinstance(step, PermuteStep):
-                self.operations.append(_Permute(step))
+                self.operations.append(Permute(step))
             else:
-                self.operations.append(_Local(locals_.index(step), num_qubits))
+                self.operations.append(Local(locals_.index(step), num_qubits))
 
     def forward(self, columns: Tensor, weights: Tensor) -> Tensor:
         """Return W(θ) X, shape ``(..., 2**n, C)``, for X of that shape and weights of shape ``(..., P)``."""
-        matrices = self.local(weights) if self.local is not None else []
+        return self.run(columns, *self.angles_of(weights))
+
+    def angles_of(self, weights: Tensor) -> list[Tensor]:
+        """Return the angles of all rotations, shape ``(..., K)``, then the phases of each diagonal step."""
+        first = self.angles(weights) if self.angles is not None else weights[..., :0]
+        return [first, *(op.phases(weights) for op in self.operations if isinstance(op, Phase))]
+
+    def run(self, columns: Tensor, angles: Tensor, *phases: Tensor) -> Tensor:
+        """Return W X for given angles and phases."""
+        matrices = self.gates(self.gates.chains(angles)[-1]) if self.gates is not None else []
+        following = iter(phases)
         for operation in self.operations:
-            columns = operation(columns, weights, matrices)
+            if isinstance(operation, Phase):
+                columns = operation(columns, next(following))
+            elif isinstance(operation, Local):
+                columns = operation(columns, matrices[operation.step])
+            else:
+                columns = operation(columns)
         return columns
 
 
-class _LocalGates(ConstantModule):
-    """All one-qubit gates of a block at once, as Kronecker products over groups of qubits."""
+class LocalGates(ConstantModule):
+    """The one-qubit gates of all layers of a block at once.
+
+    Qubits are counted from the most significant. ``slots`` says, for each rotation, where it stands among all
+    (depth in its chain, layer, qubit); other places hold fixed gates or the identity.
+    """
 
     index: Tensor
+    slots: Tensor
 
-    def __init__(self, steps: Sequence[LocalStep], weight_params: Sequence[Any], num_qubits: int) -> None:
+    def __init__(self, steps: Sequence[LocalStep], num_qubits: int) -> None:
         super().__init__()
-        rotations = [g for step in steps for chain in step.chains for g in chain if isinstance(g, Rotation)]
-        fixed = [np.eye(2, dtype=complex)] + [
-            g.matrix for s in steps for c in s.chains for g in c if isinstance(g, Fixed)
-        ]
-        self.angles = AngleMap([r.angle for r in rotations], weight_params) if rotations else None
         longest = max(1, max(len(chain) for step in steps for chain in step.chains))
-        index = np.full((longest, len(steps), num_qubits), len(rotations))  # the identity follows the rotations
-        next_rotation, next_fixed = 0, len(rotations) + 1
+        self.shape: tuple[int, ...] = (longest, len(steps), num_qubits)
+        self.ranges = _groups(num_qubits)
+        rotations: list[Rotation] = []
+        fixed: list[np.ndarray] = [np.eye(2, dtype=complex)]
+        index: np.ndarray = np.zeros(self.shape, dtype=int)  # −1 − k: rotation k; else a fixed gate, 0 the identity
         for s, step in enumerate(steps):
             for q, chain in enumerate(step.chains):
                 for depth, gate in enumerate(chain):
+                    place = (depth, s, num_qubits - 1 - q)
                     if isinstance(gate, Rotation):
-                        index[depth, s, num_qubits - 1 - q], next_rotation = next_rotation, next_rotation + 1
+                        rotations.append(gate)
+                        index[place] = -len(rotations)
                     else:
-                        index[depth, s, num_qubits - 1 - q], next_fixed = next_fixed, next_fixed + 1
-        self.groups = _groups(num_qubits)
-        self.longest, self.num_steps, self.num_qubits = longest, len(steps), num_qubits
+                        fixed.append(gate.matrix)
+                        index[place] = len(fixed) - 1
+        self.rotations = tuple(rotations)
+        generators = np.zeros((*self.shape, 2, 2), dtype=complex)
+        slots = np.zeros(len(rotations), dtype=int)
+        for depth, step_number, qubit in np.argwhere(index < 0):
+            k = -1 - index[depth, step_number, qubit]
+            generators[depth, step_number, qubit] = _GENERATORS[rotations[k].axis]
+            slots[k] = np.ravel_multi_index((depth, step_number, qubit), self.shape)
+        index = np.where(index < 0, -1 - index, len(rotations) + index)  # rotations first, then fixed gates
+        for width in {stop - start for start, stop in self.ranges}:
+            self.add_constant(f"tracer_{width}", _tracer(width).astype(complex), double=True)
         self.add_constant("index", index.reshape(-1))
+        self.add_constant("slots", slots)
         self.add_constant("fixed", np.stack(fixed), double=True)  # (F, 2, 2)
-        if rotations:
-            generators = np.stack([_GENERATORS[r.axis] for r in rotations])  # (K, 2, 2)
-            self.add_constant("generators", generators, double=True)
+        self.add_constant("generators", generators, double=True)  # (depth, S, n, 2, 2)
+        self.add_constant("axes", generators.reshape(-1, 2, 2)[slots], double=True)  # (K, 2, 2)
 
-    def forward(self, weights: Tensor) -> list[list[Tensor]]:
-        """Return, for each step, one matrix ``(..., 2**g, 2**g)`` a group of g qubits, most significant first."""
+    def chains(self, angles: Tensor) -> list[Tensor]:
+        """Return products of the first 1, 2, … gates of every chain, each of shape ``(..., S, n, 2, 2)``."""
         gates = self.complex_constant("fixed")
-        if self.angles is not None:
-            half = (self.angles(weights) / 2)[..., None, None]  # (..., K, 1, 1)
-            identity, generators = gates[0], self.complex_constant("generators")
-            rotations = torch.cos(half) * identity + torch.sin(half) * generators  # (..., K, 2, 2)
+        if self.rotations:
+            half = (angles * 0.5)[..., None, None]  # (..., K, 1, 1)
+            rotations = torch.cos(half) * gates[0] + torch.sin(half) * self.complex_constant("axes")
             gates = torch.cat([rotations, gates.expand(*rotations.shape[:-3], *gates.shape)], -3)
-        shape = (*gates.shape[:-3], self.longest, self.num_steps, self.num_qubits, 2, 2)
-        chains = gates.index_select(-3, self.index).reshape(shape)
-        product = chains[..., 0, :, :, :, :]  # (..., steps, n, 2, 2)
-        for depth in range(1, self.longest):
-            product = chains[..., depth, :, :, :, :] @ product
-        groups = [_kronecker(product[..., start:stop, :, :]) for start, stop in self.groups]
-        return [[group[..., step, :, :] for group in groups] for step in range(self.num_steps)]
+        placed = gates.index_select(-3, self.index).unflatten(-3, self.shape)
+        products = [placed[..., 0, :, :, :, :]]
+        for depth in range(1, self.shape[0]):
+            products.append(placed[..., depth, :, :, :, :] @ products[-1])
+        return products
+
+    def forward(self, products: Tensor) -> list[Matrices]:
+        """Return, for each layer, the Kronecker products over groups of qubits, each ``(..., 2**g, 2**g)``."""
+        groups = [kronecker(products[..., start:stop, :, :]) for start, stop in self.ranges]
+        return [[group[..., step, :, :] for group in groups] for step in range(self.shape[1])]
+
+    def partial_traces(self, matrices: Tensor) -> Tensor:
+        """Return, for each qubit, the trace over all others of ``(..., 2**n, 2**n)``, shape ``(..., n, 2, 2)``."""
+        size = matrices.shape[-1]
+        traces = []
+        for (start, stop), tracer in zip(self.ranges, self._tracers(), strict=True):
+            width = 2 ** (stop - start)
+            if width < size:  # first down to the group
+                split = matrices.unflatten(-1, (2**start, width, -1)).unflatten(-4, (2**start, width, -1))
+                inner = split.diagonal(0, -6, -3).diagonal(0, -4, -2).sum((-2, -1))  # (..., width, width)
+            else:
+                inner = matrices
+            traces.append((inner.flatten(-2) @ tracer).unflatten(-1, (stop - start, 2, 2)))
+        return torch.cat(traces, -3)
+
+    def _tracers(self) -> list[Tensor]:
+        return [self.complex_constant(f"tracer_{stop - start}") for start, stop in self.ranges]
 
 
-class _Local(nn.Module):
-    """One layer of one-qubit gates."""
+class Local(nn.Module):
+    """A layer of one-qubit gates."""
 
     def __init__(self, step: int, num_qubits: int) -> None:
         super().__init__()
-        self.step, self.groups, self.num_qubits = step, _groups(num_qubits), num_qubits
+        self.step, self.ranges = step, _groups(num_qubits)
 
-    def forward(self, columns: Tensor, weights: Tensor, matrices: list[list[Tensor]]) -> Tensor:
+    def forward(self, columns: Tensor, matrices: Matrices) -> Tensor:
+        """Return K X, where K is the Kronecker product of ``matrices``."""
         size, count = columns.shape[-2:]
-        for (start, stop), matrix in zip(self.groups, matrices[self.step], strict=True):
-            matrix = matrix.to(columns.dtype)
-            if len(self.groups) == 1:
-                return matrix @ columns
+        if len(matrices) == 1:
+            return matrices[0].to(columns.dtype) @ columns
+        for (start, stop), matrix in zip(self.ranges, matrices, strict=True):
             # qubits above the group, the group, qubits below it and the columns
             split = columns.reshape(*columns.shape[:-2], 2**start, 2 ** (stop - start), -1)
-            columns = matrix.unsqueeze(-3) @ split
+            columns = matrix.to(columns.dtype).unsqueeze(-3) @ split
             columns = columns.reshape(*columns.shape[:-3], size, count)
         return columns
 
 
-class _Phase(nn.Module):
+class Phase(nn.Module):
     """A diagonal step."""
 
     def __init__(self, step: PhaseStep, weight_params: Sequence[Any]) -> None:
         super().__init__()
         self.phases = AngleMap(step.angles, weight_params, combine=step.coefficients)
 
-    def forward(self, columns: Tensor, weights: Tensor, matrices: list[list[Tensor]]) -> Tensor:
-        phases = self.phases(weights)[..., None]  # (..., 2**n, 1)
-        return torch.complex(torch.cos(phases), torch.sin(phases)).to(columns.dtype) * columns
+    def forward(self, columns: Tensor, phases: Tensor) -> Tensor:
+        """Return e^{iφ} X for phases φ of shape ``(..., 2**n)``."""
+        return torch.polar(torch.ones_like(phases), phases).to(columns.dtype).unsqueeze(-1) * columns
 
 
-class _Permute(ConstantModule):
+class Permute(ConstantModule):
     """A permutation of basis states."""
 
     source: Tensor
+    image: Tensor
 
     def __init__(self, step: PermuteStep) -> None:
         super().__init__()
         self.add_constant("source", step.source)
+        self.add_constant("image", np.argsort(step.source))
 
-    def forward(self, columns: Tensor, weights: Tensor, matrices: list[list[Tensor]]) -> Tensor:
+    def forward(self, columns: Tensor) -> Tensor:
+        """Return the permuted rows of X."""
         return columns.index_select(-2, self.source)
+
+
+def kronecker(factors: Tensor) -> Tensor:
+    """Return the Kronecker product over axis −3 of ``(..., g, 2, 2)``; neighbours are multiplied all at once."""
+    rest: list[Tensor] = []  # what an odd number of factors leaves over, least significant first
+    while factors.shape[-3] > 1:
+        count = factors.shape[-3]
+        if count % 2:
+            rest.append(factors[..., -1, :, :])
+        pairs = factors[..., : count - count % 2, :, :].unflatten(-3, (count // 2, 2))
+        factors = _outer(pairs[..., 0, :, :], pairs[..., 1, :, :])
+    product = factors[..., 0, :, :]
+    for factor in reversed(rest):
+        product = _outer(product, factor)
+    return product
+
+
+def _outer(a: Tensor, b: Tensor) -> Tensor:
+    """Return the Kronecker products of matrices in the last two axes."""
+    product = a[..., :, None, :, None] * b[..., None, :, None, :]
+    return product.reshape(*product.shape[:-4], a.shape[-2] * b.shape[-2], a.shape[-1] * b.shape[-1])
+
+
+def _tracer(num_qubits: int) -> np.ndarray:
+    """Return the matrix that takes a flat 2ⁿ×2ⁿ matrix to the traces over all qubits but one, ``(4**n, 4 * n)``."""
+    columns = []
+    for qubit in range(num_qubits):
+        for i, j in np.ndindex(2, 2):
+            unit = np.zeros((2, 2))
+            unit[i, j] = 1
+            left, right = np.eye(2**qubit), np.eye(2 ** (num_qubits - 1 - qubit))
+            columns.append(np.kron(np.kron(left, unit), right).reshape(-1))
+    return np.stack(columns, 1)
 
 
 def _has_parameters(step: Step) -> bool:
@@ -162,15 +249,3 @@ def _groups(num_qubits: int) -> list[tuple[int, int]]:
     count = -(-num_qubits // _GROUP)
     edges = [round(i * num_qubits / count) for i in range(count + 1)]
     return list(pairwise(edges))
-
-
-def _kronecker(factors: Tensor) -> Tensor:
-    """Return the Kronecker product over axis −3 of ``(..., g, 2, 2)``, pairwise: log₂ g multiplications."""
-    matrices = list(factors.unbind(-3))
-    while len(matrices) > 1:
-        pairs = []
-        for a, b in zip(matrices[0::2], matrices[1::2], strict=False):
-            product = a[..., :, None, :, None] * b[..., None, :, None, :]
-            pairs.append(product.reshape(*product.shape[:-4], *(a.shape[-2] * b.shape[-2],) * 2))
-        matrices = pairs + matrices[len(pairs) * 2 :]
-    return matrices[0]

@@ -34,6 +34,22 @@ class Readout:
         """Return all basis changes stacked, shape ``(num_bases * 2**n, 2**n)``."""
         return np.concatenate([reduce(np.kron, rotation[::-1]) for rotation in self.rotations])
 
+    def needed_outcomes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return which outcomes expectations need, and the signs that go with them, shape ``(kept, M)``.
+
+        Probabilities of a basis sum to 1, so its commonest row of signs can be moved to the first basis, and the
+        outcomes that had it need not be computed: half of them in a basis with a single Pauli string.
+        """
+        signs = self.signs.reshape(len(self.bases), -1, self.signs.shape[-1]).copy()
+        keep = np.ones(signs.shape[:2], dtype=bool)
+        for basis in range(1, len(self.bases)):
+            rows, position, counts = np.unique(signs[basis], axis=0, return_inverse=True, return_counts=True)
+            common = rows[counts.argmax()]
+            keep[basis] = position.reshape(-1) != counts.argmax()
+            signs[basis] -= common
+            signs[0] += common
+        return np.flatnonzero(keep), signs[keep]
+
 
 def build_readout(observables: Sequence[BaseOperator]) -> Readout:
     """Group the Pauli terms of several observables into measurement bases.

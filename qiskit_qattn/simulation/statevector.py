@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from qiskit.quantum_info.operators.base_operator import BaseOperator
 from torch import Tensor, nn
 
 from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.simulation.adjoint import apply_block
 from qiskit_qattn.simulation.amplitude import unit_vectors
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
@@ -47,12 +48,14 @@ class StatevectorProgram(ConstantModule):
         input_params: Parameters that carry data, in the order of the input's last axis.
         weight_params: Trainable parameters, in the order of the weights' last axis.
         input_kind: ``parameters``, or ``amplitude``: inputs are real vectors of length 2ⁿ, loaded as amplitudes.
+        all_outcomes: Compute every outcome, as :meth:`probabilities` needs, and not only those that expectations need.
 
     Raises:
         CircuitError: For circuits, parameters or observables that cannot be simulated.
     """
 
     signs: Tensor
+    part_signs: Tensor
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class StatevectorProgram(ConstantModule):
         input_params: Sequence[Any] = (),
         weight_params: Sequence[Any] = (),
         input_kind: Literal["parameters", "amplitude"] = "parameters",
+        all_outcomes: bool = False,
     ) -> None:
         super().__init__()
         self.num_qubits = circuit.num_qubits
@@ -81,6 +85,7 @@ class StatevectorProgram(ConstantModule):
                 f"they must match."
             )
         self.bases = readout.bases
+        self.measured = any(set(basis) != {"Z"} for basis in self.bases)  # some basis needs a rotation
         self.dense = self.num_qubits <= _DENSE_QUBITS
         size = 2**self.num_qubits
         self.blocks = nn.ModuleList(Block(steps, weight_params, self.num_qubits) for steps in program.blocks)
@@ -100,15 +105,20 @@ class StatevectorProgram(ConstantModule):
             self.add_constant("columns", fold, double=True)  # (2**n, F)
         if input_kind != "amplitude":
             self.add_constant("ground", np.eye(size, 1, dtype=complex), double=True)
+        outcomes, signs = np.arange(len(readout.signs)), readout.signs
+        if self.dense and not all_outcomes:
+            outcomes, signs = readout.needed_outcomes()
         if self.dense:
-            self.add_constant("bases_matrix", readout.matrix(), double=True)  # (num_bases * 2**n, 2**n)
+            self.add_constant("bases_matrix", readout.matrix()[outcomes], double=True)  # (R, 2**n)
         else:
             steps = [LocalStep(tuple((Fixed(q, m),) for q, m in enumerate(r))) for r in readout.rotations]
             self.bases_blocks = nn.ModuleList(Block([step], (), self.num_qubits) for step in steps)
-        self.add_constant("signs", readout.signs)  # (num_bases * 2**n, M)
+        self.add_constant("signs", signs)  # (R, M), R outcomes
         self._constant: set[int] = set()
         self.real = False
         self.real = self._is_real()
+        # Squares of real and of imaginary parts have the same signs.
+        self.add_constant("part_signs", np.concatenate([signs] if self.real else [signs, signs]))  # (G, M)
         if self.dense and len(self.blocks) * 4 ** (self.num_qubits + 1) <= _KEEP:
             self._keep_constant_blocks()
         self._cache: tuple[Tensor, Fused] | None = None
@@ -128,12 +138,15 @@ class StatevectorProgram(ConstantModule):
             features, data = self._features(inputs, weights)
             if not self.dense:
                 parts = self._gate_by_gate(features, data, weights).to(self.signs.dtype)
-                return (parts * parts) @ self._signs()
+                return (parts * parts) @ self.part_signs
             state, last = self._dense(features, data, self.fused(weights) if fused is None else fused)
-            return _SquaredProduct.apply(state, last, self._signs().to(state.dtype)).to(self.signs.dtype)
+            return _SquaredProduct.apply(state, last, self.part_signs.to(state.dtype)).to(self.signs.dtype)
 
     def probabilities(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        r"""Return outcome probabilities in all bases, shape ``(..., B, num_bases * 2**n)``; arguments as for a call."""
+        """Return the probabilities of all outcomes in all bases, shape ``(..., B, num_bases * 2**n)``.
+
+        Only for a program made with ``all_outcomes``; arguments as for a call.
+        """
         features, data = self._features(inputs, weights)
         if self.dense:
             state, last = self._dense(features, data, self.fused(weights))
@@ -180,8 +193,8 @@ class StatevectorProgram(ConstantModule):
         else:
             like = self.complex_constant("bases_matrix")
             columns = torch.eye(2**self.num_qubits, dtype=like.dtype, device=like.device)
-        columns = self.blocks[i](columns, weights)  # (..., 2**n, F)
-        if last and any(set(basis) != {"Z"} for basis in self.bases):
+        columns = apply_block(cast(Block, self.blocks[i]), columns, weights)  # (..., 2**n, F)
+        if last and self.measured:
             columns = self.complex_constant("bases_matrix") @ columns
         return _as_real(columns, from_real=first, to_real=last and self.real)
 
@@ -197,7 +210,7 @@ class StatevectorProgram(ConstantModule):
         ground = self.complex_constant("ground")  # (2**n, 1)
         if self.first is None:
             return ground
-        return self.blocks[0](ground, weights) * self.complex_constant("columns")
+        return apply_block(cast(Block, self.blocks[0]), ground, weights) * self.complex_constant("columns")
 
     def _features(self, inputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features f, shape ``(..., B, F)``, and what data-dependent phases take, ``(..., B, params)``."""
@@ -232,9 +245,6 @@ class StatevectorProgram(ConstantModule):
         measured = torch.cat([rotate(columns, weights[..., :0]) for rotate in self.bases_blocks], -2)
         parts = [measured.real] if self.real else [measured.real, measured.imag]
         return torch.cat(parts, -2).transpose(-1, -2)
-
-    def _signs(self) -> Tensor:
-        return self.signs if self.real else torch.cat([self.signs, self.signs])
 
     def _is_real(self) -> bool:
         """Tell whether amplitudes in all bases are real whatever the weights, by two random draws."""

@@ -215,8 +215,15 @@ def test_stacked_heads_equal_one_by_one(rng):
 
 def test_probabilities_are_a_distribution_a_basis(rng):
     circuit = attention_circuit("zz", 3, observables=["ZZZ", "XXX", "IYY"])
-    program = program_of(circuit).double()
+    program = StatevectorProgram(
+        circuit.circuit,
+        circuit.observables,
+        input_params=circuit.input_params,
+        weight_params=circuit.weight_params,
+        all_outcomes=True,
+    ).double()
     inputs, _, weights = draw(circuit, rng)
+    np.testing.assert_allclose(program(inputs, weights), reference(circuit, inputs, weights), atol=1e-12)
     probabilities = program.probabilities(inputs, weights).reshape(3, len(program.bases), 8)
     assert probabilities.min() >= 0
     np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-12)
