@@ -17,14 +17,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qiskit_qattn.simulation.operators import Block, Local, Matrices, Permute, Phase
+from qiskit_qattn.simulation.operators import Block, Local, LocalGates, Permute, Phase, starts_with_matrix
 
 
-def apply_block(block: Block, columns: Tensor, weights: Tensor) -> Tensor:
-    """Return W(θ) X as :class:`Block` does, with the adjoint method for gradients where that applies."""
+def apply_block(block: Block, columns: Tensor | None, weights: Tensor) -> Tensor:
+    """Return W(θ) X as :class:`Block` does, with the adjoint method for gradients where that applies.
+
+    Args:
+        block: The steps of W.
+        columns: X, shape ``(..., 2**n, C)``; None stands for the identity.
+        weights: θ, shape ``(..., P)``.
+    """
     angles = block.angles_of(weights)
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return block.run(columns, *angles)
+    if columns is None and not starts_with_matrix(block):
+        columns = block.identity(angles[0])
     return _Adjoint.apply(block, columns, *angles)
 
 
@@ -32,7 +40,7 @@ class _Adjoint(torch.autograd.Function):
     """W X as a function of X, the rotations' angles, and the phases of the diagonal steps."""
 
     @staticmethod
-    def forward(ctx: Any, block: Block, columns: Tensor, angles: Tensor, *phases: Tensor) -> Tensor:
+    def forward(ctx: Any, block: Block, columns: Tensor | None, angles: Tensor, *phases: Tensor) -> Tensor:
         ctx.block = block
         ctx.save_for_backward(columns, angles, *phases)
         ctx.chains = block.gates.chains(angles) if block.gates is not None else []
@@ -49,23 +57,24 @@ class _Adjoint(torch.autograd.Function):
             else:
                 columns = operation(columns)
                 ctx.states.append(None)
+        assert columns is not None
         return columns
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         block, (columns, angles, *phases) = ctx.block, ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted: let autograd go through the steps
-            wanted = [t for t in (columns, angles, *phases) if t.requires_grad]
+            inputs = [columns, angles, *phases]
+            wanted = [t for t in inputs if t is not None and t.requires_grad]
             found = iter(torch.autograd.grad(block.run(columns, angles, *phases), wanted, grads[0], create_graph=True))
-            return None, *(next(found) if t.requires_grad else None for t in (columns, angles, *phases))
-        grad = grads[0]
+            return None, *(next(found) if t is not None and t.requires_grad else None for t in inputs)
+        grad, remaining = grads[0], list(phases)
         traces: list[Tensor] = []
         of_phases: list[Tensor] = []
-        remaining = list(phases)
         for operation, state in zip(reversed(block.operations), reversed(ctx.states), strict=True):
             if isinstance(operation, Local):
-                grad = operation(grad, _adjoints(ctx.matrices[operation.step]))
-                traces.append(grad @ state.mH)  # N
+                grad = operation(grad, [matrix.mH for matrix in ctx.matrices[operation.step]])
+                traces.append(block.gates.partial_traces(grad if state is None else grad @ state.mH))
             elif isinstance(operation, Phase):
                 slope = (grad * state.conj()).imag.sum(-1)  # (..., 2**n)
                 angle = remaining.pop()
@@ -74,21 +83,14 @@ class _Adjoint(torch.autograd.Function):
             elif isinstance(operation, Permute):
                 grad = grad.index_select(-2, operation.image)
         of_angles = None
-        if traces:
-            reduced = block.gates.partial_traces(torch.stack(traces[::-1], -3))  # (..., S, n, 2, 2)
-            of_angles = _angle_gradients(block, reduced, ctx.chains, angles)
+        if traces:  # each (..., n, 2, 2)
+            of_angles = _angle_gradients(block.gates, torch.stack(traces[::-1], -4), ctx.chains, angles)
         of_columns = grad.sum_to_size(columns.shape) if ctx.needs_input_grad[1] else None
         return None, of_columns, of_angles, *of_phases[::-1]
 
 
-def _adjoints(matrices: Matrices) -> Matrices:
-    return [matrix.mH for matrix in matrices]
-
-
-def _angle_gradients(block: Block, traces: Tensor, chains: list[Tensor], angles: Tensor) -> Tensor | None:
+def _angle_gradients(gates: LocalGates, traces: Tensor, chains: list[Tensor], angles: Tensor) -> Tensor | None:
     """Return dL/dθ of all rotations from the partial traces of their layers, ``(..., S, n, 2, 2)``."""
-    gates = block.gates
-    assert gates is not None
     if not gates.rotations:
         return None
     generators = gates.complex_constant("generators")  # (depth, S, n, 2, 2), twice those of the angles

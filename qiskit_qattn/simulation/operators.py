@@ -57,13 +57,16 @@ class Block(nn.Module):
 
     def angles_of(self, weights: Tensor) -> list[Tensor]:
         """Return the angles of all rotations, shape ``(..., K)``, then the phases of each diagonal step."""
-        first = self.angles(weights) if self.angles is not None else weights[..., :0]
+        double = torch.float32 if weights.device.type == "mps" else torch.float64
+        first = self.angles(weights) if self.angles is not None else weights[..., :0].to(double)
         return [first, *(op.phases(weights) for op in self.operations if isinstance(op, Phase))]
 
-    def run(self, columns: Tensor, angles: Tensor, *phases: Tensor) -> Tensor:
-        """Return W X for given angles and phases."""
+    def run(self, columns: Tensor | None, angles: Tensor, *phases: Tensor) -> Tensor:
+        """Return W X for given angles and phases; None stands for the identity."""
         matrices = self.gates(self.gates.chains(angles)[-1]) if self.gates is not None else []
         following = iter(phases)
+        if columns is None and not starts_with_matrix(self):
+            columns = self.identity(angles)
         for operation in self.operations:
             if isinstance(operation, Phase):
                 columns = operation(columns, next(following))
@@ -71,7 +74,13 @@ class Block(nn.Module):
                 columns = operation(columns, matrices[operation.step])
             else:
                 columns = operation(columns)
+        assert columns is not None
         return columns
+
+    def identity(self, like: Tensor) -> Tensor:
+        """Return the unit matrix of the block's size."""
+        dtype = torch.complex128 if like.dtype == torch.float64 else torch.complex64
+        return torch.eye(2**self.num_qubits, dtype=dtype, device=like.device)
 
 
 class LocalGates(ConstantModule):
@@ -161,8 +170,10 @@ class Local(nn.Module):
         super().__init__()
         self.step, self.ranges = step, _groups(num_qubits)
 
-    def forward(self, columns: Tensor, matrices: Matrices) -> Tensor:
-        """Return K X, where K is the Kronecker product of ``matrices``."""
+    def forward(self, columns: Tensor | None, matrices: Matrices) -> Tensor:
+        """Return K X, where K is the Kronecker product of ``matrices``; None stands for the identity."""
+        if columns is None:
+            return matrices[0]
         size, count = columns.shape[-2:]
         if len(matrices) == 1:
             return matrices[0].to(columns.dtype) @ columns
@@ -202,18 +213,24 @@ class Permute(ConstantModule):
         return columns.index_select(-2, self.source)
 
 
+def starts_with_matrix(block: Block) -> bool:
+    """Tell whether the first step of a block is one matrix, which needs no identity to act on."""
+    first = next(iter(block.operations), None)
+    return isinstance(first, Local) and len(first.ranges) == 1
+
+
 def kronecker(factors: Tensor) -> Tensor:
     """Return the Kronecker product over axis −3 of ``(..., g, 2, 2)``; neighbours are multiplied all at once."""
-    rest: list[Tensor] = []  # what an odd number of factors leaves over, least significant first
+    rest: list[Tensor] = []  # what an odd number of factors leaves over, the most significant first
     while factors.shape[-3] > 1:
-        count = factors.shape[-3]
-        if count % 2:
-            rest.append(factors[..., -1, :, :])
-        pairs = factors[..., : count - count % 2, :, :].unflatten(-3, (count // 2, 2))
+        odd = factors.shape[-3] % 2
+        if odd:
+            rest.append(factors[..., 0, :, :])
+        pairs = factors[..., odd:, :, :].unflatten(-3, (-1, 2))
         factors = _outer(pairs[..., 0, :, :], pairs[..., 1, :, :])
     product = factors[..., 0, :, :]
     for factor in reversed(rest):
-        product = _outer(product, factor)
+        product = _outer(factor, product)
     return product
 
 

@@ -97,9 +97,7 @@ class StatevectorProgram(ConstantModule):
         )
         self.deep = len(program.phases) > _DEEP
         self.first = None
-        if input_kind == "amplitude":
-            self.add_constant("columns", np.eye(size, dtype=complex), double=True)
-        elif program.phases:
+        if program.phases:
             unique, fold = _fold_phases(program.phases[0].coefficients)
             self.first = AngleMap(program.phases[0].angles, phase_params, combine=unique)
             self.add_constant("columns", fold, double=True)  # (2**n, F)
@@ -117,8 +115,8 @@ class StatevectorProgram(ConstantModule):
         self._constant: set[int] = set()
         self.real = False
         self.real = self._is_real()
-        # Squares of real and of imaginary parts have the same signs.
-        self.add_constant("part_signs", np.concatenate([signs] if self.real else [signs, signs]))  # (G, M)
+        # Real and imaginary parts stand side by side, and their squares have the same signs.
+        self.add_constant("part_signs", signs if self.real else np.repeat(signs, 2, axis=0))  # (G, M)
         if self.dense and len(self.blocks) * 4 ** (self.num_qubits + 1) <= _KEEP:
             self._keep_constant_blocks()
         self._cache: tuple[Tensor, Fused] | None = None
@@ -155,8 +153,7 @@ class StatevectorProgram(ConstantModule):
             squares = self._gate_by_gate(features, data, weights).square()
         if self.real:
             return squares
-        real, imaginary = squares.chunk(2, -1)
-        return real + imaginary
+        return squares.unflatten(-1, (-1, 2)).sum(-1)
 
     @property
     def state_dtype(self) -> torch.dtype:
@@ -188,11 +185,7 @@ class StatevectorProgram(ConstantModule):
     def _matrix(self, i: int, weights: Tensor) -> Tensor:
         """Return block i, with what prepares its input or measures its output, as a real matrix."""
         first, last = i == self._first_block, i == len(self.blocks) - 1
-        if first:
-            columns = self._start(weights)
-        else:
-            like = self.complex_constant("bases_matrix")
-            columns = torch.eye(2**self.num_qubits, dtype=like.dtype, device=like.device)
+        columns = self._start(weights) if first else None
         columns = apply_block(cast(Block, self.blocks[i]), columns, weights)  # (..., 2**n, F)
         if last and self.measured:
             columns = self.complex_constant("bases_matrix") @ columns
@@ -203,10 +196,10 @@ class StatevectorProgram(ConstantModule):
         """The first block that acts after data; the one before it prepares a fixed state."""
         return 1 if self.first is not None else 0
 
-    def _start(self, weights: Tensor) -> Tensor:
-        """Return what the data's features are multiplied with before the first block, shape ``(..., 2**n, F)``."""
+    def _start(self, weights: Tensor) -> Tensor | None:
+        """Return what the features are multiplied with before the first block, ``(..., 2**n, F)``; None: nothing."""
         if self.input_kind == "amplitude":
-            return self.complex_constant("columns")
+            return None
         ground = self.complex_constant("ground")  # (2**n, 1)
         if self.first is None:
             return ground
@@ -235,7 +228,9 @@ class StatevectorProgram(ConstantModule):
         """Return the same without forming unitaries, for circuits too wide for them."""
         start = self._start(weights)
         dtype = torch.complex128 if self.state_dtype == torch.float64 else torch.complex64
-        columns = start.to(dtype) @ features.transpose(-1, -2).to(dtype)  # (..., 2**n, B)
+        columns = features.transpose(-1, -2).to(dtype)  # (..., F, B)
+        if start is not None:
+            columns = start.to(dtype) @ columns  # (..., 2**n, B)
         remaining = [None, *self.phases]
         for phases, block in zip(remaining, self.blocks[self._first_block :], strict=True):
             if phases is not None:
@@ -243,8 +238,7 @@ class StatevectorProgram(ConstantModule):
                 columns = torch.complex(torch.cos(angles), torch.sin(angles)).to(dtype) * columns
             columns = block(columns, weights)
         measured = torch.cat([rotate(columns, weights[..., :0]) for rotate in self.bases_blocks], -2)
-        parts = [measured.real] if self.real else [measured.real, measured.imag]
-        return torch.cat(parts, -2).transpose(-1, -2)
+        return torch.view_as_real(measured.transpose(-1, -2)).flatten(-2)
 
     def _is_real(self) -> bool:
         """Tell whether amplitudes in all bases are real whatever the weights, by two random draws."""
@@ -253,8 +247,8 @@ class StatevectorProgram(ConstantModule):
         generator = torch.Generator().manual_seed(0)
         draws = [6 * torch.rand(self.num_weights, generator=generator) for _ in range(2)]
         with torch.no_grad():
-            halves = [self._fuse(draw)[-1].chunk(2, -1) for draw in draws]
-        return all(float(imaginary.abs().max()) < 1e-6 for _, imaginary in halves)
+            matrices = [self._fuse(draw)[-1] for draw in draws]
+        return all(float(matrix[..., 1::2].abs().max()) < 1e-6 for matrix in matrices)
 
     def _keep_constant_blocks(self) -> None:
         """Form the matrices that no weight enters once and for all."""
@@ -317,18 +311,18 @@ def _fold_phases(coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _as_real(matrix: Tensor, *, from_real: bool, to_real: bool) -> Tensor:
-    """Return a complex matrix A as the real matrix that takes rows [x] or [Re x, Im x] to [Re, Im] of A x."""
-    rows = matrix.transpose(-1, -2)  # (..., in, out)
+    """Return a complex matrix A as the real one that takes rows x, or [Re x₀, Im x₀, …], to [Re (Ax)₀, Im (Ax)₀, …]."""
+    rows = matrix.mT  # (..., in, out)
     if to_real and from_real:
         return rows.real.contiguous()
-    upper = torch.cat([rows.real, rows.imag], -1)
     if from_real:
-        return upper
-    return torch.cat([upper, torch.cat([-rows.imag, rows.real], -1)], -2)
+        return torch.view_as_real(rows).flatten(-2)
+    return torch.view_as_real(torch.stack([rows, 1j * rows], -2)).flatten(-2).flatten(-3, -2)
 
 
 def _rotate(state: Tensor, phases: Tensor) -> Tensor:
-    """Multiply amplitudes, given as [Re, Im], by e^{iφ}."""
-    real, imaginary = state.chunk(2, -1)
-    cos, sin = torch.cos(phases).to(state.dtype), torch.sin(phases).to(state.dtype)
-    return torch.cat([real * cos - imaginary * sin, real * sin + imaginary * cos], -1)
+    """Multiply amplitudes, given as [Re, Im, …], by e^{iφ}."""
+    turn = torch.polar(torch.ones_like(phases), phases).to(
+        torch.complex128 if state.dtype == torch.float64 else torch.complex64
+    )
+    return torch.view_as_real(torch.view_as_complex(state.unflatten(-1, (-1, 2))) * turn).flatten(-2)
