@@ -17,6 +17,7 @@ from qiskit_qattn.backends.registry import Backend, get_backend
 from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError
 from qiskit_qattn.nn.attention import CausalSelfAttention, KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
+from qiskit_qattn.nn.generation import stream
 from qiskit_qattn.nn.heads import QuantumHead, fuse_heads
 from qiskit_qattn.simulation.statevector import Fused
 
@@ -190,65 +191,14 @@ class GPT(
         Args:
             idx: Prompt, shape ``(B, T)``, at least one token.
             max_new_tokens: How many tokens to add.
-            options: As for :meth:`stream`.
+            options: ``temperature``, ``top_k``, ``seed`` and ``use_cache``, as for
+                :func:`qiskit_qattn.nn.generation.stream`.
         """
         return torch.cat([idx, *self.stream(idx, max_new_tokens, **options)], 1)
 
-    @torch.no_grad()
-    def stream(
-        self,
-        idx: Tensor,
-        max_new_tokens: int,
-        *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        seed: int | None = None,
-        use_cache: bool = True,
-    ) -> Iterator[Tensor]:
-        """Sample tokens one by one; each is yielded as a ``(B, 1)`` tensor.
-
-        When the context is full it is cut to its last half, so that with the cache a token costs one evaluation of
-        each head, amortised over the window, and the text is the same with and without the cache.
-
-        Args:
-            idx: Prompt, shape ``(B, T)``, at least one token.
-            max_new_tokens: How many tokens to sample.
-            temperature: Divides the logits; 0 takes the likeliest token.
-            top_k: Sample among the k likeliest tokens only.
-            seed: Seed of the sampling; None uses torch's global generator.
-            use_cache: Keep keys and values of earlier tokens instead of computing them again.
-
-        Raises:
-            ConfigError: For an empty prompt, a negative temperature or number of tokens, or ``top_k`` below 1.
-        """
-        if idx.ndim != 2 or idx.shape[1] == 0:
-            raise ConfigError(f"The prompt must have shape (B, T) with at least one token, got {tuple(idx.shape)}.")
-        if temperature < 0 or max_new_tokens < 0 or (top_k is not None and top_k < 1):
-            raise ConfigError(
-                f"temperature and max_new_tokens must be at least 0 and top_k at least 1; got {temperature}, "
-                f"{max_new_tokens} and {top_k}."
-            )
-        generator = None if seed is None else torch.Generator(idx.device).manual_seed(seed)
-        size = self.config.block_size
-        was_training = self.training
-        self.eval()
-        try:
-            start, done, caches = max(0, idx.shape[1] - size), 0, None
-            for _ in range(max_new_tokens):
-                if idx.shape[1] - start > size:
-                    start, caches = idx.shape[1] - max(1, size // 2), None
-                if caches is None:
-                    caches, done = [KeyValueCache() for _ in self.blocks], start
-                if use_cache:
-                    logits, _ = self(idx[:, done:], caches=caches, position=done - start)
-                else:
-                    logits, _ = self(idx[:, start:])
-                done = idx.shape[1]
-                token = _sample(logits[:, -1], temperature, top_k, generator)
-                idx = torch.cat([idx, token], 1)
-                yield token
-        finally:
-            self.train(was_training)
+    def stream(self, idx: Tensor, max_new_tokens: int, **options: Any) -> Iterator[Tensor]:
+        """Sample tokens one by one, each of shape ``(B, 1)``; options as for :meth:`generate`."""
+        return stream(self, idx, max_new_tokens, **options)
 
     def _blocks(self) -> list[Block]:
         return cast(list[Block], list(self.blocks))
@@ -299,14 +249,3 @@ class GPT(
         for _, _, head in self.quantum_heads():
             head.to_backend(target)
         return self
-
-
-def _sample(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None) -> Tensor:
-    """Draw one token a row, shape ``(B, 1)``, from logits ``(B, vocab_size)``."""
-    if temperature == 0:
-        return logits.argmax(-1, keepdim=True)
-    logits = logits / temperature
-    if top_k is not None:
-        least = logits.topk(min(top_k, logits.shape[-1])).values[:, [-1]]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    return torch.multinomial(logits.softmax(-1), 1, generator=generator)

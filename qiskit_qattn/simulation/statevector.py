@@ -20,6 +20,7 @@ from qiskit_qattn.simulation.gates import Fixed, flatten
 from qiskit_qattn.simulation.operators import Block
 from qiskit_qattn.simulation.program import LocalStep, build_program
 from qiskit_qattn.simulation.readout import build_readout
+from qiskit_qattn.simulation.realform import SquaredProduct, as_real, fold_phases, rotate
 
 _DENSE_QUBITS = 8  # up to 256×256 unitaries are formed and reused; above, gates act on the batch
 _KEEP = 2**22  # numbers: matrices without weights are formed once as long as they take no more than 32 MiB
@@ -98,7 +99,7 @@ class StatevectorProgram(ConstantModule):
         self.deep = len(program.phases) > _DEEP
         self.first = None
         if program.phases:
-            unique, fold = _fold_phases(program.phases[0].coefficients)
+            unique, fold = fold_phases(program.phases[0].coefficients)
             self.first = AngleMap(program.phases[0].angles, phase_params, combine=unique)
             self.add_constant("columns", fold, double=True)  # (2**n, F)
         if input_kind != "amplitude":
@@ -138,7 +139,7 @@ class StatevectorProgram(ConstantModule):
                 parts = self._gate_by_gate(features, data, weights).to(self.signs.dtype)
                 return (parts * parts) @ self.part_signs
             state, last = self._dense(features, data, self.fused(weights) if fused is None else fused)
-            return _SquaredProduct.apply(state, last, self.part_signs.to(state.dtype)).to(self.signs.dtype)
+            return SquaredProduct.apply(state, last, self.part_signs.to(state.dtype)).to(self.signs.dtype)
 
     def probabilities(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return the probabilities of all outcomes in all bases, shape ``(..., B, num_bases * 2**n)``.
@@ -189,7 +190,7 @@ class StatevectorProgram(ConstantModule):
         columns = apply_block(cast(Block, self.blocks[i]), columns, weights)  # (..., 2**n, F)
         if last and self.measured:
             columns = self.complex_constant("bases_matrix") @ columns
-        return _as_real(columns, from_real=first, to_real=last and self.real)
+        return as_real(columns, from_real=first, to_real=last and self.real)
 
     @property
     def _first_block(self) -> int:
@@ -221,7 +222,7 @@ class StatevectorProgram(ConstantModule):
         """Return what the last fused matrix acts on, and that matrix."""
         state, matrix = features, fused[0]
         for phases, following in zip(self.phases, fused[1:], strict=True):
-            state, matrix = _rotate(state @ matrix, phases(data)), following  # (..., B, 2 * 2**n)
+            state, matrix = rotate(state @ matrix, phases(data)), following  # (..., B, 2 * 2**n)
         return state, matrix
 
     def _gate_by_gate(self, features: Tensor, data: Tensor, weights: Tensor) -> Tensor:
@@ -262,67 +263,3 @@ class StatevectorProgram(ConstantModule):
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._cache = None
         return super()._apply(fn, recurse)
-
-
-class _SquaredProduct(torch.autograd.Function):
-    r"""The product :math:`Y = (X R)^{\odot 2} S`.
-
-    Autograd would keep the squares as well and form :math:`2 A \odot \bar P` in three passes over the largest tensor.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
-        amplitudes = x @ matrix  # (..., B, G)
-        ctx.save_for_backward(x, matrix, signs, amplitudes)
-        return (amplitudes * amplitudes) @ signs
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, matrix, signs, amplitudes = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted: let autograd see where amplitudes come from
-            amplitudes = x @ matrix
-        slope = (grads[0] @ (2 * signs).T) * amplitudes  # (..., B, G)
-        of_x = slope @ matrix.transpose(-1, -2) if ctx.needs_input_grad[0] else None
-        of_matrix = x.transpose(-1, -2) @ slope if ctx.needs_input_grad[1] else None
-        return (
-            None if of_x is None else of_x.sum_to_size(x.shape),
-            None if of_matrix is None else of_matrix.sum_to_size(matrix.shape),
-            None,
-        )
-
-
-def _fold_phases(coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    r"""Keep one of each pair of opposite phases: :math:`e^{i\phi} = \cos u + i s \sin u` with φ = s u.
-
-    Args:
-        coefficients: Phases of the 2ⁿ amplitudes as combinations of angles, shape ``(2**n, K)``.
-
-    Returns:
-        The combinations u, shape ``(U, K)``, and the complex matrix that takes ``[cos u, sin u]`` to the amplitudes.
-    """
-    leading = np.array([row[np.flatnonzero(row)[0]] if row.any() else 1.0 for row in coefficients])
-    sign = np.sign(leading)
-    unique, position = np.unique(coefficients * sign[:, None], axis=0, return_inverse=True)
-    fold = np.zeros((len(coefficients), 2 * len(unique)), dtype=complex)
-    rows = np.arange(len(coefficients))
-    fold[rows, position.reshape(-1)] = 1.0
-    fold[rows, len(unique) + position.reshape(-1)] = 1j * sign
-    return unique, fold
-
-
-def _as_real(matrix: Tensor, *, from_real: bool, to_real: bool) -> Tensor:
-    """Return a complex matrix A as the real one that takes rows x, or [Re x₀, Im x₀, …], to [Re (Ax)₀, Im (Ax)₀, …]."""
-    rows = matrix.mT  # (..., in, out)
-    if to_real and from_real:
-        return rows.real.contiguous()
-    if from_real:
-        return torch.view_as_real(rows).flatten(-2)
-    return torch.view_as_real(torch.stack([rows, 1j * rows], -2)).flatten(-2).flatten(-3, -2)
-
-
-def _rotate(state: Tensor, phases: Tensor) -> Tensor:
-    """Multiply amplitudes, given as [Re, Im, …], by e^{iφ}."""
-    turn = torch.polar(torch.ones_like(phases), phases).to(
-        torch.complex128 if state.dtype == torch.float64 else torch.complex64
-    )
-    return torch.view_as_real(torch.view_as_complex(state.unflatten(-1, (-1, 2))) * turn).flatten(-2)

@@ -1,0 +1,84 @@
+"""Sampling text from a GPT, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from qiskit_qattn.errors import ConfigError
+from qiskit_qattn.nn.attention import KeyValueCache
+
+if TYPE_CHECKING:
+    from qiskit_qattn.nn.gpt import GPT
+
+
+@torch.no_grad()
+def stream(
+    model: GPT,
+    idx: Tensor,
+    max_new_tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int | None = None,
+    use_cache: bool = True,
+) -> Iterator[Tensor]:
+    """Sample tokens one by one; each is yielded as a ``(B, 1)`` tensor.
+
+    When the context is full it is cut to its last half, so that with the cache a token costs one evaluation of
+    each head, amortised over the window, and the text is the same with and without the cache.
+
+    Args:
+        model: The model, used in evaluation mode and left in the mode it was in.
+        idx: Prompt, shape ``(B, T)``, at least one token.
+        max_new_tokens: How many tokens to sample.
+        temperature: Divides the logits; 0 takes the likeliest token.
+        top_k: Sample among the k likeliest tokens only.
+        seed: Seed of the sampling; None uses torch's global generator.
+        use_cache: Keep keys and values of earlier tokens instead of computing them again.
+
+    Raises:
+        ConfigError: For an empty prompt, a negative temperature or number of tokens, or ``top_k`` below 1.
+    """
+    if idx.ndim != 2 or idx.shape[1] == 0:
+        raise ConfigError(f"The prompt must have shape (B, T) with at least one token, got {tuple(idx.shape)}.")
+    if temperature < 0 or max_new_tokens < 0 or (top_k is not None and top_k < 1):
+        raise ConfigError(
+            f"temperature and max_new_tokens must be at least 0 and top_k at least 1; got {temperature}, "
+            f"{max_new_tokens} and {top_k}."
+        )
+    generator = None if seed is None else torch.Generator(idx.device).manual_seed(seed)
+    size = model.config.block_size
+    was_training = model.training
+    model.eval()
+    try:
+        start, done, caches = max(0, idx.shape[1] - size), 0, None
+        for _ in range(max_new_tokens):
+            if idx.shape[1] - start > size:
+                start, caches = idx.shape[1] - max(1, size // 2), None
+            if caches is None:
+                caches, done = [KeyValueCache() for _ in model.blocks], start
+            if use_cache:
+                logits, _ = model(idx[:, done:], caches=caches, position=done - start)
+            else:
+                logits, _ = model(idx[:, start:])
+            done = idx.shape[1]
+            token = _sample(logits[:, -1], temperature, top_k, generator)
+            idx = torch.cat([idx, token], 1)
+            yield token
+    finally:
+        model.train(was_training)
+
+
+def _sample(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None) -> Tensor:
+    """Draw one token a row, shape ``(B, 1)``, from logits ``(B, vocab_size)``."""
+    if temperature == 0:
+        return logits.argmax(-1, keepdim=True)
+    logits = logits / temperature
+    if top_k is not None:
+        least = logits.topk(min(top_k, logits.shape[-1])).values[:, [-1]]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    return torch.multinomial(logits.softmax(-1), 1, generator=generator)
