@@ -1,6 +1,7 @@
 # Every target sets up what it needs: Python 3.11 or newer with pip and a package index are enough.
 PYTHON ?= python3
 VENV ?= .venv
+PEERS := $(VENV)-peers
 RUN ?= runs/$(shell date +%Y%m%d-%H%M%S)
 ARGS ?=
 BIN := $(VENV)/bin
@@ -8,10 +9,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test lint draw bench
+.PHONY: help train test lint draw bench bench-peers
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo 'Variables: PYTHON (the interpreter to start from), VENV, RUN (the run folder), ARGS (more options of the command).'
 
 train: $(VENV)/.train ## Train the GPT with quantum heads and its classical twin on Shakespeare (RUN=folder ARGS="...")
@@ -29,8 +30,11 @@ lint: $(VENV)/.dev ## Check style, formatting, types and the layers of the packa
 draw: $(VENV)/.train ## Draw the gallery of circuits again, into circuits/
 	$(BIN)/qattn draw --gallery circuits/ $(ARGS)
 
-bench: $(VENV)/.dev ## Measure speed and memory, and print them as ratios
+bench: $(VENV)/.dev ## Measure speed and memory, and print them as ratios (ARGS="--quick", "--full", "--only NAME")
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-peers: $(PEERS)/.peers ## The same circuit in PennyLane and tensorcircuit-ng, in an environment of their own
+	$(PEERS)/bin/python benchmarks/run.py --peers $(ARGS)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -41,4 +45,11 @@ $(BIN)/python:
 $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'Installing the package and its extra "$*" into $(VENV); the first time, this takes minutes.'
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[$*]'
+	@touch $@
+
+$(PEERS)/.peers: benchmarks/peers/requirements.txt pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	echo '*' > $(PEERS)/.gitignore
+	$(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt \
+		--requirement $< --editable '.[train]'
 	@touch $@

@@ -51,7 +51,7 @@ def stream(
             f"{max_new_tokens} and {top_k}."
         )
     generator = None if seed is None else torch.Generator(idx.device).manual_seed(seed)
-    size = model.config.block_size
+    size, fused = model.config.block_size, model.fuse_circuits()
     was_training = model.training
     model.eval()
     try:
@@ -62,9 +62,9 @@ def stream(
             if caches is None:
                 caches, done = [KeyValueCache() for _ in model.blocks], start
             if use_cache:
-                logits, _ = model(idx[:, done:], caches=caches, position=done - start)
+                logits, _ = model(idx[:, done:], caches=caches, position=done - start, fused=fused)
             else:
-                logits, _ = model(idx[:, start:])
+                logits, _ = model(idx[:, start:], fused=fused)
             done = idx.shape[1]
             token = _sample(logits[:, -1], temperature, top_k, generator)
             idx = torch.cat([idx, token], 1)

@@ -141,7 +141,13 @@ class GPT(
             raise CheckpointError(f"{str(folder)!r} holds no model this version can load: {reason}") from error
 
     def forward(
-        self, idx: Tensor, targets: Tensor | None = None, caches: list[KeyValueCache] | None = None, position: int = 0
+        self,
+        idx: Tensor,
+        targets: Tensor | None = None,
+        *,
+        caches: list[KeyValueCache] | None = None,
+        position: int = 0,
+        fused: list[dict[str, Fused]] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return logits for every position and, with targets, their mean cross-entropy in nats.
 
@@ -150,6 +156,7 @@ class GPT(
             targets: Next tokens, shape ``(B, T)``; −1 is ignored.
             caches: One cache a layer, which the tokens follow and are appended to.
             position: Position of the first token, with caches.
+            fused: What :meth:`fuse_circuits` gave, where many calls share the same weights.
 
         Returns:
             Logits, shape ``(B, T, vocab_size)``, and the loss or None.
@@ -164,7 +171,7 @@ class GPT(
             )
         positions = torch.arange(position, position + steps, device=idx.device)
         x = F.dropout(self.wte(idx) + self.wpe(positions), self.config.dropout, self.training)  # (B, T, d)
-        fused = self._fuse_circuits()
+        fused = self.fuse_circuits() if fused is None else fused
         for i, block in enumerate(self.blocks):
             x = block(x, caches[i] if caches is not None else None, fused[i])
         logits = self.lm_head(self.ln_f(x))  # (B, T, vocab_size)
@@ -173,7 +180,7 @@ class GPT(
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=-1)
         return logits, loss
 
-    def _fuse_circuits(self) -> list[dict[str, Fused]]:
+    def fuse_circuits(self) -> list[dict[str, Fused]]:
         """Form the unitaries of all layers' circuits together: one batched product a kind, not one a layer."""
         groups: dict[tuple[str, torch.Size], list[tuple[int, QuantumHead]]] = {}
         for layer, kind, head in self.quantum_heads():

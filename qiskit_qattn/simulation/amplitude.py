@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.encodings import walsh_gray_matrix
 
-_LARGEST, _SMALLEST = 1e15, 1e-15  # outside, squares leave the range of float32
+_LARGEST, _SMALLEST = 1e15, 1e-15  # squares of these are within the range of float32
 
 
 def unit_vectors(x: Tensor) -> Tensor:
@@ -29,10 +28,9 @@ def unit_vectors(x: Tensor) -> Tensor:
     """
     if torch.compiler.is_compiling():
         return _unit_vectors_scaled(x)
-    norms = torch.linalg.vector_norm(x.detach(), dim=-1, keepdim=True)  # (..., 1)
-    low, high = torch.aminmax(norms) if norms.numel() else (norms.new_ones(()),) * 2
-    if low > _SMALLEST and high < _LARGEST:
-        return _Normalize.apply(x, norms)
+    norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (..., 1)
+    if within_range(norms):
+        return x / norms
     if not bool(torch.isfinite(x).all()):
         raise EncodingError(
             f"Cannot encode a vector that holds NaN or infinity (input of shape {tuple(x.shape)}); "
@@ -41,26 +39,12 @@ def unit_vectors(x: Tensor) -> Tensor:
     return _unit_vectors_scaled(x)
 
 
-class _Normalize(torch.autograd.Function):
-    r"""The quotient :math:`y = x / \lVert x \rVert` and its gradient :math:`(g - y\,(y \cdot g)) / \lVert x \rVert`.
-
-    A third of the passes over the batch that autograd makes through the norm and the quotient.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, norms: Tensor) -> Tensor:
-        unit = x / norms
-        ctx.save_for_backward(x, unit, norms)
-        return unit
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        x, unit, norms = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted: let autograd see where these come from
-            norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-            unit = x / norms
-        along = (grads[0] * unit).sum(-1, keepdim=True)  # (..., 1)
-        return torch.addcmul(grads[0], unit, along, value=-1) / norms, None
+def within_range(norms: Tensor) -> bool:
+    """Tell whether vectors of these norms can be normalised without further care: none is zero, NaN or extreme."""
+    if norms.numel() == 0:
+        return True
+    low, high = torch.aminmax(norms.detach())
+    return low.item() > _SMALLEST and high.item() < _LARGEST
 
 
 def _unit_vectors_scaled(x: Tensor) -> Tensor:

@@ -9,7 +9,27 @@ import torch
 from torch import Tensor
 
 
-class SquaredProduct(torch.autograd.Function):
+def squared_product(x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
+    r"""Return :math:`(X R)^{\odot 2} S`, shape ``(..., B, M)``.
+
+    Args:
+        x: X, shape ``(..., B, F)``.
+        matrix: R, shape ``(..., F, G)``.
+        signs: S, shape ``(G, M)``.
+    """
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return _SquaredProduct.apply(x, matrix, signs)
+    return (x @ matrix).square() @ signs
+
+
+def ratio(values: Tensor) -> Tensor:
+    """Return all columns but the last divided by the last."""
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return _Ratio.apply(values)
+    return values[..., :-1] / values[..., -1:]
+
+
+class _SquaredProduct(torch.autograd.Function):
     r"""The product :math:`Y = (X R)^{\odot 2} S`.
 
     Autograd would keep the squares as well and form :math:`2 A \odot \bar P` in three passes over the largest tensor.
@@ -17,14 +37,12 @@ class SquaredProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
-        """Return Y for X ``(..., B, F)``, R ``(..., F, G)`` and S ``(G, M)``."""
         amplitudes = x @ matrix  # (..., B, G)
         ctx.save_for_backward(x, matrix, signs, amplitudes)
         return (amplitudes * amplitudes) @ signs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        """Return the gradients with respect to X and R."""
         x, matrix, signs, amplitudes = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted: let autograd see where amplitudes come from
             amplitudes = x @ matrix
@@ -36,6 +54,28 @@ class SquaredProduct(torch.autograd.Function):
             None if of_matrix is None else of_matrix.sum_to_size(matrix.shape),
             None,
         )
+
+
+class _Ratio(torch.autograd.Function):
+    """The quotient of columns by the last one; autograd would fill two tensors with zeros for the slices."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        quotient = values[..., :-1] / values[..., -1:]
+        ctx.save_for_backward(values, quotient)
+        return quotient
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        values, quotient = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted
+            quotient = values[..., :-1] / values[..., -1:]
+            scaled = grads[0] / values[..., -1:]
+            return torch.cat([scaled, -(scaled * quotient).sum(-1, keepdim=True)], -1)
+        slope = torch.empty_like(values)
+        scaled = torch.div(grads[0], values[..., -1:], out=slope[..., :-1])
+        slope[..., -1] = -(scaled * quotient).sum(-1)
+        return slope
 
 
 def fold_phases(coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.adjoint import apply_block
-from qiskit_qattn.simulation.amplitude import unit_vectors
+from qiskit_qattn.simulation.amplitude import unit_vectors, within_range
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.gates import Fixed, flatten
 from qiskit_qattn.simulation.operators import Block
 from qiskit_qattn.simulation.program import LocalStep, build_program
 from qiskit_qattn.simulation.readout import build_readout
-from qiskit_qattn.simulation.realform import SquaredProduct, as_real, fold_phases, rotate
+from qiskit_qattn.simulation.realform import as_real, fold_phases, ratio, rotate, squared_product
 
 _DENSE_QUBITS = 8  # up to 256×256 unitaries are formed and reused; above, gates act on the batch
 _KEEP = 2**22  # numbers: matrices without weights are formed once as long as they take no more than 32 MiB
@@ -117,7 +117,9 @@ class StatevectorProgram(ConstantModule):
         self.real = False
         self.real = self._is_real()
         # Real and imaginary parts stand side by side, and their squares have the same signs.
-        self.add_constant("part_signs", signs if self.real else np.repeat(signs, 2, axis=0))  # (G, M)
+        if self.dense and input_kind == "amplitude":  # one more column: the first basis' outcomes sum to ‖x‖²
+            signs = np.concatenate([signs, np.arange(len(signs))[:, None] < size], 1)
+        self.add_constant("part_signs", signs if self.real else np.repeat(signs, 2, axis=0))  # (G, M or M + 1)
         if self.dense and len(self.blocks) * 4 ** (self.num_qubits + 1) <= _KEEP:
             self._keep_constant_blocks()
         self._cache: tuple[Tensor, Fused] | None = None
@@ -133,13 +135,29 @@ class StatevectorProgram(ConstantModule):
         Raises:
             EncodingError: For NaN or infinity in amplitude input.
         """
-        with torch.autocast(inputs.device.type, enabled=False):
-            features, data = self._features(inputs, weights)
-            if not self.dense:
-                parts = self._gate_by_gate(features, data, weights).to(self.signs.dtype)
-                return (parts * parts) @ self.part_signs
-            state, last = self._dense(features, data, self.fused(weights) if fused is None else fused)
-            return SquaredProduct.apply(state, last, self.part_signs.to(state.dtype)).to(self.signs.dtype)
+        if torch.is_autocast_enabled(inputs.device.type):
+            with torch.autocast(inputs.device.type, enabled=False):
+                return self._expectations(inputs, weights, fused)
+        return self._expectations(inputs, weights, fused)
+
+    def _expectations(self, inputs: Tensor, weights: Tensor, fused: Fused | None) -> Tensor:
+        if not self.dense:
+            parts = self._gate_by_gate(*self._features(inputs, weights), weights)
+            return parts.to(self.signs.dtype).square() @ self.part_signs
+        matrices = self.fused(weights) if fused is None else fused
+        if self.input_kind == "amplitude":
+            return self._of_amplitudes(inputs.to(self.signs.dtype), matrices[0])
+        state, last = self._dense(*self._features(inputs, weights), matrices)
+        return squared_product(state, last, self.part_signs.to(state.dtype)).to(self.signs.dtype)
+
+    def _of_amplitudes(self, x: Tensor, matrix: Tensor) -> Tensor:
+        """Return the expectations of x / ‖x‖: those of x over ‖x‖², the last column, which costs no pass of its own."""
+        if torch.compiler.is_compiling():  # no branch on values there
+            return ratio(squared_product(unit_vectors(x), matrix, self.part_signs))
+        values = squared_product(x, matrix, self.part_signs)  # (..., B, M + 1)
+        if not within_range(values[..., -1].sqrt()):
+            values = squared_product(unit_vectors(x), matrix, self.part_signs)
+        return ratio(values)
 
     def probabilities(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return the probabilities of all outcomes in all bases, shape ``(..., B, num_bases * 2**n)``.

@@ -1,0 +1,33 @@
+"""The model of QISA (six layers, one head, width 16, context 16, batch 1024): training step and inference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from rows import Row, at_most, duration
+from steps import inference, make_model, random_tokens, training_step
+from timing import Effort, interleave
+
+from qiskit_qattn.training.config import resolve
+
+_CLASSICAL = "classical:1"
+
+
+def measure(effort: Effort) -> Iterator[Row]:
+    config = resolve({}, preset="qisa")
+    heads = str(config.heads)
+    tokens, _ = random_tokens(config)
+    passes: dict[str, tuple[Callable[[str], Callable[[], None]], float]] = {
+        "training step": (lambda kind: training_step(make_model(config, kind), config), 1.5),
+        "inference": (lambda kind: inference(make_model(config, kind), tokens), 1.15),
+    }
+    for name, (make, bound) in passes.items():
+        timings = interleave({kind: make(kind) for kind in (_CLASSICAL, heads)}, effort)
+        yield Row(
+            f"qisa model, {name}",
+            _CLASSICAL,
+            duration(timings.spread(heads).median),
+            duration(timings.spread(_CLASSICAL).median),
+            timings.ratio(heads, _CLASSICAL),
+            at_most(bound),
+        )

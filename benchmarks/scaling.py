@@ -1,0 +1,71 @@
+"""Samples per second over the batch and over the number of qubits, with a plot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from networks import user_network
+from rows import duration, number
+from sheet import Sheet
+from steps import forward_backward
+from timing import Effort, interleave
+
+import qiskit_qattn as qa
+
+BATCHES = tuple(4**k for k in range(3, 9))  # 64 … 65,536
+QUBITS = tuple(range(2, 13, 2))
+_BATCH, _NUM_QUBITS = 1024, 4
+PICTURE = "scaling.png"
+
+
+def measure(effort: Effort, folder: Path) -> Sheet:
+    """Return the table, and draw the plot into ``folder``."""
+    effort = Effort(min(effort.rounds, 5), effort.seconds)
+    by_batch = {batch: _seconds(_NUM_QUBITS, batch, effort) for batch in BATCHES}
+    by_qubits = {qubits: _seconds(qubits, _BATCH, effort) for qubits in QUBITS}
+    _plot(by_batch, by_qubits, folder / PICTURE)
+    measured = [(_NUM_QUBITS, batch, seconds) for batch, seconds in by_batch.items()]
+    measured += [(qubits, _BATCH, seconds) for qubits, seconds in by_qubits.items()]
+    rows = [(str(q), f"{b:,}", duration(s), number(b / s)) for q, b, s in measured]
+    start, slope = _line(by_batch)
+    off = max(abs(seconds / (start + slope * batch) - 1) for batch, seconds in by_batch.items())
+    notes = (
+        f"At {_NUM_QUBITS} qubits the time is {duration(start)} + {1e9 * slope:.0f} ns × batch, within {off:.0%}.",
+    )
+    header = ("qubits", "batch", "forward and backward", "samples/s")
+    return Sheet("Scaling of the user's circuit", header, rows, notes, picture=PICTURE)
+
+
+def _seconds(num_qubits: int, batch: int, effort: Effort) -> float:
+    torch.manual_seed(0)
+    connector = qa.TorchConnector(user_network(num_qubits))
+    call = forward_backward(connector, torch.randn(batch, num_qubits))
+    return interleave({"call": call}, effort).spread("call").median
+
+
+def _line(by_batch: dict[int, float]) -> tuple[float, float]:
+    """Return a and b of the line a + b × batch with the least relative deviations."""
+    batches, seconds = np.array(list(by_batch)), np.array(list(by_batch.values()))
+    slope, start = np.polyfit(batches, seconds, 1, w=1 / seconds)
+    return float(start), float(slope)
+
+
+def _plot(by_batch: dict[int, float], by_qubits: dict[int, float], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    batches = np.array(list(by_batch))
+    seconds = np.array(list(by_batch.values()))
+    left.loglog(batches, 1e3 * seconds, "o-", label="measured")
+    start, slope = _line(by_batch)
+    left.loglog(batches, 1e3 * (start + slope * batches), "--", color="gray", label="a + b × batch")
+    left.set(xlabel="batch", ylabel="forward and backward, ms", title=f"{_NUM_QUBITS} qubits")
+    left.legend()
+    right.semilogy(list(by_qubits), [_BATCH / s for s in by_qubits.values()], "o-")
+    right.set(xlabel="qubits", ylabel="samples per second", title=f"batch {_BATCH:,}")
+    for axes in (left, right):
+        axes.grid(alpha=0.3, which="both")
+    figure.savefig(path, dpi=150, metadata={"Software": None})

@@ -1,0 +1,102 @@
+"""Interleaved timing: contenders take turns, so that what slows the machine down slows all of them."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from quiet import OtherPrograms
+
+_NOISE = 0.05  # a round is repeated if other programs used more than this share of the cores
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure: ``rounds`` turns of at least ``seconds`` each for every contender."""
+
+    rounds: int
+    seconds: float
+    quick: bool = False
+
+
+QUICK = Effort(rounds=5, seconds=0.05, quick=True)
+USUAL = Effort(rounds=15, seconds=0.1)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median with the quartiles around it."""
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Spread:
+        return cls(*(float(v) for v in np.quantile(values, [0.25, 0.5, 0.75])))
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds per call, by contender and round."""
+
+    seconds: Mapping[str, np.ndarray]
+
+    def spread(self, name: str) -> Spread:
+        return Spread.of(self.seconds[name])
+
+    def ratio(self, above: str, below: str, factor: float = 1.0) -> Spread:
+        """Quotients of the times two contenders took in the same round."""
+        return Spread.of(factor * self.seconds[above] / self.seconds[below])
+
+
+def interleave(contenders: Mapping[str, Callable[[], Any]], effort: Effort, *, settle: float = 0.0) -> Timings:
+    """Time the contenders in turns, in reversed order every other round.
+
+    Args:
+        contenders: What to call, by name.
+        effort: Rounds, and the least length of a turn; a slow contender's turn is one call.
+        settle: Pause before each turn, for contenders with thread pools of their own whose idle threads spin.
+
+    Rounds in which other programs were busy are repeated, up to once each; the quietest are kept.
+    """
+    calls = {name: _warm_up(call, effort.seconds) for name, call in contenders.items()}
+    rounds: list[tuple[float, dict[str, float]]] = []  # the share of other programs, seconds by contender
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        while len(rounds) < effort.rounds or (
+            len(rounds) < 2 * effort.rounds and sum(share <= _NOISE for share, _ in rounds) < effort.rounds
+        ):
+            gc.collect()
+            names = list(contenders) if len(rounds) % 2 == 0 else list(contenders)[::-1]
+            others, seconds = OtherPrograms(), {}
+            for name in names:
+                time.sleep(settle)
+                seconds[name] = _time(contenders[name], calls[name])
+            rounds.append((others.share(), seconds))
+    finally:
+        if was_enabled:
+            gc.enable()
+    quietest = sorted(rounds, key=lambda item: item[0])[: effort.rounds]
+    return Timings({name: np.array([seconds[name] for _, seconds in quietest]) for name in contenders})
+
+
+def _warm_up(call: Callable[[], Any], seconds: float) -> int:
+    """Call for a while, and return how many calls fill a turn."""
+    begin, done = time.perf_counter(), 0
+    while done == 0 or (time.perf_counter() - begin < seconds and done < 1000):
+        call()
+        done += 1
+    return max(1, round(seconds / _time(call, max(1, done // 4))))
+
+
+def _time(call: Callable[[], Any], calls: int) -> float:
+    begin = time.perf_counter()
+    for _ in range(calls):
+        call()
+    return (time.perf_counter() - begin) / calls
