@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from quiet import OtherPrograms
+from quiet import QUIET, OtherPrograms
 
-_NOISE = 0.05  # a round is repeated if other programs used more than this share of the cores
+_PATIENCE = 60.0  # seconds in all to wait for other programs
 
 
 @dataclass(frozen=True)
@@ -62,23 +62,28 @@ def interleave(contenders: Mapping[str, Callable[[], Any]], effort: Effort, *, s
         effort: Rounds, and the least length of a turn; a slow contender's turn is one call.
         settle: Pause before each turn, for contenders with thread pools of their own whose idle threads spin.
 
-    Rounds in which other programs were busy are repeated, up to once each; the quietest are kept.
+    Rounds wait for other programs. Those in which one was busy in some turn are repeated, up to once each; the
+    quietest are kept.
     """
     calls = {name: _warm_up(call, effort.seconds) for name, call in contenders.items()}
-    rounds: list[tuple[float, dict[str, float]]] = []  # the share of other programs, seconds by contender
+    rounds: list[tuple[float, dict[str, float]]] = []  # the largest share of other programs, seconds by contender
+    others, patience = OtherPrograms(), _PATIENCE
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         while len(rounds) < effort.rounds or (
-            len(rounds) < 2 * effort.rounds and sum(share <= _NOISE for share, _ in rounds) < effort.rounds
+            len(rounds) < 2 * effort.rounds and sum(share <= QUIET for share, _ in rounds) < effort.rounds
         ):
             gc.collect()
             names = list(contenders) if len(rounds) % 2 == 0 else list(contenders)[::-1]
-            others, seconds = OtherPrograms(), {}
+            patience = others.wait(patience)
+            worst, seconds = 0.0, {}
             for name in names:
                 time.sleep(settle)
+                others.share()
                 seconds[name] = _time(contenders[name], calls[name])
-            rounds.append((others.share(), seconds))
+                worst = max(worst, others.share())
+            rounds.append((worst, seconds))
     finally:
         if was_enabled:
             gc.enable()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qiskit.primitives import BaseEstimatorV2
 
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import unknown_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from qiskit_qattn.library.attention_circuit import AttentionCircuit
 
 GROUP = "qiskit_qattn.backends"
 
@@ -24,8 +30,9 @@ class Backend:
         pass_manager: Transpiles a circuit for it, or None where any circuit will do.
         precision: Target standard error of each expectation; 0 is exact.
         shots: Samples a measurement basis, or None where values are exact.
-        differentiable: Whether the exact engine computes the same values, so that autograd applies.
+        differentiable: Whether a torch engine computes the values, so that autograd applies.
         max_pub_size: Largest number of parameter sets in one PUB, or None for no limit.
+        program: Makes a differentiable torch program of an :class:`AttentionCircuit`, or None where there is none.
         price: Price per task and shot in US dollars where the provider publishes one, else None.
     """
 
@@ -35,6 +42,7 @@ class Backend:
     precision: float = 0.0
     shots: int | None = None
     differentiable: bool = False
+    program: Callable[[AttentionCircuit], nn.Module] | None = None
     max_pub_size: int | None = None
     price: tuple[float, float] | None = None
 

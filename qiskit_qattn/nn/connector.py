@@ -73,7 +73,7 @@ class TorchConnector(QiskitTorchConnector):
 
 
 def is_exact(network: EstimatorQNN) -> bool:
-    """Tell whether a network's estimator is an exact, noiseless simulator that returns exact values."""
+    """Tell whether a network's estimator is a simulator that returns exact values, of which a torch engine is known."""
     estimator = network.estimator
     if type(estimator) is QMLEstimator:
         return estimator.default_precision == 0  # it then ignores the precision asked for
@@ -92,7 +92,8 @@ def build_program(network: NeuralNetwork) -> nn.Module | None:
     }
     try:
         if is_exact(network):
-            return StatevectorProgram(network.circuit, list(network.observables), **arguments)
+            engine = getattr(network.estimator, "engine", StatevectorProgram)
+            return engine(network.circuit, list(network.observables), **arguments)
         if type(network.gradient) is ParamShiftEstimatorGradient:
             return PubProgram(
                 network.circuit,

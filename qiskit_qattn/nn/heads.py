@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -106,21 +106,15 @@ class QuantumHead(nn.Module):
         return isinstance(self._program, StatevectorProgram)
 
     def _build(self, backend: Backend) -> nn.Module:
-        """Return the program for a backend: the exact engine, or PUBs for its estimator."""
-        circuit = self.circuit
-        arguments: dict[str, Any] = {"weight_params": circuit.weight_params}
-        if backend.differentiable:
-            if self.amplitude:
-                return StatevectorProgram(circuit.ansatz, circuit.observables, input_kind="amplitude", **arguments)
-            return StatevectorProgram(
-                circuit.circuit, circuit.observables, input_params=circuit.input_params, **arguments
-            )
-        network = circuit.qnn(backend)
+        """Return the program for a backend: its own engine, or PUBs for its estimator."""
+        if backend.program is not None:
+            return backend.program(self.circuit)
+        network = self.circuit.qnn(backend)
         return PubProgram(
             network.circuit,
             list(network.observables),
-            input_params=circuit.input_params,
+            input_params=self.circuit.input_params,
+            weight_params=self.circuit.weight_params,
             estimator=backend.estimator,
             precision=backend.precision,
-            **arguments,
         )

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterExpression
-from qiskit.quantum_info import Pauli, SparsePauliOp
+from qiskit.quantum_info import Pauli, PauliList, SparsePauliOp
 from qiskit.quantum_info.operators.base_operator import BaseOperator
+from scipy.linalg import hadamard
 from torch import Tensor, nn
 
 from qiskit_qattn.errors import CircuitError
@@ -28,6 +29,7 @@ from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.gates import Fixed, Operation, ParityRotation, Permutation, flatten
 from qiskit_qattn.simulation.noise import DeviceNoise, pauli_labels, transfer_matrix
+from qiskit_qattn.simulation.readout import build_readout
 
 MAX_QUBITS = 6
 _DENSE_QUBITS = 4  # up to 256×256 transfer matrices; above, matrices act on pairs of qubits
@@ -59,6 +61,7 @@ class DensityMatrixProgram(ConstantModule):
         input_params: Parameters that carry data, in the order of the input's last axis.
         weight_params: Trainable parameters, in the order of the weights' last axis.
         noise: The device's errors; None for no noise.
+        all_outcomes: Prepare :meth:`probabilities`, which then costs 2ⁿ expectations a basis.
 
     Raises:
         CircuitError: For circuits, parameters or observables that cannot be simulated.
@@ -66,6 +69,9 @@ class DensityMatrixProgram(ConstantModule):
 
     observables: Tensor
     start: Tensor
+    strings: Tensor
+    hadamard: Tensor
+    signs: Tensor
 
     def __init__(
         self,
@@ -75,6 +81,7 @@ class DensityMatrixProgram(ConstantModule):
         input_params: Sequence[Any] = (),
         weight_params: Sequence[Any] = (),
         noise: DeviceNoise | None = None,
+        all_outcomes: bool = False,
     ) -> None:
         super().__init__()
         self.num_qubits = circuit.num_qubits
@@ -96,6 +103,21 @@ class DensityMatrixProgram(ConstantModule):
         start = np.array([float(set(label) <= {"I", "Z"}) for label in pauli_labels(self.num_qubits)])  # |0…0⟩
         self.add_constant("start", start[None])  # (1, 4**n)
         self.add_constant("observables", _rows(observables, noise, self.num_qubits))  # (M, 4**n)
+        if all_outcomes:
+            readout = build_readout(observables)
+            self.bases = readout.bases
+            self.add_constant("signs", readout.signs)  # (num_bases * 2**n, M)
+            strings = [SparsePauliOp(label) for basis in self.bases for label in _served(basis)]
+            self.add_constant("strings", _rows(strings, noise, self.num_qubits))  # (num_bases * 2**n, 4**n)
+            self.add_constant("hadamard", hadamard(2**self.num_qubits) / 2**self.num_qubits)
+
+    def probabilities(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return the probabilities of all outcomes, shape ``(..., B, num_bases * 2**n)``; needs ``all_outcomes``.
+
+        They follow from the expectations of the 2ⁿ strings that each basis serves.
+        """
+        values = self._evaluate(self.strings, inputs, weights).unflatten(-1, (len(self.bases), -1))
+        return (values @ self.hadamard).clamp_min(0).flatten(-2)
 
     def forward(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return expectations, shape ``(..., B, M)``.
@@ -104,8 +126,11 @@ class DensityMatrixProgram(ConstantModule):
             inputs: Shape ``(..., B, num_inputs)``.
             weights: Angles in radians, shape ``(..., num_weights)``; leading axes broadcast with the inputs'.
         """
+        return self._evaluate(self.observables, inputs, weights)
+
+    def _evaluate(self, rows: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return the expectations of operators given as rows over Pauli strings, ``(M, 4**n)``."""
         dtype = self.start.dtype
-        rows = self.observables  # (M, 4**n)
         angles = self.back_angles(weights).to(dtype)  # (..., K)
         turns = list(angles.unsqueeze(-2).unbind(-1))  # each (..., 1)
         for step in reversed(list(self.back_steps)):
@@ -121,6 +146,49 @@ class DensityMatrixProgram(ConstantModule):
             coefficients = step(coefficients, next(following)) if isinstance(step, _TurnStep) else step(coefficients)
         values = coefficients @ rows.transpose(-1, -2)  # (..., B or 1, M)
         return values.expand(*lead, -1)
+
+
+@dataclass(frozen=True)
+class NoisyEngine:
+    """Makes noisy programs of circuits: transpiled where the noise needs it, and cut to the qubits in use.
+
+    Attributes:
+        model: An Aer ``NoiseModel``, or None.
+        pass_manager: Transpiles circuits to the gates, and the layout, the model speaks of; None leaves them.
+        readout: Whether measured values carry readout error.
+    """
+
+    model: Any = None
+    pass_manager: Any = None
+    readout: bool = True
+
+    def __call__(
+        self, circuit: QuantumCircuit, observables: Sequence[BaseOperator], **options: Any
+    ) -> DensityMatrixProgram:
+        """Return the program of a circuit; options as for :class:`DensityMatrixProgram`.
+
+        Raises:
+            CircuitError: If more than 6 qubits are in use.
+        """
+        operators = [op if isinstance(op, SparsePauliOp) else SparsePauliOp(op) for op in observables]
+        if self.pass_manager is not None:
+            circuit = self.pass_manager.run(circuit)
+            if circuit.layout is not None:
+                operators = [op.apply_layout(circuit.layout) for op in operators]
+        acting = [item for item in circuit.data if item.operation.name not in _IGNORED]
+        used = {circuit.find_bit(qubit).index for item in acting for qubit in item.qubits}
+        for op in operators:
+            used |= set(np.flatnonzero((op.paulis.x | op.paulis.z).any(0)).tolist())
+        active = sorted(used) or [0]
+        compact = QuantumCircuit(len(active))
+        for item in acting:
+            compact.append(item.operation, [active.index(circuit.find_bit(qubit).index) for qubit in item.qubits])
+        reduced = [
+            SparsePauliOp(PauliList.from_symplectic(op.paulis.z[:, active], op.paulis.x[:, active]), op.coeffs)
+            for op in operators
+        ]
+        noise = DeviceNoise(self.model, tuple(active), self.readout)
+        return DensityMatrixProgram(compact, reduced, noise=noise, **options)
 
 
 class _MatrixStep(ConstantModule):
@@ -277,6 +345,13 @@ def _rows(observables: Sequence[BaseOperator], noise: DeviceNoise, num_qubits: i
             for name, value in terms.items():
                 rows[m, position[name]] += value
     return rows
+
+
+def _served(basis: str) -> Iterator[str]:
+    """Yield the 2ⁿ strings a basis serves; string m has the basis' letter on the qubits that are set in m."""
+    n = len(basis)
+    for mask in range(2**n):
+        yield "".join(letter if mask >> (n - 1 - i) & 1 else "I" for i, letter in enumerate(basis))
 
 
 def _readout(noise: DeviceNoise, qubit: int) -> tuple[float, float]:

@@ -3,31 +3,57 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from qiskit.primitives import BaseEstimatorV2, DataBin, PrimitiveJob, PrimitiveResult, PubResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 from qiskit.quantum_info import SparseObservable, SparsePauliOp
+from torch import Tensor
 
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 
+class Program(Protocol):
+    """What an engine makes of a circuit."""
+
+    bases: tuple[str, ...]
+    num_qubits: int
+    signs: Tensor
+
+    def __call__(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return expectations."""
+
+    def probabilities(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return the probabilities of all outcomes in all bases."""
+
+    def double(self) -> Program:
+        """Turn to double precision."""
+
+
 class TorchEstimator(BaseEstimatorV2):
-    r"""A ``BaseEstimatorV2`` over :class:`StatevectorProgram`: one batched evaluation a PUB.
+    r"""A ``BaseEstimatorV2`` over a torch engine: one batched evaluation a PUB.
 
     With precision 0 values are exact. With precision ε > 0 they are means over :math:`\lceil 1/\varepsilon^2 \rceil`
     samples drawn from the outcome distribution of each measurement basis, as a device would give them.
 
     Args:
+        engine: Makes a program of a circuit: :class:`StatevectorProgram`, the default, or a :class:`NoisyEngine`.
         default_precision: Precision where a run gives none.
         seed: Seed of the sampling. Successive calls continue one stream of random numbers, so noise is never repeated.
     """
 
-    def __init__(self, *, default_precision: float = 0.0, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        engine: Callable[..., Any] = StatevectorProgram,
+        *,
+        default_precision: float = 0.0,
+        seed: int | None = None,
+    ) -> None:
+        self.engine = engine
         self._default_precision = default_precision
         self._rng = np.random.default_rng(seed)
 
@@ -56,17 +82,17 @@ class TorchEstimator(BaseEstimatorV2):
         return job
 
     def _run(self, pubs: list[EstimatorPub]) -> PrimitiveResult[PubResult]:
-        programs: dict[Any, StatevectorProgram] = {}
+        programs: dict[Any, Program] = {}
         return PrimitiveResult([self._run_pub(pub, programs) for pub in pubs], metadata={"version": 2})
 
-    def _run_pub(self, pub: EstimatorPub, programs: dict[Any, StatevectorProgram]) -> PubResult:
+    def _run_pub(self, pub: EstimatorPub, programs: dict[Any, Program]) -> PubResult:
         params = list(pub.circuit.parameters)
         terms = [tuple(sorted(observable.items())) for observable in pub.observables.ravel().tolist()]
         unique = list(dict.fromkeys(terms))
         key = (id(pub.circuit), tuple(unique), pub.precision > 0)
         if key not in programs:  # PUBs of one run often share a circuit
             observables = [_operator(observable) for observable in unique]
-            programs[key] = StatevectorProgram(
+            programs[key] = self.engine(
                 pub.circuit, observables, input_params=params, all_outcomes=pub.precision > 0
             ).double()
         program = programs[key]
@@ -87,7 +113,7 @@ class TorchEstimator(BaseEstimatorV2):
             metadata["shots"] = _shots(pub.precision)
         return PubResult(DataBin(evs=evs, stds=stds, shape=pub.shape), metadata=metadata)
 
-    def _sample(self, program: StatevectorProgram, inputs: torch.Tensor, precision: float) -> tuple[Any, Any]:
+    def _sample(self, program: Program, inputs: torch.Tensor, precision: float) -> tuple[Any, Any]:
         """Return sampled means and their standard errors, each of shape ``(N, M)``."""
         shots = _shots(precision)
         bases, size = len(program.bases), 2**program.num_qubits
