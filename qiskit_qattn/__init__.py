@@ -19,6 +19,7 @@ _HOME = {
     "get_backend": "backends.registry",
     "list_backends": "backends.registry",
     "TorchConnector": "nn.connector",
+    "compile_qnn": "nn.connector",
     "QuantumHead": "nn.heads",
     "GPTConfig": "nn.config",
     "GPT": "nn.gpt",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from qiskit.primitives import StatevectorEstimator
 from qiskit_machine_learning import QiskitMachineLearningError
@@ -68,8 +69,59 @@ class TorchConnector(QiskitTorchConnector):
         now = (getattr(network, "estimator", None), getattr(network, "gradient", None))
         if self._program_for is None or any(a is not b for a, b in zip(now, self._program_for, strict=True)):
             self._program_for = now
-            program = build_program(network)
+            program = compile_qnn(network).program
             self._program = None if program is None else program.to(self._weights)
+
+
+@dataclass(frozen=True)
+class CompiledQNN:
+    """How a network will be evaluated.
+
+    Attributes:
+        engine: ``statevector`` and ``density_matrix`` are torch engines with autograd, ``pub`` sends broadcast PUBs
+            with gradients by parameter shift, ``network`` leaves everything to the network, one PUB a sample.
+        reason: Why this one, in a sentence.
+        program: The module that evaluates ``(inputs, weights)``, or None for ``network``.
+    """
+
+    engine: Literal["statevector", "density_matrix", "pub", "network"]
+    reason: str
+    program: nn.Module | None
+
+    def __str__(self) -> str:
+        return f"{self.engine}: {self.reason}"
+
+
+def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
+    """Tell which engine :class:`TorchConnector` runs a network on, and why.
+
+    Args:
+        network: Any Qiskit Machine Learning network.
+    """
+    if not isinstance(network, EstimatorQNN):
+        return CompiledQNN("network", f"{type(network).__name__} is no EstimatorQNN.", None)
+    estimator, gradient = network.estimator, network.gradient
+    if not isinstance(gradient, ParamShiftEstimatorGradient | LinCombEstimatorGradient):
+        return CompiledQNN("network", f"{type(gradient).__name__} is no exact derivative, so it is kept.", None)
+    arguments: dict[str, Any] = {
+        "input_params": network.input_params or (),
+        "weight_params": network.weight_params or (),
+    }
+    circuit, observables = network.circuit, list(network.observables)
+    try:
+        if is_exact(network):
+            engine = getattr(estimator, "engine", StatevectorProgram)
+            program = engine(circuit, observables, **arguments)
+            name: Any = "statevector" if isinstance(program, StatevectorProgram) else "density_matrix"
+            return CompiledQNN(name, f"{type(estimator).__name__} returns exact values; {program.summary()}.", program)
+        if type(gradient) is not ParamShiftEstimatorGradient:
+            return CompiledQNN("network", f"{type(gradient).__name__} on an estimator that is not exact is kept.", None)
+        precision = network.default_precision
+        program = PubProgram(circuit, observables, estimator=estimator, precision=precision, **arguments)
+    except CircuitError as error:  # too wide, or not unitary: the network may still manage
+        return CompiledQNN("network", str(error), None)
+    why = f"{type(estimator).__name__} at precision {precision:g} is no exact simulator; one PUB a pass."
+    return CompiledQNN("pub", why, program)
 
 
 def is_exact(network: EstimatorQNN) -> bool:
@@ -78,30 +130,3 @@ def is_exact(network: EstimatorQNN) -> bool:
     if type(estimator) is QMLEstimator:
         return estimator.default_precision == 0  # it then ignores the precision asked for
     return type(estimator) in (StatevectorEstimator, TorchEstimator) and network.default_precision == 0
-
-
-def build_program(network: NeuralNetwork) -> nn.Module | None:
-    """Return a module that evaluates ``network`` in batches, or None where only the network itself can."""
-    if not isinstance(network, EstimatorQNN):
-        return None
-    if not isinstance(network.gradient, ParamShiftEstimatorGradient | LinCombEstimatorGradient):
-        return None
-    arguments: dict[str, Any] = {
-        "input_params": network.input_params or (),
-        "weight_params": network.weight_params or (),
-    }
-    try:
-        if is_exact(network):
-            engine = getattr(network.estimator, "engine", StatevectorProgram)
-            return engine(network.circuit, list(network.observables), **arguments)
-        if type(network.gradient) is ParamShiftEstimatorGradient:
-            return PubProgram(
-                network.circuit,
-                list(network.observables),
-                estimator=network.estimator,
-                precision=network.default_precision,
-                **arguments,
-            )
-    except CircuitError:  # too wide, or not unitary: the parent may still manage
-        return None
-    return None

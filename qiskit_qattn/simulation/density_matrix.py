@@ -111,6 +111,12 @@ class DensityMatrixProgram(ConstantModule):
             self.add_constant("strings", _rows(strings, noise, self.num_qubits))  # (num_bases * 2**n, 4**n)
             self.add_constant("hadamard", hadamard(2**self.num_qubits) / 2**self.num_qubits)
 
+    def summary(self) -> str:
+        """Return in a phrase what a call computes."""
+        return (
+            f"{self.num_qubits} qubits, {len(self.forward_steps)} steps on the batch, {len(self.back_steps)} before it"
+        )
+
     def probabilities(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return the probabilities of all outcomes, shape ``(..., B, num_bases * 2**n)``; needs ``all_outcomes``.
 

@@ -93,12 +93,13 @@ class StatevectorProgram(ConstantModule):
         used = {p for step in program.phases for angle in step.angles for p in getattr(angle, "parameters", ())}
         self.mixed = not used.isdisjoint(weight_params)  # some angle depends on data and weights
         phase_params = [*input_params, *weight_params] if self.mixed else list(input_params)
+        folded = 1 if self.dense else 0  # the first phases become features of the dense path
         self.phases = nn.ModuleList(
-            AngleMap(step.angles, phase_params, combine=step.coefficients) for step in program.phases[1:]
+            AngleMap(step.angles, phase_params, combine=step.coefficients) for step in program.phases[folded:]
         )
         self.deep = len(program.phases) > _DEEP
         self.first = None
-        if program.phases:
+        if program.phases and self.dense:
             unique, fold = fold_phases(program.phases[0].coefficients)
             self.first = AngleMap(program.phases[0].angles, phase_params, combine=unique)
             self.add_constant("columns", fold, double=True)  # (2**n, F)
@@ -142,12 +143,12 @@ class StatevectorProgram(ConstantModule):
 
     def _expectations(self, inputs: Tensor, weights: Tensor, fused: Fused | None) -> Tensor:
         if not self.dense:
-            parts = self._gate_by_gate(*self._features(inputs, weights), weights)
+            parts = self._gate_by_gate(inputs, weights)
             return parts.to(self.signs.dtype).square() @ self.part_signs
         matrices = self.fused(weights) if fused is None else fused
         if self.input_kind == "amplitude":
             return self._of_amplitudes(inputs.to(self.signs.dtype), matrices[0])
-        state, last = self._dense(*self._features(inputs, weights), matrices)
+        state, last = self._dense(inputs, weights, matrices)
         return squared_product(state, last, self.part_signs.to(state.dtype)).to(self.signs.dtype)
 
     def _of_amplitudes(self, x: Tensor, matrix: Tensor) -> Tensor:
@@ -164,15 +165,20 @@ class StatevectorProgram(ConstantModule):
 
         Only for a program made with ``all_outcomes``; arguments as for a call.
         """
-        features, data = self._features(inputs, weights)
         if self.dense:
-            state, last = self._dense(features, data, self.fused(weights))
+            state, last = self._dense(inputs, weights, self.fused(weights))
             squares = (state @ last).square()
         else:
-            squares = self._gate_by_gate(features, data, weights).square()
+            squares = self._gate_by_gate(inputs, weights).square()
         if self.real:
             return squares
         return squares.unflatten(-1, (-1, 2)).sum(-1)
+
+    def summary(self) -> str:
+        """Return in a phrase what a call computes."""
+        how = "fused unitaries" if self.dense else "gates on the batch"
+        data = len(self.phases) + (self.first is not None)
+        return f"{self.num_qubits} qubits, {data} data-dependent phases, {len(self.bases)} measurement bases, {how}"
 
     @property
     def state_dtype(self) -> torch.dtype:
@@ -224,40 +230,46 @@ class StatevectorProgram(ConstantModule):
             return ground
         return apply_block(cast(Block, self.blocks[0]), ground, weights) * self.complex_constant("columns")
 
-    def _features(self, inputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features f, shape ``(..., B, F)``, and what data-dependent phases take, ``(..., B, params)``."""
-        if self.input_kind == "amplitude":
-            return unit_vectors(inputs.to(self.state_dtype)), inputs
-        if self.first is None:
-            return inputs.new_ones((*inputs.shape[:-1], 1), dtype=self.state_dtype), inputs
-        if self.mixed:
-            lead = torch.broadcast_shapes(inputs.shape[:-1], (*weights.shape[:-1], 1))
-            inputs = torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1)], -1)
-        phases = self.first(inputs)  # (..., B, U)
-        return torch.cat([torch.cos(phases), torch.sin(phases)], -1).to(self.state_dtype), inputs
+    def _data(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return what data-dependent phases take: the inputs, with the weights where some angle uses both."""
+        if not self.mixed:
+            return inputs
+        lead = torch.broadcast_shapes(inputs.shape[:-1], (*weights.shape[:-1], 1))
+        return torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1)], -1)
 
-    def _dense(self, features: Tensor, data: Tensor, fused: Fused) -> tuple[Tensor, Tensor]:
+    def _features(self, inputs: Tensor, data: Tensor) -> Tensor:
+        """Return the features f of the dense path, shape ``(..., B, F)``."""
+        if self.input_kind == "amplitude":
+            return unit_vectors(inputs.to(self.state_dtype))
+        if self.first is None:
+            return inputs.new_ones((*inputs.shape[:-1], 1), dtype=self.state_dtype)
+        phases = self.first(data)  # (..., B, U)
+        return torch.cat([torch.cos(phases), torch.sin(phases)], -1).to(self.state_dtype)
+
+    def _dense(self, inputs: Tensor, weights: Tensor, fused: Fused) -> tuple[Tensor, Tensor]:
         """Return what the last fused matrix acts on, and that matrix."""
-        state, matrix = features, fused[0]
+        data = self._data(inputs, weights)
+        state, matrix = self._features(inputs, data), fused[0]
         for phases, following in zip(self.phases, fused[1:], strict=True):
             state, matrix = rotate(state @ matrix, phases(data)), following  # (..., B, 2 * 2**n)
         return state, matrix
 
-    def _gate_by_gate(self, features: Tensor, data: Tensor, weights: Tensor) -> Tensor:
-        """Return the same without forming unitaries, for circuits too wide for them."""
-        start = self._start(weights)
+    def _gate_by_gate(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return amplitudes in all bases as pairs of reals, without forming unitaries."""
         dtype = torch.complex128 if self.state_dtype == torch.float64 else torch.complex64
-        columns = features.transpose(-1, -2).to(dtype)  # (..., F, B)
-        if start is not None:
-            columns = start.to(dtype) @ columns  # (..., 2**n, B)
-        remaining = [None, *self.phases]
-        for phases, block in zip(remaining, self.blocks[self._first_block :], strict=True):
+        data = self._data(inputs, weights)
+        if self.input_kind == "amplitude":
+            columns = unit_vectors(inputs.to(self.state_dtype)).mT.to(dtype)  # (..., 2**n, B)
+        else:
+            columns = self.complex_constant("ground").to(dtype)  # (2**n, 1) until data comes in
+        for phases, block in zip([None, *self.phases], self.blocks, strict=True):
             if phases is not None:
-                angles = phases(data).transpose(-1, -2)
-                columns = torch.complex(torch.cos(angles), torch.sin(angles)).to(dtype) * columns
+                angles = phases(data).mT
+                columns = torch.polar(torch.ones_like(angles), angles).to(dtype) * columns
             columns = block(columns, weights)
-        measured = torch.cat([rotate(columns, weights[..., :0]) for rotate in self.bases_blocks], -2)
-        return torch.view_as_real(measured.transpose(-1, -2)).flatten(-2)
+        measured = torch.cat([turn(columns, weights[..., :0]) for turn in self.bases_blocks], -2)
+        parts = torch.view_as_real(measured.mT).flatten(-2)  # (..., B or 1, G)
+        return parts.expand(*parts.shape[:-2], inputs.shape[-2], -1)
 
     def _is_real(self) -> bool:
         """Tell whether amplitudes in all bases are real whatever the weights, by two random draws."""

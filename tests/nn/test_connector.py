@@ -15,7 +15,7 @@ from qiskit_machine_learning.connectors import TorchConnector as QiskitTorchConn
 from qiskit_machine_learning.gradients import LinCombEstimatorGradient, SPSAEstimatorGradient
 from qiskit_machine_learning.neural_networks import EstimatorQNN, SamplerQNN
 
-from qiskit_qattn import TorchConnector, TorchEstimator
+from qiskit_qattn import TorchConnector, TorchEstimator, compile_qnn
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
@@ -284,3 +284,19 @@ def test_circuits_too_wide_for_the_engine_stay_with_the_parent():
     circuit.ry(w[0], 0)
     network = EstimatorQNN(circuit=circuit, weight_params=list(w), observables=SparsePauliOp("I" * 16 + "Z"))
     assert TorchConnector(network)._program is None
+
+
+def test_compile_qnn_tells_the_engine_and_why():
+    exact = compile_qnn(estimator_qnn())
+    assert (exact.engine, type(exact.program)) == ("statevector", StatevectorProgram)
+    assert str(exact) == (
+        "statevector: QMLEstimator returns exact values; 2 qubits, 1 data-dependent phases, 1 measurement bases, "
+        "fused unitaries."
+    )
+    sampled = compile_qnn(estimator_qnn(estimator=StatevectorEstimator()))
+    assert sampled.engine == "pub" and "StatevectorEstimator at precision 0.015625" in sampled.reason
+    assert compile_qnn(sampler_qnn()).reason == "SamplerQNN is no EstimatorQNN."
+    spsa = SPSAEstimatorGradient(StatevectorEstimator(), epsilon=0.1)
+    assert "SPSAEstimatorGradient is no exact derivative" in compile_qnn(estimator_qnn(gradient=spsa)).reason
+    wide = EstimatorQNN(circuit=QuantumCircuit(17), observables=SparsePauliOp("I" * 17))
+    assert "at most 16 qubits, got 17" in compile_qnn(wide).reason

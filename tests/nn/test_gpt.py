@@ -206,6 +206,33 @@ def test_gradient_checkpointing_gives_the_same_gradients():
         torch.testing.assert_close(p.grad, expected, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own insides
+def test_the_whole_model_compiles_without_graph_breaks():
+    model = model_of("qisa:1,qsann:1")
+    idx = tokens()
+    expected = model(idx, idx)[1]
+    expected.backward()
+    grads = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    loss = torch.compile(model, fullgraph=True, backend="aot_eager")(idx, idx)[1]
+    loss.backward()
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=0)
+    for p, grad in zip(model.parameters(), grads, strict=True):
+        torch.testing.assert_close(p.grad, grad, atol=1e-5, rtol=1e-3)
+
+
+def test_mixed_precision_leaves_circuits_in_float32():
+    model = model_of("qisa:1,zz:1")
+    seen = []
+    for _, _, head in model.quantum_heads():
+        head.register_forward_hook(lambda _m, _i, out: seen.append(out.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, loss = model(tokens(), tokens())
+    loss.backward()
+    assert seen == [torch.float32] * 4
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
