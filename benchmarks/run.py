@@ -27,21 +27,18 @@ def main() -> None:
     if (now := load()) > num_cores() / 2:
         console.print(f"[yellow]The load is {now:.1f}: if other programs run, figures will be off.[/yellow]")
     effort = QUICK if options.quick else USUAL
-    reports = {"peers.md": [_peers]} if options.peers else {"results.md": [_cases, _floors]}
+    reports = {"peers.md": _peers} if options.peers else {"results.md": _cases, "floors.md": _floors}
     if options.full:
-        reports["scaling.md"] = [_scaling]
+        reports["scaling.md"] = _scaling
     if options.only:
-        reports = {"": [_one(name) for name in options.only]}
-    for file, makers in reports.items():
-        sheets = []
-        for make in makers:
-            with console.status(f"Measuring: {make.__name__.strip('_')}"):
-                sheets.append(make(effort))
-            sheets[-1].show(console)
-        if file and not options.quick:
-            text = "\n".join(["# Results\n", f"{machine}\n", *(sheet.markdown() for sheet in sheets)])
-            (_HERE / file).write_text(text, encoding="utf-8")
-            console.print(f"Written to benchmarks/{file}.")
+        reports = {name: _one(name) for name in options.only}
+    for name, make in reports.items():
+        with console.status(f"Measuring: {name.removesuffix('.md')}"):
+            sheet = make(effort)
+        sheet.show(console)
+        if not options.only and not options.quick:
+            (_HERE / name).write_text(f"# Results\n\n{machine}\n\n{sheet.markdown()}", encoding="utf-8")
+            console.print(f"Written to benchmarks/{name}.")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,9 +12,8 @@ from torch.nn import functional as F
 
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues
-from qiskit_qattn.nn.heads import QuantumHead
+from qiskit_qattn.nn.heads import FusedHead, QuantumHead
 from qiskit_qattn.nn.kinds import HEAD_KINDS, HeadKind, Score
-from qiskit_qattn.simulation.statevector import Fused
 
 _VALUE_SPREAD = 0.25  # of a linear value map at nanoGPT's initialisation: 0.02 * sqrt(128)
 
@@ -103,7 +102,7 @@ class CausalSelfAttention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
 
     def forward(
-        self, x: Tensor, cache: KeyValueCache | None = None, fused: Mapping[str, Fused] = MappingProxyType({})
+        self, x: Tensor, cache: KeyValueCache | None = None, fused: Mapping[str, FusedHead] = MappingProxyType({})
     ) -> Tensor:
         """Return attention's output, shape ``(B, T, d)``.
 
@@ -133,7 +132,7 @@ class CausalSelfAttention(nn.Module):
             k, v = cache.extend(part, k, v)
         return causal_attention(q, k, v, score, self.dropout if self.training else 0.0)
 
-    def _values(self, name: str, features: Tensor, x: Tensor, fused: Fused | None) -> Tensor:
+    def _values(self, name: str, features: Tensor, x: Tensor, fused: FusedHead | None) -> Tensor:
         """Return the values of one kind whose q and k are linear, shape ``(B, nh, T, h)``."""
         batch, steps, _ = x.shape
         value_map = self.maps[name]
@@ -147,7 +146,9 @@ class CausalSelfAttention(nn.Module):
             values = value_map(rows, fused) if isinstance(value_map, QuantumHead) else value_map(rows)  # (nh, B * T, h)
         return values.unflatten(1, (batch, steps)).transpose(0, 1)
 
-    def _circuits(self, name: str, features: Tensor, x: Tensor, fused: Fused | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _circuits(
+        self, name: str, features: Tensor, x: Tensor, fused: FusedHead | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, k and v of one kind that computes each by a circuit, shapes ``(B, nh, T, ·)``."""
         batch, steps, _ = x.shape
         kind, head, count = HEAD_KINDS[name], self.maps[name], self.counts[name]

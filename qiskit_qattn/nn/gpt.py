@@ -18,8 +18,7 @@ from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError
 from qiskit_qattn.nn.attention import CausalSelfAttention, KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.generation import stream
-from qiskit_qattn.nn.heads import QuantumHead, fuse_heads
-from qiskit_qattn.simulation.statevector import Fused
+from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads
 
 
 class LayerNorm(nn.Module):
@@ -59,7 +58,7 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(config.n_embd, config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cache: KeyValueCache | None, fused: Mapping[str, Fused]) -> Tensor:
+    def forward(self, x: Tensor, cache: KeyValueCache | None, fused: Mapping[str, FusedHead]) -> Tensor:
         """Return the block's output, of the input's shape ``(B, T, d)``; arguments as for the attention."""
         x = x + self.attn(self.ln_1(x), cache, fused)
         return x + self.mlp(self.ln_2(x))
@@ -147,7 +146,7 @@ class GPT(
         *,
         caches: list[KeyValueCache] | None = None,
         position: int = 0,
-        fused: list[dict[str, Fused]] | None = None,
+        fused: list[dict[str, FusedHead]] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return logits for every position and, with targets, their mean cross-entropy in nats.
 
@@ -180,13 +179,13 @@ class GPT(
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=-1)
         return logits, loss
 
-    def fuse_circuits(self) -> list[dict[str, Fused]]:
+    def fuse_circuits(self) -> list[dict[str, FusedHead]]:
         """Form the unitaries of all layers' circuits together: one batched product a kind, not one a layer."""
         groups: dict[tuple[str, torch.Size], list[tuple[int, QuantumHead]]] = {}
         for layer, kind, head in self.quantum_heads():
             if head.fusible:
                 groups.setdefault((kind, head.weight.shape), []).append((layer, head))
-        result: list[dict[str, Fused]] = [{} for _ in self.blocks]
+        result: list[dict[str, FusedHead]] = [{} for _ in self.blocks]
         for (kind, _), members in groups.items():
             for (layer, _), fused in zip(members, fuse_heads([head for _, head in members]), strict=True):
                 result[layer][kind] = fused

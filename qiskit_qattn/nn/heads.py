@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -17,7 +18,15 @@ from qiskit_qattn.simulation.amplitude import amplitude_angles
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
 
 
-def fuse_heads(heads: Sequence[QuantumHead]) -> list[Fused]:
+@dataclass(frozen=True)
+class FusedHead:
+    """What of a head does not depend on data: its matrices and, where no gradient is wanted, its signs times gains."""
+
+    matrices: Fused
+    signs: Tensor | None
+
+
+def fuse_heads(heads: Sequence[QuantumHead]) -> list[FusedHead]:
     """Form the unitaries of several heads of the same circuit and shape in one batched product.
 
     Args:
@@ -30,7 +39,8 @@ def fuse_heads(heads: Sequence[QuantumHead]) -> list[Fused]:
     program = cast(StatevectorProgram, heads[0]._program)
     # Matrices that no weight enters have no leading axes and are shared.
     each = (matrix.unbind(0) if matrix.ndim > 2 else [matrix] * len(heads) for matrix in program.fused(weights))
-    return list(zip(*each, strict=True))
+    signs = [None if torch.is_grad_enabled() else program.scaled_signs(head.gain) for head in heads]
+    return [FusedHead(m, s) for m, s in zip(zip(*each, strict=True), signs, strict=True)]
 
 
 class QuantumHead(nn.Module):
@@ -80,7 +90,7 @@ class QuantumHead(nn.Module):
         self._program = self._build(self.backend).to(device=self.weight.device, dtype=self.weight.dtype)
         return self
 
-    def forward(self, x: Tensor, fused: Fused | None = None) -> Tensor:
+    def forward(self, x: Tensor, fused: FusedHead | None = None) -> Tensor:
         """Return values, shape ``(*heads, N, M)``.
 
         Args:
@@ -94,8 +104,10 @@ class QuantumHead(nn.Module):
             raise EncodingError(
                 f"This {self.circuit.name} head takes vectors of length {self.num_features}, got {x.shape[-1]}."
             )
+        if fused is not None and fused.signs is not None:
+            return self._program(x, self.weight, fused.matrices, fused.signs)
         if self.fusible:
-            values = self._program(x, self.weight, fused)
+            values = self._program(x, self.weight, None if fused is None else fused.matrices)
         else:
             values = self._program(amplitude_angles(x) if self.amplitude else x, self.weight)
         return values * self.gain.unsqueeze(-2)

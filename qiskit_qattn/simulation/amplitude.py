@@ -11,7 +11,7 @@ from torch import Tensor
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.encodings import walsh_gray_matrix
 
-_LARGEST, _SMALLEST = 1e15, 1e-15  # squares of these are within the range of float32
+_LARGEST, _SMALLEST = 1e30, 1e-30  # squared norms well within the range of float32
 
 
 def unit_vectors(x: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def unit_vectors(x: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         return _unit_vectors_scaled(x)
     norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (..., 1)
-    if within_range(norms):
+    if within_range(norms.detach().square()):
         return x / norms
     if not bool(torch.isfinite(x).all()):
         raise EncodingError(
@@ -39,11 +39,11 @@ def unit_vectors(x: Tensor) -> Tensor:
     return _unit_vectors_scaled(x)
 
 
-def within_range(norms: Tensor) -> bool:
-    """Tell whether vectors of these norms can be normalised without further care: none is zero, NaN or extreme."""
-    if norms.numel() == 0:
+def within_range(squared_norms: Tensor) -> bool:
+    """Tell whether vectors can be normalised without further care: none is zero, NaN or extreme."""
+    if squared_norms.numel() == 0:
         return True
-    low, high = torch.aminmax(norms.detach())
+    low, high = torch.aminmax(squared_norms.detach())
     return low.item() > _SMALLEST and high.item() < _LARGEST
 
 

@@ -15,11 +15,13 @@ def squared_product(x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
     Args:
         x: X, shape ``(..., B, F)``.
         matrix: R, shape ``(..., F, G)``.
-        signs: S, shape ``(G, M)``.
+        signs: S, shape ``(G, M)``; constant, or with leading axes where no gradient is wanted.
     """
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
+        return (x @ matrix).square() @ signs
+    if torch.is_grad_enabled():
         return _SquaredProduct.apply(x, matrix, signs)
-    return (x @ matrix).square() @ signs
+    return (x @ matrix).square_() @ signs
 
 
 def ratio(values: Tensor) -> Tensor:

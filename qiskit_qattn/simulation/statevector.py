@@ -125,39 +125,49 @@ class StatevectorProgram(ConstantModule):
             self._keep_constant_blocks()
         self._cache: tuple[Tensor, Fused] | None = None
 
-    def forward(self, inputs: Tensor, weights: Tensor, fused: Fused | None = None) -> Tensor:
+    def forward(
+        self, inputs: Tensor, weights: Tensor, fused: Fused | None = None, signs: Tensor | None = None
+    ) -> Tensor:
         """Return expectations, shape ``(..., B, M)``.
 
         Args:
             inputs: Shape ``(..., B, num_inputs)``.
             weights: Angles in radians, shape ``(..., num_weights)``; leading axes broadcast with the inputs'.
             fused: What :meth:`fused` gave for these weights, where that was called already.
+            signs: What :meth:`scaled_signs` gave, to scale each expectation at no cost. Without gradients only.
 
         Raises:
             EncodingError: For NaN or infinity in amplitude input.
         """
         if torch.is_autocast_enabled(inputs.device.type):
             with torch.autocast(inputs.device.type, enabled=False):
-                return self._expectations(inputs, weights, fused)
-        return self._expectations(inputs, weights, fused)
+                return self._expectations(inputs, weights, fused, signs)
+        return self._expectations(inputs, weights, fused, signs)
 
-    def _expectations(self, inputs: Tensor, weights: Tensor, fused: Fused | None) -> Tensor:
+    def scaled_signs(self, scale: Tensor) -> Tensor:
+        """Return the signs with which a call gives expectations times ``scale``, of shape ``(..., M)``."""
+        scaled = self.part_signs[:, : self.num_outputs] * scale.unsqueeze(-2)  # (..., G, M)
+        rest = self.part_signs[:, self.num_outputs :]
+        return torch.cat([scaled, rest.expand(*scaled.shape[:-1], -1)], -1)
+
+    def _expectations(self, inputs: Tensor, weights: Tensor, fused: Fused | None, signs: Tensor | None) -> Tensor:
+        signs = self.part_signs if signs is None else signs
         if not self.dense:
             parts = self._gate_by_gate(inputs, weights)
-            return parts.to(self.signs.dtype).square() @ self.part_signs
+            return parts.to(self.signs.dtype).square() @ signs
         matrices = self.fused(weights) if fused is None else fused
         if self.input_kind == "amplitude":
-            return self._of_amplitudes(inputs.to(self.signs.dtype), matrices[0])
+            return self._of_amplitudes(inputs.to(self.signs.dtype), matrices[0], signs)
         state, last = self._dense(inputs, weights, matrices)
-        return squared_product(state, last, self.part_signs.to(state.dtype)).to(self.signs.dtype)
+        return squared_product(state, last, signs.to(state.dtype)).to(self.signs.dtype)
 
-    def _of_amplitudes(self, x: Tensor, matrix: Tensor) -> Tensor:
+    def _of_amplitudes(self, x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
         """Return the expectations of x / ‖x‖: those of x over ‖x‖², the last column, which costs no pass of its own."""
         if torch.compiler.is_compiling():  # no branch on values there
-            return ratio(squared_product(unit_vectors(x), matrix, self.part_signs))
-        values = squared_product(x, matrix, self.part_signs)  # (..., B, M + 1)
-        if not within_range(values[..., -1].sqrt()):
-            values = squared_product(unit_vectors(x), matrix, self.part_signs)
+            return ratio(squared_product(unit_vectors(x), matrix, signs))
+        values = squared_product(x, matrix, signs)  # (..., B, M + 1)
+        if not within_range(values[..., -1]):
+            values = squared_product(unit_vectors(x), matrix, signs)
         return ratio(values)
 
     def probabilities(self, inputs: Tensor, weights: Tensor) -> Tensor:
