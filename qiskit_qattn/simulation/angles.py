@@ -59,6 +59,9 @@ class AngleMap(ConstantModule):
             matrix, offset = combine @ matrix, combine @ offset
         self._names = {param.name: i for param, i in position.items()}
         self._functions = functions
+        # Bare parameters in order, the usual case for weights, need no product; most others need no offset.
+        self._plain = matrix.shape[0] == matrix.shape[1] and np.array_equal(matrix, np.eye(len(matrix)))
+        self._shifted = bool(offset.any())
         self._products = [[base[f] for f in m] for m in products]
         self.add_constant("matrix", matrix.T, double=True)  # (columns, K)
         self.add_constant("offset", offset, double=True)  # (K,)
@@ -74,7 +77,8 @@ class AngleMap(ConstantModule):
         if self._products:
             products = [reduce(mul, (columns[..., i] for i in factors)) for factors in self._products]
             columns = torch.cat([columns, torch.stack(products, -1)], -1)
-        return columns @ self.matrix + self.offset  # (..., K)
+        angles = columns if self._plain else columns @ self.matrix  # (..., K)
+        return angles + self.offset if self._shifted else angles
 
 
 def _coefficients(angle: Angle, position: Mapping[Any, int]) -> dict[Monomial, float]:
