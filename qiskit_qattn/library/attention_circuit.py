@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -101,6 +102,23 @@ class AttentionCircuit:
     def qasm3(self) -> str:
         """Return :attr:`circuit` as an OpenQASM 3 program with its parameters as inputs."""
         return qasm3.dumps(self.circuit)
+
+    def shots(self, precision: float) -> int:
+        r"""Return the shots one input takes to reach a standard error of ``precision`` for every observable.
+
+        .. math:: N = B \lceil 1 / \varepsilon^2 \rceil
+
+        for B measurement bases: all strings of a basis share its shots, and none has a variance above 1 a shot.
+
+        Args:
+            precision: ε, above 0.
+
+        Raises:
+            CircuitError: For a precision that is not positive.
+        """
+        if not precision > 0:
+            raise CircuitError(f"precision must be positive, got {precision}.")
+        return len(measurement_bases(self.labels)) * math.ceil(1 / precision**2)
 
     def qnn(self, backend: Any = "statevector") -> EstimatorQNN:
         """Return the head as a Qiskit Machine Learning network with input gradients.

@@ -109,3 +109,10 @@ def test_default_observables_are_alive_for_other_weights(rng):
 def test_num_observables_must_match_those_given():
     with pytest.raises(ConfigError, match="2 observables were given"):
         attention_circuit("zz", 2, observables=["XX", "IZ"], num_observables=3)
+
+
+def test_shots_count_bases_not_strings():
+    assert attention_circuit("qisa", 4, num_observables=15).shots(0.1) == 100
+    assert attention_circuit("qisa", 4, num_observables=16).shots(0.1) == 200
+    with pytest.raises(CircuitError, match="precision must be positive"):
+        attention_circuit("qisa", 2).shots(0)
