@@ -46,9 +46,11 @@ class _SquaredProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, matrix, signs, amplitudes = ctx.saved_tensors
+        slope = grads[0] @ (2 * signs).T  # (..., B, G)
         if torch.is_grad_enabled():  # a second derivative is wanted: let autograd see where amplitudes come from
-            amplitudes = x @ matrix
-        slope = (grads[0] @ (2 * signs).T) * amplitudes  # (..., B, G)
+            slope = slope * (x @ matrix)
+        else:
+            slope *= amplitudes
         of_x = slope @ matrix.transpose(-1, -2) if ctx.needs_input_grad[0] else None
         of_matrix = x.transpose(-1, -2) @ slope if ctx.needs_input_grad[1] else None
         return (
@@ -72,12 +74,8 @@ class _Ratio(torch.autograd.Function):
         values, quotient = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted
             quotient = values[..., :-1] / values[..., -1:]
-            scaled = grads[0] / values[..., -1:]
-            return torch.cat([scaled, -(scaled * quotient).sum(-1, keepdim=True)], -1)
-        slope = torch.empty_like(values)
-        scaled = torch.div(grads[0], values[..., -1:], out=slope[..., :-1])
-        slope[..., -1] = -(scaled * quotient).sum(-1)
-        return slope
+        scaled = grads[0] / values[..., -1:]
+        return torch.cat([scaled, -(scaled * quotient).sum(-1, keepdim=True)], -1)
 
 
 def fold_phases(coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
