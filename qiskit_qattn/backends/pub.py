@@ -68,7 +68,7 @@ class PubProgram(nn.Module):
         both = torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1).to(inputs.dtype)], -1)
         angles = self.angles(both)  # (..., B, K)
         values = _Expectations.apply(angles.reshape(-1, len(self.params)), self)  # (N, M)
-        return values.reshape(*lead, -1).to(inputs)
+        return values.reshape(*lead, self.observables.size).to(inputs)
 
     def evaluate(self, angles: np.ndarray) -> np.ndarray:
         """Return expectations, shape ``(N, M)``, of angles of shape ``(N, K)``, as one job.
@@ -76,6 +76,8 @@ class PubProgram(nn.Module):
         Raises:
             BackendError: If the primitive returns values of another shape.
         """
+        if len(angles) == 0:
+            return np.zeros((0, self.observables.size))
         if not self.params:
             evs = self._run((self.circuit, self.observables)).repeat(len(angles), 1)
         else:
@@ -107,7 +109,7 @@ class _Expectations(torch.autograd.Function):
         shift = np.pi / 2 * np.eye(width)
         base = angles.detach().cpu().numpy()[:, None, None, :]  # (N, 1, 1, K)
         shifted = base + np.stack([shift, -shift])[None]  # (N, 2, K, K)
-        values = ctx.program.evaluate(shifted.reshape(-1, width)).reshape(count, 2, width, -1)
+        values = ctx.program.evaluate(shifted.reshape(-1, width)).reshape(count, 2, width, ctx.program.observables.size)
         jacobian = torch.from_numpy((values[:, 0] - values[:, 1]) / 2).to(grads[0])  # (N, K, M)
         return torch.einsum("nkm,nm->nk", jacobian, grads[0]), None
 

@@ -137,11 +137,11 @@ class CausalSelfAttention(nn.Module):
         batch, steps, _ = x.shape
         value_map = self.maps[name]
         if isinstance(value_map, LinearValues):
-            return features.unflatten(-1, (self.counts[name], -1)).transpose(1, 2)
+            return features.unflatten(-1, (self.counts[name], self.head_size)).transpose(1, 2)
         if isinstance(value_map, FourierValues):
-            values = value_map(x.reshape(batch * steps, -1))
+            values = value_map(x.flatten(0, 1))
         else:
-            rows = features.reshape(batch * steps, self.counts[name], -1)
+            rows = features.flatten(0, 1).unflatten(-1, (self.counts[name], -1))
             rows = rows.transpose(0, 1)
             values = value_map(rows, fused) if isinstance(value_map, QuantumHead) else value_map(rows)  # (nh, B * T, h)
         return values.unflatten(1, (batch, steps)).transpose(0, 1)
@@ -154,11 +154,11 @@ class CausalSelfAttention(nn.Module):
         kind, head, count = HEAD_KINDS[name], self.maps[name], self.counts[name]
         assert isinstance(head, QuantumHead)
         if kind.whole_token:
-            rows = F.pad(x, (0, head.num_features - self.n_embd)).reshape(1, batch * steps, -1)
+            rows = F.pad(x, (0, head.num_features - self.n_embd)).flatten(0, 1).unsqueeze(0)
         elif name == "angle":  # a linear map for each of q, k and v
-            rows = features.reshape(batch * steps, 3, count, -1).permute(1, 2, 0, 3)
+            rows = features.flatten(0, 1).unflatten(-1, (3, count, -1)).permute(1, 2, 0, 3)
         else:  # one encoding, three circuits
-            rows = features.reshape(batch * steps, count, -1).transpose(0, 1)
+            rows = features.flatten(0, 1).unflatten(-1, (count, -1)).transpose(0, 1)
         q, k, v = head(rows, fused).unflatten(-2, (batch, steps)).transpose(1, 2)  # each (B, nh, T, h)
         width = 1 if kind.scalar_qk else min(head.circuit.num_qubits, self.head_size) if name == "angle" else None
         return q[..., :width], k[..., :width], v

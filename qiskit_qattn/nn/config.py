@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from qiskit_qattn.errors import ConfigError
+from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
-from qiskit_qattn.library.catalog import attention_circuit
+from qiskit_qattn.library.catalog import ALIASES, attention_circuit
 from qiskit_qattn.nn.kinds import HEAD_KINDS, HeadKind, parse_heads
 
 
@@ -47,14 +49,25 @@ class GPTConfig:
     def __post_init__(self) -> None:
         """Check every field and choose the observables."""
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} must be an integer of at least 1, got {value!r}.")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout must be at least 0 and below 1, got {self.dropout}.")
+            object.__setattr__(self, name, _integer(name, getattr(self, name), least=1))
+        for name, least in (("num_qubits", 1), ("reps", 0)):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _integer(name, getattr(self, name), least=least))
+        if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout must be a number of at least 0 and below 1, got {self.dropout!r}.")
+        if not isinstance(self.bias, bool):
+            raise ConfigError(f"bias must be True or False, got {self.bias!r}.")
+        if not isinstance(self.observables, Mapping | None):
+            raise ConfigError(f"observables must map head kinds to Pauli strings, got {self.observables!r}.")
         if self.n_embd % self.n_head:
             raise ConfigError(f"n_embd must be a multiple of n_head, got {self.n_embd} and {self.n_head}.")
-        chosen = dict(self.observables or {})
+        chosen = {ALIASES.get(name, name): labels for name, labels in (self.observables or {}).items()}
+        used = [kind.name for kind in self.kinds() if kind.circuit is not None]
+        for name, labels in chosen.items():
+            if name not in used:
+                raise unknown_name("head kind in observables", name, used)
+            if len(labels) != self.head_size:
+                raise ConfigError(f"{name} has {len(labels)} observables, but the head size is {self.head_size}.")
         for kind in self.kinds():
             if kind.circuit is not None and kind.name not in chosen:
                 chosen[kind.name] = attention_circuit(
@@ -95,6 +108,15 @@ class GPTConfig:
         """Return the circuit of a quantum kind with this model's observables."""
         assert kind.circuit is not None and self.observables is not None
         labels = self.observables[kind.name]
-        if len(labels) != self.head_size:
-            raise ConfigError(f"{kind.name} has {len(labels)} observables, but the head size is {self.head_size}.")
         return attention_circuit(kind.circuit, self.kind_qubits(kind), reps=self.reps, observables=labels)
+
+
+def _integer(name: str, value: Any, *, least: int) -> int:
+    """Return a whole number, numpy's included, of at least ``least``."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < least:
+        raise ConfigError(f"{name} must be an integer of at least {least}, got {value!r}.")
+    return number

@@ -59,9 +59,9 @@ class TorchConnector(QiskitTorchConnector):
                 f"Invalid input dimension! Received {inputs.shape} and "
                 f"expected input compatible to {self.neural_network.num_inputs}"
             )
-        rows = inputs.to(weight).reshape(-1, inputs.shape[-1]) if inputs.ndim > 1 else inputs.to(weight)[None]
+        rows = inputs.to(weight).flatten(0, -2) if inputs.ndim > 1 else inputs.to(weight)[None]
         values = self._program(rows, weight)  # (B, M)
-        return values.reshape(*inputs.shape[:-1], -1).to(device=inputs.device, dtype=weight.dtype)
+        return values.reshape(*inputs.shape[:-1], values.shape[-1]).to(device=inputs.device, dtype=weight.dtype)
 
     def _refresh(self) -> None:
         """Build the program again if the network's estimator or gradient was replaced."""

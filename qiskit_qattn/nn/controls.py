@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from qiskit_qattn.simulation.amplitude import unit_vectors
+from qiskit_qattn.simulation.amplitude import check_finite, unit_vectors
 
 
 class LinearValues(nn.Module):
@@ -76,5 +76,6 @@ class FourierValues(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return values ``(H, N, M)`` of tokens ``(N, d)``."""
+        check_finite(tokens)
         features = torch.cos(tokens @ self.frequency + self.phase)  # (H, N, F)
         return features @ self.readout * math.sqrt(2 / features.shape[-1])

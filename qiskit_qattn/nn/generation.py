@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from qiskit_qattn.nn.gpt import GPT
 
 
-@torch.no_grad()
 def stream(
     model: GPT,
     idx: Tensor,
@@ -45,12 +45,28 @@ def stream(
     """
     if idx.ndim != 2 or idx.shape[1] == 0:
         raise ConfigError(f"The prompt must have shape (B, T) with at least one token, got {tuple(idx.shape)}.")
-    if temperature < 0 or max_new_tokens < 0 or (top_k is not None and top_k < 1):
+    if not 0 <= temperature < math.inf or max_new_tokens < 0 or (top_k is not None and top_k < 1):
         raise ConfigError(
-            f"temperature and max_new_tokens must be at least 0 and top_k at least 1; got {temperature}, "
+            f"temperature and max_new_tokens must be finite and at least 0, top_k at least 1; got {temperature}, "
             f"{max_new_tokens} and {top_k}."
         )
+    if seed is not None and not 0 <= seed < 2**63:
+        raise ConfigError(f"seed must lie between 0 and 2^63 - 1, got {seed}.")
     generator = None if seed is None else torch.Generator(idx.device).manual_seed(seed)
+    return _tokens(model, idx, max_new_tokens, temperature, top_k, generator, use_cache)
+
+
+@torch.no_grad()
+def _tokens(
+    model: GPT,
+    idx: Tensor,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    generator: torch.Generator | None,
+    use_cache: bool,
+) -> Iterator[Tensor]:
+    """Yield the tokens."""
     size, fused = model.config.block_size, model.fuse_circuits()
     was_training = model.training
     model.eval()
@@ -77,7 +93,7 @@ def _sample(logits: Tensor, temperature: float, top_k: int | None, generator: to
     """Draw one token a row, shape ``(B, 1)``, from logits ``(B, vocab_size)``."""
     if temperature == 0:
         return logits.argmax(-1, keepdim=True)
-    logits = logits / temperature
+    logits = (logits - logits.amax(-1, keepdim=True)).double() / temperature  # no overflow, however cold
     if top_k is not None:
         least = logits.topk(min(top_k, logits.shape[-1])).values[:, [-1]]
         logits = logits.masked_fill(logits < least, -torch.inf)

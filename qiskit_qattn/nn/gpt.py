@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any, cast
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -118,26 +120,41 @@ class GPT(
 
         Args:
             pretrained_model_name_or_path: The folder, or the name of a model on the Hub.
-            options: As for ``huggingface_hub.PyTorchModelHubMixin.from_pretrained``.
+            options: ``map_location``; for the Hub, all of ``huggingface_hub.PyTorchModelHubMixin.from_pretrained``.
 
         Returns:
-            The model in evaluation mode, with the weights and observables it was saved with.
+            The model in evaluation mode, with the weights, dtype and observables it was saved with.
 
         Raises:
             CheckpointError: For a folder that holds no model of ours, or a damaged one.
         """
         folder = Path(pretrained_model_name_or_path)
-        missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
-        if folder.exists() and missing:
-            raise CheckpointError(f"{str(folder)!r} holds no saved model: {', '.join(missing)} missing.")
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # the mixin prints where it loads from
-                return super().from_pretrained(pretrained_model_name_or_path, strict=True, **options)
+            if not folder.exists():
+                with contextlib.redirect_stdout(io.StringIO()):  # the mixin prints where it loads from
+                    return super().from_pretrained(pretrained_model_name_or_path, strict=True, **options)
+            return cls._load(folder).to(options.get("map_location"))
         except QattnError as error:
             raise CheckpointError(f"{str(folder)!r} holds a model that cannot be built: {error}") from error
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{str(folder)!r} holds no model this version can load: {reason}") from error
+
+    @classmethod
+    def _load(cls, folder: Path) -> "GPT":
+        """Load a model from a folder, in the dtype it was saved in."""
+        missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
+        if missing:
+            raise CheckpointError(f"{', '.join(missing)} missing.")
+        saved = json.loads((folder / "config.json").read_text("utf-8"))
+        shape = {"vocab_size", "block_size", "n_layer", "n_head", "n_embd", "heads"}
+        if not isinstance(saved, dict) or not shape <= set(saved):
+            raise CheckpointError(f"config.json is not of a qiskit-qattn GPT; it must hold {', '.join(sorted(shape))}.")
+        model = cls(GPTConfig(**saved))
+        with safe_open(folder / "model.safetensors", "pt") as file:
+            model.to(file.get_tensor("wpe.weight").dtype)
+        load_model(model, folder / "model.safetensors", strict=True)
+        return model.eval()
 
     def forward(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.registry import Backend, get_backend
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
-from qiskit_qattn.simulation.amplitude import amplitude_angles
+from qiskit_qattn.simulation.amplitude import amplitude_angles, check_finite
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
 
 
@@ -58,10 +58,13 @@ class QuantumHead(nn.Module):
         trainable: Whether the circuit's weights are trained; gains always are.
 
     Attributes:
+        observables: The Pauli strings as letters 0 to 3 (I, X, Y, Z), shape ``(M, n)``; part of the ``state_dict``.
         weight: Circuit angles in radians, shape ``(*heads, P)``, drawn uniformly from [−π, π].
         gain: Shape ``(*heads, M)``.
         backend: The :class:`Backend` it runs on.
     """
+
+    observables: Tensor
 
     def __init__(
         self, circuit: AttentionCircuit, heads: tuple[int, ...] = (), *, gain: float = 1.0, trainable: bool = True
@@ -73,7 +76,19 @@ class QuantumHead(nn.Module):
         self.weight = nn.Parameter(weight, requires_grad=trainable)
         start = gain * 2 ** (circuit.num_qubits / 2)
         self.gain = nn.Parameter(torch.full((*heads, len(circuit.labels)), start))
+        codes = [["IXYZ".index(letter) for letter in label] for label in circuit.labels]
+        self.register_buffer("observables", torch.tensor(codes, dtype=torch.uint8))
         self.to_backend(get_backend("statevector"))
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Refuse weights that were trained for other observables."""
+        saved = state_dict.get(f"{prefix}observables")
+        if saved is not None and not torch.equal(saved.cpu(), self.observables.cpu()):
+            args[-1].append(
+                f"{prefix}observables differ: this head measures {', '.join(self.circuit.labels[:3])}, …, the saved "
+                f"one others; build it with the observables it was saved with (config.json lists them)."
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def num_features(self) -> int:
@@ -104,13 +119,15 @@ class QuantumHead(nn.Module):
             raise EncodingError(
                 f"This {self.circuit.name} head takes vectors of length {self.num_features}, got {x.shape[-1]}."
             )
+        if not self.amplitude:  # the amplitude engine checks norms on its way
+            check_finite(x)
         if fused is not None and fused.signs is not None:
-            return self._program(x, self.weight, fused.matrices, fused.signs)
+            return self._program(x, self.weight, fused.matrices, fused.signs).to(self.gain.dtype)
         if self.fusible:
             values = self._program(x, self.weight, None if fused is None else fused.matrices)
         else:
             values = self._program(amplitude_angles(x) if self.amplitude else x, self.weight)
-        return values * self.gain.unsqueeze(-2)
+        return (values * self.gain.unsqueeze(-2)).to(self.gain.dtype)  # half-precision models simulate in float32
 
     @property
     def fusible(self) -> bool:

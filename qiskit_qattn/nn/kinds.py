@@ -72,6 +72,8 @@ def parse_heads(heads: str | Sequence[str], n_layer: int, n_head: int) -> list[d
         ConfigError: For a malformed string, counts that do not sum to ``n_head``, or a list of another length than
             ``n_layer``.
     """
+    if not isinstance(heads, str) and not (isinstance(heads, Sequence) and all(isinstance(h, str) for h in heads)):
+        raise ConfigError(f"heads must be a string 'kind:count,…' or a list of them, one a layer; got {heads!r}.")
     strings = [heads] * n_layer if isinstance(heads, str) else list(heads)
     if len(strings) != n_layer:
         raise ConfigError(f"heads lists {len(strings)} layers, but n_layer is {n_layer}.")

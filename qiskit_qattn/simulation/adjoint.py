@@ -66,7 +66,10 @@ class _Adjoint(torch.autograd.Function):
         if torch.is_grad_enabled():  # a second derivative is wanted: let autograd go through the steps
             inputs = [columns, angles, *phases]
             wanted = [t for t in inputs if t is not None and t.requires_grad]
-            found = iter(torch.autograd.grad(block.run(columns, angles, *phases), wanted, grads[0], create_graph=True))
+            output = block.run(columns, angles, *phases)
+            if not output.requires_grad:  # nothing in the block depends on what wants a gradient
+                return None, *(None for _ in inputs)
+            found = iter(torch.autograd.grad(output, wanted, grads[0], create_graph=True, allow_unused=True))
             return None, *(next(found) if t is not None and t.requires_grad else None for t in inputs)
         grad, remaining = grads[0], list(phases)
         traces: list[Tensor] = []

@@ -1,13 +1,15 @@
 """The GPT: causality, generation, saving, and its checks."""
 
+import copy
 import json
 import math
+import pickle
 
 import pytest
 import torch
 
 from qiskit_qattn import GPT, GPTConfig
-from qiskit_qattn.errors import CheckpointError, CircuitError, ConfigError, QattnError, UnknownNameError
+from qiskit_qattn.errors import CheckpointError, CircuitError, ConfigError, EncodingError, QattnError, UnknownNameError
 from qiskit_qattn.nn.kinds import HEAD_KINDS
 
 KINDS = list(HEAD_KINDS)
@@ -16,6 +18,11 @@ KINDS = list(HEAD_KINDS)
 def model_of(heads, **options):
     options = {"vocab_size": 11, "block_size": 8, "n_layer": 2, "n_head": 2, "n_embd": 16, "num_qubits": 4} | options
     return GPT(GPTConfig(heads=heads, **options))
+
+
+def edit_config(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"observables": None} | changes))
 
 
 def tokens(batch=3, steps=8):
@@ -99,8 +106,10 @@ def test_the_saved_observables_are_what_a_loaded_model_measures(tmp_path):
         (lambda folder: (folder / "config.json").unlink(), "config.json missing"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"junk"), "no model this version can load"),
         (lambda folder: (folder / "config.json").write_text("{"), "no model this version can load"),
-        (lambda folder: (folder / "config.json").write_text('{"n_embd": 32, "n_head": 2}'), "can"),
-        (lambda folder: (folder / "config.json").write_text('{"heads": "nope:4"}'), "Unknown head kind 'nope'"),
+        (lambda folder: (folder / "config.json").write_text('{"n_embd": 32, "n_head": 2}'), "must hold block_size"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "must hold block_size"),
+        (lambda folder: edit_config(folder, heads="nope:2"), "Unknown head kind 'nope'"),
+        (lambda folder: edit_config(folder, n_embd=32), "no model this version can load"),
     ],
 )
 def test_damaged_and_foreign_folders_are_checkpoint_errors(damage, message, tmp_path, capsys):
@@ -206,6 +215,50 @@ def test_gradient_checkpointing_gives_the_same_gradients():
         torch.testing.assert_close(p.grad, expected, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_dtypes_train_generate_and_reload_to_the_bit(kind, dtype, tmp_path):
+    model = model_of(f"{kind}:2").to(dtype)
+    idx = tokens()
+    _, loss = model(idx, idx)
+    loss.backward()
+    assert loss.dtype == dtype
+    assert model.generate(idx[:, :2], 3, seed=0).shape == (3, 5)
+    model.eval().save_pretrained(tmp_path)
+    loaded = GPT.from_pretrained(tmp_path)
+    assert loaded.wte.weight.dtype == dtype
+    assert torch.equal(loaded(idx)[0], model(idx)[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_copies_and_edge_shapes(kind):
+    model = model_of(f"{kind}:2", dropout=0.2).eval()
+    idx = tokens()
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(other(idx)[0], model(idx)[0])
+    assert model(idx[:0])[0].shape == (0, 8, 11)
+    assert model(idx[:1, :1])[0].shape == (1, 1, 11)
+    assert model_of(f"{kind}:2", block_size=1).generate(idx[:1, :1], 4, seed=0).shape == (1, 5)
+    assert model_of(f"{kind}:1", n_head=1)(idx, idx)[1].isfinite()
+    model.train()(idx, idx)[1].backward()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "classical"])
+def test_nan_in_a_token_vector_is_an_error(kind):
+    model = model_of(f"{kind}:2")
+    model.wpe.weight.data[3, 5] = torch.nan
+    with pytest.raises(EncodingError, match="NaN or infinity"):
+        model(tokens())
+
+
+def test_a_state_dict_for_other_observables_is_refused():
+    strings = ["XXXX", "YYII", "IZIZ", "IIIX", "ZZZZ", "XIII", "IXII", "IIXI"]
+    other = model_of("zz:2", observables={"zz": strings})
+    with pytest.raises(RuntimeError, match="observables differ: this head measures IIIZ"):
+        model_of("zz:2").load_state_dict(other.state_dict())
+    model_of("zz:2", observables={"zz": strings}).load_state_dict(other.state_dict())
+
+
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own insides
 def test_the_whole_model_compiles_without_graph_breaks():
     model = model_of("qisa:1,qsann:1")
@@ -248,6 +301,11 @@ def test_mixed_precision_leaves_circuits_in_float32():
         ({"num_qubits": 2}, CircuitError, "32 observables asked for, but 2 qubits"),
         ({"num_qubits": 13}, CircuitError, "between 1 and 12"),
         ({"heads": "qisa-v2:4"}, ConfigError, "needs num_qubits of at least 7, got 5"),
+        ({"heads": 5}, ConfigError, "heads must be a string"),
+        ({"num_qubits": "5"}, ConfigError, "num_qubits must be an integer"),
+        ({"n_layer": True}, ConfigError, "n_layer must be an integer"),
+        ({"dropout": "0.1"}, ConfigError, "dropout must be a number"),
+        ({"observables": {"qsan": []}}, UnknownNameError, "head kind in observables"),
         ({"heads": "zz:4", "observables": {"zz": ["Z" * 5]}}, ConfigError, "1 observables, but the head size is 32"),
     ],
 )
@@ -268,8 +326,8 @@ def test_bad_calls_are_our_errors():
         model(tokens(1, 9))
     with pytest.raises(ConfigError, match="at least one token"):
         model.generate(torch.zeros(1, 0, dtype=torch.long), 3)
-    for options in ({"temperature": -1}, {"top_k": 0}):
-        with pytest.raises(ConfigError, match="temperature and max_new_tokens"):
+    for options in ({"temperature": -1}, {"temperature": float("nan")}, {"top_k": 0}):
+        with pytest.raises(ConfigError, match="temperature and max_new_tokens must be finite"):
             model.generate(tokens(1, 2), 3, **options)
 
 

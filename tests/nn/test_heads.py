@@ -55,7 +55,7 @@ def test_moving_back_and_forth_keeps_the_weights():
     assert 0 < (head(x) - before).abs().max() < 1.0
     head.to_backend("statevector")
     torch.testing.assert_close(head(x), before)
-    assert set(head.state_dict()) == {"weight", "gain"}
+    assert set(head.state_dict()) == {"weight", "gain", "observables"}
     assert all(torch.equal(state[k], v) for k, v in head.state_dict().items())
     with pytest.raises(UnknownNameError, match="statevectr"):
         head.to_backend("statevectr")
@@ -121,3 +121,19 @@ def test_the_fourier_control_approximates_a_gaussian_kernel():
 
 def test_get_backend_of_a_head_is_the_default():
     assert QuantumHead(attention_circuit("zz", 2)).backend.name == get_backend("statevector").name
+
+
+@pytest.mark.parametrize("name", list_circuits())
+def test_second_derivatives_of_every_circuit(name):
+    head = QuantumHead(attention_circuit(name, 2)).double()
+    x = torch.randn(3, head.num_features, dtype=torch.float64, requires_grad=True)
+
+    def call(x, weight):
+        return torch.func.functional_call(head, {"weight": weight}, x)
+
+    assert torch.autograd.gradgradcheck(call, (x, head.weight))
+
+
+def test_an_empty_batch_reaches_no_estimator():
+    head = QuantumHead(attention_circuit("zz", 2)).to_backend(Backend("test", StatevectorEstimator()))
+    assert head(torch.randn(0, 2)).shape == (0, 2)
