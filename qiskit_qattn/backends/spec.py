@@ -51,15 +51,17 @@ class BackendSpec:
             if key not in known:
                 raise unknown_name(f"option of backend {self.name!r}", key, known)
 
-    def integer(self, key: str, *, minimum: int) -> int | None:
+    def integer(self, key: str, *, minimum: int, maximum: int = 2**31 - 1) -> int | None:
         """Return an integer option, or None where it is absent.
 
         Raises:
-            ConfigError: If it is no integer or below ``minimum``.
+            ConfigError: If it is no integer between ``minimum`` and ``maximum``.
         """
         text = self.options.get(key)
         if text is None:
             return None
-        if not re.fullmatch(r"-?\d+", text) or int(text) < minimum:
-            raise ConfigError(f"Backend option {key} must be an integer of at least {minimum}, got {text!r}.")
+        if not re.fullmatch(r"-?\d{1,100}", text) or not minimum <= int(text) <= maximum:
+            raise ConfigError(
+                f"Backend option {key} must be an integer of at least {minimum} and at most {maximum}, got {text!r}."
+            )
         return int(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
@@ -13,14 +13,27 @@ from typer.core import TyperGroup
 from qiskit_qattn.cli import draw, generate, report, train
 from qiskit_qattn.errors import QattnError
 
+_UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])  # typer may bring its own click
+
 
 class _Group(TyperGroup):
     """Commands whose errors end in one line on stderr and exit code 2; ``QATTN_DEBUG=1`` shows the traceback."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read what stands before the command."""
+        if not args:
+            return super().parse_args(ctx, args)  # shows the help
+        try:
+            return super().parse_args(ctx, args)
+        except _UsageError as error:
+            raise _misused(error) from error
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
             return super().invoke(ctx)
+        except _UsageError as error:
+            raise _misused(error) from error
         except QattnError as error:
             if os.environ.get("QATTN_DEBUG"):
                 raise
@@ -33,6 +46,13 @@ class _Group(TyperGroup):
             else:
                 typer.echo("Interrupted.", err=True)
             raise typer.Exit(128 + number) from error
+
+
+def _misused(error: typer.BadParameter) -> typer.Exit:
+    """Say in one line what is wrong with the command line, and return the exit."""
+    hint = f" See {error.ctx.command_path} --help." if error.ctx else ""
+    typer.echo("error: " + " ".join(error.format_message().split()).rstrip(".") + "." + hint, err=True)
+    return typer.Exit(2)
 
 
 app = typer.Typer(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qiskit_qattn.errors import DataError, RunFolderError
+from qiskit_qattn.errors import CheckpointError, DataError, RunFolderError
 
 
 def command(
@@ -33,10 +33,15 @@ def command(
         raise DataError("The prompt is empty; give at least one character.")
     ids = tokenizer.encode(prompt)[None]  # (1, P)
     model = GPT.from_pretrained(folder)
+    if tokenizer.vocab_size != (size := model.config.vocab_size):
+        raise CheckpointError(
+            f"The tokenizer of {str(folder)!r} has {tokenizer.vocab_size} characters, but its model {size}."
+        )
     if backend is not None:
         model.to_backend(backend)
+    stream = model.stream(ids, tokens, temperature=temperature, top_k=top_k, seed=seed)  # checks the options
     typer.echo(prompt, nl=False)
-    for token in model.stream(ids, tokens, temperature=temperature, top_k=top_k, seed=seed):  # (1, 1)
+    for token in stream:  # (1, 1)
         typer.echo(tokenizer.decode(token[0]), nl=False)
     typer.echo()
 

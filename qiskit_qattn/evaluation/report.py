@@ -34,7 +34,7 @@ def write_report(folder: Path) -> dict[str, Any]:
         RunFolderError: If the folder is no finished run, or cannot be written.
     """
     report = collect_report(folder)
-    write_text(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     render_report(folder, report)
     return report
 

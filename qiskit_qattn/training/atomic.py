@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from pathlib import Path
@@ -21,7 +22,11 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         OSError: Something could not be written; ``path`` is then as it was before.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), path.parent)
+        raise NotADirectoryError(errno.ENOTDIR, f"{str(file)!r} is not a folder") from error
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as stream:

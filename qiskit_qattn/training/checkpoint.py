@@ -115,6 +115,9 @@ def load_tensors(path: Path) -> dict[str, Any]:
 
 def _damaged(path: Path, part: str, error: Exception) -> CheckpointError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if isinstance(error, KeyError):
+        reason = f"missing key {reason}"
     return CheckpointError(
-        f"The checkpoint {str(path)!r} is damaged: {part}: {reason} Delete it to resume from the one before."
+        f"The checkpoint {str(path)!r} is damaged: {part}: {reason.rstrip('.')}."
+        " Delete it to resume from the one before."
     )

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import operator
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,9 +28,18 @@ RESUMABLE = frozenset(
 )
 
 
-def _setting(default: Any, about: str, group: str, *, least: float | None = None, most: float | None = None) -> Any:
+def _setting(
+    default: Any,
+    about: str,
+    group: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> Any:
     """Return a dataclass field that carries its own help text, its flag group and its bounds."""
-    return field(default=default, metadata={"help": about, "group": group, "least": least, "most": most})
+    bounds = {"at least": least, "at most": most, "below": below}
+    return field(default=default, metadata={"help": about, "group": group, "bounds": bounds})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +59,7 @@ class TrainConfig:
     backend: str = _setting("statevector", "Where the circuits run, as a backend string.", "Run")
     device: Literal["auto", "cpu"] = _setting("auto", "auto takes the accelerator that is there.", "Run")
     threads: int = _setting(
-        0, "CPU threads; 0: PyTorch's choice. One is the most that tiny models use.", "Run", least=0
+        0, "CPU threads; 0: PyTorch's choice. One is the most that tiny models use.", "Run", least=0, most=1024
     )
     mixed_precision: Literal["no", "fp16", "bf16"] = _setting("no", "Precision of the classical layers.", "Run")
     trackers: str = _setting(
@@ -75,8 +87,8 @@ class TrainConfig:
     min_lr: float = _setting(1e-4, "Learning rate at the end of the cosine.", "Optimisation", least=0)
     warmup_steps: int = _setting(100, "Steps of linear warm-up.", "Optimisation", least=0)
     weight_decay: float = _setting(0.1, "Decay of weight matrices; never of circuit weights.", "Optimisation", least=0)
-    beta1: float = _setting(0.9, "AdamW's first moment.", "Optimisation", least=0, most=1)
-    beta2: float = _setting(0.99, "AdamW's second moment.", "Optimisation", least=0, most=1)
+    beta1: float = _setting(0.9, "AdamW's first moment.", "Optimisation", least=0, below=1)
+    beta2: float = _setting(0.99, "AdamW's second moment.", "Optimisation", least=0, below=1)
     grad_clip: float = _setting(1.0, "Largest gradient norm of the classical weights; 0: any.", "Optimisation", least=0)
     circuit_lr: float = _setting(5e-3, "Peak learning rate of the circuit weights.", "Optimisation", least=0)
     circuit_grad_clip: float = _setting(
@@ -100,7 +112,7 @@ class TrainConfig:
         for item in dataclasses.fields(self):
             value = _typed(item.name, getattr(self, item.name), hints[item.name])
             object.__setattr__(self, item.name, value)
-            _check_bounds(item.name, value, item.metadata["least"], item.metadata["most"])
+            _check_bounds(item.name, value, item.metadata["bounds"])
         if self.preset not in PRESETS:
             raise unknown_name("preset", self.preset, PRESETS)
         if self.min_lr > self.learning_rate:
@@ -139,9 +151,10 @@ def resolve(
     from_file = read_toml(config_file) if config_file is not None else {}
     given = {name: value for name, value in overrides.items() if value is not None}
     _check_names(given, "the call")
-    name = preset or given.get("preset") or from_file.get("preset") or "nano"
+    name = given.get("preset", from_file.get("preset", "nano")) if preset is None else preset
+    name = _typed("preset", name, str)
     if name not in PRESETS:
-        raise unknown_name("preset", str(name), PRESETS)
+        raise unknown_name("preset", name, PRESETS)
     return TrainConfig(**{**PRESETS[name], **from_file, **given, "preset": name})
 
 
@@ -210,17 +223,18 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
             return tuple(value)
         raise ConfigError(f"{name} is {value!r}, but must be a string or a list of strings.")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) <= sys.float_info.max else math.inf
     if type(value) is not hint:
         kinds = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
         raise ConfigError(f"{name} is {value!r}, but must be {kinds[hint]}.")
     return value
 
 
-def _check_bounds(name: str, value: Any, least: float | None, most: float | None) -> None:
-    inside = (least is None or value >= least) and (most is None or value <= most)
-    if not inside:
-        bounds = " and ".join(
-            text for text in (least is not None and f"at least {least}", most is not None and f"at most {most}") if text
-        )
-        raise ConfigError(f"{name} is {value}, but must be {bounds}.")
+def _check_bounds(name: str, value: Any, bounds: Mapping[str, float | None]) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name} is {value}, but must be a finite number.")
+    holds = {"at least": operator.ge, "at most": operator.le, "below": operator.lt}
+    given = {text: bound for text, bound in bounds.items() if bound is not None}
+    if not all(holds[text](value, bound) for text, bound in given.items()):
+        told = " and ".join(f"{text} {bound}" for text, bound in given.items())
+        raise ConfigError(f"{name} is {value}, but must be {told}.")

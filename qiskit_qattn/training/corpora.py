@@ -64,6 +64,8 @@ def load_text(name_or_path: str | os.PathLike[str]) -> str:
     Raises:
         DataError: The file is missing, empty or not UTF-8 text, or a named corpus cannot be had.
     """
+    if name_or_path == "":
+        raise DataError(f"The name of the text is empty. {_known()}")
     corpus = CORPORA.get(name_or_path) if isinstance(name_or_path, str) else None
     return _read_file(Path(name_or_path)) if corpus is None else _named_bytes(corpus).decode("utf-8")
 
@@ -79,9 +81,13 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("qiskit-qattn", appauthor=False))
 
 
+def _known() -> str:
+    return f"Known corpora: {', '.join(sorted(CORPORA))}; anything else is the path of a UTF-8 text file."
+
+
 def _read_file(path: Path) -> str:
     """Return the text of a file of the user's."""
-    known = f"Known corpora: {', '.join(sorted(CORPORA))}; anything else is the path of a UTF-8 text file."
+    known = _known()
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:

@@ -39,7 +39,7 @@ def load_corpus(
         tokenizer: The one of a saved model; by default the text's own characters make the vocabulary.
 
     Raises:
-        DataError: The text cannot be had, or is too short for ``block_size``.
+        DataError: The text cannot be had, repeats one character, or is too short for ``block_size``.
         TokenError: The text has characters that the given tokenizer does not know.
     """
     return split_corpus(load_text(name_or_path), block_size, tokenizer=tokenizer)
@@ -48,6 +48,8 @@ def load_corpus(
 def split_corpus(text: str, block_size: int, *, tokenizer: CharTokenizer | None = None) -> Corpus:
     """Return ``text`` as a :class:`Corpus`; see :func:`load_corpus` for the rest."""
     _at_least_one(block_size=block_size)
+    if text and len(set(text)) < 2:
+        raise DataError(f"The text repeats the one character {text[0]!r}; at least 2 different ones are needed.")
     tokenizer = tokenizer or CharTokenizer(text)
     tokens = tokenizer.encode(text)  # (N,)
     cut = len(tokens) * 9 // 10

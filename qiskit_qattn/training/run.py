@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError, RunFolderError
+from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError
 from qiskit_qattn.training.accelerators import make_accelerator
 from qiskit_qattn.training.config import TrainConfig, read_toml
 from qiskit_qattn.training.data import Corpus, load_corpus
@@ -27,6 +27,21 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 DEFAULT_PROMPT = "ROMEO:"
+NUMBERS = (
+    *("step", "train_loss", "val_loss", "val_loss_last_position", "tokens_per_second"),
+    *("train_seconds", "wall_seconds", "cpu_seconds", "peak_rss_mib"),
+)
+#: What metrics.json must hold, and of which type.
+FIGURES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(NUMBERS, (int, float)),
+    "prompt": str,
+    "heads": (str, list),
+    "parameters": dict,
+    "head_backends": list,
+    "peak_gpu_mib": (int, float, type(None)),
+    "profile": (list, type(None)),
+    "history": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -110,7 +125,7 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
     """Return the figures that training left in ``folder``; None if it has not finished.
 
     Raises:
-        CheckpointError: If they are damaged.
+        CheckpointError: If they are damaged or not ours.
     """
     path = folder / "metrics.json"
     try:
@@ -119,8 +134,11 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"The figures {str(path)!r} are damaged: {error}") from error
-    if not isinstance(figures, dict) or "val_loss" not in figures:
+    if not isinstance(figures, dict):
         raise CheckpointError(f"{str(path)!r} holds no figures of qiskit-qattn.")
+    for name, kind in FIGURES.items():
+        if name not in figures or not isinstance(figures[name], kind):
+            raise CheckpointError(f"{str(path)!r} holds no figures of qiskit-qattn: {name!r} is missing or damaged.")
     return figures
 
 
@@ -158,7 +176,7 @@ def _train_phase(trainer: Trainer, folder: Path) -> None:
         raise TrainingInterrupted(folder, stop.step, stop.signal) from None
     if trainer.accelerator.is_main_process:
         figures["prompt"] = default_prompt(trainer.config, trainer.corpus)
-        write_text(trainer.folder / "metrics.json", json.dumps(figures, indent=1) + "\n")
+        write_text(trainer.folder / "metrics.json", json.dumps(figures, indent=1, allow_nan=False) + "\n")
 
 
 @contextmanager
@@ -172,7 +190,9 @@ def _folder_of(config: TrainConfig, folder: Path, accelerator: Accelerator, *, f
             write_text(folder / "config.toml", config.to_toml())
         accelerator.wait_for_everyone()
         yield
-    except QattnError:
+    except TrainingInterrupted:
+        raise  # it has saved
+    except BaseException:
         if fresh and accelerator.is_main_process and not any(folder.glob("**/step-*")):
             shutil.rmtree(folder, ignore_errors=True)  # nothing in it could be resumed
         raise

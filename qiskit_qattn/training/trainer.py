@@ -156,9 +156,7 @@ class Trainer:
         try:
             _, loss = self.model(x, y)
         except EncodingError as error:
-            raise EncodingError(
-                f"Training diverged at step {state.step + 1}; try a lower learning_rate. {error}"
-            ) from error
+            raise self._diverged(error, state.step + 1) from error
         self.accelerator.backward(loss)
         self.accelerator.unscale_gradients(self.optimizer)
         clip_gradients(self.optimizer, config)
@@ -210,7 +208,19 @@ class Trainer:
         return self._evaluate(fixed_batches(self.corpus.train, self.config)), self._evaluate(watched())
 
     def _evaluate(self, batches: Iterator[Batch]) -> Losses:
-        return evaluate(self.raw_model, batches, self.accelerator.device, autocast=self.accelerator.autocast())
+        """Return the losses over ``batches``, or raise if training has diverged."""
+        try:
+            losses = evaluate(self.raw_model, batches, self.accelerator.device, autocast=self.accelerator.autocast())
+        except EncodingError as error:
+            raise self._diverged(error, self.state.step) from error
+        if not math.isfinite(losses.all_positions):  # the last position is a part of it
+            raise ConfigError(
+                f"The evaluated loss is {losses.all_positions} at step {self.state.step}; try a lower learning_rate."
+            )
+        return losses
+
+    def _diverged(self, error: EncodingError, step: int) -> EncodingError:
+        return EncodingError(f"Training diverged at step {step}; try a lower learning_rate. {error}")
 
     def _must_stop(self, guard: InterruptGuard) -> bool:
         """Return whether any process was asked to stop; all processes call this at the same places."""

@@ -50,7 +50,9 @@ def test_shots_set_the_precision():
     [
         ("statevctor", UnknownNameError, "Did you mean 'statevector'"),
         ("statevector?shoots=3", UnknownNameError, "Did you mean 'shots'.*Known: seed, shots"),
-        ("statevector?shots=0", ConfigError, "at least 1, got '0'"),
+        ("statevector?shots=0", ConfigError, "at least 1 .*, got '0'"),
+        ("statevector?shots=2147483648", ConfigError, "at most 2147483647, got '2147483648'"),
+        ("statevector?seed=" + "9" * 5000, ConfigError, "at most 2147483647"),
         ("statevector?shots=many", ConfigError, "must be an integer"),
         ("statevector:gpu", ConfigError, "takes no target"),
     ],

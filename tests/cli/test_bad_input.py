@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from qiskit_qattn.training.tokenizer import CharTokenizer
+
 Run = Callable[..., Any]
 
 
@@ -29,6 +31,7 @@ def refused(result: Any) -> str:
         (["--num-qubits", "1", "--n-embd", "64"], "observables"),
         (["--backend", "statevektor"], "statevector"),
         (["--block-size", "100000"], "too short"),
+        (["--data", ""], "name of the text is empty"),
         (["--data", "no-such-file.txt"], "no-such-file.txt"),
         (["--sample-prompt", "ÿ"], "'ÿ'"),
         (["--learning-rate", "0.00001"], "min_lr"),
@@ -96,7 +99,45 @@ def test_an_error_shows_its_traceback_on_request(train: Run, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    "arguments", [["train", "--n-layer", "many"], ["train", "--no-such-flag"], ["generate"], ["dance"]]
+    ("arguments", "told"),
+    [
+        (["train", "--n-layer", "many"], "--n-layer"),
+        (["train", "--no-such-flag"], "--no-such-flag"),
+        (["train", "--preset"], "--preset"),
+        (["generate"], "qattn generate --help"),
+        (["generate", "run", "--tokens", "0"], "--tokens"),
+        (["dance"], "dance"),
+        (["--no-such-flag"], "--no-such-flag"),
+    ],
 )
-def test_a_command_line_that_cannot_be_read(qattn: Run, arguments: list[str]):
-    assert qattn(*arguments).exit_code == 2
+def test_a_command_line_that_cannot_be_read(qattn: Run, arguments: list[str], told: str):
+    assert told in refused(qattn(*arguments))
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1"])
+@pytest.mark.parametrize("flag", ["--temperature", "--seed"])
+def test_a_bad_option_is_told_before_the_prompt(qattn: Run, finished_run: Path, flag: str, value: str):
+    result = qattn("generate", finished_run, flag, value)
+    assert flag[2:] in refused(result)
+    assert not result.stdout
+
+
+def test_a_seed_beyond_what_torch_takes(qattn: Run, finished_run: Path):
+    assert "seed" in refused(qattn("generate", finished_run, "--seed", 2**63))
+
+
+def test_a_tokenizer_of_another_model(qattn: Run, finished_run: Path, tmp_path: Path):
+    copied = tmp_path / "model"
+    shutil.copytree(finished_run / "model", copied)
+    CharTokenizer("\nab").save(copied / "tokenizer.json")
+    result = qattn("generate", copied)
+    assert "has 3 characters" in refused(result)
+    assert not result.stdout
+
+
+@pytest.mark.parametrize("command", [["train", "--resume", "--out"], ["report", "--recompute"]])
+def test_foreign_figures(qattn: Run, finished_run: Path, tmp_path: Path, command: list[str]):
+    copied = tmp_path / "run"
+    shutil.copytree(finished_run, copied)
+    (copied / "metrics.json").write_text('{"val_loss": 1}')
+    assert "metrics.json" in refused(qattn(*command, copied))

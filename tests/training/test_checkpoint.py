@@ -73,10 +73,11 @@ def test_a_foreign_state_is_refused(save: Any, content: str):
         load_state(path)
 
 
-def test_a_state_with_a_missing_part_is_refused(save: Any):
+@pytest.mark.parametrize("part", ["val", "train"])
+def test_a_state_with_a_missing_part_is_refused(save: Any, part: str):
     path = save(1)
     record = json.loads((path / "state.json").read_text())
-    del record["val"]
+    del record[part]
     (path / "state.json").write_text(json.dumps(record))
-    with pytest.raises(CheckpointError, match="damaged"):
+    with pytest.raises(CheckpointError, match=f"is damaged: state.json: missing key '{part}'. Delete"):
         load_state(path)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,14 @@ def test_toml_survives_a_round_trip(tmp_path: Path):
         ("mixed_precision", "fp8", "bf16"),
         ("preset", "nanno", "nano"),
         ("seed", -1, "at least 0"),
-        ("temperature", float("nan"), "at least"),
+        *(
+            (name, value, "finite")
+            for name in ("temperature", "learning_rate")
+            for value in (math.nan, math.inf, 10**400)
+        ),
+        ("beta1", 1.0, "at least 0 and below 1"),
+        ("beta2", 1, "below 1"),
+        ("threads", 1025, "at most 1024"),
     ],
 )
 def test_a_bad_value_says_what_is_allowed(name: str, value: Any, told: str):
@@ -84,6 +92,13 @@ def test_what_is_not_toml_is_refused(tmp_path: Path, content: bytes):
     (tmp_path / "run.toml").write_bytes(content)
     with pytest.raises(ConfigError, match="not a TOML file"):
         read_toml(tmp_path / "run.toml")
+
+
+@pytest.mark.parametrize("preset", ['["a"]', "3", "[]", "false", '""', "{ a = 1 }"])
+def test_a_preset_of_another_type_is_refused(tmp_path: Path, preset: str):
+    (tmp_path / "run.toml").write_text(f"preset = {preset}\n")
+    with pytest.raises(ConfigError, match="preset"):
+        resolve({}, config_file=tmp_path / "run.toml")
 
 
 def test_a_missing_file_is_refused(tmp_path: Path):

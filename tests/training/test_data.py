@@ -44,6 +44,13 @@ def test_the_shortest_text_that_does():
         split_corpus("ab" * 35, block_size)
 
 
+@pytest.mark.parametrize("length", [1, 1000])
+@pytest.mark.parametrize("tokenizer", [None, CharTokenizer("ab")])
+def test_a_text_of_one_character_is_refused(length: int, tokenizer: CharTokenizer | None):
+    with pytest.raises(DataError, match="one character 'a'"):
+        split_corpus("a" * length, 4, tokenizer=tokenizer)
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
 @pytest.mark.parametrize("block_size", [1, 5, 49])
 def test_targets_are_inputs_one_later(batch_size: int, block_size: int, torch_seed: int):

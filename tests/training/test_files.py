@@ -33,9 +33,10 @@ def test_a_folder_replaces_an_older_one(tmp_path: Path):
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["new"]
 
 
-def test_a_file_where_a_folder_should_be_is_one_clear_line(tmp_path: Path):
+@pytest.mark.parametrize("name", ["x", "a/x"])
+def test_a_file_where_a_folder_should_be_is_one_clear_line(tmp_path: Path, name: str):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunFolderError, match=r"Cannot write .*file.*: (Not a directory|File exists)"):
-        write_text(tmp_path / "file" / "x", "")
+    with pytest.raises(RunFolderError, match=r"Cannot write .*x.*: '.*file' is not a folder\."):
+        write_text(tmp_path / "file" / name, "")
     with pytest.raises(RunFolderError, match="Cannot write"), new_folder(tmp_path / "file" / "x"):
         pass

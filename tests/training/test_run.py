@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 import os
 import resource
 import shutil
@@ -21,6 +21,7 @@ from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.interrupt import TrainingInterrupted
 from qiskit_qattn.training.progress import Progress
 from qiskit_qattn.training.run import read_metrics, saved_config, train_run
+from qiskit_qattn.training.validation import Losses
 
 Tiny = Callable[..., TrainConfig]
 
@@ -197,6 +198,42 @@ def test_what_cannot_run_leaves_no_folder(tiny: Tiny, changes: dict[str, Any], k
     assert not config.folder.exists()
 
 
+@pytest.mark.parametrize(
+    ("heads", "kind", "told"), [("classical:2", ConfigError, "loss is nan"), ("qisa:2", EncodingError, "diverged")]
+)
+def test_an_evaluated_loss_that_is_no_number_is_not_saved(tiny: Tiny, heads: str, kind: type[Exception], told: str):
+    changes = {"learning_rate": 1e30, "warmup_steps": 0, "grad_clip": 0.0, "heads": heads}
+    config = tiny(**changes, log_interval=100, eval_interval=1, checkpoint_interval=100)
+    with pytest.raises(kind, match=f"{told} at step .; try a lower learning_rate"):
+        train_run(config)
+    assert not config.folder.exists()
+
+
+@pytest.mark.parametrize("figure", [math.nan, math.inf])
+def test_a_final_loss_that_is_no_number_is_not_saved(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, figure: float):
+    config = tiny(max_steps=2)
+    monkeypatch.setattr(trainer_module.Trainer, "_validate", lambda self: None)
+    monkeypatch.setattr(trainer_module, "evaluate", lambda *args, **options: Losses(figure, figure))
+    with pytest.raises(ConfigError, match="lower learning_rate"):
+        train_run(config)
+    assert not (config.folder / "model").exists()
+    assert read_metrics(config.folder) is None
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize(("step", "left"), [(3, False), (8, True)])
+def test_any_failure_leaves_only_what_can_be_resumed(tiny: Tiny, error: type[BaseException], step: int, left: bool):
+    class Fails(StopAt):
+        def step_done(self, step: int, loss: float | None, tokens_per_second: float) -> None:
+            if step == self.step:
+                raise error
+
+    config = tiny()
+    with pytest.raises(error):
+        train_run(config, progress=Fails("model", step))
+    assert config.folder.exists() is left
+
+
 def test_a_folder_that_exists_is_left_alone(tiny: Tiny):
     config = tiny()
     config.folder.mkdir()
@@ -282,7 +319,7 @@ def test_damaged_settings_are_refused(stopped: TrainConfig):
         saved_config(stopped.folder)
 
 
-@pytest.mark.parametrize("content", ["", "[]", json.dumps({"step": 3})])
+@pytest.mark.parametrize("content", ["", "[]", '{"step": 3}', '{"val_loss": 1}', '{"step": "3", "val_loss": 1}'])
 def test_damaged_figures_are_refused(tmp_path: Path, content: str):
     (tmp_path / "metrics.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"metrics\.json"):
