@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from qiskit_qattn.errors import BackendError, CircuitError
 from qiskit_qattn.simulation.angles import AngleMap
+from qiskit_qattn.simulation.gates import is_parametric
 
 # Gates e^{-iθG/2} (up to a phase) whose generator has two eigenvalues 2 apart: the shift rule below is exact for them.
 SHIFT_GATES = {"rx", "ry", "rz", "p", "u1", "rxx", "ryy", "rzz", "rzx"}
@@ -114,15 +115,11 @@ class _Expectations(torch.autograd.Function):
         return torch.einsum("nkm,nm->nk", jacobian, grads[0]), None
 
 
-def _is_parametric(operation: Any) -> bool:
-    return any(isinstance(p, ParameterExpression) and p.parameters for p in getattr(operation, "params", []))
-
-
 def _count(circuit: QuantumCircuit) -> int:
     """Return how many angles :func:`_unroll` will ask for."""
     total = 0
     for item in circuit.data:
-        if _is_parametric(item.operation):
+        if is_parametric(item.operation):
             total += 1 if item.operation.name in SHIFT_GATES else _count(_definition(item.operation))
     return total
 
@@ -143,7 +140,7 @@ def _unroll(
     for item in source.data:
         operation = item.operation
         where = [qubits[source.find_bit(qubit).index] for qubit in item.qubits]
-        if not _is_parametric(operation):
+        if not is_parametric(operation):
             target.append(operation, where)
         elif operation.name in SHIFT_GATES:
             parameter: Parameter = next(params)

@@ -106,7 +106,7 @@ def select_observables(probes: Sequence[np.ndarray], count: int, first: Sequence
         if len(chosen) >= count:
             break
         alive = _alive(probes, basis)
-        chosen.update(dict.fromkeys(_string(basis, mask) for mask in masks if alive[mask]))
+        chosen.update(dict.fromkeys(masked(basis, mask) for mask in masks if alive[mask]))
     if len(chosen) < count:
         raise CircuitError(
             f"{count} observables asked for, but on {num_qubits} qubits this circuit has only {len(chosen)} Pauli "
@@ -140,7 +140,12 @@ def _mask(label: str) -> int:
     return sum(1 << qubit for qubit, letter in enumerate(reversed(label)) if letter != "I")
 
 
-def _string(basis: str, mask: int) -> str:
+def served(basis: str) -> list[str]:
+    """Return the 2ⁿ strings that a basis serves; string m has the basis' letter on the qubits that are set in m."""
+    return [masked(basis, mask) for mask in range(2 ** len(basis))]
+
+
+def masked(basis: str, mask: int) -> str:
     """Return ``basis`` with the letters of the qubits outside ``mask`` replaced by I."""
     n = len(basis)
     return "".join(letter if mask >> (n - 1 - i) & 1 else "I" for i, letter in enumerate(basis))

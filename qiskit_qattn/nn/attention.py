@@ -155,12 +155,12 @@ class CausalSelfAttention(nn.Module):
         assert isinstance(head, QuantumHead)
         if kind.whole_token:
             rows = F.pad(x, (0, head.num_features - self.n_embd)).flatten(0, 1).unsqueeze(0)
-        elif name == "angle":  # a linear map for each of q, k and v
+        elif kind.own_maps:
             rows = features.flatten(0, 1).unflatten(-1, (3, count, -1)).permute(1, 2, 0, 3)
         else:  # one encoding, three circuits
             rows = features.flatten(0, 1).unflatten(-1, (count, -1)).transpose(0, 1)
         q, k, v = head(rows, fused).unflatten(-2, (batch, steps)).transpose(1, 2)  # each (B, nh, T, h)
-        width = 1 if kind.scalar_qk else min(head.circuit.num_qubits, self.head_size) if name == "angle" else None
+        width = {"first": 1, "qubits": head.circuit.num_qubits, "all": None}[kind.qk]
         return q[..., :width], k[..., :width], v
 
 
@@ -173,7 +173,7 @@ def _num_features(config: GPTConfig, kind: HeadKind) -> int:
     if kind.name == "quadratic":
         return 2 ** config.kind_qubits(kind)
     encoding = config.circuit(kind).encoding
-    return encoding.num_features * (3 if kind.name == "angle" else 1)
+    return encoding.num_features * (3 if kind.own_maps else 1)
 
 
 def _value_map(config: GPTConfig, kind: HeadKind, count: int) -> nn.Module:

@@ -22,7 +22,8 @@ class HeadKind:
         circuit: The catalog entry it runs, or None for a classical kind.
         projections: ``v``: q and k are linear and v is the kind's own map. ``qkv``: q, k and v are three circuits.
         score: How queries and keys give weights.
-        scalar_qk: Whether q and k are one expectation each, ⟨Z₀⟩.
+        qk: Which expectations are q and k where those are circuits: the first, ⟨Z₀⟩; one a qubit; or all.
+        own_maps: Whether q, k and v each have a linear map of their own to their circuit's angles.
         whole_token: Whether the token itself is encoded, without a linear map.
         trainable: Whether circuit weights are trained.
         summary: What it is, in a line.
@@ -32,7 +33,8 @@ class HeadKind:
     circuit: str | None = None
     projections: Literal["v", "qkv"] = "v"
     score: Score = "dot"
-    scalar_qk: bool = False
+    qk: Literal["first", "qubits", "all"] = "all"
+    own_maps: bool = False
     whole_token: bool = False
     trainable: bool = True
     summary: str = ""
@@ -44,15 +46,15 @@ _ALL = (
         "qisa-v1",
         "qkv",
         "qisa",
-        scalar_qk=True,
+        qk="first",
         whole_token=True,
         summary="amplitude encoding; q, k one ⟨Z₀⟩",
     ),
     HeadKind("qisa-v2", "qisa-v2", "qkv", "qisa", whole_token=True, summary="amplitude encoding; q, k, v all circuits"),
     HeadKind("qisa-v3", "qisa-v3", summary="linear q, k; v an amplitude-encoded circuit"),
-    HeadKind("qsann", "qsann", "qkv", "gaussian", scalar_qk=True, summary="QSANN: q, k one ⟨Z₀⟩, Gaussian score"),
+    HeadKind("qsann", "qsann", "qkv", "gaussian", qk="first", summary="QSANN: q, k one ⟨Z₀⟩, Gaussian score"),
     HeadKind("zz", "zz", summary="linear q, k; v a ZZ feature map with real amplitudes"),
-    HeadKind("angle", "angle", "qkv", summary="RX angles; q, k, v each their own circuit"),
+    HeadKind("angle", "angle", "qkv", qk="qubits", own_maps=True, summary="RX angles; q, k, v each their own circuit"),
     HeadKind("frozen", "qisa-v3", trainable=False, summary="control: qisa-v3 with its circuit left at random"),
     HeadKind("classical", summary="control: linear q, k, v"),
     HeadKind("quadratic", summary="control: v a quadratic form of the unit vector"),

@@ -11,45 +11,28 @@ data-dependent angle is applied once, to the observables, in the Heisenberg pict
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
 from qiskit import QuantumCircuit
-from qiskit.circuit import ParameterExpression
-from qiskit.quantum_info import Pauli, PauliList, SparsePauliOp
+from qiskit.quantum_info import PauliList, SparsePauliOp
 from qiskit.quantum_info.operators.base_operator import BaseOperator
 from scipy.linalg import hadamard
 from torch import Tensor, nn
 
 from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.library.observables import served
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
-from qiskit_qattn.simulation.gates import Fixed, Operation, ParityRotation, Permutation, flatten
-from qiskit_qattn.simulation.noise import DeviceNoise, pauli_labels, transfer_matrix
-from qiskit_qattn.simulation.readout import build_readout
+from qiskit_qattn.simulation.gates import IGNORED
+from qiskit_qattn.simulation.noise import DeviceNoise, pauli_labels
+from qiskit_qattn.simulation.readout import as_pauli_sum, build_readout
+from qiskit_qattn.simulation.transfer import ChannelModule, Turn, TurnModule, transfer_steps
 
 MAX_QUBITS = 6
-_DENSE_QUBITS = 4  # up to 256×256 transfer matrices; above, matrices act on pairs of qubits
-_IGNORED = {"barrier", "delay", "id", "global_phase"}
-
-
-@dataclass(frozen=True, eq=False)
-class _Turn:
-    """A rotation about a Pauli string by a free angle."""
-
-    label: str
-    angle: ParameterExpression
-
-
-@dataclass(frozen=True, eq=False)
-class _Channel:
-    """A transfer matrix on qubits, the first least significant."""
-
-    matrix: np.ndarray
-    qubits: tuple[int, ...]
 
 
 class DensityMatrixProgram(ConstantModule):
@@ -91,15 +74,15 @@ class DensityMatrixProgram(ConstantModule):
             )
         self.num_outputs = len(observables)
         noise = noise or DeviceNoise()
-        steps = list(_merge(_steps(circuit, noise), self.num_qubits))
+        steps = transfer_steps(circuit, noise)
         data = set(input_params)
-        moving = [i for i, step in enumerate(steps) if isinstance(step, _Turn) and _uses(step.angle, data)]
+        moving = [i for i, step in enumerate(steps) if isinstance(step, Turn) and data & set(step.angle.parameters)]
         split = moving[-1] + 1 if moving else 0
         params = [*input_params, *weight_params]
-        self.forward_angles = AngleMap([s.angle for s in steps[:split] if isinstance(s, _Turn)], params)
-        self.back_angles = AngleMap([s.angle for s in steps[split:] if isinstance(s, _Turn)], list(weight_params))
-        self.forward_steps = nn.ModuleList(_module(step, self.num_qubits) for step in steps[:split])
-        self.back_steps = nn.ModuleList(_module(step, self.num_qubits) for step in steps[split:])
+        self.forward_angles = AngleMap([s.angle for s in steps[:split] if isinstance(s, Turn)], params)
+        self.back_angles = AngleMap([s.angle for s in steps[split:] if isinstance(s, Turn)], list(weight_params))
+        self.forward_steps = nn.ModuleList(step.module(self.num_qubits) for step in steps[:split])
+        self.back_steps = nn.ModuleList(step.module(self.num_qubits) for step in steps[split:])
         start = np.array([float(set(label) <= {"I", "Z"}) for label in pauli_labels(self.num_qubits)])  # |0…0⟩
         self.add_constant("start", start[None])  # (1, 4**n)
         self.add_constant("observables", _rows(observables, noise, self.num_qubits))  # (M, 4**n)
@@ -107,7 +90,7 @@ class DensityMatrixProgram(ConstantModule):
             readout = build_readout(observables)
             self.bases = readout.bases
             self.add_constant("signs", readout.signs)  # (num_bases * 2**n, M)
-            strings = [SparsePauliOp(label) for basis in self.bases for label in _served(basis)]
+            strings = [SparsePauliOp(label) for basis in self.bases for label in served(basis)]
             self.add_constant("strings", _rows(strings, noise, self.num_qubits))  # (num_bases * 2**n, 4**n)
             self.add_constant("hadamard", hadamard(2**self.num_qubits) / 2**self.num_qubits)
 
@@ -140,16 +123,16 @@ class DensityMatrixProgram(ConstantModule):
         angles = self.back_angles(weights).to(dtype)  # (..., K)
         turns = list(angles.unsqueeze(-2).unbind(-1))  # each (..., 1)
         for step in reversed(list(self.back_steps)):
-            if isinstance(step, _TurnStep):
+            if isinstance(step, TurnModule):
                 rows = step.transpose(rows, turns.pop())
             else:
-                rows = cast(_MatrixStep, step).transpose(rows)
+                rows = cast(ChannelModule, step).transpose(rows)
         lead = torch.broadcast_shapes(inputs.shape[:-1], (*weights.shape[:-1], 1))
         both = torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1).to(inputs.dtype)], -1)
         coefficients = self.start  # (1, 4**n)
         following = iter(self.forward_angles(both).to(dtype).unbind(-1))  # each (..., B)
         for step in self.forward_steps:
-            coefficients = step(coefficients, next(following)) if isinstance(step, _TurnStep) else step(coefficients)
+            coefficients = step(coefficients, next(following)) if isinstance(step, TurnModule) else step(coefficients)
         values = coefficients @ rows.transpose(-1, -2)  # (..., B or 1, M)
         return values.expand(*lead, -1)
 
@@ -176,12 +159,12 @@ class NoisyEngine:
         Raises:
             CircuitError: If more than 6 qubits are in use.
         """
-        operators = [op if isinstance(op, SparsePauliOp) else SparsePauliOp(op) for op in observables]
+        operators = [as_pauli_sum(op) for op in observables]
         if self.pass_manager is not None:
             circuit = self.pass_manager.run(circuit)
             if circuit.layout is not None:
                 operators = [op.apply_layout(circuit.layout) for op in operators]
-        acting = [item for item in circuit.data if item.operation.name not in _IGNORED]
+        acting = [item for item in circuit.data if item.operation.name not in IGNORED]
         used = {circuit.find_bit(qubit).index for item in acting for qubit in item.qubits}
         for op in operators:
             used |= set(np.flatnonzero((op.paulis.x | op.paulis.z).any(0)).tolist())
@@ -197,138 +180,6 @@ class NoisyEngine:
         return DensityMatrixProgram(compact, reduced, noise=noise, **options)
 
 
-class _MatrixStep(ConstantModule):
-    """Fixed gates and noise on some qubits: one transfer matrix."""
-
-    matrix: Tensor
-
-    def __init__(self, step: _Channel, num_qubits: int) -> None:
-        super().__init__()
-        self.add_constant("matrix", step.matrix)
-        # axes of the coefficients, after the batch's: the last qubit first; the step's own are brought to the end
-        own = [num_qubits - 1 - qubit for qubit in reversed(step.qubits)]
-        self.order = [axis for axis in range(num_qubits) if axis not in own] + own
-        self.num_qubits = num_qubits
-
-    def forward(self, rows: Tensor) -> Tensor:
-        return self._multiply(rows, self.matrix.T)
-
-    def transpose(self, rows: Tensor) -> Tensor:
-        return self._multiply(rows, self.matrix)
-
-    def _multiply(self, rows: Tensor, matrix: Tensor) -> Tensor:
-        if self.order == sorted(self.order):  # the step's qubits are the first ones, or all
-            return (rows.unflatten(-1, (-1, len(matrix))) @ matrix).flatten(-2)
-        lead = rows.ndim - 1
-        tensor = rows.unflatten(-1, (4,) * self.num_qubits)
-        order = [*range(lead), *(lead + axis for axis in self.order)]
-        back = [order.index(axis) for axis in range(len(order))]
-        moved = tensor.permute(order).reshape(*rows.shape[:-1], -1, len(matrix)) @ matrix
-        return moved.reshape(tensor.permute(order).shape).permute(back).reshape(rows.shape)
-
-
-class _TurnStep(ConstantModule):
-    """A rotation about a Pauli string by an angle of its own in each row."""
-
-    moved: Tensor
-    partner: Tensor
-    sign: Tensor
-
-    def __init__(self, label: str) -> None:
-        super().__init__()
-        n = len(label)
-        axis = np.array(["IXYZ".index(letter) for letter in label])
-        every = np.indices((4,) * n).reshape(n, -1).T  # (4**n, n), letters as 0 … 3
-        partner = every ^ axis  # letters of the product: X·Y is Z up to a phase
-        # e^{-iθQ/2} P e^{iθQ/2} = cos θ P − i sin θ Q P, and Q P is i^k times a Pauli string
-        turns = np.where((axis == 0) | (partner == 0) | (axis == partner), 0, (partner - axis) % 3)
-        power = np.where(turns == 1, 1, np.where(turns == 2, -1, 0)).sum(1)
-        moved = power % 2 == 1  # Q and P anticommute
-        self.add_constant("moved", moved.astype(float))
-        self.add_constant("partner", partner @ 4 ** np.arange(n)[::-1])
-        self.add_constant("sign", np.where(moved, np.real(-1j * 1j**power), 0.0))
-
-    def forward(self, rows: Tensor, angle: Tensor) -> Tensor:
-        angle = angle.unsqueeze(-1)  # (..., B, 1)
-        kept = rows * (1 + self.moved * (torch.cos(angle) - 1))
-        return kept + torch.sin(angle) * (self.sign * rows.index_select(-1, self.partner))
-
-    def transpose(self, rows: Tensor, angle: Tensor) -> Tensor:
-        return self(rows, -angle)  # transfer matrices of unitaries are orthogonal
-
-
-def _module(step: _Turn | _Channel, num_qubits: int) -> nn.Module:
-    return _TurnStep(step.label) if isinstance(step, _Turn) else _MatrixStep(step, num_qubits)
-
-
-def _uses(angle: Any, params: set[Any]) -> bool:
-    return isinstance(angle, ParameterExpression) and not params.isdisjoint(angle.parameters)
-
-
-def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[_Turn | _Channel]:
-    """Yield rotations by free angles, and the transfer matrices of everything else."""
-    for item in circuit.data:
-        operation = item.operation
-        qubits = tuple(circuit.find_bit(qubit).index for qubit in item.qubits)
-        if operation.name in _IGNORED:
-            continue
-        alone = QuantumCircuit(len(qubits))
-        alone.append(operation, range(len(qubits)))
-        for op in flatten(alone):
-            yield _elementary(op, qubits, circuit.num_qubits)
-        error = noise.after(operation.name, qubits)
-        if error is not None:
-            yield _Channel(error, qubits)
-
-
-def _elementary(op: Operation, qubits: tuple[int, ...], num_qubits: int) -> _Turn | _Channel:
-    """Return an elementary operation, whose qubits count within ``qubits``, as a rotation or a transfer matrix."""
-    if isinstance(op, Fixed):
-        return _Channel(transfer_matrix(op.matrix), (qubits[op.qubit],))
-    if isinstance(op, Permutation):
-        matrix = np.zeros((len(op.image), len(op.image)))
-        matrix[list(op.image), range(len(op.image))] = 1
-        return _Channel(transfer_matrix(matrix), tuple(qubits[q] for q in op.qubits))
-    letter, local = ("Z", op.qubits) if isinstance(op, ParityRotation) else (op.axis, (op.qubit,))
-    where = tuple(qubits[q] for q in local)
-    if isinstance(op.angle, ParameterExpression):
-        return _Turn("".join(letter if q in where else "I" for q in reversed(range(num_qubits))), op.angle)
-    axis = Pauli(letter * len(where)).to_matrix()
-    unitary = np.cos(op.angle / 2) * np.eye(len(axis)) - 1j * np.sin(op.angle / 2) * axis
-    return _Channel(transfer_matrix(unitary), where)
-
-
-def _merge(steps: Iterator[_Turn | _Channel], num_qubits: int) -> Iterator[_Turn | _Channel]:
-    """Multiply neighbouring matrices into one, on all qubits of a small circuit and on pairs in a larger one."""
-    most = num_qubits if num_qubits <= _DENSE_QUBITS else 2
-    pending: _Channel | None = None
-    for step in steps:
-        if isinstance(step, _Channel) and pending is not None:
-            union = tuple(sorted({*pending.qubits, *step.qubits}))
-            if len(union) <= most:
-                product = _embed(step, union) @ _embed(pending, union)
-                pending = _Channel(product, union)
-                continue
-        if pending is not None:
-            yield pending
-        pending = step if isinstance(step, _Channel) else None
-        if isinstance(step, _Turn):
-            yield step
-    if pending is not None:
-        yield pending
-
-
-def _embed(step: _Channel, qubits: tuple[int, ...]) -> np.ndarray:
-    """Return a transfer matrix on some of ``qubits`` as one on all of them, in their order."""
-    k, n = len(step.qubits), len(qubits)
-    tensor = step.matrix.reshape((4,) * (2 * k))  # outputs, the last qubit first, then inputs
-    identity = np.eye(4**n).reshape((4,) * (2 * n))
-    own = [n - 1 - qubits.index(qubit) for qubit in reversed(step.qubits)]
-    result = np.tensordot(tensor, identity, axes=(list(range(k, 2 * k)), own))  # its axes: own, the rest, inputs
-    rest = [axis for axis in range(n) if axis not in own]
-    return result.transpose([*np.argsort(own + rest), *range(n, 2 * n)]).reshape(4**n, 4**n)
-
-
 def _rows(observables: Sequence[BaseOperator], noise: DeviceNoise, num_qubits: int) -> np.ndarray:
     """Return observables as rows over Pauli strings, readout error included, shape ``(M, 4**n)``."""
     labels = pauli_labels(num_qubits)
@@ -336,7 +187,7 @@ def _rows(observables: Sequence[BaseOperator], noise: DeviceNoise, num_qubits: i
     shifts = [_readout(noise, qubit) for qubit in range(num_qubits)]
     rows = np.zeros((len(observables), len(labels)))
     for m, observable in enumerate(observables):
-        operator = observable if isinstance(observable, SparsePauliOp) else SparsePauliOp(observable)
+        operator = as_pauli_sum(observable)
         if operator.num_qubits != num_qubits:
             raise CircuitError(
                 f"The circuit has {num_qubits} qubits, observable {m} {operator.num_qubits}; they must match."
@@ -351,13 +202,6 @@ def _rows(observables: Sequence[BaseOperator], noise: DeviceNoise, num_qubits: i
             for name, value in terms.items():
                 rows[m, position[name]] += value
     return rows
-
-
-def _served(basis: str) -> Iterator[str]:
-    """Yield the 2ⁿ strings a basis serves; string m has the basis' letter on the qubits that are set in m."""
-    n = len(basis)
-    for mask in range(2**n):
-        yield "".join(letter if mask >> (n - 1 - i) & 1 else "I" for i, letter in enumerate(basis))
 
 
 def _readout(noise: DeviceNoise, qubit: int) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from qiskit.exceptions import QiskitError
 
 from qiskit_qattn.errors import CircuitError
 
-_IGNORED = {"barrier", "delay", "id", "global_phase"}
+IGNORED = {"barrier", "delay", "id", "global_phase"}
 _PAULI_ROTATIONS: dict[str, Literal["X", "Y", "Z"]] = {"rx": "X", "ry": "Y", "rz": "Z", "p": "Z", "u1": "Z"}
 _NO_DEFINITION = {"measure", "reset", "initialize"}
 Angle: TypeAlias = float | ParameterExpression
@@ -83,7 +83,7 @@ def _expand(gate: Instruction, qubits: tuple[int, ...]) -> Iterator[Operation]:
     """Yield the elementary operations of one instruction."""
     name, params = gate.name, getattr(gate, "params", [])
     standard = getattr(gate, "ctrl_state", None) in (None, 2 ** getattr(gate, "num_ctrl_qubits", 0) - 1)
-    if name in _IGNORED:
+    if name in IGNORED:
         return
     if name in _PAULI_ROTATIONS:
         yield Rotation(_PAULI_ROTATIONS[name], qubits[0], _angle(params[0]))
@@ -111,7 +111,7 @@ def _expand(gate: Instruction, qubits: tuple[int, ...]) -> Iterator[Operation]:
         yield ParityRotation(qubits, -np.pi / 2)
     elif name in _PERMUTATIONS and standard:
         yield Permutation(qubits, _PERMUTATIONS[name])
-    elif len(qubits) == 1 and not _is_parametric(gate) and (matrix := _matrix(gate)) is not None:
+    elif len(qubits) == 1 and not is_parametric(gate) and (matrix := _matrix(gate)) is not None:
         yield Fixed(qubits[0], matrix)
     elif name not in _NO_DEFINITION and isinstance(gate.definition, QuantumCircuit):
         yield from _flatten(gate.definition, qubits)
@@ -131,7 +131,7 @@ def _matrix(gate: Instruction) -> np.ndarray | None:
         return None
 
 
-def _is_parametric(gate: Instruction) -> bool:
+def is_parametric(gate: Any) -> bool:
     """Tell whether a gate still holds unbound parameters."""
     return any(isinstance(p, ParameterExpression) and p.parameters for p in getattr(gate, "params", []))
 

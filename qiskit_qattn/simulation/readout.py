@@ -60,7 +60,7 @@ def build_readout(observables: Sequence[BaseOperator]) -> Readout:
     Raises:
         CircuitError: For no observable, complex coefficients or different numbers of qubits.
     """
-    operators = [_as_sparse(observable) for observable in observables]
+    operators = [as_pauli_sum(observable) for observable in observables]
     sizes = sorted({operator.num_qubits for operator in operators})
     if len(sizes) != 1:
         raise CircuitError(f"Observables must be at least one, all on the same qubits; got numbers of qubits {sizes}.")
@@ -88,7 +88,7 @@ def build_readout(observables: Sequence[BaseOperator]) -> Readout:
     return Readout(bases, rotations, signs.reshape(-1, len(operators)))
 
 
-def _as_sparse(observable: BaseOperator) -> SparsePauliOp:
+def as_pauli_sum(observable: BaseOperator) -> SparsePauliOp:
     """Return an observable as a sum of Pauli strings without zero terms."""
     if isinstance(observable, SparsePauliOp):
         return observable

@@ -60,8 +60,6 @@ def new_folder(path: Path) -> Iterator[Path]:
                 shutil.rmtree(path)
             scratch.rename(path)
         except RunFolderError as error:
-            shutil.rmtree(scratch, ignore_errors=True)
             raise RunFolderError(str(error).replace(scratch.name, path.name)) from error
-        except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)  # there only if something failed

@@ -190,12 +190,10 @@ def _folder_of(config: TrainConfig, folder: Path, accelerator: Accelerator, *, f
             write_text(folder / "config.toml", config.to_toml())
         accelerator.wait_for_everyone()
         yield
-    except TrainingInterrupted:
-        raise  # it has saved
-    except BaseException:
+    finally:
+        # A run that ends, or is interrupted, has left a checkpoint; without one nothing could be resumed.
         if fresh and accelerator.is_main_process and not any(folder.glob("**/step-*")):
-            shutil.rmtree(folder, ignore_errors=True)  # nothing in it could be resumed
-        raise
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -1,0 +1,176 @@
+"""A noisy circuit as steps on Pauli coefficients: rotations about Pauli strings, and transfer matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from qiskit import QuantumCircuit
+from qiskit.circuit import ParameterExpression
+from qiskit.quantum_info import Pauli
+from torch import Tensor
+
+from qiskit_qattn.simulation.constants import ConstantModule
+from qiskit_qattn.simulation.gates import IGNORED, Fixed, Operation, ParityRotation, Permutation, flatten
+from qiskit_qattn.simulation.noise import DeviceNoise, transfer_matrix
+
+_DENSE_QUBITS = 4  # up to 256×256 transfer matrices; above, matrices act on pairs of qubits
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """A rotation about a Pauli string by a free angle."""
+
+    label: str
+    angle: ParameterExpression
+
+    def module(self, num_qubits: int) -> TurnModule:
+        """Return the step as a torch module."""
+        return TurnModule(self.label)
+
+
+@dataclass(frozen=True, eq=False)
+class Channel:
+    """A transfer matrix on qubits, the first least significant."""
+
+    matrix: np.ndarray
+    qubits: tuple[int, ...]
+
+    def module(self, num_qubits: int) -> ChannelModule:
+        """Return the step as a torch module."""
+        return ChannelModule(self, num_qubits)
+
+
+def transfer_steps(circuit: QuantumCircuit, noise: DeviceNoise) -> list[Turn | Channel]:
+    """Return a circuit with its noise as steps in the order they act, neighbouring matrices multiplied."""
+    return list(_merge(_steps(circuit, noise), circuit.num_qubits))
+
+
+class ChannelModule(ConstantModule):
+    """Fixed gates and noise on some qubits: one transfer matrix."""
+
+    matrix: Tensor
+
+    def __init__(self, step: Channel, num_qubits: int) -> None:
+        super().__init__()
+        self.add_constant("matrix", step.matrix)
+        # axes of the coefficients, after the batch's: the last qubit first; the step's own are brought to the end
+        own = [num_qubits - 1 - qubit for qubit in reversed(step.qubits)]
+        self.order = [axis for axis in range(num_qubits) if axis not in own] + own
+        self.num_qubits = num_qubits
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return T r for rows r of Pauli coefficients, shape ``(..., 4**n)``."""
+        return self._multiply(rows, self.matrix.T)
+
+    def transpose(self, rows: Tensor) -> Tensor:
+        """Return Tᵀ o for rows o of observables."""
+        return self._multiply(rows, self.matrix)
+
+    def _multiply(self, rows: Tensor, matrix: Tensor) -> Tensor:
+        if self.order == sorted(self.order):  # the step's qubits are the first ones, or all
+            return (rows.unflatten(-1, (-1, len(matrix))) @ matrix).flatten(-2)
+        lead = rows.ndim - 1
+        tensor = rows.unflatten(-1, (4,) * self.num_qubits)
+        order = [*range(lead), *(lead + axis for axis in self.order)]
+        back = [order.index(axis) for axis in range(len(order))]
+        moved = tensor.permute(order).reshape(*rows.shape[:-1], -1, len(matrix)) @ matrix
+        return moved.reshape(tensor.permute(order).shape).permute(back).reshape(rows.shape)
+
+
+class TurnModule(ConstantModule):
+    """A rotation about a Pauli string by an angle of its own in each row."""
+
+    moved: Tensor
+    partner: Tensor
+    sign: Tensor
+
+    def __init__(self, label: str) -> None:
+        super().__init__()
+        n = len(label)
+        axis = np.array(["IXYZ".index(letter) for letter in label])
+        every = np.indices((4,) * n).reshape(n, -1).T  # (4**n, n), letters as 0 … 3
+        partner = every ^ axis  # letters of the product: X·Y is Z up to a phase
+        # e^{-iθQ/2} P e^{iθQ/2} = cos θ P − i sin θ Q P, and Q P is i^k times a Pauli string
+        turns = np.where((axis == 0) | (partner == 0) | (axis == partner), 0, (partner - axis) % 3)
+        power = np.where(turns == 1, 1, np.where(turns == 2, -1, 0)).sum(1)
+        moved = power % 2 == 1  # Q and P anticommute
+        self.add_constant("moved", moved.astype(float))
+        self.add_constant("partner", partner @ 4 ** np.arange(n)[::-1])
+        self.add_constant("sign", np.where(moved, np.real(-1j * 1j**power), 0.0))
+
+    def forward(self, rows: Tensor, angle: Tensor) -> Tensor:
+        """Return T(θ) r for rows r ``(..., B, 4**n)`` and angles θ ``(..., B)`` in radians."""
+        angle = angle.unsqueeze(-1)  # (..., B, 1)
+        kept = rows * (1 + self.moved * (torch.cos(angle) - 1))
+        return kept + torch.sin(angle) * (self.sign * rows.index_select(-1, self.partner))
+
+    def transpose(self, rows: Tensor, angle: Tensor) -> Tensor:
+        """Return T(θ)ᵀ o for rows o of observables."""
+        return self(rows, -angle)  # transfer matrices of unitaries are orthogonal
+
+
+def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[Turn | Channel]:
+    """Yield rotations by free angles, and the transfer matrices of everything else."""
+    for item in circuit.data:
+        operation = item.operation
+        qubits = tuple(circuit.find_bit(qubit).index for qubit in item.qubits)
+        if operation.name in IGNORED:
+            continue
+        alone = QuantumCircuit(len(qubits))
+        alone.append(operation, range(len(qubits)))
+        for op in flatten(alone):
+            yield _elementary(op, qubits, circuit.num_qubits)
+        error = noise.after(operation.name, qubits)
+        if error is not None:
+            yield Channel(error, qubits)
+
+
+def _elementary(op: Operation, qubits: tuple[int, ...], num_qubits: int) -> Turn | Channel:
+    """Return an elementary operation, whose qubits count within ``qubits``, as a rotation or a transfer matrix."""
+    if isinstance(op, Fixed):
+        return Channel(transfer_matrix(op.matrix), (qubits[op.qubit],))
+    if isinstance(op, Permutation):
+        matrix = np.zeros((len(op.image), len(op.image)))
+        matrix[list(op.image), range(len(op.image))] = 1
+        return Channel(transfer_matrix(matrix), tuple(qubits[q] for q in op.qubits))
+    letter, local = ("Z", op.qubits) if isinstance(op, ParityRotation) else (op.axis, (op.qubit,))
+    where = tuple(qubits[q] for q in local)
+    if isinstance(op.angle, ParameterExpression):
+        return Turn("".join(letter if q in where else "I" for q in reversed(range(num_qubits))), op.angle)
+    axis = Pauli(letter * len(where)).to_matrix()
+    unitary = np.cos(op.angle / 2) * np.eye(len(axis)) - 1j * np.sin(op.angle / 2) * axis
+    return Channel(transfer_matrix(unitary), where)
+
+
+def _merge(steps: Iterator[Turn | Channel], num_qubits: int) -> Iterator[Turn | Channel]:
+    """Multiply neighbouring matrices into one, on all qubits of a small circuit and on pairs in a larger one."""
+    most = num_qubits if num_qubits <= _DENSE_QUBITS else 2
+    pending: Channel | None = None
+    for step in steps:
+        if isinstance(step, Channel) and pending is not None:
+            union = tuple(sorted({*pending.qubits, *step.qubits}))
+            if len(union) <= most:
+                product = _embed(step, union) @ _embed(pending, union)
+                pending = Channel(product, union)
+                continue
+        if pending is not None:
+            yield pending
+        pending = step if isinstance(step, Channel) else None
+        if isinstance(step, Turn):
+            yield step
+    if pending is not None:
+        yield pending
+
+
+def _embed(step: Channel, qubits: tuple[int, ...]) -> np.ndarray:
+    """Return a transfer matrix on some of ``qubits`` as one on all of them, in their order."""
+    k, n = len(step.qubits), len(qubits)
+    tensor = step.matrix.reshape((4,) * (2 * k))  # outputs, the last qubit first, then inputs
+    identity = np.eye(4**n).reshape((4,) * (2 * n))
+    own = [n - 1 - qubits.index(qubit) for qubit in reversed(step.qubits)]
+    result = np.tensordot(tensor, identity, axes=(list(range(k, 2 * k)), own))  # its axes: own, the rest, inputs
+    rest = [axis for axis in range(n) if axis not in own]
+    return result.transpose([*np.argsort(own + rest), *range(n, 2 * n)]).reshape(4**n, 4**n)
