@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from timing import Spread
+from timing import Spread, Timings
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,12 @@ class Row:
     goal: Goal | None = None
     note: str = ""
     unit: str = "×"
+
+
+def compared(case: str, timings: Timings, ours: str, theirs: str, goal: Goal, against: str = "") -> Row:
+    """Return the row of two contenders' times in the same run."""
+    times = [duration(timings.spread(name).median) for name in (ours, theirs)]
+    return Row(case, against or theirs, *times, timings.ratio(ours, theirs), goal)
 
 
 def number(value: float) -> str:

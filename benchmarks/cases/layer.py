@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from rows import Row, at_most, duration
+from rows import Row, at_most, compared
 from steps import forward_backward, inference
 from timing import Effort, interleave
 
@@ -31,11 +31,6 @@ def measure(effort: Effort) -> Iterator[Row]:
     }
     for name, (make, bound) in passes.items():
         timings = interleave({kind: make(attention(heads), x) for kind, heads in _HEADS.items()}, effort)
-        yield Row(
-            f"one attention layer, {name}",
-            "a classical head",
-            duration(timings.spread("quantum").median),
-            duration(timings.spread("classical").median),
-            timings.ratio("quantum", "classical"),
-            at_most(bound),
+        yield compared(
+            f"one attention layer, {name}", timings, "quantum", "classical", at_most(bound), "a classical head"
         )

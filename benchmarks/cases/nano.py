@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rows import Row, at_most, duration
+from rows import Row, at_most, compared
 from steps import make_model, training_step
 from timing import Effort, interleave
 
@@ -19,11 +19,4 @@ def measure(effort: Effort) -> Iterator[Row]:
     steps = {heads: training_step(make_model(config, heads), config) for heads in (_CLASSICAL, *_GOALS)}
     timings = interleave(steps, effort)
     for heads, goal in _GOALS.items():
-        yield Row(
-            f"nano, training step, {heads}",
-            _CLASSICAL,
-            duration(timings.spread(heads).median),
-            duration(timings.spread(_CLASSICAL).median),
-            timings.ratio(heads, _CLASSICAL),
-            goal,
-        )
+        yield compared(f"nano, training step, {heads}", timings, heads, _CLASSICAL, goal)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from rows import Row, at_most, duration
+from rows import Row, at_most, compared
 from steps import inference, make_model, random_tokens, training_step
 from timing import Effort, interleave
 
@@ -23,11 +23,4 @@ def measure(effort: Effort) -> Iterator[Row]:
     }
     for name, (make, bound) in passes.items():
         timings = interleave({kind: make(kind) for kind in (_CLASSICAL, heads)}, effort)
-        yield Row(
-            f"qisa model, {name}",
-            _CLASSICAL,
-            duration(timings.spread(heads).median),
-            duration(timings.spread(_CLASSICAL).median),
-            timings.ratio(heads, _CLASSICAL),
-            at_most(bound),
-        )
+        yield compared(f"qisa model, {name}", timings, heads, _CLASSICAL, at_most(bound))

@@ -30,14 +30,12 @@ def strong_noise():
     return model
 
 
+def params_of(circuit):
+    return {"input_params": circuit.input_params, "weight_params": circuit.weight_params}
+
+
 def program_of(circuit, **options):
-    return DensityMatrixProgram(
-        circuit.circuit,
-        circuit.observables,
-        input_params=circuit.input_params,
-        weight_params=circuit.weight_params,
-        **options,
-    ).double()
+    return DensityMatrixProgram(circuit.circuit, circuit.observables, **params_of(circuit), **options).double()
 
 
 def draw(circuit, rng, batch=3):
@@ -78,12 +76,7 @@ def test_five_qubits_use_local_matrices(name, rng):
 def test_without_noise_it_is_the_exact_engine(name, rng):
     circuit = attention_circuit(name, 3, num_observables=6)
     inputs, weights = draw(circuit, rng)
-    exact = StatevectorProgram(
-        circuit.circuit,
-        circuit.observables,
-        input_params=circuit.input_params,
-        weight_params=circuit.weight_params,
-    ).double()
+    exact = StatevectorProgram(circuit.circuit, circuit.observables, **params_of(circuit)).double()
     torch.testing.assert_close(program_of(circuit)(inputs, weights), exact(inputs, weights), atol=1e-12, rtol=0)
 
 
@@ -132,12 +125,7 @@ def test_devices_circuits_are_transpiled_and_cut_to_the_qubits_in_use(rng):
     circuit = attention_circuit("qisa", 3, observables=["ZIZ", "XIY", "IZI"])
     inputs, weights = draw(circuit, rng, batch=2)
     engine = NoisyEngine(model, pass_manager, readout=False)
-    program = engine(
-        circuit.circuit,
-        circuit.observables,
-        input_params=circuit.input_params,
-        weight_params=circuit.weight_params,
-    ).double()
+    program = engine(circuit.circuit, circuit.observables, **params_of(circuit)).double()
     isa = pass_manager.run(circuit.circuit)
     simulator = AerSimulator(method="density_matrix", noise_model=model)
     for row, values in zip(inputs.numpy(), program(inputs, weights), strict=True):
