@@ -1,33 +1,57 @@
-"""Circuits on any Estimator: broadcast PUBs forward, parameter shift in one PUB backward."""
+"""Circuits on any Estimator: one job of broadcast PUBs forward, one backward."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from qiskit import QuantumCircuit
-from qiskit.circuit import Parameter, ParameterExpression, ParameterVector
 from qiskit.primitives import BaseEstimatorV2
 from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info.operators.base_operator import BaseOperator
 from torch import Tensor, nn
 
-from qiskit_qattn.errors import BackendError, CircuitError
+from qiskit_qattn.backends.gradients import DifferenceRule, ParameterShift, Simulated, unique_rows, vector_jacobian
+from qiskit_qattn.backends.unroll import unroll
+from qiskit_qattn.errors import BackendError
 from qiskit_qattn.simulation.angles import AngleMap
-from qiskit_qattn.simulation.gates import is_parametric
+from qiskit_qattn.simulation.statevector import StatevectorProgram
 
-# Gates e^{-iθG/2} (up to a phase) whose generator has two eigenvalues 2 apart: the shift rule below is exact for them.
-SHIFT_GATES = {"rx", "ry", "rz", "p", "u1", "rxx", "ryy", "rzz", "rzx"}
+if TYPE_CHECKING:
+    from qiskit_qattn.backends.registry import Backend
+    from qiskit_qattn.library.attention_circuit import AttentionCircuit
+
+
+def attention_program(circuit: AttentionCircuit, backend: Backend) -> nn.Module:
+    """Return the program that evaluates an attention circuit on a backend's estimator, by the backend's gradient rule.
+
+    It takes the encoding's angles, for amplitude encoding as for others.
+    """
+    network = circuit.qnn(backend)  # transpiled
+    params: dict[str, Any] = {"input_params": circuit.input_params, "weight_params": circuit.weight_params}
+    rule = backend.gradient
+    program = PubProgram(
+        network.circuit,
+        list(network.observables),
+        estimator=backend.estimator,
+        precision=backend.precision,
+        gradient=ParameterShift() if isinstance(rule, Simulated) else rule,
+        max_pub_size=backend.max_pub_size,
+        **params,
+    )
+    if isinstance(rule, Simulated):
+        return SimulatedGradient(program, StatevectorProgram(circuit.circuit, circuit.observables, **params))
+    return program
 
 
 class PubProgram(nn.Module):
-    r"""Expectations of a circuit through a primitive, differentiable by the parameter-shift rule.
+    r"""Expectations of a circuit through a primitive, differentiable by a rule that runs circuits.
 
-    Every gate that holds a parameter gets an angle α of its own, a differentiable function of inputs and weights, and
-
-    .. math:: \frac{\partial f}{\partial \alpha} = \tfrac12 \big[f(\alpha + \tfrac\pi2) - f(\alpha - \tfrac\pi2)\big]
+    Every gate that holds a parameter gets an angle α of its own, a differentiable function of inputs and weights. The
+    rule differentiates with respect to α, and only where a gradient is asked for: the angles of frozen weights, or of
+    inputs that need no gradient, cost no circuit. Equal rows of angles are evaluated once and share their samples.
 
     Args:
         circuit: A circuit the estimator accepts as it is (transpiled where that is needed).
@@ -36,11 +60,11 @@ class PubProgram(nn.Module):
         weight_params: Trainable parameters, in the order of the weights' last axis.
         estimator: Any ``BaseEstimatorV2``.
         precision: Target standard error; 0 asks for exact values.
+        gradient: Which circuits the backward pass runs; the parameter-shift rule by default.
+        max_pub_size: Largest number of parameter sets in one PUB, or None for no limit. More are several PUBs of a job.
 
     Raises:
         CircuitError: For a parametric gate without a shift rule or a definition that leads to one.
-
-    Source: Mitarai et al., PRA 98, 032309 (2018), equation (13); Schuld et al., PRA 99, 032331 (2019).
     """
 
     def __init__(
@@ -52,23 +76,27 @@ class PubProgram(nn.Module):
         weight_params: Sequence[Any],
         estimator: BaseEstimatorV2,
         precision: float,
+        gradient: DifferenceRule | None = None,
+        max_pub_size: int | None = None,
     ) -> None:
         super().__init__()
-        expressions: list[ParameterExpression] = []
-        self.circuit = circuit.copy_empty_like()
-        self.circuit.data.clear()
-        self.params = list(ParameterVector("α", _count(circuit)))
-        _unroll(circuit, list(self.circuit.qubits), self.circuit, iter(self.params), expressions)
+        self.circuit, self.params, expressions = unroll(circuit)
         self.angles = AngleMap(expressions, [*input_params, *weight_params])
+        self.of_inputs, self.of_weights = (
+            np.array([not angle.parameters.isdisjoint(params) for angle in expressions], dtype=bool)
+            for params in (input_params, weight_params)
+        )
         self.observables = ObservablesArray.coerce(list(observables)).reshape(-1, 1)  # a column against the bindings
-        self.estimator, self.precision = estimator, precision
+        self.estimator, self.precision, self.max_pub_size = estimator, precision, max_pub_size
+        self.gradient = ParameterShift() if gradient is None else gradient
 
     def forward(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return expectations, shape ``(..., B, M)``; arguments as for :class:`StatevectorProgram`."""
         lead = torch.broadcast_shapes(inputs.shape[:-1], (*weights.shape[:-1], 1))
         both = torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1).to(inputs.dtype)], -1)
         angles = self.angles(both)  # (..., B, K)
-        values = _Expectations.apply(angles.reshape(-1, len(self.params)), self)  # (N, M)
+        wanted = self.of_inputs & inputs.requires_grad | self.of_weights & weights.requires_grad  # (K,)
+        values = _Expectations.apply(angles.flatten(0, -2), self, wanted)  # (N, M)
         return values.reshape(*lead, self.observables.size).to(inputs)
 
     def evaluate(self, angles: np.ndarray) -> np.ndarray:
@@ -79,74 +107,87 @@ class PubProgram(nn.Module):
         """
         if len(angles) == 0:
             return np.zeros((0, self.observables.size))
-        if not self.params:
-            evs = self._run((self.circuit, self.observables)).repeat(len(angles), 1)
-        else:
-            evs = self._run((self.circuit, self.observables, {tuple(self.params): angles}))  # (M, N)
-        if evs.shape != (self.observables.size, len(angles)):
-            raise BackendError(
-                f"{type(self.estimator).__name__} returned values of shape {evs.shape}, expected "
-                f"{(self.observables.size, len(angles))}; it must broadcast observables against parameter values."
-            )
-        return evs.T
+        size = self.max_pub_size or len(angles)
+        parts = [angles[start : start + size] for start in range(0, len(angles), size)]
+        result = self.estimator.run([self._pub(part) for part in parts], precision=self.precision).result()
+        return np.concatenate([self._values(pub.data.evs, len(part)) for pub, part in zip(result, parts, strict=True)])
 
-    def _run(self, pub: tuple) -> np.ndarray:
-        return np.asarray(self.estimator.run([pub], precision=self.precision).result()[0].data.evs)
+    def _pub(self, angles: np.ndarray) -> tuple:
+        bindings = ({tuple(self.params): angles},) if self.params else ()
+        return (self.circuit, self.observables, *bindings)
+
+    def _values(self, evs: Any, count: int) -> np.ndarray:
+        """Return the values of one PUB, shape ``(count, M)``."""
+        expected = (self.observables.size, count)
+        values = np.asarray(evs)
+        if not self.params and values.shape == (expected[0], 1):  # nothing was bound: all rows are one
+            values = values.repeat(count, 1)
+        if values.shape != expected:
+            raise BackendError(
+                f"{type(self.estimator).__name__} returned values of shape {values.shape}, expected {expected}; "
+                f"it must broadcast observables against parameter values."
+            )
+        return values.T
+
+
+class SimulatedGradient(nn.Module):
+    """Values of one program with the gradients of another.
+
+    Args:
+        program: Gives the values; it is never differentiated.
+        exact: Gives the gradients: a differentiable program of the same inputs and weights.
+    """
+
+    def __init__(self, program: nn.Module, exact: nn.Module) -> None:
+        super().__init__()
+        self.program, self.exact = program, exact
+
+    def forward(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return expectations, shape ``(..., B, M)``; arguments as for :class:`StatevectorProgram`."""
+        with torch.no_grad():
+            values = self.program(inputs, weights)
+        return _Replaced.apply(self.exact(inputs, weights), values) if torch.is_grad_enabled() else values
 
 
 class _Expectations(torch.autograd.Function):
-    """Values and parameter-shift gradients with respect to gate angles."""
+    """Values and vector–Jacobian products with respect to gate angles."""
 
     @staticmethod
-    def forward(ctx: Any, angles: Tensor, program: PubProgram) -> Tensor:
-        ctx.program = program
+    def forward(ctx: Any, angles: Tensor, program: PubProgram, wanted: np.ndarray) -> Tensor:
+        ctx.program, ctx.wanted = program, wanted
         ctx.save_for_backward(angles)
-        return torch.from_numpy(program.evaluate(angles.detach().cpu().numpy())).to(angles)
+        rows, which = unique_rows(angles.detach().cpu().numpy())
+        return torch.from_numpy(program.evaluate(rows)[which]).to(angles)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (angles,) = ctx.saved_tensors
-        count, width = angles.shape
-        shift = np.pi / 2 * np.eye(width)
-        base = angles.detach().cpu().numpy()[:, None, None, :]  # (N, 1, 1, K)
-        shifted = base + np.stack([shift, -shift])[None]  # (N, 2, K, K)
-        values = ctx.program.evaluate(shifted.reshape(-1, width)).reshape(count, 2, width, ctx.program.observables.size)
-        jacobian = torch.from_numpy((values[:, 0] - values[:, 1]) / 2).to(grads[0])  # (N, K, M)
-        return torch.einsum("nkm,nm->nk", jacobian, grads[0]), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _Product.apply(ctx.saved_tensors[0], grad, ctx.program, ctx.wanted), None, None
 
 
-def _count(circuit: QuantumCircuit) -> int:
-    """Return how many angles :func:`_unroll` will ask for."""
-    total = 0
-    for item in circuit.data:
-        if is_parametric(item.operation):
-            total += 1 if item.operation.name in SHIFT_GATES else _count(_definition(item.operation))
-    return total
+class _Product(torch.autograd.Function):
+    """A vector–Jacobian product of :class:`_Expectations`."""
 
+    @staticmethod
+    def forward(ctx: Any, angles: Tensor, grad: Tensor, program: PubProgram, wanted: np.ndarray) -> Tensor:
+        points, cotangent = (tensor.detach().cpu().double().numpy() for tensor in (angles, grad))
+        product = vector_jacobian(program.evaluate, program.gradient, points, cotangent, wanted)
+        return torch.from_numpy(product).to(angles)
 
-def _definition(operation: Any) -> QuantumCircuit:
-    if operation.definition is None:
-        raise CircuitError(
-            f"Gate {operation.name!r} holds parameters but has neither a parameter-shift rule nor a definition. "
-            f"Known: {sorted(SHIFT_GATES)}."
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> None:
+        raise BackendError(
+            "Values of an estimator were differentiated twice; gradient rules that run circuits give first "
+            "derivatives only. Use an exact backend such as statevector, or gradient=simulated."
         )
-    return operation.definition
 
 
-def _unroll(
-    source: QuantumCircuit, qubits: list[Any], target: QuantumCircuit, params: Any, expressions: list[Any]
-) -> None:
-    """Append ``source`` to ``target``, replacing each parametric gate's angle by the next of ``params``."""
-    for item in source.data:
-        operation = item.operation
-        where = [qubits[source.find_bit(qubit).index] for qubit in item.qubits]
-        if not is_parametric(operation):
-            target.append(operation, where)
-        elif operation.name in SHIFT_GATES:
-            parameter: Parameter = next(params)
-            expressions.append(operation.params[0])
-            fresh = operation.to_mutable()
-            fresh.params = [parameter]
-            target.append(fresh, where)
-        elif operation.name != "global_phase":
-            _unroll(_definition(operation), where, target, params, expressions)
+class _Replaced(torch.autograd.Function):
+    """The second argument, with the gradient going to the first."""
+
+    @staticmethod
+    def forward(ctx: Any, exact: Tensor, values: Tensor) -> Tensor:
+        return values.to(exact)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from qiskit.primitives import BaseEstimatorV2
 
+from qiskit_qattn.backends.gradients import Gradient, ParameterShift
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import unknown_name
 
@@ -32,6 +34,7 @@ class Backend:
         shots: Samples a measurement basis, or None where values are exact.
         differentiable: Whether a torch engine computes the values, so that autograd applies.
         max_pub_size: Largest number of parameter sets in one PUB, or None for no limit.
+        gradient: How values of the estimator are differentiated, where autograd does not apply.
         program: Makes a differentiable torch program of an :class:`AttentionCircuit`, or None where there is none.
         price: Price per task and shot in US dollars where the provider publishes one, else None.
     """
@@ -42,9 +45,18 @@ class Backend:
     precision: float = 0.0
     shots: int | None = None
     differentiable: bool = False
+    gradient: Gradient = field(default_factory=ParameterShift)
     program: Callable[[AttentionCircuit], nn.Module] | None = None
     max_pub_size: int | None = None
     price: tuple[float, float] | None = None
+
+
+def precision_of(shots: int) -> float:
+    r"""Return the precision :math:`1 / \sqrt N` for which an estimator takes N shots.
+
+    Estimators take :math:`\lceil 1 / \varepsilon^2 \rceil`; a little is added so that rounding does not make it N + 1.
+    """
+    return (1 + 1e-15) / math.sqrt(shots)
 
 
 def list_backends() -> list[str]:

@@ -18,6 +18,35 @@ if TYPE_CHECKING:
     from qiskit_machine_learning.neural_networks import EstimatorQNN
 
 
+@dataclass(frozen=True)
+class ShotReport:
+    """What a precision costs.
+
+    Attributes:
+        precision: Largest standard error of an expectation.
+        num_observables: How many expectations the shots serve.
+        bases: The measurement bases, one of ``X``, ``Y``, ``Z`` a qubit, qubit 0 last.
+        shots: Samples a basis; what a backend string takes as ``shots``.
+    """
+
+    precision: float
+    num_observables: int
+    bases: tuple[str, ...]
+    shots: int
+
+    @property
+    def total(self) -> int:
+        """Circuit executions for one input."""
+        return len(self.bases) * self.shots
+
+    def __str__(self) -> str:
+        bases = "basis" if len(self.bases) == 1 else "bases"
+        return (
+            f"{self.num_observables} observables in {len(self.bases)} measurement {bases}, {self.shots} shots each: "
+            f"{self.total} executions an input for standard errors of at most {self.precision:g}."
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class AttentionCircuit:
     r"""The circuit of an attention head and what is measured on it.
@@ -103,22 +132,24 @@ class AttentionCircuit:
         """Return :attr:`circuit` as an OpenQASM 3 program with its parameters as inputs."""
         return qasm3.dumps(self.circuit)
 
-    def shots(self, precision: float) -> int:
-        r"""Return the shots one input takes to reach a standard error of ``precision`` for every observable.
+    def shots(self, precision: float) -> ShotReport:
+        r"""Report the shots that give every observable a standard error of at most ``precision``.
 
         .. math:: N = B \lceil 1 / \varepsilon^2 \rceil
 
-        for B measurement bases: all strings of a basis share its shots, and none has a variance above 1 a shot.
+        for one input and B measurement bases: all strings of a basis share its shots, and a string's variance a shot,
+        :math:`1 - \langle P \rangle^2`, is at most 1. A head's gain multiplies the error of its outputs.
 
         Args:
-            precision: ε, above 0.
+            precision: ε, at least 1e-9 and finite.
 
         Raises:
-            CircuitError: For a precision that is not positive.
+            CircuitError: For another precision.
         """
-        if not precision > 0:
-            raise CircuitError(f"precision must be positive, got {precision}.")
-        return len(measurement_bases(self.labels)) * math.ceil(1 / precision**2)
+        if not 1e-9 <= precision < math.inf:
+            raise CircuitError(f"precision must be at least 1e-9 and finite, got {precision}.")
+        bases = tuple(basis for basis, _ in measurement_bases(self.labels))
+        return ShotReport(precision, len(self.labels), bases, math.ceil(1 / precision**2))
 
     def qnn(self, backend: Any = "statevector") -> EstimatorQNN:
         """Return the head as a Qiskit Machine Learning network with input gradients.

@@ -13,9 +13,11 @@ from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork
 from qiskit_machine_learning.primitives import QMLEstimator
 from torch import Tensor, nn
 
+from qiskit_qattn.backends.mps import mps_program, mps_summary
 from qiskit_qattn.backends.pub import PubProgram
-from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.errors import CircuitError, MissingDependencyError
 from qiskit_qattn.simulation.estimator import TorchEstimator
+from qiskit_qattn.simulation.program import MAX_QUBITS
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 
@@ -25,7 +27,8 @@ class TorchConnector(QiskitTorchConnector):
     .. math:: y_{b,m} = \langle O_m \rangle(x_b, \theta)
 
     Where the network is an :class:`EstimatorQNN` on an exact, noiseless simulator, values come from one batched torch
-    program with autograd to inputs and weights, on the device and in the dtype of ``weight``. On any other estimator
+    program with autograd to inputs and weights, on the device and in the dtype of ``weight``; from 17 to 30 qubits
+    from matrix product states, with gradients by parameter shift (:func:`compile_qnn` tells). On any other estimator
     each pass is one broadcast PUB, with gradients by parameter shift. Networks of other kinds, other gradient methods
     and circuits the engine cannot take run as in the parent class.
 
@@ -78,13 +81,14 @@ class CompiledQNN:
     """How a network will be evaluated.
 
     Attributes:
-        engine: ``statevector`` and ``density_matrix`` are torch engines with autograd, ``pub`` sends broadcast PUBs
-            with gradients by parameter shift, ``network`` leaves everything to the network, one PUB a sample.
+        engine: ``statevector`` and ``density_matrix`` are torch engines with autograd. ``mps`` and ``pub`` send
+            broadcast PUBs with gradients by parameter shift: to matrix product states, for exact values beyond 16
+            qubits, and to the network's own estimator. ``network`` leaves everything to the network, one PUB a sample.
         reason: Why this one, in a sentence.
         program: The module that evaluates ``(inputs, weights)``, or None for ``network``.
     """
 
-    engine: Literal["statevector", "density_matrix", "pub", "network"]
+    engine: Literal["statevector", "density_matrix", "mps", "pub", "network"]
     reason: str
     program: nn.Module | None
 
@@ -111,6 +115,9 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
     try:
         if is_exact(network):
             engine = getattr(estimator, "engine", StatevectorProgram)
+            if engine is StatevectorProgram and circuit.num_qubits > MAX_QUBITS:
+                why = f"{type(estimator).__name__} returns exact values; {mps_summary(circuit)}."
+                return CompiledQNN("mps", why, mps_program(circuit, observables, **arguments))
             program = engine(circuit, observables, **arguments)
             name: Any = "statevector" if isinstance(program, StatevectorProgram) else "density_matrix"
             return CompiledQNN(name, f"{type(estimator).__name__} returns exact values; {program.summary()}.", program)
@@ -118,7 +125,7 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
             return CompiledQNN("network", f"{type(gradient).__name__} on an estimator that is not exact is kept.", None)
         precision = network.default_precision
         program = PubProgram(circuit, observables, estimator=estimator, precision=precision, **arguments)
-    except CircuitError as error:  # too wide, or not unitary: the network may still manage
+    except (CircuitError, MissingDependencyError) as error:  # too wide, not unitary, no Aer: the network may manage
         return CompiledQNN("network", str(error), None)
     why = f"{type(estimator).__name__} at precision {precision:g} is no exact simulator; one PUB a pass."
     return CompiledQNN("pub", why, program)

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from qiskit_qattn.backends.pub import PubProgram
+from qiskit_qattn.backends.pub import attention_program
 from qiskit_qattn.backends.registry import Backend, get_backend
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
@@ -138,12 +138,4 @@ class QuantumHead(nn.Module):
         """Return the program for a backend: its own engine, or PUBs for its estimator."""
         if backend.program is not None:
             return backend.program(self.circuit)
-        network = self.circuit.qnn(backend)
-        return PubProgram(
-            network.circuit,
-            list(network.observables),
-            input_params=self.circuit.input_params,
-            weight_params=self.circuit.weight_params,
-            estimator=backend.estimator,
-            precision=backend.precision,
-        )
+        return attention_program(self.circuit, backend)

@@ -112,7 +112,14 @@ def test_num_observables_must_match_those_given():
 
 
 def test_shots_count_bases_not_strings():
-    assert attention_circuit("qisa", 4, num_observables=15).shots(0.1) == 100
-    assert attention_circuit("qisa", 4, num_observables=16).shots(0.1) == 200
-    with pytest.raises(CircuitError, match="precision must be positive"):
-        attention_circuit("qisa", 2).shots(0)
+    one = attention_circuit("qisa", 4, num_observables=15).shots(0.1)
+    assert (one.bases, one.shots, one.total) == (("ZZZZ",), 100, 100)
+    two = attention_circuit("qisa", 4, num_observables=16).shots(0.1)
+    assert (two.bases, two.shots, two.total) == (("ZZZZ", "ZZZX"), 100, 200)
+    assert str(two) == (
+        "16 observables in 2 measurement bases, 100 shots each: 200 executions an input for standard errors of at "
+        "most 0.1."
+    )
+    for precision in (0, -1, float("nan"), float("inf"), 1e-200):
+        with pytest.raises(CircuitError, match="precision must be at least 1e-9"):
+            attention_circuit("qisa", 2).shots(precision)

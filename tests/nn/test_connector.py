@@ -279,10 +279,10 @@ def test_single_and_batched_gradients_agree():
 
 
 def test_circuits_too_wide_for_the_engine_stay_with_the_parent():
-    circuit = QuantumCircuit(17)
+    circuit = QuantumCircuit(31)
     w = ParameterVector("w", 1)
     circuit.ry(w[0], 0)
-    network = EstimatorQNN(circuit=circuit, weight_params=list(w), observables=SparsePauliOp("I" * 16 + "Z"))
+    network = EstimatorQNN(circuit=circuit, weight_params=list(w), observables=SparsePauliOp("I" * 30 + "Z"))
     assert TorchConnector(network)._program is None
 
 
@@ -298,5 +298,5 @@ def test_compile_qnn_tells_the_engine_and_why():
     assert compile_qnn(sampler_qnn()).reason == "SamplerQNN is no EstimatorQNN."
     spsa = SPSAEstimatorGradient(StatevectorEstimator(), epsilon=0.1)
     assert "SPSAEstimatorGradient is no exact derivative" in compile_qnn(estimator_qnn(gradient=spsa)).reason
-    wide = EstimatorQNN(circuit=QuantumCircuit(17), observables=SparsePauliOp("I" * 17))
-    assert "at most 16 qubits, got 17" in compile_qnn(wide).reason
+    wide = EstimatorQNN(circuit=QuantumCircuit(31), observables=SparsePauliOp("I" * 31))
+    assert "at most 30 qubits here, got 31" in compile_qnn(wide).reason

@@ -1,0 +1,157 @@
+"""Gradient rules for estimators: which circuits a backward pass runs, and what it makes of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.errors import ConfigError, unknown_name
+
+_SAMPLES = 8
+_CHUNK = 2**20  # numbers of the differences that are copied at a time
+
+GRADIENTS = {
+    "parameter_shift": "exact up to sampling noise; two circuits an angle",
+    "spsa": "random directions; two circuits a direction, whatever the number of angles",
+    "simulated": "of the noiseless circuit, by the exact engine; no circuit on the backend",
+}
+GRADIENT_OPTIONS = {
+    "gradient": f"how expectations are differentiated: {', '.join(GRADIENTS)}; the first by default",
+    "spsa_samples": f"random directions a row with gradient=spsa; {_SAMPLES} by default",
+}
+
+
+class DifferenceRule(Protocol):
+    r"""A gradient estimate from symmetric differences along S displacements :math:`\delta_s`.
+
+    .. math:: \nabla_\alpha f \approx \sum_s \big[f(\alpha + \delta_s) - f(\alpha - \delta_s)\big] c_s
+    """
+
+    def displacements(self, rows: int, angles: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return δ and c, each of shape ``(rows, S, angles)``, or ``(1, S, angles)`` where all rows share them."""
+
+
+@dataclass(frozen=True)
+class ParameterShift:
+    r"""The exact derivative: :math:`\delta_k = \tfrac\pi2 e_k` and :math:`c_k = \tfrac12 e_k` for every angle k.
+
+    Source: Mitarai et al., PRA 98, 032309 (2018), equation (13); Schuld et al., PRA 99, 032331 (2019).
+    """
+
+    def displacements(self, rows: int, angles: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the displacements of :class:`DifferenceRule`, the same for all rows."""
+        unit = np.eye(angles)[None]
+        return np.pi / 2 * unit, unit / 2
+
+
+@dataclass(frozen=True, eq=False)
+class SPSA:
+    r"""Random directions: :math:`\Delta_s \in \{-1, 1\}^K`.
+
+    .. math:: \delta_s = \varepsilon \Delta_s, \qquad c_s = \Delta_s / (2 \varepsilon S)
+
+    The mean is the derivative up to :math:`O(\varepsilon^2)`; the variance falls as 1/S and grows with the number of
+    angles. Cheaper than the shift rule where a row has more than ``samples`` angles.
+
+    Args:
+        samples: S, directions a row, drawn anew in each backward pass.
+        epsilon: ε in radians. Sampling noise of the values is divided by it, so it must not be small.
+        rng: Source of the directions.
+
+    Source: Spall, IEEE Trans. Autom. Control 37, 332 (1992), equations (2.1) and (2.2).
+    """
+
+    samples: int = _SAMPLES
+    epsilon: float = 0.1
+    rng: np.random.Generator = field(default_factory=np.random.default_rng, repr=False)
+
+    def displacements(self, rows: int, angles: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the displacements of :class:`DifferenceRule`, others for each row."""
+        signs = self.rng.choice([-1.0, 1.0], size=(rows, self.samples, angles))
+        return self.epsilon * signs, signs / (2 * self.epsilon * self.samples)
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Values from the backend, gradients of the noiseless circuit from the exact engine."""
+
+
+Gradient = ParameterShift | SPSA | Simulated
+
+
+def gradient_option(spec: BackendSpec, seed: int | None = None) -> Gradient:
+    """Return the rule a backend string asks for with ``gradient`` and ``spsa_samples``.
+
+    Args:
+        spec: The parsed string.
+        seed: Seed of the random directions.
+
+    Raises:
+        UnknownNameError: For a rule that is not in ``GRADIENTS``.
+        ConfigError: For ``spsa_samples`` below 1, or with another rule.
+    """
+    name = spec.options.get("gradient", "parameter_shift")
+    if name not in GRADIENTS:
+        raise unknown_name("gradient", name, GRADIENTS)
+    samples = spec.integer("spsa_samples", minimum=1, maximum=2**16)
+    if samples is not None and name != "spsa":
+        raise ConfigError(f"spsa_samples is for gradient=spsa, but the gradient of {str(spec)!r} is {name}.")
+    if name == "simulated":
+        return Simulated()
+    if name == "parameter_shift":
+        return ParameterShift()
+    # A stream of its own: the estimator samples from the seed's first one.
+    rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
+    return SPSA(samples or _SAMPLES, rng=rng)
+
+
+def unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct rows in the order in which they first appear, and for each row which of them it is."""
+    _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return rows[first[order]], np.argsort(order)[which.reshape(-1)]
+
+
+def vector_jacobian(
+    evaluate: Callable[[np.ndarray], np.ndarray],
+    rule: DifferenceRule,
+    angles: np.ndarray,
+    cotangent: np.ndarray,
+    wanted: np.ndarray,
+) -> np.ndarray:
+    r"""Return :math:`g_{nk} = \sum_m \partial f_m(\alpha_n) / \partial \alpha_{nk} \; v_{nm}`, shape ``(N, K)``.
+
+    All displaced angles go to ``evaluate`` at once. Equal rows are evaluated once; rows with a cotangent of zero not
+    at all. The Jacobian is not formed.
+
+    Args:
+        evaluate: f, from ``(R, K)`` angles to ``(R, M)`` values.
+        rule: Which displacements to evaluate.
+        angles: α, shape ``(N, K)``.
+        cotangent: v, shape ``(N, M)``.
+        wanted: Which angles need a derivative, shape ``(K,)``; that of the others is 0.
+    """
+    result = np.zeros_like(angles)
+    rows, columns = np.flatnonzero(cotangent.any(-1)), np.flatnonzero(wanted)
+    if not (rows.size and columns.size):
+        return result
+    points, which = unique_rows(angles[rows])  # (U, K)
+    shifts, factors = rule.displacements(len(points), len(columns))  # (U or 1, S, wanted)
+    samples = shifts.shape[1]
+    moved = np.empty((len(points), 2, samples, angles.shape[1]))
+    moved[:] = points[:, None, None]
+    moved[:, 0][..., columns] += shifts
+    moved[:, 1][..., columns] -= shifts
+    values = evaluate(moved.reshape(-1, angles.shape[1])).reshape(len(points), 2, samples, -1)
+    differences = values[:, 0] - values[:, 1]  # (U, S, M)
+    factors = np.broadcast_to(factors, (len(points), *factors.shape[1:]))
+    step = max(1, _CHUNK // max(differences[0].size, factors[0].size))
+    for start in range(0, len(rows), step):
+        some, at = rows[start : start + step], which[start : start + step]
+        along = differences[at] @ cotangent[some, :, None]  # (n, S, 1)
+        result[some[:, None], columns] = (along * factors[at]).sum(1)
+    return result
