@@ -1,4 +1,4 @@
-"""Complex amplitudes in real matrix products: what grows with the batch is stored as [Re, Im, Re, Im, …]."""
+"""Complex amplitudes in real matrix products."""
 
 from __future__ import annotations
 
@@ -10,72 +10,98 @@ from torch import Tensor
 
 
 def squared_product(x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
-    r"""Return :math:`(X R)^{\odot 2} S`, shape ``(..., B, M)``.
+    r"""Return :math:`|X A|^{\odot 2} S`, expectations of the states that the rows of X describe, shape ``(..., B, M)``.
 
     Args:
         x: X, shape ``(..., B, F)``.
-        matrix: R, shape ``(..., F, G)``.
-        signs: S, shape ``(G, M)``; constant, or with leading axes where no gradient is wanted.
+        matrix: A, shape ``(..., F, R)``, or ``(..., F, 2 * R)`` with its real and imaginary parts side by side.
+        signs: S, shape ``(R, M)``; constant, or with leading axes where no gradient is wanted.
     """
-    if torch.compiler.is_compiling():
-        return (x @ matrix).square() @ signs
-    if torch.is_grad_enabled():
-        return _SquaredProduct.apply(x, matrix, signs)
-    return (x @ matrix).square_() @ signs
-
-
-def ratio(values: Tensor) -> Tensor:
-    """Return all columns but the last divided by the last."""
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        return _Ratio.apply(values)
-    return values[..., :-1] / values[..., -1:]
+        return _Product.apply(x, matrix, signs, 0)[0]
+    return probabilities(x @ matrix, signs.shape[-2]) @ signs
 
 
-class _SquaredProduct(torch.autograd.Function):
-    r"""The product :math:`Y = (X R)^{\odot 2} S`.
+def normalised_product(x: Tensor, matrix: Tensor, signs: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    r"""Return :func:`squared_product` of unit vectors :math:`x / \lVert x \rVert`, and :math:`\lVert x \rVert^2`.
 
-    Autograd would keep the squares as well and form :math:`2 A \odot \bar P` in three passes over the largest tensor.
+    No pass over X is needed: the probabilities of one basis, the first ``size`` outcomes, sum to the squared norm.
+
+    Args:
+        x: X, shape ``(..., B, F)``.
+        matrix: A, an isometry onto the first ``size`` outcomes; as for :func:`squared_product`.
+        signs: S, shape ``(R, M)``.
+        size: Number of outcomes of the first basis.
+
+    Returns:
+        Values, shape ``(..., B, M)``, meaningless where the norm is zero, and squared norms, ``(..., B, 1)``.
+    """
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        values, norms = _Product.apply(x, matrix, signs, size)
+        return values, norms
+    outcomes = probabilities(x @ matrix, signs.shape[-2])
+    norms = outcomes[..., :size].sum(-1, keepdim=True)
+    return (outcomes @ signs).div_(norms), norms
+
+
+def probabilities(amplitudes: Tensor, count: int) -> Tensor:
+    """Return the squares of real amplitudes ``(..., R)``, or of complex ones ``(..., 2 * R)``: all Re, then all Im."""
+    if amplitudes.shape[-1] == count:
+        return amplitudes * amplitudes
+    real, imaginary = amplitudes[..., :count], amplitudes[..., count:]
+    return (real * real).addcmul_(imaginary, imaginary)
+
+
+class _Product(torch.autograd.Function):
+    r"""The product :math:`|X A|^{\odot 2} S`, divided by squared norms where ``size`` is not 0.
+
+    Autograd would keep every intermediate and take three passes over the largest tensor instead of one.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
-        amplitudes = x @ matrix  # (..., B, G)
-        ctx.save_for_backward(x, matrix, signs, amplitudes)
-        return (amplitudes * amplitudes) @ signs
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, signs: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
+        amplitudes = x @ matrix  # (..., B, R or 2 * R)
+        outcomes = probabilities(amplitudes, signs.shape[-2])
+        values, norms, ctx.size = outcomes @ signs, None, size
+        if size:
+            norms = outcomes[..., :size].sum(-1, keepdim=True)
+            values.div_(norms)
+            ctx.mark_non_differentiable(norms)
+        ctx.save_for_backward(x, matrix, signs, amplitudes, values, norms)
+        return values, norms
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, matrix, signs, amplitudes = ctx.saved_tensors
-        slope = grads[0] @ (2 * signs).T  # (..., B, G)
-        if torch.is_grad_enabled():  # a second derivative is wanted: let autograd see where amplitudes come from
-            slope = slope * (x @ matrix)
-        else:
-            slope *= amplitudes
-        of_x = slope @ matrix.transpose(-1, -2) if ctx.needs_input_grad[0] else None
-        of_matrix = x.transpose(-1, -2) @ slope if ctx.needs_input_grad[1] else None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, matrix, signs, amplitudes, values, norms = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted: let autograd go through the steps
+            return *_differentiable_backward(ctx, grads[0], x, matrix, signs), None, None
+        grad = grads[0] if norms is None else grads[0] / norms
+        slope = grad @ (2 * signs).mT  # (..., B, R)
+        if norms is not None:
+            slope[..., : ctx.size] -= 2 * (grad * values).sum(-1, keepdim=True)
+        parts = amplitudes.unflatten(-1, (-1, slope.shape[-1]))  # (..., B, 1 or 2, R)
+        slope = (parts * slope.unsqueeze(-2)).flatten(-2)
+        of_x = slope @ matrix.mT if ctx.needs_input_grad[0] else None
+        of_matrix = x.mT @ slope if ctx.needs_input_grad[1] else None
         return (
             None if of_x is None else of_x.sum_to_size(x.shape),
             None if of_matrix is None else of_matrix.sum_to_size(matrix.shape),
             None,
+            None,
         )
 
 
-class _Ratio(torch.autograd.Function):
-    """The quotient of columns by the last one; autograd would fill two tensors with zeros for the slices."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        quotient = values[..., :-1] / values[..., -1:]
-        ctx.save_for_backward(values, quotient)
-        return quotient
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        values, quotient = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted
-            quotient = values[..., :-1] / values[..., -1:]
-        scaled = grads[0] / values[..., -1:]
-        return torch.cat([scaled, -(scaled * quotient).sum(-1, keepdim=True)], -1)
+def _differentiable_backward(
+    ctx: Any, grad: Tensor, x: Tensor, matrix: Tensor, signs: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    outcomes = (x @ matrix).unflatten(-1, (-1, signs.shape[-2])).square().sum(-2)
+    values = outcomes @ signs
+    if ctx.size:
+        values = values / outcomes[..., : ctx.size].sum(-1, keepdim=True)
+    wanted = [tensor for tensor, needed in zip((x, matrix), ctx.needs_input_grad, strict=False) if needed]
+    found = iter(torch.autograd.grad(values, wanted, grad, create_graph=True))
+    of_x, of_matrix = (next(found) if needed else None for needed in ctx.needs_input_grad[:2])
+    return of_x, of_matrix
 
 
 def fold_phases(coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -97,14 +123,23 @@ def fold_phases(coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return unique, fold
 
 
-def as_real(matrix: Tensor, *, from_real: bool, to_real: bool) -> Tensor:
-    """Return a complex matrix A as the real one that takes rows x, or [Re x₀, Im x₀, …], to [Re (Ax)₀, Im (Ax)₀, …]."""
+def as_real(matrix: Tensor, *, from_real: bool, last: bool, real: bool = False) -> Tensor:
+    """Return a complex matrix A as the real one that takes rows x to rows of Ax.
+
+    Complex rows are stored as [Re, Im, Re, Im, …]; those that leave the ``last`` matrix as all Re, then all Im.
+
+    Args:
+        matrix: A, shape ``(..., out, in)``.
+        from_real: Whether x is real.
+        last: Whether this is the last matrix before amplitudes are squared.
+        real: Whether Ax is known to be real; then the last matrix leaves imaginary parts out.
+    """
     rows = matrix.mT  # (..., in, out)
-    if to_real and from_real:
-        return rows.real.contiguous()
-    if from_real:
+    if not from_real:
+        rows = torch.stack([rows, 1j * rows], -2).flatten(-3, -2)  # (..., 2 * in, out)
+    if not last:
         return torch.view_as_real(rows).flatten(-2)
-    return torch.view_as_real(torch.stack([rows, 1j * rows], -2)).flatten(-2).flatten(-3, -2)
+    return rows.real.contiguous() if real else torch.cat([rows.real, rows.imag], -1)
 
 
 def rotate(state: Tensor, phases: Tensor) -> Tensor:

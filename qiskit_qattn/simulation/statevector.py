@@ -20,7 +20,14 @@ from qiskit_qattn.simulation.gates import Fixed, flatten
 from qiskit_qattn.simulation.operators import Block
 from qiskit_qattn.simulation.program import LocalStep, build_program
 from qiskit_qattn.simulation.readout import build_readout
-from qiskit_qattn.simulation.realform import as_real, fold_phases, ratio, rotate, squared_product
+from qiskit_qattn.simulation.realform import (
+    as_real,
+    fold_phases,
+    normalised_product,
+    probabilities,
+    rotate,
+    squared_product,
+)
 
 _DENSE_QUBITS = 8  # up to 256×256 unitaries are formed and reused; above, gates act on the batch
 _KEEP = 2**22  # numbers: matrices without weights are formed once as long as they take no more than 32 MiB
@@ -56,7 +63,6 @@ class StatevectorProgram(ConstantModule):
     """
 
     signs: Tensor
-    part_signs: Tensor
 
     def __init__(
         self,
@@ -117,10 +123,6 @@ class StatevectorProgram(ConstantModule):
         self._constant: set[int] = set()
         self.real = False
         self.real = self._is_real()
-        # Real and imaginary parts stand side by side, and their squares have the same signs.
-        if self.dense and input_kind == "amplitude":  # one more column: the first basis' outcomes sum to ‖x‖²
-            signs = np.concatenate([signs, np.arange(len(signs))[:, None] < size], 1)
-        self.add_constant("part_signs", signs if self.real else np.repeat(signs, 2, axis=0))  # (G, M or M + 1)
         if self.dense and len(self.blocks) * 4 ** (self.num_qubits + 1) <= _KEEP:
             self._keep_constant_blocks()
         self._cache: tuple[Tensor, Fused] | None = None
@@ -146,15 +148,12 @@ class StatevectorProgram(ConstantModule):
 
     def scaled_signs(self, scale: Tensor) -> Tensor:
         """Return the signs with which a call gives expectations times ``scale``, of shape ``(..., M)``."""
-        scaled = self.part_signs[:, : self.num_outputs] * scale.unsqueeze(-2)  # (..., G, M)
-        rest = self.part_signs[:, self.num_outputs :]
-        return torch.cat([scaled, rest.expand(*scaled.shape[:-1], -1)], -1)
+        return self.signs * scale.unsqueeze(-2)  # (..., R, M)
 
     def _expectations(self, inputs: Tensor, weights: Tensor, fused: Fused | None, signs: Tensor | None) -> Tensor:
-        signs = self.part_signs if signs is None else signs
+        signs = self.signs if signs is None else signs
         if not self.dense:
-            parts = self._gate_by_gate(inputs, weights)
-            return parts.to(self.signs.dtype).square() @ signs
+            return self._gate_by_gate(inputs, weights) @ signs
         matrices = self.fused(weights) if fused is None else fused
         if self.input_kind == "amplitude":
             return self._of_amplitudes(inputs.to(self.signs.dtype), matrices[0], signs)
@@ -162,13 +161,11 @@ class StatevectorProgram(ConstantModule):
         return squared_product(state, last, signs.to(state.dtype)).to(self.signs.dtype)
 
     def _of_amplitudes(self, x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
-        """Return the expectations of x / ‖x‖: those of x over ‖x‖², the last column, which costs no pass of its own."""
+        """Return the expectations of x / ‖x‖, with care for vectors that are zero, NaN or extreme only where needed."""
         if torch.compiler.is_compiling():  # no branch on values there
-            return ratio(squared_product(unit_vectors(x), matrix, signs))
-        values = squared_product(x, matrix, signs)  # (..., B, M + 1)
-        if not within_range(values[..., -1]):
-            values = squared_product(unit_vectors(x), matrix, signs)
-        return ratio(values)
+            return squared_product(unit_vectors(x), matrix, signs)
+        values, norms = normalised_product(x, matrix, signs, 2**self.num_qubits)
+        return values if within_range(norms) else squared_product(unit_vectors(x), matrix, signs)
 
     def probabilities(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return the probabilities of all outcomes in all bases, shape ``(..., B, num_bases * 2**n)``.
@@ -177,12 +174,8 @@ class StatevectorProgram(ConstantModule):
         """
         if self.dense:
             state, last = self._dense(inputs, weights, self.fused(weights))
-            squares = (state @ last).square()
-        else:
-            squares = self._gate_by_gate(inputs, weights).square()
-        if self.real:
-            return squares
-        return squares.unflatten(-1, (-1, 2)).sum(-1)
+            return probabilities(state @ last, len(self.signs))
+        return self._gate_by_gate(inputs, weights)
 
     def summary(self) -> str:
         """Return in a phrase what a call computes."""
@@ -224,7 +217,7 @@ class StatevectorProgram(ConstantModule):
         columns = apply_block(cast(Block, self.blocks[i]), columns, weights)  # (..., 2**n, F)
         if last and self.measured:
             columns = self.complex_constant("bases_matrix") @ columns
-        return as_real(columns, from_real=first, to_real=last and self.real)
+        return as_real(columns, from_real=first, last=last, real=self.real)
 
     @property
     def _first_block(self) -> int:
@@ -265,7 +258,7 @@ class StatevectorProgram(ConstantModule):
         return state, matrix
 
     def _gate_by_gate(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        """Return amplitudes in all bases as pairs of reals, without forming unitaries."""
+        """Return the probabilities of all outcomes in all bases, without forming unitaries."""
         dtype = torch.complex128 if self.state_dtype == torch.float64 else torch.complex64
         data = self._data(inputs, weights)
         if self.input_kind == "amplitude":
@@ -278,8 +271,8 @@ class StatevectorProgram(ConstantModule):
                 columns = torch.polar(torch.ones_like(angles), angles).to(dtype) * columns
             columns = block(columns, weights)
         measured = torch.cat([turn(columns, weights[..., :0]) for turn in self.bases_blocks], -2)
-        parts = torch.view_as_real(measured.mT).flatten(-2)  # (..., B or 1, G)
-        return parts.expand(*parts.shape[:-2], inputs.shape[-2], -1)
+        squares = torch.view_as_real(measured).square().sum(-1).mT  # (..., B or 1, R)
+        return squares.expand(*squares.shape[:-2], inputs.shape[-2], -1).to(self.signs.dtype)
 
     def _is_real(self) -> bool:
         """Tell whether amplitudes in all bases are real whatever the weights, by two random draws."""
@@ -289,7 +282,7 @@ class StatevectorProgram(ConstantModule):
         draws = [6 * torch.rand(self.num_weights, generator=generator) for _ in range(2)]
         with torch.no_grad():
             matrices = [self._fuse(draw)[-1] for draw in draws]
-        return all(float(matrix[..., 1::2].abs().max()) < 1e-6 for matrix in matrices)
+        return all(float(matrix[..., matrix.shape[-1] // 2 :].abs().max()) < 1e-6 for matrix in matrices)
 
     def _keep_constant_blocks(self) -> None:
         """Form the matrices that no weight enters once and for all."""
