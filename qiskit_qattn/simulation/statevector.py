@@ -12,13 +12,14 @@ from qiskit.quantum_info.operators.base_operator import BaseOperator
 from torch import Tensor, nn
 
 from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.simulation import trigonometric
 from qiskit_qattn.simulation.adjoint import apply_block
 from qiskit_qattn.simulation.amplitude import unit_vectors, within_range
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.gates import Fixed, flatten
 from qiskit_qattn.simulation.operators import Block
-from qiskit_qattn.simulation.program import LocalStep, build_program
+from qiskit_qattn.simulation.program import LocalStep, Step, build_program
 from qiskit_qattn.simulation.readout import build_readout
 from qiskit_qattn.simulation.realform import (
     as_real,
@@ -28,6 +29,7 @@ from qiskit_qattn.simulation.realform import (
     rotate,
     squared_product,
 )
+from qiskit_qattn.simulation.trigonometric import TrigonometricMatrix
 
 _DENSE_QUBITS = 8  # up to 256×256 unitaries are formed and reused; above, gates act on the batch
 _KEEP = 2**22  # numbers: matrices without weights are formed once as long as they take no more than 32 MiB
@@ -122,7 +124,10 @@ class StatevectorProgram(ConstantModule):
         self.add_constant("signs", signs)  # (R, M), R outcomes
         self._constant: set[int] = set()
         self.real = False
-        self.real = self._is_real()
+        self._form_sums(program.blocks, weight_params)
+        if self._is_real():
+            self.real = True
+            self._form_sums(program.blocks, weight_params)
         if self.dense and len(self.blocks) * 4 ** (self.num_qubits + 1) <= _KEEP:
             self._keep_constant_blocks()
         self._cache: tuple[Tensor, Fused] | None = None
@@ -212,6 +217,8 @@ class StatevectorProgram(ConstantModule):
 
     def _matrix(self, i: int, weights: Tensor) -> Tensor:
         """Return block i, with what prepares its input or measures its output, as a real matrix."""
+        if str(i) in self.sums:
+            return cast(TrigonometricMatrix, self.sums[str(i)])(weights)
         first, last = i == self._first_block, i == len(self.blocks) - 1
         columns = self._start(weights) if first else None
         columns = apply_block(cast(Block, self.blocks[i]), columns, weights)  # (..., 2**n, F)
@@ -284,11 +291,37 @@ class StatevectorProgram(ConstantModule):
             matrices = [self._fuse(draw)[-1] for draw in draws]
         return all(float(matrix[..., matrix.shape[-1] // 2 :].abs().max()) < 1e-6 for matrix in matrices)
 
+    def _form_sums(self, blocks: Sequence[Sequence[Step]], weight_params: Sequence[Any]) -> None:
+        """Turn the blocks of few qubits into trigonometric sums."""
+        self.sums = nn.ModuleDict()
+        if self.num_qubits > trigonometric.MAX_QUBITS:
+            return
+        identity = np.eye(2**self.num_qubits)
+        zeros = torch.zeros(self.num_weights, dtype=torch.float64)
+        for i in range(self._first_block, len(blocks)):
+            first, last = i == self._first_block, i == len(blocks) - 1
+            if first and not self._prepared:
+                continue
+            start = self._start(zeros) if first else None
+            self.sums[str(i)] = TrigonometricMatrix(
+                blocks[i],
+                weight_params,
+                identity if start is None else start.numpy(),
+                self.complex_constant("bases_matrix").numpy() if last else identity,
+                from_real=first,
+                last=last,
+                real=self.real,
+            )
+
+    @property
+    def _prepared(self) -> bool:
+        """Whether what the first matrix acts on does not depend on weights."""
+        return self.first is None or cast(Block, self.blocks[0]).constant
+
     def _keep_constant_blocks(self) -> None:
         """Form the matrices that no weight enters once and for all."""
         for i in range(self._first_block, len(self.blocks)):
-            prepared = self.first is None or self.blocks[0].constant
-            if self.blocks[i].constant and (i > self._first_block or prepared):
+            if self.blocks[i].constant and (i > self._first_block or self._prepared):
                 matrix = self._matrix(i, torch.zeros(self.num_weights, dtype=torch.float64))
                 self.add_constant(f"matrix_{i}", matrix.numpy(), double=True)
                 self._constant.add(i)
