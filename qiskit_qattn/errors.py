@@ -50,6 +50,26 @@ class BackendError(QattnError):
     """A backend that is unknown, not installed, or failed."""
 
 
+class TransientBackendError(BackendError):
+    """A failure that may pass by itself: a dropped connection, a busy service.
+
+    Attributes:
+        retry_after: Seconds the service asked to wait, or None.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class JobError(BackendError):
+    """A job that failed, or was cancelled, on the device."""
+
+
+class BudgetError(BackendError):
+    """A call that would pass its budget, or a paid device without one; nothing was sent."""
+
+
 class MissingDependencyError(QattnError, ImportError):
     """An optional dependency that is not installed; the message holds the command that installs it."""
 

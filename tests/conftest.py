@@ -39,5 +39,6 @@ def no_user_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
     """Keep the user's cache and data folders out of each test, and return the empty cache folder in their place."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("QATTN_CACHE_DIR", str(folder))
+    monkeypatch.setenv("QATTN_LEDGER", str(folder / "ledger.sqlite"))
     monkeypatch.delenv("QATTN_DATA_DIR", raising=False)
     return folder

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, Gradient, gradient_option
-from qiskit_qattn.backends.mps import MAX_BOND, MPSEstimator, mps_program
-from qiskit_qattn.backends.registry import Backend, precision_of
+from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, gradient_option
+from qiskit_qattn.backends.mps.estimator import MAX_BOND, MPSEstimator, mps_program
+from qiskit_qattn.backends.noise import NOISE_OPTIONS, build_noise
+from qiskit_qattn.backends.registry import Backend, Provider
+from qiskit_qattn.backends.sampling import SAMPLING_OPTIONS, Sampling, sampling_option
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, unknown_name
-from qiskit_qattn.simulation.density_matrix import NoisyEngine
 from qiskit_qattn.simulation.estimator import TorchEstimator
 from qiskit_qattn.simulation.program import MAX_QUBITS
 from qiskit_qattn.simulation.statevector import StatevectorProgram
@@ -19,11 +21,6 @@ if TYPE_CHECKING:
 
     from qiskit_qattn.library.attention_circuit import AttentionCircuit
 
-SAMPLING_OPTIONS = {
-    "shots": "samples a measurement basis; exact values without it",
-    "seed": "seed of the sampling",
-    **GRADIENT_OPTIONS,
-}
 METHODS = ("auto", "dense", "mps")
 STATEVECTOR_OPTIONS = SAMPLING_OPTIONS | {
     "method": "dense: all amplitudes, up to 16 qubits; mps: matrix product states, up to 30; auto takes what fits",
@@ -37,50 +34,36 @@ def statevector(spec: BackendSpec) -> Backend:
     Exact values of circuits of 17 to 30 qubits come from matrix product states, as ``method=mps`` asks for all.
 
     Raises:
-        ConfigError: For a target, a value that is no positive integer, or ``max_bond`` without ``method=mps``.
-        UnknownNameError: For an unknown option or method.
+        ConfigError: For a value that is no positive integer, or ``max_bond`` without ``method=mps``.
+        UnknownNameError: For an unknown method.
         MissingDependencyError: For ``method=mps`` without Aer.
     """
-    spec.check_options(STATEVECTOR_OPTIONS)
-    _no_target(spec)
     method = spec.options.get("method", "auto")
     if method not in METHODS:
         raise unknown_name(f"method of backend {spec.name!r}", method, METHODS)
     max_bond = spec.integer("max_bond", minimum=1)
     if max_bond is not None and method != "mps":
         raise ConfigError(f"Backend option max_bond={max_bond} needs method=mps, got method={method}.")
-    shots, precision, seed = _sampling(spec)
+    sampling = sampling_option(spec)
     if method == "mps":
         bond = MAX_BOND if max_bond is None else max_bond
-        mps = MPSEstimator(max_bond=bond, default_precision=precision, seed=seed)
-        gradient = gradient_option(spec, seed)  # values come as PUBs, exact ones too
-        return Backend(str(spec), mps, precision=precision, shots=shots, gradient=gradient)
-    program = _exact_program if method == "dense" else _exact_or_mps
-    return Backend(
-        str(spec),
-        TorchEstimator(default_precision=precision, seed=seed),
-        precision=precision,
-        shots=shots,
-        differentiable=shots is None,
-        gradient=_gradient(spec, shots, seed),
-        program=program if shots is None else None,
-    )
+        mps = MPSEstimator(max_bond=bond, default_precision=sampling.precision, seed=sampling.seed)
+        gradient = gradient_option(spec, sampling.seed)  # values come as PUBs, exact ones too
+        return Backend(str(spec), mps, precision=sampling.precision, shots=sampling.shots, gradient=gradient)
+    estimator = TorchEstimator(default_precision=sampling.precision, seed=sampling.seed)
+    return _backend(spec, estimator, sampling, _exact_program if method == "dense" else _exact_or_mps)
 
 
 def density_matrix(spec: BackendSpec) -> Backend:
     """Return the noisy engine, with the noise of an Aer ``NoiseModel``.
 
     Raises:
-        ConfigError: For a target, or a value out of its range.
-        UnknownNameError: For an unknown option or noise.
+        ConfigError: For a value out of its range.
+        UnknownNameError: For an unknown noise.
         MissingDependencyError: Where the noise needs Aer or IBM's fake devices and they are not installed.
     """
-    from qiskit_qattn.backends.noise import NOISE_OPTIONS, build_noise
-
-    spec.check_options(SAMPLING_OPTIONS | NOISE_OPTIONS)
-    _no_target(spec)
-    shots, precision, seed = _sampling(spec)
-    engine = build_noise(spec) if "noise" in spec.options else NoisyEngine()
+    sampling = sampling_option(spec)
+    engine = build_noise(spec)
 
     def program(circuit: AttentionCircuit) -> nn.Module:
         return engine(
@@ -90,15 +73,20 @@ def density_matrix(spec: BackendSpec) -> Backend:
             weight_params=circuit.weight_params,
         )
 
-    return Backend(
-        str(spec),
-        TorchEstimator(engine, default_precision=precision, seed=seed),
-        precision=precision,
-        shots=shots,
-        differentiable=shots is None,
-        gradient=_gradient(spec, shots, seed),
-        program=program if shots is None else None,
-    )
+    estimator = TorchEstimator(engine, default_precision=sampling.precision, seed=sampling.seed)
+    return _backend(spec, estimator, sampling, program)
+
+
+STATEVECTOR = Provider(
+    summary="The exact engine: batched, differentiable, on the CPU or a GPU",
+    build=statevector,
+    options=STATEVECTOR_OPTIONS,
+)
+DENSITY_MATRIX = Provider(
+    summary="The noisy engine: batched, differentiable, up to 6 qubits",
+    build=density_matrix,
+    options=SAMPLING_OPTIONS | NOISE_OPTIONS,
+)
 
 
 def _exact_or_mps(circuit: AttentionCircuit) -> nn.Module:
@@ -121,23 +109,26 @@ def _exact_program(circuit: AttentionCircuit) -> nn.Module:
     )
 
 
-def _no_target(spec: BackendSpec) -> None:
-    if spec.target is not None:
-        raise ConfigError(f"Backend {spec.name!r} takes no target, got {spec.target!r}.")
-
-
-def _sampling(spec: BackendSpec) -> tuple[int | None, float, int | None]:
-    """Return shots, the precision they give, and the seed."""
-    shots, seed = spec.integer("shots", minimum=1), spec.integer("seed", minimum=0)
-    return shots, 0.0 if shots is None else precision_of(shots), seed
-
-
-def _gradient(spec: BackendSpec, shots: int | None, seed: int | None) -> Gradient:
-    """Return the gradient rule of sampled values."""
+def _backend(
+    spec: BackendSpec,
+    estimator: TorchEstimator,
+    sampling: Sampling,
+    program: Callable[[AttentionCircuit], nn.Module],
+) -> Backend:
+    """Return the backend of a torch engine, with autograd where values are exact and a gradient rule where sampled."""
+    exact = sampling.shots is None
     for key in GRADIENT_OPTIONS:
-        if shots is None and key in spec.options:
+        if exact and key in spec.options:
             raise ConfigError(
                 f"Backend {spec.name!r} without shots returns exact values, whose gradients are exact too: leave "
                 f"{key} out, or give shots."
             )
-    return gradient_option(spec, seed)
+    return Backend(
+        str(spec),
+        estimator,
+        precision=sampling.precision,
+        shots=sampling.shots,
+        differentiable=exact,
+        gradient=gradient_option(spec, sampling.seed),
+        program=program if exact else None,
+    )

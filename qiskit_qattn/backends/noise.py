@@ -2,54 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from qiskit.transpiler import generate_preset_pass_manager
 
+from qiskit_qattn.backends.fake_devices import fake_device
+from qiskit_qattn.backends.noise_file import SUFFIX, load_noise
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, missing_dependency, unknown_name
 from qiskit_qattn.simulation.density_matrix import NoisyEngine
 
-NOISE_OPTIONS = {
-    "noise": "depolarizing, amplitude_damping, phase_damping, thermal, or fake_<device>",
-    "p1": "depolarizing: probability after a one-qubit gate",
-    "p2": "depolarizing: probability after a two-qubit gate",
-    "gamma": "amplitude_damping, phase_damping: probability after each gate, on each of its qubits",
-    "t1": "thermal: relaxation time in µs",
-    "t2": "thermal: dephasing time in µs, at most twice t1",
-    "time1": "thermal: duration of a one-qubit gate in ns (default 50)",
-    "time2": "thermal: duration of a two-qubit gate in ns (default 300)",
-    "readout": "probability that a measured bit flips; off leaves a device's readout error out",
-}
 ONE_QUBIT_GATES = ["rx", "ry", "rz", "h", "x", "sx", "p"]
 TWO_QUBIT_GATES = ["cx"]
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A noise by name.
+
+    Attributes:
+        options: The options that set its strength.
+        errors: From a backend string to the errors after one- and two-qubit gates, or None.
+    """
+
+    options: tuple[str, ...]
+    errors: Callable[[BackendSpec], tuple[Any, Any] | None]
+
+
 def build_noise(spec: BackendSpec) -> NoisyEngine:
-    """Return the noisy engine a backend string asks for.
+    """Return the noise a backend string asks for: a model, and what brings circuits to its gates and layout.
+
+    Without ``noise`` the engine has no model. A model holds readout error only where the string leaves it on.
 
     Raises:
         UnknownNameError: For a noise that is not known.
-        ConfigError: For a parameter that is missing, malformed or out of its range.
+        ConfigError: For a parameter that is missing, malformed, out of its range or of another noise.
         MissingDependencyError: Without Aer, or without IBM's fake devices where one is named.
     """
-    name = spec.options["noise"]
-    _aer_noise()
+    name = spec.options.get("noise")
+    if name is None:
+        _check_used(spec, ())
+        return NoisyEngine()
     if name.startswith("fake_"):
-        return _fake_device(spec, name)
+        _check_used(spec, ("readout",))
+        return _fake_device(name, _readout_on(spec))
+    if name.endswith(SUFFIX):
+        _check_used(spec, ("readout",))
+        model = load_noise(Path(name), readout=_readout_on(spec))
+        return NoisyEngine(model, generate_preset_pass_manager(0, basis_gates=model.basis_gates))
     if name not in _KINDS:
-        raise unknown_name("noise", name, [*_KINDS, "fake_manila", "fake_torino"])
-    model = _aer_noise().NoiseModel(basis_gates=ONE_QUBIT_GATES + TWO_QUBIT_GATES)
-    one, two = _KINDS[name](spec)
-    if one is not None:
-        model.add_all_qubit_quantum_error(one, ONE_QUBIT_GATES)
-    if two is not None:
-        model.add_all_qubit_quantum_error(two, TWO_QUBIT_GATES)
-    if spec.options.get("readout", "off") != "off":
-        p = number(spec, "readout", 0.0, 1.0)
-        model.add_all_qubit_readout_error([[1 - p, p], [p, 1 - p]])
-    return NoisyEngine(model, _pass_manager())
+        raise unknown_name("noise", name, [*_KINDS, "fake_manila", "fake_torino", f"<file>{SUFFIX}"])
+    _check_used(spec, (*_KINDS[name].options, "readout"))
+    return _named(spec, _KINDS[name])
 
 
 def number(spec: BackendSpec, key: str, least: float, most: float, default: float | None = None) -> float:
@@ -80,11 +87,6 @@ def _aer_noise() -> Any:
     return noise
 
 
-def _pass_manager() -> Any:
-    """Decompose to the gates that carry noise, and change nothing else."""
-    return generate_preset_pass_manager(0, basis_gates=ONE_QUBIT_GATES + TWO_QUBIT_GATES)
-
-
 def _depolarizing(spec: BackendSpec) -> tuple[Any, Any]:
     error = _aer_noise().depolarizing_error
     return error(number(spec, "p1", 0, 1), 1), error(number(spec, "p2", 0, 1), 2)
@@ -108,33 +110,67 @@ def _thermal(spec: BackendSpec) -> tuple[Any, Any]:
     return one, each.tensor(each)
 
 
-_KINDS: dict[str, Callable[[BackendSpec], tuple[Any, Any]]] = {
-    "depolarizing": _depolarizing,
-    "amplitude_damping": _amplitude_damping,
-    "phase_damping": _phase_damping,
-    "thermal": _thermal,
+def _readout(spec: BackendSpec) -> None:
+    number(spec, "readout", 0, 1)  # it has to be there
+
+
+_KINDS = {
+    "depolarizing": Kind(("p1", "p2"), _depolarizing),
+    "amplitude_damping": Kind(("gamma",), _amplitude_damping),
+    "phase_damping": Kind(("gamma",), _phase_damping),
+    "thermal": Kind(("t1", "t2", "time1", "time2"), _thermal),
+    "readout": Kind((), _readout),
+}
+NOISE_OPTIONS = {
+    "noise": f"{', '.join(_KINDS)}, fake_<device>, or a file of save_noise, <file>{SUFFIX}",
+    "p1": "depolarizing: probability after a one-qubit gate",
+    "p2": "depolarizing: probability after a two-qubit gate",
+    "gamma": "amplitude_damping, phase_damping: probability after each gate, on each of its qubits",
+    "t1": "thermal: relaxation time in µs",
+    "t2": "thermal: dephasing time in µs, at most twice t1",
+    "time1": "thermal: duration of a one-qubit gate in ns (default 50)",
+    "time2": "thermal: duration of a two-qubit gate in ns (default 300)",
+    "readout": "probability that a measured bit flips; off leaves out the readout error of a device or file",
 }
 
 
-def _fake_device(spec: BackendSpec, name: str) -> NoisyEngine:
+def _check_used(spec: BackendSpec, used: Sequence[str]) -> None:
+    """Raise :class:`ConfigError` for an option of another noise than the one that is asked for."""
+    for key in spec.options:
+        if key in NOISE_OPTIONS and key not in ("noise", *used):
+            given = f"noise={spec.options['noise']}" if "noise" in spec.options else "no noise"
+            kinds = [f"noise={name}" for name, kind in _KINDS.items() if key in kind.options]
+            raise ConfigError(
+                f"Backend option {key} has no effect with {given}; it is for {', '.join(kinds) or 'every noise'}."
+            )
+
+
+def _named(spec: BackendSpec, kind: Kind) -> NoisyEngine:
+    """Return the engine of a noise by name; circuits are decomposed to the gates that carry it, and not otherwise."""
+    gates = ONE_QUBIT_GATES + TWO_QUBIT_GATES
+    model = _aer_noise().NoiseModel(basis_gates=gates)
+    errors = kind.errors(spec)
+    if errors is not None:
+        model.add_all_qubit_quantum_error(errors[0], ONE_QUBIT_GATES)
+        model.add_all_qubit_quantum_error(errors[1], TWO_QUBIT_GATES)
+    if spec.options.get("readout", "off") != "off":
+        p = number(spec, "readout", 0, 1)
+        model.add_all_qubit_readout_error([[1 - p, p], [p, 1 - p]])
+    return NoisyEngine(model, generate_preset_pass_manager(0, basis_gates=gates))
+
+
+def _fake_device(name: str, readout: bool) -> NoisyEngine:
     """Return the engine for a snapshot of one of IBM's devices, transpiled to its gates and layout."""
-    try:
-        from qiskit_ibm_runtime import fake_provider
-    except ImportError as error:
-        raise missing_dependency("qiskit-ibm-runtime", "ibm") from error
-    found = [(getattr(kind, "backend_name", None), kind) for kind in vars(fake_provider).values()]
-    devices = {label: kind for label, kind in found if isinstance(kind, type) and label}
-    if name not in devices:
-        raise unknown_name("fake device", name, devices)
-    device = devices[name]()
-    model = _aer_noise().NoiseModel.from_backend(device)
-    pass_manager = generate_preset_pass_manager(1, backend=device, seed_transpiler=0)
-    return NoisyEngine(model, pass_manager, _readout_on(spec))
+    device = fake_device(name)
+    model = _aer_noise().NoiseModel.from_backend(device, readout_error=readout)
+    return NoisyEngine(model, generate_preset_pass_manager(1, backend=device, seed_transpiler=0))
 
 
 def _readout_on(spec: BackendSpec) -> bool:
     """Tell whether a model's own readout error is kept; only ``readout=off`` may be given."""
     value = spec.options.get("readout")
     if value not in (None, "off"):
-        raise ConfigError(f"readout={value}: a device brings its own; only readout=off can be given.")
+        raise ConfigError(
+            f"readout={value}: noise={spec.options['noise']} brings its own; only readout=off can be given."
+        )
     return value is None

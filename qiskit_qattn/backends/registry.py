@@ -1,18 +1,19 @@
-"""Backends by name. A provider is an entry point: a function from a parsed string to a :class:`Backend`."""
+"""Backends by name. A provider is an entry point that names a :class:`Provider`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from qiskit.primitives import BaseEstimatorV2
 
 from qiskit_qattn.backends.gradients import Gradient, ParameterShift
 from qiskit_qattn.backends.spec import BackendSpec
-from qiskit_qattn.errors import unknown_name
+from qiskit_qattn.errors import BackendError, ConfigError, MissingDependencyError, unknown_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,6 +52,70 @@ class Backend:
     price: tuple[float, float] | None = None
 
 
+@dataclass(frozen=True)
+class Provider:
+    """What a name at the start of a backend string stands for.
+
+    Attributes:
+        summary: What it runs circuits on, in a line.
+        build: Makes the backend of a string whose target and options were checked against those below.
+        options: The options it takes, and what each means.
+        targets: What may stand after the colon, in words; empty where nothing may.
+        extra: The extra of the provider's own package that brings ``modules`` in; empty where they need none.
+        modules: The modules it imports when it builds a backend.
+    """
+
+    summary: str
+    build: Callable[[BackendSpec], Backend]
+    options: Mapping[str, str] = field(default_factory=dict)
+    targets: str = ""
+    extra: str = ""
+    modules: tuple[str, ...] = ()
+
+    def missing(self) -> list[str]:
+        """Return the modules that are not installed."""
+        return [name for name in self.modules if not _installed(name)]
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A provider under its name.
+
+    Attributes:
+        name: The first part of its backend strings.
+        package: The distribution that registered it.
+        provider: What it stands for.
+    """
+
+    name: str
+    package: str
+    provider: Provider
+
+    @property
+    def requirement(self) -> str:
+        """What pip installs to bring in all that it needs."""
+        return f"{self.package}[{self.provider.extra}]" if self.provider.extra else self.package
+
+    def build(self, spec: BackendSpec) -> Backend:
+        """Return the backend of a parsed string.
+
+        Raises:
+            ConfigError: For a target where none is taken, or a value the provider refuses.
+            UnknownNameError: For an unknown option.
+            MissingDependencyError: If a module it needs is not installed.
+        """
+        if spec.target is not None and not self.provider.targets:
+            raise ConfigError(f"Backend {self.name!r} takes no target, got {spec.target!r}.")
+        spec.check_options(self.provider.options)
+        missing = self.provider.missing()
+        if missing:
+            raise MissingDependencyError(
+                f"Backend {self.name!r} needs {', '.join(missing)}, not installed here. Install with: "
+                f'pip install "{self.requirement}"'
+            )
+        return self.provider.build(spec)
+
+
 def precision_of(shots: int) -> float:
     r"""Return the precision :math:`1 / \sqrt N` for which an estimator takes N shots.
 
@@ -61,7 +126,37 @@ def precision_of(shots: int) -> float:
 
 def list_backends() -> list[str]:
     """Return the names that are registered here, ours and third parties'."""
-    return sorted({entry.name for entry in entry_points(group=GROUP)})
+    return sorted(_entries())
+
+
+def registration(name: str) -> Registration:
+    """Return what is registered under a name.
+
+    Raises:
+        UnknownNameError: For an unknown name; the message lists the known ones.
+        BackendError: If its package cannot be loaded or names no :class:`Provider`, or two packages claim the name.
+    """
+    entries = _entries()
+    if name not in entries:
+        raise unknown_name("backend", name, entries)
+    first, *others = entries[name]
+    package = _package(first)
+    if others:
+        claims = ", ".join(sorted({_package(entry) for entry in entries[name]}))
+        raise BackendError(f"Backend {name!r} is registered more than once, by {claims}; uninstall all but one.")
+    try:
+        provider = first.load()
+    except (ImportError, AttributeError, NameError, SyntaxError, TypeError, ValueError) as error:
+        raise BackendError(
+            f"Backend {name!r} of the package {package!r} cannot be loaded from {first.value!r}: {error}. Update or "
+            f"uninstall {package}."
+        ) from error
+    if not isinstance(provider, Provider):
+        raise BackendError(
+            f"Backend {name!r} of the package {package!r}: {first.value!r} must be a Provider of "
+            f"qiskit_qattn.backends.registry, got a {type(provider).__name__}. Update or uninstall {package}."
+        )
+    return Registration(name, package, provider)
 
 
 def get_backend(text: str) -> Backend:
@@ -72,10 +167,28 @@ def get_backend(text: str) -> Backend:
 
     Raises:
         UnknownNameError: For an unknown name or option; the message lists the known ones.
-        ConfigError: For a malformed string or value.
+        ConfigError: For a malformed string, target or value.
+        MissingDependencyError: If what the backend needs is not installed.
+        BackendError: For a provider that cannot be loaded.
     """
     spec = BackendSpec.parse(text)
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if spec.name not in found:
-        raise unknown_name("backend", spec.name, found)
-    return found[spec.name].load()(spec)
+    return registration(spec.name).build(spec)
+
+
+def _entries() -> dict[str, list[EntryPoint]]:
+    """Return the entry points of our group by name, in lower case as backend strings are read."""
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=GROUP):
+        found.setdefault(entry.name.lower(), []).append(entry)
+    return found
+
+
+def _package(entry: EntryPoint) -> str:
+    return "an unknown package" if entry.dist is None else entry.dist.name
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package above it
+        return False

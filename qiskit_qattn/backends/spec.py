@@ -1,19 +1,31 @@
-"""The backend string: ``name[:target][?key=value&…]``, parsed in this one place."""
+"""The backend string: ``name[:target][?key=value&…]``, and chains of them, parsed in this one place."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, cast, get_args
+from urllib.parse import quote, unquote
 
 from qiskit_qattn.errors import ConfigError, unknown_name
 
 _FORM = re.compile(r"(?P<name>[A-Za-z][\w-]*)(?::(?P<target>[^?\s]+))?(?:\?(?P<options>\S*))?")
+_NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{0,15})?([eE][+-]?\d{1,2})?")
+_PLAIN = "/:,.;+*@!$'()[]"  # what quoting leaves alone besides letters, digits and -_~
+
+End = Literal["raise", "classical"]
+ARROW = "->"
 
 
 @dataclass(frozen=True)
 class BackendSpec:
-    """A parsed backend string; ``str(spec)`` is its normal form, with options in alphabetical order."""
+    """A parsed backend string.
+
+    ``str(spec)`` is its normal form: the name in lower case, options in alphabetical order, and numbers written one
+    way, so that ``p1=1e-3`` and ``p1=0.0010`` are the same. In values ``%26`` stands for ``&``, and ``%20`` for a
+    space, as in addresses of the web.
+    """
 
     name: str
     target: str | None = None
@@ -36,13 +48,13 @@ class BackendSpec:
                 raise ConfigError(f"Backend option {item!r} in {text!r} must be of the form key=value.")
             if key in options:
                 raise ConfigError(f"Backend option {key!r} is given twice in {text!r}.")
-            options[key] = value
+            options[key] = _normal(unquote(value))
         return cls(match["name"].lower(), match["target"], dict(sorted(options.items())))
 
     def __str__(self) -> str:
         """Return the normal form."""
         target = f":{self.target}" if self.target else ""
-        options = "&".join(f"{key}={value}" for key, value in self.options.items())
+        options = "&".join(f"{key}={quote(value, safe=_PLAIN)}" for key, value in self.options.items())
         return f"{self.name}{target}" + (f"?{options}" if options else "")
 
     def check_options(self, known: Mapping[str, str]) -> None:
@@ -65,3 +77,48 @@ class BackendSpec:
                 f"Backend option {key} must be an integer of at least {minimum} and at most {maximum}, got {text!r}."
             )
         return int(text)
+
+
+@dataclass(frozen=True)
+class BackendChain:
+    """Backends to try one after another, and what to do when the last has failed.
+
+    Attributes:
+        links: The backends, first choice first; at least one.
+        end: ``raise`` the last error, or compute the ``classical`` twin of the head.
+    """
+
+    links: tuple[BackendSpec, ...]
+    end: End = "raise"
+
+    def __str__(self) -> str:
+        """Return the normal form, which leaves ``raise`` out."""
+        last = [] if self.end == "raise" else [self.end]
+        return f" {ARROW} ".join([*map(str, self.links), *last])
+
+
+def parse_chain(text: str) -> BackendChain:
+    """Parse backend strings with ``->`` between them; the last may be ``classical``, or ``raise``, the default.
+
+    Raises:
+        ConfigError: For an empty or malformed link, or an end that is not the end.
+    """
+    parts = [part.strip() for part in text.split(ARROW)]
+    end: End = "raise"
+    if len(parts) > 1 and parts[-1].lower() in get_args(End):
+        end = cast("End", parts.pop().lower())
+    if "" in parts:
+        raise ConfigError(f"{text!r} has an empty link; expected backend strings with {ARROW} between them.")
+    for part in parts:
+        if part.lower() in get_args(End):
+            raise ConfigError(
+                f"{part!r} in {text!r} is no backend; it can only end a chain, as in statevector {ARROW} {part}."
+            )
+    return BackendChain(tuple(BackendSpec.parse(part) for part in parts), end)
+
+
+def _normal(value: str) -> str:
+    """Return the one way to write a number; other values stay as they are."""
+    if not _NUMBER.fullmatch(value):
+        return value
+    return repr(float(value) + 0.0).removesuffix(".0")

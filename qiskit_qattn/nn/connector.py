@@ -13,7 +13,7 @@ from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork
 from qiskit_machine_learning.primitives import QMLEstimator
 from torch import Tensor, nn
 
-from qiskit_qattn.backends.mps import mps_program, mps_summary
+from qiskit_qattn.backends.mps.estimator import mps_program, mps_summary
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.errors import CircuitError, MissingDependencyError
 from qiskit_qattn.simulation.estimator import TorchEstimator

@@ -15,6 +15,7 @@ NOISES = [
     "density_matrix?noise=amplitude_damping&gamma=0.02",
     "density_matrix?noise=phase_damping&gamma=0.02&readout=0.03",
     "density_matrix?noise=thermal&t1=100&t2=80",
+    "density_matrix?noise=readout&readout=0.03",
 ]
 
 
@@ -82,6 +83,13 @@ def test_a_fake_device():
         ("density_matrix?noise=depolarizing&p1=2&p2=0", ConfigError, "between 0 and 1, got 2"),
         ("density_matrix?noise=depolarizing&p1=x&p2=0", ConfigError, "must be a number"),
         ("density_matrix?noise=thermal&t1=10&t2=30", ConfigError, "t2 must lie between 0.001 and 20"),
+        ("density_matrix?noise=readout", ConfigError, "noise=readout needs readout: probability"),
+        ("density_matrix?noise=readout&readout=0.7.1", ConfigError, "readout must be a number"),
+        ("density_matrix?p1=0.1", ConfigError, "p1 has no effect with no noise; it is for noise=depolarizing"),
+        ("density_matrix?readout=0.1", ConfigError, "readout has no effect with no noise; it is for every noise"),
+        ("density_matrix?noise=thermal&t1=9&t2=9&gamma=0", ConfigError, "for noise=amplitude_damping, noise=phase"),
+        ("density_matrix?noise=fake_manila&p1=0", ConfigError, "p1 has no effect with noise=fake_manila"),
+        ("density_matrix?noise=fake_manila&readout=0.1", ConfigError, "only readout=off"),
         ("density_matrix?p=1", UnknownNameError, "option of backend 'density_matrix'"),
         ("density_matrix:x", ConfigError, "takes no target"),
     ],

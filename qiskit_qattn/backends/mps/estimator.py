@@ -16,14 +16,14 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPu
 from qiskit.quantum_info import Pauli, SparseObservable, SparsePauliOp
 from qiskit.quantum_info.operators.base_operator import BaseOperator
 
-from qiskit_qattn.backends.line import bond_bound, check_width, on_a_line
-from qiskit_qattn.backends.mps_log import measured_angles
+from qiskit_qattn.backends.mps.line import bond_bound, check_width, on_a_line
+from qiskit_qattn.backends.mps.log import measured_angles
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.errors import BackendError, CircuitError, ConfigError, missing_dependency
 
 MAX_BOND = 64  # six layers of neighbouring CX gates, or three closed rings of them, are exact
 WARN_ABOVE = 1e-3
-_AER = threading.Lock()  # Aer keeps the bond dimension in a variable of the process: one run at a time
+AER_LOCK = threading.Lock()  # Aer keeps the bond dimension in a variable of the process: one run at a time
 
 
 class TruncationWarning(UserWarning):
@@ -154,7 +154,7 @@ class MPSEstimator(BaseEstimatorV2):
         for label in labels:
             observed.save_expectation_value(Pauli(label), where, label=label)
         binds = {p: values[:, k].tolist() for k, p in enumerate(circuit.parameters)}
-        with _AER:
+        with AER_LOCK:
             result = _simulator(self.max_bond).run(observed, parameter_binds=[binds] if binds else None, shots=1)
             found = result.result()
         if not found.success:
@@ -170,7 +170,7 @@ class MPSEstimator(BaseEstimatorV2):
         estimator = BackendEstimatorV2(backend=_simulator(self.max_bond), options={"seed_simulator": seed})
         column = [[operator.apply_layout(circuit.layout)] for operator in operators]
         pub = (circuit, column, {tuple(circuit.parameters): values} if circuit.num_parameters else None)
-        with _AER:
+        with AER_LOCK:
             data = estimator.run([pub], precision=precision).result()[0].data
         return data.evs.T, data.stds.T
 

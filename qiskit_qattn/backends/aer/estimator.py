@@ -1,0 +1,223 @@
+"""Qiskit Aer as a primitive: exact values with readout error in them, or samples of grouped bases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from qiskit import ClassicalRegister, QuantumCircuit
+from qiskit.circuit.library import UnitaryGate
+from qiskit.primitives import BaseEstimatorV2, DataBin, PrimitiveJob, PrimitiveResult, PubResult
+from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
+from qiskit.quantum_info import Pauli
+
+from qiskit_qattn.backends.measurement import Plan, Samples, shots_of
+from qiskit_qattn.backends.mps.estimator import AER_LOCK
+from qiskit_qattn.errors import BackendError, CircuitError, ConfigError
+from qiskit_qattn.library.observables import basis_rotation
+from qiskit_qattn.simulation.noise import DeviceNoise
+
+
+class AerEstimator(BaseEstimatorV2):
+    r"""A ``BaseEstimatorV2`` over an ``AerSimulator``: one Aer run a PUB, for all its parameter sets.
+
+    With precision 0 values are exact. Readout error, which Aer's own estimator leaves out, turns a measured Z into
+
+    .. math:: \alpha Z + \beta, \qquad \alpha = 1 - p_{1|0} - p_{0|1}, \quad \beta = p_{0|1} - p_{1|0}
+
+    on each qubit. With precision ε > 0 values are means over :math:`\lceil 1/\varepsilon^2 \rceil` samples of each
+    measurement basis, misread as the noise model says. The rotations into a basis are perfect, so that the samples'
+    mean is the exact value.
+
+    Args:
+        simulator: An ``AerSimulator`` without a noise model; circuits come cut to the qubits in use.
+        noise: An Aer ``NoiseModel``, or None.
+        default_precision: Precision where a run gives none; 0 asks for exact values.
+        seed: Seed of the sampling. Successive runs continue one stream of random numbers.
+    """
+
+    def __init__(
+        self, simulator: Any, noise: Any = None, *, default_precision: float = 0.0, seed: int | None = None
+    ) -> None:
+        self.simulator, self.noise = simulator, noise
+        self._default_precision = default_precision
+        self._rng = np.random.default_rng(seed)
+        self._noise_on: dict[tuple[int, ...], Any] = {}
+
+    def run(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> PrimitiveJob[Any]:
+        """Evaluate PUBs.
+
+        Args:
+            pubs: Tuples of circuit, observables, parameter values and, optionally, precision.
+            precision: Precision of the PUBs that bring none of their own.
+
+        Raises:
+            ConfigError: For a negative precision.
+            CircuitError: (from the job) for parameter values that are not finite, or a circuit that measures.
+            BackendError: (from the job) if Aer fails.
+        """
+        default = self._default_precision if precision is None else precision
+        if not default >= 0:  # NaN included
+            raise ConfigError(f"precision must be 0 (exact) or positive, got {default}.")
+        coerced = [EstimatorPub.coerce(pub, default) for pub in pubs]
+        job: PrimitiveJob[Any] = PrimitiveJob(self._run, coerced)
+        job._submit()
+        return job
+
+    def _run(self, pubs: list[EstimatorPub]) -> PrimitiveResult[PubResult]:
+        return PrimitiveResult([self._run_pub(pub) for pub in pubs], metadata={"version": 2})
+
+    def _run_pub(self, pub: EstimatorPub) -> PubResult:
+        plan = Plan(pub)
+        if not np.isfinite(plan.points).all():  # Aer would never return
+            raise CircuitError(f"Parameter values must be finite, got {plan.points[~np.isfinite(plan.points)][0]}.")
+        metadata: dict[str, Any] = {
+            "target_precision": pub.precision,
+            "circuit_metadata": pub.circuit.metadata,
+        }
+        if pub.precision == 0:
+            values = plan.from_expectations(self._expectations(plan))
+        else:
+            metadata["shots"] = shots_of(pub.precision)
+            values = plan.from_samples(self._samples(plan, metadata["shots"]))
+        return PubResult(DataBin(evs=values.evs, stds=values.stds, shape=pub.shape), metadata=metadata)
+
+    def _expectations(self, plan: Plan) -> np.ndarray:
+        """Return the expectations of a plan's Pauli strings, shape ``(N, T)``."""
+        part = cut(plan)
+        read = [self._as_read(part.label(label), part.qubits) for label in plan.terms]
+        labels = list(dict.fromkeys(label for terms in read for label in terms))
+        factors = np.array([terms.get(label, 0.0) for terms in read for label in labels]).reshape(len(read), -1)
+        if not (labels and len(plan.points)):
+            return np.zeros((len(plan.points), len(read)))
+        observed = part.circuit.copy()
+        for label in labels:
+            observed.save_expectation_value(Pauli(label), range(observed.num_qubits), label=label)
+        points = plan.points if observed.parameters else plan.points[:1]
+        rows = self._run_aer(part, [observed], [dict(zip(plan.parameters, points.T, strict=True))], shots=1)
+        table = np.array([[row[label] for label in labels] for row in rows])  # (N or 1, L)
+        return np.broadcast_to(table @ factors.T, (len(plan.points), len(read)))
+
+    def _samples(self, plan: Plan, shots: int) -> Iterator[Samples]:
+        """Yield what each basis and each of its rows measured."""
+        if not plan.bases:
+            return
+        part = cut(plan)
+        circuits, points = [], []
+        for basis in plan.bases:
+            measured = _measured(part.circuit, part.label(basis.label))
+            repeats = 1 if measured.parameters else len(basis.rows)
+            circuits += repeats * [measured]
+            points += repeats * [dict(zip(plan.parameters, plan.points[basis.rows].T, strict=True))]
+        results = self._run_aer(part, circuits, points, shots=shots, seed_simulator=int(self._rng.integers(2**31)))
+        for counts in (data["counts"] for data in results):
+            bits = np.zeros((len(counts), plan.pub.circuit.num_qubits), dtype=int)
+            outcomes = [int(outcome, 16) for outcome in counts]
+            bits[:, part.qubits] = [[outcome >> i & 1 for i in range(len(part.qubits))] for outcome in outcomes]
+            yield Samples(bits, np.array(list(counts.values())) / shots, shots)
+
+    def _run_aer(
+        self, part: Cut, circuits: list[QuantumCircuit], points: list[dict[Any, np.ndarray]], **options: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the data of each circuit at each of its points, in one run."""
+        if part.circuit.parameters:
+            options["parameter_binds"] = [
+                {param: values.tolist() for param, values in point.items() if param in part.circuit.parameters}
+                for point in points
+            ]
+        if self.noise is not None and part.qubits not in self._noise_on:
+            self._noise_on[part.qubits] = noise_on(self.noise, part.qubits)
+        with AER_LOCK:
+            result = self.simulator.run(circuits, noise_model=self._noise_on.get(part.qubits), **options).result()
+        if not result.success:
+            raise BackendError(f"Aer could not run the circuit: {result.status}")
+        return (entry.data.to_dict() for entry in result.results)
+
+    def _as_read(self, label: str, qubits: tuple[int, ...]) -> dict[str, float]:
+        """Return the sum of Pauli strings whose exact expectation is that of a string with readout error."""
+        noise = DeviceNoise(self.noise, qubits)
+        terms = {label: 1.0}
+        for at, letter in enumerate(label):
+            matrix = None if letter == "I" else noise.readout_matrix(len(label) - 1 - at)
+            if matrix is not None:
+                alpha, beta = matrix[0, 0] + matrix[1, 1] - 1, matrix[1, 0] - matrix[0, 1]
+                bare = {name[:at] + "I" + name[at + 1 :]: value * beta for name, value in terms.items() if beta}
+                terms = {name: value * alpha for name, value in terms.items()} | bare
+        return terms
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A circuit without the qubits that nothing acts on and nothing is asked of.
+
+    Aer cuts circuits too, but then gets the expectations of strings on some of the qubits wrong (its issue 2442).
+
+    Attributes:
+        circuit: The circuit on the qubits in use.
+        qubits: The qubit of the whole circuit that each of them was.
+    """
+
+    circuit: QuantumCircuit
+    qubits: tuple[int, ...]
+
+    def label(self, label: str) -> str:
+        """Return a Pauli string of the whole circuit on the qubits in use."""
+        return "".join(label[-1 - qubit] for qubit in reversed(self.qubits))
+
+
+def cut(plan: Plan) -> Cut:
+    """Return a plan's circuit on the qubits that it acts on, or that a Pauli string is about.
+
+    Raises:
+        CircuitError: For a circuit with classical bits in use.
+    """
+    whole = plan.pub.circuit
+    acting = [item for item in whole.data if item.operation.name != "barrier"]
+    clashes = sorted({item.operation.name for item in acting if item.clbits})
+    if clashes:
+        raise CircuitError(f"Expectations are of circuits without classical bits in use, got {clashes}.")
+    used = {whole.find_bit(qubit).index for item in acting for qubit in item.qubits}
+    used |= {qubit for label in plan.terms for qubit, letter in enumerate(reversed(label)) if letter != "I"}
+    qubits = tuple(sorted(used))
+    circuit = QuantumCircuit(len(qubits))
+    for item in acting:
+        circuit.append(item.operation, [qubits.index(whole.find_bit(qubit).index) for qubit in item.qubits])
+    return Cut(circuit, qubits)
+
+
+def noise_on(model: Any, qubits: Sequence[int]) -> Any:
+    """Return the errors of an Aer ``NoiseModel`` on some qubits, as a model that counts them from 0.
+
+    Aer reads all of a model at each run, which takes seconds for one of a hundred qubits.
+    """
+    from qiskit_aer.noise import NoiseModel
+
+    place = {qubit: i for i, qubit in enumerate(qubits)}
+    part = NoiseModel(basis_gates=model.basis_gates)
+    for name, error in model._default_quantum_errors.items():
+        part.add_all_qubit_quantum_error(error, name, warnings=False)
+    for name, errors in model._local_quantum_errors.items():
+        for where, error in errors.items():
+            if place.keys() >= set(where):
+                part.add_quantum_error(error, name, [place[qubit] for qubit in where], warnings=False)
+    if model._default_readout_error is not None:
+        part.add_all_qubit_readout_error(model._default_readout_error, warnings=False)
+    for where, error in model._local_readout_errors.items():
+        if place.keys() >= set(where):
+            part.add_readout_error(error, [place[qubit] for qubit in where], warnings=False)
+    return part
+
+
+def _measured(circuit: QuantumCircuit, label: str) -> QuantumCircuit:
+    """Return the circuit with the qubits that a Pauli string touches measured in its basis, each into its own bit."""
+    measured = circuit.copy()
+    measured.add_register(ClassicalRegister(circuit.num_qubits))
+    rotations = basis_rotation(label.replace("I", "Z"))
+    for qubit, letter in enumerate(reversed(label)):
+        if letter in "XY":
+            measured.append(UnitaryGate(rotations[qubit]), [qubit])  # no gate that a noise model speaks of
+        if letter != "I":
+            measured.measure(qubit, qubit)
+    return measured

@@ -1,0 +1,1 @@
+"""Amazon Braket: local simulators and devices."""

@@ -1,0 +1,106 @@
+"""Circuits of a plan in Amazon Braket's own form."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import numpy as np
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.transpiler.passes import RemoveBarriers
+
+from qiskit_qattn.backends.measurement import Basis, Plan, Samples
+
+
+class BraketProgram:
+    """A PUB as Braket circuits.
+
+    Args:
+        pub: A PUB of any broadcast shape.
+        gates: Qiskit's names of the gates the device takes, or None for all of Braket's.
+    """
+
+    def __init__(self, pub: EstimatorPub, gates: Collection[str] | None = None) -> None:
+        from qiskit_braket_provider import to_braket
+        from qiskit_braket_provider.providers.adapter import rename_parameter
+
+        self.plan = Plan(pub)
+        circuit = RemoveBarriers()(pub.circuit.remove_final_measurements(inplace=False))
+        with warnings.catch_warnings():
+            # Expectations do not depend on it.
+            warnings.filterwarnings("ignore", message="Device does not support global phase")
+            self.circuit = to_braket(circuit, basis_gates=gates, add_measurements=False)
+        self.names = [rename_parameter(parameter) for parameter in self.plan.parameters]
+        self.num_qubits = pub.circuit.num_qubits
+
+    def inputs(self, row: int) -> dict[str, float]:
+        """Return the parameters of one row by their names in the Braket circuit."""
+        return dict(zip(self.names, self.plan.points[row].tolist(), strict=True))
+
+    def measured(self, basis: Basis) -> Any:
+        """Return the circuit with all qubits measured in a basis."""
+        circuit = self.circuit.copy()
+        for qubit, letter in enumerate(reversed(basis.label)):
+            if letter == "X":
+                circuit.ry(qubit, -math.pi / 2)
+            elif letter == "Y":
+                circuit.rx(qubit, math.pi / 2)
+        return circuit.measure(range(self.num_qubits))
+
+    def expectations(self) -> Any:
+        """Return the circuit with the expectation of each Pauli string of the plan as its results."""
+        from braket.circuits import Observable
+
+        letters = {"X": Observable.X, "Y": Observable.Y, "Z": Observable.Z}
+        circuit = self.circuit.copy()
+        for label in self.plan.terms:
+            targets = [qubit for qubit, letter in enumerate(reversed(label)) if letter != "I"]
+            factors = [letters[label[-1 - qubit]]() for qubit in targets]
+            circuit.expectation(factors[0] if len(factors) == 1 else Observable.TensorProduct(factors), targets)
+        return circuit
+
+    def executables(self) -> Iterator[tuple[Basis, int]]:
+        """Yield the basis and the row of each circuit that is run, in the order in which a plan takes samples."""
+        for basis in self.plan.bases:
+            for row in basis.rows:
+                yield basis, int(row)
+
+
+def program_sets(programs: list[BraketProgram], most: int, shots: int) -> list[Any]:
+    """Return the executables of PUBs as program sets of at most ``most`` of them each, in order."""
+    from braket.program_sets import CircuitBinding, ParameterSets, ProgramSet
+
+    sets: list[Any] = []
+    entries: list[Any] = []
+    room = most
+    for program in programs:
+        for basis in program.plan.bases:
+            circuit, start = program.measured(basis), 0
+            while start < len(basis.rows):
+                rows = basis.rows[start : start + room]
+                if program.names:
+                    columns = program.plan.points[rows].T.tolist()
+                    inputs = ParameterSets(dict(zip(program.names, columns, strict=True)))
+                    entries.append(CircuitBinding(circuit, input_sets=inputs))
+                else:
+                    entries += [circuit] * len(rows)
+                start, room = start + len(rows), room - len(rows)
+                if room == 0:
+                    sets.append(ProgramSet(entries, shots_per_executable=shots))
+                    entries, room = [], most
+    return [*sets, ProgramSet(entries, shots_per_executable=shots)] if entries else sets
+
+
+def samples_of(entry: Any, num_qubits: int) -> Samples:
+    """Return what Braket measured in one circuit.
+
+    Args:
+        entry: Any of Braket's results with ``measurements`` and ``measured_qubits``.
+        num_qubits: Number of qubits of the circuit; they have the numbers 0, 1, ….
+    """
+    column = {qubit: index for index, qubit in enumerate(entry.measured_qubits)}
+    measured = np.asarray(entry.measurements)[:, [column[qubit] for qubit in range(num_qubits)]]
+    bits, counts = np.unique(measured, axis=0, return_counts=True)
+    return Samples(bits, counts / counts.sum(), int(counts.sum()))

@@ -1,0 +1,147 @@
+"""Quantum tasks of one AWS device: created once each, found by tag, read from S3. Errors are AWS's own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from typing import Any
+
+from qiskit_qattn.backends.braket.errors import one_attempt
+from qiskit_qattn.errors import JobError
+
+TAG, PART = "qiskit-qattn", "qiskit-qattn-part"
+
+
+class Tasks:
+    """What a device asks AWS about its tasks.
+
+    Args:
+        session: Braket's ``AwsSession`` in the device's region.
+        device_arn: The device.
+        s3: Bucket and prefix for results, or None for Braket's default bucket.
+    """
+
+    def __init__(self, session: Any, device_arn: str, s3: tuple[str, str] | None) -> None:
+        self._session, self._client, self._arn, self._s3 = session, session.braket_client, device_arn, s3
+        self._store: Any = None  # a client of S3, once there is something to read
+        self._left: dict[tuple[str, int], str] = {}  # tasks of jobs that were not sent as a whole, by tag and part
+        self._dead: dict[tuple[str, int], int] = {}  # how often they failed
+        self._client.meta.events.register("provide-client-params.braket.CreateQuantumTask", self._add_token)
+        self._token = ""
+
+    def create(
+        self, specification: Any, *, tag: str, part: tuple[int, int], shots: int, reservation: str | None
+    ) -> str:
+        """Create a task, unless it was created or found before, and return its ARN.
+
+        Args:
+            specification: A Braket circuit or program set.
+            tag: Tag of the job.
+            part: Which of how many tasks of the job it is.
+            shots: Samples of the task, over all circuits.
+            reservation: ARN of a reservation.
+        """
+        from braket.aws import AwsQuantumTask
+
+        key = (tag, part[0])
+        if key in self._left:
+            return self._left[key]
+        self._token = hashlib.sha256(f"{tag}/{part[0]}/{self._dead.get(key, 0)}".encode()).hexdigest()
+        task = AwsQuantumTask.create(
+            self._session,
+            self._arn,
+            specification,
+            self._s3 or (self._session.default_bucket(), "tasks"),
+            shots,
+            tags={TAG: tag, PART: f"{part[0]}/{part[1]}"},
+            reservation_arn=reservation,
+        )
+        self._left[key] = task.id
+        return task.id
+
+    def forget(self, tag: str) -> None:
+        """Let tasks of a tag be created anew."""
+        self._left = {key: arn for key, arn in self._left.items() if key[0] != tag}
+
+    def find(self, tag: str, dead: Collection[str]) -> list[list[str]]:
+        """Return the ARNs of each job with a tag, oldest first; remember what belongs to none.
+
+        Args:
+            tag: Tag of the job.
+            dead: States of tasks that will give no result.
+        """
+        filters = [{"name": "deviceArn", "operator": "EQUAL", "values": [self._arn]}]
+        pages = self._client.get_paginator("search_quantum_tasks").paginate(
+            filters=filters, PaginationConfig={"PageSize": 100}
+        )
+        found = [task for page in pages for task in page["quantumTasks"] if task.get("tags", {}).get(TAG) == tag]
+        found.sort(key=lambda task: task["createdAt"])
+        parts: dict[int, list[str]] = {}
+        failed: dict[int, list[str]] = {}
+        size = 0
+        for task in found:
+            part, size = (int(number) for number in task["tags"][PART].split("/"))
+            if task["status"] in dead:
+                failed.setdefault(part, []).append(task["quantumTaskArn"])
+            else:
+                parts.setdefault(part, []).append(task["quantumTaskArn"])
+        whole = min((len(parts.get(part, [])) for part in range(size)), default=0)
+        gone = {arn for arns in failed.values() for arn in arns}
+        # The search may be behind: what this process sent stays known.
+        self._left = {key: arn for key, arn in self._left.items() if arn not in gone}
+        self._left |= {(tag, part): arns[whole] for part, arns in parts.items() if len(arns) > whole}
+        self._dead |= {(tag, part): len(arns) for part, arns in failed.items()}
+        return [[parts[part][index] for part in range(size)] for index in range(whole)]
+
+    def metadata(self, arn: str) -> dict[str, Any]:
+        """Return what AWS tells about a task."""
+        return self._client.get_quantum_task(quantumTaskArn=arn, additionalAttributeNames=["QueueInfo"])
+
+    def cancel(self, arn: str) -> None:
+        """Cancel a task; one that has just ended stays as it is."""
+        try:
+            self._client.cancel_quantum_task(quantumTaskArn=arn)
+        except self._client.exceptions.ConflictException:
+            return
+
+    def result(self, metadata: dict[str, Any]) -> list[Any]:
+        """Return what each circuit of a finished task measured.
+
+        Raises:
+            JobError: If the task, or one of its circuits, has failed.
+        """
+        from braket.task_result import ProgramSetTaskResult
+        from braket.tasks import GateModelQuantumTaskResult, ProgramSetQuantumTaskResult
+
+        if metadata["status"] != "COMPLETED":
+            raise JobError(f"Task {metadata['quantumTaskArn']} is {metadata['status']} and has no result.")
+        schema = self._schema(metadata)
+        if not isinstance(schema, ProgramSetTaskResult):
+            return [GateModelQuantumTaskResult.from_object(schema)]
+        entries = [entry for program in ProgramSetQuantumTaskResult.from_object(schema) for entry in program]
+        for entry in entries:
+            if not hasattr(entry, "measurements"):
+                reason = getattr(entry, "failureMetadata", None)
+                raise JobError(f"A circuit of task {metadata['quantumTaskArn']} failed: {reason}")
+        return entries
+
+    def seconds(self, metadata: dict[str, Any]) -> float:
+        """Return how long a simulator worked on a task, in seconds, or 0 where it does not tell."""
+        told = getattr(self._schema(metadata), "additionalMetadata", None)
+        duration = getattr(getattr(told, "simulatorMetadata", None), "executionDuration", None)
+        return (duration or 0) / 1000
+
+    def _schema(self, metadata: dict[str, Any]) -> Any:
+        from braket.schema_common import BraketSchemaBase
+
+        if self._store is None:
+            self._store = self._session.boto_session.client(
+                "s3", region_name=self._session.region, config=one_attempt()
+            )
+        key = f"{metadata['outputS3Directory']}/results.json"
+        body = self._store.get_object(Bucket=metadata["outputS3Bucket"], Key=key)["Body"].read()
+        return BraketSchemaBase.parse_raw_schema(body.decode())
+
+    def _add_token(self, params: dict[str, Any], **_: Any) -> None:
+        """Let AWS return the task it has, should a request be sent again whose answer was lost."""
+        params["clientToken"] = self._token

@@ -1,0 +1,1 @@
+"""IBM Quantum through Qiskit Runtime."""

@@ -1,0 +1,236 @@
+"""A device of IBM Quantum, or a snapshot of one in this process, behind Qiskit Runtime's Estimator."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
+
+from qiskit_qattn.backends.ibm import cost as ibm_cost
+from qiskit_qattn.backends.ibm.errors import Guard
+from qiskit_qattn.backends.ibm.estimator import EstimatorSettings, noiseless_simulator, runtime_estimator
+from qiskit_qattn.backends.ibm.mode import Kind, Mode, is_closed
+from qiskit_qattn.backends.jobs.device import Cost, JobStatus, State, Values
+from qiskit_qattn.backends.jobs.request import Request
+from qiskit_qattn.backends.measurement import shots_of
+from qiskit_qattn.errors import BackendError, JobError
+
+_STATES: Mapping[str, State] = {
+    "INITIALIZING": "queued",
+    "QUEUED": "queued",
+    "RUNNING": "running",
+    "DONE": "done",
+    "ERROR": "failed",
+    "CANCELLED": "cancelled",
+}
+_KEPT = 64  # jobs whose objects are held, to save a request each time they are asked for
+_GONE = "It ran in a process that has ended."
+_log = logging.getLogger(__name__)
+
+
+class IBMDevice:
+    """A :class:`~qiskit_qattn.backends.jobs.device.Device` of Qiskit Runtime.
+
+    Args:
+        backend: A device of a ``QiskitRuntimeService``, or any local backend, which runs in local testing mode.
+        service: The service, or None for a local backend. Local jobs live and die with this object.
+        mode: ``batch`` by default, which every plan has. A session or batch is opened with the first job, and again,
+            once a job, if the service closed it.
+        settings: What the Estimator does.
+        max_time: Seconds: in job mode of device time a job may use, else how long a session or batch stays open.
+        seconds_price: US dollars a second of device time, or None where none is known.
+        secrets: Texts that no message may hold.
+
+    Attributes:
+        backend: As given; what circuits are transpiled for.
+        name: Provider and device.
+        settings: What the Estimator does, as text.
+        paid: Whether jobs use metered time, as on every device of an account.
+    """
+
+    def __init__(
+        self,
+        backend: Any,
+        service: Any = None,
+        *,
+        mode: Kind = "batch",
+        settings: EstimatorSettings | None = None,
+        max_time: int | None = None,
+        seconds_price: float | None = None,
+        secrets: Sequence[str] = (),
+    ) -> None:
+        self.backend, self._service = backend, service
+        self._estimator_settings = settings or EstimatorSettings()
+        self.name = f"ibm:{backend.name}"
+        self.settings = repr(self._estimator_settings)
+        self.paid = service is not None
+        self._limit = max_time if mode == "job" else None
+        self._price = seconds_price
+        self._mode = Mode(mode, backend if self._estimator_settings.noise else noiseless_simulator(), max_time)
+        self._call = Guard(*secrets)
+        self._jobs: OrderedDict[str, Any] = OrderedDict()
+        self._asked: Counter[str] = Counter()
+        self._local_tags: dict[str, str] = {}
+
+    def submit(self, pubs: Sequence[EstimatorPub], precision: float, tag: str) -> str:
+        """Send one job and return its id; a tag is for one job only.
+
+        Where the client sent the job more than once because it lost an answer, the first is kept and the others are
+        cancelled.
+        """
+        shots_of(precision)  # refuses what is no precision
+        job = self._call("sending a job", self._send, pubs, precision, tag)
+        job_id = job.job_id()
+        self._keep(job_id, job)
+        if self._service is None:
+            self._local_tags[job_id] = tag
+            return job_id
+        return self._first(tag, job_id)
+
+    def find(self, tag: str) -> list[str]:
+        """Return the ids of the jobs with a tag that are neither cancelled nor failed, oldest first."""
+        if self._service is None:
+            ids = [job_id for job_id, its in self._local_tags.items() if its == tag]
+        else:
+            jobs = self._call("looking for a job", self._service.jobs, job_tags=[tag], limit=None)
+            for job in jobs:
+                self._keep(job.job_id(), job)
+            ids = [job.job_id() for job in reversed(jobs)]
+        return [job_id for job_id in ids if self.status(job_id).state not in ("cancelled", "failed")]
+
+    def status(self, job_id: str) -> JobStatus:
+        """Return where a job stands; a local job of another process has failed."""
+        if self._service is None and job_id not in self._jobs:
+            return JobStatus("failed", message=_GONE)
+        job = self._job(job_id)
+        status = self._call("asking for a job's state", job.status)
+        state = _STATES[getattr(status, "name", status)]  # local jobs have an enum
+        if state == "queued" and self._service is not None:
+            return JobStatus(state, self._position(job))
+        return JobStatus(state, message=self._reason(job) if state == "failed" else "")
+
+    def result(self, job_id: str, pubs: Sequence[EstimatorPub]) -> list[Values]:
+        """Return what a finished job measured."""
+        job = self._job(job_id)
+        wait = {} if self._service is None else {"timeout": 0.0}
+        result = self._call("reading a result", job.result, **wait)
+        if result is None or len(result) != len(pubs):
+            raise JobError(f"Job {job_id} on {self.name} has no result for its {len(pubs)} PUBs.")
+        return [self._values(job_id, part.data, pub) for part, pub in zip(result, pubs, strict=True)]
+
+    def usage(self, job_id: str) -> Cost:
+        """Return the device time a finished job took; while a session is open, more is charged than its jobs take.
+
+        Raises:
+            BackendError: If the service has not yet counted it.
+        """
+        if self._service is None:
+            return Cost(jobs=1)
+        used = self._call("asking for usage", self._job(job_id).metrics).get("usage", {})
+        if used.get("status", "pending") == "pending":
+            raise BackendError(f"IBM Quantum has not yet counted what job {job_id} on {self.name} took; ask later.")
+        seconds = float(used.get("qpu_charge_time_seconds") or 0.0)
+        return Cost(jobs=1, seconds=seconds, usd=None if self._price is None else seconds * self._price)
+
+    def cancel(self, job_id: str) -> None:
+        """Cancel a job that has not finished."""
+        self._call("cancelling a job", self._job(job_id).cancel)
+
+    def estimate(self, pubs: Sequence[EstimatorPub], precision: float) -> Cost:
+        """Return what a job would take; of a snapshot, what it would take on the device."""
+        settings = self._estimator_settings
+        return ibm_cost.estimate(
+            pubs,
+            precision,
+            self.backend,
+            resilience=settings.resilience,
+            twirled=bool(settings.twirling),
+            seconds_price=self._price,
+        )
+
+    def close(self) -> None:
+        """Close the session or batch; jobs that wait still run. The next job opens another."""
+        self._call(f"closing the {self._mode.kind}", self._mode.close)
+
+    def _send(self, pubs: Sequence[EstimatorPub], precision: float, tag: str) -> Any:
+        """Send a job, in a new session or batch if the one at hand was closed."""
+        from qiskit_ibm_runtime import IBMRuntimeError
+
+        options = self._estimator_settings.options(tag, self._limit, self._seed(pubs, precision))
+        target = self._mode.target()
+        try:
+            return runtime_estimator(target, options).run(pubs, precision=precision)
+        except IBMRuntimeError as error:
+            if not is_closed(error):
+                raise
+        _log.info("%s: the %s was closed; opening another.", self.name, self._mode.kind)
+        self._mode.renew(target)
+        return runtime_estimator(self._mode.target(), options).run(pubs, precision=precision)
+
+    def _first(self, tag: str, job_id: str) -> str:
+        """Return the oldest job with a tag, and cancel the others."""
+        try:
+            first, *others = self.find(tag) or [job_id]
+        except BackendError as error:  # the job is there, whatever became of the question
+            _log.warning("%s: could not look for copies of job %s: %s", self.name, job_id, error)
+            return job_id
+        for other in others:
+            try:
+                self.cancel(other)
+                _log.info("%s: cancelled job %s, a copy of %s.", self.name, other, first)
+            except BackendError as error:
+                _log.warning("%s: could not cancel job %s, a copy of %s: %s", self.name, other, first, error)
+        return first
+
+    def _seed(self, pubs: Sequence[EstimatorPub], precision: float) -> int | None:
+        """Return a seed for a job: another for each, and the same for the same jobs in another process."""
+        if self._estimator_settings.seed is None:
+            return None
+        key = Request.of(pubs, precision, self.name, self.settings).key
+        self._asked[key] += 1
+        digest = hashlib.sha256(f"{key} {self._asked[key]}".encode()).digest()
+        return int.from_bytes(digest[:4], "big") >> 1 | 1  # simulators take 31 bits, and 0 as no seed
+
+    def _position(self, job: Any) -> int | None:
+        try:
+            return self._call("asking for the queue", job.metrics).get("position_in_queue")
+        except BackendError:  # the state is known, and is what was asked for
+            return None
+
+    def _reason(self, job: Any) -> str:
+        """Return why a job failed."""
+        if self._service is not None:
+            return self._call.scrubbed(self._call("asking why a job failed", job.error_message) or "")
+        try:
+            self._call("simulating a job", job.result)
+        except BackendError as error:
+            return str(error)
+        return ""
+
+    def _job(self, job_id: str) -> Any:
+        if job_id not in self._jobs:
+            if self._service is None:
+                raise JobError(f"Job {job_id} on {self.name} is not there. {_GONE}")
+            self._keep(job_id, self._call("looking for a job", self._service.job, job_id))
+        return self._jobs[job_id]
+
+    def _keep(self, job_id: str, job: Any) -> None:
+        """Hold a job's object, and let go of the oldest."""
+        self._jobs[job_id] = job
+        while len(self._jobs) > _KEPT:
+            oldest, _ = self._jobs.popitem(last=False)
+            self._local_tags.pop(oldest, None)
+
+    def _values(self, job_id: str, data: Any, pub: EstimatorPub) -> Values:
+        values = Values(np.asarray(data.evs, dtype=float), np.asarray(data.stds, dtype=float))
+        if values.evs.shape != pub.shape or not np.isfinite(values.evs).all():
+            raise JobError(
+                f"Job {job_id} on {self.name} returned values of shape {values.evs.shape}, "
+                f"{np.isfinite(values.evs).sum()} of them finite; expected {pub.shape}, all finite."
+            )
+        return values

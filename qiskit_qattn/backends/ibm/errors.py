@@ -1,0 +1,152 @@
+"""What IBM's client raises, as our errors, with no credential in them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
+
+_T = TypeVar("_T")
+_LENGTH = 500
+_HIDDEN = "***"
+_CREDENTIALS = re.compile(
+    r"((?:apikey|bearer)[\"']?[\s:=]+[\"']?|(?:token|api[_-]?key|authorization)[\"']?\s*[:=]\s*[\"']?)[^\s\"',;&)]+",
+    re.IGNORECASE,
+)
+_WEB_TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+(\.[\w-]*)?")
+_NO_ACCOUNT = (
+    "No IBM Quantum account was found. Save one once with qiskit_ibm_runtime.QiskitRuntimeService.save_account("
+    "token=…, instance=…), or set the environment variables QISKIT_IBM_TOKEN and QISKIT_IBM_INSTANCE."
+)
+_REFUSED = (
+    "Check the API key and the instance: save them again with qiskit_ibm_runtime.QiskitRuntimeService.save_account("
+    "token=…, instance=…, overwrite=True), or set QISKIT_IBM_TOKEN and QISKIT_IBM_INSTANCE."
+)
+
+
+class Guard:
+    """Calls the client, and raises our errors in place of its own.
+
+    The client's error is not kept as the cause of ours: its text, or that of a cause of it, may hold a credential.
+
+    Args:
+        secrets: Texts that no message may hold, besides ``$QISKIT_IBM_TOKEN`` and what looks like a credential.
+    """
+
+    def __init__(self, *secrets: str) -> None:
+        self._secrets = tuple(filter(None, secrets))
+
+    def __call__(self, what: str, call: Callable[..., _T], *args: Any, **options: Any) -> _T:
+        """Return ``call(*args, **options)``.
+
+        Args:
+            what: What the call does, for the message, such as "sending a job".
+            call: The client's function, or ours around it.
+            args: Its arguments.
+            options: Its keyword arguments.
+
+        Raises:
+            TransientBackendError: For what may pass by itself: a dropped connection, a busy service.
+            JobError: For a job that failed, was cancelled or is not there.
+            BackendError: For anything else that the client refuses.
+        """
+        from ibm_cloud_sdk_core import ApiException
+        from pydantic import ValidationError
+        from qiskit.exceptions import QiskitError
+        from requests import RequestException
+
+        try:
+            return call(*args, **options)
+        except (QiskitError, RequestException, ApiException, ValidationError) as error:
+            ours = self._translated(error, what)
+        raise ours
+
+    def scrubbed(self, text: str) -> str:
+        """Return a text of the service as one line of bounded length without credentials."""
+        for secret in {*self._secrets, os.environ.get("QISKIT_IBM_TOKEN", "")} - {""}:
+            text = text.replace(secret, _HIDDEN)
+        text = _CREDENTIALS.sub(rf"\g<1>{_HIDDEN}", _WEB_TOKEN.sub(_HIDDEN, text))
+        text = " ".join(text.strip("'\"").split())
+        return text if len(text) <= _LENGTH else f"{text[:_LENGTH]}…"
+
+    def _translated(self, error: Exception, what: str) -> BackendError:
+        from qiskit_ibm_runtime import exceptions
+        from qiskit_ibm_runtime.accounts.exceptions import AccountNotFoundError, AccountsError
+
+        message = f"IBM Quantum: {what} failed: {self.scrubbed(str(error))}"
+        job_errors = (
+            exceptions.RuntimeJobFailureError,
+            exceptions.RuntimeJobMaxTimeoutError,
+            exceptions.RuntimeInvalidStateError,
+            exceptions.RuntimeJobNotFound,
+        )
+        if isinstance(error, job_errors):
+            return JobError(message)
+        if isinstance(error, exceptions.RuntimeJobTimeoutError):
+            return TransientBackendError(message)
+        if isinstance(error, AccountNotFoundError):
+            return BackendError(_NO_ACCOUNT)
+        status = _http_status(error)
+        if status in (408, 429) or (status or 0) >= 500 or (status is None and _connection_failed(error)):
+            return TransientBackendError(message, _retry_after(error))
+        if status in (401, 403) or isinstance(error, exceptions.IBMNotAuthorizedError | AccountsError):
+            return BackendError(f"{message} {_REFUSED}")
+        return BackendError(message)
+
+
+def service_code(error: BaseException) -> int | None:
+    """Return the service's own code in an error's text, such as 1217, or None."""
+    found = re.search(r'"code":\s*(\d+)', str(error))
+    return int(found[1]) if found else None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those it came from; the client hides them, but they hold the HTTP status."""
+    seen: list[BaseException] = []
+    now: BaseException | None = error
+    while now is not None and now not in seen:
+        yield now
+        seen.append(now)
+        now = now.__cause__ or now.__context__
+
+
+def _responses(error: BaseException) -> Iterator[Any]:
+    """Yield the HTTP answers an error came from."""
+    from ibm_cloud_sdk_core import ApiException
+    from requests import RequestException
+
+    for link in _chain(error):
+        if isinstance(link, RequestException) and link.response is not None:
+            yield link.response
+        elif isinstance(link, ApiException) and link.http_response is not None:
+            yield link.http_response
+
+
+def _http_status(error: BaseException) -> int | None:
+    """Return the HTTP status that an error came from, or None where there was none."""
+    return next((response.status_code for response in _responses(error)), None)
+
+
+def _connection_failed(error: BaseException) -> bool:
+    """Tell whether no answer came."""
+    from qiskit_ibm_runtime.api.exceptions import RequestsApiError
+    from requests import RequestException
+
+    return any(isinstance(link, RequestsApiError | RequestException) for link in _chain(error))
+
+
+def _retry_after(error: BaseException) -> float | None:
+    """Return the seconds that the service asked to wait, given as a number or as a date, or None."""
+    from urllib3.exceptions import InvalidHeader
+    from urllib3.util import Retry
+
+    for response in _responses(error):
+        if "Retry-After" in response.headers:
+            try:
+                return float(Retry().parse_retry_after(response.headers["Retry-After"]))
+            except InvalidHeader:
+                return None
+    return None

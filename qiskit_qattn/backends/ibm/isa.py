@@ -1,0 +1,161 @@
+"""Circuits in the gates and layout of a device, transpiled once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import qiskit
+from qiskit import QuantumCircuit, qpy
+from qiskit.circuit import Parameter
+from qiskit.transpiler import generate_preset_pass_manager
+
+from qiskit_qattn.backends.jobs.circuit_text import circuit_text
+from qiskit_qattn.errors import BackendError, CircuitError, missing_dependency
+
+_SEED = 0
+_FORMAT = 1  # of the entries
+_DIGEST = hashlib.sha256().digest_size
+_log = logging.getLogger(__name__)
+
+
+class ISAPassManager:
+    """Transpiles circuits for a device; a circuit that was transpiled for it before is read from disk.
+
+    Entries are kept by circuit, device, optimization level and Qiskit's version. What the device's calibration says
+    of errors is not part of it: a circuit stays the same from day to day, so that a run that goes on tomorrow asks for
+    the jobs it sent today. A qubit or gate the device loses makes another entry.
+
+    Args:
+        device: A Qiskit ``BackendV2``.
+        optimization: Qiskit's optimization level, 0 to 3.
+        folder: Where the entries are; by default in ``$QATTN_CACHE_DIR``, or else the user's cache folder.
+    """
+
+    def __init__(self, device: Any, optimization: int, folder: Path | None = None) -> None:
+        self.device, self.optimization = device, optimization
+        self.folder = cache_folder() / "isa" if folder is None else folder
+        target = device.target
+        places = sorted(
+            f"{name}{qubits}"
+            for name in target.operation_names
+            for qubits in target.qargs_for_operation_name(name) or [None]
+        )
+        parts = (_FORMAT, qiskit.__version__, optimization, device.name, device.num_qubits, *places)
+        self._device_key = "\n".join(map(str, parts))
+
+    def run(self, circuit: QuantumCircuit) -> QuantumCircuit:
+        """Return the circuit in the device's gates and layout, with the same parameters.
+
+        Raises:
+            BackendError: For a circuit with more qubits than the device.
+            CircuitError: If it would need an RZZ gate with a parameter, whose angle the device limits.
+        """
+        if circuit.num_qubits > self.device.num_qubits:
+            raise BackendError(
+                f"The circuit has {circuit.num_qubits} qubits and {self.device.name} has {self.device.num_qubits}; "
+                f"choose a larger device, or a head with fewer qubits."
+            )
+        entry = self._entry(circuit)
+        stored = None if entry is None else _read(entry)
+        if stored is None:
+            stored = _dump(self._transpile(_renamed(circuit)))
+            if entry is not None:
+                _write(entry, stored)
+        # Read back the first time too, so that every run uses the same circuit.
+        return _load(stored, circuit.parameters)
+
+    def _transpile(self, circuit: QuantumCircuit) -> QuantumCircuit:
+        manager = generate_preset_pass_manager(self.optimization, backend=self.device, seed_transpiler=_SEED)
+        isa = manager.run(circuit)
+        if any(item.operation.name == "rzz" and item.operation.is_parameterized() for item in isa.data):
+            raise CircuitError(
+                f"On {self.device.name} this circuit has RZZ gates with parameters, which the device takes between 0 "
+                f"and π/2 only. Leave fractional=on out."
+            )
+        return isa
+
+    def _entry(self, circuit: QuantumCircuit) -> Path | None:
+        """Return the file of a circuit's entry, or None for a circuit that has no text to know it by."""
+        try:
+            text = circuit_text(circuit)
+        except CircuitError:
+            return None
+        names = [parameter.name for parameter in circuit.parameters]
+        key = "\n".join([self._device_key, text, *names])
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()}.qpy"
+
+
+def two_qubit_depth(circuit: QuantumCircuit) -> int:
+    """Return the number of layers of gates on two or more qubits; what decides how much noise a circuit collects."""
+    return circuit.depth(lambda item: item.operation.num_qubits > 1 and not item.operation._directive)
+
+
+def cache_folder() -> Path:
+    """Return ``$QATTN_CACHE_DIR``, or else the user's cache folder.
+
+    Raises:
+        MissingDependencyError: Without platformdirs, where the variable is not set.
+    """
+    if chosen := os.environ.get("QATTN_CACHE_DIR"):
+        return Path(chosen).expanduser()
+    try:
+        import platformdirs
+    except ImportError as error:
+        raise missing_dependency("platformdirs", "ibm") from error
+    return Path(platformdirs.user_cache_dir("qiskit-qattn", appauthor=False))
+
+
+def _dump(circuit: QuantumCircuit) -> bytes:
+    stream = io.BytesIO()
+    qpy.dump(circuit, stream)
+    return stream.getvalue()
+
+
+def _name(index: int) -> str:
+    return f"isa{index:07d}"  # in alphabetical order, as Qiskit sorts parameters
+
+
+def _renamed(circuit: QuantumCircuit) -> QuantumCircuit:
+    """Return a circuit with plain parameters, since QPY cannot bring back some of a ``ParameterVector``."""
+    return circuit.assign_parameters({old: Parameter(_name(index)) for index, old in enumerate(circuit.parameters)})
+
+
+def _load(content: bytes, parameters: Sequence[Any]) -> QuantumCircuit:
+    """Return a stored circuit with these parameters in place of its plain ones."""
+    circuit = qpy.load(io.BytesIO(content))[0]
+    ours = {_name(index): parameter for index, parameter in enumerate(parameters)}
+    circuit.assign_parameters({plain: ours[plain.name] for plain in circuit.parameters}, inplace=True)
+    return circuit
+
+
+def _read(entry: Path) -> bytes | None:
+    """Return what an entry holds, or None where it is missing or damaged."""
+    try:
+        content = entry.read_bytes()
+    except OSError:
+        return None
+    digest, stored = content[:_DIGEST], content[_DIGEST:]
+    return stored if hashlib.sha256(stored).digest() == digest else None
+
+
+def _write(entry: Path, content: bytes) -> None:
+    """Write an entry, whole or not at all; a folder that cannot be written costs time, not the result."""
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=entry.parent, suffix=".tmp")
+        scratch = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(hashlib.sha256(content).digest() + content)
+            scratch.replace(entry)
+        finally:
+            scratch.unlink(missing_ok=True)  # there only if something failed
+    except OSError as error:
+        _log.warning("Transpiled circuits are not kept: %s cannot be written: %s.", entry, error.strerror or error)

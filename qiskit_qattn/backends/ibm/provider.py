@@ -1,0 +1,130 @@
+"""IBM Quantum through Qiskit Runtime: devices of an account, and snapshots of devices in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.util import find_spec
+from typing import Any, cast
+
+from qiskit_qattn.backends.fake_devices import fake_device
+from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, gradient_option
+from qiskit_qattn.backends.ibm.account import find_device, open_service
+from qiskit_qattn.backends.ibm.device import IBMDevice
+from qiskit_qattn.backends.ibm.estimator import EstimatorSettings
+from qiskit_qattn.backends.ibm.isa import ISAPassManager
+from qiskit_qattn.backends.ibm.mode import MODES
+from qiskit_qattn.backends.jobs.managed import DEVICE_MODULES, DEVICE_OPTIONS, managed_estimator
+from qiskit_qattn.backends.registry import Backend, Provider, precision_of
+from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.errors import ConfigError, missing_dependency, unknown_name
+
+_SHOTS = 4096
+_RESILIENCE = 1
+_OPTIMIZATION = 3
+_SEQUENCES = ("off", "XX", "XpXm", "XY4")
+TARGETS = "a device of your account, such as ibm_fez; least_busy; fake_<device>, a snapshot simulated in this process"
+IBM_OPTIONS = {
+    "mode": "; ".join(f"{name}: {what}" for name, what in MODES.items()) + "; batch by default",
+    "shots": f"samples a measurement basis; {_SHOTS} by default",
+    "resilience": "0: raw values; 1: readout errors mitigated, the default; 2: zero-noise extrapolation too",
+    "twirling": "on or off: twirl two-qubit gates; the resilience level decides by default",
+    "dd": f"dynamical decoupling of idle qubits: {', '.join(_SEQUENCES)}; off by default",
+    "fractional": "on or off: RX and RZZ of any angle as gates, where the device has them; off by default",
+    "optimization": f"level of the transpiler, 0 to 3; {_OPTIMIZATION} by default",
+    "max_time": "seconds: device time a job may use in job mode, else how long a session or batch stays open",
+    "instance": "the account's instance, as a name or CRN; the saved one by default",
+    "seed": "fake_<device> only: seed of the simulation",
+    "noise": "fake_<device> only: off leaves the device's noise out; on by default",
+    **GRADIENT_OPTIONS,
+    **DEVICE_OPTIONS,
+}
+
+
+def ibm(spec: BackendSpec) -> Backend:
+    """Return a backend of IBM Quantum; credentials come from the saved account or from ``$QISKIT_IBM_TOKEN``.
+
+    Raises:
+        ConfigError: Without a target, or for an option out of its range or not for the target.
+        UnknownNameError: For a device the account does not have, or an unknown mode or gradient.
+        BackendError: Without an account, or where the service refuses.
+        MissingDependencyError: For a snapshot without Aer.
+    """
+    if spec.target is None:
+        raise ConfigError(f"Backend 'ibm' needs a target, such as ibm:least_busy. Targets: {TARGETS}.")
+    local = spec.target.startswith("fake_")
+    if local:
+        _refuse(spec, ["instance"], "devices of an account")
+    else:
+        _refuse(spec, ["seed", "noise"], "fake_<device>")
+    mode: Any = _choice(spec, "mode", MODES, "batch")
+    settings = _settings(spec)
+    fractional = _choice(spec, "fractional", ("on", "off"), "off") == "on"
+    max_time = spec.integer("max_time", minimum=1)
+    optimization = spec.integer("optimization", minimum=0, maximum=3)
+    shots = spec.integer("shots", minimum=1, maximum=10**9) or _SHOTS
+    gradient = gradient_option(spec, settings.seed)
+    if local:
+        backend = _snapshot(spec.target, fractional)
+        device = IBMDevice(backend, mode=mode, settings=settings, max_time=max_time)
+    else:
+        service, secrets = open_service(spec.options.get("instance"))
+        backend = find_device(service, spec.target, fractional=fractional, secrets=secrets)
+        device = IBMDevice(backend, service, mode=mode, settings=settings, max_time=max_time, secrets=secrets)
+    return Backend(
+        str(spec),
+        managed_estimator(spec, device, precision=precision_of(shots)),
+        pass_manager=ISAPassManager(backend, _OPTIMIZATION if optimization is None else optimization),
+        precision=precision_of(shots),
+        shots=shots,
+        gradient=gradient,
+    )
+
+
+def _settings(spec: BackendSpec) -> EstimatorSettings:
+    level = spec.integer("resilience", minimum=0, maximum=2)
+    twirling = _choice(spec, "twirling", ("on", "off"), "")
+    sequence = _choice(spec, "dd", _SEQUENCES, "off")
+    noise = _choice(spec, "noise", ("on", "off"), "on") == "on"
+    if sequence != "off" and not noise:
+        raise ConfigError(f"dd={sequence} acts against noise, and {str(spec)!r} has noise=off; leave one out.")
+    return EstimatorSettings(
+        resilience=cast("Any", _RESILIENCE if level is None else level),
+        twirling=twirling == "on" if twirling else None,
+        decoupling=cast("Any", None if sequence == "off" else sequence),
+        seed=spec.integer("seed", minimum=0),
+        noise=noise,
+    )
+
+
+def _snapshot(name: str, fractional: bool) -> Any:
+    device = fake_device(name)
+    if fractional and "rzz" not in device.target.operation_names:
+        raise ConfigError(f"fractional=on: {name} has no fractional gates; fake_fractional has.")
+    if find_spec("qiskit_aer") is None:
+        raise missing_dependency("qiskit-aer", "aer")
+    return device
+
+
+def _choice(spec: BackendSpec, key: str, known: Iterable[str], default: str) -> str:
+    value = spec.options.get(key, default)
+    if key in spec.options and value not in known:
+        raise unknown_name(key, value, known)
+    return value
+
+
+def _refuse(spec: BackendSpec, keys: Iterable[str], targets: str) -> None:
+    for key in keys:
+        if key in spec.options:
+            raise ConfigError(
+                f"Backend option {key} is for {targets}, but the target of {str(spec)!r} is {spec.target}."
+            )
+
+
+PROVIDER = Provider(
+    summary="IBM Quantum through Qiskit Runtime, and snapshots of its devices",
+    build=ibm,
+    options=IBM_OPTIONS,
+    targets=TARGETS,
+    extra="ibm",
+    modules=("qiskit_ibm_runtime", *DEVICE_MODULES),
+)

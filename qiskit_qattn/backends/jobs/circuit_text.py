@@ -1,0 +1,74 @@
+"""A circuit as text that is the same in every process, to tell circuits apart by their hash."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from qiskit import QuantumCircuit
+from qiskit.circuit import ControlledGate, Parameter, ParameterExpression
+from qiskit.circuit.library import get_standard_gate_name_mapping
+
+from qiskit_qattn.errors import CircuitError
+
+_STANDARD = frozenset(get_standard_gate_name_mapping())
+_OPAQUE = {"barrier", "delay", "measure", "reset"}  # without a definition; known by their name
+
+
+def circuit_text(circuit: QuantumCircuit) -> str:
+    """Return one line an instruction: name, parameters, qubits and classical bits by their index.
+
+    Parameters are written by their place in ``circuit.parameters``. What no expectation depends on is left out: names
+    of the circuit, its registers and parameters, the global phase, metadata. An instruction that is not Qiskit's own
+    is written as its definition, so that its name, which Qiskit may number differently in each process, does not count.
+
+    Raises:
+        CircuitError: For an instruction without a definition, or with a parameter that has no stable text.
+    """
+    head = f"{circuit.num_qubits} {circuit.num_clbits} {circuit.num_parameters}"
+    return "\n".join([head, *_lines(plain_parameters(circuit))])
+
+
+def plain_parameters(circuit: QuantumCircuit) -> QuantumCircuit:
+    """Return the circuit with its parameters, in their order, replaced by ``p0000000``, ``p0000001`` and so on."""
+    renamed = {old: Parameter(f"p{index:07d}") for index, old in enumerate(circuit.parameters)}
+    return circuit.assign_parameters(renamed) if renamed else circuit
+
+
+def _lines(circuit: QuantumCircuit) -> list[str]:
+    qubits = {bit: index for index, bit in enumerate(circuit.qubits)}
+    clbits = {bit: index for index, bit in enumerate(circuit.clbits)}
+    lines = []
+    for item in circuit.data:
+        where = [str(qubits[bit]) for bit in item.qubits] + [f"c{clbits[bit]}" for bit in item.clbits]
+        lines.append(f"{_operation(item.operation)} {' '.join(where)}")
+    return lines
+
+
+def _operation(operation: Any) -> str:
+    name = operation.name
+    if name in _STANDARD or name in _OPAQUE:
+        params = ",".join(_number(name, value) for value in operation.params)
+        state = f"@{operation.ctrl_state}" if isinstance(operation, ControlledGate) else ""
+        unit = operation.unit if name == "delay" else ""
+        return f"{name}{state}({params}{unit})"
+    if len(operation.params) == 1 and isinstance(operation.params[0], np.ndarray):  # a unitary
+        matrix = np.ascontiguousarray(operation.params[0], dtype="<c16")
+        return f"matrix[{matrix.tobytes().hex()}]"
+    definition = getattr(operation, "definition", None)
+    blocks = any(isinstance(value, QuantumCircuit) for value in getattr(operation, "params", ()))
+    if definition is None or blocks:
+        raise CircuitError(
+            f"Instruction {name!r} cannot be sent to a device through the ledger: it is neither one of Qiskit's gates "
+            "nor has it a definition made of them."
+        )
+    return "{" + "; ".join(_lines(definition)) + "}"
+
+
+def _number(name: str, value: Any) -> str:
+    """Return a parameter of an instruction in full precision."""
+    if isinstance(value, ParameterExpression):
+        return str(value) if value.parameters else float(value).hex()
+    if isinstance(value, int | float | np.integer | np.floating):
+        return float(value).hex()
+    raise CircuitError(f"Instruction {name!r} has a parameter of kind {type(value).__name__}, expected a number.")

@@ -1,0 +1,225 @@
+"""The ledger: every job, written down before it is sent and when it returns, shared by all processes of a user.
+
+A row is a job. Its states, and who moves it from one to the next:
+
+    sending ──> sent ──> done         the answer came, its result is stored
+       │          ├────> failed       the device says so
+       │          └────> cancelled    the device says so
+       ├─────> failed                 the device refused the job, or it never reached it
+       └─────> cancelled              given up before it reached the device
+
+``sending`` means that the device may or may not have the job: look for its tag before sending it again. The owner of a
+row is the piece of work that sends it or waits for it, and that pays for it; when its process dies, whoever asks for
+the same takes the row over.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, cast
+
+from platformdirs import user_data_path
+
+from qiskit_qattn.backends.jobs.device import Cost, Values
+from qiskit_qattn.backends.jobs.ledger_file import transaction
+from qiskit_qattn.backends.jobs.ledger_rows import IN_FLIGHT, STATES, Row, cost_text, select, select_row, update
+from qiskit_qattn.backends.jobs.owners import lives
+from qiskit_qattn.backends.jobs.request import Request, pack_values, unpack_values
+from qiskit_qattn.errors import BackendError, UnknownNameError
+
+_ANSWERS = "key = ? AND state IN ('done', 'sent', 'sending')"
+
+
+class Ledger:
+    """Jobs in an SQLite file, which is made when it is first used and readable by its owner alone.
+
+    Every call is one transaction on a connection of its own, so threads and processes may share a ledger.
+
+    Args:
+        path: The file; by default ``$QATTN_LEDGER``, else ``ledger.sqlite`` in the user's data folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self.path = default_path() if path is None else Path(path)
+
+    def claim(self, key: str, owner: str, *, cached: bool = True) -> Row | None:
+        """Return the row that answers a request, or None where one has to be opened.
+
+        A finished row comes first, then the newest in flight. A row in flight whose owner is gone gets a new one.
+
+        Args:
+            key: The request's key.
+            owner: Who asks; the row is theirs if it comes back with this owner.
+            cached: Whether finished rows, and others' rows in flight, will do.
+        """
+        with transaction(self.path) as db:
+            for row in select(db, _ANSWERS, [key], "state = 'done' DESC, id DESC"):
+                if row.state == "done" or row.owner == owner or lives(row.owner, row.updated):
+                    if cached or row.owner == owner:
+                        return row
+                else:
+                    return update(db, row.id, owner=owner)
+        return None
+
+    def open(self, request: Request, owner: str, estimate: Cost, *, cached: bool = True) -> Row | None:
+        """Write a request down as about to be sent, and return its row; None if another has just done so.
+
+        Args:
+            request: The request.
+            owner: Who will send it.
+            estimate: What it is expected to take.
+            cached: Whether another row of the same request, finished or in flight, would do.
+        """
+        packed, now = request.pack(), time.time()
+        with transaction(self.path) as db:
+            if cached and select(db, _ANSWERS, [request.key]):
+                return None
+            columns = {
+                "key": request.key,
+                "tag": "",
+                "device": request.device,
+                "settings": request.settings,
+                "state": "sending",
+                "owner": owner,
+                "created": now,
+                "updated": now,
+                "shots": request.shots,
+                "estimate": cost_text(estimate),
+                "request": packed,
+            }
+            names, places = ", ".join(columns), ", ".join("?" * len(columns))
+            cursor = db.execute(f"INSERT INTO jobs ({names}) VALUES ({places})", tuple(columns.values()))
+            number = cast(int, cursor.lastrowid)
+            [ledger] = db.execute("SELECT ledger FROM about").fetchone()
+            # Never given twice: numbers of deleted rows are not used again, and each ledger has a name.
+            return update(db, number, tag=f"qattn-{request.key[:16]}-{ledger}-{number}")
+
+    def take(self, number: int, owner: str) -> Row:
+        """Take over a row in flight that nobody works on, and return it; it is another's as before if one does."""
+        with transaction(self.path) as db:
+            row = select_row(db, number)
+            if row.state not in IN_FLIGHT or lives(row.owner, row.updated):
+                return row
+            return update(db, number, owner=owner)
+
+    def sent(self, number: int, job_id: str) -> Row:
+        """Note the id a device gave to a job, and return its row."""
+        return self._write(number, only=IN_FLIGHT, state="sent", job_id=job_id)
+
+    def finish(self, number: int, values: Sequence[Values], used: Cost | None) -> Row:
+        """Store what a job measured and took, and return its row; the first result of a job stays."""
+        columns = {"state": "done", "error": "", "result": pack_values(values), "used": cost_text(used)}
+        return self._write(number, only=IN_FLIGHT, **columns)
+
+    def close(self, number: int, state: Literal["failed", "cancelled"], error: str, used: Cost | None = None) -> Row:
+        """Note that a job in flight will bring no result, and return its row."""
+        return self._write(number, only=IN_FLIGHT, state=state, error=error, used=cost_text(used))
+
+    def touch(self, number: int) -> Row:
+        """Note that a row's owner is still at work, and return the row."""
+        return self._write(number)
+
+    def release(self, owner: str) -> None:
+        """Give up all rows of an owner: whoever asks for one next takes it over."""
+        with transaction(self.path) as db:
+            db.execute("UPDATE jobs SET owner = NULL WHERE owner = ?", (owner,))
+
+    def row(self, number: int) -> Row:
+        """Return a row by its number.
+
+        Raises:
+            BackendError: If it is gone.
+        """
+        with transaction(self.path) as db:
+            return select_row(db, number)
+
+    def rows(
+        self, *, states: Sequence[str] = STATES, device: str | None = None, before: float | None = None
+    ) -> list[Row]:
+        """Return the rows, newest first.
+
+        Args:
+            states: Those to return.
+            device: Name of a device, or its beginning such as ``ibm:``; all by default.
+            before: Only those that last changed before this time, in seconds since 1970.
+        """
+        with transaction(self.path) as db:
+            return _filter(db, states, device, before)
+
+    def find(self, text: str) -> Row:
+        """Return the row of a number, or of the beginning of a key or job id; of one key's rows the newest.
+
+        Raises:
+            UnknownNameError: If no row, or rows of several keys or jobs, fit.
+        """
+        with transaction(self.path) as db:
+            if text.isdecimal() and len(text) < 16 and (found := select(db, "id = ?", [int(text)])):
+                return found[0]
+            found = (
+                select(db, "substr(key, 1, ?) = ? OR substr(job_id, 1, ?) = ?", [len(text), text] * 2) if text else []
+            )
+        if not found:
+            raise UnknownNameError(f"No job in {str(self.path)!r} has the number, key or id {text!r}; list them first.")
+        keys, ids = {row.key for row in found}, {row.job_id for row in found}
+        if len(keys) > 1 and len(ids) > 1:
+            raise UnknownNameError(
+                f"{text!r} fits {len(found)} jobs in {str(self.path)!r}; give more of the key or id."
+            )
+        return found[0]
+
+    def request(self, number: int) -> Request:
+        """Return the request of a row."""
+        return Request.unpack(self._blob(number, "request"))
+
+    def values(self, number: int) -> list[Values]:
+        """Return what the job of a finished row measured, an entry a PUB."""
+        return unpack_values(self._blob(number, "result"))
+
+    def clear(
+        self,
+        *,
+        states: Sequence[str] = STATES,
+        device: str | None = None,
+        before: float | None = None,
+        force: bool = False,
+    ) -> int:
+        """Delete rows, and return how many.
+
+        Args:
+            states: Those to delete; rows in flight stay unless ``force`` is given.
+            device: As for :meth:`rows`.
+            before: As for :meth:`rows`.
+            force: Forget jobs that may still run, and be paid for, too.
+        """
+        wanted = [state for state in states if force or state not in IN_FLIGHT]
+        with transaction(self.path) as db:
+            numbers = [(row.id,) for row in _filter(db, wanted, device, before)]
+            db.executemany("DELETE FROM jobs WHERE id = ?", numbers)
+        return len(numbers)
+
+    def _write(self, number: int, *, only: Sequence[str] = STATES, **columns: object) -> Row:
+        with transaction(self.path) as db:
+            return update(db, number, only=only, **columns)
+
+    def _blob(self, number: int, column: str) -> bytes:
+        with transaction(self.path) as db:
+            found = db.execute(f"SELECT {column} FROM jobs WHERE id = ?", (number,)).fetchone()
+        if found is None or found[0] is None:
+            raise BackendError(f"Row {number} of the ledger {str(self.path)!r} holds no {column}.")
+        return found[0]
+
+
+def default_path() -> Path:
+    """Return ``$QATTN_LEDGER``, else ``ledger.sqlite`` in the user's data folder."""
+    if named := os.environ.get("QATTN_LEDGER"):
+        return Path(named).expanduser()
+    return user_data_path("qiskit-qattn") / "ledger.sqlite"
+
+
+def _filter(db: sqlite3.Connection, states: Sequence[str], device: str | None, before: float | None) -> list[Row]:
+    found = select(db, f"state IN ({', '.join('?' * len(states))})", states)
+    return [row for row in found if row.device.startswith(device or "") and (before is None or row.updated < before)]

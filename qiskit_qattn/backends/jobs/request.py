@@ -1,0 +1,162 @@
+"""A request to a device: its key, the same in every process, and its bytes, from which another process rebuilds it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from qiskit import QuantumCircuit, qpy
+from qiskit.primitives.containers.bindings_array import BindingsArray
+from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
+from qiskit.primitives.containers.observables_array import ObservablesArray
+
+from qiskit_qattn.backends.jobs.circuit_text import circuit_text, plain_parameters
+from qiskit_qattn.backends.jobs.device import Values
+from qiskit_qattn.errors import ConfigError
+
+_FORMAT = 1  # part of the key: raise it when the text of a circuit changes
+
+
+@dataclass(frozen=True)
+class Request:
+    """PUBs for one job on one device.
+
+    Attributes:
+        pubs: The PUBs.
+        precision: Target standard error of every expectation, above 0.
+        device: Name of the device.
+        settings: All else that changes what the device returns.
+    """
+
+    pubs: tuple[EstimatorPub, ...]
+    precision: float
+    device: str
+    settings: str
+
+    @classmethod
+    def of(cls, pubs: Iterable[EstimatorPubLike], precision: float, device: str, settings: str) -> Request:
+        """Return the request of what an Estimator's ``run`` is given.
+
+        Raises:
+            ConfigError: For PUBs of several precisions, or one that is not above 0.
+        """
+        coerced = tuple(EstimatorPub.coerce(pub, precision) for pub in pubs)
+        found = {float(pub.precision) for pub in coerced} or {float(precision)}
+        if len(found) > 1:
+            raise ConfigError(f"A job on {device} has one precision, got PUBs of {sorted(found)}; run them apart.")
+        value = found.pop()
+        if not 0 < value < math.inf:
+            raise ConfigError(f"{device} samples, so precision must be above 0, got {value}.")
+        return cls(coerced, value, device, settings)
+
+    @property
+    def shots(self) -> int:
+        r"""Samples a circuit, :math:`\lceil 1 / \varepsilon^2 \rceil`."""
+        return math.ceil(1 / self.precision**2)
+
+    @cached_property
+    def key(self) -> str:
+        """The SHA-256 of everything that changes what the device returns, in hexadecimal.
+
+        Names of parameters and circuits do not count, nor do global phases and metadata.
+        """
+        texts: dict[int, bytes] = {}
+        digest = hashlib.sha256()
+
+        def feed(*parts: bytes) -> None:
+            for part in parts:
+                digest.update(len(part).to_bytes(8, "little") + part)
+
+        feed(_json([_FORMAT, self.device, self.settings, float(self.precision).hex(), len(self.pubs)]))
+        for pub in self.pubs:
+            if id(pub.circuit) not in texts:  # PUBs of one job often share a circuit
+                texts[id(pub.circuit)] = circuit_text(pub.circuit).encode()
+            values = _values_of(pub)
+            feed(texts[id(pub.circuit)], _json([list(values.shape), _observables(pub)]), values.tobytes())
+        return digest.hexdigest()
+
+    def pack(self) -> bytes:
+        """Return the request as the bytes of an npz file, without pickled objects.
+
+        Parameters are renamed by their order, so that parts of a ``ParameterVector`` can be read back alone.
+        """
+        circuits: dict[int, int] = {}
+        plain: list[QuantumCircuit] = []
+        arrays: dict[str, np.ndarray] = {}
+        for index, pub in enumerate(self.pubs):
+            if id(pub.circuit) not in circuits:
+                circuits[id(pub.circuit)] = len(plain)
+                plain.append(plain_parameters(pub.circuit))
+            arrays[f"values_{index}"] = _values_of(pub)
+        stream = io.BytesIO()
+        qpy.dump(plain, stream)
+        about = {
+            "precision": self.precision,
+            "device": self.device,
+            "settings": self.settings,
+            "pubs": [{"circuit": circuits[id(pub.circuit)], "observables": _observables(pub)} for pub in self.pubs],
+        }
+        packed = io.BytesIO()
+        np.savez_compressed(packed, circuits=_bytes(stream.getvalue()), about=_bytes(_json(about)), **arrays)  # type: ignore[arg-type]
+        return packed.getvalue()
+
+    @classmethod
+    def unpack(cls, content: bytes) -> Request:
+        """Return the request that :meth:`pack` wrote; it has the same key."""
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            circuits = qpy.load(io.BytesIO(arrays["circuits"].tobytes()))
+            about = json.loads(arrays["about"].tobytes())
+            pubs = []
+            for index, item in enumerate(about["pubs"]):
+                circuit = circuits[item["circuit"]]
+                shape, terms = item["observables"]
+                observables = ObservablesArray([dict(entry) for entry in terms]).reshape(tuple(shape))
+                names = tuple(param.name for param in circuit.parameters)
+                values = arrays[f"values_{index}"]
+                bindings = BindingsArray({names: values} if names else {}, shape=values.shape[:-1])
+                pubs.append(EstimatorPub(circuit, observables, bindings, about["precision"]))
+        return cls(tuple(pubs), about["precision"], about["device"], about["settings"])
+
+
+def pack_values(values: Sequence[Values]) -> bytes:
+    """Return results as the bytes of an npz file."""
+    arrays = {f"{name}_{i}": getattr(item, name) for i, item in enumerate(values) for name in ("evs", "stds")}
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)
+    return packed.getvalue()
+
+
+def unpack_values(content: bytes) -> list[Values]:
+    """Return the results that :func:`pack_values` wrote."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return [Values(arrays[f"evs_{index}"], arrays[f"stds_{index}"]) for index in range(len(arrays.files) // 2)]
+
+
+def _values_of(pub: EstimatorPub) -> np.ndarray:
+    """Return parameter values, shape ``(…, P)``, in the order of the circuit's parameters."""
+    values = pub.parameter_values.as_array(list(pub.circuit.parameters))
+    return np.ascontiguousarray(values, dtype="<f8")
+
+
+def _observables(pub: EstimatorPub) -> list:
+    """Return the shape of a PUB's observables, and each one's terms in alphabetical order."""
+    terms = [[[label, float(factor)] for label, factor in sorted(item.items())] for item in _flat(pub.observables)]
+    return [list(pub.observables.shape), terms]
+
+
+def _flat(observables: ObservablesArray) -> list[dict[str, float]]:
+    return observables.ravel().tolist()
+
+
+def _json(content: object) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
+def _bytes(content: bytes) -> np.ndarray:
+    return np.frombuffer(content, dtype=np.uint8)

@@ -1,0 +1,78 @@
+"""``qattn backends``: where circuits can run, and with which options."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from qiskit_qattn.errors import BackendError
+
+if TYPE_CHECKING:
+    from qiskit_qattn.backends.registry import Registration
+
+
+def command(
+    name: Annotated[
+        str | None, typer.Argument(help="A backend, to see what its options mean.", show_default=False)
+    ] = None,
+) -> None:
+    """List the backends that are installed, or say what one of them accepts.
+
+    A backend string is name[:target][?option=value&option=value…].
+    """
+    from qiskit_qattn.backends.registry import registration
+
+    console = Console(highlight=False)
+    if name is None:
+        console.print(_table())
+        console.print(Text("qattn backends NAME tells what the options of a backend mean.", style="dim"))
+    else:
+        console.print(_details(registration(name.lower())))
+
+
+def _table() -> Table:
+    """Return all backends, one a row; those that cannot run here say why."""
+    from qiskit_qattn.backends.registry import list_backends, registration
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, leading=1)
+    table.add_column("backend", no_wrap=True, style="bold")
+    table.add_column("runs circuits on", ratio=3)
+    table.add_column("options", ratio=2)
+    for name in list_backends():
+        try:
+            found = registration(name)
+        except BackendError as error:  # another package's fault must not hide the others
+            table.add_row(Text(name), Text(str(error), style="red"), Text(""))
+            continue
+        about = [Text(found.provider.summary)]
+        if found.provider.targets:
+            about.append(Text(f"target: {found.provider.targets}", style="dim"))
+        if found.provider.missing():
+            about.append(Text(_install(found), style="yellow"))
+        table.add_row(Text(name), Group(*about), Text(", ".join(found.provider.options)))
+    return table
+
+
+def _details(found: Registration) -> Group:
+    """Return what a backend takes, and what each option means."""
+    provider = found.provider
+    lines = [Text.assemble((found.name, "bold"), f": {provider.summary}. From the package {found.package}.")]
+    if provider.targets:
+        lines.append(Text(f"Target: {provider.targets}."))
+    if provider.missing():
+        lines.append(Text(_install(found) + ".", style="yellow"))
+    options = Table(box=SIMPLE_HEAD, pad_edge=False)
+    options.add_column("option", no_wrap=True, style="bold")
+    options.add_column("meaning")
+    for key, meaning in provider.options.items():
+        options.add_row(Text(key), Text(meaning))
+    return Group(*lines, options) if provider.options else Group(*lines, Text("It takes no options."))
+
+
+def _install(found: Registration) -> str:
+    return f'not installed: {", ".join(found.provider.missing())}; pip install "{found.requirement}"'
