@@ -138,7 +138,9 @@ def _examine(folder: Path, config: TrainConfig, prompt: str) -> dict[str, Any]:
         ids, config.sample_tokens, temperature=config.temperature, top_k=config.top_k or None, seed=config.seed
     )  # (1, P + N)
     found = leakage(model)
+    audit = model.audit()
     return {
+        **({"report_audit": audit} if audit else {}),
         "sample": tokenizer.decode(out[0, ids.shape[1] :]),
         "leakage": float(found),
         "leakage_edits": found.edits,

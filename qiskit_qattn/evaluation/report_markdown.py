@@ -43,7 +43,7 @@ def render_markdown(report: dict[str, Any]) -> str:
     if twin is not None:
         parts.append(_sample("All-classical baseline", report["prompt"], twin["sample"]))
         parts.append(_differences(report["text_differences"]))
-    parts += ["## Where the heads ran", _backends(model)]
+    parts += ["## Where the heads ran", _backends(model), *_audits(model)]
     for title, figures in (("model", model), ("baseline", twin)):
         if figures is not None and figures["profile"]:
             parts += [f"## Hottest functions: {title}", _profile(figures["profile"])]
@@ -88,6 +88,33 @@ def _differences(found: dict[str, float]) -> str:
 def _backends(model: dict[str, Any]) -> str:
     rows = [[str(h["layer"]), str(h["head"]), f"`{h['kind']}`", f"`{h['backend']}`"] for h in model["head_backends"]]
     return _table(["Layer", "Head", "Kind", "Backend"], rows)
+
+
+def _audits(model: dict[str, Any]) -> list[str]:
+    """Return what a chain of backends computed where, and what fell; nothing for a model on one backend."""
+    parts = []
+    for key, what in (("audit", "training and validation"), ("report_audit", "the sample and the causality check")):
+        audit = model.get(key)
+        if audit is None:
+            continue
+        names = dict.fromkeys([*audit["calls"], *audit["gradients"]])
+        rows = [[f"`{n}`", *(f"{audit[kind].get(n, 0):,}" for kind in ("calls", "gradients"))] for n in names]
+        since = f", from step {audit['from_step']} on" if audit.get("from_step") else ""
+        parts.append(f"Calls of the circuits that each backend computed, of {what}{since}:")
+        parts.append(_table(["Backend", "Values", "Gradients"], rows))
+        if audit["falls"]:
+            parts += [f"What failed and went elsewhere, of {what}:", _falls(audit["falls"])]
+    return parts
+
+
+def _falls(falls: list[dict[str, Any]]) -> str:
+    """Return a table with one row for each head, pass and link."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for fall in falls:
+        key = (str(fall["layer"]), f"`{fall['kind']}`", fall["during"], f"`{fall['link']}`", f"`{fall['to']}`")
+        groups.setdefault(key, []).append(fall)
+    rows = [[*key, f"{len(found):,}", f"{found[0]['call']:,}", found[0]["reason"]] for key, found in groups.items()]
+    return _table(["Layer", "Kind", "Pass", "Failed", "Went to", "Times", "First call", "Its reason"], rows)
 
 
 def _profile(found: list[dict[str, Any]]) -> str:

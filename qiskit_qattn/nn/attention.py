@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,11 @@ from torch.nn import functional as F
 
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues
+from qiskit_qattn.nn.folding import FusedLayer, fold
 from qiskit_qattn.nn.heads import FusedHead, QuantumHead
 from qiskit_qattn.nn.kinds import HEAD_KINDS, HeadKind, Score
 
+_NOTHING_FUSED = FusedLayer()
 _VALUE_SPREAD = 0.25  # of a linear value map at nanoGPT's initialisation: 0.02 * sqrt(128)
 
 
@@ -101,31 +103,53 @@ class CausalSelfAttention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, sum(self.sizes), bias=config.bias) if sum(self.sizes) else None
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
 
-    def forward(
-        self, x: Tensor, cache: KeyValueCache | None = None, fused: Mapping[str, FusedHead] = MappingProxyType({})
-    ) -> Tensor:
+    def forward(self, x: Tensor, cache: KeyValueCache | None = None, fused: FusedLayer = _NOTHING_FUSED) -> Tensor:
         """Return attention's output, shape ``(B, T, d)``.
 
         Args:
             x: Tokens, shape ``(B, T, d)``.
             cache: Keys and values of the tokens that come before, to which those of ``x`` are added.
-            fused: What :func:`fuse_heads` gave for each kind of head, where it was called already.
+            fused: What of this layer does not depend on data, where it was formed already.
         """
-        projected = self.c_attn(x).split(self.sizes, -1) if self.c_attn is not None else [x[..., :0]] * len(self.sizes)
+        projected = self._project(x, fused)
         features = dict(zip(self.counts, projected[1:], strict=True))
         outputs = []
         if self.num_linear:
             q, k = projected[0].unflatten(-1, (2, self.num_linear, self.head_size)).permute(2, 0, 3, 1, 4)
-            values = [self._values(name, features[name], x, fused.get(name)) for name in self.value_kinds]
+            values = [self._values(name, features[name], x, fused.heads.get(name)) for name in self.value_kinds]
             v = torch.cat(values, 1) if len(values) > 1 else values[0]  # (B, nh, T, h)
             outputs.append(self._attend("linear", q, k, v, "dot", cache))
         for name in self.circuit_kinds:
             kind = HEAD_KINDS[name]
-            q, k, v = self._circuits(name, features[name], x, fused.get(name))
+            q, k, v = self._circuits(name, features[name], x, fused.heads.get(name))
             outputs.append(self._attend(name, q, k, v, kind.score, cache))
         y = torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]  # (B, n_head, T, h)
         y = self.c_proj(y.transpose(1, 2).reshape(x.shape))
         return F.dropout(y, self.dropout, self.training)
+
+    def fold(self, heads: Mapping[str, FusedHead], rows: int) -> FusedLayer:
+        """Return what of this layer does not depend on data, for inference on ``rows`` tokens at once.
+
+        Args:
+            heads: What :func:`fuse_heads` gave for each kind of head.
+            rows: B times T.
+        """
+        positions = {
+            i: heads[name]
+            for i, name in enumerate(self.counts, 1)
+            if name in heads and HEAD_KINDS[name].projections == "v" and cast(QuantumHead, self.maps[name]).amplitude
+        }
+        if self.c_attn is None or torch.is_grad_enabled():
+            return FusedLayer(heads)
+        return FusedLayer(heads, fold(self.c_attn.weight, self.c_attn.bias, self.sizes, positions, rows))
+
+    def _project(self, x: Tensor, fused: FusedLayer) -> Sequence[Tensor]:
+        """Return queries and keys, then each kind's features ``(B, T, ·)``, or its values ``(B, T, nh, h)``."""
+        if fused.projection is not None and (projected := fused.projection(x)) is not None:
+            return projected
+        if self.c_attn is None:
+            return [x[..., :0]] * len(self.sizes)
+        return self.c_attn(x).split(self.sizes, -1)
 
     def _attend(self, part: str, q: Tensor, k: Tensor, v: Tensor, score: Score, cache: KeyValueCache | None) -> Tensor:
         if cache is not None:
@@ -134,6 +158,8 @@ class CausalSelfAttention(nn.Module):
 
     def _values(self, name: str, features: Tensor, x: Tensor, fused: FusedHead | None) -> Tensor:
         """Return the values of one kind whose q and k are linear, shape ``(B, nh, T, h)``."""
+        if features.ndim == 4:  # the projection was folded with the circuit
+            return features.transpose(1, 2)
         batch, steps, _ = x.shape
         value_map = self.maps[name]
         if isinstance(value_map, LinearValues):

@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,12 +15,13 @@ from safetensors.torch import load_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qiskit_qattn.backends.registry import Backend, get_backend
 from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError
 from qiskit_qattn.nn.attention import CausalSelfAttention, KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
+from qiskit_qattn.nn.folding import FusedLayer
 from qiskit_qattn.nn.generation import stream
 from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads
+from qiskit_qattn.nn.placement import Placement
 
 
 class LayerNorm(nn.Module):
@@ -60,7 +61,7 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(config.n_embd, config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cache: KeyValueCache | None, fused: Mapping[str, FusedHead]) -> Tensor:
+    def forward(self, x: Tensor, cache: KeyValueCache | None, fused: FusedLayer) -> Tensor:
         """Return the block's output, of the input's shape ``(B, T, d)``; arguments as for the attention."""
         x = x + self.attn(self.ln_1(x), cache, fused)
         return x + self.mlp(self.ln_2(x))
@@ -76,6 +77,7 @@ Its shape, heads and observables are in `config.json`.
 
 
 class GPT(
+    Placement,
     nn.Module,
     PyTorchModelHubMixin,
     library_name="qiskit-qattn",
@@ -163,7 +165,7 @@ class GPT(
         *,
         caches: list[KeyValueCache] | None = None,
         position: int = 0,
-        fused: list[dict[str, FusedHead]] | None = None,
+        fused: list[FusedLayer] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return logits for every position and, with targets, their mean cross-entropy in nats.
 
@@ -187,7 +189,7 @@ class GPT(
             )
         positions = torch.arange(position, position + steps, device=idx.device)
         x = F.dropout(self.wte(idx) + self.wpe(positions), self.config.dropout, self.training)  # (B, T, d)
-        fused = self.fuse_circuits() if fused is None else fused
+        fused = self.fuse_circuits(idx.numel()) if fused is None else fused
         for i, block in enumerate(self.blocks):
             x = block(x, caches[i] if caches is not None else None, fused[i])
         logits = self.lm_head(self.ln_f(x))  # (B, T, vocab_size)
@@ -196,17 +198,21 @@ class GPT(
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=-1)
         return logits, loss
 
-    def fuse_circuits(self) -> list[dict[str, FusedHead]]:
-        """Form the unitaries of all layers' circuits together: one batched product a kind, not one a layer."""
+    def fuse_circuits(self, rows: int = 1) -> list[FusedLayer]:
+        """Form what does not depend on data: the unitaries of all layers together, one batched product a kind.
+
+        Args:
+            rows: How many tokens a forward pass will take, which tells what is worth folding into projections.
+        """
         groups: dict[tuple[str, torch.Size], list[tuple[int, QuantumHead]]] = {}
         for layer, kind, head in self.quantum_heads():
             if head.fusible:
                 groups.setdefault((kind, head.weight.shape), []).append((layer, head))
-        result: list[dict[str, FusedHead]] = [{} for _ in self.blocks]
+        heads: list[dict[str, FusedHead]] = [{} for _ in self.blocks]
         for (kind, _), members in groups.items():
             for (layer, _), fused in zip(members, fuse_heads([head for _, head in members]), strict=True):
-                result[layer][kind] = fused
-        return result
+                heads[layer][kind] = fused
+        return [block.attn.fold(fused, rows) for block, fused in zip(self._blocks(), heads, strict=True)]
 
     def generate(self, idx: Tensor, max_new_tokens: int, **options: Any) -> Tensor:
         """Return ``idx`` followed by ``max_new_tokens`` sampled tokens, shape ``(B, T + max_new_tokens)``.
@@ -226,14 +232,9 @@ class GPT(
     def _blocks(self) -> list[Block]:
         return cast(list[Block], list(self.blocks))
 
-    def quantum_heads(self) -> list[tuple[int, str, QuantumHead]]:
-        """Return the quantum heads as (layer, kind, module)."""
-        found = []
-        for layer, block in enumerate(self._blocks()):
-            for kind, module in block.attn.maps.items():
-                if isinstance(module, QuantumHead):
-                    found.append((layer, kind, module))
-        return found
+    def attention_layers(self) -> list[CausalSelfAttention]:
+        """Return the attention of every layer."""
+        return [block.attn for block in self._blocks()]
 
     def circuit_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the circuits' angles, frozen ones included."""
@@ -245,30 +246,3 @@ class GPT(
         quantum = sum(p.numel() for p in self.circuit_parameters())
         total = sum(p.numel() for p in self.parameters())
         return {"quantum": quantum, "classical": total - quantum, "total": total}
-
-    def head_backends(self) -> list[dict[str, Any]]:
-        """Return, for every head, its layer, number, kind and the backend it runs on (``torch`` if classical)."""
-        rows = []
-        for layer, block in enumerate(self._blocks()):
-            number = 0
-            for kind, count in block.attn.counts.items():
-                module = block.attn.maps[kind]
-                backend = module.backend.name if isinstance(module, QuantumHead) else "torch"
-                for _ in range(count):
-                    rows.append({"layer": layer, "head": number, "kind": kind, "backend": backend})
-                    number += 1
-        return rows
-
-    def to_backend(self, backend: Backend | str) -> "GPT":
-        """Run every quantum head on another backend; weights and ``state_dict`` stay as they are.
-
-        Args:
-            backend: A backend, or a string such as ``statevector?shots=1024``.
-
-        Raises:
-            UnknownNameError, ConfigError: For a string that names no backend.
-        """
-        target = get_backend(backend) if isinstance(backend, str) else backend
-        for _, _, head in self.quantum_heads():
-            head.to_backend(target)
-        return self

@@ -10,10 +10,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from qiskit_qattn.backends.pub import attention_program
 from qiskit_qattn.backends.registry import Backend, get_backend
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.nn.fallback import Audit, Chain, ChainProgram, head_program, open_backend
 from qiskit_qattn.simulation.amplitude import amplitude_angles, check_finite
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
 
@@ -61,10 +61,13 @@ class QuantumHead(nn.Module):
         observables: The Pauli strings as letters 0 to 3 (I, X, Y, Z), shape ``(M, n)``; part of the ``state_dict``.
         weight: Circuit angles in radians, shape ``(*heads, P)``, drawn uniformly from [−π, π].
         gain: Shape ``(*heads, M)``.
-        backend: The :class:`Backend` it runs on.
+        backend: The :class:`Backend` it runs on, or the :class:`Chain` of them.
+        audit: Where the calls were computed since it was moved to a chain the last time.
     """
 
     observables: Tensor
+    backend: Backend | Chain
+    audit: Audit
 
     def __init__(
         self, circuit: AttentionCircuit, heads: tuple[int, ...] = (), *, gain: float = 1.0, trainable: bool = True
@@ -95,15 +98,42 @@ class QuantumHead(nn.Module):
         """Length of the input's last axis."""
         return self.circuit.encoding.num_features
 
-    def to_backend(self, backend: Backend | str) -> QuantumHead:
+    def to_backend(self, backend: Backend | Chain | str) -> QuantumHead:
         """Run on another backend from now on; weights stay as they are.
 
+        Args:
+            backend: A backend, or a string such as ``ibm:ibm_fez?budget=60s -> aer -> statevector``: a call that one
+                link of this chain cannot answer goes to the next. It may end with ``classical``, the quadratic form
+                that an amplitude-encoded circuit computes, or with ``raise``, the default.
+
         Raises:
-            UnknownNameError, ConfigError: For a string that names no backend.
+            UnknownNameError, ConfigError: For a string that names no backend, or ``classical`` for another encoding.
         """
-        self.backend = get_backend(backend) if isinstance(backend, str) else backend
-        self._program = self._build(self.backend).to(device=self.weight.device, dtype=self.weight.dtype)
+        target = open_backend(backend) if isinstance(backend, str) else backend
+        audit = Audit(None, self.circuit.name)
+        self.place(target, self.prepare(target, audit), audit)
         return self
+
+    def prepare(self, backend: Backend | Chain, audit: Audit) -> nn.Module:
+        """Return the program that :meth:`place` takes, without moving there."""
+        if isinstance(backend, Chain):
+            return ChainProgram(self.circuit, backend, audit)
+        return head_program(self.circuit, backend)
+
+    def place(self, backend: Backend | Chain, program: nn.Module, audit: Audit) -> None:
+        """Run a program from now on."""
+        self.backend, self.audit = backend, audit
+        self._program = program.to(device=self.weight.device, dtype=self.weight.dtype)
+
+    @property
+    def placed(self) -> tuple[Backend | Chain, nn.Module]:
+        """The backend and the program, which :meth:`place` takes to come back to them."""
+        return self.backend, self._program
+
+    @property
+    def ran_on(self) -> dict[str, int]:
+        """On a chain, the number of calls that each backend computed so far; empty otherwise."""
+        return dict(self._program.audit.calls) if isinstance(self._program, ChainProgram) else {}
 
     def forward(self, x: Tensor, fused: FusedHead | None = None) -> Tensor:
         """Return values, shape ``(*heads, N, M)``.
@@ -126,16 +156,11 @@ class QuantumHead(nn.Module):
         if self.fusible:
             values = self._program(x, self.weight, None if fused is None else fused.matrices)
         else:
-            values = self._program(amplitude_angles(x) if self.amplitude else x, self.weight)
+            takes_angles = self.amplitude and not isinstance(self._program, ChainProgram)
+            values = self._program(amplitude_angles(x) if takes_angles else x, self.weight)
         return (values * self.gain.unsqueeze(-2)).to(self.gain.dtype)  # half-precision models simulate in float32
 
     @property
     def fusible(self) -> bool:
         """Whether the exact engine runs this head."""
         return isinstance(self._program, StatevectorProgram)
-
-    def _build(self, backend: Backend) -> nn.Module:
-        """Return the program for a backend: its own engine, or PUBs for its estimator."""
-        if backend.program is not None:
-            return backend.program(self.circuit)
-        return attention_program(self.circuit, backend)

@@ -12,6 +12,7 @@ from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.encodings import walsh_gray_matrix
 
 _LARGEST, _SMALLEST = 1e30, 1e-30  # squared norms well within the range of float32
+_FEW = 16  # numbers that Python compares faster than torch finds their extremes
 
 
 def unit_vectors(x: Tensor) -> Tensor:
@@ -50,6 +51,8 @@ def within_range(squared_norms: Tensor) -> bool:
     """Tell whether vectors can be normalised without further care: none is zero, NaN or extreme."""
     if squared_norms.numel() == 0:
         return True
+    if squared_norms.numel() <= _FEW:
+        return all(_SMALLEST < value < _LARGEST for value in squared_norms.flatten().tolist())
     low, high = torch.aminmax(squared_norms.detach())
     return low.item() > _SMALLEST and high.item() < _LARGEST
 

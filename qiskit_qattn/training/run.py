@@ -21,6 +21,7 @@ from qiskit_qattn.training.figures import model_config
 from qiskit_qattn.training.files import write_text, writing
 from qiskit_qattn.training.interrupt import TrainingInterrupted
 from qiskit_qattn.training.progress import Progress
+from qiskit_qattn.training.run_audit import backend_log, joined, read_audit, relabelled, write_audit
 from qiskit_qattn.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def train_run(config: TrainConfig, *, resume: bool = False, progress: Progress |
     """Train what ``config`` describes into its run folder.
 
     The folder gets ``config.toml``, ``metrics.json``, ``model/``, ``checkpoints/``, the trackers' ``logs/`` and, for
-    the twin, the same under ``baseline/``. All that can be checked is checked before the folder is made.
+    the twin, the same under ``baseline/``; on a chain of backends also ``audit.json``, and ``backends.log`` with every
+    fall. All that can be checked is checked before the folder is made.
 
     Args:
         config: The settings.
@@ -98,7 +100,11 @@ def train_run(config: TrainConfig, *, resume: bool = False, progress: Progress |
         return trainer
 
     trainer = make_trainer(*phases[0]) if phases else None  # what cannot be built fails before the folder is touched
-    with _folder_of(config, folder, accelerator, fresh=not resume), _trackers(accelerator, folder):
+    with (
+        _folder_of(config, folder, accelerator, fresh=not resume),
+        _trackers(accelerator, folder),
+        backend_log(folder / "backends.log"),
+    ):
         for phase in phases:
             trainer = trainer or make_trainer(*phase)
             _train_phase(trainer, folder)
@@ -170,10 +176,18 @@ def _finished(place: Path, config: TrainConfig) -> bool:
 
 def _train_phase(trainer: Trainer, folder: Path) -> None:
     """Train one model and leave its figures; an interruption names the run folder, not the phase's."""
+    start = trainer.state.step
+    before = read_audit(trainer.folder, start) if start else {}
     try:
         figures = trainer.train()
     except TrainingInterrupted as stop:
         raise TrainingInterrupted(folder, stop.step, stop.signal) from None
+    finally:
+        audit = joined(before, trainer.raw_model.audit(), start, trainer.state.step)
+        if trainer.accelerator.is_main_process:
+            write_audit(trainer.folder, audit)
+    if audit:
+        figures |= {"audit": audit, "head_backends": relabelled(figures["head_backends"], audit)}
     if trainer.accelerator.is_main_process:
         figures["prompt"] = default_prompt(trainer.config, trainer.corpus)
         write_text(trainer.folder / "metrics.json", json.dumps(figures, indent=1, allow_nan=False) + "\n")

@@ -177,8 +177,8 @@ def test_temperature_and_top_k():
 def test_each_token_costs_one_evaluation_a_head(monkeypatch):
     model = model_of("qisa:2", block_size=16)
     rows = []
-    for _, _, head in model.quantum_heads():
-        head.register_forward_hook(lambda _m, inputs, _o: rows.append(inputs[0].shape[-2]))
+    for block in model.blocks:
+        block.attn.register_forward_hook(lambda _m, inputs, _o: rows.append(inputs[0].shape[-2]))
     model.generate(tokens(1, 4), 12, seed=0)
     assert rows == [4, 4] + [1, 1] * 11  # two layers: the prompt, then single tokens
 

@@ -1,0 +1,153 @@
+"""Where a model's circuits run: moving them, coming back, and what was computed where."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from torch import nn
+
+from qiskit_qattn.backends.registry import Backend
+from qiskit_qattn.backends.session import session
+from qiskit_qattn.errors import ConfigError
+from qiskit_qattn.nn.fallback import Audit, Chain, open_backend
+from qiskit_qattn.nn.heads import QuantumHead
+
+if TYPE_CHECKING:
+    from qiskit_qattn.nn.attention import CausalSelfAttention
+
+
+@dataclass(frozen=True)
+class _Move:
+    """What undoes a move: where the heads were, and the backends that it opened."""
+
+    before: list[tuple[QuantumHead, Backend | Chain, nn.Module]]
+    opened: list[Backend]
+
+
+class Placement:
+    """The part of a model that knows its quantum heads and moves them between backends."""
+
+    _last_move: _Move | None = None
+    _blocks_entered: tuple[tuple[_Move, ExitStack], ...] = ()
+
+    def attention_layers(self) -> list[CausalSelfAttention]:
+        """Return the attention of every layer."""
+        raise NotImplementedError
+
+    def quantum_heads(self) -> list[tuple[int, str, QuantumHead]]:
+        """Return the quantum heads as (layer, kind, module)."""
+        return [
+            (layer, kind, module)
+            for layer, attention in enumerate(self.attention_layers())
+            for kind, module in attention.maps.items()
+            if isinstance(module, QuantumHead)
+        ]
+
+    def head_backends(self) -> list[dict[str, Any]]:
+        """Return, for every head, its layer, number, kind and the backend it runs on (``torch`` if classical).
+
+        On a chain, that is where its calls were computed, and ``calls`` says how many each backend computed; before
+        the first call it is the chain.
+        """
+        rows = []
+        for layer, attention in enumerate(self.attention_layers()):
+            number = 0
+            for kind, count in attention.counts.items():
+                module = attention.maps[kind]
+                where: dict[str, Any] = {"backend": "torch"}
+                if isinstance(module, QuantumHead):
+                    calls = module.ran_on
+                    where = {"backend": ran_on(calls) or module.backend.name, **({"calls": calls} if calls else {})}
+                for _ in range(count):
+                    rows.append({"layer": layer, "head": number, "kind": kind, **where})
+                    number += 1
+        return rows
+
+    def audit(self) -> dict[str, Any]:
+        """Return what was computed where since the model was moved to a chain of backends the last time.
+
+        Returns:
+            ``calls`` and ``gradients``: how many calls of the circuits each backend computed the values and gradients
+            of; ``heads``: the same for each layer and kind; ``falls``: every call, in order of the heads, that went
+            from one link of the chain to the next, and why. Empty unless it was moved to a chain.
+        """
+        audits = [head.audit for _, _, head in self.quantum_heads()]
+        calls, gradients = (
+            dict(sum((getattr(audit, name) for audit in audits), Counter())) for name in ("calls", "gradients")
+        )
+        heads = [
+            {"layer": a.layer, "kind": a.kind, "calls": dict(a.calls), "gradients": dict(a.gradients)} for a in audits
+        ]
+        falls = [asdict(fall) for audit in audits for fall in audit.falls]
+        if not (calls or falls):
+            return {}
+        return {"calls": calls, "gradients": gradients, "heads": heads, "falls": falls}
+
+    def to_backend(self, backend: Backend | str) -> Self:
+        """Run every quantum head on another backend; weights and ``state_dict`` stay as they are.
+
+        In a ``with`` statement the heads come back at the end of the block to the backend they were on, and what a
+        backend named by a string holds open on its device, such as a session, is closed::
+
+            with model.to_backend("ibm:least_busy?mode=session&budget=60s"):
+                model.generate(prompt, 100)
+
+        Args:
+            backend: A backend, or a string such as ``statevector?shots=1024``, or a chain of strings as for
+                :meth:`QuantumHead.to_backend`.
+
+        Raises:
+            UnknownNameError, ConfigError: For a string that names no backend; no head was moved then.
+        """
+        heads = self.quantum_heads()
+        target = open_backend(backend) if isinstance(backend, str) else backend
+        audits = [Audit(layer, kind) for layer, kind, _ in heads]
+        # All are built before the first moves.
+        programs = [head.prepare(target, audit) for (_, _, head), audit in zip(heads, audits, strict=True)]
+        opened = _backends(target) if isinstance(backend, str) else []
+        self._last_move = _Move([(head, *head.placed) for _, _, head in heads], opened)
+        for (_, _, head), program, audit in zip(heads, programs, audits, strict=True):
+            head.place(target, program, audit)
+        return self
+
+    def __enter__(self) -> Self:
+        """Begin a block at whose end the last :meth:`to_backend` is undone.
+
+        Raises:
+            ConfigError: If there is none to undo.
+        """
+        move, self._last_move = self._last_move, None
+        if move is None:
+            raise ConfigError("A model in a with statement must have been moved: with model.to_backend(…).")
+        stack = ExitStack()
+        for opened in move.opened:
+            stack.enter_context(session(opened))
+        self._blocks_entered += ((move, stack),)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Bring the heads back, and close what the move opened."""
+        *outer, (move, stack) = self._blocks_entered
+        self._blocks_entered, self._last_move = tuple(outer), None
+        for head, backend, program in move.before:
+            head.place(backend, program, head.audit)
+        stack.__exit__(kind, error, traceback)
+
+
+def ran_on(calls: dict[str, int]) -> str:
+    """Return where calls were computed, in words; with the number of calls if there is more than one place."""
+    if len(calls) == 1:
+        return next(iter(calls))
+    return ", ".join(f"{name} ({count:,} of {sum(calls.values()):,} calls)" for name, count in calls.items())
+
+
+def _backends(target: Backend | Chain) -> list[Backend]:
+    if isinstance(target, Backend):
+        return [target]
+    return [backend for _, backend in target.links if isinstance(backend, Backend)]

@@ -1,0 +1,86 @@
+"""Inference with folded projections gives what the heads give one by one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from qiskit_qattn.errors import EncodingError
+from qiskit_qattn.nn import folding
+from qiskit_qattn.nn.attention import CausalSelfAttention
+from qiskit_qattn.nn.config import GPTConfig
+from qiskit_qattn.nn.folding import FusedLayer
+from qiskit_qattn.nn.heads import fuse_heads
+
+
+def layer_of(heads: dict[str, int], **options) -> CausalSelfAttention:
+    config = GPTConfig(
+        vocab_size=8,
+        block_size=8,
+        n_layer=1,
+        n_head=sum(heads.values()),
+        n_embd=8 * sum(heads.values()),
+        heads=",".join(f"{kind}:{count}" for kind, count in heads.items()),
+        num_qubits=3,
+        **options,
+    )
+    layer = CausalSelfAttention(config, config.layers()[0]).eval()
+    if layer.c_attn.bias is not None:
+        torch.nn.init.normal_(layer.c_attn.bias)
+    return layer
+
+
+def fused(layer: CausalSelfAttention, rows: int) -> FusedLayer:
+    names = [name for name in layer.counts if name in ("qisa-v3", "frozen", "zz")]
+    return layer.fold({name: fuse_heads([layer.maps[name]])[0] for name in names}, rows)
+
+
+@pytest.mark.parametrize("rows", [1, 1000], ids=["few", "many"])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    "heads", [{"qisa": 1}, {"qisa": 2, "classical": 1}, {"frozen": 1, "qisa": 1, "zz": 1}, {"quadratic": 1, "qisa": 2}]
+)
+@torch.no_grad()
+def test_folded_layers_give_the_same(heads, bias, rows, monkeypatch):
+    layer = layer_of(heads, bias=bias).double()
+    if rows == 1000:  # fold however wide the layer is
+        monkeypatch.setattr(folding, "_FEW_ROWS", 2000)
+    x = torch.randn(2, 5, layer.n_embd, dtype=torch.float64)
+    parts = fused(layer, rows)
+    assert parts.projection is not None
+    torch.testing.assert_close(layer(x, fused=parts), layer(x), rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_wide_layers_are_folded_for_few_rows_only():
+    layer = layer_of({"qisa": 4})  # width 32, 3 qubits: A has more entries than W and U together
+    assert fused(layer, 1).projection is not None
+    assert fused(layer, 10_000).projection is None
+    assert fused(layer_of({"qisa": 1}), 10_000).projection is not None
+
+
+@torch.no_grad()
+def test_zero_tokens_are_encoded_as_the_first_state():
+    layer = layer_of({"qisa": 2})
+    x = torch.randn(1, 3, layer.n_embd)
+    x[0, 1] = 0
+    result = layer(x, fused=fused(layer, 3))
+    assert torch.isfinite(result).all()
+    torch.testing.assert_close(result, layer(x))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tokens", [3, 100])
+def test_tokens_that_are_not_finite_are_refused(tokens):
+    layer = layer_of({"qisa": 2})
+    x = torch.randn(1, tokens, layer.n_embd)
+    x[0, -1, 2] = torch.nan
+    with pytest.raises(EncodingError, match="NaN"):
+        layer(x, fused=fused(layer, tokens))
+
+
+def test_nothing_is_folded_with_gradients_or_autocast():
+    layer = layer_of({"qisa": 1})
+    assert layer.fold({"qisa-v3": fuse_heads([layer.maps["qisa-v3"]])[0]}, 1).projection is None
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert fused(layer, 1).projection is None
