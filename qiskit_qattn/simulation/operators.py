@@ -97,7 +97,7 @@ class LocalGates(ConstantModule):
         super().__init__()
         longest = max(1, max(len(chain) for step in steps for chain in step.chains))
         self.shape: tuple[int, ...] = (longest, len(steps), num_qubits)
-        self.ranges = _groups(num_qubits)
+        self.ranges = qubit_groups(num_qubits)
         rotations: list[Rotation] = []
         fixed: list[np.ndarray] = [np.eye(2, dtype=complex)]
         index: np.ndarray = np.zeros(self.shape, dtype=int)  # −1 − k: rotation k; else a fixed gate, 0 the identity
@@ -168,7 +168,7 @@ class Local(nn.Module):
 
     def __init__(self, step: int, num_qubits: int) -> None:
         super().__init__()
-        self.step, self.ranges = step, _groups(num_qubits)
+        self.step, self.ranges = step, qubit_groups(num_qubits)
 
     def forward(self, columns: Tensor | None, matrices: Matrices) -> Tensor:
         """Return K X, where K is the Kronecker product of ``matrices``; None stands for the identity."""
@@ -261,7 +261,7 @@ def _has_parameters(step: Step) -> bool:
     return any(isinstance(angle, ParameterExpression) for angle in angles)
 
 
-def _groups(num_qubits: int) -> list[tuple[int, int]]:
+def qubit_groups(num_qubits: int) -> list[tuple[int, int]]:
     """Split the qubits, most significant first, into few ranges of nearly equal length."""
     count = -(-num_qubits // _GROUP)
     edges = [round(i * num_qubits / count) for i in range(count + 1)]

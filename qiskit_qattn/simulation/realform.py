@@ -104,23 +104,35 @@ def _differentiable_backward(
     return of_x, of_matrix
 
 
-def fold_phases(coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    r"""Keep one of each pair of opposite phases: :math:`e^{i\phi} = \cos u + i s \sin u` with φ = s u.
+def unique_phases(coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keep one of each pair of equal or opposite phases.
 
     Args:
-        coefficients: Phases of the 2ⁿ amplitudes as combinations of angles, shape ``(2**n, K)``.
+        coefficients: Phases φ of the 2ⁿ amplitudes as combinations of angles, shape ``(2**n, K)``.
 
     Returns:
-        The combinations u, shape ``(U, K)``, and the complex matrix that takes ``[cos u, sin u]`` to the amplitudes.
+        The combinations u that are left, shape ``(U, K)``, and for each amplitude the sign s and the position of the u
+        with φ = s u.
     """
     leading = np.array([row[np.flatnonzero(row)[0]] if row.any() else 1.0 for row in coefficients])
     sign = np.sign(leading)
     unique, position = np.unique(coefficients * sign[:, None], axis=0, return_inverse=True)
-    fold = np.zeros((len(coefficients), 2 * len(unique)), dtype=complex)
-    rows = np.arange(len(coefficients))
-    fold[rows, position.reshape(-1)] = 1.0
-    fold[rows, len(unique) + position.reshape(-1)] = 1j * sign
-    return unique, fold
+    return unique, sign, position.reshape(-1)
+
+
+def fold_phases(unique: np.ndarray, sign: np.ndarray, position: np.ndarray) -> np.ndarray:
+    r"""Return the matrix that takes ``[cos u, sin u]`` to amplitudes :math:`e^{i\phi} = \cos u + i s \sin u`.
+
+    Args:
+        unique: u, as from :func:`unique_phases`.
+        sign: s, likewise.
+        position: Of the u of each amplitude, likewise.
+    """
+    fold = np.zeros((len(sign), 2 * len(unique)), dtype=complex)
+    rows = np.arange(len(sign))
+    fold[rows, position] = 1.0
+    fold[rows, len(unique) + position] = 1j * sign
+    return fold
 
 
 def as_real(matrix: Tensor, *, from_real: bool, last: bool, real: bool = False) -> Tensor:

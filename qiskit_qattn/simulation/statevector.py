@@ -17,6 +17,7 @@ from qiskit_qattn.simulation.adjoint import apply_block
 from qiskit_qattn.simulation.amplitude import unit_vectors, within_range
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
+from qiskit_qattn.simulation.cost import DENSE_QUBITS, LARGEST, fewest_rows, forms_matrix
 from qiskit_qattn.simulation.gates import Fixed, flatten
 from qiskit_qattn.simulation.operators import Block
 from qiskit_qattn.simulation.program import LocalStep, Step, build_program
@@ -28,11 +29,10 @@ from qiskit_qattn.simulation.realform import (
     probabilities,
     rotate,
     squared_product,
+    unique_phases,
 )
 from qiskit_qattn.simulation.trigonometric import TrigonometricMatrix
 
-_DENSE_QUBITS = 8  # up to 256×256 unitaries are formed and reused; above, gates act on the batch
-_KEEP = 2**22  # numbers: matrices without weights are formed once as long as they take no more than 32 MiB
 _DEEP = 4  # with more data-dependent phases than this, rounding adds up and amplitudes are held in float64
 
 Fused = tuple[Tensor, ...]
@@ -65,6 +65,7 @@ class StatevectorProgram(ConstantModule):
     """
 
     signs: Tensor
+    outcomes: Tensor
 
     def __init__(
         self,
@@ -95,40 +96,41 @@ class StatevectorProgram(ConstantModule):
             )
         self.bases = readout.bases
         self.measured = any(set(basis) != {"Z"} for basis in self.bases)  # some basis needs a rotation
-        self.dense = self.num_qubits <= _DENSE_QUBITS
         size = 2**self.num_qubits
         self.blocks = nn.ModuleList(Block(steps, weight_params, self.num_qubits) for steps in program.blocks)
         used = {p for step in program.phases for angle in step.angles for p in getattr(angle, "parameters", ())}
         self.mixed = not used.isdisjoint(weight_params)  # some angle depends on data and weights
         phase_params = [*input_params, *weight_params] if self.mixed else list(input_params)
-        folded = 1 if self.dense else 0  # the first phases become features of the dense path
         self.phases = nn.ModuleList(
-            AngleMap(step.angles, phase_params, combine=step.coefficients) for step in program.phases[folded:]
+            AngleMap(step.angles, phase_params, combine=step.coefficients) for step in program.phases
         )
         self.deep = len(program.phases) > _DEEP
+        outcomes, signs = np.arange(len(readout.signs)), readout.signs
+        if not all_outcomes:
+            outcomes, signs = readout.needed_outcomes()
+        self.add_constant("outcomes", outcomes)  # of all bases, those that are needed
+        self.add_constant("signs", signs)  # (R, M), R outcomes
+        unique = unique_phases(program.phases[0].coefficients) if program.phases else None
+        features = size if input_kind == "amplitude" else 1 if unique is None else 2 * len(unique[0])
+        self.dense = forms_matrix(program, features, len(outcomes), input_kind == "amplitude")
+        self.fewest_rows = fewest_rows(program, features, len(outcomes)) if self.dense else 2**62
         self.first = None
-        if program.phases and self.dense:
-            unique, fold = fold_phases(program.phases[0].coefficients)
-            self.first = AngleMap(program.phases[0].angles, phase_params, combine=unique)
-            self.add_constant("columns", fold, double=True)  # (2**n, F)
+        if unique is not None and self.dense:  # the first phases become features
+            self.first = AngleMap(program.phases[0].angles, phase_params, combine=unique[0])
+            self.add_constant("columns", fold_phases(*unique), double=True)  # (2**n, F)
         if input_kind != "amplitude":
             self.add_constant("ground", np.eye(size, 1, dtype=complex), double=True)
-        outcomes, signs = np.arange(len(readout.signs)), readout.signs
-        if self.dense and not all_outcomes:
-            outcomes, signs = readout.needed_outcomes()
-        if self.dense:
+        if self.num_qubits <= DENSE_QUBITS:
             self.add_constant("bases_matrix", readout.matrix()[outcomes], double=True)  # (R, 2**n)
-        else:
-            steps = [LocalStep(tuple((Fixed(q, m),) for q, m in enumerate(r))) for r in readout.rotations]
-            self.bases_blocks = nn.ModuleList(Block([step], (), self.num_qubits) for step in steps)
-        self.add_constant("signs", signs)  # (R, M), R outcomes
+        steps = [LocalStep(tuple((Fixed(q, m),) for q, m in enumerate(r))) for r in readout.rotations]
+        self.bases_blocks = nn.ModuleList(Block([step], (), self.num_qubits) for step in steps)
         self._constant: set[int] = set()
         self.real = False
         self._form_sums(program.blocks, weight_params)
         if self._is_real():
             self.real = True
             self._form_sums(program.blocks, weight_params)
-        if self.dense and len(self.blocks) * 4 ** (self.num_qubits + 1) <= _KEEP:
+        if self.dense and len(self.blocks) * 4 ** (self.num_qubits + 1) <= LARGEST:
             self._keep_constant_blocks()
         self._cache: tuple[Tensor, Fused] | None = None
 
@@ -157,8 +159,10 @@ class StatevectorProgram(ConstantModule):
 
     def _expectations(self, inputs: Tensor, weights: Tensor, fused: Fused | None, signs: Tensor | None) -> Tensor:
         signs = self.signs if signs is None else signs
-        if not self.dense:
-            return self._gate_by_gate(inputs, weights) @ signs
+        few = inputs.shape[-2] < self.fewest_rows and torch.is_grad_enabled()  # without gradients matrices are kept
+        if not self.dense or (few and fused is None):
+            squares = self._gate_by_gate(inputs, weights)
+            return (squares @ signs.to(squares.dtype)).to(self.signs.dtype)
         matrices = self.fused(weights) if fused is None else fused
         if self.input_kind == "amplitude":
             return self._of_amplitudes(inputs.to(self.signs.dtype), matrices[0], signs)
@@ -180,12 +184,12 @@ class StatevectorProgram(ConstantModule):
         if self.dense:
             state, last = self._dense(inputs, weights, self.fused(weights))
             return probabilities(state @ last, len(self.signs))
-        return self._gate_by_gate(inputs, weights)
+        return self._gate_by_gate(inputs, weights).to(self.signs.dtype)
 
     def summary(self) -> str:
         """Return in a phrase what a call computes."""
         how = "fused unitaries" if self.dense else "gates on the batch"
-        data = len(self.phases) + (self.first is not None)
+        data = len(self.phases)
         return f"{self.num_qubits} qubits, {data} data-dependent phases, {len(self.bases)} measurement bases, {how}"
 
     @property
@@ -221,9 +225,9 @@ class StatevectorProgram(ConstantModule):
             return cast(TrigonometricMatrix, self.sums[str(i)])(weights)
         first, last = i == self._first_block, i == len(self.blocks) - 1
         columns = self._start(weights) if first else None
-        columns = apply_block(cast(Block, self.blocks[i]), columns, weights)  # (..., 2**n, F)
+        columns = self._apply_block(i, columns, weights)  # (..., 2**n, F)
         if last and self.measured:
-            columns = self.complex_constant("bases_matrix") @ columns
+            columns = self._measure(columns)
         return as_real(columns, from_real=first, last=last, real=self.real)
 
     @property
@@ -238,7 +242,22 @@ class StatevectorProgram(ConstantModule):
         ground = self.complex_constant("ground")  # (2**n, 1)
         if self.first is None:
             return ground
-        return apply_block(cast(Block, self.blocks[0]), ground, weights) * self.complex_constant("columns")
+        return self._apply_block(0, ground, weights) * self.complex_constant("columns")
+
+    def _apply_block(self, i: int, columns: Tensor | None, weights: Tensor) -> Tensor:
+        """Return W_i(θ) X; the adjoint method, which holds 2ⁿ × 2ⁿ matrices, where those are small."""
+        block = cast(Block, self.blocks[i])
+        if columns is None or self.num_qubits <= DENSE_QUBITS:
+            return apply_block(block, columns, weights)
+        return block(columns, weights)
+
+    def _measure(self, columns: Tensor) -> Tensor:
+        """Return the amplitudes of the outcomes that are needed, shape ``(..., R, C)``."""
+        if self.num_qubits <= DENSE_QUBITS and columns.dtype == torch.complex128:
+            return self.complex_constant("bases_matrix") @ columns
+        none = self.signs.new_zeros(0)
+        turned = torch.cat([turn(columns, none) for turn in self.bases_blocks], -2) if self.measured else columns
+        return turned if turned.shape[-2] == len(self.signs) else turned.index_select(-2, self.outcomes)
 
     def _data(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return what data-dependent phases take: the inputs, with the weights where some angle uses both."""
@@ -260,13 +279,14 @@ class StatevectorProgram(ConstantModule):
         """Return what the last fused matrix acts on, and that matrix."""
         data = self._data(inputs, weights)
         state, matrix = self._features(inputs, data), fused[0]
-        for phases, following in zip(self.phases, fused[1:], strict=True):
+        for phases, following in zip(list(self.phases)[1:], fused[1:], strict=True):
             state, matrix = rotate(state @ matrix, phases(data)), following  # (..., B, 2 * 2**n)
         return state, matrix
 
     def _gate_by_gate(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return the probabilities of all outcomes in all bases, without forming unitaries."""
-        dtype = torch.complex128 if self.state_dtype == torch.float64 else torch.complex64
+        exact = self.dense or self.state_dtype == torch.float64  # gate by gate rounding adds up; few rows can afford it
+        dtype = torch.complex128 if exact else torch.complex64
         data = self._data(inputs, weights)
         if self.input_kind == "amplitude":
             columns = unit_vectors(inputs.to(self.state_dtype)).mT.to(dtype)  # (..., 2**n, B)
@@ -277,13 +297,12 @@ class StatevectorProgram(ConstantModule):
                 angles = phases(data).mT
                 columns = torch.polar(torch.ones_like(angles), angles).to(dtype) * columns
             columns = block(columns, weights)
-        measured = torch.cat([turn(columns, weights[..., :0]) for turn in self.bases_blocks], -2)
-        squares = torch.view_as_real(measured).square().sum(-1).mT  # (..., B or 1, R)
-        return squares.expand(*squares.shape[:-2], inputs.shape[-2], -1).to(self.signs.dtype)
+        squares = torch.view_as_real(self._measure(columns)).square().sum(-1).mT  # (..., B or 1, R)
+        return squares.expand(*squares.shape[:-2], inputs.shape[-2], -1)
 
     def _is_real(self) -> bool:
         """Tell whether amplitudes in all bases are real whatever the weights, by two random draws."""
-        if self.phases or not self.dense:
+        if len(self.phases) > 1 or not self.dense:
             return False
         generator = torch.Generator().manual_seed(0)
         draws = [6 * torch.rand(self.num_weights, generator=generator) for _ in range(2)]

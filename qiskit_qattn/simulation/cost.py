@@ -1,0 +1,54 @@
+"""Which way of simulating a circuit is cheapest: a matrix for all data, or gates on each batch."""
+
+from __future__ import annotations
+
+import math
+
+from qiskit_qattn.simulation.operators import qubit_groups
+from qiskit_qattn.simulation.program import LocalStep, Program
+
+DENSE_QUBITS = 8  # matrices between two data-dependent phases are 2ⁿ × 2ⁿ: above, they cost more than they save
+LARGEST = 2**22  # numbers in a matrix that takes data to amplitudes, and kept where no weight enters: 32 MiB
+_GATE = 2.5  # measured: how much longer a multiplication takes in gates than in one large product
+_PASS = 8  # multiplications that a pass over the amplitudes, for phases or a permutation, is worth
+
+
+def forms_matrix(program: Program, features: int, outcomes: int, amplitude: bool) -> bool:
+    """Tell whether a circuit's data-independent part is worth one matrix, at least for large batches.
+
+    Args:
+        program: The circuit.
+        features: F, the columns that the first matrix acts on.
+        outcomes: R, the outcomes of all measurement bases that are needed.
+        amplitude: Whether data enters as amplitudes.
+    """
+    if program.num_qubits <= DENSE_QUBITS:
+        return True
+    few = 8 * features <= 2**program.num_qubits  # measured: with all columns, gates win at 9 and 10 qubits
+    return few and not amplitude and len(program.phases) <= 1 and 2 * features * outcomes <= LARGEST
+
+
+def fewest_rows(program: Program, features: int, outcomes: int) -> int:
+    """Return from how many rows on, in a pass with gradients, forming matrices is cheaper than gates on the batch.
+
+    Args:
+        program: The circuit.
+        features: F, the columns that the first matrix acts on.
+        outcomes: R, the outcomes of all measurement bases that are needed.
+    """
+    size, last = 2**program.num_qubits, max(len(program.blocks) - 1, 1)
+    each = [_GATE * _column(block, program.num_qubits) for block in program.blocks]
+    first = 1 if program.phases else 0
+    build = features * each[first] + 2 * size * sum(each[first + 1 :])
+    row = sum(
+        (features if k == first else 2 * size) * 2 * (outcomes if k == last else size) for k in range(first, last + 1)
+    )
+    gain = sum(each) - row
+    return math.ceil(build / gain) if gain > 0 else 2**62
+
+
+def _column(steps: tuple, num_qubits: int) -> float:
+    """Return the real multiplications of a block's steps on one column of complex amplitudes."""
+    size = 2**num_qubits
+    local = 4 * size * sum(2 ** (stop - start) for start, stop in qubit_groups(num_qubits))
+    return sum(local if isinstance(step, LocalStep) else _PASS * size for step in steps)

@@ -1,0 +1,73 @@
+"""Whichever way is chosen, values and gradients are the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from qiskit import QuantumCircuit
+from qiskit.circuit import ParameterVector
+from qiskit.quantum_info import SparsePauliOp, Statevector
+
+from qiskit_qattn import StatevectorProgram
+
+
+def build(num_qubits: int, num_inputs: int) -> tuple[QuantumCircuit, dict]:
+    """Return a circuit whose inputs enter once, by RX on the first qubits, and rings of RY and CX after them."""
+    x, w = ParameterVector("x", num_inputs), ParameterVector("w", num_qubits)
+    circuit = QuantumCircuit(num_qubits)
+    for q in range(num_inputs):
+        circuit.rx(x[q], q)
+    for q in range(num_qubits):
+        circuit.ry(w[q], q)
+    for q in range(num_qubits):
+        circuit.cx(q, (q + 1) % num_qubits)
+    return circuit, {"input_params": list(x), "weight_params": list(w)}
+
+
+def observables(num_qubits: int) -> list[SparsePauliOp]:
+    labels = ("Z" * num_qubits, "X" + "I" * (num_qubits - 1), "I" * (num_qubits - 2) + "YZ")
+    return [SparsePauliOp(label) for label in labels]
+
+
+@pytest.mark.parametrize(
+    ("num_qubits", "num_inputs", "dense"), [(8, 8, True), (10, 2, True), (12, 1, True), (9, 9, False)]
+)
+def test_few_inputs_on_many_qubits_make_a_small_matrix(num_qubits, num_inputs, dense, rng):
+    circuit, params = build(num_qubits, num_inputs)
+    program = StatevectorProgram(circuit, observables(num_qubits), **params).double()
+    assert program.dense == dense
+    inputs, weights = rng.normal(size=(3, num_inputs)), rng.normal(size=num_qubits)
+    with torch.no_grad():
+        values = program(torch.tensor(inputs), torch.tensor(weights))
+    for row, found in zip(inputs, values, strict=True):
+        bound = circuit.assign_parameters(
+            dict(zip([*params["input_params"], *params["weight_params"]], [*row, *weights], strict=True))
+        )
+        state = Statevector(bound)
+        expected = [state.expectation_value(o).real for o in observables(num_qubits)]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("num_qubits", "num_inputs"), [(6, 6), (7, 7), (10, 2)])
+def test_few_rows_go_gate_by_gate_and_many_through_the_matrix(num_qubits, num_inputs, rng):
+    circuit, params = build(num_qubits, num_inputs)
+    program = StatevectorProgram(circuit, observables(num_qubits), **params).double()
+    assert 1 < program.fewest_rows < 2**20
+    inputs = torch.tensor(rng.normal(size=(2, num_inputs)), requires_grad=True)
+    weights = torch.tensor(rng.normal(size=num_qubits), requires_grad=True)
+    found = []
+    for least in (0, 3):  # always the matrix, always gates
+        program.fewest_rows = least
+        values = program(inputs, weights)
+        found.append((values.detach(), *torch.autograd.grad(values.square().sum(), (inputs, weights))))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+def test_larger_circuits_need_more_rows():
+    fewest = []
+    for num_qubits in (6, 7, 8):
+        circuit, params = build(num_qubits, num_qubits)
+        fewest.append(StatevectorProgram(circuit, observables(num_qubits), **params).fewest_rows)
+    assert fewest == sorted(fewest)
