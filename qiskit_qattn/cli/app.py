@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
-from qiskit_qattn.cli import backends, draw, generate, report, train
+from qiskit_qattn.cli import backends, draw, estimate, generate, jobs, report, train
 from qiskit_qattn.errors import QattnError
 
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])  # typer may bring its own click
@@ -66,6 +66,8 @@ app = typer.Typer(
 )
 app.command("train")(train.command)
 app.command("generate")(generate.command)
+app.command("estimate")(estimate.command)
+app.add_typer(jobs.app, name="jobs")
 app.command("draw")(draw.command)
 app.command("backends")(backends.command)
 app.command("report")(report.command)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from qiskit_qattn.cli.waiting import watch_jobs
 from qiskit_qattn.errors import CheckpointError, DataError, RunFolderError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from qiskit_qattn.backends.jobs.managed import ManagedEstimator
+    from qiskit_qattn.backends.registry import Backend
+    from qiskit_qattn.nn.gpt import GPT
+    from qiskit_qattn.training.tokenizer import CharTokenizer
 
 
 def command(
@@ -22,8 +33,38 @@ def command(
     top_k: Annotated[
         int | None, typer.Option(help="Sample among the k likeliest tokens.", min=1, show_default="all")
     ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Agree to any cost of a paid device.")] = False,
 ) -> None:
-    """Continue a prompt with the model of RUN, character by character."""
+    """Continue a prompt with the model of RUN, character by character.
+
+    On a paid device, what it will take is shown first, and nothing is sent without a budget in the backend string, as
+    in ?budget=5usd, or --yes.
+    """
+    model, tokenizer, ids = load_model(run, prompt)
+    with _moved(model, backend, ids, tokens, yes) as estimator:
+        options = {"temperature": temperature, "top_k": top_k, "seed": seed}
+        stream = model.stream(ids, tokens, **options)  # checks the options
+        try:
+            with watch_jobs() if estimator is not None else nullcontext(_write) as write:
+                write(prompt)
+                try:
+                    for token in stream:  # (1, 1)
+                        write(tokenizer.decode(token[0]))
+                finally:
+                    write("\n")
+        finally:
+            if estimator is not None:
+                typer.echo(_used(estimator), err=True)
+
+
+def load_model(run: Path, prompt: str) -> tuple[GPT, CharTokenizer, Tensor]:
+    """Return a run's model, its tokenizer, and a prompt as tokens, shape ``(1, P)``.
+
+    Raises:
+        RunFolderError: If there is no model.
+        CheckpointError: If the model cannot be loaded, or is not the tokenizer's.
+        DataError: For an empty prompt, or one with characters the tokenizer does not know.
+    """
     from qiskit_qattn.nn.gpt import GPT
     from qiskit_qattn.training.tokenizer import CharTokenizer
 
@@ -37,13 +78,60 @@ def command(
         raise CheckpointError(
             f"The tokenizer of {str(folder)!r} has {tokenizer.vocab_size} characters, but its model {size}."
         )
-    if backend is not None:
-        model.to_backend(backend)
-    stream = model.stream(ids, tokens, temperature=temperature, top_k=top_k, seed=seed)  # checks the options
-    typer.echo(prompt, nl=False)
-    for token in stream:  # (1, 1)
-        typer.echo(tokenizer.decode(token[0]), nl=False)
-    typer.echo()
+    return model, tokenizer, ids
+
+
+@contextmanager
+def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool) -> Iterator[ManagedEstimator | None]:
+    """Run a model on a backend while the block lasts; yield its estimator where that sends jobs to a device."""
+    if backend is None:
+        yield None
+        return
+    from qiskit_qattn.backends.session import session
+
+    with session(backend) as found:
+        estimator = found.estimator if hasattr(found.estimator, "device") else None
+        if estimator is not None and estimator.device.paid:
+            _agree(model, found, ids, tokens, yes)
+        model.to_backend(found)
+        yield estimator
+
+
+def _agree(model: GPT, found: Backend, ids: Tensor, tokens: int, yes: bool) -> None:
+    """Show what a generation on a paid device will take, and stop where nobody has agreed to that.
+
+    Raises:
+        BudgetError: Without a budget and without ``yes``.
+    """
+    from rich.console import Console
+
+    from qiskit_qattn.backends.jobs.budget import Budget, no_budget
+    from qiskit_qattn.cli.cost import cost_table
+    from qiskit_qattn.evaluation.generation_cost import generation_cost
+
+    cost = generation_cost(model, found, ids, tokens)
+    Console(stderr=True, highlight=False).print(cost_table(found, cost, ids.shape[1], tokens))
+    estimator = cast("ManagedEstimator", found.estimator)
+    if estimator.budget is None and cost.first is not None:
+        if not yes:
+            raise no_budget(estimator.device.name, cost.first)
+        estimator.budget = Budget()  # unlimited
+
+
+def _used(estimator: ManagedEstimator) -> str:
+    """Return a line with what was sent, what the ledger served, and what that took."""
+    from qiskit_qattn.cli.cost import used_text
+
+    parts = [f"jobs sent: {estimator.jobs_sent}", f"served from the ledger: {estimator.jobs_cached}"]
+    if estimator.jobs_attached:
+        parts.append(f"picked up on their way: {estimator.jobs_attached}")
+    if estimator.device.paid:
+        parts.append(f"used: {used_text(estimator.spent)}")
+    return f"{estimator.device.name}: {'; '.join(parts)}"
+
+
+def _write(text: str) -> None:
+    typer.echo(text, nl=False)
 
 
 def find_model(run: Path) -> Path:

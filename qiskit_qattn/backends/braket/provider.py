@@ -10,6 +10,7 @@ from qiskit_qattn.backends.braket.noise import GATES, LOCAL_NOISE_OPTIONS, local
 from qiskit_qattn.backends.braket.search import aws_device
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, gradient_option
 from qiskit_qattn.backends.jobs.managed import DEVICE_MODULES, DEVICE_OPTIONS, managed_estimator
+from qiskit_qattn.backends.prices import braket_price
 from qiskit_qattn.backends.registry import Backend, Provider, precision_of
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, unknown_name
@@ -67,7 +68,7 @@ def _aws(spec: BackendSpec) -> Backend:
     shots = spec.integer("shots", minimum=1, maximum=10**9) or _SHOTS
     place = _location(spec.options.get("s3"))
     found = aws_device(str(spec.target), spec.options.get("region"))
-    device = BraketDevice(found, s3=place, reservation=spec.options.get("reservation"))
+    device = BraketDevice(found, s3=place, reservation=spec.options.get("reservation"), price=braket_price(found))
     precision = precision_of(shots)
     return Backend(
         str(spec),

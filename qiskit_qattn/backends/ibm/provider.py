@@ -14,6 +14,7 @@ from qiskit_qattn.backends.ibm.estimator import EstimatorSettings
 from qiskit_qattn.backends.ibm.isa import ISAPassManager
 from qiskit_qattn.backends.ibm.mode import MODES
 from qiskit_qattn.backends.jobs.managed import DEVICE_MODULES, DEVICE_OPTIONS, managed_estimator
+from qiskit_qattn.backends.prices import ibm_second_price
 from qiskit_qattn.backends.registry import Backend, Provider, precision_of
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, missing_dependency, unknown_name
@@ -69,7 +70,10 @@ def ibm(spec: BackendSpec) -> Backend:
     else:
         service, secrets = open_service(spec.options.get("instance"))
         backend = find_device(service, spec.target, fractional=fractional, secrets=secrets)
-        device = IBMDevice(backend, service, mode=mode, settings=settings, max_time=max_time, secrets=secrets)
+        price = ibm_second_price()
+        device = IBMDevice(
+            backend, service, mode=mode, settings=settings, max_time=max_time, seconds_price=price, secrets=secrets
+        )
     return Backend(
         str(spec),
         managed_estimator(spec, device, precision=precision_of(shots)),

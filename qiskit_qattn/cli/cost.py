@@ -1,0 +1,78 @@
+"""How the commands show what jobs take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from qiskit_qattn.backends.jobs.device import Cost, Device
+    from qiskit_qattn.backends.registry import Backend
+    from qiskit_qattn.evaluation.generation_cost import GenerationCost
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a duration as ``12.3 s``, or with minutes, or with hours."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def usd_text(usd: float) -> str:
+    """Return a price, to the cent or, below a dollar, to two digits."""
+    return f"{usd:,.2f} USD" if usd >= 1 or usd == 0 else f"{usd:.2g} USD"
+
+
+def used_text(cost: Cost) -> str:
+    """Return the time and price of jobs that ran."""
+    return seconds_text(cost.seconds) + ("" if cost.usd is None else f", {usd_text(cost.usd)}")
+
+
+def cost_table(backend: Backend, cost: GenerationCost, prompt: int, tokens: int) -> Table:
+    """Return what a generation takes, one figure a row.
+
+    Args:
+        backend: Where it would run.
+        cost: What was counted.
+        prompt: Tokens of the prompt.
+        tokens: How many are added.
+    """
+    total, device = cost.total, getattr(backend.estimator, "device", None)
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    rows = [("backend", backend.name), ("text", f"{tokens:,} tokens after a prompt of {prompt:,}")]
+    if not total.jobs:
+        rows.append(("jobs", "none: no head of the model is a circuit"))
+    else:
+        stage = "transpiled" if backend.pass_manager is not None else "not transpiled"
+        rows += [
+            ("jobs", f"{total.jobs:,}"),
+            ("circuits", f"{total.circuits:,}" + ("" if total.shots else ", of exact values")),
+            ("two-qubit depth", f"{cost.depth:,}, {stage}"),
+            ("shots", f"{total.shots:,}" if total.shots else "none"),
+            *_time_and_price(device, total),
+        ]
+    for name, value in rows:
+        table.add_row(Text(name), Text(value))
+    return table
+
+
+def _time_and_price(device: Device | None, total: Cost) -> list[tuple[str, str]]:
+    """Return the rows that only a device has, and the price."""
+    if device is None:
+        return [("price", "nothing: it runs in this process")]
+    time = seconds_text(total.seconds) if total.seconds else "not known before it runs"
+    if not device.paid:
+        return [("processor", f"{time} on the device itself"), ("price", "nothing: it asks for no payment")]
+    if total.usd is None:
+        return [("processor", time), ("price", "not published")]
+    note = ""
+    if device.name.startswith("ibm:"):
+        from qiskit_qattn.backends.prices import ibm_price_note
+
+        note = f" ({ibm_price_note()})"
+    return [("processor", time), ("price", usd_text(total.usd) + note)]

@@ -1,0 +1,197 @@
+"""``qattn jobs``: the ledger of jobs that were sent to devices."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from qiskit_qattn.cli.cost import seconds_text, usd_text, used_text
+from qiskit_qattn.errors import BackendError, unknown_name
+
+if TYPE_CHECKING:
+    from qiskit_qattn.backends.jobs.device import Device
+    from qiskit_qattn.backends.jobs.ledger_rows import Row
+
+app = typer.Typer()
+_Which = Annotated[
+    str, typer.Argument(metavar="ID", help="Number, job id or key, or the beginning of one.", show_default=False)
+]
+_Backend = Annotated[
+    str | None,
+    typer.Option(help="Backend string that reaches the device.", show_default="the job's device, without options"),
+]
+
+
+@app.callback(invoke_without_command=True)
+def jobs(ctx: typer.Context) -> None:
+    """List, fetch, cancel or forget the jobs that were sent to devices. Their results are kept in a ledger."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@app.command("list")
+def list_jobs(
+    state: Annotated[
+        str | None, typer.Option(help="sending, sent, done, failed or cancelled.", show_default="all")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="A device, or how its name begins, such as ibm:.", show_default="all")
+    ] = None,
+) -> None:
+    """List the jobs, newest first. Time and price are estimates (~) until the device says what it took."""
+    from qiskit_qattn.backends.jobs.ledger import Ledger
+    from qiskit_qattn.backends.jobs.ledger_rows import STATES
+
+    if state is not None and state not in STATES:
+        raise unknown_name("state of a job", state, STATES)
+    ledger = Ledger()
+    rows = ledger.rows(states=STATES if state is None else (state,), device=device)
+    if not rows:
+        typer.echo(f"No such jobs in {ledger.path}.")
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("id", "shots", "circuits"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("state", "changed", "time, price"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("device", overflow="fold", min_width=12)
+    for row in rows:
+        cells = (row.id, f"{row.shots:,}", f"{row.estimate.circuits:,}", row.state, _date(row.updated), _cost(row))
+        table.add_row(*(Text(str(cell)) for cell in cells), Text(row.device))
+    console = Console(highlight=False)
+    console.print(table)
+    counts = Counter(row.state for row in rows)
+    console.print(Text(", ".join(f"{counts[name]} {name}" for name in STATES if counts[name]), style="dim"))
+
+
+@app.command("show")
+def show(which: _Which) -> None:
+    """Show all that the ledger holds of a job."""
+    from qiskit_qattn.backends.jobs.ledger import Ledger
+
+    ledger = Ledger()
+    row = ledger.find(which)
+    pubs = ledger.request(row.id).pubs
+    lines = {
+        "id": str(row.id),
+        "state": row.state,
+        "device": row.device,
+        "job id": row.job_id or "not known yet",
+        "tag": row.tag,
+        "key": row.key,
+        "created": _date(row.created),
+        "changed": _date(row.updated),
+        "settings": row.settings,
+        "request": "; ".join(
+            f"{pub.circuit.num_qubits} qubits, {pub.parameter_values.size} parameter sets, "
+            f"{pub.observables.size} observables"
+            for pub in pubs
+        ),
+        "shots": f"{row.shots:,} a circuit",
+        "estimate": used_text(row.estimate),
+        "used": "not known" if row.used is None else used_text(row.used),
+    }
+    if row.error:
+        lines["error"] = row.error
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for name, value in lines.items():
+        table.add_row(Text(name), Text(value))
+    Console(highlight=False).print(table)
+
+
+@app.command("resume")
+def resume(which: _Which, backend: _Backend = None) -> None:
+    """Fetch the result of a job on its way, if it has ended; nothing is sent."""
+    from qiskit_qattn.backends.jobs.ledger import Ledger
+    from qiskit_qattn.backends.jobs.ledger_rows import IN_FLIGHT
+
+    ledger = Ledger()
+    row = ledger.find(which)
+    if row.state in IN_FLIGHT:
+        device = _device(row, backend)
+        from qiskit_qattn.backends.jobs import courier
+
+        row = courier.resume(ledger, row, device)
+    typer.echo(_line(row))
+
+
+@app.command("cancel")
+def cancel(which: _Which, backend: _Backend = None) -> None:
+    """Cancel a job on its way."""
+    from qiskit_qattn.backends.jobs.ledger import Ledger
+    from qiskit_qattn.backends.jobs.ledger_rows import IN_FLIGHT
+
+    ledger = Ledger()
+    row = ledger.find(which)
+    if row.state not in IN_FLIGHT:
+        raise BackendError(f"Job {row.id} on {row.device} is {row.state}; only a job on its way can be cancelled.")
+    device = _device(row, backend)
+    from qiskit_qattn.backends.jobs import courier
+
+    row = courier.cancel(ledger, row, device)
+    asked = " It was asked to stop; look again with: qattn jobs resume." if row.state == "sent" else ""
+    typer.echo(_line(row) + asked)
+
+
+@app.command("clear")
+def clear(
+    before: Annotated[
+        float | None, typer.Option(help="Only jobs that have not changed for so many days.", min=0, show_default="all")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="A device, or how its name begins.", show_default="all")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Forget jobs on their way too, which may still be paid for.")
+    ] = False,
+) -> None:
+    """Delete jobs and their results from the ledger; asked for again, they are sent again."""
+    from qiskit_qattn.backends.jobs.ledger import Ledger
+    from qiskit_qattn.backends.jobs.ledger_rows import IN_FLIGHT
+
+    limit = None if before is None else time.time() - before * 86400
+    ledger = Ledger()
+    deleted = ledger.clear(device=device, before=limit, force=force)
+    left = ledger.rows(states=IN_FLIGHT, device=device, before=limit)
+    stay = f" {len(left)} on their way stay; --force forgets them." if left else ""
+    typer.echo(f"Deleted {deleted} of the jobs in {ledger.path}.{stay}")
+
+
+def _device(row: Row, backend: str | None) -> Device:
+    """Return the device of a row, through the provider that its name begins with or through a backend string.
+
+    Raises:
+        BackendError: If there is no such device; the message says how to name it.
+    """
+    from qiskit_qattn.backends.registry import get_backend
+
+    if backend is None and any(letter in row.device for letter in " ?"):
+        raise BackendError(f"{row.device!r} is no backend string; give the one the job was sent with as --backend.")
+    found = getattr(get_backend(row.device if backend is None else backend).estimator, "device", None)
+    if found is None:
+        raise BackendError(f"{backend!r} runs in this process and has no jobs; job {row.id} is on {row.device}.")
+    return found
+
+
+def _line(row: Row) -> str:
+    known = f", {used_text(row.used)}" if row.used is not None and row.used.seconds else ""
+    error = f": {row.error}" if row.error else ""
+    return f"Job {row.id} ({row.job_id or row.tag}) on {row.device}: {row.state}{known}{error}"
+
+
+def _cost(row: Row) -> str:
+    cost = row.cost
+    price = "" if cost.usd is None else f", {usd_text(cost.usd)}"
+    return ("~" if row.used is None else "") + seconds_text(cost.seconds) + price
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
