@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -26,7 +26,10 @@ def command(
     prompt: Annotated[str, typer.Option(help="What the text starts with.", show_default="a line break")] = "\n",
     tokens: Annotated[int, typer.Option(help="How many tokens to add.", min=1)] = 500,
     backend: Annotated[
-        str | None, typer.Option(help="Where the circuits run, as a backend string.", show_default="statevector")
+        str | None,
+        typer.Option(
+            help="Where the circuits run: a backend string, or a chain of them, 'A -> B'.", show_default="statevector"
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the sampling.", show_default="a new one")] = None,
     temperature: Annotated[float, typer.Option(help="Below 1: likelier tokens; above 1: bolder ones.")] = 0.8,
@@ -41,11 +44,11 @@ def command(
     in ?budget=5usd, or --yes.
     """
     model, tokenizer, ids = load_model(run, prompt)
-    with _moved(model, backend, ids, tokens, yes) as estimator:
+    with _moved(model, backend, ids, tokens, yes) as estimators:
         options = {"temperature": temperature, "top_k": top_k, "seed": seed}
         stream = model.stream(ids, tokens, **options)  # checks the options
         try:
-            with watch_jobs() if estimator is not None else nullcontext(_write) as write:
+            with watch_jobs() if estimators else nullcontext(_write) as write:
                 write(prompt)
                 try:
                     for token in stream:  # (1, 1)
@@ -53,8 +56,11 @@ def command(
                 finally:
                     write("\n")
         finally:
-            if estimator is not None:
+            for estimator in estimators:
                 typer.echo(_used(estimator), err=True)
+            calls = model.audit().get("calls", {})
+            if calls:
+                typer.echo("Calls: " + "; ".join(f"{count} on {name}" for name, count in calls.items()), err=True)
 
 
 def load_model(run: Path, prompt: str) -> tuple[GPT, CharTokenizer, Tensor]:
@@ -82,19 +88,25 @@ def load_model(run: Path, prompt: str) -> tuple[GPT, CharTokenizer, Tensor]:
 
 
 @contextmanager
-def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool) -> Iterator[ManagedEstimator | None]:
-    """Run a model on a backend while the block lasts; yield its estimator where that sends jobs to a device."""
+def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool) -> Iterator[list[ManagedEstimator]]:
+    """Run a model on a backend, or a chain, while the block lasts; yield the estimators that send jobs to devices."""
     if backend is None:
-        yield None
+        yield []
         return
+    from qiskit_qattn.backends.registry import Backend
     from qiskit_qattn.backends.session import session
+    from qiskit_qattn.nn.fallback import open_backend
 
-    with session(backend) as found:
-        estimator = found.estimator if hasattr(found.estimator, "device") else None
-        if estimator is not None and estimator.device.paid:
-            _agree(model, found, ids, tokens, yes)
-        model.to_backend(found)
-        yield estimator
+    target = open_backend(backend)
+    links = [target] if isinstance(target, Backend) else [link for _, link in target.links if isinstance(link, Backend)]
+    with ExitStack() as stack:
+        found = [stack.enter_context(session(link)) for link in links]
+        devices = [link for link in found if hasattr(link.estimator, "device")]
+        for link in devices:
+            if cast("ManagedEstimator", link.estimator).device.paid:
+                _agree(model, link, ids, tokens, yes)
+        model.to_backend(target)
+        yield [cast("ManagedEstimator", link.estimator) for link in devices]
 
 
 def _agree(model: GPT, found: Backend, ids: Tensor, tokens: int, yes: bool) -> None:

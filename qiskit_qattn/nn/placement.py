@@ -87,7 +87,7 @@ class Placement:
             return {}
         return {"calls": calls, "gradients": gradients, "heads": heads, "falls": falls}
 
-    def to_backend(self, backend: Backend | str) -> Self:
+    def to_backend(self, backend: Backend | Chain | str) -> Self:
         """Run every quantum head on another backend; weights and ``state_dict`` stay as they are.
 
         In a ``with`` statement the heads come back at the end of the block to the backend they were on, and what a

@@ -33,3 +33,17 @@ def test_a_backend_can_be_named(qattn: Run, finished_run: Path):
     one, other = (qattn("generate", finished_run, "--seed", 1, *more) for more in ([], ["--backend", "statevector"]))
     assert one.exit_code == 0
     assert one.stdout == other.stdout
+
+
+def test_a_chain_tells_where_calls_ran(qattn: Run, finished_run: Path):
+    exact = qattn("generate", finished_run, "--seed", 1, "--tokens", 5)
+    chain = qattn("generate", finished_run, "--seed", 1, "--tokens", 5, "--backend", "statevector -> density_matrix")
+    assert chain.exit_code == 0, chain.output
+    assert chain.stdout == exact.stdout
+    assert chain.stderr.startswith("Calls: ") and "on statevector" in chain.stderr and "density" not in chain.stderr
+
+
+def test_a_chain_with_an_unknown_link_starts_nothing(qattn: Run, finished_run: Path):
+    unknown = qattn("generate", finished_run, "--tokens", 1, "--backend", "statevector -> nowhere")
+    assert (unknown.exit_code, unknown.stdout) == (2, "")
+    assert "nowhere" in unknown.stderr
