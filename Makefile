@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test lint draw bench bench-peers
+.PHONY: help train test lint draw docs notebooks bench bench-peers
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -18,8 +18,10 @@ help: ## Show this list
 train: $(VENV)/.train ## Train the GPT with quantum heads and its classical twin on Shakespeare (RUN=folder ARGS="...")
 	$(BIN)/qattn train --baseline --out $(RUN) $(ARGS)
 
-test: lint ## Run all checks: lint, types, layers, tests, README blocks, gallery (ARGS="..." go to pytest)
-	$(BIN)/python -m pytest $(ARGS)
+# One process a core, each with one thread; a file's tests stay together, since README's blocks build on each other.
+test: export OMP_NUM_THREADS = 1
+test: lint ## Run all checks: lint, types, layers, tests, README blocks, notebooks, gallery (ARGS="..." go to pytest)
+	$(BIN)/python -m pytest --nbmake --numprocesses logical --maxprocesses 8 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev ## Check style, formatting, types and the layers of the package
 	$(BIN)/ruff check .
@@ -29,6 +31,12 @@ lint: $(VENV)/.dev ## Check style, formatting, types and the layers of the packa
 
 draw: $(VENV)/.train ## Draw the gallery of circuits again, into circuits/
 	$(BIN)/qattn draw --gallery circuits/ $(ARGS)
+
+docs: $(VENV)/.docs ## Build the documentation into site/ (ARGS="..." go to mkdocs)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+
+notebooks: $(VENV)/.dev ## Run the notebooks and keep their outputs (ARGS="notebooks/NAME.ipynb" for one)
+	$(BIN)/python notebooks/refresh.py $(ARGS)
 
 bench: $(VENV)/.dev ## Measure speed and memory, and print them as ratios (ARGS="--quick", "--full", "--only NAME")
 	$(BIN)/python benchmarks/run.py $(ARGS)
