@@ -55,10 +55,12 @@ class Row:
     unit: str = "×"
 
 
-def compared(case: str, timings: Timings, ours: str, theirs: str, goal: Goal, against: str = "") -> Row:
+def compared(
+    case: str, timings: Timings, ours: str, theirs: str, goal: Goal | None, against: str = "", note: str = ""
+) -> Row:
     """Return the row of two contenders' times in the same run."""
     times = [duration(timings.spread(name).median) for name in (ours, theirs)]
-    return Row(case, against or theirs, *times, timings.ratio(ours, theirs), goal)
+    return Row(case, against or theirs, *times, timings.ratio(ours, theirs), goal, note)
 
 
 def number(value: float) -> str:

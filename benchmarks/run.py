@@ -29,7 +29,7 @@ def main() -> None:
     effort = QUICK if options.quick else USUAL
     reports = {"peers.md": _peers} if options.peers else {"results.md": _cases, "floors.md": _floors}
     if options.full:
-        reports["scaling.md"] = _scaling
+        reports["scaling.md"] = lambda effort: _scaling(effort, None if options.quick else _HERE)
     if options.only:
         reports = {name: _one(name) for name in options.only}
     for name, make in reports.items():
@@ -73,8 +73,8 @@ def _floors(effort: Effort) -> Sheet:
     return import_module("roofline").measure(effort)
 
 
-def _scaling(effort: Effort) -> Sheet:
-    return import_module("scaling").measure(effort, _HERE)
+def _scaling(effort: Effort, folder: Path | None = None) -> Sheet:
+    return import_module("scaling").measure(effort, folder)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,13 @@ _BATCH, _NUM_QUBITS = 1024, 4
 PICTURE = "scaling.png"
 
 
-def measure(effort: Effort, folder: Path) -> Sheet:
-    """Return the table, and draw the plot into ``folder``."""
+def measure(effort: Effort, folder: Path | None) -> Sheet:
+    """Return the table, and draw the plot into ``folder``, if there is one."""
     effort = Effort(min(effort.rounds, 5), effort.seconds)
     by_batch = {batch: _seconds(_NUM_QUBITS, batch, effort) for batch in BATCHES}
     by_qubits = {qubits: _seconds(qubits, _BATCH, effort) for qubits in QUBITS}
-    _plot(by_batch, by_qubits, folder / PICTURE)
+    if folder is not None:
+        _plot(by_batch, by_qubits, folder / PICTURE)
     measured = [(_NUM_QUBITS, batch, seconds) for batch, seconds in by_batch.items()]
     measured += [(qubits, _BATCH, seconds) for qubits, seconds in by_qubits.items()]
     rows = [(str(q), f"{b:,}", duration(s), number(b / s)) for q, b, s in measured]

@@ -62,8 +62,12 @@ class TorchConnector(QiskitTorchConnector):
                 f"Invalid input dimension! Received {inputs.shape} and "
                 f"expected input compatible to {self.neural_network.num_inputs}"
             )
-        rows = inputs.to(weight).flatten(0, -2) if inputs.ndim > 1 else inputs.to(weight)[None]
+        rows = inputs.to(weight)
+        if rows.ndim != 2:
+            rows = rows.flatten(0, -2) if rows.ndim > 2 else rows[None]
         values = self._program(rows, weight)  # (B, M)
+        if inputs.ndim == 2 and inputs.device == weight.device:
+            return values.to(weight.dtype)
         return values.reshape(*inputs.shape[:-1], values.shape[-1]).to(device=inputs.device, dtype=weight.dtype)
 
     def _refresh(self) -> None:

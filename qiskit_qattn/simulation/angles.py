@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from qiskit.circuit import ParameterExpression
 from torch import Tensor
+from torch.nn import functional as F
 
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.constants import ConstantModule
@@ -70,15 +71,32 @@ class AngleMap(ConstantModule):
 
     def forward(self, params: Tensor) -> Tensor:
         """Return the angles, shape ``(..., K)``, for parameter values of shape ``(..., num_params)``."""
-        columns = params = params.to(self.matrix.dtype)
+        return self.combine(self.columns(params))
+
+    @property
+    def affine(self) -> tuple[Tensor, Tensor | None]:
+        """C, transposed, shape ``(columns, K)``, and b, shape ``(K,)``, or None where that is zero; float64."""
+        return self.matrix, self.offset if self._shifted else None
+
+    def combine(self, columns: Tensor) -> Tensor:
+        """Return the angles for what :meth:`columns` gave."""
+        columns = columns.to(self.matrix.dtype)
+        if self._plain:
+            return columns + self.offset if self._shifted else columns
+        return F.linear(columns, self.matrix.mT, self.offset if self._shifted else None)  # (..., K)
+
+    def columns(self, params: Tensor) -> Tensor:
+        """Return what C acts on: the parameters, and where angles are not affine in them functions and products."""
+        columns = params
+        if self._functions or self._products:
+            columns = params = params.to(self.matrix.dtype)
         if self._functions:
             values = {name: params[..., i] for name, i in self._names.items()}
             columns = torch.cat([columns, torch.stack([_evaluate(f, values) for f in self._functions], -1)], -1)
         if self._products:
             products = [reduce(mul, (columns[..., i] for i in factors)) for factors in self._products]
             columns = torch.cat([columns, torch.stack(products, -1)], -1)
-        angles = columns if self._plain else columns @ self.matrix  # (..., K)
-        return angles + self.offset if self._shifted else angles
+        return columns
 
 
 def _coefficients(angle: Angle, position: Mapping[Any, int]) -> dict[Monomial, float]:

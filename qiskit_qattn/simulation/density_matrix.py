@@ -27,6 +27,7 @@ from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.library.observables import served
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
+from qiskit_qattn.simulation.cutting import cut
 from qiskit_qattn.simulation.gates import IGNORED
 from qiskit_qattn.simulation.noise import DeviceNoise, pauli_labels
 from qiskit_qattn.simulation.readout import as_pauli_sum, build_readout
@@ -164,27 +165,21 @@ class NoisyEngine:
             circuit = self.pass_manager.run(circuit)
             if circuit.layout is not None:
                 operators = [op.apply_layout(circuit.layout) for op in operators]
-        acting = [item for item in circuit.data if item.operation.name not in IGNORED]
-        used = {circuit.find_bit(qubit).index for item in acting for qubit in item.qubits}
-        for op in operators:
-            used |= set(np.flatnonzero((op.paulis.x | op.paulis.z).any(0)).tolist())
-        active = sorted(used) or [0]
-        compact = QuantumCircuit(len(active))
-        for item in acting:
-            compact.append(item.operation, [active.index(circuit.find_bit(qubit).index) for qubit in item.qubits])
+        asked = {int(qubit) for op in operators for qubit in np.flatnonzero((op.paulis.x | op.paulis.z).any(0))}
+        part = cut(circuit, asked, IGNORED)
+        active = list(part.qubits)
         reduced = [
             SparsePauliOp(PauliList.from_symplectic(op.paulis.z[:, active], op.paulis.x[:, active]), op.coeffs)
             for op in operators
         ]
-        noise = DeviceNoise(self.model, tuple(active), self.readout)
-        return DensityMatrixProgram(compact, reduced, noise=noise, **options)
+        noise = DeviceNoise(self.model, part.qubits, self.readout)
+        return DensityMatrixProgram(part.circuit, reduced, noise=noise, **options)
 
 
 def _rows(observables: Sequence[BaseOperator], noise: DeviceNoise, num_qubits: int) -> np.ndarray:
     """Return observables as rows over Pauli strings, readout error included, shape ``(M, 4**n)``."""
     labels = pauli_labels(num_qubits)
     position = {label: i for i, label in enumerate(labels)}
-    shifts = [_readout(noise, qubit) for qubit in range(num_qubits)]
     rows = np.zeros((len(observables), len(labels)))
     for m, observable in enumerate(observables):
         operator = as_pauli_sum(observable)
@@ -193,21 +188,6 @@ def _rows(observables: Sequence[BaseOperator], noise: DeviceNoise, num_qubits: i
                 f"The circuit has {num_qubits} qubits, observable {m} {operator.num_qubits}; they must match."
             )
         for label, coefficient in zip(operator.paulis.to_labels(), operator.coeffs.real, strict=True):
-            terms = {label: float(coefficient)}
-            for qubit, (scale, offset) in enumerate(shifts):
-                at = num_qubits - 1 - qubit
-                if label[at] != "I":
-                    bare = {name[:at] + "I" + name[at + 1 :]: value * offset for name, value in terms.items()}
-                    terms = {name: value * scale for name, value in terms.items()} | bare
-            for name, value in terms.items():
-                rows[m, position[name]] += value
+            for name, value in noise.as_read(label).items():
+                rows[m, position[name]] += coefficient * value
     return rows
-
-
-def _readout(noise: DeviceNoise, qubit: int) -> tuple[float, float]:
-    """Return α and β: with readout error a measured Z has the expectation of αZ + β."""
-    matrix = noise.readout_matrix(qubit)
-    if matrix is None:
-        return 1.0, 0.0
-    zero, one = matrix[0, 0] - matrix[0, 1], matrix[1, 0] - matrix[1, 1]
-    return (zero - one) / 2, (zero + one) / 2

@@ -75,6 +75,21 @@ class DeviceNoise:
         error = local.get(self._physical([qubit]), self.model._default_readout_error)
         return None if error is None else np.asarray(error.probabilities)
 
+    def as_read(self, label: str) -> dict[str, float]:
+        r"""Return the sum of Pauli strings whose exact expectation is that of a string with readout error.
+
+        Readout error turns a measured Z of a qubit into :math:`\alpha Z + \beta` with
+        :math:`\alpha = 1 - p_{1|0} - p_{0|1}` and :math:`\beta = p_{0|1} - p_{1|0}`, in any measurement basis.
+        """
+        terms = {label: 1.0}
+        for at, letter in enumerate(label):
+            matrix = None if letter == "I" else self.readout_matrix(len(label) - 1 - at)
+            if matrix is not None:
+                alpha, beta = matrix[0, 0] + matrix[1, 1] - 1, matrix[1, 0] - matrix[0, 1]
+                bare = {name[:at] + "I" + name[at + 1 :]: value * beta for name, value in terms.items() if beta}
+                terms = {name: value * alpha for name, value in terms.items()} | bare
+        return terms
+
     def _find(self, name: str, physical: tuple[int, ...]) -> Any:
         by_qubits = self.model._local_quantum_errors.get(name, {})
         return by_qubits.get(physical, self.model._default_quantum_errors.get(name))

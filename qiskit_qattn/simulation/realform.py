@@ -52,6 +52,11 @@ def probabilities(amplitudes: Tensor, count: int) -> Tensor:
     return (real * real).addcmul_(imaginary, imaginary)
 
 
+def squared_moduli(columns: Tensor) -> Tensor:
+    """Return the squared moduli of complex columns ``(..., R, B)`` as rows ``(..., B, R)``."""
+    return torch.view_as_real(columns).square().sum(-1).mT
+
+
 class _Product(torch.autograd.Function):
     r"""The product :math:`|X A|^{\odot 2} S`, divided by squared norms where ``size`` is not 0.
 

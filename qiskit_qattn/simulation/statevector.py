@@ -12,14 +12,15 @@ from qiskit.quantum_info.operators.base_operator import BaseOperator
 from torch import Tensor, nn
 
 from qiskit_qattn.errors import CircuitError
-from qiskit_qattn.simulation import trigonometric
 from qiskit_qattn.simulation.adjoint import apply_block
 from qiskit_qattn.simulation.amplitude import unit_vectors, within_range
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
-from qiskit_qattn.simulation.cost import DENSE_QUBITS, LARGEST, fewest_rows, forms_matrix
+from qiskit_qattn.simulation.cost import DENSE_QUBITS, LARGEST, fewest_effective_rows, fewest_rows, forms_matrix
+from qiskit_qattn.simulation.effective import effective_observables, quadratic_forms
 from qiskit_qattn.simulation.gates import Fixed, flatten
 from qiskit_qattn.simulation.operators import Block
+from qiskit_qattn.simulation.phase_product import phase_product
 from qiskit_qattn.simulation.program import LocalStep, Step, build_program
 from qiskit_qattn.simulation.readout import build_readout
 from qiskit_qattn.simulation.realform import (
@@ -28,13 +29,13 @@ from qiskit_qattn.simulation.realform import (
     normalised_product,
     probabilities,
     rotate,
+    squared_moduli,
     squared_product,
     unique_phases,
 )
-from qiskit_qattn.simulation.trigonometric import TrigonometricMatrix
+from qiskit_qattn.simulation.trigonometric import MAX_QUBITS, TrigonometricMatrix, trigonometric_blocks
 
 _DEEP = 4  # with more data-dependent phases than this, rounding adds up and amplitudes are held in float64
-
 Fused = tuple[Tensor, ...]
 
 
@@ -114,7 +115,7 @@ class StatevectorProgram(ConstantModule):
         features = size if input_kind == "amplitude" else 1 if unique is None else 2 * len(unique[0])
         self.dense = forms_matrix(program, features, len(outcomes), input_kind == "amplitude")
         self.fewest_rows = fewest_rows(program, features, len(outcomes)) if self.dense else 2**62
-        self.first = None
+        self.first: AngleMap | None = None
         if unique is not None and self.dense:  # the first phases become features
             self.first = AngleMap(program.phases[0].angles, phase_params, combine=unique[0])
             self.add_constant("columns", fold_phases(*unique), double=True)  # (2**n, F)
@@ -124,14 +125,16 @@ class StatevectorProgram(ConstantModule):
             self.add_constant("bases_matrix", readout.matrix()[outcomes], double=True)  # (R, 2**n)
         steps = [LocalStep(tuple((Fixed(q, m),) for q, m in enumerate(r))) for r in readout.rotations]
         self.bases_blocks = nn.ModuleList(Block([step], (), self.num_qubits) for step in steps)
-        self._constant: set[int] = set()
-        self.real = False
+        self._constant, self.real = set[int](), False
         self._form_sums(program.blocks, weight_params)
         if self._is_real():
             self.real = True
             self._form_sums(program.blocks, weight_params)
         if self.dense and len(self.blocks) * 4 ** (self.num_qubits + 1) <= LARGEST:
             self._keep_constant_blocks()
+        self.effective = (
+            fewest_effective_rows(program, features, len(outcomes), self.num_outputs) if self.dense else None
+        )
         self._cache: tuple[Tensor, Fused] | None = None
 
     def forward(
@@ -161,12 +164,20 @@ class StatevectorProgram(ConstantModule):
         signs = self.signs if signs is None else signs
         few = inputs.shape[-2] < self.fewest_rows and torch.is_grad_enabled()  # without gradients matrices are kept
         if not self.dense or (few and fused is None):
-            squares = self._gate_by_gate(inputs, weights)
+            squares = squared_moduli(self._gate_by_gate(inputs, weights))
             return (squares @ signs.to(squares.dtype)).to(self.signs.dtype)
+        effective = self.effective is not None and inputs.shape[-2] >= self.effective
+        if self.first is not None and len(self.phases) == 1 and not effective and not torch.compiler.is_compiling():
+            data = self._data(inputs, weights)
+            if fused is None and "1" in self.sums and torch.is_grad_enabled():
+                return phase_product(data, self.first, weights, signs, cast(TrigonometricMatrix, self.sums["1"]))
+            return phase_product(data, self.first, (fused or self.fused(weights))[0], signs)
         matrices = self.fused(weights) if fused is None else fused
         if self.input_kind == "amplitude":
             return self._of_amplitudes(inputs.to(self.signs.dtype), matrices[0], signs)
         state, last = self._dense(inputs, weights, matrices)
+        if effective:
+            return quadratic_forms(state, effective_observables(last, signs))
         return squared_product(state, last, signs.to(state.dtype)).to(self.signs.dtype)
 
     def _of_amplitudes(self, x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
@@ -184,11 +195,12 @@ class StatevectorProgram(ConstantModule):
         if self.dense:
             state, last = self._dense(inputs, weights, self.fused(weights))
             return probabilities(state @ last, len(self.signs))
-        return self._gate_by_gate(inputs, weights).to(self.signs.dtype)
+        return squared_moduli(self._gate_by_gate(inputs, weights)).to(self.signs.dtype)
 
     def summary(self) -> str:
         """Return in a phrase what a call computes."""
         how = "fused unitaries" if self.dense else "gates on the batch"
+        how += "" if self.effective is None else f", effective observables from {self.effective} rows on"
         data = len(self.phases)
         return f"{self.num_qubits} qubits, {data} data-dependent phases, {len(self.bases)} measurement bases, {how}"
 
@@ -213,22 +225,21 @@ class StatevectorProgram(ConstantModule):
         return result
 
     def _fuse(self, weights: Tensor) -> Fused:
-        matrices = (
-            getattr(self, f"matrix_{i}") if i in self._constant else self._matrix(i, weights)
-            for i in range(self._first_block, len(self.blocks))
-        )
-        return tuple(matrix.to(self.state_dtype) for matrix in matrices)
+        each = range(self._first_block, len(self.blocks))
+        return tuple(self._matrix(i, weights, self.state_dtype) for i in each)
 
-    def _matrix(self, i: int, weights: Tensor) -> Tensor:
+    def _matrix(self, i: int, weights: Tensor, dtype: torch.dtype) -> Tensor:
         """Return block i, with what prepares its input or measures its output, as a real matrix."""
+        if i in self._constant:
+            return getattr(self, f"matrix_{i}").to(dtype)
         if str(i) in self.sums:
-            return cast(TrigonometricMatrix, self.sums[str(i)])(weights)
+            return cast(TrigonometricMatrix, self.sums[str(i)])(weights, dtype)
         first, last = i == self._first_block, i == len(self.blocks) - 1
         columns = self._start(weights) if first else None
         columns = self._apply_block(i, columns, weights)  # (..., 2**n, F)
         if last and self.measured:
             columns = self._measure(columns)
-        return as_real(columns, from_real=first, last=last, real=self.real)
+        return as_real(columns, from_real=first, last=last, real=self.real).to(dtype)
 
     @property
     def _first_block(self) -> int:
@@ -284,7 +295,7 @@ class StatevectorProgram(ConstantModule):
         return state, matrix
 
     def _gate_by_gate(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        """Return the probabilities of all outcomes in all bases, without forming unitaries."""
+        """Return the amplitudes of the outcomes that are needed, shape ``(..., R, B)``, without forming unitaries."""
         exact = self.dense or self.state_dtype == torch.float64  # gate by gate rounding adds up; few rows can afford it
         dtype = torch.complex128 if exact else torch.complex64
         data = self._data(inputs, weights)
@@ -297,40 +308,29 @@ class StatevectorProgram(ConstantModule):
                 angles = phases(data).mT
                 columns = torch.polar(torch.ones_like(angles), angles).to(dtype) * columns
             columns = block(columns, weights)
-        squares = torch.view_as_real(self._measure(columns)).square().sum(-1).mT  # (..., B or 1, R)
-        return squares.expand(*squares.shape[:-2], inputs.shape[-2], -1)
+        columns = self._measure(columns)  # (..., R, B or 1)
+        return columns.expand(*columns.shape[:-1], inputs.shape[-2])
 
     def _is_real(self) -> bool:
         """Tell whether amplitudes in all bases are real whatever the weights, by two random draws."""
         if len(self.phases) > 1 or not self.dense:
             return False
-        generator = torch.Generator().manual_seed(0)
-        draws = [6 * torch.rand(self.num_weights, generator=generator) for _ in range(2)]
+        draws = 6 * torch.rand(2, self.num_weights, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            matrices = [self._fuse(draw)[-1] for draw in draws]
-        return all(float(matrix[..., matrix.shape[-1] // 2 :].abs().max()) < 1e-6 for matrix in matrices)
+            matrices = self._fuse(draws)[-1]  # (2, F, 2 * R), or without the first axis where no weight enters
+        return float(matrices[..., matrices.shape[-1] // 2 :].abs().max()) < 1e-6
 
     def _form_sums(self, blocks: Sequence[Sequence[Step]], weight_params: Sequence[Any]) -> None:
         """Turn the blocks of few qubits into trigonometric sums."""
         self.sums = nn.ModuleDict()
-        if self.num_qubits > trigonometric.MAX_QUBITS:
+        start = None
+        if self.num_qubits > MAX_QUBITS:
             return
-        identity = np.eye(2**self.num_qubits)
-        zeros = torch.zeros(self.num_weights, dtype=torch.float64)
-        for i in range(self._first_block, len(blocks)):
-            first, last = i == self._first_block, i == len(blocks) - 1
-            if first and not self._prepared:
-                continue
-            start = self._start(zeros) if first else None
-            self.sums[str(i)] = TrigonometricMatrix(
-                blocks[i],
-                weight_params,
-                identity if start is None else start.numpy(),
-                self.complex_constant("bases_matrix").numpy() if last else identity,
-                from_real=first,
-                last=last,
-                real=self.real,
-            )
+        if self._prepared:
+            columns = self._start(torch.zeros(self.num_weights, dtype=torch.float64))
+            start = np.eye(2**self.num_qubits) if columns is None else columns.numpy()
+        end = self.complex_constant("bases_matrix").numpy()
+        self.sums = trigonometric_blocks(blocks, weight_params, self._first_block, start, end, self.real)
 
     @property
     def _prepared(self) -> bool:
@@ -341,7 +341,7 @@ class StatevectorProgram(ConstantModule):
         """Form the matrices that no weight enters once and for all."""
         for i in range(self._first_block, len(self.blocks)):
             if self.blocks[i].constant and (i > self._first_block or self._prepared):
-                matrix = self._matrix(i, torch.zeros(self.num_weights, dtype=torch.float64))
+                matrix = self._matrix(i, torch.zeros(self.num_weights, dtype=torch.float64), torch.float64)
                 self.add_constant(f"matrix_{i}", matrix.numpy(), double=True)
                 self._constant.add(i)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import product
+from dataclasses import dataclass
+from itertools import accumulate, product
 from typing import Any
 
 import numpy as np
 import torch
 from qiskit.circuit import ParameterExpression
-from torch import Tensor
+from torch import Tensor, nn
 
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
@@ -85,15 +86,98 @@ class TrigonometricMatrix(ConstantModule):
             done += len(members)
         self.phases = AngleMap([*angles, -math.pi / 2], weight_params, combine=np.stack(rows))
 
-    def forward(self, weights: Tensor) -> Tensor:
-        """Return the matrix, shape ``(..., F, G)``, for weights of shape ``(..., P)``."""
-        features = torch.cos(self.phases(weights)).split(self.sizes, -1)
-        matrix = None
-        for g, (feature, shape) in enumerate(zip(features, self.shapes, strict=True)):
-            factor = (feature @ getattr(self, f"constants_{g}")).unflatten(-1, shape)
-            matrix = factor if matrix is None else matrix @ factor
-        assert matrix is not None
-        return matrix
+    def forward(self, weights: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Return the matrix in ``dtype``, shape ``(..., F, G)``, for weights of shape ``(..., P)``."""
+        columns = self.phases.columns(weights)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return _Formed.apply(columns, self, dtype)
+        return self.form(columns)[0].to(dtype)
+
+    def form(self, columns: Tensor) -> tuple[Tensor, Steps]:
+        """Return the matrix in float64, and what :meth:`slope` needs of the way there.
+
+        Args:
+            columns: What ``phases.columns`` gives for the weights.
+        """
+        phases = self.phases.combine(columns)
+        waves = torch.cos(phases).split(self.sizes, -1)
+        groups = zip(waves, self.constants, self.shapes, strict=True)
+        factors = [(wave @ constants).unflatten(-1, shape) for wave, constants, shape in groups]
+        products = list(accumulate(factors, torch.matmul))  # of the first 1, 2, … factors
+        return products[-1], Steps(phases, factors, products)
+
+    def slope(self, grad: Tensor, steps: Steps) -> Tensor:
+        """Return the gradient of the columns, in float64, for that of the matrix; not differentiable itself."""
+        grad = grad.to(steps.phases.dtype)
+        constants = self.constants
+        slopes = []
+        for g in reversed(range(1, len(constants))):
+            slopes.append((steps.products[g - 1].mT @ grad).flatten(-2) @ constants[g].mT)
+            grad = grad @ steps.factors[g].mT
+        slopes.append(grad.flatten(-2) @ constants[0].mT)
+        turns, _ = self.phases.affine
+        return torch.sin(steps.phases).neg_().mul_(torch.cat(slopes[::-1], -1)) @ turns.mT
+
+    @property
+    def constants(self) -> list[Tensor]:
+        """The matrices A and B of each group, flattened, shape ``(2 * J, F * G)``."""
+        return [getattr(self, f"constants_{g}") for g in range(len(self.sizes))]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """On the way to a matrix: all phases φ, the groups' sums, and the products of the first 1, 2, … of these."""
+
+    phases: Tensor
+    factors: list[Tensor]
+    products: list[Tensor]
+
+
+class _Formed(torch.autograd.Function):
+    """A matrix as a function of its columns, with the backward pass written out."""
+
+    @staticmethod
+    def forward(ctx: Any, columns: Tensor, block: TrigonometricMatrix, dtype: torch.dtype) -> Tensor:
+        matrix, ctx.steps = block.form(columns)
+        ctx.block, ctx.dtype = block, dtype
+        ctx.save_for_backward(columns)
+        return matrix.to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (columns,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted: let autograd go through the steps
+            matrix = ctx.block.form(columns)[0].to(ctx.dtype)
+            (of_columns,) = torch.autograd.grad(matrix, columns, grads[0], create_graph=True)
+            return of_columns, None, None
+        return ctx.block.slope(grads[0], ctx.steps).to(columns.dtype), None, None
+
+
+def trigonometric_blocks(
+    blocks: Sequence[Sequence[Step]],
+    weight_params: Sequence[Any],
+    first: int,
+    start: np.ndarray | None,
+    end: np.ndarray,
+    real: bool,
+) -> nn.ModuleDict:
+    """Return the matrices of a program's blocks by their position.
+
+    Args:
+        blocks: All blocks of the program.
+        weight_params: θ, in the order in which their values will be given.
+        first: Position of the first block that acts after data.
+        start: What that one acts on, shape ``(2**n, F)``; None where it depends on weights, and the block is left out.
+        end: What acts after the last block, shape ``(R, 2**n)``.
+        real: As for :func:`~qiskit_qattn.simulation.realform.as_real`.
+    """
+    found, identity = nn.ModuleDict(), np.eye(end.shape[1])
+    for i in range(first, len(blocks)):
+        last, begin = i == len(blocks) - 1, start if i == first else identity
+        if begin is not None:
+            options = {"from_real": i == first, "last": last, "real": real}
+            found[str(i)] = TrigonometricMatrix(blocks[i], weight_params, begin, end if last else identity, **options)
+    return found
 
 
 def _groups(steps: Sequence[Step], start: np.ndarray, end: np.ndarray) -> list[Group]:

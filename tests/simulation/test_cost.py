@@ -49,6 +49,34 @@ def test_few_inputs_on_many_qubits_make_a_small_matrix(num_qubits, num_inputs, d
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(("num_qubits", "num_inputs", "effective"), [(8, 2, 12), (9, 0, 3), (8, 8, None), (5, 1, None)])
+def test_observables_between_few_features_replace_amplitudes(num_qubits, num_inputs, effective, rng):
+    circuit, params = build(num_qubits, num_inputs)
+    program = StatevectorProgram(circuit, observables(num_qubits), **params)
+    assert program.effective == effective
+    assert ("effective observables" in program.summary()) == (effective is not None)
+    inputs, weights = rng.normal(size=(12, num_inputs)), rng.normal(size=num_qubits)
+    found = program(torch.tensor(inputs).float(), torch.tensor(weights).float())
+    state = Statevector(circuit.assign_parameters([*weights, *inputs[-1]]))
+    expected = [state.expectation_value(o).real for o in observables(num_qubits)]
+    np.testing.assert_allclose(found[-1], expected, rtol=0, atol=1e-6)
+
+
+def test_effective_observables_have_the_gradients_of_amplitudes(rng):
+    circuit, params = build(8, 2)
+    program = StatevectorProgram(circuit, observables(8), **params).double()
+    inputs = torch.tensor(rng.normal(size=(2, 2)), requires_grad=True)
+    weights = torch.tensor(rng.normal(size=8), requires_grad=True)
+    found = []
+    for least in (0, None):
+        program.fewest_rows, program.effective = 0, least
+        found.append(torch.autograd.grad(program(inputs, weights).square().sum(), [inputs, weights]))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-12)
+    program.effective = 0
+    assert torch.autograd.gradcheck(program, (inputs, weights), fast_mode=True)
+    assert torch.autograd.gradgradcheck(program, (inputs, weights), fast_mode=True)
+
+
 @pytest.mark.parametrize(("num_qubits", "num_inputs"), [(6, 6), (7, 7), (10, 2)])
 def test_few_rows_go_gate_by_gate_and_many_through_the_matrix(num_qubits, num_inputs, rng):
     circuit, params = build(num_qubits, num_inputs)
