@@ -1,3 +1,14 @@
 """One case a module; each has ``measure(effort)``, which yields rows."""
 
-CASES = ("user_circuit", "nano", "memory", "qisa", "layer", "generation", "noise", "import_time")
+CASES = (
+    "user_circuit",
+    "nano",
+    "memory",
+    "qisa",
+    "layer",
+    "generation",
+    "compile",
+    "noise",
+    "executions",
+    "import_time",
+)

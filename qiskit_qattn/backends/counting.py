@@ -1,8 +1,8 @@
-"""What an estimator would be asked for, counted without running anything."""
+"""What an estimator is asked for, counted: circuits, PUBs, jobs and shots."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,51 +15,79 @@ from qiskit_qattn.backends.measurement import Plan, shots_of
 
 
 class CountingEstimator(BaseEstimatorV2):
-    """Counts the jobs it is given, and returns zeros.
+    """Counts what it is asked for, and returns arbitrary values or what another estimator returns.
 
     Args:
         device: Estimates each job; None for a simulator in this process, where a circuit is a set of parameters in one
             measurement basis, or exact values of a set of parameters.
+        estimator: Evaluates the jobs; None to run nothing and return arbitrary values, since zeros would spare
+            gradients their circuits.
+        default_precision: Precision where a run gives none.
 
     Attributes:
-        total: What all jobs would take.
-        first: What the first would take, or None before it came.
+        jobs: What each job would take.
+        pubs: For each job, the number of parameter sets of each of its PUBs.
         circuits: The circuits that came, each once.
     """
 
-    def __init__(self, device: Device | None = None) -> None:
-        self.device = device
-        self.total = Cost()
-        self.first: Cost | None = None
+    def __init__(
+        self,
+        device: Device | None = None,
+        *,
+        estimator: BaseEstimatorV2 | None = None,
+        default_precision: float = 0.0,
+    ) -> None:
+        self.device, self.estimator, self.default_precision = device, estimator, default_precision
+        self.jobs: list[Cost] = []
+        self.pubs: list[list[int]] = []
         self.circuits: dict[int, QuantumCircuit] = {}
-        self._known: dict[tuple[Any, ...], Cost] = {}
+        self._known: dict[Hashable, Cost] = {}
+        self._rng = np.random.default_rng(0)
+
+    @property
+    def total(self) -> Cost:
+        """What all jobs would take."""
+        return sum(self.jobs, Cost())
+
+    @property
+    def first(self) -> Cost | None:
+        """What the first would take, or None before it came."""
+        return self.jobs[0] if self.jobs else None
 
     def run(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> BasePrimitiveJob[Any, Any]:
-        """Count a job. Jobs of the same circuits and shapes take the same.
+        """Count a job. Jobs of the same circuits, observables and shapes take the same.
 
         Args:
             pubs: As for any estimator.
             precision: Target standard error; 0 asks for exact values.
         """
-        target = precision or 0.0
+        target = self.default_precision if precision is None else precision
         coerced = [EstimatorPub.coerce(pub, target) for pub in pubs]
         self.circuits |= {id(pub.circuit): pub.circuit for pub in coerced}
-        key = (target, *((id(pub.circuit), pub.shape, pub.parameter_values.shape) for pub in coerced))
-        if key not in self._known:
-            self._known[key] = self._cost(coerced, target)
-        cost = self._known[key]
-        self.total += cost
-        if self.first is None:
-            self.first = cost
-        data = [DataBin(evs=np.zeros(pub.shape), stds=np.zeros(pub.shape), shape=pub.shape) for pub in coerced]
+        keys = [_key(pub) for pub in coerced]
+        known = (target, *keys)
+        if known not in self._known:
+            self._known[known] = self._cost(coerced, keys, target)
+        self.jobs.append(self._known[known])
+        self.pubs.append([pub.parameter_values.size for pub in coerced])
+        if self.estimator is not None:
+            return self.estimator.run(coerced, precision=target)
+        values = [self._rng.uniform(-1, 1, pub.shape) for pub in coerced]
+        data = [DataBin(evs=evs, stds=np.zeros_like(evs), shape=evs.shape) for evs in values]
         job: PrimitiveJob[Any] = PrimitiveJob(PrimitiveResult, [PubResult(item) for item in data])
         job._submit()
         return job
 
-    def _cost(self, pubs: Sequence[EstimatorPub], precision: float) -> Cost:
+    def _cost(self, pubs: Sequence[EstimatorPub], keys: Sequence[Hashable], precision: float) -> Cost:
         if self.device is not None:
             return self.device.estimate(pubs, precision)
-        if not precision:
-            return Cost(jobs=1, circuits=sum(pub.parameter_values.size for pub in pubs))
-        circuits = sum(Plan(pub).size for pub in pubs)
-        return Cost(jobs=1, circuits=circuits, shots=circuits * shots_of(precision))
+        one_each = dict(zip(keys, pubs, strict=True))
+        sizes = {key: Plan(pub).size if precision else pub.parameter_values.size for key, pub in one_each.items()}
+        circuits = sum(sizes[key] for key in keys)
+        return Cost(jobs=1, circuits=circuits, shots=circuits * shots_of(precision) if precision else 0)
+
+
+def _key(pub: EstimatorPub) -> Hashable:
+    """Return all that tells what a PUB takes."""
+    observables = tuple(tuple(sorted(terms.items())) for terms in pub.observables.ravel().tolist())
+    return id(pub.circuit), observables, pub.observables.shape, pub.parameter_values.shape

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -109,49 +108,76 @@ def gradient_option(spec: BackendSpec, seed: int | None = None) -> Gradient:
     return SPSA(samples or _SAMPLES, rng=rng)
 
 
-def unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct rows in the order in which they first appear, and for each row which of them it is."""
-    _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    return rows[first[order]], np.argsort(order)[which.reshape(-1)]
+def unique_rows(rows: np.ndarray, tolerance: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct rows in the order in which they first appear, and for each row which of them it is.
 
-
-def vector_jacobian(
-    evaluate: Callable[[np.ndarray], np.ndarray],
-    rule: DifferenceRule,
-    angles: np.ndarray,
-    cotangent: np.ndarray,
-    wanted: np.ndarray,
-) -> np.ndarray:
-    r"""Return :math:`g_{nk} = \sum_m \partial f_m(\alpha_n) / \partial \alpha_{nk} \; v_{nm}`, shape ``(N, K)``.
-
-    All displaced angles go to ``evaluate`` at once. Equal rows are evaluated once; rows with a cotangent of zero not
-    at all. The Jacobian is not formed.
+    Rows are equal where no entry differs by more than the tolerance. Sorting along one direction makes equal rows
+    neighbours; a different row in between would only cost an evaluation.
 
     Args:
-        evaluate: f, from ``(R, K)`` angles to ``(R, M)`` values.
+        rows: Shape ``(N, K)``.
+        tolerance: Differences that rounding may have made.
+    """
+    direction = np.sqrt(np.arange(2, rows.shape[1] + 2))
+    order = np.argsort(rows @ direction, kind="stable")
+    new = (np.abs(np.diff(rows[order], axis=0)) > tolerance).any(-1)
+    group = np.empty(len(rows), dtype=int)
+    group[order] = np.cumsum(np.concatenate([np.zeros(min(1, len(rows)), dtype=bool), new]))
+    _, first, which = np.unique(group, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return rows[first[order]], np.argsort(order)[which]
+
+
+class VectorJacobian:
+    r"""A vector–Jacobian product by a difference rule.
+
+    .. math:: g_{nk} = \sum_m v_{nm} \, \partial f_m(\alpha_n) / \partial \alpha_{nk}
+
+    Equal rows are evaluated once; rows with a cotangent of zero not at all. The Jacobian is not formed.
+
+    Args:
         rule: Which displacements to evaluate.
         angles: α, shape ``(N, K)``.
         cotangent: v, shape ``(N, M)``.
         wanted: Which angles need a derivative, shape ``(K,)``; that of the others is 0.
+        tolerance: Differences up to which angles count as equal.
+
+    Attributes:
+        angles: The displaced angles at which f is to be evaluated, shape ``(R, K)``.
     """
-    result = np.zeros_like(angles)
-    rows, columns = np.flatnonzero(cotangent.any(-1)), np.flatnonzero(wanted)
-    if not (rows.size and columns.size):
+
+    def __init__(
+        self,
+        rule: DifferenceRule,
+        angles: np.ndarray,
+        cotangent: np.ndarray,
+        wanted: np.ndarray,
+        tolerance: float = 0.0,
+    ) -> None:
+        self._shape, self._cotangent = angles.shape, cotangent
+        self._rows, self._columns = np.flatnonzero(cotangent.any(-1)), np.flatnonzero(wanted)
+        self.angles = angles[:0]
+        if self._rows.size and self._columns.size:
+            points, self._which = unique_rows(angles[self._rows], tolerance)  # (U, K)
+            shifts, factors = rule.displacements(len(points), len(self._columns))  # (U or 1, S, wanted)
+            self._factors = np.broadcast_to(factors, (len(points), *factors.shape[1:]))
+            moved = np.empty((len(points), 2, shifts.shape[1], angles.shape[1]))
+            moved[:] = points[:, None, None]
+            moved[:, 0][..., self._columns] += shifts
+            moved[:, 1][..., self._columns] -= shifts
+            self.angles = moved.reshape(-1, angles.shape[1])
+
+    def product(self, values: np.ndarray) -> np.ndarray:
+        """Return g, shape ``(N, K)``, of the values of f at :attr:`angles`, shape ``(R, M)``."""
+        result = np.zeros(self._shape)
+        if not len(values):
+            return result
+        count, samples = self._factors.shape[:2]
+        pairs = values.reshape(count, 2, samples, -1)
+        differences = pairs[:, 0] - pairs[:, 1]  # (U, S, M)
+        step = max(1, _CHUNK // max(differences[0].size, self._factors[0].size))
+        for start in range(0, len(self._rows), step):
+            rows, at = self._rows[start : start + step], self._which[start : start + step]
+            along = differences[at] @ self._cotangent[rows, :, None]  # (n, S, 1)
+            result[rows[:, None], self._columns] = (along * self._factors[at]).sum(1)
         return result
-    points, which = unique_rows(angles[rows])  # (U, K)
-    shifts, factors = rule.displacements(len(points), len(columns))  # (U or 1, S, wanted)
-    samples = shifts.shape[1]
-    moved = np.empty((len(points), 2, samples, angles.shape[1]))
-    moved[:] = points[:, None, None]
-    moved[:, 0][..., columns] += shifts
-    moved[:, 1][..., columns] -= shifts
-    values = evaluate(moved.reshape(-1, angles.shape[1])).reshape(len(points), 2, samples, -1)
-    differences = values[:, 0] - values[:, 1]  # (U, S, M)
-    factors = np.broadcast_to(factors, (len(points), *factors.shape[1:]))
-    step = max(1, _CHUNK // max(differences[0].size, factors[0].size))
-    for start in range(0, len(rows), step):
-        some, at = rows[start : start + step], which[start : start + step]
-        along = differences[at] @ cotangent[some, :, None]  # (n, S, 1)
-        result[some[:, None], columns] = (along * factors[at]).sum(1)
-    return result

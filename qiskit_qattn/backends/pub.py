@@ -1,9 +1,11 @@
-"""Circuits on any Estimator: one job of broadcast PUBs forward, one backward."""
+"""Circuits on any Estimator: one job of broadcast PUBs forward, one backward, however many programs share it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -13,7 +15,8 @@ from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info.operators.base_operator import BaseOperator
 from torch import Tensor, nn
 
-from qiskit_qattn.backends.gradients import DifferenceRule, ParameterShift, Simulated, unique_rows, vector_jacobian
+from qiskit_qattn.backends.gradients import DifferenceRule, ParameterShift, Simulated, VectorJacobian, unique_rows
+from qiskit_qattn.backends.joint import Call, JointProgram
 from qiskit_qattn.backends.unroll import unroll
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.simulation.angles import AngleMap
@@ -23,35 +26,35 @@ if TYPE_CHECKING:
     from qiskit_qattn.backends.registry import Backend
     from qiskit_qattn.library.attention_circuit import AttentionCircuit
 
+# A token's angles depend, by rounding, on its place in the batch: by at most these errors, and radians.
+_ROUNDING, _LARGEST = 64, 1e-5
 
-def attention_program(circuit: AttentionCircuit, backend: Backend) -> nn.Module:
+
+def attention_program(circuit: AttentionCircuit, backend: Backend) -> PubProgram:
     """Return the program that evaluates an attention circuit on a backend's estimator, by the backend's gradient rule.
 
     It takes the encoding's angles, for amplitude encoding as for others.
     """
     network = circuit.qnn(backend)  # transpiled
     params: dict[str, Any] = {"input_params": circuit.input_params, "weight_params": circuit.weight_params}
-    rule = backend.gradient
-    program = PubProgram(
-        network.circuit,
-        list(network.observables),
-        estimator=backend.estimator,
-        precision=backend.precision,
-        gradient=ParameterShift() if isinstance(rule, Simulated) else rule,
-        max_pub_size=backend.max_pub_size,
-        **params,
-    )
-    if isinstance(rule, Simulated):
-        return SimulatedGradient(program, StatevectorProgram(circuit.circuit, circuit.observables, **params))
-    return program
+    options = params | {
+        "estimator": backend.estimator,
+        "precision": backend.precision,
+        "max_pub_size": backend.max_pub_size,
+    }
+    if isinstance(backend.gradient, Simulated):
+        exact = StatevectorProgram(circuit.circuit, circuit.observables, **params)
+        return SimulatedGradient(network.circuit, network.observables, exact=exact, **options)
+    return PubProgram(network.circuit, network.observables, gradient=backend.gradient, **options)
 
 
-class PubProgram(nn.Module):
+class PubProgram(JointProgram):
     r"""Expectations of a circuit through a primitive, differentiable by a rule that runs circuits.
 
     Every gate that holds a parameter gets an angle α of its own, a differentiable function of inputs and weights. The
     rule differentiates with respect to α, and only where a gradient is asked for: the angles of frozen weights, or of
-    inputs that need no gradient, cost no circuit. Equal rows of angles are evaluated once and share their samples.
+    inputs that need no gradient, cost no circuit. Rows of angles that are equal up to rounding are evaluated once and
+    share their samples. Programs on the same estimator share jobs.
 
     Args:
         circuit: A circuit the estimator accepts as it is (transpiled where that is needed).
@@ -90,91 +93,163 @@ class PubProgram(nn.Module):
         self.estimator, self.precision, self.max_pub_size = estimator, precision, max_pub_size
         self.gradient = ParameterShift() if gradient is None else gradient
 
-    def forward(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        """Return expectations, shape ``(..., B, M)``; arguments as for :class:`StatevectorProgram`."""
+    @property
+    def place(self) -> tuple[int, float]:
+        """The estimator and the precision."""
+        return id(self.estimator), self.precision
+
+    @staticmethod
+    def together(calls: Sequence[Call]) -> list[Tensor]:
+        """Return expectations, each of shape ``(..., B, M)``; calls as for :class:`StatevectorProgram`."""
+        parts, angles = zip(*(cast(PubProgram, program).part(*pair) for program, *pair in calls), strict=True)
+        found = _Expectations.apply(parts, *angles)  # each (N, M)
+        tables = (values.reshape(*part.lead, values.shape[-1]) for part, values in zip(parts, found, strict=True))
+        return [
+            part.program.differentiable(table.to(inputs), inputs, weights)
+            for part, table, (_, inputs, weights) in zip(parts, tables, calls, strict=True)
+        ]
+
+    def part(self, inputs: Tensor, weights: Tensor) -> tuple[_Part, Tensor]:
+        """Return this program's part in a job, and the angles α, shape ``(N, K)``."""
         lead = torch.broadcast_shapes(inputs.shape[:-1], (*weights.shape[:-1], 1))
         both = torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1).to(inputs.dtype)], -1)
-        angles = self.angles(both)  # (..., B, K)
         wanted = self.of_inputs & inputs.requires_grad | self.of_weights & weights.requires_grad  # (K,)
-        values = _Expectations.apply(angles.flatten(0, -2), self, wanted)  # (N, M)
-        return values.reshape(*lead, self.observables.size).to(inputs)
+        tolerance = min(_ROUNDING * torch.finfo(inputs.dtype).eps, _LARGEST)
+        return _Part(self, lead, wanted, tolerance), self.angles(both).flatten(0, -2)
 
-    def evaluate(self, angles: np.ndarray) -> np.ndarray:
-        """Return expectations, shape ``(N, M)``, of angles of shape ``(N, K)``, as one job.
+    def differentiable(self, values: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return ``values``, whose gradient goes to inputs and weights."""
+        return values  # through the angles
+
+    def pubs(self, angles: np.ndarray) -> list[tuple]:
+        """Return the PUBs that evaluate angles of shape ``(N, K)``."""
+        size = self.max_pub_size or max(1, len(angles))
+        parts = [angles[start : start + size] for start in range(0, len(angles), size)]
+        params = tuple(self.params)
+        return [(self.circuit, self.observables, *([{params: part}] if params else [])) for part in parts]
+
+    def values(self, evs: Sequence[Any], count: int) -> np.ndarray:
+        """Return expectations, shape ``(N, M)``, of what the PUBs of N rows of angles gave.
 
         Raises:
-            BackendError: If the primitive returns values of another shape.
+            BackendError: For values of another shape.
         """
-        if len(angles) == 0:
-            return np.zeros((0, self.observables.size))
-        size = self.max_pub_size or len(angles)
-        parts = [angles[start : start + size] for start in range(0, len(angles), size)]
-        result = self.estimator.run([self._pub(part) for part in parts], precision=self.precision).result()
-        return np.concatenate([self._values(pub.data.evs, len(part)) for pub, part in zip(result, parts, strict=True)])
-
-    def _pub(self, angles: np.ndarray) -> tuple:
-        bindings = ({tuple(self.params): angles},) if self.params else ()
-        return (self.circuit, self.observables, *bindings)
-
-    def _values(self, evs: Any, count: int) -> np.ndarray:
-        """Return the values of one PUB, shape ``(count, M)``."""
-        expected = (self.observables.size, count)
-        values = np.asarray(evs)
-        if not self.params and values.shape == (expected[0], 1):  # nothing was bound: all rows are one
-            values = values.repeat(count, 1)
-        if values.shape != expected:
-            raise BackendError(
-                f"{type(self.estimator).__name__} returned values of shape {values.shape}, expected {expected}; "
-                f"it must broadcast observables against parameter values."
-            )
-        return values.T
+        size = self.max_pub_size or max(1, count)
+        parts = [np.zeros((0, self.observables.size))]
+        for start, found in zip(range(0, count, size), evs, strict=True):
+            expected = (self.observables.size, min(size, count - start))
+            values = np.asarray(found)
+            if not self.params and values.shape == (expected[0], 1):  # nothing was bound: all rows are one
+                values = values.repeat(expected[1], 1)
+            if values.shape != expected:
+                raise BackendError(
+                    f"{type(self.estimator).__name__} returned values of shape {values.shape}, expected {expected}; "
+                    f"it must broadcast observables against parameter values."
+                )
+            parts.append(values.T)
+        return np.concatenate(parts)
 
 
-class SimulatedGradient(nn.Module):
-    """Values of one program with the gradients of another.
+class SimulatedGradient(PubProgram):
+    """Values from an estimator with the gradients of another program, which cost no circuit.
 
     Args:
-        program: Gives the values; it is never differentiated.
+        circuit: As for :class:`PubProgram`.
+        observables: As for :class:`PubProgram`.
         exact: Gives the gradients: a differentiable program of the same inputs and weights.
+        options: As for :class:`PubProgram`.
     """
 
-    def __init__(self, program: nn.Module, exact: nn.Module) -> None:
-        super().__init__()
-        self.program, self.exact = program, exact
+    def __init__(
+        self, circuit: QuantumCircuit, observables: Sequence[BaseOperator], *, exact: nn.Module, **options: Any
+    ) -> None:
+        super().__init__(circuit, observables, **options)
+        self.exact = exact
 
-    def forward(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        """Return expectations, shape ``(..., B, M)``; arguments as for :class:`StatevectorProgram`."""
-        with torch.no_grad():
-            values = self.program(inputs, weights)
+    def part(self, inputs: Tensor, weights: Tensor) -> tuple[_Part, Tensor]:
+        """Return this program's part in a job, without a derivative, and the angles α, shape ``(N, K)``."""
+        return super().part(inputs.detach(), weights.detach())
+
+    def differentiable(self, values: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return ``values`` with the gradient of the other program."""
         return _Replaced.apply(self.exact(inputs, weights), values) if torch.is_grad_enabled() else values
 
 
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().double().numpy()
+
+
+def expectations(programs: Sequence[PubProgram], angles: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return expectations, each of shape ``(N, M)``, of angles of shapes ``(N, K)``, from one job of the estimator.
+
+    Raises:
+        BackendError: If the primitive returns values of another shape.
+    """
+    pubs = [program.pubs(rows) for program, rows in zip(programs, angles, strict=True)]
+    every = [pub for some in pubs for pub in some]
+    first = programs[0]
+    results = iter(first.estimator.run(every, precision=first.precision).result() if every else ())
+    return [
+        program.values([result.data.evs for result in islice(results, len(some))], len(rows))
+        for program, some, rows in zip(programs, pubs, angles, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A program's part in a job.
+
+    Attributes:
+        program: The program.
+        lead: The shape ``(..., B)`` of its rows.
+        wanted: Which of its angles need a derivative, shape ``(K,)``.
+        tolerance: Differences up to which angles count as equal.
+    """
+
+    program: PubProgram
+    lead: torch.Size
+    wanted: np.ndarray
+    tolerance: float
+
+
 class _Expectations(torch.autograd.Function):
-    """Values and vector–Jacobian products with respect to gate angles."""
+    """Values and vector–Jacobian products with respect to gate angles, of several programs on one estimator."""
 
     @staticmethod
-    def forward(ctx: Any, angles: Tensor, program: PubProgram, wanted: np.ndarray) -> Tensor:
-        ctx.program, ctx.wanted = program, wanted
-        ctx.save_for_backward(angles)
-        rows, which = unique_rows(angles.detach().cpu().numpy())
-        return torch.from_numpy(program.evaluate(rows)[which]).to(angles)
+    def forward(ctx: Any, parts: Sequence[_Part], *angles: Tensor) -> tuple[Tensor, ...]:
+        ctx.parts = parts
+        ctx.save_for_backward(*angles)
+        rows, which = zip(
+            *(unique_rows(_array(each), part.tolerance) for part, each in zip(parts, angles, strict=True)), strict=True
+        )
+        tables = expectations([part.program for part in parts], rows)
+        return tuple(
+            torch.from_numpy(table[at]).to(each) for table, at, each in zip(tables, which, angles, strict=True)
+        )
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _Product.apply(ctx.saved_tensors[0], grad, ctx.program, ctx.wanted), None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *_Products.apply(ctx.parts, *ctx.saved_tensors, *grads)
 
 
-class _Product(torch.autograd.Function):
-    """A vector–Jacobian product of :class:`_Expectations`."""
-
-    @staticmethod
-    def forward(ctx: Any, angles: Tensor, grad: Tensor, program: PubProgram, wanted: np.ndarray) -> Tensor:
-        points, cotangent = (tensor.detach().cpu().double().numpy() for tensor in (angles, grad))
-        product = vector_jacobian(program.evaluate, program.gradient, points, cotangent, wanted)
-        return torch.from_numpy(product).to(angles)
+class _Products(torch.autograd.Function):
+    """Vector–Jacobian products of :class:`_Expectations`."""
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> None:
+    def forward(ctx: Any, parts: Sequence[_Part], *tensors: Tensor) -> tuple[Tensor, ...]:
+        angles, grads = tensors[: len(parts)], tensors[len(parts) :]
+        products = [
+            VectorJacobian(part.program.gradient, _array(each), _array(grad), part.wanted, part.tolerance)
+            for part, each, grad in zip(parts, angles, grads, strict=True)
+        ]
+        tables = expectations([part.program for part in parts], [product.angles for product in products])
+        return tuple(
+            torch.from_numpy(product.product(table)).to(each)
+            for product, table, each in zip(products, tables, angles, strict=True)
+        )
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> None:
         raise BackendError(
             "Values of an estimator were differentiated twice; gradient rules that run circuits give first "
             "derivatives only. Use an exact backend such as statevector, or gradient=simulated."

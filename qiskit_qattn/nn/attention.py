@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues
 from qiskit_qattn.nn.folding import FusedLayer, fold
-from qiskit_qattn.nn.heads import FusedHead, QuantumHead
+from qiskit_qattn.nn.heads import FusedHead, QuantumHead, run_heads
 from qiskit_qattn.nn.kinds import HEAD_KINDS, HeadKind, Score
 
 _NOTHING_FUSED = FusedLayer()
@@ -38,11 +38,9 @@ class KeyValueCache:
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, score: Score, dropout: float = 0.0) -> Tensor:
     r"""Return :math:`\sum_{j \le i} w_{ij} v_j`, where the weights of each row i sum to 1.
 
-    ========== ====================================================
-    dot        :math:`\mathrm{softmax}_j(q_i \cdot k_j / \sqrt{h})`
-    gaussian   :math:`\mathrm{softmax}_j(-\lVert q_i - k_j \rVert^2)`
-    qisa       :math:`\mathrm{softmax}_j(\exp(-\lVert q_i - k_j \rVert^2))`
-    ========== ====================================================
+    - ``dot``: :math:`\mathrm{softmax}_j(q_i \cdot k_j / \sqrt{h})`
+    - ``gaussian``: :math:`\mathrm{softmax}_j(-\lVert q_i - k_j \rVert^2)`
+    - ``qisa``: :math:`\mathrm{softmax}_j(\exp(-\lVert q_i - k_j \rVert^2))`
 
     Later keys are masked before the softmax.
 
@@ -113,16 +111,16 @@ class CausalSelfAttention(nn.Module):
         """
         projected = self._project(x, fused)
         features = dict(zip(self.counts, projected[1:], strict=True))
+        measured = self._measure(features, x, fused)
         outputs = []
         if self.num_linear:
             q, k = projected[0].unflatten(-1, (2, self.num_linear, self.head_size)).permute(2, 0, 3, 1, 4)
-            values = [self._values(name, features[name], x, fused.heads.get(name)) for name in self.value_kinds]
+            values = [self._values(name, features[name], x, measured) for name in self.value_kinds]
             v = torch.cat(values, 1) if len(values) > 1 else values[0]  # (B, nh, T, h)
             outputs.append(self._attend("linear", q, k, v, "dot", cache))
         for name in self.circuit_kinds:
-            kind = HEAD_KINDS[name]
-            q, k, v = self._circuits(name, features[name], x, fused.heads.get(name))
-            outputs.append(self._attend(name, q, k, v, kind.score, cache))
+            q, k, v = self._circuits(name, measured[name], x)
+            outputs.append(self._attend(name, q, k, v, HEAD_KINDS[name].score, cache))
         y = torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]  # (B, n_head, T, h)
         y = self.c_proj(y.transpose(1, 2).reshape(x.shape))
         return F.dropout(y, self.dropout, self.training)
@@ -156,37 +154,47 @@ class CausalSelfAttention(nn.Module):
             k, v = cache.extend(part, k, v)
         return causal_attention(q, k, v, score, self.dropout if self.training else 0.0)
 
-    def _values(self, name: str, features: Tensor, x: Tensor, fused: FusedHead | None) -> Tensor:
+    def _measure(self, features: Mapping[str, Tensor], x: Tensor, fused: FusedLayer) -> dict[str, Tensor]:
+        """Return the values of each quantum kind, ``(nh, B * T, h)`` or ``(3, nh, B * T, h)``; one device, one job."""
+        calls = {
+            name: (head, self._rows(name, features[name], x), fused.heads.get(name))
+            for name in self.counts
+            if features[name].ndim < 4 and isinstance(head := self.maps[name], QuantumHead)  # the others were folded
+        }
+        return dict(zip(calls, run_heads(list(calls.values())), strict=True)) if calls else {}
+
+    def _rows(self, name: str, features: Tensor, x: Tensor) -> Tensor:
+        """Return what one kind's map takes, a row for each token: shape ``(nh, B * T, ·)``, q, k, v ahead of it."""
+        kind, head = HEAD_KINDS[name], self.maps[name]
+        if kind.whole_token:
+            assert isinstance(head, QuantumHead)
+            return F.pad(x, (0, head.num_features - self.n_embd)).flatten(0, 1).unsqueeze(0)
+        rows = features.flatten(0, 1)
+        if kind.own_maps:
+            return rows.unflatten(-1, (3, self.counts[name], -1)).permute(1, 2, 0, 3)
+        return rows.unflatten(-1, (self.counts[name], -1)).transpose(0, 1)  # q, k, v share one encoding
+
+    def _values(self, name: str, features: Tensor, x: Tensor, measured: Mapping[str, Tensor]) -> Tensor:
         """Return the values of one kind whose q and k are linear, shape ``(B, nh, T, h)``."""
         if features.ndim == 4:  # the projection was folded with the circuit
             return features.transpose(1, 2)
-        batch, steps, _ = x.shape
         value_map = self.maps[name]
         if isinstance(value_map, LinearValues):
             return features.unflatten(-1, (self.counts[name], self.head_size)).transpose(1, 2)
-        if isinstance(value_map, FourierValues):
+        if name in measured:
+            values = measured[name]
+        elif isinstance(value_map, FourierValues):
             values = value_map(x.flatten(0, 1))
         else:
-            rows = features.flatten(0, 1).unflatten(-1, (self.counts[name], -1))
-            rows = rows.transpose(0, 1)
-            values = value_map(rows, fused) if isinstance(value_map, QuantumHead) else value_map(rows)  # (nh, B * T, h)
-        return values.unflatten(1, (batch, steps)).transpose(0, 1)
+            values = value_map(self._rows(name, features, x))  # (nh, B * T, h)
+        return values.unflatten(1, x.shape[:2]).transpose(0, 1)
 
-    def _circuits(
-        self, name: str, features: Tensor, x: Tensor, fused: FusedHead | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _circuits(self, name: str, measured: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, k and v of one kind that computes each by a circuit, shapes ``(B, nh, T, ·)``."""
-        batch, steps, _ = x.shape
-        kind, head, count = HEAD_KINDS[name], self.maps[name], self.counts[name]
+        head = self.maps[name]
         assert isinstance(head, QuantumHead)
-        if kind.whole_token:
-            rows = F.pad(x, (0, head.num_features - self.n_embd)).flatten(0, 1).unsqueeze(0)
-        elif kind.own_maps:
-            rows = features.flatten(0, 1).unflatten(-1, (3, count, -1)).permute(1, 2, 0, 3)
-        else:  # one encoding, three circuits
-            rows = features.flatten(0, 1).unflatten(-1, (count, -1)).transpose(0, 1)
-        q, k, v = head(rows, fused).unflatten(-2, (batch, steps)).transpose(1, 2)  # each (B, nh, T, h)
-        width = {"first": 1, "qubits": head.circuit.num_qubits, "all": None}[kind.qk]
+        q, k, v = measured.unflatten(-2, x.shape[:2]).transpose(1, 2)  # each (B, nh, T, h)
+        width = {"first": 1, "qubits": head.circuit.num_qubits, "all": None}[HEAD_KINDS[name].qk]
         return q[..., :width], k[..., :width], v
 
 

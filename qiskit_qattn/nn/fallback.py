@@ -1,89 +1,27 @@
-"""Chains of backends: a head's call that one of them cannot answer goes to the next, and every fall is written down."""
+"""Chains of backends: a call that one of them cannot answer goes to the next."""
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from qiskit_qattn.backends.joint import Call, JointProgram, evaluate
 from qiskit_qattn.backends.pub import attention_program
 from qiskit_qattn.backends.registry import Backend, get_backend
 from qiskit_qattn.backends.spec import BackendSpec, End, parse_chain
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.nn.audit import Audit, Pass
 from qiskit_qattn.nn.quadratic_form import CLASSICAL, QuadraticForm
 from qiskit_qattn.simulation.amplitude import amplitude_angles
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 T = TypeVar("T")
-Pass = Literal["forward", "backward"]
-
-_LOG = logging.getLogger("qiskit_qattn.backends.fallback")
-
-
-class FallbackWarning(UserWarning):
-    """A link of a chain failed, and the next one computed what it was asked for."""
-
-
-@dataclass(frozen=True)
-class Fall:
-    """One call that went from a link of a chain to the next.
-
-    Attributes:
-        layer: The head's layer, or None for a head without a model.
-        kind: The head's kind.
-        call: Number of the head's call on the chain, from 1.
-        during: The pass that failed; the backward pass of a call may fall though its forward pass did not.
-        link: The backend that failed.
-        to: The one that was tried next.
-        reason: Its error, in one line.
-    """
-
-    layer: int | None
-    kind: str
-    call: int
-    during: Pass
-    link: str
-    to: str
-    reason: str
-
-
-@dataclass
-class Audit:
-    """Where the calls of one head on a chain were computed.
-
-    Attributes:
-        layer: The head's layer, or None for a head without a model.
-        kind: The head's kind.
-        calls: Number of calls whose values each backend computed.
-        gradients: Number of calls whose gradients each backend computed.
-        falls: What failed, in order.
-    """
-
-    layer: int | None
-    kind: str
-    calls: Counter[str] = field(default_factory=Counter)
-    gradients: Counter[str] = field(default_factory=Counter)
-    falls: list[Fall] = field(default_factory=list)
-
-    def fall(self, call: int, during: Pass, link: str, to: str, error: BackendError) -> None:
-        """Write a fall down and log it; the first from each link is a :class:`FallbackWarning` too."""
-        fall = Fall(self.layer, self.kind, call, during, link, to, " ".join(str(error).split()))
-        first = all(link != other.link for other in self.falls)
-        self.falls.append(fall)
-        where = f"{self.kind} heads" if self.layer is None else f"Layer {self.layer}, {self.kind} heads"
-        text = f"{where}, call {call}, {during} pass: {link} failed, {to} is next. {fall.reason}"
-        _LOG.warning("%s", text)
-        if first:
-            more = "(Later falls of these heads from this link are in the log and in audit() only.)"
-            warnings.warn(FallbackWarning(f"{text} {more}"), stacklevel=2)
 
 
 @dataclass(frozen=True)
@@ -127,11 +65,12 @@ def head_program(circuit: AttentionCircuit, backend: Backend) -> nn.Module:
     return attention_program(circuit, backend)
 
 
-class ChainProgram(nn.Module):
+class ChainProgram(JointProgram):
     """A head's program on each link of a chain; a link that raises :class:`BackendError` passes the call on.
 
-    Each call starts at the first link again. The backward pass of a call runs on the link that computed its values; if
-    that fails, the links after it compute the gradient. First derivatives only.
+    Each call starts at the first link again. Heads that share the chain share jobs, so they fall together; each fall is
+    written down for each head. The backward pass of a call runs on the link that computed its values; if that fails,
+    the links after it compute the gradient. First derivatives only.
 
     Args:
         circuit: What to compute.
@@ -145,94 +84,168 @@ class ChainProgram(nn.Module):
     def __init__(self, circuit: AttentionCircuit, chain: Chain, audit: Audit) -> None:
         super().__init__()
         self.audit, self.count = audit, 0
+        self.chain = chain
         self.names = [name for name, _ in chain.links]
-        self.programs = nn.ModuleList(_Link(circuit, backend) for _, backend in chain.links)
+        self.links = nn.ModuleList(_Link(circuit, backend) for _, backend in chain.links)
         if chain.end == "classical":
             self.names.append(CLASSICAL)
-            self.programs.append(QuadraticForm(circuit))
+            self.links.append(_Link(circuit, QuadraticForm(circuit)))
 
-    def forward(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        """Return expectations, shape ``(..., B, M)``; inputs are a head's, for amplitude encoding vectors.
+    @property
+    def place(self) -> int:
+        """The chain."""
+        return id(self.chain)
+
+    @staticmethod
+    def together(calls: Sequence[Call]) -> list[Tensor]:
+        """Return expectations, each of shape ``(..., B, M)``; inputs are heads', for amplitude encoding vectors.
 
         Raises:
             BackendError: Of the last link.
         """
-        self.count += 1
-        if torch.is_grad_enabled() and (inputs.requires_grad or weights.requires_grad):
-            return _OnOneLink.apply(inputs, weights, self, self.count)
-        _, values = self.first(self.count, "forward", 0, lambda program: program(inputs, weights))
-        return values
-
-    def first(self, call: int, during: Pass, start: int, compute: Callable[[nn.Module], T]) -> tuple[int, T]:
-        """Return the first link from ``start`` on that does not fail, and what it computed."""
-        counts = self.audit.calls if during == "forward" else self.audit.gradients
-        for link in range(start, len(self.names) - 1):
-            try:
-                found = compute(self.programs[link])
-            except BackendError as error:
-                self.audit.fall(call, during, self.names[link], self.names[link + 1], error)
-            else:
-                counts[self.names[link]] += 1
-                return link, found
-        link = max(start, len(self.names) - 1)
-        found = compute(self.programs[link])
-        counts[self.names[link]] += 1
-        return link, found
+        programs = [cast(ChainProgram, program) for program, _, _ in calls]
+        for program in programs:
+            program.count += 1
+        turns = [_Turn(program, program.count, index) for index, program in enumerate(programs)]
+        tensors = [tensor for _, *pair in calls for tensor in pair]
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            return list(_OnOneLink.apply(turns, *tensors))
+        return _first(turns, "forward", lambda group: _values(group, tensors))
 
 
 class _Link(nn.Module):
-    """A head's program on one backend, for the head's inputs as they are."""
+    """A head's program on one backend, for the head's inputs as they are.
 
-    def __init__(self, circuit: AttentionCircuit, backend: Backend | BackendError) -> None:
+    Attributes:
+        program: The program, or None where there is none.
+        reason: Why there is none.
+    """
+
+    def __init__(self, circuit: AttentionCircuit, where: Backend | BackendError | QuadraticForm) -> None:
         super().__init__()
-        self.amplitude = circuit.encoding.kind == "amplitude"
         self.program: nn.Module | None = None
         self.reason = ""
         try:
-            if isinstance(backend, BackendError):
-                raise backend
-            self.program = head_program(circuit, backend)
+            if isinstance(where, BackendError):
+                raise where
+            self.program = where if isinstance(where, QuadraticForm) else head_program(circuit, where)
         except BackendError as error:  # transpiling may ask the device
             self.reason = str(error)
+        takes_vectors = isinstance(self.program, StatevectorProgram | QuadraticForm)
+        self._takes_angles = circuit.encoding.kind == "amplitude" and not takes_vectors
 
-    def forward(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        if self.program is None:
-            raise BackendError(self.reason)
-        takes_angles = self.amplitude and not isinstance(self.program, StatevectorProgram)
-        values: Tensor = self.program(amplitude_angles(inputs) if takes_angles else inputs, weights)
-        return values
+    def call(self, inputs: Tensor, weights: Tensor) -> Call:
+        """Return the call of the program."""
+        assert self.program is not None
+        return self.program, amplitude_angles(inputs) if self._takes_angles else inputs, weights
+
+
+@dataclass
+class _Turn:
+    """One head's part in a call that heads make together.
+
+    Attributes:
+        program: The head's program.
+        number: Number of its call.
+        index: Its place among the heads; the call's tensors are the inputs and weights of all heads in turn.
+        link: How far along the chain it has come.
+    """
+
+    program: ChainProgram
+    number: int
+    index: int
+    link: int = 0
+
+    @property
+    def at(self) -> _Link:
+        return cast(_Link, self.program.links[self.link])
+
+    def own(self, tensors: Sequence[T]) -> Sequence[T]:
+        """Return the head's inputs and weights, or what else belongs to them."""
+        return tensors[2 * self.index : 2 * self.index + 2]
+
+    def fall(self, during: Pass, error: BackendError) -> None:
+        """Go to the next link.
+
+        Raises:
+            BackendError: The error, if there is none.
+        """
+        names = self.program.names
+        if self.link + 1 == len(names):
+            raise error
+        self.program.audit.fall(self.number, during, names[self.link], names[self.link + 1], error)
+        self.link += 1
+
+    def count(self, during: Pass) -> None:
+        """Write down where it was computed."""
+        audit = self.program.audit
+        (audit.calls if during == "forward" else audit.gradients)[self.program.names[self.link]] += 1
+
+
+def _first(turns: Sequence[_Turn], during: Pass, compute: Callable[[list[_Turn]], Sequence[T]]) -> list[T]:
+    """Return what was computed for each turn on the first link, from its own on, that does not fail.
+
+    Turns on the same link are computed together.
+    """
+    found: dict[int, T] = {}
+    while waiting := [turn for turn in turns if turn.index not in found]:
+        link = min(turn.link for turn in waiting)
+        group = [turn for turn in waiting if turn.link == link]
+        if closed := [turn for turn in group if turn.at.program is None]:
+            for turn in closed:
+                turn.fall(during, BackendError(turn.at.reason))
+            continue
+        try:
+            results = compute(group)
+        except BackendError as error:
+            for turn in group:
+                turn.fall(during, error)
+        else:
+            for turn, result in zip(group, results, strict=True):
+                turn.count(during)
+                found[turn.index] = result
+    return [found[turn.index] for turn in turns]
+
+
+def _values(turns: Sequence[_Turn], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the values of turns on one link."""
+    return evaluate([turn.at.call(*turn.own(tensors)) for turn in turns])
 
 
 class _OnOneLink(torch.autograd.Function):
     """Values of the first link that answers, with its gradients. Keeps the link's own graph for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weights: Tensor, program: ChainProgram, call: int) -> Tensor:
-        leaves = tuple(tensor.detach().requires_grad_(tensor.requires_grad) for tensor in (inputs, weights))
+    def forward(ctx: Any, turns: list[_Turn], *tensors: Tensor) -> tuple[Tensor, ...]:
+        leaves = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in tensors]
 
-        def values(link: nn.Module) -> Tensor:
+        def values(group: list[_Turn]) -> list[Tensor]:
             with torch.enable_grad():
-                return link(*leaves)
+                return _values(group, leaves)
 
-        link, found = program.first(call, "forward", 0, values)
-        ctx.program, ctx.call, ctx.values = program, call, values
-        ctx.leaves, ctx.link, ctx.found = leaves, link, found
-        return found.detach()
+        found = _first(turns, "forward", values)
+        ctx.turns, ctx.values, ctx.leaves, ctx.found = turns, values, leaves, found
+        return tuple(value.detach() for value in found)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        wanted = [leaf for leaf in ctx.leaves if leaf.requires_grad]
-        own = ctx.program.programs[ctx.link]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        turns = [replace(turn) for turn in ctx.turns if any(leaf.requires_grad for leaf in turn.own(ctx.leaves))]
 
-        def product(link: nn.Module) -> tuple[Tensor | None, ...]:
-            found = ctx.found if link is own else ctx.values(link)
-            return torch.autograd.grad(found, wanted, grad, retain_graph=True, allow_unused=True)
+        def products(group: list[_Turn]) -> list[list[Tensor | None]]:
+            fallen = [turn for turn in group if turn.link != ctx.turns[turn.index].link]
+            again = dict(zip([turn.index for turn in fallen], ctx.values(fallen), strict=True))
+            values = [again.get(turn.index, ctx.found[turn.index]) for turn in group]
+            leaves = [leaf for turn in group for leaf in turn.own(ctx.leaves)]
+            wanted = [leaf for leaf in leaves if leaf.requires_grad]
+            slopes = [grads[turn.index] for turn in group]
+            each = iter(torch.autograd.grad(values, wanted, slopes, retain_graph=True, allow_unused=True))
+            return [[next(each) if leaf.requires_grad else None for leaf in turn.own(ctx.leaves)] for turn in group]
 
-        _, grads = ctx.program.first(ctx.call, "backward", ctx.link, product)
-        each = iter(grads)
-        of_inputs, of_weights = (next(each) if leaf.requires_grad else None for leaf in ctx.leaves)
-        return of_inputs, of_weights, None, None
+        of_leaves: list[Tensor | None] = [None] * len(ctx.leaves)
+        for turn, pair in zip(turns, _first(turns, "backward", products), strict=True):
+            of_leaves[2 * turn.index : 2 * turn.index + 2] = pair
+        return None, *of_leaves
 
 
 def _open(spec: BackendSpec) -> tuple[str, Backend | BackendError]:

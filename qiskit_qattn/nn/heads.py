@@ -10,10 +10,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from qiskit_qattn.backends.joint import Call, evaluate
 from qiskit_qattn.backends.registry import Backend, get_backend
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
-from qiskit_qattn.nn.fallback import Audit, Chain, ChainProgram, head_program, open_backend
+from qiskit_qattn.nn.audit import Audit
+from qiskit_qattn.nn.fallback import Chain, ChainProgram, head_program, open_backend
 from qiskit_qattn.simulation.amplitude import amplitude_angles, check_finite
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
 
@@ -41,6 +43,16 @@ def fuse_heads(heads: Sequence[QuantumHead]) -> list[FusedHead]:
     each = (matrix.unbind(0) if matrix.ndim > 2 else [matrix] * len(heads) for matrix in program.fused(weights))
     signs = [None if torch.is_grad_enabled() else program.scaled_signs(head.gain) for head in heads]
     return [FusedHead(m, s) for m, s in zip(zip(*each, strict=True), signs, strict=True)]
+
+
+def run_heads(calls: Sequence[tuple[QuantumHead, Tensor, FusedHead | None]]) -> list[Tensor]:
+    """Return the values of several heads; those on the same estimator or chain share one job a pass.
+
+    Args:
+        calls: Head, input and ``fused`` of each, as for the head's own call.
+    """
+    values = iter(evaluate([head.call(x) for head, x, _ in calls if not head.fusible]))
+    return [head(x, fused) if head.fusible else head.scaled(next(values)) for head, x, fused in calls]
 
 
 class QuantumHead(nn.Module):
@@ -145,20 +157,30 @@ class QuantumHead(nn.Module):
         Raises:
             EncodingError: For an input of another length, or one that holds NaN or infinity.
         """
+        if not self.fusible:
+            return self.scaled(evaluate([self.call(x)])[0])
+        self._check(x)
+        if fused is not None and fused.signs is not None:
+            return self._program(x, self.weight, fused.matrices, fused.signs).to(self.gain.dtype)
+        return self.scaled(self._program(x, self.weight, None if fused is None else fused.matrices))
+
+    def call(self, x: Tensor) -> Call:
+        """Return what :func:`evaluate` takes to give this head's expectations; errors are those of a call."""
+        self._check(x)
+        takes_angles = self.amplitude and not isinstance(self._program, StatevectorProgram | ChainProgram)
+        return self._program, amplitude_angles(x) if takes_angles else x, self.weight
+
+    def scaled(self, values: Tensor) -> Tensor:
+        """Return expectations times gains; half-precision models simulate in float32."""
+        return (values * self.gain.unsqueeze(-2)).to(self.gain.dtype)
+
+    def _check(self, x: Tensor) -> None:
         if x.shape[-1] != self.num_features:
             raise EncodingError(
                 f"This {self.circuit.name} head takes vectors of length {self.num_features}, got {x.shape[-1]}."
             )
         if not self.amplitude:  # the amplitude engine checks norms on its way
             check_finite(x)
-        if fused is not None and fused.signs is not None:
-            return self._program(x, self.weight, fused.matrices, fused.signs).to(self.gain.dtype)
-        if self.fusible:
-            values = self._program(x, self.weight, None if fused is None else fused.matrices)
-        else:
-            takes_angles = self.amplitude and not isinstance(self._program, ChainProgram)
-            values = self._program(amplitude_angles(x) if takes_angles else x, self.weight)
-        return (values * self.gain.unsqueeze(-2)).to(self.gain.dtype)  # half-precision models simulate in float32
 
     @property
     def fusible(self) -> bool:

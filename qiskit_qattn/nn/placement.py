@@ -13,7 +13,8 @@ from torch import nn
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.backends.session import session
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.nn.fallback import Audit, Chain, open_backend
+from qiskit_qattn.nn.audit import Audit
+from qiskit_qattn.nn.fallback import Chain, open_backend
 from qiskit_qattn.nn.heads import QuantumHead
 
 if TYPE_CHECKING:

@@ -10,24 +10,12 @@ from qiskit.quantum_info import SparsePauliOp
 from qiskit.transpiler import generate_preset_pass_manager
 
 from qiskit_qattn import QuantumHead, attention_circuit, get_backend, list_circuits
-from qiskit_qattn.backends.gradients import SPSA, ParameterShift, Simulated, unique_rows, vector_jacobian
-from qiskit_qattn.backends.pub import PubProgram, SimulatedGradient
+from qiskit_qattn.backends.counting import CountingEstimator
+from qiskit_qattn.backends.gradients import SPSA, ParameterShift, Simulated, VectorJacobian, unique_rows
+from qiskit_qattn.backends.pub import PubProgram, SimulatedGradient, expectations
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import ConfigError, UnknownNameError
 from qiskit_qattn.simulation.estimator import TorchEstimator
-
-
-class Counting(TorchEstimator):
-    """Keeps the number of parameter sets of each job."""
-
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.jobs = []
-
-    def run(self, pubs, *, precision=None):
-        pubs = list(pubs)
-        self.jobs.append(sum(len(next(iter(bindings.values()))) for _, _, bindings in pubs))
-        return super().run(pubs, precision=precision)
 
 
 def gradients(head, x, cotangent):
@@ -77,7 +65,8 @@ def test_parameter_shift_needs_no_jacobian_in_one_piece(rng, monkeypatch):
 
     angles, cotangent = rng.normal(size=(5, 6))[[0, 1, 1, 2, 3, 4, 0]], rng.normal(size=(7, 4))
     wanted = np.array([1, 0, 1, 1, 1, 1], dtype=bool)
-    found = vector_jacobian(evaluate, ParameterShift(), angles, cotangent, wanted)
+    jacobian = VectorJacobian(ParameterShift(), angles, cotangent, wanted)
+    found = jacobian.product(evaluate(jacobian.angles))
     np.testing.assert_allclose(found, np.cos(angles) * (cotangent @ frequencies.T) * wanted, atol=1e-12)
 
 
@@ -87,6 +76,16 @@ def test_unique_rows_keep_their_order(rng):
     np.testing.assert_array_equal(unique, rows[[0, 2, 3]])
     assert which.tolist() == [0, 0, 1, 2, 1]
     assert [part.shape for part in unique_rows(np.zeros((3, 0)))] == [(1, 0), (3,)]
+    assert [part.shape for part in unique_rows(np.zeros((0, 3)))] == [(0, 3), (0,)]
+
+
+def test_rows_that_differ_by_rounding_are_equal(rng):
+    rows = rng.normal(size=(50, 3))
+    noisy = rows[rng.integers(50, size=200)] + rng.uniform(-1, 1, (200, 3)) * 1e-7
+    unique, which = unique_rows(np.concatenate([rows, noisy]), 1e-6)
+    np.testing.assert_array_equal(unique, rows)
+    np.testing.assert_allclose(unique[which[50:]], noisy, atol=1e-7, rtol=0)
+    assert len(unique_rows(np.concatenate([rows, noisy]))[0]) == 250
 
 
 def test_spsa_along_one_angle_is_a_difference_quotient():
@@ -121,9 +120,13 @@ def test_the_mean_of_spsa_is_the_gradient(name):
     every = program.angles(torch.cat([angles, head.weight.expand(2, -1)], -1)).detach().numpy()
     cotangent = np.random.default_rng(1).normal(size=(2, len(head.circuit.labels)))
     wanted = np.ones(every.shape[1], dtype=bool)
-    exact = vector_jacobian(program.evaluate, ParameterShift(), every, cotangent, wanted)
-    spsa = SPSA(samples=4000, epsilon=0.05, rng=np.random.default_rng(2))
-    mean = vector_jacobian(program.evaluate, spsa, every, cotangent, wanted)
+
+    def product(rule):
+        jacobian = VectorJacobian(rule, every, cotangent, wanted)
+        return jacobian.product(*expectations([program], [jacobian.angles]))
+
+    exact = product(ParameterShift())
+    mean = product(SPSA(samples=4000, epsilon=0.05, rng=np.random.default_rng(2)))
     size = np.linalg.norm(exact, axis=1, keepdims=True)
     assert (np.abs(mean - exact) < (6 / np.sqrt(4000) + 0.1) * size).all()
 
@@ -148,24 +151,24 @@ def test_directions_are_not_the_samples_random_numbers():
 
 @pytest.mark.parametrize(
     ("gradient", "backward"),
-    [(ParameterShift(), [12 * 2 * 27]), (SPSA(samples=5), [12 * 2 * 5]), (Simulated(), [])],
+    [(ParameterShift(), [[12 * 2 * 27]]), (SPSA(samples=5), [[12 * 2 * 5]]), (Simulated(), [])],
 )
 def test_circuits_of_a_head_of_four_qubits_on_twelve_tokens(gradient, backward):
-    estimator = Counting(seed=1)
+    estimator = CountingEstimator(estimator=TorchEstimator(seed=1))
     head = QuantumHead(attention_circuit("qisa", 4)).to_backend(
         Backend("test", estimator, precision=0.1, gradient=gradient)
     )
     x = torch.randn(12, 16, requires_grad=True)
     head(x).sum().backward()
-    assert estimator.jobs == [12, *backward]
+    assert estimator.pubs == [[12], *backward]
     assert x.grad.ne(0).any() and head.weight.grad.ne(0).any()
 
 
 def test_frozen_weights_cost_no_circuits():
-    estimator = Counting()
+    estimator = CountingEstimator(estimator=TorchEstimator())
     head = QuantumHead(attention_circuit("qisa", 4), trainable=False).to_backend(Backend("test", estimator))
     head(torch.randn(3, 16, requires_grad=True)).sum().backward()
-    assert estimator.jobs == [3, 3 * 2 * 15]
+    assert estimator.pubs == [[3], [3 * 2 * 15]]
 
 
 @pytest.mark.parametrize("name", list_circuits())

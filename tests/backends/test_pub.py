@@ -9,6 +9,7 @@ from qiskit.primitives import StatevectorEstimator
 from qiskit.quantum_info import SparsePauliOp
 
 from qiskit_qattn import QuantumHead, attention_circuit, get_backend
+from qiskit_qattn.backends.counting import CountingEstimator
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import BackendError, CircuitError
@@ -18,17 +19,9 @@ from qiskit_qattn.simulation.statevector import StatevectorProgram
 OBSERVABLES = [SparsePauliOp(["ZZ", "XI"], [0.5, -2.0]), SparsePauliOp("YX"), SparsePauliOp("IZ")]
 
 
-class Counting(TorchEstimator):
-    """Keeps the number of parameter sets of each PUB of each job."""
-
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.jobs = []
-
-    def run(self, pubs, *, precision=None):
-        pubs = list(pubs)
-        self.jobs.append([len(next(iter(bindings.values()))) for _, _, bindings in pubs])
-        return super().run(pubs, precision=precision)
+def counting():
+    """Return an exact estimator that keeps the number of parameter sets of each PUB of each job."""
+    return CountingEstimator(estimator=TorchEstimator())
 
 
 def mixed_circuit():
@@ -66,7 +59,7 @@ def test_values_and_gradients_are_those_of_the_engine(rng):
 
 def test_equal_rows_are_evaluated_once(rng):
     circuit, params = mixed_circuit()
-    estimator = Counting()
+    estimator = counting()
     program = program_of(circuit, estimator, **params)
     exact = StatevectorProgram(circuit, OBSERVABLES, **params).double()
     x = torch.from_numpy(rng.normal(size=(3, 2)))[[2, 0, 2, 1, 0, 2]].requires_grad_()
@@ -76,7 +69,7 @@ def test_equal_rows_are_evaluated_once(rng):
     torch.testing.assert_close(values, exact(x, w), atol=1e-12, rtol=0)
     ours = torch.autograd.grad(values, (x, w), cotangent)
     torch.testing.assert_close(ours, torch.autograd.grad(exact(x, w), (x, w), cotangent), atol=1e-10, rtol=0)
-    assert estimator.jobs == [[3], [3 * 2 * len(program.params)]]
+    assert estimator.pubs == [[3], [3 * 2 * len(program.params)]]
 
 
 def test_samples_of_a_row_do_not_depend_on_later_rows(rng):
@@ -93,7 +86,7 @@ def test_samples_of_a_row_do_not_depend_on_later_rows(rng):
 
 def test_only_gradients_that_are_wanted_cost_circuits(rng):
     circuit, params = mixed_circuit()
-    estimator = Counting()
+    estimator = counting()
     program = program_of(circuit, estimator, **params)
     exact = StatevectorProgram(circuit, OBSERVABLES, **params).double()
     x, w = torch.from_numpy(rng.normal(size=(4, 2))), torch.from_numpy(rng.normal(size=3))
@@ -102,28 +95,28 @@ def test_only_gradients_that_are_wanted_cost_circuits(rng):
     for wanted, count in angles.items():
         leaves = [t.detach().clone().requires_grad_(wanted in (name, "both")) for name, t in (("x", x), ("w", w))]
         inputs = [leaf for leaf in leaves if leaf.requires_grad]
-        estimator.jobs.clear()
+        estimator.pubs.clear()
         ours = torch.autograd.grad(program(*leaves).square().sum(), inputs)
         torch.testing.assert_close(ours, torch.autograd.grad(exact(*leaves).square().sum(), inputs), atol=1e-10, rtol=0)
-        assert estimator.jobs == [[4], [4 * 2 * count]], wanted
+        assert estimator.pubs == [[4], [4 * 2 * count]], wanted
 
 
 def test_rows_without_a_cotangent_cost_no_circuits(rng):
     circuit, params = mixed_circuit()
-    estimator = Counting()
+    estimator = counting()
     program = program_of(circuit, estimator, **params)
     x = torch.from_numpy(rng.normal(size=(5, 2))).requires_grad_()
     w = torch.from_numpy(rng.normal(size=3)).requires_grad_()
     program(x, w)[1:3].sum().backward()
-    assert estimator.jobs == [[5], [2 * 2 * len(program.params)]]
+    assert estimator.pubs == [[5], [2 * 2 * len(program.params)]]
     assert x.grad[[0, 3, 4]].eq(0).all() and x.grad[1:3].ne(0).all()
     (program(x, w) * 0).sum().backward()
-    assert len(estimator.jobs) == 3
+    assert len(estimator.pubs) == 3
 
 
 def test_large_batches_are_several_pubs_of_one_job(rng):
     circuit, params = mixed_circuit()
-    estimator = Counting()
+    estimator = counting()
     limited = program_of(circuit, estimator, max_pub_size=100, **params)
     whole = program_of(circuit, TorchEstimator(), **params)
     x = torch.from_numpy(rng.normal(size=(120, 2))).requires_grad_()
@@ -131,14 +124,14 @@ def test_large_batches_are_several_pubs_of_one_job(rng):
     ours, theirs = ((p(x, w), torch.autograd.grad(p(x, w).sum(), (x, w))) for p in (limited, whole))
     torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
     backward = 120 * 2 * 12
-    assert estimator.jobs == [[100, 20], [100, 20], [100] * (backward // 100) + [backward % 100]]
+    assert estimator.pubs == [[100, 20], [100, 20], [100] * (backward // 100) + [backward % 100]]
 
 
 def test_the_backends_limit_reaches_the_program():
-    estimator = Counting()
+    estimator = counting()
     head = QuantumHead(attention_circuit("zz", 2)).to_backend(Backend("test", estimator, max_pub_size=3))
     head(torch.randn(7, 2))
-    assert estimator.jobs == [[3, 3, 1]]
+    assert estimator.pubs == [[3, 3, 1]]
 
 
 @pytest.mark.parametrize("name", ["qisa", "zz", "qsann", "angle"])

@@ -7,10 +7,14 @@ import warnings
 import pytest
 import torch
 
-from qiskit_qattn import QuantumHead, attention_circuit, list_circuits
+from qiskit_qattn import GPT, GPTConfig, QuantumHead, attention_circuit, list_circuits
+from qiskit_qattn.backends.counting import CountingEstimator
+from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import BackendError, ConfigError, EncodingError, UnknownNameError
-from qiskit_qattn.nn.fallback import Fall, FallbackWarning
+from qiskit_qattn.nn.audit import Fall, FallbackWarning
+from qiskit_qattn.nn.fallback import Chain
 from qiskit_qattn.nn.quadratic_form import CLASSICAL, QuadraticForm
+from qiskit_qattn.simulation.estimator import TorchEstimator
 
 pytestmark = pytest.mark.usefixtures("laboratory")
 
@@ -161,6 +165,62 @@ def test_the_quadratic_form_is_the_circuit():
 def test_what_has_no_classical_twin_says_so(circuit):
     with pytest.raises(ConfigError, match=r"has no classical twin.*End the chain with statevector"):
         QuadraticForm(circuit)
+
+
+def layer_of_two():
+    config = GPTConfig(vocab_size=7, block_size=4, n_layer=1, n_head=2, n_embd=8, heads="qisa:1,zz:1", num_qubits=2)
+    return GPT(config).double(), torch.tensor([[1, 2, 3]])
+
+
+def test_heads_of_a_layer_share_jobs_on_a_chain_and_fall_together():
+    model, idx = layer_of_two()
+    expected = model(idx, idx)[1]
+    wanted = torch.autograd.grad(expected, list(model.parameters()))
+    model.to_backend("lab?fails=2+3 -> statevector")
+    lab = model.quantum_heads()[0][2].backend.links[0][1].estimator
+    with pytest.warns(FallbackWarning) as found:
+        loss = model(idx, idx)[1]
+        assert_close([loss], [expected])
+        assert_close(torch.autograd.grad(loss, list(model.parameters())), wanted)
+        assert_close([model(idx, idx)[1]], [expected])
+    assert lab.runs == 3  # forward, backward, forward: one job each
+    assert [str(item.message).split(",")[:3] for item in found] == [
+        ["Layer 0", f" {kind} heads", " call 1"] for kind in ("qisa-v3", "zz")
+    ]
+    for _, kind, head in model.quantum_heads():
+        assert head.audit.calls == {"lab?fails=2+3": 1, "statevector": 1}
+        assert head.audit.gradients == {"statevector": 1}
+        assert [(fall.kind, fall.call, fall.during) for fall in head.audit.falls] == [
+            (kind, 1, "backward"),
+            (kind, 2, "forward"),
+        ]
+
+
+def test_a_head_that_a_link_cannot_take_falls_alone():
+    class NoZZ:
+        """Stands for a device that one of the circuits does not fit on."""
+
+        def run(self, circuit):
+            if circuit.name == "zz":
+                raise BackendError("The circuit does not fit.")
+            return circuit
+
+    model, idx = layer_of_two()
+    expected = model(idx, idx)[1]
+    wanted = torch.autograd.grad(expected, list(model.parameters()))
+    counting = CountingEstimator(estimator=TorchEstimator())
+    links = (("small", Backend("small", counting, pass_manager=NoZZ())), ("large", Backend("large", counting)))
+    model.to_backend(Chain("small -> large", links, "raise"))
+    with pytest.warns(FallbackWarning, match=r"Layer 0, zz heads, call 1, forward pass: small failed, large is next"):
+        loss = model(idx, idx)[1]
+    assert_close([loss], [expected])
+    assert_close(torch.autograd.grad(loss, list(model.parameters())), wanted)
+    audits = {kind: head.audit for _, kind, head in model.quantum_heads()}
+    assert {kind: (dict(a.calls), dict(a.gradients)) for kind, a in audits.items()} == {
+        "qisa-v3": ({"small": 1}, {"small": 1}),
+        "zz": ({"large": 1}, {"large": 1}),
+    }
+    assert not audits["qisa-v3"].falls and counting.total.jobs == 4
 
 
 def test_an_empty_batch_passes_a_chain():

@@ -9,7 +9,7 @@ import torch
 
 from qiskit_qattn import GPT, GPTConfig, get_backend, leakage
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.nn.fallback import FallbackWarning
+from qiskit_qattn.nn.audit import FallbackWarning
 
 pytestmark = pytest.mark.usefixtures("laboratory")
 

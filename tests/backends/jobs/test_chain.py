@@ -4,21 +4,17 @@ import pytest
 import torch
 
 from qiskit_qattn import QuantumHead, attention_circuit, get_backend
-from qiskit_qattn.backends.jobs import managed_job, resilience
+from qiskit_qattn.backends.jobs import resilience
 from qiskit_qattn.backends.jobs.budget import Budget
 from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.jobs.managed import ManagedEstimator
 from qiskit_qattn.backends.registry import Backend
-from qiskit_qattn.nn.fallback import Chain, FallbackWarning
+from qiskit_qattn.nn.audit import FallbackWarning
+from qiskit_qattn.nn.fallback import Chain
 
 from .disk_device import DiskDevice
 
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch):
-    monkeypatch.setattr(resilience, "BACKOFF", 0.001)
-    monkeypatch.setattr(managed_job, "FIRST_POLL", 0.001)
-    monkeypatch.setattr(managed_job, "LONGEST_POLL", 0.02)
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 @pytest.fixture

@@ -1,0 +1,57 @@
+"""Programs that share their jobs: what several of them ask of one place is asked at once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+
+from torch import Tensor, nn
+
+Call = tuple[nn.Module, Tensor, Tensor]
+
+
+class JointProgram(nn.Module, ABC):
+    """A program of inputs and weights that can share a job with others."""
+
+    @property
+    @abstractmethod
+    def place(self) -> Hashable:
+        """Where it runs; programs of equal places can share jobs."""
+
+    @staticmethod
+    @abstractmethod
+    def together(calls: Sequence[Call]) -> list[Tensor]:
+        """Return the expectations of programs of one place, in one job forward and one backward.
+
+        Args:
+            calls: Program, inputs and weights of each.
+        """
+
+    def forward(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return expectations, shape ``(..., B, M)``.
+
+        Args:
+            inputs: Shape ``(..., B, D)``.
+            weights: Circuit angles in radians, shape ``(..., P)``.
+        """
+        return self.together([(self, inputs, weights)])[0]
+
+
+def evaluate(calls: Sequence[Call]) -> list[Tensor]:
+    """Return the expectations of several programs; those that can share a job do.
+
+    Args:
+        calls: Program, inputs and weights of each.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for i, (program, _, _) in enumerate(calls):
+        groups.setdefault(program.place if isinstance(program, JointProgram) else i, []).append(i)
+    found: dict[int, Tensor] = {}
+    for members in groups.values():
+        program, inputs, weights = calls[members[0]]
+        if isinstance(program, JointProgram):
+            values = program.together([calls[i] for i in members])
+        else:
+            values = [program(inputs, weights)]
+        found |= zip(members, values, strict=True)
+    return [found[i] for i in range(len(calls))]
