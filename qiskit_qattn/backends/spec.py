@@ -36,9 +36,14 @@ class BackendSpec:
         """Parse a backend string.
 
         Raises:
-            ConfigError: For a string that is not of the form ``name[:target][?key=value&…]``.
+            ConfigError: For a string that is not of the form ``name[:target][?key=value&…]``, such as a chain.
         """
         match = _FORM.fullmatch(text.strip())
+        if ARROW in text:
+            raise ConfigError(
+                f"{text!r} is a chain of backends, and one is expected here. Models and heads take chains, and hold "
+                f"their sessions in a with statement: with model.to_backend({text!r})."
+            )
         if match is None:
             raise ConfigError(f"{text!r} is no backend string; expected name[:target][?key=value&…].")
         options: dict[str, str] = {}

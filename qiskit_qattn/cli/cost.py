@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -59,6 +64,34 @@ def cost_table(backend: Backend, cost: GenerationCost, prompt: int, tokens: int)
     for name, value in rows:
         table.add_row(Text(name), Text(value))
     return table
+
+
+def parts_table(title: str, backend: Backend, parts: Mapping[str, Cost | str], *, total: bool = True) -> Group:
+    """Return what several things take, one a row.
+
+    Args:
+        title: What stands above.
+        backend: Where they would run.
+        parts: The cost of each, or in words why it has none.
+        total: Whether the last row is their sum.
+    """
+    device = getattr(backend.estimator, "device", None)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(style="bold", overflow="fold")
+    for name in ("jobs", "circuits", "shots", *(() if device is None else ("processor", "price"))):
+        table.add_column(name, justify="right", no_wrap=True)
+    costs = [cost for cost in parts.values() if not isinstance(cost, str)]
+    rows = {**parts, **({"total": reduce(add, costs)} if total and costs else {})}
+    for name, cost in rows.items():
+        if isinstance(cost, str):
+            table.add_row(Text(f"{name}: {cost}"))
+            continue
+        numbers = [f"{cost.jobs:,}", f"{cost.circuits:,}", f"{cost.shots:,}" if cost.shots else "none"]
+        if device is not None:
+            price = "nothing" if not device.paid else "not published" if cost.usd is None else usd_text(cost.usd)
+            numbers += [seconds_text(cost.seconds) if cost.seconds else "not known", price]
+        table.add_row(Text(name), *map(Text, numbers))
+    return Group(Text(title), table)
 
 
 def _time_and_price(device: Device | None, total: Cost) -> list[tuple[str, str]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qiskit_qattn.cli.cost import cost_table
+from qiskit_qattn.cli.devices import Asked, open_devices
 from qiskit_qattn.cli.waiting import watch_jobs
 from qiskit_qattn.errors import CheckpointError, DataError, RunFolderError
 
@@ -56,8 +58,6 @@ def command(
                 finally:
                     write("\n")
         finally:
-            for estimator in estimators:
-                typer.echo(_used(estimator), err=True)
             calls = model.audit().get("calls", {})
             if calls:
                 typer.echo("Calls: " + "; ".join(f"{count} on {name}" for name, count in calls.items()), err=True)
@@ -93,53 +93,15 @@ def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool)
     if backend is None:
         yield []
         return
-    from qiskit_qattn.backends.registry import Backend
-    from qiskit_qattn.backends.session import session
-    from qiskit_qattn.nn.fallback import open_backend
-
-    target = open_backend(backend)
-    links = [target] if isinstance(target, Backend) else [link for _, link in target.links if isinstance(link, Backend)]
-    with ExitStack() as stack:
-        found = [stack.enter_context(session(link)) for link in links]
-        devices = [link for link in found if hasattr(link.estimator, "device")]
-        for link in devices:
-            if cast("ManagedEstimator", link.estimator).device.paid:
-                _agree(model, link, ids, tokens, yes)
-        model.to_backend(target)
-        yield [cast("ManagedEstimator", link.estimator) for link in devices]
-
-
-def _agree(model: GPT, found: Backend, ids: Tensor, tokens: int, yes: bool) -> None:
-    """Show what a generation on a paid device will take, and stop where nobody has agreed to that.
-
-    Raises:
-        BudgetError: Without a budget and without ``yes``.
-    """
-    from rich.console import Console
-
-    from qiskit_qattn.backends.jobs.budget import Budget, no_budget
-    from qiskit_qattn.cli.cost import cost_table
     from qiskit_qattn.evaluation.generation_cost import generation_cost
 
-    cost = generation_cost(model, found, ids, tokens)
-    Console(stderr=True, highlight=False).print(cost_table(found, cost, ids.shape[1], tokens))
-    estimator = cast("ManagedEstimator", found.estimator)
-    if estimator.budget is None and cost.first is not None:
-        if not yes:
-            raise no_budget(estimator.device.name, cost.first)
-        estimator.budget = Budget()  # unlimited
+    def cost(link: Backend) -> Asked:
+        counted = generation_cost(model, link, ids, tokens)
+        return cost_table(link, counted, ids.shape[1], tokens), counted.first
 
-
-def _used(estimator: ManagedEstimator) -> str:
-    """Return a line with what was sent, what the ledger served, and what that took."""
-    from qiskit_qattn.cli.cost import used_text
-
-    parts = [f"jobs sent: {estimator.jobs_sent}", f"served from the ledger: {estimator.jobs_cached}"]
-    if estimator.jobs_attached:
-        parts.append(f"picked up on their way: {estimator.jobs_attached}")
-    if estimator.device.paid:
-        parts.append(f"used: {used_text(estimator.spent)}")
-    return f"{estimator.device.name}: {'; '.join(parts)}"
+    with open_devices(backend, yes=yes, cost=cost) as (target, estimators):
+        model.to_backend(target)
+        yield estimators
 
 
 def _write(text: str) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+import typer
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from qiskit_qattn.cli.waiting import StatusMessage
 from qiskit_qattn.training.progress import Progress
 from qiskit_qattn.training.state import Validation
 
 
 @contextmanager
-def make_progress(console: Console | None = None) -> Iterator[Progress]:
+def make_progress(console: Console | None = None) -> Iterator[LineProgress]:
     """Yield a bar where ``console`` is a terminal, and lines where it is not."""
     console = console or Console()
     if not console.is_terminal:
@@ -29,8 +32,20 @@ def make_progress(console: Console | None = None) -> Iterator[Progress]:
         TextColumn("[dim]left"),
         TimeRemainingColumn(),
     )
-    with Bars(*columns, console=console, refresh_per_second=4) as bars:
+    with _BarsAndMessage(*columns, console=console, refresh_per_second=4) as bars:
         yield BarProgress(console, bars)
+
+
+class _BarsAndMessage(Bars):
+    """Bars, with the last word of a device below them."""
+
+    message: StatusMessage | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the bars and the message."""
+        yield from super().get_renderables()
+        if self.message is not None:
+            yield self.message.line(self.console.width - 1)
 
 
 class LineProgress(Progress):
@@ -38,6 +53,10 @@ class LineProgress(Progress):
 
     def __init__(self, console: Console) -> None:
         self.console = console
+
+    def device_message(self, text: str, level: int) -> None:
+        """Print what a device says to stderr."""
+        typer.echo(text, err=True)
 
     def message(self, text: str) -> None:
         """Print a line."""
@@ -67,11 +86,18 @@ class LineProgress(Progress):
 class BarProgress(LineProgress):
     """The same lines above a bar with step, losses, speed and time left."""
 
-    def __init__(self, console: Console, bars: Bars) -> None:
+    def __init__(self, console: Console, bars: _BarsAndMessage) -> None:
         super().__init__(console)
         self.bars = bars
         self.task: TaskID | None = None
         self.train = self.val = "–"
+
+    def device_message(self, text: str, level: int) -> None:
+        """Show what a device says below the bars; a warning stays above them."""
+        if level >= logging.WARNING:
+            self.message(text)
+        else:
+            self.bars.message = StatusMessage(text)
 
     def phase_started(self, name: str, step: int, max_steps: int) -> None:
         """Start a bar."""
@@ -96,6 +122,7 @@ class BarProgress(LineProgress):
 
     def phase_finished(self, name: str, val_loss: float, val_loss_last_position: float) -> None:
         """Leave the bar full, with the last figures."""
+        self.bars.message = None
         self._show(figures=f"val {val_loss:.4f}")
         super().phase_finished(name, val_loss, val_loss_last_position)
 

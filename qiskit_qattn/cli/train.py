@@ -5,15 +5,23 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
+import shlex
+from collections.abc import Container
+from contextlib import nullcontext
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from qiskit_qattn.errors import missing_dependency
+from qiskit_qattn.errors import BackendError, missing_dependency
 from qiskit_qattn.training.config import TrainConfig, resolve, resolve_resumed
 from qiskit_qattn.training.presets import PRESETS
+
+if TYPE_CHECKING:
+    from qiskit_qattn.backends.registry import Backend
+    from qiskit_qattn.cli.devices import Asked
 
 NEEDED = ("accelerate", "matplotlib", "rapidfuzz", "rich")
 
@@ -21,12 +29,14 @@ NEEDED = ("accelerate", "matplotlib", "rapidfuzz", "rich")
 def _train(
     config: Path | None,
     resume: bool,
+    yes: bool,
     **settings: Any,
 ) -> None:
     """Train a GPT with quantum heads, and write its report.
 
     The preset's settings come first, then those of --config, then the flags. Ctrl-C saves before it leaves, and
-    --resume goes on from there to the same losses as if nothing had happened.
+    --resume goes on from there to the same losses as if nothing had happened. On a paid device, what the run will take
+    is shown first, and nothing is sent without a budget in the backend string, as in ?budget=5usd, or --yes.
     """
     for package in NEEDED:
         if find_spec(package) is None:
@@ -41,20 +51,42 @@ def _train(
     else:
         decided = resolve(settings, preset=preset, config_file=config)
 
+    from qiskit_qattn.cli.devices import open_devices
     from qiskit_qattn.cli.progress import make_progress
+    from qiskit_qattn.cli.waiting import device_messages, watch_jobs
+    from qiskit_qattn.evaluation.report import write_report
     from qiskit_qattn.training.run import train_run
 
-    with make_progress() as progress:
-        finished = train_run(decided, resume=resume, progress=progress)
-    if finished.is_main_process:
-        _report(finished.folder)
+    with open_devices(decided.backend, yes=yes, cost=partial(_cost, decided)) as (backend, estimators):
+        try:
+            with make_progress() as progress, device_messages(progress.device_message) if estimators else nullcontext():
+                finished = train_run(decided, resume=resume, progress=progress, backend=backend)
+            if finished.is_main_process:
+                with watch_jobs() if estimators else nullcontext():
+                    report = write_report(finished.folder, backend)
+                _tell(finished.folder, report)
+        except BackendError as error:
+            if any(decided.folder.glob("**/step-*")):
+                out = shlex.quote(str(decided.folder))
+                error.add_note(f"What was trained is saved; go on with: qattn train --resume --out {out}")
+            raise
 
 
-def _report(folder: Path) -> None:
-    """Write the report, and say the most important of it."""
-    from qiskit_qattn.evaluation.report import write_report
+def _cost(config: TrainConfig, backend: Backend) -> Asked:
+    """Return what the rest of a run takes on a paid device, to be shown, and what its first job takes."""
+    from qiskit_qattn.cli.cost import parts_table
+    from qiskit_qattn.evaluation.training_cost import training_cost
+    from qiskit_qattn.training.checkpoint import list_checkpoints
+    from qiskit_qattn.training.data import load_corpus
 
-    report = write_report(folder)
+    done = [int(path.name.removeprefix("step-")) for path in list_checkpoints(config.folder / "checkpoints")]
+    corpus = load_corpus(config.data, config.block_size)
+    parts, first = training_cost(config, corpus, backend, start=max(done, default=0))
+    return parts_table(f"What the run takes on {backend.name}, about", backend, parts), first
+
+
+def _tell(folder: Path, report: dict[str, Any]) -> None:
+    """Say the most important of a report."""
     typer.echo(f"\n{report['prompt']}{report['model']['sample']}\n")
     for name in ("model", "baseline"):
         if (figures := report[name]) is not None:
@@ -71,8 +103,36 @@ def _plain(item: dataclasses.Field[Any]) -> str | bool:
     return str(item.default) if item.default else False
 
 
+def setting_parameters(without: Container[str] = ()) -> list[inspect.Parameter]:
+    """Return the parameters of the settings' flags, each with its help, its group and nano's value."""
+    hints = get_type_hints(TrainConfig)
+    parameters = []
+    for item in dataclasses.fields(TrainConfig):
+        if item.name in without:
+            continue
+        kind = str if item.name == "heads" else hints[item.name]
+        about = item.metadata["help"]
+        if item.name == "preset":
+            about += f" One of {', '.join(PRESETS)}."
+        flag = "--" + item.name.replace("_", "-")
+        option = typer.Option(
+            f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
+            help=about,
+            rich_help_panel=item.metadata["group"],
+            show_default=f"nano: {item.default}"
+            if item.metadata["group"] in ("Model", "Optimisation")
+            else _plain(item),
+        )
+        parameters.append(
+            inspect.Parameter(
+                item.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+            )
+        )
+    return parameters
+
+
 def _signature() -> inspect.Signature:
-    """Return the signature whose flags are the settings, each with its help, its group and nano's value."""
+    """Return the signature whose flags are the settings."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
         inspect.Parameter(
@@ -91,26 +151,16 @@ def _signature() -> inspect.Signature:
                 bool, typer.Option("--resume", help="Continue the run in --out.", rich_help_panel="Run")
             ],
         ),
+        inspect.Parameter(
+            "yes",
+            keyword,
+            default=False,
+            annotation=Annotated[
+                bool, typer.Option("--yes", "-y", help="Agree to any cost of a paid device.", rich_help_panel="Run")
+            ],
+        ),
     ]
-    hints = get_type_hints(TrainConfig)
-    for item in dataclasses.fields(TrainConfig):
-        kind = str if item.name == "heads" else hints[item.name]
-        about = item.metadata["help"]
-        if item.name == "preset":
-            about += f" One of {', '.join(PRESETS)}."
-        flag = "--" + item.name.replace("_", "-")
-        option = typer.Option(
-            f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
-            help=about,
-            rich_help_panel=item.metadata["group"],
-            show_default=f"nano: {item.default}"
-            if item.metadata["group"] in ("Model", "Optimisation")
-            else _plain(item),
-        )
-        parameters.append(
-            inspect.Parameter(item.name, keyword, default=None, annotation=Annotated[kind | None, option])
-        )
-    return inspect.Signature(parameters)
+    return inspect.Signature([*parameters, *setting_parameters()])
 
 
 def command(**flags: Any) -> None:

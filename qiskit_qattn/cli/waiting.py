@@ -24,11 +24,23 @@ def watch_jobs(out: Console | None = None, err: Console | None = None) -> Iterat
     out, err = out or Console(), err or Console(stderr=True)
     if err.is_terminal and not err.is_dumb_terminal:
         line = _StatusLine(out if out.is_terminal else err, both=out.is_terminal)
-        with line.running(), _logged(line.show):
+        with line.running(), device_messages(line.show):
             yield line.write
     else:
-        with _logged(lambda message, _: typer.echo(message, err=True)):
+        with device_messages(lambda message, _: typer.echo(message, err=True)):
             yield lambda text: typer.echo(text, nl=False)
+
+
+class StatusMessage:
+    """The last word of a device, with its age."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self._since = text, time.monotonic()
+
+    def line(self, width: int) -> Text:
+        """Return it as a line of at most ``width`` characters."""
+        age = int(time.monotonic() - self._since)
+        return Text(_fitted(self.text + (f" ({age} s ago)" if age else ""), width), style="dim")
 
 
 class _StatusLine:
@@ -41,7 +53,7 @@ class _StatusLine:
 
     def __init__(self, console: Console, both: bool) -> None:
         self.console, self.both = console, both
-        self.text, self.message, self.since = "", "", time.monotonic()
+        self.text, self.message = "", StatusMessage("")
         self.live = Live(get_renderable=self._render, console=console, transient=True, redirect_stdout=both)
 
     @contextmanager
@@ -69,14 +81,12 @@ class _StatusLine:
         if level >= logging.WARNING:
             self.console.print(Text(message), soft_wrap=True)
         else:
-            self.message, self.since = message, time.monotonic()
+            self.message = StatusMessage(message)
 
     def _render(self) -> RenderableType:
         parts = [Text(self.text)] if self.text else []
-        if self.message:
-            age = int(time.monotonic() - self.since)
-            line = self.message + (f" ({age} s ago)" if age else "")
-            parts.append(Text(_fitted(line, self.console.width - 1), style="dim"))
+        if self.message.text:
+            parts.append(self.message.line(self.console.width - 1))
         return Group(*parts)
 
 
@@ -98,8 +108,8 @@ class _Handler(logging.Handler):
 
 
 @contextmanager
-def _logged(show: Callable[[str, int], None]) -> Iterator[None]:
-    """Pass messages on until the block ends."""
+def device_messages(show: Callable[[str, int], None]) -> Iterator[None]:
+    """Pass on what devices say, with its level in ``logging``, until the block ends."""
     logger, handler = logging.getLogger(LOGGER), _Handler(show)
     level = logger.level
     logger.addHandler(handler)

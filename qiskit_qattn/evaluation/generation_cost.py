@@ -31,8 +31,8 @@ class GenerationCost:
 def generation_cost(model: GPT, backend: Backend, prompt: Tensor, tokens: int) -> GenerationCost:
     """Count what ``model.stream(prompt, tokens)`` sends to a backend; nothing is sent.
 
-    The model generates as it would on the backend, with expectations of 0 in place of measured ones: every layer with
-    quantum heads sends a job for the prompt, one for each token after it, and one for half a context each time the
+    The model generates as it would on the backend, with arbitrary expectations in place of measured ones: every layer
+    with quantum heads sends a job for the prompt, one for each token after it, and one for half a context each time the
     context is full. Results that are in the ledger already are counted too.
 
     Args:
@@ -44,10 +44,18 @@ def generation_cost(model: GPT, backend: Backend, prompt: Tensor, tokens: int) -
     Raises:
         BackendError: For circuits that do not fit on the device.
     """
-    counting = CountingEstimator(getattr(backend.estimator, "device", None))
-    # Exact engines have no PUBs; the estimator's program counts for them, in circuits of exact values.
-    model.to_backend(replace(backend, estimator=counting, program=None, differentiable=False))
+    where, counting = counted(backend)
+    model.to_backend(where)
     for _ in model.stream(prompt, tokens, seed=0):
         pass
     depth = max(map(two_qubit_depth, counting.circuits.values()), default=0)
     return GenerationCost(counting.total, counting.first, depth)
+
+
+def counted(backend: Backend) -> tuple[Backend, CountingEstimator]:
+    """Return a backend on which nothing runs, and what counts the jobs that ``backend`` would get.
+
+    Exact engines have no PUBs; the estimator's program counts for them, in circuits of exact values.
+    """
+    counting = CountingEstimator(getattr(backend.estimator, "device", None))
+    return replace(backend, estimator=counting, program=None, differentiable=False), counting

@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 
+from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import CheckpointError, RunFolderError
 from qiskit_qattn.evaluation.leakage import leakage
 from qiskit_qattn.evaluation.plots import loss_plot
 from qiskit_qattn.evaluation.report_markdown import render_markdown
 from qiskit_qattn.evaluation.text_difference import text_difference
+from qiskit_qattn.nn.fallback import Chain, open_backend
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.files import write_bytes, write_text
@@ -27,13 +29,18 @@ FORMAT = "qiskit-qattn/report"
 PACKAGES = ("qiskit-qattn", "torch", "qiskit", "qiskit-machine-learning", "accelerate", "numpy")
 
 
-def write_report(folder: Path) -> dict[str, Any]:
+def write_report(folder: Path, backend: Backend | Chain | None = None) -> dict[str, Any]:
     """Collect the report of a finished run, write it into the run folder, and return it.
 
+    Args:
+        folder: The run folder.
+        backend: As for :func:`collect_report`.
+
     Raises:
+        BackendError: If the backend fails.
         RunFolderError: If the folder is no finished run, or cannot be written.
     """
-    report = collect_report(folder)
+    report = collect_report(folder, backend)
     write_text(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     render_report(folder, report)
     return report
@@ -68,13 +75,15 @@ def read_report(folder: Path) -> dict[str, Any]:
     return report
 
 
-def collect_report(folder: Path) -> dict[str, Any]:
+def collect_report(folder: Path, backend: Backend | Chain | None = None) -> dict[str, Any]:
     """Return the report of a finished run: its figures, and what its saved models say and leak.
 
     Args:
         folder: The run folder, with ``metrics.json`` and ``model`` in it.
+        backend: The run's backend, opened; None opens it.
 
     Raises:
+        BackendError: If the backend fails.
         RunFolderError: If the run has not finished.
     """
     config = saved_config(folder)
@@ -83,11 +92,12 @@ def collect_report(folder: Path) -> dict[str, Any]:
         raise RunFolderError(f"The run in {str(folder)!r} has not finished; go on with --resume.")
     twin = read_metrics(folder / "baseline") if config.baseline else None
     prompt = model.pop("prompt")
-    model |= _examine(folder / "model", config, prompt)
+    where = open_backend(config.backend) if backend is None else backend
+    model |= _examine(folder / "model", config, prompt, where)
     differences = None
     if twin is not None:
         twin.pop("prompt")
-        twin |= _examine(folder / "baseline" / "model", config, prompt)
+        twin |= _examine(folder / "baseline" / "model", config, prompt, where)
         differences = text_difference(model["sample"], twin["sample"]).to_dict()
     return {
         "format": FORMAT,
@@ -128,20 +138,31 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _examine(folder: Path, config: TrainConfig, prompt: str) -> dict[str, Any]:
-    """Load a saved model as users do, and return the text it generates and what it leaks."""
+def _examine(folder: Path, config: TrainConfig, prompt: str, backend: Backend | Chain) -> dict[str, Any]:
+    """Load a saved model as users do, and return the text it generates and what it leaks.
+
+    Where values are sampled, two passes never agree; there the exact engine tells what the model reads.
+    """
     model = GPT.from_pretrained(folder)
-    model.to_backend(config.backend)
+    model.to_backend(backend)
     tokenizer = CharTokenizer.load(folder / "tokenizer.json")
     ids = tokenizer.encode(prompt)[None]  # (1, P)
     out = model.generate(
         ids, config.sample_tokens, temperature=config.temperature, top_k=config.top_k or None, seed=config.seed
     )  # (1, P + N)
-    found = leakage(model)
+    sampled = _samples(backend)
+    found = leakage(GPT.from_pretrained(folder) if sampled else model)
     audit = model.audit()
     return {
         **({"report_audit": audit} if audit else {}),
         "sample": tokenizer.decode(out[0, ids.shape[1] :]),
         "leakage": float(found),
         "leakage_edits": found.edits,
+        **({"leakage_backend": "statevector"} if sampled else {}),
     }
+
+
+def _samples(backend: Backend | Chain) -> bool:
+    """Return whether any value of a backend, or of a link of a chain, is sampled."""
+    links = [backend] if isinstance(backend, Backend) else [link for _, link in backend.links]
+    return any(isinstance(link, Backend) and link.precision > 0 for link in links)

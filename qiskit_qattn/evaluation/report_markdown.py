@@ -47,8 +47,8 @@ def render_markdown(report: dict[str, Any]) -> str:
     for title, figures in (("model", model), ("baseline", twin)):
         if figures is not None and figures["profile"]:
             parts += [f"## Hottest functions: {title}", _profile(figures["profile"])]
-    parts += ["## Settings", _pairs(report["config"])]
-    parts += ["## Versions and machine", _pairs({**report["versions"], **report["machine"]})]
+    parts += ["## Settings", pairs(report["config"])]
+    parts += ["## Versions and machine", pairs({**report["versions"], **report["machine"]})]
     return "\n\n".join(parts) + "\n"
 
 
@@ -65,7 +65,7 @@ def _side_by_side(model: dict[str, Any], twin: dict[str, Any] | None) -> str:
         for label, value, form in ROWS
         if all(value(m) is not None for m in columns)
     ]
-    return _table(["", *titles], [["Heads", *(f"`{heads_text(m['heads'])}`" for m in columns)], *rows])
+    return table(["", *titles], [["Heads", *(f"`{heads_text(m['heads'])}`" for m in columns)], *rows])
 
 
 def _sample(title: str, prompt: str, text: str) -> str:
@@ -82,12 +82,12 @@ def _differences(found: dict[str, float]) -> str:
         ["Jaccard similarity of words", f"{found['jaccard']:.3f}"],
         ["Levenshtein distance", f"{found['levenshtein']}"],
     ]
-    return "The two samples, of the same prompt and seed, compared:\n\n" + _table(["Measure", "Value"], rows)
+    return "The two samples, of the same prompt and seed, compared:\n\n" + table(["Measure", "Value"], rows)
 
 
 def _backends(model: dict[str, Any]) -> str:
     rows = [[str(h["layer"]), str(h["head"]), f"`{h['kind']}`", f"`{h['backend']}`"] for h in model["head_backends"]]
-    return _table(["Layer", "Head", "Kind", "Backend"], rows)
+    return table(["Layer", "Head", "Kind", "Backend"], rows)
 
 
 def _audits(model: dict[str, Any]) -> list[str]:
@@ -101,7 +101,7 @@ def _audits(model: dict[str, Any]) -> list[str]:
         rows = [[f"`{n}`", *(f"{audit[kind].get(n, 0):,}" for kind in ("calls", "gradients"))] for n in names]
         since = f", from step {audit['from_step']} on" if audit.get("from_step") else ""
         parts.append(f"Calls of the circuits that each backend computed, of {what}{since}:")
-        parts.append(_table(["Backend", "Values", "Gradients"], rows))
+        parts.append(table(["Backend", "Values", "Gradients"], rows))
         if audit["falls"]:
             parts += [f"What failed and went elsewhere, of {what}:", _falls(audit["falls"])]
     return parts
@@ -114,19 +114,22 @@ def _falls(falls: list[dict[str, Any]]) -> str:
         key = (str(fall["layer"]), f"`{fall['kind']}`", fall["during"], f"`{fall['link']}`", f"`{fall['to']}`")
         groups.setdefault(key, []).append(fall)
     rows = [[*key, f"{len(found):,}", f"{found[0]['call']:,}", found[0]["reason"]] for key, found in groups.items()]
-    return _table(["Layer", "Kind", "Pass", "Failed", "Went to", "Times", "First call", "Its reason"], rows)
+    return table(["Layer", "Kind", "Pass", "Failed", "Went to", "Times", "First call", "Its reason"], rows)
 
 
 def _profile(found: list[dict[str, Any]]) -> str:
     rows = [[f"`{f['name']}`", f"{f['calls']:,}", f"{f['self_ms']:,.1f}", f"{f['share']:.1%}"] for f in found]
-    return _table(["Function", "Calls", "Own time, ms", "Share"], rows)
+    return table(["Function", "Calls", "Own time, ms", "Share"], rows)
 
 
-def _pairs(values: dict[str, Any]) -> str:
-    return _table(["", ""], [[name, f"`{value}`"] for name, value in values.items() if value not in (None, "")])
+def pairs(values: dict[str, Any]) -> str:
+    """Return names and values as a table; what is None or empty is left out."""
+    return table(["", ""], [[name, f"`{value}`"] for name, value in values.items() if value not in (None, "")])
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+
     def line(cells: list[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

@@ -24,6 +24,7 @@ class GPTConfig:
         n_layer: Number of blocks.
         n_head: Heads a block.
         n_embd: Width d; the head size is ``n_embd // n_head``.
+        n_inner: Width of the MLP between its two maps; None takes GPT-2's, ``4 * n_embd``.
         dropout: Probability of dropping a value, in training.
         bias: Whether linear maps and layer norms have a bias.
         heads: ``kind:count,…`` that sums to ``n_head``, or a sequence of such strings, one a layer.
@@ -45,12 +46,13 @@ class GPTConfig:
     num_qubits: int | None = 5
     reps: int | None = None
     observables: Mapping[str, Sequence[str]] | None = None
+    n_inner: int | None = None
 
     def __post_init__(self) -> None:
         """Check every field and choose the observables."""
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
             object.__setattr__(self, name, _integer(name, getattr(self, name), least=1))
-        for name, least in (("num_qubits", 1), ("reps", 0)):
+        for name, least in (("num_qubits", 1), ("reps", 0), ("n_inner", 1)):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _integer(name, getattr(self, name), least=least))
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
@@ -79,6 +81,11 @@ class GPTConfig:
     def head_size(self) -> int:
         """Width of a head's values, h."""
         return self.n_embd // self.n_head
+
+    @property
+    def mlp_width(self) -> int:
+        """Width of the MLP between its two maps."""
+        return 4 * self.n_embd if self.n_inner is None else self.n_inner
 
     def layers(self) -> list[dict[str, int]]:
         """Return the number of heads of each kind, layer by layer."""

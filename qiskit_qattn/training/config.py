@@ -70,6 +70,7 @@ class TrainConfig:
     n_layer: int = _setting(4, "Transformer blocks.", "Model", least=1)
     n_head: int = _setting(4, "Attention heads a block.", "Model", least=1)
     n_embd: int = _setting(128, "Width of the embedding.", "Model", least=1)
+    n_inner: int = _setting(0, "Width of the MLP between its two maps; 0: 4 n_embd.", "Model", least=0)
     block_size: int = _setting(64, "Context length in tokens.", "Model", least=1)
     dropout: float = _setting(0.0, "Dropout probability.", "Model", least=0, most=1)
     bias: bool = _setting(False, "Biases in linear layers and layer norms.", "Model")

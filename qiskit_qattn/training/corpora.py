@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qiskit_qattn.errors import DataError, missing_dependency
+from qiskit_qattn.backends.folders import cache_folder
+from qiskit_qattn.errors import DataError
 from qiskit_qattn.training.atomic import write_atomically
 from qiskit_qattn.training.playtext import plain_text
 
@@ -68,17 +69,6 @@ def load_text(name_or_path: str | os.PathLike[str]) -> str:
         raise DataError(f"The name of the text is empty. {_known()}")
     corpus = CORPORA.get(name_or_path) if isinstance(name_or_path, str) else None
     return _read_file(Path(name_or_path)) if corpus is None else _named_bytes(corpus).decode("utf-8")
-
-
-def cache_folder() -> Path:
-    """Return the folder that fetched corpora are kept in: ``$QATTN_CACHE_DIR`` or the user's cache folder."""
-    if chosen := os.environ.get("QATTN_CACHE_DIR"):
-        return Path(chosen)
-    try:
-        import platformdirs
-    except ImportError as error:
-        raise missing_dependency("platformdirs", "train") from error
-    return Path(platformdirs.user_cache_dir("qiskit-qattn", appauthor=False))
 
 
 def _known() -> str:

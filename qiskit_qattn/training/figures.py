@@ -23,6 +23,7 @@ def model_config(config: TrainConfig, vocab_size: int, heads: str | tuple[str, .
         n_layer=config.n_layer,
         n_head=config.n_head,
         n_embd=config.n_embd,
+        n_inner=config.n_inner or None,
         dropout=config.dropout,
         bias=config.bias,
         heads=list(heads) if isinstance(heads, tuple) else heads,

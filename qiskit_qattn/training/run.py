@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError
+from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.accelerators import make_accelerator
 from qiskit_qattn.training.config import TrainConfig, read_toml
 from qiskit_qattn.training.data import Corpus, load_corpus
@@ -26,6 +27,9 @@ from qiskit_qattn.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+    from qiskit_qattn.backends.registry import Backend
+    from qiskit_qattn.nn.fallback import Chain
 
 DEFAULT_PROMPT = "ROMEO:"
 NUMBERS = (
@@ -58,7 +62,14 @@ class FinishedRun:
     is_main_process: bool
 
 
-def train_run(config: TrainConfig, *, resume: bool = False, progress: Progress | None = None) -> FinishedRun:
+def train_run(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    backend: Backend | Chain | None = None,
+    model_class: type[GPT] = GPT,
+) -> FinishedRun:
     """Train what ``config`` describes into its run folder.
 
     The folder gets ``config.toml``, ``metrics.json``, ``model/``, ``checkpoints/``, the trackers' ``logs/`` and, for
@@ -69,8 +80,11 @@ def train_run(config: TrainConfig, *, resume: bool = False, progress: Progress |
         config: The settings.
         resume: Continue the run in the folder instead of starting one.
         progress: Who is told about it.
+        backend: ``config.backend``, opened; None opens it for each model.
+        model_class: What is built; a subclass with the same weights.
 
     Raises:
+        BackendError: If the backend fails; what was trained before has been saved.
         RunFolderError: If the folder exists (or, to resume, does not), or cannot be written.
         TrainingInterrupted: If SIGINT or SIGTERM came; the state has been saved.
     """
@@ -94,7 +108,17 @@ def train_run(config: TrainConfig, *, resume: bool = False, progress: Progress |
     phases = [phase for phase in phases if not (resume and _finished(phase[1], config))]
 
     def make_trainer(name: str, place: Path, heads: str | None) -> Trainer:
-        trainer = Trainer(config, corpus, place, accelerator=accelerator, name=name, heads=heads, progress=progress)
+        trainer = Trainer(
+            config,
+            corpus,
+            place,
+            accelerator=accelerator,
+            name=name,
+            heads=heads,
+            progress=progress,
+            backend=backend,
+            model_class=model_class,
+        )
         if resume:
             trainer.resume()
         return trainer

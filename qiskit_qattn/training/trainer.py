@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qiskit_qattn.errors import CheckpointError, ConfigError, EncodingError
+from qiskit_qattn.errors import BackendError, CheckpointError, ConfigError, EncodingError
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training import checkpoint, random_state, resources
 from qiskit_qattn.training.config import TrainConfig
@@ -27,6 +28,9 @@ from qiskit_qattn.training.validation import Batch, Losses, evaluate, final_batc
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from qiskit_qattn.backends.registry import Backend
+    from qiskit_qattn.nn.fallback import Chain
+
 
 class Trainer:
     """Trains one model on one corpus.
@@ -42,6 +46,8 @@ class Trainer:
         name: What the model is called in progress and trackers.
         heads: The model's heads; None takes the configured ones.
         progress: Who is told about it.
+        backend: The configured backend, opened; None opens it.
+        model_class: What is built; a subclass with the same weights.
     """
 
     def __init__(
@@ -54,6 +60,8 @@ class Trainer:
         name: str = "model",
         heads: str | None = None,
         progress: Progress | None = None,
+        backend: Backend | Chain | None = None,
+        model_class: type[GPT] = GPT,
     ) -> None:
         from accelerate.utils import set_seed
 
@@ -69,8 +77,8 @@ class Trainer:
         self.progress = progress or Progress()
         self.state = TrainState()
         set_seed(config.seed)
-        self.raw_model = GPT(model_config(config, corpus.tokenizer.vocab_size, heads or config.heads))
-        self.raw_model.to_backend(config.backend)
+        self.raw_model = model_class(model_config(config, corpus.tokenizer.vocab_size, heads or config.heads))
+        self.raw_model.to_backend(config.backend if backend is None else backend)
         optimizer = make_optimizer(self.raw_model, self.raw_model.circuit_parameters(), config)
         self.model, self.optimizer = accelerator.prepare(self.raw_model, optimizer)
         set_seed(config.seed, device_specific=True)  # dropout differs between processes, weights do not
@@ -78,6 +86,7 @@ class Trainer:
         self._text = fingerprint(corpus)
         self._profiler = StepProfiler(enabled=config.profile)
         self._started = (0.0, 0.0)
+        self._before_step: tuple[torch.Tensor, torch.Tensor] | None = None  # random states, while in a step
 
     def resume(self) -> None:
         """Continue from the newest checkpoint, if there is one.
@@ -115,6 +124,7 @@ class Trainer:
 
         Raises:
             TrainingInterrupted: If SIGINT or SIGTERM came; the state has been saved.
+            BackendError: If the backend fails, or a budget is used up; the state before that step has been saved.
             RunFolderError: If something cannot be written.
         """
         self._started = (time.perf_counter(), time.process_time())
@@ -122,7 +132,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.progress.phase_started(self.name, self.state.step, self.config.max_steps)
         self.model.train()
-        with InterruptGuard() as guard:
+        with InterruptGuard() as guard, self._saved_if_a_backend_fails():
             saved = self.state.step if self.state.step else None
             while True:
                 step = self.state.step
@@ -147,6 +157,7 @@ class Trainer:
         """Do one optimizer step on the next batch."""
         config, state = self.config, self.state
         profiled = self._profiler.active
+        self._before_step = self.generator.get_state(), torch.get_rng_state()
         self._profiler.before_step()
         begin = time.perf_counter()
         x, y = random_batch(self.corpus.train, config.batch_size, config.block_size, self.generator)  # (B, T)
@@ -163,6 +174,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         state.step += 1
+        self._before_step = None
         shown = self._log_loss(loss) if state.step % config.log_interval == 0 else None
         if not profiled:
             state.tokens += config.batch_size * config.block_size
@@ -232,6 +244,19 @@ class Trainer:
 
     def _signal(self, guard: InterruptGuard) -> int:
         return guard.received or 2  # another process got it
+
+    @contextmanager
+    def _saved_if_a_backend_fails(self) -> Iterator[None]:
+        """Save what is done when a backend fails: the step that failed is done again, with the jobs it has paid for."""
+        try:
+            yield
+        except BackendError:
+            if self._before_step is not None:
+                self.generator.set_state(self._before_step[0])
+                torch.set_rng_state(self._before_step[1])
+            if self.state.step and self.accelerator.num_processes == 1:  # other processes may not have failed
+                self._save()
+            raise
 
     def _save_and_stop(self, guard: InterruptGuard) -> None:
         self._save()

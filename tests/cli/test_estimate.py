@@ -5,20 +5,26 @@ import logging
 import shutil
 from collections.abc import Callable
 from io import StringIO
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from qiskit.primitives import BaseEstimatorV2
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from rich.console import Console
 
+from qiskit_qattn.backends.counting import CountingEstimator
+from qiskit_qattn.backends.gradients import GRADIENTS
 from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.measurement import Plan
 from qiskit_qattn.backends.registry import Backend, get_backend
 from qiskit_qattn.cli.generate import load_model
 from qiskit_qattn.cli.waiting import watch_jobs
 from qiskit_qattn.evaluation.generation_cost import generation_cost
+from qiskit_qattn.evaluation.training_cost import step_cost
+from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import GPT
 
 Run = Callable[..., Any]
@@ -36,7 +42,15 @@ class Recorder(BaseEstimatorV2):
 
 
 def figures(output: str) -> dict[str, str]:
-    return dict(line.split("  ", 1) for line in output.splitlines())
+    """Return the rows of the first table, which an empty line ends."""
+    rows = takewhile(str.strip, output.splitlines())
+    return {name: value.strip() for name, value in (line.split("  ", 1) for line in rows)}
+
+
+def steps(output: str) -> dict[str, list[str]]:
+    """Return the rows of the table of a training step by gradient rule."""
+    rows = (line.split() for line in output.splitlines() if line.strip())
+    return {row[0]: row[1:] for row in rows if row[0] in GRADIENTS}
 
 
 @pytest.mark.parametrize("prompt", ["t", "the king and"])
@@ -57,6 +71,43 @@ def test_the_count_is_what_a_generation_sends(finished_run: Path, prompt: str, t
     assert counted.first is not None and counted.first.circuits == sizes[0]
 
 
+@pytest.mark.parametrize("heads", ["qisa:1,classical:1", "qsann:2", "qisa-v1:1,zz:1"])
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_the_count_of_a_step_is_what_it_sends(heads: str, gradient: str):
+    model = GPT(GPTConfig(10, 3, 1, 2, 4, heads=heads, num_qubits=2))
+    batch = torch.randint(10, (2, 4))
+    backend = get_backend(f"statevector?shots=4001&seed=1&gradient={gradient}")  # no two values are equal
+    counted = step_cost(model, backend, batch)
+    recorder = CountingEstimator(estimator=backend.estimator)
+    model.to_backend(dataclasses.replace(backend, estimator=recorder))
+    model(batch[:, :-1], batch[:, 1:])[1].backward()
+    assert counted == recorder.total
+    assert counted.jobs == (1 if gradient == "simulated" else 2) and counted.circuits > 0
+
+
+def test_a_step_is_estimated_for_each_gradient(qattn: Run, finished_run: Path):
+    result = qattn("estimate", finished_run, "--backend", "statevector?shots=10", "--batch-size", 2)
+    assert "A training step of 2 × 8 tokens" in result.stdout
+    rows = {name: [int(number.replace(",", "")) for number in row] for name, row in steps(result.stdout).items()}
+    assert rows.keys() == GRADIENTS.keys()
+    assert all(row[2] == 10 * row[1] for row in rows.values())
+    assert rows["parameter_shift"][1] == 33 * rows["simulated"][1]  # 16 angles, two shifts each, and the values
+    assert rows["spsa"][1] == 17 * rows["simulated"][1]  # 8 directions
+    assert "of 4 × 8 tokens" in qattn("estimate", finished_run, "--backend", "statevector?shots=10").stdout  # the run's
+    assert not steps(qattn("estimate", finished_run, "--backend", "statevector").stdout)  # autograd sends nothing
+
+
+def test_every_link_of_a_chain_is_estimated(qattn: Run, finished_run: Path):
+    chain = "statevector?shots=10 -> statevector -> classical"
+    result = qattn("estimate", finished_run, "--backend", chain, "--tokens", 3)
+    assert result.exit_code == 0, result.output
+    first, second = result.stdout.split("2 of 2, if it answers all calls\n")
+    assert first.startswith("1 of 2, if it answers all calls\n")
+    assert figures(first.split("\n", 1)[1])["backend"] == "statevector?shots=10"
+    assert figures(second)["backend"] == "statevector"
+    assert result.stdout.endswith("Then the classical twin of each head, which sends nothing.\n")
+
+
 def test_a_snapshot_is_estimated_as_its_device(qattn: Run, finished_run: Path):
     pytest.importorskip("qiskit_aer")
     pytest.importorskip("qiskit_ibm_runtime")
@@ -66,7 +117,7 @@ def test_a_snapshot_is_estimated_as_its_device(qattn: Run, finished_run: Path):
     model, _, ids = load_model(finished_run, "\n")
     cost = generation_cost(model, get_backend(text), ids, 5)
     assert cost.total.seconds > 5 * 2 and cost.depth > 0
-    found = {key: value.strip() for key, value in figures(result.stdout).items()}
+    found = figures(result.stdout)
     assert found == {
         "backend": text,
         "text": "5 tokens after a prompt of 1",
@@ -86,7 +137,7 @@ def test_local_backends_cost_nothing(qattn: Run, finished_run: Path, backend: st
         pytest.importorskip("qiskit_aer")
     result = qattn("estimate", finished_run, "--backend", backend, "--tokens", 12)
     assert result.exit_code == 0, result.output
-    found = {key: value.strip() for key, value in figures(result.stdout).items()}
+    found = figures(result.stdout)
     assert found["jobs"] == "12"
     assert found["price"] == "nothing: it runs in this process"
     # 8 tokens fill the context; then half of it is computed again, and 4 more follow: 8 + 4 + 3 sets of parameters

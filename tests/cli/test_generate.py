@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.tokenizer import CharTokenizer
 
@@ -47,3 +49,20 @@ def test_a_chain_with_an_unknown_link_starts_nothing(qattn: Run, finished_run: P
     unknown = qattn("generate", finished_run, "--tokens", 1, "--backend", "statevector -> nowhere")
     assert (unknown.exit_code, unknown.stdout) == (2, "")
     assert "nowhere" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("backend", "modules"),
+    [
+        ("statevector", []),
+        ("aer?noise=fake_manila", ["qiskit_aer", "qiskit_ibm_runtime"]),
+        ("ibm:fake_manila?mode=session&shots=64", ["qiskit_aer", "qiskit_ibm_runtime"]),
+        ("braket:local", ["braket"]),
+    ],
+)
+def test_the_model_that_was_trained_generates_anywhere(qattn: Run, finished_run: Path, backend: str, modules: list):
+    for module in modules:
+        pytest.importorskip(module)
+    result = qattn("generate", finished_run, "--backend", backend, "--tokens", 2, "--prompt", "the king")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("the king") and len(result.stdout) == 8 + 2 + 1

@@ -77,6 +77,8 @@ def test_resume_fetches_what_ended_and_sends_nothing(qattn: Run, ledger: Ledger)
     assert "is a job on ibm:fake_manila, not on ibm:fake_lima" in (
         qattn("jobs", "resume", row.id, "--backend", "ibm:fake_lima").stderr
     )
+    assert qattn("jobs", "resume", row.id).stdout == f"Job {row.id} (1234) on ibm:fake_manila: sent\n"  # elsewhere
+    ledger.release(str(row.owner))
     result = qattn("jobs", "resume", row.id)  # of a snapshot, whose jobs end with their process
     assert result.exit_code == 0, result.output
     assert result.stdout == f"Job {row.id} (1234) on ibm:fake_manila: failed: It ran in a process that has ended.\n"

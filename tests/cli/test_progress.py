@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import logging
 
+import pytest
 from rich.console import Console
 
 from qiskit_qattn.cli.progress import BarProgress, LineProgress, make_progress
@@ -35,3 +37,21 @@ def test_a_bar_on_a_terminal():
     shown = out.getvalue()
     assert "10/10" in shown
     assert "model: validation loss 2.5000" in shown
+
+
+def test_what_a_device_says_stands_below_the_bar():
+    screen = io.StringIO()
+    with make_progress(Console(file=screen, force_terminal=True, width=90)) as progress:
+        assert isinstance(progress, BarProgress)
+        progress.phase_started("model", 0, 2)
+        progress.device_message("far:away job 7: queued, position 3, 0 s elapsed", logging.INFO)
+        progress.device_message("the batch was closed", logging.WARNING)
+        progress.bars.refresh()
+    shown = screen.getvalue()
+    assert "queued, position 3" in shown and "the batch was closed\n" in shown
+
+
+def test_what_a_device_says_is_a_line_on_stderr_elsewhere(capsys: pytest.CaptureFixture[str]):
+    with make_progress(Console(file=io.StringIO())) as progress:
+        progress.device_message("far:away job 7: sent", logging.INFO)
+    assert capsys.readouterr().err == "far:away job 7: sent\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,3 +48,13 @@ def device(service: QiskitRuntimeService) -> Any:
 def pub() -> Pub:
     """Return a small PUB for that device."""
     return small_pub()
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """Serve Amazon Braket on the loopback."""
+    from .aws_server import aws_service
+
+    monkeypatch.setenv("QATTN_LEDGER", str(tmp_path / "ledger.sqlite"))
+    with aws_service(monkeypatch, tmp_path) as server:
+        yield server

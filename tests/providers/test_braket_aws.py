@@ -1,4 +1,4 @@
-"""Braket devices through the real client of AWS, against a service on the loopback."""
+"""Jobs on Braket devices through the real client of AWS, against a service on the loopback."""
 
 from __future__ import annotations
 
@@ -6,73 +6,29 @@ import json
 import logging
 import sqlite3
 
-import numpy as np
 import pytest
 import torch
 from qiskit import QuantumCircuit
-from qiskit.circuit import ParameterVector
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import SparsePauliOp
 
 from qiskit_qattn import QuantumHead, attention_circuit
-from qiskit_qattn.backends.braket.device import BraketDevice
-from qiskit_qattn.backends.braket.provider import PROVIDER
-from qiskit_qattn.backends.braket.search import aws_device
+from qiskit_qattn.backends.jobs.courier import cancel
 from qiskit_qattn.backends.jobs.device import Cost, JobStatus
-from qiskit_qattn.backends.registry import precision_of
-from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import (
     BackendError,
     BudgetError,
-    ConfigError,
     JobError,
     TransientBackendError,
-    UnknownNameError,
 )
-from qiskit_qattn.simulation.estimator import TorchEstimator
 
-from .aws_devices import PLAIN, QPU, SV1
-from .aws_server import aws_service
-
-SHOTS = 400
-PRECISION = precision_of(SHOTS)
-OPERATORS = [[SparsePauliOp(["ZZ", "IX"], [0.5, 1.0])], [SparsePauliOp("YI")]]  # three bases, of which X and Y are one
-
-
-@pytest.fixture
-def aws(monkeypatch, tmp_path):
-    monkeypatch.setenv("QATTN_LEDGER", str(tmp_path / "ledger.sqlite"))
-    with aws_service(monkeypatch, tmp_path) as server:
-        yield server
+from .aws_devices import PLAIN, QPU
+from .braket_adapter import PRECISION, SHOTS, assert_right, backend_of, created, device_of, eight_circuits
 
 
 @pytest.fixture
 def pub(rng):
-    """A PUB of eight circuits: two bases of four rows."""
-    x = ParameterVector("x", 2)
-    circuit = QuantumCircuit(2)
-    circuit.ry(x[0], 0)
-    circuit.crx(x[1], 0, 1)
-    return EstimatorPub.coerce((circuit, OPERATORS, rng.normal(size=(4, 2))), PRECISION)
-
-
-def device_of(target=QPU, **options):
-    return BraketDevice(aws_device(target), s3=("results", "here"), **options)
-
-
-def backend_of(text):
-    return PROVIDER.build(BackendSpec.parse(text))
-
-
-def assert_right(values, pub):
-    found = (pub.circuit, pub.observables, pub.parameter_values)
-    expected = TorchEstimator().run([found]).result()[0].data.evs
-    assert values.evs.shape == values.stds.shape == expected.shape
-    assert (np.abs(values.evs - expected) <= 5 * np.maximum(values.stds, 1 / SHOTS)).all()
-
-
-def created(server):
-    return server.calls.count("CreateQuantumTask"), len(server.tasks)
+    return eight_circuits(rng)
 
 
 @pytest.mark.parametrize(("target", "tasks"), [("test-garnet", 2), (PLAIN, 8), ("sv1", 8)])
@@ -226,132 +182,6 @@ def test_cancel(aws, pub):
     assert aws.calls.count("CancelQuantumTask") == 1
 
 
-FAULTS = [
-    ("throttle", True, "ThrottlingException"),
-    ("broken", True, "InternalServiceException"),
-    ("quota", True, "ServiceQuotaExceededException"),
-    ("drop", True, "connection to AWS failed"),
-    ("drop_answer", True, "connection to AWS failed"),
-    ("denied", False, "AmazonBraketFullAccess"),
-    ("identity", False, "InvalidSignatureException. Amazon Braket needs AWS credentials"),
-    ("invalid", False, "ValidationException: as told"),
-]
-FAULTS_OF_S3 = [
-    ("slow", True, "SlowDown"),
-    ("broken", True, "InternalServiceException"),
-    ("drop", True, "connection to AWS failed"),
-    ("forbidden", False, "AmazonBraketFullAccess"),
-]
-
-
-@pytest.mark.parametrize(
-    ("operation", "faults"),
-    [
-        ("GetDevice", FAULTS[::3]),
-        ("SearchQuantumTasks", FAULTS),
-        ("GetQuantumTask", FAULTS),
-        ("CancelQuantumTask", FAULTS),
-        ("GetObject", FAULTS_OF_S3),
-    ],
-)
-def test_errors_of_aws_are_told_as_ours(aws, pub, operation, faults):
-    aws.held = operation != "GetObject"
-    device = device_of()
-    job = device.submit([pub], PRECISION, "tag")
-    calls = {
-        "GetDevice": lambda: aws_device(QPU),
-        "SearchQuantumTasks": lambda: device.find("tag"),
-        "GetQuantumTask": lambda: device.status(job),
-        "CancelQuantumTask": lambda: device.cancel(job),
-        "GetObject": lambda: device.result(job, [pub]),
-    }
-    for fault, transient, message in faults:
-        aws.faults.append((operation, fault))
-        with pytest.raises(BackendError, match=message) as caught:
-            calls[operation]()
-        assert isinstance(caught.value, TransientBackendError) == transient
-        assert not aws.faults
-        assert "very-secret" not in str(caught.value) and "AKID" not in str(caught.value)
-    calls[operation]()  # it has passed
-
-
-def test_results_that_were_removed(aws, pub):
-    device = device_of()
-    job = device.submit([pub], PRECISION, "tag")
-    aws.objects.clear()
-    with pytest.raises(BackendError, match="was it removed"):
-        device.result(job, [pub])
-
-
-def test_a_device_that_is_offline_says_when_it_is_not(aws, pub):
-    device = device_of()
-    aws.devices[QPU]["deviceStatus"] = "OFFLINE"
-    with pytest.raises(BackendError, match="DeviceOfflineException"):
-        device.submit([pub], PRECISION, "tag")
-    with pytest.raises(BackendError, match=r"Test Garnet is OFFLINE; .* Weekdays 09:00 to 17:30 UTC"):
-        device_of().submit([pub], PRECISION, "tag")
-    aws.devices[QPU]["deviceStatus"] = "ONLINE"
-    assert device.submit([pub], PRECISION, "tag")
-
-
-def test_devices_by_name_and_region(aws):
-    assert aws_device("TEST-garnet").arn == aws_device(QPU).arn == QPU
-    assert aws_device("test-plain", "us-east-1").arn == PLAIN
-    assert aws_device("SV1", "us-west-2").aws_session.region == "us-west-2"
-    with pytest.raises(UnknownNameError, match=r"'garnit'.*Known: .*Test Garnet, Test-Plain.*sv1"):
-        aws_device("garnit")
-    with pytest.raises(ConfigError, match="Test-Garnet is in region eu-north-1, not in us-east-1"):
-        aws_device("Test-Garnet", "us-east-1")
-    with pytest.raises(ConfigError, match="is in region eu-north-1, not in us-east-1"):
-        aws_device(QPU, "us-east-1")
-    with pytest.raises(BackendError, match=r"no device .*/nope in us-east-1"):
-        aws_device("arn:aws:braket:us-east-1::device/qpu/maker/nope")
-    aws.devices.pop(SV1)
-    with pytest.raises(BackendError, match="Not all regions have AWS's simulators"):
-        aws_device("sv1")
-
-
-def test_limits_of_a_device(aws, pub):
-    device = device_of()
-    with pytest.raises(ConfigError, match="takes 1 to 20000 shots a circuit, got 40000"):
-        device.submit([pub], precision_of(40000), "tag")
-    with pytest.raises(BackendError, match="Set shots"):
-        device.estimate([pub], 0.0)
-    large = EstimatorPub.coerce((QuantumCircuit(5), SparsePauliOp("ZZZZZ")), PRECISION)
-    with pytest.raises(BackendError, match="5 qubits, but Test Garnet has 4"):
-        device.submit([large], PRECISION, "tag")
-    identity = EstimatorPub.coerce((QuantumCircuit(1), SparsePauliOp("I")), PRECISION)
-    with pytest.raises(BackendError, match="no Pauli string"):
-        device.submit([identity], PRECISION, "tag")
-    aws.devices[PLAIN]["deviceCapabilities"]["action"] = {}
-    with pytest.raises(BackendError, match="runs no circuits of gates"):
-        device_of("test-plain")
-    assert not aws.tasks
-
-
-@pytest.mark.parametrize("names", [("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), ("AWS_SECRET_ACCESS_KEY",)])
-def test_without_credentials(aws, monkeypatch, names):
-    for name in names:
-        monkeypatch.delenv(name)
-    with pytest.raises(BackendError, match="aws configure") as caught:
-        backend_of("braket:sv1?budget=unlimited")
-    assert "AKID" not in str(caught.value)
-    assert not aws.calls
-
-
-def test_without_a_region(aws, monkeypatch):
-    monkeypatch.delenv("AWS_REGION")
-    with pytest.raises(BackendError, match="region=us-east-1 in the backend string, or set AWS_REGION"):
-        backend_of("braket:sv1?budget=unlimited")
-    assert aws_device("sv1", "us-west-1").arn == SV1
-
-
-def test_a_profile_that_is_not_there(aws, monkeypatch):
-    monkeypatch.setenv("AWS_PROFILE", "nobody")
-    with pytest.raises(BackendError, match="nobody"):
-        backend_of("braket:sv1?budget=unlimited")
-
-
 def test_a_head_on_a_device_through_the_ledger(aws, caplog, tmp_path):
     caplog.set_level(logging.INFO)
     text = "braket:test-garnet?shots=400&s3=results/here&budget=unlimited&gradient=simulated"
@@ -379,3 +209,38 @@ def test_a_paid_device_needs_a_budget(aws, pub):
     with pytest.raises(BudgetError):
         backend_of("braket:test-garnet?s3=results/here&budget=1usd").estimator.run([pub])
     assert not aws.tasks
+
+
+@pytest.mark.parametrize("other_process", [False, True])
+def test_parts_of_a_job_that_was_not_sent_as_a_whole_are_cancelled(aws, pub, other_process):
+    aws.held = True
+    aws.faults.extend([("CreateQuantumTask", None)] * 3 + [("CreateQuantumTask", "throttle")])
+    device = device_of(PLAIN)
+    with pytest.raises(TransientBackendError):
+        device.submit([pub], PRECISION, "tag")
+    whole = device.submit([pub], PRECISION, "other tag")
+    (device_of(PLAIN) if other_process else device).abandon("tag")
+    states = [task["meta"]["status"] for task in aws.tasks.values()]
+    assert states == ["CANCELLED"] * 3 + ["QUEUED"] * 8
+    assert device.find("other tag") == [whole]
+
+
+def test_a_lost_job_is_cancelled_from_the_ledger_with_all_its_tasks(aws, pub, monkeypatch):
+    aws.held = True
+    aws.faults.extend([("CreateQuantumTask", None)] * 3 + [("CreateQuantumTask", "throttle")])
+    estimator = backend_of("braket:test-plain?s3=results/here&budget=unlimited&retries=0").estimator
+    with pytest.raises(TransientBackendError):
+        estimator.run([pub])
+    [row] = estimator.ledger.rows()
+    assert cancel(estimator.ledger, row, device_of(PLAIN)).state == "cancelled"
+    assert [task["meta"]["status"] for task in aws.tasks.values()] == ["CANCELLED"] * 3
+
+
+def test_one_task_that_cannot_be_cancelled_spares_none_of_the_others(aws, pub):
+    aws.held = True
+    device = device_of(PLAIN)
+    job = device.submit([pub], PRECISION, "tag")
+    aws.faults.append(("CancelQuantumTask", "denied"))
+    with pytest.raises(BackendError, match="AmazonBraketFullAccess"):
+        device.cancel(job)
+    assert [task["meta"]["status"] for task in aws.tasks.values()] == ["QUEUED"] + ["CANCELLED"] * 7

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 import qiskit_qattn as qa
 from qiskit_qattn.backends.ibm.provider import PROVIDER
@@ -246,7 +247,25 @@ def test_nothing_is_sent_to_a_paid_device_without_a_budget(ibm_server: IBMServer
     assert ibm_server.count("POST /(jobs|sessions)") == 0
 
 
+def test_a_job_beyond_the_services_limit_is_not_sent(ibm_server: IBMServer, pub: Pub) -> None:
+    estimator = build("ibm:test_manila?budget=unlimited&resilience=0").estimator
+    with pytest.raises(
+        BackendError, match=r"4 circuits of 2,500,001 shots, 10,000,004 executions; .*at most 10,000,00"
+    ):
+        estimator.run([pub], precision=2_500_001**-0.5 * (1 + 1e-12))
+    assert ibm_server.count("POST /(jobs|sessions)") == 0 and estimator.ledger.rows() == []
+    assert estimator.device.estimate([EstimatorPub.coerce(pub, 0.1)], 2_500_000**-0.5 * (1 + 1e-12)).shots == 10**7
+
+
 # sessions
+
+
+def test_a_chain_has_no_one_session() -> None:
+    with (
+        pytest.raises(ConfigError, match=r"is a chain of backends, and one is expected .*with model\.to_backend\("),
+        session("ibm:fake_manila?mode=session -> statevector"),
+    ):
+        pass
 
 
 def test_a_session_spans_models_and_is_closed_if_the_block_fails(ibm_server: IBMServer, pub: Pub) -> None:

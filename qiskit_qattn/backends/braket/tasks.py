@@ -59,6 +59,10 @@ class Tasks:
         self._left[key] = task.id
         return task.id
 
+    def parts(self, tag: str) -> list[str]:
+        """Return the ARNs of the tasks with a tag, as far as they are known here, that belong to no whole job."""
+        return [arn for key, arn in self._left.items() if key[0] == tag]
+
     def forget(self, tag: str) -> None:
         """Let tasks of a tag be created anew."""
         self._left = {key: arn for key, arn in self._left.items() if key[0] != tag}

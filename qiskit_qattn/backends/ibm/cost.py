@@ -12,10 +12,12 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qiskit_qattn.backends.jobs.device import Cost
 from qiskit_qattn.backends.measurement import Plan, shots_of
+from qiskit_qattn.errors import BackendError
 
 _JOB_SECONDS = 2.0
 _REPETITION_SECONDS = 250e-6  # of a device that does not tell
 _NOISE_FACTORS = (1, 3, 5)
+_EXECUTIONS = 10_000_000  # circuits times shots that the service takes in one job
 
 
 def estimate(
@@ -65,6 +67,22 @@ def estimate(
         seconds += shots * delay
     usd = None if seconds_price is None else seconds * seconds_price
     return Cost(jobs=1, circuits=circuits, shots=circuits * shots, seconds=seconds, usd=usd)
+
+
+def check_executions(device: str, cost: Cost) -> None:
+    """Raise for a job that the service would refuse.
+
+    Raises:
+        BackendError: For more than ten million executions.
+
+    Source: "Job limits" in IBM's guides.
+    """
+    if cost.shots > _EXECUTIONS:
+        raise BackendError(
+            f"One job on {device} would take {cost.circuits:,} circuits of {cost.shots // cost.circuits:,} shots, "
+            f"{cost.shots:,} executions; IBM Quantum takes at most {_EXECUTIONS:,} a job. It was not sent. Give fewer "
+            f"shots, a shorter prompt or a smaller batch; where this is training, gradient=spsa or gradient=simulated."
+        )
 
 
 def duration(circuit: QuantumCircuit, device: Any) -> float:

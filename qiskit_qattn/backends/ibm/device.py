@@ -30,6 +30,8 @@ _STATES: Mapping[str, State] = {
 }
 _KEPT = 64  # jobs whose objects are held, to save a request each time they are asked for
 _GONE = "It ran in a process that has ended."
+_LOCAL_JOBS: OrderedDict[str, Any] = OrderedDict()  # of this process, whichever object sent them
+_LOCAL_TAGS: dict[str, str] = {}
 _log = logging.getLogger(__name__)
 
 
@@ -38,7 +40,7 @@ class IBMDevice:
 
     Args:
         backend: A device of a ``QiskitRuntimeService``, or any local backend, which runs in local testing mode.
-        service: The service, or None for a local backend. Local jobs live and die with this object.
+        service: The service, or None for a local backend. Local jobs live and die with this process.
         mode: ``batch`` by default, which every plan has. A session or batch is opened with the first job, and again,
             once a job, if the service closed it.
         settings: What the Estimator does.
@@ -73,9 +75,8 @@ class IBMDevice:
         self._price = seconds_price
         self._mode = Mode(mode, backend if self._estimator_settings.noise else noiseless_simulator(), max_time)
         self._call = Guard(*secrets)
-        self._jobs: OrderedDict[str, Any] = OrderedDict()
+        self._jobs: OrderedDict[str, Any] = _LOCAL_JOBS if service is None else OrderedDict()
         self._asked: Counter[str] = Counter()
-        self._local_tags: dict[str, str] = {}
 
     def submit(self, pubs: Sequence[EstimatorPub], precision: float, tag: str) -> str:
         """Send one job and return its id; a tag is for one job only.
@@ -88,14 +89,14 @@ class IBMDevice:
         job_id = job.job_id()
         self._keep(job_id, job)
         if self._service is None:
-            self._local_tags[job_id] = tag
+            _LOCAL_TAGS[job_id] = tag
             return job_id
         return self._first(tag, job_id)
 
     def find(self, tag: str) -> list[str]:
         """Return the ids of the jobs with a tag that are neither cancelled nor failed, oldest first."""
         if self._service is None:
-            ids = [job_id for job_id, its in self._local_tags.items() if its == tag]
+            ids = [job_id for job_id, its in _LOCAL_TAGS.items() if its == tag]
         else:
             jobs = self._call("looking for a job", self._service.jobs, job_tags=[tag], limit=None)
             for job in jobs:
@@ -104,9 +105,9 @@ class IBMDevice:
         return [job_id for job_id in ids if self.status(job_id).state not in ("cancelled", "failed")]
 
     def status(self, job_id: str) -> JobStatus:
-        """Return where a job stands; a local job of another process has failed."""
+        """Return where a job stands; a local job of another process is lost."""
         if self._service is None and job_id not in self._jobs:
-            return JobStatus("failed", message=_GONE)
+            return JobStatus("lost", message=_GONE)
         job = self._job(job_id)
         status = self._call("asking for a job's state", job.status)
         state = _STATES[getattr(status, "name", status)]  # local jobs have an enum
@@ -141,10 +142,17 @@ class IBMDevice:
         """Cancel a job that has not finished."""
         self._call("cancelling a job", self._job(job_id).cancel)
 
+    def abandon(self, tag: str) -> None:
+        """Do nothing: a job is sent as a whole or not at all."""
+
     def estimate(self, pubs: Sequence[EstimatorPub], precision: float) -> Cost:
-        """Return what a job would take; of a snapshot, what it would take on the device."""
+        """Return what a job would take; of a snapshot, what it would take on the device.
+
+        Raises:
+            BackendError: For more executions than the service takes in a job.
+        """
         settings = self._estimator_settings
-        return ibm_cost.estimate(
+        cost = ibm_cost.estimate(
             pubs,
             precision,
             self.backend,
@@ -152,6 +160,9 @@ class IBMDevice:
             twirled=bool(settings.twirling),
             seconds_price=self._price,
         )
+        if self._service is not None:
+            ibm_cost.check_executions(self.name, cost)
+        return cost
 
     def close(self) -> None:
         """Close the session or batch; jobs that wait still run. The next job opens another."""
@@ -224,7 +235,7 @@ class IBMDevice:
         self._jobs[job_id] = job
         while len(self._jobs) > _KEPT:
             oldest, _ = self._jobs.popitem(last=False)
-            self._local_tags.pop(oldest, None)
+            _LOCAL_TAGS.pop(oldest, None)
 
     def _values(self, job_id: str, data: Any, pub: EstimatorPub) -> Values:
         values = Values(np.asarray(data.evs, dtype=float), np.asarray(data.stds, dtype=float))

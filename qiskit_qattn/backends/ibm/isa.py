@@ -13,14 +13,14 @@ from typing import Any
 
 import qiskit
 from qiskit import QuantumCircuit, qpy
-from qiskit.circuit import Parameter
 from qiskit.transpiler import generate_preset_pass_manager
 
-from qiskit_qattn.backends.jobs.circuit_text import circuit_text
-from qiskit_qattn.errors import BackendError, CircuitError, missing_dependency
+from qiskit_qattn.backends.folders import cache_folder
+from qiskit_qattn.backends.jobs.circuit_text import circuit_text, plain_names, plain_parameters, with_parameters
+from qiskit_qattn.errors import BackendError, CircuitError
 
 _SEED = 0
-_FORMAT = 1  # of the entries
+_FORMAT = 2  # of the entries
 _DIGEST = hashlib.sha256().digest_size
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class ISAPassManager:
 
     def __init__(self, device: Any, optimization: int, folder: Path | None = None) -> None:
         self.device, self.optimization = device, optimization
-        self.folder = cache_folder() / "isa" if folder is None else folder
+        self.folder = cache_folder("ibm") / "isa" if folder is None else folder
         target = device.target
         places = sorted(
             f"{name}{qubits}"
@@ -65,7 +65,7 @@ class ISAPassManager:
         entry = self._entry(circuit)
         stored = None if entry is None else _read(entry)
         if stored is None:
-            stored = _dump(self._transpile(_renamed(circuit)))
+            stored = _dump(self._transpile(plain_parameters(circuit)))  # QPY needs plain parameters
             if entry is not None:
                 _write(entry, stored)
         # Read back the first time too, so that every run uses the same circuit.
@@ -97,42 +97,18 @@ def two_qubit_depth(circuit: QuantumCircuit) -> int:
     return circuit.depth(lambda item: item.operation.num_qubits > 1 and not item.operation._directive)
 
 
-def cache_folder() -> Path:
-    """Return ``$QATTN_CACHE_DIR``, or else the user's cache folder.
-
-    Raises:
-        MissingDependencyError: Without platformdirs, where the variable is not set.
-    """
-    if chosen := os.environ.get("QATTN_CACHE_DIR"):
-        return Path(chosen).expanduser()
-    try:
-        import platformdirs
-    except ImportError as error:
-        raise missing_dependency("platformdirs", "ibm") from error
-    return Path(platformdirs.user_cache_dir("qiskit-qattn", appauthor=False))
-
-
 def _dump(circuit: QuantumCircuit) -> bytes:
     stream = io.BytesIO()
     qpy.dump(circuit, stream)
     return stream.getvalue()
 
 
-def _name(index: int) -> str:
-    return f"isa{index:07d}"  # in alphabetical order, as Qiskit sorts parameters
-
-
-def _renamed(circuit: QuantumCircuit) -> QuantumCircuit:
-    """Return a circuit with plain parameters, since QPY cannot bring back some of a ``ParameterVector``."""
-    return circuit.assign_parameters({old: Parameter(_name(index)) for index, old in enumerate(circuit.parameters)})
-
-
 def _load(content: bytes, parameters: Sequence[Any]) -> QuantumCircuit:
-    """Return a stored circuit with these parameters in place of its plain ones."""
+    """Return a stored circuit with these parameters in place of its plain ones, of which transpiling may lose some."""
     circuit = qpy.load(io.BytesIO(content))[0]
-    ours = {_name(index): parameter for index, parameter in enumerate(parameters)}
-    circuit.assign_parameters({plain: ours[plain.name] for plain in circuit.parameters}, inplace=True)
-    return circuit
+    plain = plain_names(len(parameters))
+    ours = dict(zip(plain, parameters, strict=True))
+    return with_parameters(circuit, [ours[parameter.name] for parameter in circuit.parameters])
 
 
 def _read(entry: Path) -> bytes | None:

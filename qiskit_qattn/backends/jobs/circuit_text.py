@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,24 @@ def circuit_text(circuit: QuantumCircuit) -> str:
 
 def plain_parameters(circuit: QuantumCircuit) -> QuantumCircuit:
     """Return the circuit with its parameters, in their order, replaced by ``p0000000``, ``p0000001`` and so on."""
-    renamed = {old: Parameter(f"p{index:07d}") for index, old in enumerate(circuit.parameters)}
-    return circuit.assign_parameters(renamed) if renamed else circuit
+    return with_parameters(circuit, [Parameter(name) for name in plain_names(circuit.num_parameters)])
+
+
+def plain_names(count: int) -> list[str]:
+    """Return the names that :func:`plain_parameters` gives, in alphabetical order, as Qiskit sorts parameters."""
+    return [f"p{index:07d}" for index in range(count)]
+
+
+def with_parameters(circuit: QuantumCircuit, parameters: Sequence[Parameter]) -> QuantumCircuit:
+    """Return the circuit with others in place of its parameters, in their order; a name may be of both."""
+    names = {old.name for old in circuit.parameters}
+    if not names:
+        return circuit
+    if names & {new.name for new in parameters}:  # Qiskit would meet both at once in an expression
+        prefix = "_" * max(map(len, names))  # longer than any of the names
+        neutral = {old: Parameter(f"{prefix}{index:07d}") for index, old in enumerate(circuit.parameters)}
+        circuit = circuit.assign_parameters(neutral)
+    return circuit.assign_parameters(dict(zip(circuit.parameters, parameters, strict=True)))
 
 
 def _lines(circuit: QuantumCircuit) -> list[str]:

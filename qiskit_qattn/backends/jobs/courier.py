@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
@@ -80,8 +81,15 @@ class Courier:
             raise
         return self.ledger.sent(row.id, job_id)
 
-    def collect(self, row: Row, pubs: Sequence[EstimatorPub]) -> tuple[Row, JobStatus]:
+    def collect(self, row: Row, pubs: Sequence[EstimatorPub], owner: str = "") -> tuple[Row, JobStatus]:
         """Look once at the job of a row in state ``sent``; if it has ended, write down its result or failure.
+
+        A job that runs in another process that lives is left to that process.
+
+        Args:
+            row: The row.
+            pubs: The PUBs of the job.
+            owner: Who asks.
 
         Raises:
             BackendError: If the device cannot say, or returns values of another shape; the row stays ``sent``.
@@ -95,6 +103,10 @@ class Courier:
                 return self.ledger.finish(row.id, values, self._usage(row)), status
         except JobError as error:
             status = JobStatus("failed", message=str(error))
+        if status.state == "lost":
+            if row.owner != owner and lives(row.owner, row.updated):
+                return row, JobStatus("running")
+            return self.ledger.close(row.id, "failed", status.message, Cost()), status
         if status.state == "failed" or status.state == "cancelled":
             return self.ledger.close(row.id, status.state, status.message, self._usage(row)), status
         return row, status
@@ -138,11 +150,13 @@ def cancel(ledger: Ledger, row: Row, device: Device) -> Row:
         try:
             row = courier.locate(row) if row.state == "sending" else row
             if row.state == "sending":
-                return ledger.close(row.id, "cancelled", "it never reached the device", Cost())
+                courier.call(device.abandon, row.tag)
+                return ledger.close(row.id, "cancelled", "it never reached the device as a whole", Cost())
         finally:
             ledger.release(owner)
     if row.state == "sent":
-        courier.call(device.cancel, row.job_id or "")
+        with suppress(JobError):  # it is not there; collecting says why
+            courier.call(device.cancel, row.job_id or "")
         row, _ = courier.collect(row, ledger.request(row.id).pubs)
     return row
 

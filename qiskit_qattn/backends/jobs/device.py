@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
-State = Literal["queued", "running", "done", "failed", "cancelled"]
+State = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class JobStatus:
     """Where a job stands.
 
     Attributes:
-        state: One of the five states; the last three are final.
+        state: One of the six states; the last four are final. A ``lost`` job ran in a process that has ended: there is
+            nothing to wait for, and nothing was paid.
         position: Place in the device's queue, where it tells.
         message: Why it failed, in the provider's words.
     """
@@ -44,6 +45,10 @@ class Cost:
     shots: int = 0
     seconds: float = 0.0
     usd: float | None = None
+
+    def __mul__(self, count: int) -> Cost:
+        usd = None if self.usd is None else count * self.usd
+        return Cost(count * self.jobs, count * self.circuits, count * self.shots, count * self.seconds, usd)
 
     def __add__(self, other: Cost) -> Cost:
         usd = None if self.usd is None and other.usd is None else (self.usd or 0.0) + (other.usd or 0.0)
@@ -97,6 +102,9 @@ class Device(Protocol):
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job that has not finished."""
+
+    def abandon(self, tag: str) -> None:
+        """Cancel the parts of a job that carry a tag but never became a whole job, where jobs have parts."""
 
     def estimate(self, pubs: Sequence[EstimatorPub], precision: float) -> Cost:
         """Return what a job would take; nothing is sent."""

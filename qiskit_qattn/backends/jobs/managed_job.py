@@ -150,8 +150,12 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
             if row.state == "sending":
                 row = self._advance()
             if row.state == "sent":
-                row, status = self._courier.collect(row, self._request.pubs)
+                row, status = self._courier.collect(row, self._request.pubs, self._owner)
                 self._report(row, status)
+                if status.state == "lost" and row.state == "failed":
+                    self._estimator.settle(row)
+                    _LOG.info("%s job %s: %s It is sent again.", row.device, row.job_id, status.message)
+                    row = self._advance()
             self._row = row
             if row.state not in IN_FLIGHT:
                 break

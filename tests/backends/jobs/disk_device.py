@@ -65,6 +65,12 @@ class DiskDevice:
         with self._state() as state:
             state["hold"], state["outcome"] = None, outcome
 
+    def lose(self) -> None:
+        """Forget all jobs, as the end of its process does to a device that runs in one."""
+        with self._state() as state:
+            for job in state["jobs"]:
+                job["lost"] = True
+
     @property
     def jobs(self) -> list[dict]:
         with self._state() as state:
@@ -82,7 +88,7 @@ class DiskDevice:
             job_id = f"job-{len(state['jobs']) + 1}"
             request = Request(tuple(pubs), precision, self.name, self.settings)
             (self.folder / f"{job_id}.request").write_bytes(request.pack())
-            state["jobs"].append({"id": job_id, "tag": tag, "cancelled": False})
+            state["jobs"].append({"id": job_id, "tag": tag, "cancelled": False, "lost": False})
         self._fail(kind)
         return job_id
 
@@ -96,7 +102,9 @@ class DiskDevice:
             where, position = self._where_in(self._job(state, job_id), state), state["hold"]
         if where == "queued":
             return JobStatus("queued", position)
-        return JobStatus(where, message="the qubits melted" if where == "failed" else "")
+        return JobStatus(
+            where, message={"failed": "the qubits melted", "lost": "Its process has ended."}.get(where, "")
+        )
 
     def result(self, job_id: str, pubs: Sequence[EstimatorPub]) -> list[Values]:
         self._fail(self._call("result"))
@@ -116,6 +124,9 @@ class DiskDevice:
         self._fail(self._call("cancel"))
         with self._state() as state:
             self._job(state, job_id)["cancelled"] = True
+
+    def abandon(self, tag: str) -> None:
+        self._fail(self._call("abandon"))
 
     def estimate(self, pubs: Sequence[EstimatorPub], precision: float) -> Cost:
         self._fail(self._call("estimate"))
@@ -150,6 +161,8 @@ class DiskDevice:
 
     @staticmethod
     def _where_in(job: dict, state: dict) -> str:
+        if job["lost"]:
+            return "lost"
         if job["cancelled"]:
             return "cancelled"
         return "queued" if state["hold"] is not None else state["outcome"]

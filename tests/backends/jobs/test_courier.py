@@ -4,7 +4,6 @@ import pytest
 
 from qiskit_qattn.backends.jobs.courier import cancel, resume
 from qiskit_qattn.backends.jobs.device import Cost
-from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.jobs.managed import ManagedEstimator
 from qiskit_qattn.backends.jobs.owners import new_owner
 from qiskit_qattn.backends.jobs.request import Request
@@ -17,11 +16,6 @@ from .disk_device import DiskDevice
 @pytest.fixture
 def device(tmp_path):
     return DiskDevice(tmp_path / "device")
-
-
-@pytest.fixture
-def ledger(tmp_path):
-    return Ledger(tmp_path / "ledger.sqlite")
 
 
 @pytest.fixture
@@ -86,7 +80,7 @@ def test_cancel_that_comes_too_late_keeps_the_result(device, ledger, sent):
 
 def test_cancel_of_a_job_that_never_arrived(device, ledger, lost):
     row = cancel(ledger, lost, device)
-    assert (row.state, row.error, device.calls("cancel")) == ("cancelled", "it never reached the device", 0)
+    assert (row.state, row.error, device.calls("cancel")) == ("cancelled", "it never reached the device as a whole", 0)
 
 
 def test_cancel_of_a_lost_job_that_did_arrive(device, ledger, lost, request_):
@@ -116,3 +110,20 @@ def test_a_row_that_has_ended_is_not_changed_by_a_late_word(device, ledger, sent
     row = resume(ledger, sent, device)
     assert ledger.close(row.id, "cancelled", "too late") == row
     assert ledger.sent(row.id, "job-9") == row
+
+
+def test_a_job_of_a_process_that_is_gone_can_be_resumed_and_cancelled_away(device, ledger, sent):
+    ledger.release(sent.owner)
+    device.lose()
+    device.fault("cancel", "lost")
+    assert resume(ledger, sent, device).error == "Its process has ended."
+    ManagedEstimator(device, ledger=ledger, precision=PRECISION, cache=False).run(small_pubs())
+    again = ledger.rows()[0]
+    ledger.release(again.owner)
+    device.lose()
+    assert cancel(ledger, again, device).state == "failed"
+
+
+def test_parts_of_a_job_that_never_became_whole_are_cancelled(device, ledger, lost):
+    cancel(ledger, lost, device)
+    assert device.calls("abandon") == 1

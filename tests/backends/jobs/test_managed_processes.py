@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from qiskit_qattn.backends.jobs.device import Cost
-from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.jobs.managed import ManagedEstimator
 from qiskit_qattn.backends.jobs.owners import new_owner
 from qiskit_qattn.backends.jobs.request import Request
@@ -20,11 +19,6 @@ KILLED = -9
 @pytest.fixture
 def device(tmp_path):
     return DiskDevice(tmp_path / "device")
-
-
-@pytest.fixture
-def ledger(tmp_path):
-    return Ledger(tmp_path / "ledger.sqlite")
 
 
 def ended(process):

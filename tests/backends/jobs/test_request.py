@@ -14,6 +14,7 @@ from qiskit.primitives import StatevectorEstimator
 from qiskit.quantum_info import random_unitary
 
 from qiskit_qattn import attention_circuit
+from qiskit_qattn.backends.jobs.circuit_text import circuit_text, plain_parameters, with_parameters
 from qiskit_qattn.backends.jobs.device import Values
 from qiskit_qattn.backends.jobs.request import Request, pack_values, unpack_values
 from qiskit_qattn.backends.unroll import unroll
@@ -117,6 +118,31 @@ def test_a_transpiled_head_survives_its_bytes(name, rng):
     ours, theirs = (StatevectorEstimator(default_precision=0).run(list(_exact(r))).result() for r in (made, again))
     for one_pub, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one_pub.data.evs, other.data.evs, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["zz", "qsann"])
+def test_a_circuit_that_was_renamed_and_transpiled_has_a_text(name):
+    head = attention_circuit(name, num_qubits=3)
+    renamed = plain_parameters(head.circuit)
+    isa = transpile(renamed, basis_gates=["rz", "sx", "x", "cz"], seed_transpiler=1)
+    assert circuit_text(isa) == circuit_text(plain_parameters(isa))
+    made = request([(isa, "ZZZ", np.ones((2, isa.num_parameters)))])
+    assert Request.unpack(Request.unpack(made.pack()).pack()).key == made.key
+
+
+@pytest.mark.parametrize("names", [("p0000001", "q"), ("a", "p0000000"), ("p0000000", "p0000001")])
+def test_parameters_may_have_the_names_that_are_given(names):
+    def build(*names):
+        x, y = map(Parameter, names)
+        circuit = QuantumCircuit(1)
+        circuit.rx(x + 2 * y, 0)
+        circuit.rz(y, 0)
+        return circuit
+
+    assert circuit_text(build(*names)) == circuit_text(build("a", "b"))
+    swapped = with_parameters(build(*names), list(reversed(build(*names).parameters)))
+    assert [parameter.name for parameter in swapped.parameters] == sorted(names)
+    assert circuit_text(swapped) == circuit_text(build("b", "a"))
 
 
 def _exact(made):
