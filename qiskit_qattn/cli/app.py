@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
-from qiskit_qattn.cli import backends, draw, estimate, generate, jobs, report, train
+from qiskit_qattn.cli import backends, compare, draw, estimate, generate, jobs, noise_sweep, report, reproduce, train
 from qiskit_qattn.errors import QattnError
 
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])  # typer may bring its own click
@@ -37,7 +37,8 @@ class _Group(TyperGroup):
         except QattnError as error:
             if os.environ.get("QATTN_DEBUG"):
                 raise
-            typer.echo("error: " + " ".join(str(error).split()), err=True)
+            text = " ".join([str(error), *getattr(error, "__notes__", ())])
+            typer.echo("error: " + " ".join(text.split()), err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             stopped_at, number = getattr(error, "folder", None), getattr(error, "signal", 2)
@@ -70,6 +71,9 @@ app.command("estimate")(estimate.command)
 app.add_typer(jobs.app, name="jobs")
 app.command("draw")(draw.command)
 app.command("backends")(backends.command)
+app.command("compare")(compare.command)
+app.command("noise-sweep")(noise_sweep.command)
+app.command("reproduce")(reproduce.command)
 app.command("report")(report.command)
 
 

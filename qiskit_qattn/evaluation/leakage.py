@@ -1,44 +1,121 @@
-"""Does a model read its own future?
+r"""Does a model read its own future? A certificate of causality.
 
-A language model is causal when its output at position s depends on tokens 0 … s only. :func:`leakage` measures how
-far a model is from that; it knows nothing about how the model works.
+A language model is causal when its output at position s depends on tokens 0 … s only. :func:`leakage` tests that in
+two ways, knowing nothing about how the model works: it edits later tokens, and it differentiates earlier outputs with
+respect to the embeddings of later tokens. Both must give exactly zero.
+
+Why exactly: x and its edit pass through the model in batches of the same shape, so every product of matrices does the
+same sums in the same order, and what does not depend on the edited token is the same to the last bit; a weight that is
+masked before a softmax is exactly zero, and so is its gradient. The exceptions are models that mix all positions in one
+sum and rely on cancellation, such as a convolution by Fourier transform: they leak by rounding, about 1e-7 of their
+logits in float32, and pass with a ``tolerance`` of that size. And models whose answers vary from call to call, such as
+circuits sampled with shots: there an edit is measured against how much the answers vary anyway, and gradients, which
+stay exactly zero, decide.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from qiskit_qattn.errors import ConfigError
+from qiskit_qattn.evaluation.gradient_leakage import COSTS_CIRCUITS, NOT_WANTED, gradient_leaks, gradients_cost_circuits
+
+_SHOWN = 5  # worst pairs
+_NOISE_FACTOR = 10.0  # the largest of many edits exceeds what a single pass varies by
+Pair = tuple[int, int, float]
 
 
 class Leakage(float):
-    """The largest absolute change that an edit of a later token made to an earlier output: a number.
+    """The largest absolute change that an edit of a later token made to an earlier output: a number, and a certificate.
 
     Attributes:
+        verdict: ``passed``, ``failed`` or ``undecided``.
+        passed: Whether it is the first.
         edited: The position of the token whose edit made that change; None if nothing changed.
         changed: The earlier position whose output changed most.
         edits: How many edits were tried.
+        worst: The largest changes, at most five, as (edited position, changed position, size).
+        gradient: The largest derivative of an earlier output with respect to a later token's embedding; None where
+            gradients are not applicable.
+        worst_gradients: The largest of those, likewise.
+        skipped: Why there is no gradient; empty where there is one.
+        noise: The largest change that no edit explains: of a sequence that was not edited, beside others that were.
+        tolerance: The largest change and derivative that pass.
     """
 
-    edited: int | None
-    changed: int | None
     edits: int
+    worst: tuple[Pair, ...]
+    gradient: float | None
+    worst_gradients: tuple[Pair, ...]
+    skipped: str
+    noise: float
+    tolerance: float
 
-    def __new__(cls, value: float, *, edited: int | None = None, changed: int | None = None, edits: int = 0) -> Leakage:
-        """Return ``value`` with where it was found."""
+    def __new__(
+        cls,
+        value: float,
+        *,
+        edits: int = 0,
+        worst: tuple[Pair, ...] = (),
+        gradient: float | None = None,
+        worst_gradients: tuple[Pair, ...] = (),
+        skipped: str = "",
+        noise: float = 0.0,
+        tolerance: float = 0.0,
+    ) -> Leakage:
+        """Return ``value`` with what was found."""
         self = super().__new__(cls, value)
-        self.edited, self.changed, self.edits = edited, changed, edits
+        self.edits, self.worst, self.noise, self.tolerance = edits, worst, noise, tolerance
+        self.gradient, self.worst_gradients, self.skipped = gradient, worst_gradients, skipped
         return self
 
     def __getnewargs_ex__(self) -> tuple[tuple[float], dict[str, Any]]:
         """Support copying and pickling."""
-        return (float(self),), {"edited": self.edited, "changed": self.changed, "edits": self.edits}
+        return (float(self),), dict(self.__dict__)
+
+    @property
+    def edited(self) -> int | None:
+        """The position of the token whose edit made the largest change."""
+        return self.worst[0][0] if self.worst else None
+
+    @property
+    def changed(self) -> int | None:
+        """The earlier position whose output changed most."""
+        return self.worst[0][1] if self.worst else None
+
+    @property
+    def verdict(self) -> Literal["passed", "failed", "undecided"]:
+        """Whether the model is causal; undecided where its answers vary by themselves and there are no gradients."""
+        within = self <= max(self.tolerance, _NOISE_FACTOR * self.noise)  # false for NaN
+        if not within or not (self.gradient is None or self.gradient <= self.tolerance):
+            return "failed"
+        return "undecided" if self > self.tolerance and self.gradient is None else "passed"
+
+    @property
+    def passed(self) -> bool:
+        """Whether the model is certified as causal."""
+        return self.verdict == "passed"
+
+    def summary(self) -> str:
+        """Return the certificate in words."""
+        edits = f"largest change of an earlier output {_number(self)} in {self.edits} edits{_pairs(self.worst)}"
+        gradients = f"not applicable: {self.skipped}"
+        if self.gradient is not None:
+            gradients = f"largest of an earlier output by a later token {_number(self.gradient)}"
+            gradients += _pairs(self.worst_gradients)
+        lines = [f"causality: {self.verdict}", f"  edits: {edits}", f"  gradients: {gradients}"]
+        if self.noise:
+            lines.append(f"  noise: outputs vary by {self.noise:.1e} where nothing was edited, so edits show no less")
+        if self.tolerance:
+            lines.append(f"  tolerance: {self.tolerance:.1e}")
+        return "\n".join(lines)
+
+    __str__ = summary
 
 
 def leakage(
@@ -48,22 +125,28 @@ def leakage(
     *,
     edits: int = 4,
     seed: int = 0,
+    tolerance: float = 0.0,
+    gradients: bool | None = None,
 ) -> Leakage:
-    r"""Return max over t, s < t, x of :math:`|f(x)_s - f(x')_s|`, where x' is x with another token at t.
+    r"""Return max over t, s < t, x of :math:`|f(x)_s - f(x')_s|`, where x' is x with another token at t, and more.
 
-    Zero, up to rounding, for a causal model. Each position t = 1 … T - 1 is edited in several random sequences; x and
-    x' pass through the model in batches of the same shape, so that rounding is the same too.
+    Each position t = 1 … T - 1 is edited in several random sequences. Where the model is a module whose
+    ``nn.Embedding`` takes the token ids, the outputs f(x)_s of one sequence are also differentiated with respect to
+    the embeddings at t > s. That takes T backward passes.
 
     Args:
         model: Any callable from token ids (B, T) to logits (B, T, …), or to a tuple, mapping or object (``.logits``)
-            that holds them. A module is run in evaluation mode without gradients and left as it was.
+            that holds them. A module is run in evaluation mode and left as it was, without gradients.
         vocab_size: Number of tokens; by default ``model.config.vocab_size``.
         block_size: Length T; by default ``model.config.block_size``.
-        edits: How many random sequences are edited at each position.
+        edits: How many random sequences are edited at each position; two or more also show noise.
         seed: Seed of the sequences and the edits; global generators are not touched.
+        tolerance: The largest change and derivative that pass, for models that mix positions by rounding.
+        gradients: Whether to differentiate; None does where that costs no circuit on a device.
 
     Returns:
-        The largest change as a float that also says where it was found; NaN if an output is NaN.
+        The largest change as a float (NaN if an output is NaN) with ``passed``, ``gradient``, ``worst`` and
+        ``summary()``.
 
     Raises:
         ConfigError: If a size is missing or too small, or the output has no logits for every position.
@@ -72,24 +155,67 @@ def leakage(
     length = _size(model, "block_size", block_size, least=1)
     if edits < 1:
         raise ConfigError(f"edits is {edits}, but must be at least 1.")
+    if not tolerance >= 0:
+        raise ConfigError(f"tolerance is {tolerance}, but must be at least 0.")
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters(), torch.empty(0)).device if isinstance(model, nn.Module) else torch.device("cpu")
+
+    def logits(ids: torch.Tensor) -> torch.Tensor:
+        return _logits(model(ids.to(device)), ids).to("cpu", torch.float64)
+
     x = torch.randint(vocabulary, (edits, length), generator=generator)  # (B, T)
-    worst = Leakage(0.0, edits=edits * (length - 1))
-    with _evaluating(model), torch.no_grad():
-        before = _logits(model(x.to(device)), x)  # (B, T, ...)
-        for t in range(1, length):
-            edited = x.clone()  # (B, T)
-            shift = torch.randint(1, vocabulary, (edits,), generator=generator)  # (B,)
-            edited[:, t] = (x[:, t] + shift) % vocabulary
-            after = _logits(model(edited.to(device)), x)  # (B, T, ...)
-            change = (after[:, :t] - before[:, :t]).abs().transpose(0, 1).flatten(1).amax(1)  # (t,)
-            value = float(change.max())
-            if math.isnan(value) or value > worst:
-                worst = Leakage(value, edited=t, changed=int(change.argmax()), edits=worst.edits)
-            if math.isnan(value):
-                break
-    return worst
+    changes = torch.zeros(length, length, dtype=torch.float64)  # by edited and changed position
+    with _evaluating(model):
+        with torch.no_grad():
+            before = logits(x)  # (B, T, ...)
+            others = _edited(x, slice(1, None), slice(None), vocabulary, generator)
+            noise = (logits(others) - before)[0].abs().max()  # of a sequence that was not edited
+            for t in range(1, length):
+                after = logits(_edited(x, slice(None), t, vocabulary, generator))  # (B, T, ...)
+                changes[t, :t] = (after - before)[:, :t].abs().transpose(0, 1).flatten(1).amax(1)
+        if gradients is False or (gradients is None and gradients_cost_circuits(model)):
+            derivatives: torch.Tensor | str = COSTS_CIRCUITS if gradients is None else NOT_WANTED
+        else:
+            ids = x[:1].to(device)
+            derivatives = gradient_leaks(model, ids, lambda output: _logits(output, ids), generator)
+    found = derivatives if isinstance(derivatives, torch.Tensor) else None
+    return Leakage(
+        float(changes.max()),
+        edits=edits * (length - 1),
+        worst=_worst(changes),
+        gradient=None if found is None else float(found.max()),
+        worst_gradients=() if found is None else _worst(found),
+        skipped=derivatives if isinstance(derivatives, str) else "",
+        noise=float(noise),
+        tolerance=tolerance,
+    )
+
+
+def _edited(
+    x: torch.Tensor, rows: slice, columns: int | slice, vocabulary: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Return the tokens with another one at each of some places."""
+    edited = x.clone()
+    places = edited[rows, columns]
+    edited[rows, columns] = (places + torch.randint(1, vocabulary, places.shape, generator=generator)) % vocabulary
+    return edited
+
+
+def _worst(sizes: torch.Tensor) -> tuple[Pair, ...]:
+    """Return the largest nonzero entries of a matrix by edited and changed position."""
+    values, places = sizes.flatten().topk(min(_SHOWN, sizes.numel()))  # NaN counts as the largest
+    pairs = zip(places.tolist(), values.tolist(), strict=True)
+    return tuple((place // len(sizes), place % len(sizes), value) for place, value in pairs if value != 0)
+
+
+def _number(value: float) -> str:
+    return "exactly 0" if value == 0 else f"{value:.1e}"
+
+
+def _pairs(pairs: tuple[Pair, ...]) -> str:
+    """Return the pairs as ``token 5 → output 2: 3.1e-01, …``."""
+    listed = ", ".join(f"token {edited} → output {changed}: {size:.1e}" for edited, changed, size in pairs)
+    return f" ({listed})" if listed else ""
 
 
 def _size(model: Any, name: str, given: int | None, *, least: int) -> int:
@@ -113,7 +239,7 @@ def _logits(output: Any, x: torch.Tensor) -> torch.Tensor:
     tensors = [item for item in candidates if isinstance(item, torch.Tensor)]
     for item in tensors:
         if item.dim() >= 3 and item.shape[:2] == x.shape:
-            return item.detach().to("cpu", torch.float64)  # (B, T, ...)
+            return item  # (B, T, ...)
     shapes = ", ".join(str(tuple(item.shape)) for item in tensors) or "no tensor"
     raise ConfigError(
         f"Logits of shape ({x.shape[0]}, {x.shape[1]}, vocabulary) were expected; the model gave {shapes}."

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.evaluation.leakage import Leakage, leakage
+from qiskit_qattn.evaluation.leakage import leakage
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import GPT
 
@@ -71,7 +71,7 @@ def test_a_scalar_loss_in_front_is_passed_over():
 @pytest.mark.parametrize("heads", ["classical:2", "qisa:1,classical:1", "zz:2"])
 def test_sizes_come_from_the_configuration(heads: str):
     model = GPT(GPTConfig(vocab_size=11, block_size=6, n_layer=2, n_head=2, n_embd=16, heads=heads, num_qubits=3))
-    assert leakage(model) < 1e-6
+    assert (leakage(model), leakage(model).gradient, leakage(model).passed) == (0, 0, True)
     assert leakage(model, block_size=4).edits == 12
 
 
@@ -110,6 +110,7 @@ def test_a_single_position_has_no_past():
         (first_future, {"vocab_size": 1, "block_size": 5}, "at least 2"),
         (first_future, {"vocab_size": 5, "block_size": 0}, "at least 1"),
         (first_future, {"vocab_size": 5, "block_size": 5, "edits": 0}, "edits"),
+        (first_future, {"vocab_size": 5, "block_size": 5, "tolerance": -1}, "tolerance"),
         (lambda idx: first_future(idx)[:, -1:], {"vocab_size": 5, "block_size": 6}, r"gave \(4, 1, 5\)"),
         (lambda idx: None, {"vocab_size": 5, "block_size": 6}, "no tensor"),
     ],
@@ -120,6 +121,7 @@ def test_what_cannot_be_checked_is_refused(model: Any, sizes: dict[str, int], to
 
 
 def test_the_figure_can_be_copied():
-    found = Leakage(0.5, edited=3, changed=1, edits=8)
+    found = leakage(OneHead(transposed=True), 7, 5)
     for other in (copy.deepcopy(found), pickle.loads(pickle.dumps(found))):
-        assert (other, other.edited, other.changed, other.edits) == (0.5, 3, 1, 8)
+        assert (other, vars(other)) == (found, vars(found))
+        assert (other.edited, other.changed, other.summary()) == (found.edited, found.changed, found.summary())

@@ -1,0 +1,127 @@
+"""``qattn noise-sweep``: what noise, and few shots, do to a trained model."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from qiskit_qattn.errors import ConfigError, missing_dependency
+
+if TYPE_CHECKING:
+    from qiskit_qattn.evaluation.noise_sweep.plan import NoiseSweep, Point
+
+NEEDED = ("accelerate", "matplotlib", "rapidfuzz", "rich")
+T = TypeVar("T", int, float)
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="The run folder of a trained model.", show_default=False)],
+    noise: Annotated[
+        str, typer.Option(help="depolarizing, amplitude_damping, phase_damping or readout.")
+    ] = "depolarizing",
+    p: Annotated[str, typer.Option("--p", help="Noise strengths by comma, 0 to 1; or none.")] = (
+        "0,0.001,0.003,0.01,0.03"
+    ),
+    shots: Annotated[str, typer.Option(help="Numbers of shots by comma, without noise; or none.")] = "100,1000,10000",
+    aware_steps: Annotated[
+        int, typer.Option(help="Also train a copy this many steps under noise, and one without; 0: neither.", min=0)
+    ] = 0,
+    aware_p: Annotated[
+        float | None, typer.Option(help="The noise strength of that training.", show_default=False)
+    ] = None,
+    windows: Annotated[int, typer.Option(help="Windows of validation text at each point.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.", min=0)] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder of the report.", show_default="the run's name with -noise")
+    ] = None,
+) -> None:
+    """Measure the validation loss of RUN's model against noise strength and against shots.
+
+    Every point reads the same windows of text. With --aware-steps, copies of the model are trained further, under noise
+    and without. RUN is only read. The same command with the same --out goes on where it was stopped, and a longer list
+    of strengths or shots adds points.
+    """
+    for package in NEEDED:
+        if find_spec(package) is None:
+            raise missing_dependency(package, "train")
+    from qiskit_qattn.evaluation.noise_sweep.plan import NoiseSweep
+
+    sweep = NoiseSweep(
+        run=run,
+        out=out or run.parent / f"{run.resolve().name}-noise",
+        noise=noise,
+        strengths=_numbers("--p", p, float),
+        shots=_numbers("--shots", shots, int),
+        aware_steps=aware_steps,
+        aware_strength=aware_p,
+        windows=windows,
+        seed=seed,
+    )
+    try:
+        _run(sweep)
+    except KeyboardInterrupt as stop:
+        typer.echo(f"Interrupted. What was done is kept in {str(sweep.out)!r}; the same command goes on.", err=True)
+        raise typer.Exit(128 + getattr(stop, "signal", 2)) from stop
+    typer.echo(f"report: {sweep.out / 'report.md'}")
+
+
+def _run(sweep: NoiseSweep) -> None:
+    """Train what is to be trained, measure what is to be measured, and show how far that is."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from qiskit_qattn.cli.progress import make_progress
+    from qiskit_qattn.evaluation.noise_sweep.series import NAMES
+    from qiskit_qattn.evaluation.noise_sweep.sweep import measure, missing, open_sweep, train_models
+
+    console = Console()
+    run, record = open_sweep(sweep)
+    with make_progress(console) as training:
+        models = train_models(sweep, run, training)
+    left = missing(sweep, record)
+    if len(left) < len(sweep.points()):
+        console.print(f"{len(sweep.points()) - len(left)} of {len(sweep.points())} points are done", highlight=False)
+    with Progress(
+        TextColumn("[bold]measuring"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("[dim]left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as bars:
+        task = bars.add_task("", total=len(left))
+
+        def tell(point: Point, found: dict[str, Any]) -> None:
+            line = f"{NAMES[point.model]:>11}, {point.label:>12}: {_figures(point, found)}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+        measure(sweep, run, models, record, told=tell, advanced=lambda share: bars.advance(task, share))
+
+
+def _figures(point: Point, found: dict[str, Any]) -> str:
+    """Return what was measured at a point, in words."""
+    from qiskit_qattn.evaluation.noise_sweep.series import change_words, loss_words
+
+    if point.strength is None and point.shots is None:
+        return f"loss {loss_words(found)}"
+    return f"loss {loss_words(found)}, change {change_words(found['change'], found['change_standard_error'])}"
+
+
+def _numbers(flag: str, text: str, kind: type[T]) -> tuple[T, ...]:
+    """Return the numbers of a list by comma; none for ``none``.
+
+    Raises:
+        ConfigError: For anything else.
+    """
+    if text.strip() in ("", "none"):
+        return ()
+    try:
+        return tuple(kind(item) for item in text.split(","))
+    except ValueError:
+        what = "whole numbers" if kind is int else "numbers"
+        raise ConfigError(f"{flag} takes {what} by comma, or none; got {text!r}.") from None

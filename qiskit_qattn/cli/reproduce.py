@@ -1,0 +1,77 @@
+"""``qattn reproduce``: run a published claim again, and show it beside what was found."""
+
+from __future__ import annotations
+
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qiskit_qattn.errors import missing_dependency
+
+if TYPE_CHECKING:
+    from qiskit_qattn.evaluation.reproduction.claims import Reproduction
+
+NEEDED = ("accelerate", "matplotlib", "rapidfuzz", "rich")
+
+
+def command(
+    claim: Annotated[str, typer.Argument(help="qisa-leak, gpt-nano, qisa-speed or nanogpt.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="The folder of runs and report.", show_default="runs/reproduce-CLAIM")
+    ] = None,
+    data: Annotated[
+        str, typer.Option(help="tinyshakespeare, shakespeare, or the path of a UTF-8 text file.")
+    ] = "tinyshakespeare",
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps, or rounds of timing.", min=1, show_default="the claim's")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights and batches.", min=0)] = 0,
+) -> None:
+    """Run a published claim again, and print what was published, what was found, and why they differ.
+
+    qisa-leak: a 13 times lower cross-entropy, and the certificate that its model fails. gpt-nano: Qiskit GPT nano's
+    losses, parameters and throughput. qisa-speed: how much slower QISA's layers are. nanogpt: 1.88 on tinyshakespeare.
+    What was trained is kept: the same command goes on where it was stopped.
+    """
+    for package in NEEDED:
+        if find_spec(package) is None:
+            raise missing_dependency(package, "train")
+    from qiskit_qattn.cli.progress import make_progress
+    from qiskit_qattn.evaluation.reproduction.claims import Options, reproduce
+    from qiskit_qattn.evaluation.reproduction.report import write_report
+    from qiskit_qattn.training.interrupt import TrainingInterrupted
+
+    folder = out or Path("runs") / f"reproduce-{claim}"
+    try:
+        with make_progress() as progress:
+            found = reproduce(claim, Options(folder, data, steps, seed), progress)
+    except TrainingInterrupted as stop:
+        typer.echo(f"Stopped at step {stop.step} of {stop.folder.name}; the same command goes on from there.", err=True)
+        raise typer.Exit(128 + stop.signal) from stop
+    changed = {"--data": data if data != "tinyshakespeare" else None, "--steps": steps, "--seed": seed or None}
+    flags = [f"{name} {shlex.quote(str(value))}" for name, value in changed.items() if value is not None]
+    write_report(folder, found, " ".join(["qattn reproduce", claim, *flags]))
+    _show(found)
+    typer.echo(f"report: {folder / 'report.md'}")
+
+
+def _show(found: Reproduction) -> None:
+    """Print the table and the reasons."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    shown = Table(title=found.title, caption=f"Source of the claim: {found.source}", title_justify="left")
+    for index, name in enumerate(found.head):
+        shown.add_column(name, justify="left" if index == 0 else "right")
+    for row in found.rows:
+        shown.add_row(*(escape(cell.replace("`", "")) for cell in row))
+    console.print()
+    console.print(shown)
+    console.print("\nWhy they differ")
+    for reason in found.reasons:
+        console.print(f"- {escape(reason)}")

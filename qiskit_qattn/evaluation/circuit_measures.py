@@ -1,0 +1,228 @@
+"""What a model's circuits do to its data: trainability, entanglement, coverage, and the dimension of the values."""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from qiskit_qattn.backends.registry import get_backend
+from qiskit_qattn.evaluation.state_measures import haar_divergence, meyer_wallach, participation_ratio
+from qiskit_qattn.evaluation.windows import spaced_windows
+from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.nn.attention import CausalSelfAttention
+from qiskit_qattn.nn.controls import LinearValues
+from qiskit_qattn.nn.gpt import GPT
+from qiskit_qattn.nn.heads import QuantumHead
+from qiskit_qattn.nn.kinds import HEAD_KINDS
+from qiskit_qattn.simulation.states import StateProgram
+
+WINDOWS = 16  # of text, which the model reads
+STATES = 512  # tokens whose states are compared, with each other
+DRAWS = 512  # of random weights, for the variance of gradients
+PAIRS = 2048  # of states at random weights
+_LARGEST = 2**22  # amplitudes at a time
+
+
+@dataclass(frozen=True)
+class HeadMeasures:
+    """The measures of the heads of one kind in one layer, averaged over them.
+
+    Attributes:
+        layer: Number of the layer.
+        kind: Kind of the heads.
+        heads: How many there are.
+        effective_dimension: Participation ratio of the values, of at most the head size.
+        gradient_variance: Of the circuit's expectations at the start; None for a kind without a circuit, as are those
+            that follow.
+        meyer_wallach: Mean entanglement of the trained circuit's states.
+        expressibility: Divergence from Haar of the trained circuit's states over the data.
+        expressibility_random_weights: The same at random weights, which is the definition of the paper.
+    """
+
+    layer: int
+    kind: str
+    heads: int
+    effective_dimension: float
+    gradient_variance: float | None = None
+    meyer_wallach: float | None = None
+    expressibility: float | None = None
+    expressibility_random_weights: float | None = None
+
+
+def circuit_measures(model: GPT, tokens: Tensor, *, seed: int = 0) -> dict[str, Any]:
+    r"""Measure a trained model's heads on a text, exactly and without noise, wherever they run.
+
+    gradient_variance
+        The barren-plateau probe (McClean et al., Nat. Commun. 9, 4812 (2018)), by :func:`gradient_variance`: on the
+        inputs that the circuits get in the untrained model of the same shape.
+    effective_dimension
+        :func:`~qiskit_qattn.evaluation.state_measures.participation_ratio` of a head's values v over all tokens of the
+        text: among how many directions of the value space they spread. It asks only for values, so it compares heads
+        of every kind, classical ones included.
+    meyer_wallach
+        Mean of :func:`~qiskit_qattn.evaluation.state_measures.meyer_wallach` over the states
+        :math:`|\psi(x, \theta)\rangle` that the trained circuit prepares from the data.
+    expressibility
+        :func:`~qiskit_qattn.evaluation.state_measures.haar_divergence` of the fidelities
+        :math:`|\langle \psi(x, \theta) | \psi(x', \theta) \rangle|^2` of all pairs of inputs at the trained weights:
+        how evenly the data covers the space of states. Lower is more even. Weights that act after all data, those of
+        amplitude encoding for example, cannot change it, because a unitary keeps fidelities; what it shows then is the
+        linear map that is encoded.
+    expressibility_random_weights
+        The same for pairs of random weights at one input x, :math:`|\langle \psi(x, \theta) | \psi(x, \theta')
+        \rangle|^2`: expressibility as Sim et al. define it. It belongs to the ansatz; training changes only the inputs.
+
+    Each is the mean over all heads that have it, or None; ``layers`` holds it for each layer and kind.
+
+    Args:
+        model: The trained model; it is left as it is.
+        tokens: Text, shape ``(N,)``, of which 16 evenly spaced windows are read.
+        seed: Seed of the untrained model (that of a run, for the very weights it started from) and of all draws;
+            global generators are not touched.
+
+    Raises:
+        DataError: For a text shorter than a window.
+    """
+    x, _ = spaced_windows(tokens, model.config.block_size, WINDOWS)  # (W, T)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        start = GPT(model.config)
+        trained = GPT(model.config)
+    trained.load_state_dict(model.state_dict())
+    before, after = _observe(start, x) if start.quantum_heads() else {}, _observe(trained, x)
+    programs: dict[str, StateProgram] = {}
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for (layer, kind), (inputs, values) in after.items():
+        row: dict[str, Any] = {"effective_dimension": float(participation_ratio(values).mean())}
+        module = trained.attention_layers()[layer].maps[kind]
+        if isinstance(module, QuantumHead):
+            at_start = _sample(before[layer, kind][0], DRAWS, generator)
+            row["gradient_variance"] = gradient_variance(module.circuit, at_start, generator)
+            if kind not in programs:
+                programs[kind] = StateProgram(module.circuit).double()
+            row |= _state_measures(programs[kind], module.weight, inputs, generator)
+        rows.append(HeadMeasures(layer, kind, len(values), **row))
+    names = [name for name in HeadMeasures.__dataclass_fields__ if name not in ("layer", "kind", "heads")]
+    return {**{name: _mean(rows, name) for name in names}, "layers": [asdict(row) for row in rows]}
+
+
+def gradient_variance(circuit: AttentionCircuit, inputs: Tensor, generator: torch.Generator) -> float:
+    r"""Return the variance of the gradients of a circuit's expectations over random weights.
+
+    .. math:: \frac{1}{M P} \sum_{m=1}^{M} \sum_{j=1}^{P} \mathbb E_x \operatorname{Var}_\theta
+              \left[ \frac{\partial \langle P_m \rangle(x, \theta)}{\partial \theta_j} \right]
+
+    for angles uniform in [−π, π], as training starts. Over its full turn the mean of each derivative is exactly 0, so
+    the variance is the mean of squares, taken over one draw of all weights for each input. The squares of all M
+    derivatives are estimated at once, without bias, by the square of their sum with random signs. Gains are left out.
+    On a barren plateau the variance vanishes exponentially in the number of qubits.
+
+    Args:
+        circuit: The circuit, with P weights and M observables.
+        inputs: One input a draw, shape ``(S, num_features)``.
+        generator: Draws the weights and the signs.
+
+    Source: McClean et al., Nat. Commun. 9, 4812 (2018).
+    """
+    make = get_backend("statevector?method=dense").program
+    assert make is not None
+    program = make(circuit).double()
+    weights = _angles(len(inputs), len(circuit.weight_params), generator).requires_grad_()
+    with torch.enable_grad():
+        values = program(inputs.double().unsqueeze(-2), weights).squeeze(-2)  # (S, M)
+        signs = 2.0 * torch.randint(2, values.shape, generator=generator) - 1  # (S, M)
+        (slopes,) = torch.autograd.grad((values * signs).sum(), weights)  # (S, P)
+    return float(slopes.square().mean()) / values.shape[-1]
+
+
+def _state_measures(
+    program: StateProgram, weights: Tensor, inputs: Tensor, generator: torch.Generator
+) -> dict[str, float]:
+    """Return the measures of the states that circuits with weights ``(..., P)`` prepare from inputs ``(H, N, F)``."""
+    dimension = 2**program.num_qubits
+    weights = weights.detach().double().flatten(0, -2)  # (H, P)
+    chosen = torch.randperm(inputs.shape[1], generator=generator)[:STATES]  # (S,)
+    above = torch.triu_indices(len(chosen), len(chosen), 1)
+    entanglement, divergence = [], []
+    with torch.no_grad():
+        for x, w in zip(inputs[:, chosen].double(), weights, strict=True):
+            states = program.states(x, w)  # (S, 2**n)
+            entanglement.append(float(meyer_wallach(states).mean()))
+            overlaps = (states @ states.mH)[above[0], above[1]]  # (S (S - 1) / 2,)
+            divergence.append(haar_divergence(overlaps.abs().square(), dimension))
+        fidelities = _random_weight_fidelities(program, _sample(inputs, PAIRS, generator), generator)
+    return {
+        "meyer_wallach": sum(entanglement) / len(weights),
+        "expressibility": sum(divergence) / len(weights),
+        "expressibility_random_weights": haar_divergence(fidelities, dimension),
+    }
+
+
+def _random_weight_fidelities(program: StateProgram, inputs: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the fidelity of two states of each input ``(K, F)``, at weights drawn for each, shape ``(K,)``."""
+    found = []
+    for x in inputs.double().unsqueeze(-2).split(max(1, _LARGEST // 2**program.num_qubits)):  # (k, 1, F)
+        one, other = (program.states(x, _angles(len(x), program.num_weights, generator)) for _ in range(2))
+        found.append((one.conj() * other).sum(-1).abs().square().flatten())
+    return torch.cat(found)
+
+
+def _observe(model: GPT, x: Tensor) -> dict[tuple[int, str], tuple[Tensor, Tensor]]:
+    """Read windows ``(W, T)``; return, by layer and kind, what the value maps took and gave.
+
+    Returns:
+        Inputs of circuits, ``(H, W * T, F)`` for H sets of weights, and values, ``(heads, W * T, h)``.
+    """
+    calls: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
+    with ExitStack() as stack:
+        for layer, attention in enumerate(model.attention_layers()):
+            for kind, value_map in attention.maps.items():
+                # A linear map's product is made by the attention's projection.
+                module = cast(nn.Linear, attention.c_attn) if isinstance(value_map, LinearValues) else value_map
+                stack.callback(module.register_forward_hook(partial(_note, calls, (layer, kind))).remove)
+        with torch.enable_grad():  # without gradients circuits are folded into projections
+            model.eval()(x)
+    return {
+        (layer, kind): _by_head(attention, kind, *calls[layer, kind])
+        for layer, attention in enumerate(model.attention_layers())
+        for kind in attention.maps
+    }
+
+
+def _note(calls: dict[Any, Any], key: tuple[int, str], _module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+    calls[key] = args[0].detach(), out.detach()
+
+
+def _by_head(attention: CausalSelfAttention, kind: str, inputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what one value map took and gave, with heads on the first axis."""
+    module = attention.maps[kind]
+    if isinstance(module, QuantumHead):
+        inputs = inputs.expand(*module.weight.shape[:-1], -1, -1).flatten(0, -3)  # (H, N, F)
+    if isinstance(module, LinearValues):  # (W, T, all kinds' features)
+        own = values.flatten(0, 1).split(attention.sizes, -1)[1 + list(attention.counts).index(kind)]
+        values = own.unflatten(-1, (attention.counts[kind], -1)).transpose(0, 1)  # (heads, N, h)
+    return inputs, values[2] if HEAD_KINDS[kind].projections == "qkv" else values
+
+
+def _sample(inputs: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Return ``count`` of the inputs ``(H, N, F)``, drawn with replacement, shape ``(count, F)``."""
+    rows = inputs.flatten(0, -2)
+    return rows[torch.randint(len(rows), (count,), generator=generator)]
+
+
+def _angles(draws: int, count: int, generator: torch.Generator) -> Tensor:
+    """Return angles uniform in [−π, π], shape ``(draws, count)``."""
+    return math.pi * (2 * torch.rand(draws, count, generator=generator, dtype=torch.float64) - 1)
+
+
+def _mean(rows: list[HeadMeasures], name: str) -> float | None:
+    """Return the mean of a measure over all heads that have it."""
+    found = [(value, row.heads) for row in rows if (value := getattr(row, name)) is not None]
+    return sum(value * heads for value, heads in found) / sum(heads for _, heads in found) if found else None

@@ -1,0 +1,154 @@
+"""Models of equal size: for each kind of head, the width of the MLP that makes up for what its heads take.
+
+A kind's heads may hold more parameters than the reference's or fewer. All kinds have the same depth, embedding, number
+of heads and context; the one width that differs is ``n_inner``, of the MLP between its two maps. The reference keeps
+the standard width, and every other kind gets the width whose **total** number of parameters comes nearest to the
+reference's. Totals count frozen circuit weights too: so ``frozen`` and the kind it is frozen from are the same network,
+and differ in nothing but whether the circuit learns. What is trainable is stated beside.
+
+All counts are taken from models that are built, so they cannot drift from what is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from qiskit_qattn.errors import ConfigError, unknown_name
+from qiskit_qattn.library.catalog import ALIASES
+from qiskit_qattn.nn.controls import FourierValues
+from qiskit_qattn.nn.gpt import GPT
+from qiskit_qattn.nn.kinds import HEAD_KINDS
+from qiskit_qattn.training.config import TrainConfig
+from qiskit_qattn.training.figures import model_config
+
+TOLERANCE = 0.01  # share of the reference's parameters by which a kind may be larger or smaller
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of one kind's model.
+
+    Attributes:
+        kind: The kind of head.
+        n_inner: Width of the MLP.
+        num_qubits: Qubits of its circuits; 0 for a classical kind.
+        total: Number of parameters.
+        trainable: Number of those that are trained.
+        circuit: Number of circuit angles among all.
+        fixed: Number of random values that are drawn once and are no parameters, such as the frequencies of ``rff``.
+        deviation: total over the reference's total, less 1.
+    """
+
+    kind: str
+    n_inner: int
+    num_qubits: int
+    total: int
+    trainable: int
+    circuit: int
+    fixed: int
+    deviation: float = 0.0
+
+    @property
+    def matched(self) -> bool:
+        """Whether it is within 1 % of the reference."""
+        return abs(self.deviation) <= TOLERANCE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values, and whether the size is matched."""
+        return {**asdict(self), "matched": self.matched}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Size:
+        """Return the size that :meth:`to_dict` wrote."""
+        return cls(**{name: value for name, value in values.items() if name != "matched"})
+
+
+def canonical(kind: str) -> str:
+    """Return the catalog's name of a kind of head.
+
+    Raises:
+        UnknownNameError: For a kind that is not in the catalog.
+    """
+    found = ALIASES.get(kind, kind)
+    if found not in HEAD_KINDS:
+        raise unknown_name("head kind", kind, [*HEAD_KINDS, *ALIASES])
+    return found
+
+
+def kind_config(config: TrainConfig, kind: str, n_inner: int) -> TrainConfig:
+    """Return the settings of a model whose heads are all of one kind, with its own width of the MLP.
+
+    A kind that encodes the whole token takes the fewest qubits that will do, where ``num_qubits`` is too few.
+    """
+    few = HEAD_KINDS[canonical(kind)].whole_token and 2**config.num_qubits < config.n_embd
+    qubits = 0 if few else config.num_qubits
+    return replace(config, heads=f"{kind}:{config.n_head}", n_inner=n_inner, num_qubits=qubits)
+
+
+def match_sizes(config: TrainConfig, kinds: Iterable[str], reference: str, vocab_size: int) -> dict[str, Size]:
+    """Return the sizes of all kinds, each with the MLP that brings it nearest to the reference.
+
+    Args:
+        config: The settings; its ``n_inner`` is the reference's.
+        kinds: The kinds of head.
+        reference: The kind that keeps its width.
+        vocab_size: Number of tokens.
+    """
+    target = model_size(config, reference, config.n_inner, vocab_size)
+    return {kind: target if kind == reference else _match(config, kind, target, vocab_size) for kind in kinds}
+
+
+def check_matched(sizes: Mapping[str, Size], reference: str) -> None:
+    """Raise if a kind is not within 1 % of the reference, saying which and why.
+
+    Raises:
+        ConfigError: For the kinds that cannot be matched.
+    """
+    reasons = [_reason(size, sizes[reference]) for size in sizes.values() if not size.matched]
+    if reasons:
+        raise ConfigError(
+            f"Not within {TOLERANCE:.0%} of the {sizes[reference].total:,} parameters of {reference}: "
+            f"{'; '.join(reasons)}. Leave these kinds out, choose another --reference or --n-inner, or compare all the "
+            f"same with --allow-unmatched."
+        )
+
+
+def model_size(config: TrainConfig, kind: str, n_inner: int, vocab_size: int) -> Size:
+    """Build the model of one kind, and return its size; the global random generators stay as they are."""
+    found = kind_config(config, kind, n_inner)
+    with torch.random.fork_rng(devices=[]):
+        model = GPT(model_config(found, vocab_size, found.heads))
+    counts = model.num_parameters()
+    heads = [head for _, _, head in model.quantum_heads()]
+    return Size(
+        kind=kind,
+        n_inner=model.config.mlp_width,
+        num_qubits=max((head.circuit.num_qubits for head in heads), default=0),
+        total=counts["total"],
+        trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        circuit=counts["quantum"],
+        fixed=sum(b.numel() for part in model.modules() if isinstance(part, FourierValues) for b in part.buffers()),
+    )
+
+
+def _match(config: TrainConfig, kind: str, target: Size, vocab_size: int) -> Size:
+    """Return a kind's size at the width that comes nearest to the target.
+
+    Each unit of width adds the same number of parameters, so two models show where the target lies; a third is built
+    there, and counted.
+    """
+    narrow, wide = (model_size(config, kind, width, vocab_size) for width in (1, max(2, target.n_inner)))
+    per_unit = (wide.total - narrow.total) / (wide.n_inner - narrow.n_inner)
+    width = max(1, 1 + round((target.total - narrow.total) / per_unit))
+    found = model_size(config, kind, width, vocab_size)
+    return replace(found, deviation=found.total / target.total - 1)
+
+
+def _reason(size: Size, target: Size) -> str:
+    if size.n_inner == 1 and size.deviation > 0:
+        return f"{size.kind} has {size.total:,} ({size.deviation:+.1%}) even with the narrowest MLP, its heads alone"
+    return f"{size.kind} has {size.total:,} ({size.deviation:+.1%}), and a unit of n_inner is a larger step than that"

@@ -1,0 +1,230 @@
+"""What a comparison trains: a frozen plan, kept in its folder as ``study.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError
+from qiskit_qattn.evaluation.comparison.matching import Size, canonical, check_matched, kind_config, match_sizes
+from qiskit_qattn.nn.fallback import open_backend
+from qiskit_qattn.training.config import TrainConfig, resolve
+from qiskit_qattn.training.data import load_corpus
+from qiskit_qattn.training.figures import fingerprint
+from qiskit_qattn.training.files import write_text
+
+NAME = "study.json"
+FORMAT = "qiskit-qattn/study"
+VERSION = 1
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One model of a comparison: all of its heads are of one kind.
+
+    Attributes:
+        seed: Of the weights and the batches.
+        kind: The kind of head.
+    """
+
+    seed: int
+    kind: str
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return f"{self.kind}-s{self.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """The plan of a comparison. A cell is a kind and a seed; cells of one seed see the same batches.
+
+    Attributes:
+        kinds: The kinds of head, the reference among them.
+        seeds: The seeds of every kind.
+        reference: The kind that the others are compared with.
+        config: The settings of every cell; ``heads``, ``seed``, ``out`` and, where sizes are matched, ``n_inner`` are
+            the cell's own.
+        text: A hash of the text, so that every cell is trained on the same.
+        sizes: For each kind the size of its model, which says how wide its MLP is.
+    """
+
+    kinds: tuple[str, ...]
+    seeds: tuple[int, ...]
+    reference: str
+    config: TrainConfig
+    text: str
+    sizes: dict[str, Size]
+
+    @property
+    def folder(self) -> Path:
+        """Where the study is kept."""
+        return self.config.folder
+
+    def cells(self) -> list[Cell]:
+        """Return the cells, one seed after the other, so that pairs are complete early."""
+        return [Cell(seed, kind) for seed in self.seeds for kind in self.kinds]
+
+    def cell_folder(self, cell: Cell) -> Path:
+        """Return the run folder of a cell."""
+        return self.folder / "cells" / cell.name
+
+    def cell_config(self, cell: Cell) -> TrainConfig:
+        """Return the settings of a cell's run."""
+        found = kind_config(self.config, cell.kind, self.sizes[cell.kind].n_inner)
+        return dataclasses.replace(found, seed=cell.seed, out=str(self.cell_folder(cell)))
+
+    def command(self) -> str:
+        """Return the command line that makes this study again: every setting that is not the preset's own."""
+        preset = resolve({}, preset=self.config.preset).to_dict()
+        own = {"out", "baseline", "profile", "trackers", "heads", "preset"}
+        settings = {name: value for name, value in self.config.to_dict().items() if name not in own}
+        flags = {
+            "kinds": ",".join(self.kinds),
+            "seeds": len(self.seeds),
+            "reference": self.reference,
+            "preset": self.config.preset,
+            **{name: value for name, value in settings.items() if value != preset[name]},
+            "out": self.folder,
+        }
+        words = [word for name, value in flags.items() for word in _flag(name, value)]
+        unmatched = [] if all(size.matched for size in self.sizes.values()) else ["--allow-unmatched"]
+        return shlex.join(["qattn", "compare", *words, *unmatched])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; the folder is left out, so that it can be moved."""
+        config = {name: value for name, value in self.config.to_dict().items() if name != "out"}
+        sizes = {kind: size.to_dict() for kind, size in self.sizes.items()}
+        return {
+            "kinds": list(self.kinds),
+            "seeds": list(self.seeds),
+            "reference": self.reference,
+            "config": config,
+            "text": self.text,
+            "sizes": sizes,
+        }
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    """Return a setting as the words of a command line."""
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{option}" if value else f"--no-{option}"]
+    return [f"--{option}", str(value)]
+
+
+def parse_kinds(text: str, reference: str) -> tuple[tuple[str, ...], str]:
+    """Return the kinds in a list by comma, the reference first, and the reference; all under the names given.
+
+    Raises:
+        UnknownNameError: For a kind that is not in the catalog.
+        ConfigError: For a kind named twice, or no kind besides the reference.
+    """
+    named: dict[str, str] = {}
+    for name in filter(None, map(str.strip, text.split(","))):
+        if (same := named.setdefault(canonical(name), name)) != name or text.split(",").count(name) > 1:
+            raise ConfigError(f"--kinds {text!r} names one kind twice: {same} and {name}.")
+    chosen = named.pop(canonical(reference.strip()), reference.strip())
+    if not named:
+        raise ConfigError(f"--kinds {text!r} names no kind to compare with the reference {chosen}.")
+    return (chosen, *named.values()), chosen
+
+
+def plan_study(config: TrainConfig, kinds: str, count: int, reference: str, *, allow_unmatched: bool = False) -> Study:
+    """Return the plan of a comparison: seeds in a row from the settings' own, and all models of one size.
+
+    Cells get one thread unless the settings say otherwise, so that results do not depend on how many run at a time.
+
+    Args:
+        config: The settings; the heads are left to the kinds.
+        kinds: Kinds of head, by comma.
+        count: How many seeds.
+        reference: The kind that the others are compared with; it is added where ``kinds`` lacks it.
+        allow_unmatched: Go on where a kind cannot be brought within 1 % of the reference's size.
+
+    Raises:
+        ConfigError: For kinds or seeds that make no comparison, and for kinds that cannot be matched.
+        BackendError: If the backend cannot be had.
+    """
+    chosen, against = parse_kinds(kinds, reference)
+    if count < 1:
+        raise ConfigError(f"--seeds is {count}, but must be at least 1.")
+    seeds = tuple(range(config.seed, config.seed + count))
+    config = dataclasses.replace(config, baseline=False, profile=False, trackers="none", threads=config.threads or 1)
+    open_backend(config.backend)  # what cannot be had fails before any cell
+    corpus = load_corpus(config.data, config.block_size)
+    sizes = match_sizes(config, chosen, against, corpus.tokenizer.vocab_size)
+    if not allow_unmatched:
+        check_matched(sizes, against)
+    return Study(chosen, seeds, against, config, fingerprint(corpus), sizes)
+
+
+def open_study(study: Study) -> bool:
+    """Write a study into its folder, or find it there; return whether it was there.
+
+    Raises:
+        RunFolderError: If the folder holds another study, or something else, or cannot be written.
+        CheckpointError: If the study in it is damaged.
+    """
+    folder = study.folder
+    if (folder / NAME).is_file():
+        _check_same(load_study(folder), study)
+        return True
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunFolderError(f"{str(folder)!r} exists and holds no study; give another --out.")
+    record = {"format": FORMAT, "version": VERSION, **study.to_dict()}
+    write_text(folder / NAME, json.dumps(record, indent=1) + "\n")
+    return False
+
+
+def load_study(folder: Path) -> Study:
+    """Return the study in ``folder``.
+
+    Raises:
+        RunFolderError: If there is none.
+        CheckpointError: If it is damaged or not ours.
+    """
+    path = folder / NAME
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
+            raise CheckpointError(f"{str(path)!r} is no study of qiskit-qattn.")
+        if record.pop("version", None) != VERSION:
+            raise CheckpointError(f"{str(path)!r} was written by another version of qiskit-qattn.")
+        config = TrainConfig(**record.pop("config"), out=str(folder))
+        kinds, seeds = tuple(record.pop("kinds")), tuple(record.pop("seeds"))
+        sizes = {kind: Size.from_dict(size) for kind, size in record.pop("sizes").items()}
+        return Study(kinds, seeds, config=config, sizes=sizes, **record)
+    except FileNotFoundError as error:
+        raise RunFolderError(f"{str(folder)!r} holds no study: it has no {NAME}.") from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"The study {str(path)!r} is damaged: {error}") from error
+
+
+def _check_same(there: Study, given: Study) -> None:
+    """Raise if two plans differ, naming the first differences."""
+    old, new = _flat(there), _flat(given)
+    changed = [f"{name} = {value}, not {new.get(name)}" for name, value in old.items() if value != new.get(name)]
+    if changed:
+        raise RunFolderError(
+            f"{str(given.folder)!r} holds another study, with {'; '.join(changed[:3])}. Give another --out, or go on "
+            f"with: {there.command()}"
+        )
+
+
+def _flat(study: Study) -> dict[str, Any]:
+    """Return the parts of a plan under names that a person knows."""
+    return {
+        "kinds": ",".join(study.kinds),
+        "seeds": ",".join(map(str, study.seeds)),
+        "reference": study.reference,
+        **study.config.to_dict(),
+        "out": "",
+        "text": study.text,
+        **{f"n_inner of {kind}": size.n_inner for kind, size in study.sizes.items()},
+    }

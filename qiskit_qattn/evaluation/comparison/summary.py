@@ -1,0 +1,98 @@
+"""What the cells of a study say together: means and spreads by kind, and who may be judged."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from qiskit_qattn.evaluation.comparison.plan import Cell, Study
+from qiskit_qattn.evaluation.statistics import compare_to_reference
+
+LOSS = "val_loss"  # what kinds are judged by
+#: Where the figures that are averaged over seeds stand in a cell's record.
+FIGURES: dict[str, tuple[str, ...]] = {
+    "": (
+        *(LOSS, "val_loss_last_position", "train_loss"),
+        *("tokens_per_second", "train_seconds", "wall_seconds", "cpu_seconds", "qpu_seconds", "peak_rss_mib"),
+    ),
+    "prediction": ("character_error_rate", "word_error_rate"),
+    "circuits": (
+        *("gradient_variance", "effective_dimension", "meyer_wallach"),
+        *("expressibility", "expressibility_random_weights"),
+    ),
+}
+
+
+def summarise(study: Study, records: Mapping[Cell, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return, for each kind, its figures over the seeds, whether it is ranked, and its verdict.
+
+    A kind is judged when all of its cells are done and all of its models are causal, and only against a reference of
+    which the same holds. Timings enter no verdict.
+
+    Returns:
+        Kinds in the study's order, each with ``size``, ``seeds``, ``figures`` (mean and sample standard deviation),
+        ``leaks`` (its seeds whose model reads its future), ``withheld`` (why there is no verdict, or None),
+        ``comparison`` and ``sentence``.
+    """
+    by_kind = {
+        kind: {c.seed: records[c] for c in study.cells() if c.kind == kind and c in records} for kind in study.kinds
+    }
+    reasons = {kind: _objection(study, kind, found) for kind, found in by_kind.items()}
+    ranked = [kind for kind in study.kinds if reasons[kind] is None]
+    against = reasons[study.reference]
+    verdicts = {}
+    if against is None and len(ranked) > 1:
+        losses = {kind: {seed: record[LOSS] for seed, record in by_kind[kind].items()} for kind in ranked}
+        verdicts = compare_to_reference(losses, study.reference)
+    summary = {}
+    for kind, found in by_kind.items():
+        withheld = reasons[kind]
+        if withheld is None and against is not None:
+            withheld = f"the reference {study.reference} has none: {against}"
+        verdict = verdicts.get(kind)
+        summary[kind] = {
+            "size": study.sizes[kind].to_dict(),
+            "seeds": sorted(found),
+            "figures": {
+                name: _spread((record[group] if group else record)[name] for record in found.values())
+                for group, names in FIGURES.items()
+                for name in names
+            },
+            "leaks": _leaks(found),
+            "withheld": withheld,
+            "comparison": verdict.to_dict() if verdict else None,
+            "sentence": _sentence(study, kind, withheld, verdict.sentence if verdict else None),
+        }
+    return summary
+
+
+def _leaks(found: Mapping[int, Mapping[str, Any]]) -> list[int]:
+    return [seed for seed, record in sorted(found.items()) if not record["causality"]["passed"]]
+
+
+def _objection(study: Study, kind: str, found: Mapping[int, Mapping[str, Any]]) -> str | None:
+    """Return why a kind cannot be judged by itself, or None."""
+    if leaks := _leaks(found):
+        where = f"seed{'s' if len(leaks) > 1 else ''} {', '.join(map(str, leaks))}"
+        return f"its model reads its own future ({where}), so its losses mean nothing"
+    if missing := len(study.seeds) - len(found):
+        return f"{missing} of its {len(study.seeds)} cells are not done"
+    return None
+
+
+def _spread(values: Iterable[float | None]) -> dict[str, float | None]:
+    """Return the mean and the sample standard deviation; None where there are too few values."""
+    numbers = [value for value in values if value is not None]
+    return {
+        "mean": statistics.fmean(numbers) if numbers else None,
+        "sd": statistics.stdev(numbers) if len(numbers) > 1 else None,
+    }
+
+
+def _sentence(study: Study, kind: str, withheld: str | None, verdict: str | None) -> str:
+    if withheld is not None:
+        return f"{kind}: verdict withheld, {withheld}."
+    if verdict is not None:
+        return verdict
+    return f"{kind}: the reference." if kind == study.reference else f"{kind}: nothing to compare it with."

@@ -1,0 +1,89 @@
+"""Gradients from earlier outputs to later tokens: zero, exactly, for a causal model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qiskit_qattn.backends.registry import Backend
+from qiskit_qattn.nn.heads import QuantumHead
+
+COSTS_CIRCUITS = "on its backend a gradient costs circuits"
+NOT_WANTED = "they were not asked for"
+NO_MODULE = "it is no torch module"
+NO_EMBEDDING = "no nn.Embedding of it takes the token ids"
+NO_GRAPH = "autograd finds no way from its outputs to the token embedding"
+
+
+def gradient_leaks(
+    model: Any, ids: Tensor, logits: Callable[[Any], Tensor], generator: torch.Generator
+) -> Tensor | str:
+    r"""Return :math:`\max_i |\partial (u_s \cdot f(x)_s) / \partial e_{t,i}|` for outputs s and tokens t > s.
+
+    The embeddings e are what the model's ``nn.Embedding`` gives for the ids; u is drawn from the normal distribution,
+    so that a dependence that cancels in a sum over logits shows. Where s ≥ t the entry is zero.
+
+    Args:
+        model: The module; in evaluation mode.
+        ids: Tokens, shape ``(1, T)``.
+        logits: Finds logits, shape ``(1, T, ...)``, in what the model returns.
+        generator: Draws u.
+
+    Returns:
+        The leaks, shape ``(T, T)``, by t and s; or why there are none to be had.
+    """
+    if not isinstance(model, nn.Module):
+        return NO_MODULE
+    with torch.enable_grad(), _embeddings(model, ids) as found:
+        outputs = logits(model(ids)).flatten(2)  # (1, T, V)
+    if not found:
+        return NO_EMBEDDING
+    if not outputs.requires_grad:
+        return NO_GRAPH
+    length = ids.shape[1]
+    direction = torch.randn(outputs.shape[2], generator=generator).to(outputs)  # (V,)
+    sums = outputs[0] @ direction  # (T,)
+    leaks, reached = torch.zeros(length, length, dtype=torch.float64), False
+    for s in range(length):
+        gradients: Sequence[Tensor | None] = torch.autograd.grad(sums[s], found, retain_graph=True, allow_unused=True)
+        for gradient in gradients:
+            if gradient is None:
+                continue
+            sizes = gradient[0].abs().amax(-1).double().cpu()  # (T,)
+            reached = reached or bool(sizes[: s + 1].any())
+            leaks[s + 1 :, s] = torch.maximum(leaks[s + 1 :, s], sizes[s + 1 :])
+    return leaks if reached or bool(leaks.any()) else NO_GRAPH
+
+
+def gradients_cost_circuits(model: Any) -> bool:
+    """Return whether a quantum head runs where autograd does not reach, so that its gradients cost circuits."""
+    parts = model.modules() if isinstance(model, nn.Module) else ()
+    places = [part.backend for part in parts if isinstance(part, QuantumHead)]
+    backends = [
+        link for place in places for link in ([place] if isinstance(place, Backend) else dict(place.links).values())
+    ]
+    return any(isinstance(backend, Backend) and not backend.differentiable for backend in backends)
+
+
+@contextmanager
+def _embeddings(model: nn.Module, ids: Tensor) -> Iterator[list[Tensor]]:
+    """Yield a list to which each embedding of the ids is added, as a leaf that requires gradients, while open."""
+    found: list[Tensor] = []
+
+    def make_leaf(_: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        is_ids = bool(inputs) and isinstance(inputs[0], Tensor) and inputs[0].shape == ids.shape
+        if not (is_ids and torch.equal(inputs[0], ids) and torch.is_grad_enabled()):
+            return None
+        found.append(output.detach().requires_grad_())  # (1, T, d)
+        return found[-1]
+
+    hooks = [part.register_forward_hook(make_leaf) for part in model.modules() if isinstance(part, nn.Embedding)]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,1 @@
+"""The loss of a trained model against noise and against shots, with and without noise-aware training."""

@@ -1,0 +1,143 @@
+"""What a noise sweep measures: a frozen plan, and the backend string of each of its points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from qiskit_qattn.errors import ConfigError, RunFolderError, unknown_name
+
+ModelName = Literal["trained", "control", "aware"]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A noise with one strength, p.
+
+    Attributes:
+        options: The options of ``density_matrix`` that are set to p.
+        meaning: What happens with probability p, in a sentence.
+    """
+
+    options: tuple[str, ...]
+    meaning: str
+
+
+NOISES = {
+    "depolarizing": Noise(("p1", "p2"), "After every gate, its one or two qubits are fully mixed with probability p."),
+    "amplitude_damping": Noise(("gamma",), "After every gate, each of its qubits decays to |0⟩ with probability p."),
+    "phase_damping": Noise(("gamma",), "After every gate, each of its qubits loses its phase with probability p."),
+    "readout": Noise(("readout",), "Each measured bit flips with probability p; gates are perfect."),
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model on one backend.
+
+    Attributes:
+        model: ``trained``, as the run left it; ``control``, trained for more steps without noise; or ``aware``,
+            trained for as many steps under noise.
+        strength: p, or None for no noise.
+        shots: Samples a measurement basis, or None for exact values.
+    """
+
+    model: ModelName
+    strength: float | None = None
+    shots: int | None = None
+
+    @property
+    def label(self) -> str:
+        """What is on the axis, in words."""
+        if self.strength is not None:
+            return f"p = {self.strength:g}"
+        return "no noise" if self.shots is None else f"{self.shots:,} shots"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseSweep:
+    """The plan of a sweep.
+
+    Attributes:
+        run: A finished run folder of ``qattn train``; it is only read.
+        out: The sweep's folder.
+        noise: One of :data:`NOISES`.
+        strengths: Values of p, exact expectations.
+        shots: Numbers of shots, without noise.
+        aware_steps: Steps of noise-aware training, and of the control without noise; 0: neither.
+        aware_strength: p of the noise-aware training.
+        windows: Windows of the validation split: the same at every point.
+        seed: Seed of the sampling.
+
+    Raises:
+        UnknownNameError: For a noise that is not known, or has no strength p.
+        ConfigError: For a value out of its range.
+        RunFolderError: Where ``out`` is the run's folder, or in it.
+    """
+
+    run: Path
+    out: Path
+    noise: str = "depolarizing"
+    strengths: tuple[float, ...] = ()
+    shots: tuple[int, ...] = ()
+    aware_steps: int = 0
+    aware_strength: float | None = None
+    windows: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every field, so that a bad one fails before any work."""
+        if self.noise not in NOISES:
+            raise unknown_name("noise with a strength p", self.noise, NOISES)
+        for name, p in (*(("p", p) for p in self.strengths), ("aware_p", self.aware_strength)):
+            if p is not None and not 0 <= p <= 1:  # NaN included
+                raise ConfigError(f"{name} is {p:g}, but must be a probability between 0 and 1.")
+        for count in self.shots:
+            if count < 1:
+                raise ConfigError(f"shots is {count}, but must be at least 1.")
+        if self.windows < 2:
+            raise ConfigError(f"windows is {self.windows}, but a standard error takes at least 2.")
+        if not self.strengths and not self.shots:
+            raise ConfigError("There is nothing to sweep; give noise strengths, numbers of shots, or both.")
+        if self.aware_steps < 0:
+            raise ConfigError(f"aware_steps is {self.aware_steps}, but must be at least 0.")
+        if self.aware_steps and not self.aware_strength:
+            raise ConfigError(f"{self.aware_steps} steps of noise-aware training need aware_p, the p to train under.")
+        if self.aware_strength is not None and not self.aware_steps:
+            raise ConfigError(
+                f"aware_p is {self.aware_strength:g}, but aware_steps is 0; give how many steps to train."
+            )
+        if self.out.resolve().is_relative_to(self.run.resolve()):
+            raise RunFolderError(
+                f"{str(self.out)!r} is in the run folder, which a sweep leaves alone; give another --out."
+            )
+
+    @property
+    def models(self) -> tuple[ModelName, ...]:
+        """The models that are measured."""
+        return ("trained", "control", "aware") if self.aware_steps else ("trained",)
+
+    def points(self) -> list[Point]:
+        """Return what is measured, each model's exact and noiseless loss first."""
+        strengths, shots = sorted(set(self.strengths)), sorted(set(self.shots))
+        return [
+            point
+            for model in self.models
+            for point in (
+                Point(model),
+                *(Point(model, strength=p) for p in strengths),
+                *(Point(model, shots=count) for count in shots),
+            )
+        ]
+
+    def backend(self, point: Point) -> str:
+        """Return the backend string of a point."""
+        if point.strength is not None:
+            return self.noisy(point.strength)
+        return "statevector" if point.shots is None else f"statevector?seed={self.seed}&shots={point.shots}"
+
+    def noisy(self, strength: float) -> str:
+        """Return the backend string of the noise at a strength."""
+        options = "&".join(f"{option}={strength!r}" for option in NOISES[self.noise].options)
+        return f"density_matrix?noise={self.noise}&{options}"

@@ -1,0 +1,1 @@
+"""Published claims about quantum attention, run again: one file a claim."""

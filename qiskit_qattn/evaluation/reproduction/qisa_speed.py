@@ -1,0 +1,146 @@
+"""QISA's slow-down table: one attention layer of each version against a classical one, on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+
+from qiskit_qattn.evaluation.reproduction.claims import Options, Reproduction
+from qiskit_qattn.evaluation.reproduction.timing import in_turns, slow_down
+from qiskit_qattn.nn.config import GPTConfig
+from qiskit_qattn.nn.gpt import GPT
+from qiskit_qattn.training.progress import Progress
+
+ROUNDS = 20
+
+
+@dataclass(frozen=True)
+class Size:
+    """The inputs of the layer: batch, context and width."""
+
+    batch: int = 1024
+    context: int = 16
+    width: int = 16
+
+
+@dataclass(frozen=True)
+class Published:
+    """Published slow-downs of one version; None where there is none.
+
+    Attributes:
+        t4: Inference on a T4 GPU, from the paper.
+        inference: Inference of the published code on two CPU cores.
+        training: Forward and backward pass of the published code on two CPU cores.
+    """
+
+    t4: float | None = None
+    inference: float | None = None
+    training: float | None = None
+
+
+VERSIONS = {
+    "classical": ("classical", Published(1.0, 1.0, 1.0)),
+    "qisa-v1": ("QISA v1", Published()),
+    "qisa-v2": ("QISA v2", Published(46.7, 159.0, 41.0)),
+    "qisa-v3": ("QISA v3", Published(8.9, 55.0, 13.2)),
+}
+PRECOMPUTED = ("QISA v3, precomputed", Published(2.1, 27.7))
+
+
+def run(options: Options, progress: Progress) -> Reproduction:
+    """Time the layers in turns; ``options.steps`` is the number of rounds."""
+    size, rounds = Size(), options.steps or ROUNDS
+    progress.message(f"{rounds} rounds each of inference and training, {size.batch} × {size.context} tokens")
+    torch.manual_seed(options.seed)
+    x = torch.randn(size.batch, size.context, size.width)
+    models = {name: layer(name, size) for name in VERSIONS}
+    calls = {name: inference(model, x) for name, model in models.items()}
+    calls["precomputed"] = inference(models["qisa-v3"], x, precomputed=True)
+    seconds = {
+        "inference": in_turns(calls, rounds),
+        "training": in_turns({name: training(model, x) for name, model in models.items()}, rounds),
+    }
+    ours = {task: {name: slow_down(found, name, "classical") for name in found} for task, found in seconds.items()}
+    listed = {**VERSIONS, "precomputed": PRECOMPUTED}
+    rows = [
+        [
+            label,
+            _times(published.t4),
+            _times(published.inference),
+            _times(ours["inference"][name]),
+            _times(published.training),
+            _times(ours["training"].get(name)),
+        ]
+        for name, (label, published) in listed.items()
+    ]
+    return Reproduction(
+        claim="qisa-speed",
+        title="How much slower than classical attention QISA's layers are",
+        source="QISA, arXiv 2603.03318 (T4 GPU); its code, timed on two CPU cores",
+        head=[
+            "Layer",
+            "Published, inference, T4",
+            "Published code, inference, CPU",
+            "Ours, inference",
+            "Published code, training, CPU",
+            "Ours, training",
+        ],
+        rows=rows,
+        reasons=[
+            "Figures are medians of the ratio to the classical layer, timed in turns on one machine; ratios on a GPU"
+            " and on a CPU are not the same thing.",
+            "The published code applies gates one by one to a complex state of all tokens, and evaluates Pauli string"
+            " by Pauli string. Ours multiplies all gates and measurement bases into one real matrix, chosen so that"
+            " few bases measure all strings.",
+            "Precomputed means that all that depends on no data is formed once and kept. Without it ours still keeps"
+            " the circuit's matrix until a weight changes, so the two are close. In training it changes at every step.",
+            "Training is one forward and backward pass, without the optimizer. Versions 1 and 2 use the score that QISA"
+            " prints, exp of the negative squared distance before the softmax, which the fused attention kernel"
+            " of the others does not do.",
+        ],
+        figures={**ours, "seconds": {task: {n: min(s) for n, s in found.items()} for task, found in seconds.items()}},
+        settings={**asdict(size), "rounds": rounds, "threads": torch.get_num_threads(), "seed": options.seed},
+    )
+
+
+def layer(kind: str, size: Size) -> GPT:
+    """Return a model of one block, whose attention has one head of a kind."""
+    config = GPTConfig(
+        vocab_size=2,
+        block_size=size.context,
+        n_layer=1,
+        n_head=1,
+        n_embd=size.width,
+        heads=f"{kind}:1",
+        num_qubits=None,
+    )
+    return GPT(config).eval()
+
+
+def inference(model: GPT, x: torch.Tensor, *, precomputed: bool = False) -> Callable[[], None]:
+    """Return a call of the attention of x, shape ``(B, T, d)``, that forms the circuits' matrices, or has them."""
+    attention, rows = model.attention_layers()[0], x.shape[0] * x.shape[1]
+    with torch.no_grad():
+        kept = model.fuse_circuits(rows)[0]
+
+    @torch.no_grad()
+    def call() -> None:
+        attention(x, None, kept if precomputed else model.fuse_circuits(rows)[0])
+
+    return call
+
+
+def training(model: GPT, x: torch.Tensor) -> Callable[[], None]:
+    """Return a forward and backward pass of the attention of x, to weights and inputs."""
+    attention, inputs = model.attention_layers()[0], x.clone().requires_grad_()
+
+    def call() -> None:
+        attention(inputs, None, model.fuse_circuits(x.shape[0] * x.shape[1])[0]).sum().backward()
+
+    return call
+
+
+def _times(value: float | None) -> str:
+    return "–" if value is None else "1" if value == 1 else f"{value:.3g} ×"

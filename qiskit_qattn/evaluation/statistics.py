@@ -1,0 +1,233 @@
+r"""Do two kinds of head differ? Paired statistics over seeds, and a verdict in words.
+
+Runs of two kinds that share a seed share their batches, so what is compared are the differences
+:math:`d_s = \ell_s^{kind} - \ell_s^{reference}` of their validation losses, one a seed. A verdict needs two things at
+once: a permutation test that survives Holm's correction over all kinds, and an interval that excludes zero.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy import special
+from statsmodels.stats.multitest import multipletests
+
+from qiskit_qattn.errors import ConfigError, unknown_name
+from qiskit_qattn.evaluation.paired_tests import (
+    POWER,
+    Floats,
+    bootstrap_intervals,
+    detectable_effect,
+    minimum_seeds,
+    permutation_p_values,
+    predicted_power,
+    seeds_needed,
+)
+
+Verdict = Literal["better", "worse", "no difference shown", "not enough seeds"]
+_ROUNDING = 1e-12  # relative to the losses; differences that small are none
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the seeds say about one kind against the reference. Negative differences favour the kind.
+
+    Attributes:
+        kind: The kind of head.
+        reference: What it is compared with.
+        seeds: How many seeds both have with a finite loss, n.
+        diverged: Seeds left out because a loss is not finite; with any, no claim is made.
+        mean_difference: Mean of the paired differences, kind minus reference; None without seeds.
+        interval: 95% bootstrap interval of it, as ``bootstrap_intervals`` makes it; None below two seeds.
+        effect_size: Cohen's d_z = mean / standard deviation of the differences, times Hedges' correction
+            Γ(ν/2) / (√(ν/2) Γ((ν − 1)/2)) for ν = n − 1; None below three seeds or without spread.
+        p_value: Two-sided, of the sign-flip test of ``permutation_p_values``; None below two seeds.
+        adjusted_p: The same after Holm's correction over all kinds.
+        difference: The true difference that the next two are about.
+        seeds_needed: Seeds that show ``difference`` with power 0.8 as one of so many kinds; None below two seeds.
+        power: Predicted power of this very study to show ``difference``; None below two seeds.
+        detectable: The true difference that this study shows with power 0.8; None where there is none.
+        verdict: In the words of :data:`Verdict`.
+        sentence: The verdict and its grounds in plain words.
+    """
+
+    kind: str
+    reference: str
+    seeds: int
+    diverged: tuple[int, ...]
+    mean_difference: float | None
+    interval: tuple[float, float] | None
+    effect_size: float | None
+    p_value: float | None
+    adjusted_p: float | None
+    difference: float
+    seeds_needed: int | None
+    power: float | None
+    detectable: float | None
+    verdict: Verdict
+    sentence: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as values that JSON holds."""
+        fields = dataclasses.asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+
+
+def compare_to_reference(
+    losses: Mapping[str, Mapping[int, float]],
+    reference: str,
+    *,
+    difference: float = 0.01,
+    alpha: float = 0.05,
+    seed: int = 0,
+) -> dict[str, Comparison]:
+    """Compare every kind with the reference, over the seeds that both have.
+
+    "not enough seeds" where even the smallest p that the test can give, times the number of kinds, exceeds ``alpha``;
+    "better" or "worse" where the adjusted p is at most ``alpha`` and the interval excludes zero; otherwise "no
+    difference shown".
+
+    Args:
+        losses: For each kind the validation losses by seed; lower is better.
+        reference: The kind to compare with.
+        difference: The true difference that power and the number of seeds are stated for.
+        alpha: The family-wise rate of false claims.
+        seed: Of the bootstrap, and of random sign flips where there are too many to visit all.
+
+    Returns:
+        A comparison for each other kind, in the order of ``losses``.
+
+    Raises:
+        UnknownNameError: If ``reference`` is not in ``losses``.
+        ConfigError: If there is no other kind, or a number is out of its range.
+    """
+    if reference not in losses:
+        raise unknown_name("reference", reference, losses)
+    kinds = [kind for kind in losses if kind != reference]
+    if not kinds:
+        raise ConfigError(f"Only {reference!r} was given; there is no other kind to compare with it.")
+    if not (math.isfinite(difference) and difference > 0):
+        raise ConfigError(f"difference is {difference}, but must be a positive number.")
+    minimum_seeds(alpha, len(kinds))  # checks alpha
+    found = [_Paired.of(kind, losses[kind], losses[reference], seed) for kind in kinds]
+    known = [1.0 if pair.p is None else pair.p for pair in found]
+    adjusted = multipletests(known, alpha=alpha, method="holm")[1]
+    return {
+        pair.kind: _judge(pair, reference, float(p), difference, alpha, len(kinds))
+        for pair, p in zip(found, adjusted, strict=True)
+    }
+
+
+@dataclass(frozen=True)
+class _Paired:
+    """The paired differences of one kind, and what they say by themselves."""
+
+    kind: str
+    values: Floats  # (n,)
+    diverged: tuple[int, ...]
+    spread: float  # their standard deviation
+    p: float | None
+    interval: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, kind: str, losses: Mapping[int, float], others: Mapping[int, float], seed: int) -> _Paired:
+        """Pair the losses of a kind with those of the reference."""
+        shared = sorted(set(losses) & set(others))
+        finite = [s for s in shared if math.isfinite(losses[s]) and math.isfinite(others[s])]
+        values = np.array([losses[s] - others[s] for s in finite], dtype=np.float64)
+        scale = max((abs(losses[s]) + abs(others[s]) for s in finite), default=0.0)
+        values = np.where(np.abs(values) <= _ROUNDING * scale, 0.0, values)  # equal up to rounding
+        p, interval, spread = None, None, 0.0
+        if len(values) > 1:
+            if np.ptp(values) > _ROUNDING * scale:
+                spread = float(values.std(ddof=1))
+            p = float(permutation_p_values(values, seed=seed))
+            low, high = bootstrap_intervals(values, seed=seed)
+            interval = float(low), float(high)
+        return cls(kind, values, tuple(s for s in shared if s not in finite), spread, p, interval)
+
+
+def _judge(
+    pair: _Paired, reference: str, adjusted: float, difference: float, alpha: float, num_kinds: int
+) -> Comparison:
+    """Return the comparison of one kind, with its verdict."""
+    n, least = len(pair.values), minimum_seeds(alpha, num_kinds)
+    mean = float(pair.values.mean()) if n else None
+    needed = power = detectable = hedges_d = None
+    if n > 1 and not pair.spread:  # as many seeds as the test takes show any difference
+        needed, power = least, float(n >= least)
+    elif mean is not None and pair.spread:
+        effect = difference / pair.spread
+        needed, power = seeds_needed(effect, alpha, num_kinds), predicted_power(n, effect, alpha, num_kinds)
+        unit = detectable_effect(n, alpha, num_kinds)
+        detectable = None if unit is None else unit * pair.spread
+        hedges_d = mean / pair.spread * _hedges(n) if n > 2 else None
+    found = Comparison(
+        kind=pair.kind,
+        reference=reference,
+        seeds=n,
+        diverged=pair.diverged,
+        mean_difference=mean,
+        interval=pair.interval,
+        effect_size=hedges_d,
+        p_value=pair.p,
+        adjusted_p=None if pair.p is None else adjusted,
+        difference=difference,
+        seeds_needed=needed,
+        power=power,
+        detectable=detectable,
+        verdict=_verdict(pair, adjusted, alpha, least),
+        sentence="",
+    )
+    return dataclasses.replace(found, sentence=_sentence(found, alpha, num_kinds))
+
+
+def _verdict(pair: _Paired, adjusted: float, alpha: float, least: int) -> Verdict:
+    if len(pair.values) < least or pair.interval is None:
+        return "not enough seeds"
+    low, high = pair.interval
+    if adjusted > alpha or low <= 0 <= high or pair.diverged:
+        return "no difference shown"
+    return "better" if high < 0 else "worse"
+
+
+def _hedges(n: int) -> float:
+    """Return what makes d of n differences unbiased: Γ(ν/2) / (√(ν/2) Γ((ν − 1)/2)), ν = n − 1 (Hedges 1981)."""
+    degrees = n - 1
+    logarithm = special.gammaln(degrees / 2) - special.gammaln((degrees - 1) / 2)
+    return math.exp(logarithm) / math.sqrt(degrees / 2)
+
+
+def _sentence(found: Comparison, alpha: float, num_kinds: int) -> str:
+    """Say the verdict and its grounds."""
+    least = minimum_seeds(alpha, num_kinds)
+    among = "" if num_kinds == 1 else f" with {num_kinds} kinds"
+    pair = f"{found.kind} and {found.reference}"
+    left_out = ""
+    if found.diverged:
+        listed = ", ".join(str(seed) for seed in found.diverged)
+        left_out = f" Left out, since a loss is not finite, and so no claim is made: seed {listed}."
+    if found.verdict == "not enough seeds":
+        more = found.seeds_needed
+        wish = f", and about {more} to see a difference of {found.difference:g}" if more and more > least else ""
+        return (
+            f"Not enough seeds to tell {pair} apart: {found.seeds} paired, but the test needs at least {least} to"
+            f" reach {alpha:g}{among}{wish}.{left_out}"
+        )
+    assert found.mean_difference is not None and found.interval is not None and found.adjusted_p is not None
+    figures = (
+        f"mean difference {found.mean_difference:+.4f} over {found.seeds} seeds, 95% interval"
+        f" {found.interval[0]:+.4f} to {found.interval[1]:+.4f}, Holm-adjusted p = {found.adjusted_p:.3g}"
+    )
+    if found.verdict == "no difference shown":
+        could = ""
+        if found.detectable is not None:
+            could = f" A true difference of {found.detectable:.4f} would have been seen in {POWER:.0%} of such studies."
+        return f"No difference shown between {pair}: {figures}.{could}{left_out}"
+    sign = "lower" if found.verdict == "better" else "higher"
+    return f"{found.kind} is {found.verdict} than {found.reference}, its loss {sign}: {figures}."

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from qiskit_qattn.cli.compare import FIXED
+from qiskit_qattn.training.config import TrainConfig
+
+Run = Callable[..., Result]
+TINY = (
+    "--kinds rff --seeds 1 --n-layer 1 --n-head 1 --n-embd 8 --block-size 8 --num-qubits 3 --batch-size 4"
+    " --max-steps 4 --warmup-steps 1 --eval-interval 2 --eval-batches 1 --device cpu"
+)
+
+
+@pytest.fixture
+def compare(qattn: Run, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return a function that compares two tiny models, with more arguments."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+
+    def run(*arguments: object) -> Result:
+        return qattn("compare", *TINY.split(), "--data", text_file, "--out", tmp_path / "study", *arguments)
+
+    return run
+
+
+def test_a_comparison_ends_with_a_report_and_is_not_run_twice(compare: Run, qattn: Run, tmp_path: Path):
+    result = compare()
+    assert result.exit_code == 0, result.output
+    assert "2 cells: 2 kinds, 1 seeds, 4 steps each" in result.output
+    assert "takes at least 6" in result.output
+    assert "2/2 " in result.output
+    report = json.loads((tmp_path / "study" / "report.json").read_text())
+    assert report["kinds"]["rff"]["sentence"] in result.output
+    records = [path.stat().st_mtime_ns for path in (tmp_path / "study").glob("cells/*/cell.json")]
+    assert len(records) == 2
+
+    _, *again = shlex.split(report["command"])
+    result = qattn(*again)
+    assert result.exit_code == 0, result.output
+    assert "2 are done" in result.output
+    assert [path.stat().st_mtime_ns for path in (tmp_path / "study").glob("cells/*/cell.json")] == records
+
+    refused = compare("--max-steps", 5)
+    assert refused.exit_code == 2
+    assert "max_steps = 4, not 5" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--kinds", "qisa,quantum"], "Unknown head kind 'quantum'"),
+        (["--reference", "quantum"], "Unknown head kind 'quantum'"),
+        (["--kinds", "classical"], "no kind to compare"),
+        (["--seeds", 0], "--seeds"),
+        (["--cluster", "dask"], "dask"),
+        (["--jobs", -1], "--jobs"),
+        (["--kinds", "quadratic", "--num-qubits", 7], "--allow-unmatched"),
+        (["--backend", "quantum"], "quantum"),
+        (["--n-head", 3], "n_head"),
+        (["--data", "no-such-file.txt"], "no-such-file.txt"),
+    ],
+)
+def test_what_cannot_be_compared_is_told_in_one_line_and_leaves_no_folder(
+    compare: Run, tmp_path: Path, arguments: list[Any], told: str
+):
+    result = compare(*arguments)
+    assert result.exit_code == 2
+    assert told in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "study").exists()
+
+
+def test_every_setting_that_a_comparison_leaves_open_is_a_flag(qattn: Run):
+    shown = qattn("compare", "--help").output
+    for name in TrainConfig.__dataclass_fields__.keys() - FIXED:
+        assert f"--{name.replace('_', '-')}" in shown
+    for name in FIXED - {"out"}:
+        assert f"--{name.replace('_', '-')} " not in shown

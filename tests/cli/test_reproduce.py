@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from typer.testing import Result
+
+Run = Callable[..., Result]
+
+
+def test_a_claim_is_shown_and_reported(qattn: Run, text_file: Path, tmp_path: Path):
+    out = tmp_path / "claim"
+    result = qattn("reproduce", "gpt-nano", "--data", text_file, "--steps", 2, "--out", out)
+    assert result.exit_code == 0, result.output
+    report = json.loads((out / "report.json").read_text())
+    assert report["claim"] == "gpt-nano"
+    assert report["command"] == f"qattn reproduce gpt-nano --data {text_file} --steps 2"
+    assert report["settings"]["max_steps"] == 2
+    text = (out / "report.md").read_text()
+    for shown in (text, result.output):
+        assert "3.3506" in shown
+        assert f"{report['figures']['model']['val_loss']:.4f}" in shown
+        assert "Why they differ" in shown
+    assert all(reason in text for reason in report["reasons"])
+
+
+def test_what_cannot_be_run_is_one_line(qattn: Run, tmp_path: Path):
+    for flags, told in ((["nano"], "Unknown claim"), (["gpt-nano", "--data", tmp_path / "none.txt"], "none.txt")):
+        result = qattn("reproduce", *flags, "--out", tmp_path / "claim")
+        assert result.exit_code == 2
+        assert told in result.output
+        assert result.output.count("\n") == 1

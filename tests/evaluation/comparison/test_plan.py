@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError, UnknownNameError
+from qiskit_qattn.evaluation.comparison.plan import NAME, Cell, Study, load_study, open_study, parse_kinds
+
+Plan = Callable[..., Study]
+
+
+def test_the_reference_comes_first_and_names_stay_as_given():
+    assert parse_kinds("qisa, rff,classical", "classical") == (("classical", "qisa", "rff"), "classical")
+    assert parse_kinds("qisa,frozen", "qisa-v3") == (("qisa", "frozen"), "qisa")
+    assert parse_kinds("rff", "classical") == (("classical", "rff"), "classical")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "reference", "kind", "told"),
+    [
+        ("qisa,quantum", "classical", UnknownNameError, "quantum"),
+        ("qisa", "classic", UnknownNameError, "classical"),
+        ("qisa,rff,qisa", "classical", ConfigError, "twice"),
+        ("qisa,qisa-v3", "classical", ConfigError, "qisa and qisa-v3"),
+        ("classical", "classical", ConfigError, "no kind to compare"),
+        ("", "classical", ConfigError, "no kind to compare"),
+    ],
+)
+def test_kinds_that_make_no_comparison_are_refused(kinds: str, reference: str, kind: type[Exception], told: str):
+    with pytest.raises(kind, match=told):
+        parse_kinds(kinds, reference)
+
+
+def test_cells_are_pairs_of_kinds_under_one_seed(plan: Plan):
+    study = plan("qisa,rff", seeds=2, seed=7)
+    assert [cell.name for cell in study.cells()] == [
+        *("classical-s7", "qisa-s7", "rff-s7", "classical-s8", "qisa-s8", "rff-s8")
+    ]
+    configs = [study.cell_config(Cell(7, kind)) for kind in study.kinds]
+    assert [config.heads for config in configs] == ["classical:1", "qisa:1", "rff:1"]
+    own = {"heads", "n_inner", "out"}
+    shared = [{name: v for name, v in config.to_dict().items() if name not in own} for config in configs]
+    assert shared[0] == shared[1] == shared[2]
+
+
+def test_results_do_not_depend_on_how_many_run_at_a_time(plan: Plan):
+    assert plan().config.threads == 1
+    assert plan(threads=3).config.threads == 3
+
+
+def test_a_study_is_found_again(plan: Plan):
+    study = plan(seeds=2)
+    assert not open_study(study)
+    assert open_study(study)
+    assert load_study(study.folder) == study
+
+
+def test_another_plan_is_refused_in_one_line(plan: Plan):
+    open_study(plan(seeds=2))
+    for changes, told in [
+        ({"seeds": 3}, "seeds = 0,1, not 0,1,2"),
+        ({"seeds": 2, "kinds": "rff"}, "kinds = classical,qisa, not classical,rff"),
+        ({"seeds": 2, "max_steps": 13}, "max_steps = 12, not 13"),
+    ]:
+        with pytest.raises(RunFolderError) as caught:
+            open_study(plan(**changes))
+        assert told in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert "qattn compare --kinds classical,qisa --seeds 2" in str(caught.value)
+
+
+def test_a_folder_with_something_else_is_left_alone(plan: Plan):
+    study = plan()
+    study.folder.mkdir()
+    (study.folder / "mine").write_text("x")
+    with pytest.raises(RunFolderError, match="no study"):
+        open_study(study)
+    assert [path.name for path in study.folder.iterdir()] == ["mine"]
+    with pytest.raises(RunFolderError, match="no study"):
+        load_study(study.folder)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "qiskit-qattn/study"}'])
+def test_a_damaged_plan_is_refused(plan: Plan, content: str):
+    study = plan()
+    open_study(study)
+    (study.folder / NAME).write_text(content)
+    with pytest.raises(CheckpointError, match=NAME):
+        open_study(study)
+
+
+def test_a_plan_that_lost_a_part_is_refused(plan: Plan):
+    study = plan()
+    open_study(study)
+    record = json.loads((study.folder / NAME).read_text())
+    for name in ("kinds", "config", "sizes", "text"):
+        (study.folder / NAME).write_text(json.dumps({k: v for k, v in record.items() if k != name}))
+        with pytest.raises(CheckpointError, match=name):
+            load_study(study.folder)
+
+
+def test_a_study_needs_a_seed(plan: Plan):
+    with pytest.raises(ConfigError, match="--seeds is 0"):
+        plan(seeds=0)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from qiskit_qattn.errors import ConfigError, UnknownNameError
+from qiskit_qattn.evaluation.reproduction import qisa_speed
+from qiskit_qattn.evaluation.reproduction.claims import Options, reproduce
+from qiskit_qattn.evaluation.reproduction.timing import in_turns, slow_down
+from qiskit_qattn.training.progress import Progress
+
+
+class Heard(Progress):
+    """Remembers which training phases started, and at which step."""
+
+    def __init__(self) -> None:
+        self.phases: list[tuple[str, int]] = []
+
+    def phase_started(self, name: str, step: int, max_steps: int) -> None:
+        self.phases.append((name, step))
+
+
+def test_an_unknown_claim_is_told_the_known_ones(tmp_path: Path):
+    with pytest.raises(UnknownNameError, match="qisa-leak, qisa-speed"):
+        reproduce("qisa-lek", Options(tmp_path))
+
+
+def test_gpt_nano_shows_both_tables(dice: Path, tmp_path: Path):
+    options = Options(tmp_path, str(dice), steps=3)
+    heard = Heard()
+    found = reproduce("gpt-nano", options, heard)
+    assert heard.phases == [("model", 0), ("baseline", 0)]
+    losses, parameters = found.rows[0], found.rows[3]
+    assert losses[1:3] == ["3.3506", "3.3545"]
+    assert parameters[1:3] == ["8,769", "8,821"]
+    assert losses[3] == f"{found.figures['baseline']['train_loss']:.4f}"
+    assert found.figures["model"]["certificate"] == {"verdict": "passed", "edits": 0, "gradients": 0}
+    assert all(len(row) == len(found.head) for row in found.rows)
+
+    again = Heard()
+    assert reproduce("gpt-nano", options, again).rows == found.rows
+    assert again.phases == []  # what is trained is not trained again
+
+
+def test_a_folder_with_other_settings_is_refused(dice: Path, tmp_path: Path):
+    reproduce("gpt-nano", Options(tmp_path, str(dice), steps=1))
+    with pytest.raises(ConfigError, match=r"other settings \(seed, max_steps\)"):
+        reproduce("gpt-nano", Options(tmp_path, str(dice), steps=2, seed=1))
+
+
+def test_the_speed_table_has_every_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    small = qisa_speed.Size(4, 3, 8)
+    monkeypatch.setattr(qisa_speed, "Size", lambda: small)
+    found = reproduce("qisa-speed", Options(tmp_path, steps=1))
+    assert [row[0] for row in found.rows] == ["classical", "QISA v1", "QISA v2", "QISA v3", "QISA v3, precomputed"]
+    assert all(len(row) == len(found.head) for row in found.rows)
+    assert found.rows[0][3] == found.rows[0][5] == "1"
+    assert all(value > 0 for task in ("inference", "training") for value in found.figures[task].values())
+
+
+def test_precomputed_matrices_give_the_same_values():
+    model = qisa_speed.layer("qisa-v3", qisa_speed.Size(2, 4, 8))
+    attention, x = model.attention_layers()[0], torch.randn(2, 4, 8)
+    with torch.no_grad():
+        kept = model.fuse_circuits(8)[0]
+        torch.testing.assert_close(attention(x, None, kept), attention(x))
+
+
+def test_calls_take_turns():
+    order: list[str] = []
+    calls = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    seconds = in_turns(calls, 2)
+    assert "".join(order[4:]) == "abba"
+    assert [len(seconds[name]) for name in "ab"] == [2, 2]
+
+
+def test_a_slow_down_is_the_median_of_ratios():
+    assert slow_down({"a": [2.0, 9.0, 4.0], "b": [1.0, 1.0, 2.0]}, "a", "b") == 2
