@@ -1,4 +1,4 @@
-"""Runs the Python blocks of README.md as tests, and compares what they print with the text block that follows.
+"""Runs the Python blocks of README.md and docs/ as tests, and compares what they print with the text that follows.
 
 A block of another language is not run. To leave a Python block out, put the comment ``<!--- skip: next -->`` on a
 line of its own before it.
@@ -7,6 +7,7 @@ line of its own before it.
 import contextlib
 import io
 
+import pytest
 from sybil import Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
@@ -30,7 +31,17 @@ def compare_text(example: Example) -> str | None:
     return None
 
 
+@pytest.fixture(scope="session")
+def own_ledger(tmp_path_factory):
+    """Keep the jobs of documents out of the user's ledger."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QATTN_LEDGER", str(tmp_path_factory.mktemp("ledger") / "ledger.sqlite"))
+        yield
+
+
 pytest_collect_file = Sybil(
     parsers=[CodeBlockParser("python", run_python), CodeBlockParser("text", compare_text), SkipParser()],
-    patterns=["README.md"],
+    patterns=["README.md", "docs/*.md", "docs/*/*.md"],
+    excludes=["docs/third-party-backend.md"],  # tests/backends/test_registry.py installs and runs it
+    fixtures=["own_ledger"],
 ).pytest()

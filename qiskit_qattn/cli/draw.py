@@ -29,11 +29,12 @@ def command(
     """Draw a circuit of the catalog, or the whole gallery."""
     from qiskit_qattn.library.catalog import attention_circuit, list_circuits
     from qiskit_qattn.library.gallery import render, write_gallery
+    from qiskit_qattn.nn.kinds import HEAD_KINDS
     from qiskit_qattn.training.files import write_bytes, writing
 
     if gallery is not None:
         with writing(gallery):
-            write_gallery(gallery)
+            write_gallery(gallery, {kind.name: kind.circuit for kind in HEAD_KINDS.values()})
         typer.echo(str(gallery))
         return
     if circuit is None:

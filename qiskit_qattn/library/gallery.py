@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from qiskit import qpy
@@ -13,9 +14,10 @@ from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import CATALOG, attention_circuit
 from qiskit_qattn.library.observables import measurement_bases
 
-GALLERY_QUBITS = 4
-_STYLE = {"backgroundcolor": "#FFFFFF", "fontsize": 11, "subfontsize": 8}
-_FOLD = 18  # gates a row; a picture of this width is legible at the width of a README
+GALLERY_QUBITS = (2, 4)
+# Sizes for the width of a README: there, a row of 16 gates is legible.
+_STYLE = {"backgroundcolor": "#FFFFFF", "fontsize": 13, "subfontsize": 10}
+_FOLD = 16
 
 
 def render(circuit: AttentionCircuit, output: str) -> str | bytes:
@@ -34,55 +36,84 @@ def render(circuit: AttentionCircuit, output: str) -> str | bytes:
     return _FORMATS[output](circuit)
 
 
-def write_gallery(folder: Path) -> None:
-    """Write every circuit of the catalog, on four qubits, and a README.md with the pictures.
+def write_gallery(folder: Path, heads: Mapping[str, str | None]) -> None:
+    """Write every circuit of the catalog, on two and on four qubits, and a README.md with the pictures.
 
     Args:
-        folder: Where to write; one folder a circuit is made in it.
+        folder: Where to write; ``<circuit>/<n>-qubits/`` are made in it.
+        heads: The circuit that each kind of head runs, None for a kind without one; the index names them.
     """
-    index = [
-        "# Circuits",
-        "",
-        f"Every attention circuit of the catalog on {GALLERY_QUBITS} qubits, drawn by",
-        "`qattn draw --gallery circuits/`.",
-        "`x` are the angles that carry data, `θ` the trainable weights; barriers separate encoding, ansatz and",
-        "measurement in the circuit's first basis.",
-        "",
-    ]
-    for name, recipe in CATALOG.items():
-        circuit = attention_circuit(name, GALLERY_QUBITS)
-        home = folder / name
+    circuits = {name: [attention_circuit(name, n) for n in GALLERY_QUBITS] for name in CATALOG}
+    for circuit in itertools.chain.from_iterable(circuits.values()):
+        home = folder / _home(circuit)
         home.mkdir(parents=True, exist_ok=True)
         for output in ("svg", "txt", "qasm", "qpy"):
             content = render(circuit, output)
             (home / f"circuit.{output}").write_bytes(content.encode() if isinstance(content, str) else content)
-        bases = ", ".join(basis for basis, _ in measurement_bases(circuit.labels))
-        index += [
-            f"## {name}",
-            "",
-            f"{recipe.summary}. {len(circuit.input_params)} data angles, {len(circuit.weight_params)} weights, "
-            f"observables {', '.join(circuit.labels)}, measured in {bases}.",
-            "",
-            f"![{name}]({name}/circuit.svg)",
-            "",
-            f"[text]({name}/circuit.txt) · [OpenQASM 3]({name}/circuit.qasm) · [QPY]({name}/circuit.qpy)",
-            "",
-        ]
-    (folder / "README.md").write_text("\n".join(index), encoding="utf-8")
+    (folder / "README.md").write_text("\n".join(_index(circuits, heads)), encoding="utf-8")
+
+
+def _home(circuit: AttentionCircuit) -> str:
+    return f"{circuit.name}/{circuit.num_qubits}-qubits"
+
+
+def _index(circuits: Mapping[str, Sequence[AttentionCircuit]], heads: Mapping[str, str | None]) -> list[str]:
+    """Return the lines of the gallery's README.md."""
+    without = ", ".join(f"`{head}`" for head, name in heads.items() if name is None)
+    sizes = " and ".join(str(n) for n in GALLERY_QUBITS)
+    lines = [
+        "# Circuits",
+        "",
+        f"Every circuit of the catalog on {sizes} qubits. `make draw` writes this folder; the tests compare it with",
+        "what the code builds.",
+        "",
+        "| circuit | heads that run it | what it is |",
+        "|---|---|---|",
+    ]
+    users = {name: ", ".join(f"`{head}`" for head, used in heads.items() if used == name) for name in circuits}
+    lines += [f"| [`{name}`](#{name}) | {users[name]} | {CATALOG[name].summary} |" for name in circuits]
+    lines += [
+        "",
+        f"The heads {without} run no circuit.",
+        "",
+        "In the pictures, `x` are the angles that carry data and `θ` the trainable weights. Barriers stand before the",
+        "encoding, the ansatz and the measurement, which is shown in the circuit's first basis. Qubit 0 is the top",
+        "wire and the last letter of a Pauli string. A head measures as many strings as its values are wide; here it",
+        "is one a qubit.",
+    ]
+    for name, sizes_of in circuits.items():
+        lines += ["", f"## {name}", "", f"Heads: {users[name]}."]
+        for circuit in sizes_of:
+            bases = ", ".join(basis for basis, _ in measurement_bases(circuit.labels))
+            home = _home(circuit)
+            lines += [
+                "",
+                f"**{circuit.num_qubits} qubits**: {len(circuit.input_params)} data angles, "
+                f"{len(circuit.weight_params)} weights, {circuit.circuit.num_nonlocal_gates()} two-qubit gates; "
+                f"measures {', '.join(circuit.labels)} in the basis {bases}.",
+                "",
+                f"![{name} on {circuit.num_qubits} qubits]({home}/circuit.svg)",
+                "",
+                f"[text]({home}/circuit.txt) · [OpenQASM 3]({home}/circuit.qasm) · [QPY]({home}/circuit.qpy)",
+            ]
+    return [*lines, ""]
 
 
 def _picture(circuit: AttentionCircuit, output: str) -> bytes:
     """Draw with matplotlib; the same circuit always gives the same bytes."""
     try:
         import matplotlib
-        from matplotlib.figure import Figure
+        from matplotlib import pyplot
     except ImportError as error:
         raise missing_dependency("matplotlib", "train") from error
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "qiskit-qattn", "svg.fonttype": "path"}):
-        figure: Figure = circuit.draw("mpl", style=_STYLE, fold=_FOLD, plot_barriers=True, idle_wires=True)
+        figure = circuit.draw(
+            "mpl", style=_STYLE, fold=_FOLD, plot_barriers=True, idle_wires=True, measure_arrows=False
+        )
         metadata = {"Date": None} if output == "svg" else {}
         figure.savefig(buffer, format=output, bbox_inches="tight", dpi=150, metadata=metadata)
+        pyplot.close(figure)
     return buffer.getvalue()
 
 

@@ -1,0 +1,13 @@
+OPENQASM 3.0;
+include "stdgates.inc";
+input float[64] _x_0_;
+input float[64] _x_1_;
+input float[64] _θ_0_;
+input float[64] _θ_1_;
+qubit[2] q;
+rx(_x_0_) q[0];
+rx(_x_1_) q[1];
+rx(_θ_0_) q[0];
+rx(_θ_1_) q[1];
+cx q[0], q[1];
+cx q[1], q[0];

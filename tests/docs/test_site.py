@@ -1,0 +1,58 @@
+"""The documentation builds without a warning, needs no network, and has every public name."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+
+import qiskit_qattn as qa
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Build the site in strict mode, in which broken links and anchors are errors, and return its folder."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+def pages(site):
+    return {path.relative_to(site).as_posix(): path.read_text("utf-8") for path in sorted(site.rglob("*.html"))}
+
+
+def test_no_page_loads_anything_from_the_network(site):
+    for name, html in pages(site).items():
+        loaded = re.findall(r"<(?:script|img|iframe)[^>]*\ssrc=\"?((?:https?:)?//[^\s\">]+)", html)
+        loaded += re.findall(r"<link[^>]*\shref=\"?((?:https?:)?//[^\s\">]+)", html)
+        assert not loaded, name
+
+
+def test_docstrings_leave_no_markup_of_other_tools(site):
+    for name, html in pages(site).items():
+        assert not re.search(r":(math|func|class|meth|attr|data|mod):|\.\. math::|\$<code>", html), name
+    assert "<math" in (site / "heads.html").read_text("utf-8")
+
+
+def test_the_reference_has_every_public_name(site):
+    content = (site / "objects.inv").read_bytes()
+    entries = zlib.decompress(content.split(b"\n", 4)[4]).decode().splitlines()
+    documented = {entry.split()[0] for entry in entries}
+    missing = {name for name in qa.__all__ if f"{getattr(qa, name).__module__}.{name}" not in documented}
+    assert not missing
+
+
+def test_the_command_line_has_every_command(site):
+    html = (site / "reference" / "cli.html").read_text("utf-8")
+    for command in ("train", "generate", "draw", "jobs-list"):
+        assert f'id="qattn-{command}"' in html
