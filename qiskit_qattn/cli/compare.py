@@ -25,8 +25,12 @@ def _compare(
         str, typer.Option(help="Kinds of head by comma: all heads of a model are of one.", rich_help_panel="Comparison")
     ] = "qisa,classical,quadratic,rff,frozen",
     seeds: Annotated[
-        int, typer.Option(help="Models of each kind, with seeds in a row from --seed.", rich_help_panel="Comparison")
-    ] = 5,
+        int,
+        typer.Option(
+            help="Models of each kind, with seeds in a row from --seed; fewer than 8 can show nothing of 4 rivals.",
+            rich_help_panel="Comparison",
+        ),
+    ] = 8,
     reference: Annotated[
         str, typer.Option(help="The kind that the others are compared with.", rich_help_panel="Comparison")
     ] = "classical",

@@ -43,6 +43,12 @@ def test_null_studies_are_seldom_wrong(rng: np.random.Generator, n: int, draw: s
     assert shown(d, 0.05).mean() <= 0.05 + off(0.05)
 
 
+@pytest.mark.parametrize("n", [6, 8, 10])
+def test_at_least_95_of_100_null_studies_claim_nothing(rng: np.random.Generator, n: int):
+    # A claim needs p ≤ 0.05, and over all sign flips p cannot be that small in more than 5 % of null studies.
+    assert (permutation_p_values(rng.normal(size=(50_000, n))) > 0.05).mean() >= 0.95
+
+
 def test_every_flip_counts():
     assert permutation_p_values(np.array([1.0, 2, 3, 4, 5, 6])) == 2 / 64
     assert permutation_p_values(np.array([1.0, 2, 3, 4, 5, -1])) == 6 / 64  # flips of at most one 1 reach 14 of 16

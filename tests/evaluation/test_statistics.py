@@ -42,7 +42,7 @@ def one(differences: list[float], **options: float) -> Comparison:
 def test_null_studies_show_no_difference(rng: np.random.Generator, kinds: str):
     studies = [compare_to_reference(cells(rng, dict.fromkeys(kinds, 0.0)), "a") for _ in range(100)]
     quiet = sum(all(c.verdict == "no difference shown" for c in found.values()) for found in studies)
-    assert quiet >= 95 - 2 * math.sqrt(100 * 0.05 * 0.95)  # the rate itself is held over 2,000 in test_paired_tests.py
+    assert quiet >= 95 - 2 * math.sqrt(100 * 0.05 * 0.95)  # the rate itself is held in test_paired_tests.py
 
 
 @pytest.mark.parametrize(("shift", "verdict"), [(-3.0, "better"), (3.0, "worse")])
