@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from importlib.util import find_spec
+from functools import partial, reduce
+from operator import add
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from qiskit_qattn.cli.train import NEEDED, setting_parameters
-from qiskit_qattn.errors import missing_dependency
+from qiskit_qattn.cli.extras import TRAINING, require
+from qiskit_qattn.cli.train import setting_parameters
 from qiskit_qattn.training.config import resolve
+
+if TYPE_CHECKING:
+    from qiskit_qattn.backends.registry import Backend
+    from qiskit_qattn.cli.devices import Asked
+    from qiskit_qattn.evaluation.comparison.plan import Study
 
 #: Settings that the kinds decide, or that a comparison has no use for.
 FIXED = frozenset(
@@ -69,11 +75,11 @@ def _compare(
 
     Models of one seed see the same batches; all have the same number of parameters, within 1%. A cell, one kind with
     one seed, that is done is not run again: after an interruption the same command goes on. A kind whose model reads
-    its own future is not ranked.
+    its own future is not ranked. On a paid device, what the cells will take is shown first, and nothing is sent without
+    a budget in the backend string, as in ?budget=5usd, which all cells share.
     """
-    for package in (*NEEDED, "joblib", "filelock", "statsmodels"):
-        if find_spec(package) is None:
-            raise missing_dependency(package, "compare")
+    require((*TRAINING, "joblib", "filelock", "statsmodels"), "compare")
+    from qiskit_qattn.cli.devices import open_devices
     from qiskit_qattn.cli.study_progress import study_progress
     from qiskit_qattn.evaluation.comparison.cell import records
     from qiskit_qattn.evaluation.comparison.plan import open_study, plan_study
@@ -84,6 +90,8 @@ def _compare(
     preset = settings.pop("preset")
     decided = dataclasses.replace(resolve(settings, preset=preset, config_file=config), out=str(out))
     study = plan_study(decided, kinds, seeds, reference, allow_unmatched=allow_unmatched)
+    with open_devices(study.config.backend, yes=False, cost=partial(_cost, study)):
+        pass  # what a paid device will take is shown, and needs a budget; each cell opens its own
     resumed = open_study(study)
     done = records(study)
     rest = [cell for cell in study.cells() if cell not in done]
@@ -108,8 +116,27 @@ def _compare(
     _tell(report, out)
 
 
+def _cost(study: Study, backend: Backend) -> Asked:
+    """Return what the cells that are not done take on a paid device, to be shown, and what the first job takes."""
+    from qiskit_qattn.cli.cost import parts_table
+    from qiskit_qattn.evaluation.comparison.cell import records
+    from qiskit_qattn.evaluation.training_cost import training_cost
+    from qiskit_qattn.training.data import load_corpus
+
+    corpus = load_corpus(study.config.data, study.config.block_size)
+    done, parts, first = records(study), {}, None
+    for kind in study.kinds:
+        some = [cell for cell in study.cells() if cell.kind == kind and cell not in done]
+        if some and study.sizes[kind].num_qubits:
+            each, job = training_cost(study.cell_config(some[0]), corpus, backend)
+            each.pop("report's sample")  # a cell has none
+            parts[f"{kind}, {len(some)} cells"] = reduce(add, each.values()) * len(some)
+            first = first or job
+    return parts_table(f"What the comparison takes on {backend.name}, about", backend, parts), first
+
+
 def _tell(report: dict[str, Any], out: Path) -> None:
-    """Say the most important of a report; exit with 1 where something is missing or withheld."""
+    """Say the most important of a report; exit with 1 where a cell is missing."""
     for found in report["kinds"].values():
         typer.echo(found["sentence"])
     for name, reason in report["failed"].items():

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from qiskit_qattn.errors import ConfigError, missing_dependency
+from qiskit_qattn.cli.extras import TRAINING, require
+from qiskit_qattn.errors import ConfigError
 
 if TYPE_CHECKING:
     from qiskit_qattn.evaluation.noise_sweep.plan import NoiseSweep, Point
 
-NEEDED = ("accelerate", "matplotlib", "rapidfuzz", "rich")
 T = TypeVar("T", int, float)
 
 
@@ -44,9 +43,7 @@ def command(
     and without. RUN is only read. The same command with the same --out goes on where it was stopped, and a longer list
     of strengths or shots adds points.
     """
-    for package in NEEDED:
-        if find_spec(package) is None:
-            raise missing_dependency(package, "train")
+    require(TRAINING, "train")
     from qiskit_qattn.evaluation.noise_sweep.plan import NoiseSweep
 
     sweep = NoiseSweep(

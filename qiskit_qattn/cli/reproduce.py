@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qiskit_qattn.errors import missing_dependency
+from qiskit_qattn.cli.extras import TRAINING, require
 
 if TYPE_CHECKING:
     from qiskit_qattn.evaluation.reproduction.claims import Reproduction
-
-NEEDED = ("accelerate", "matplotlib", "rapidfuzz", "rich")
 
 
 def command(
@@ -36,9 +33,7 @@ def command(
     losses, parameters and throughput. qisa-speed: how much slower QISA's layers are. nanogpt: 1.88 on tinyshakespeare.
     What was trained is kept: the same command goes on where it was stopped.
     """
-    for package in NEEDED:
-        if find_spec(package) is None:
-            raise missing_dependency(package, "train")
+    require(TRAINING, "train")
     from qiskit_qattn.cli.progress import make_progress
     from qiskit_qattn.evaluation.reproduction.claims import Options, reproduce
     from qiskit_qattn.evaluation.reproduction.report import write_report

@@ -9,21 +9,19 @@ import shlex
 from collections.abc import Container
 from contextlib import nullcontext
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from qiskit_qattn.errors import BackendError, missing_dependency
+from qiskit_qattn.cli.extras import TRAINING, require
+from qiskit_qattn.errors import BackendError
 from qiskit_qattn.training.config import TrainConfig, resolve, resolve_resumed
 from qiskit_qattn.training.presets import PRESETS
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.registry import Backend
     from qiskit_qattn.cli.devices import Asked
-
-NEEDED = ("accelerate", "matplotlib", "rapidfuzz", "rich")
 
 
 def _train(
@@ -38,9 +36,7 @@ def _train(
     --resume goes on from there to the same losses as if nothing had happened. On a paid device, what the run will take
     is shown first, and nothing is sent without a budget in the backend string, as in ?budget=5usd, or --yes.
     """
-    for package in NEEDED:
-        if find_spec(package) is None:
-            raise missing_dependency(package, "train")
+    require(TRAINING, "train")
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler writes notes of its own to stderr
     preset = settings.pop("preset")
     if resume:

@@ -36,7 +36,7 @@ def generation_cost(model: GPT, backend: Backend, prompt: Tensor, tokens: int) -
     context is full. Results that are in the ledger already are counted too.
 
     Args:
-        model: The model; its heads count from then on, until ``to_backend`` moves them.
+        model: The model; its heads stay where they are.
         backend: Where it would run.
         prompt: Tokens, shape ``(B, T)``.
         tokens: How many to add.
@@ -45,9 +45,9 @@ def generation_cost(model: GPT, backend: Backend, prompt: Tensor, tokens: int) -
         BackendError: For circuits that do not fit on the device.
     """
     where, counting = counted(backend)
-    model.to_backend(where)
-    for _ in model.stream(prompt, tokens, seed=0):
-        pass
+    with model.to_backend(where):
+        for _ in model.stream(prompt, tokens, seed=0):
+            pass
     depth = max(map(two_qubit_depth, counting.circuits.values()), default=0)
     return GenerationCost(counting.total, counting.first, depth)
 

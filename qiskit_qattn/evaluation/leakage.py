@@ -169,10 +169,10 @@ def leakage(
         with torch.no_grad():
             before = logits(x)  # (B, T, ...)
             others = _edited(x, slice(1, None), slice(None), vocabulary, generator)
-            noise = (logits(others) - before)[0].abs().max()  # of a sequence that was not edited
+            noise = _change(before, logits(others))[0].max()  # of a sequence that was not edited
             for t in range(1, length):
                 after = logits(_edited(x, slice(None), t, vocabulary, generator))  # (B, T, ...)
-                changes[t, :t] = (after - before)[:, :t].abs().transpose(0, 1).flatten(1).amax(1)
+                changes[t, :t] = _change(before, after)[:, :t].transpose(0, 1).flatten(1).amax(1)
         if gradients is False or (gradients is None and gradients_cost_circuits(model)):
             derivatives: torch.Tensor | str = COSTS_CIRCUITS if gradients is None else NOT_WANTED
         else:
@@ -199,6 +199,11 @@ def _edited(
     places = edited[rows, columns]
     edited[rows, columns] = (places + torch.randint(1, vocabulary, places.shape, generator=generator)) % vocabulary
     return edited
+
+
+def _change(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """Return absolute differences; equal infinities, as of tokens that are ruled out, have none."""
+    return (after - before).abs().masked_fill(after == before, 0.0)
 
 
 def _worst(sizes: torch.Tensor) -> tuple[Pair, ...]:

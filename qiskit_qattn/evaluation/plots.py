@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
-from qiskit_qattn.errors import missing_dependency
+from qiskit_qattn.evaluation.png import blank_figure, png
 
 COLORS = {"model": "#6929c4", "baseline": "#8a8a8a"}
 
@@ -16,12 +15,7 @@ def loss_plot(report: dict[str, Any]) -> bytes:
     Raises:
         MissingDependencyError: If matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise missing_dependency("matplotlib", "train") from error
-    figure = Figure(figsize=(8, 4.8), dpi=144, layout="constrained")
+    figure = blank_figure(figsize=(8, 4.8))
     axes = figure.add_subplot()
     for name in ("baseline", "model"):
         figures = report[name]
@@ -31,12 +25,9 @@ def loss_plot(report: dict[str, Any]) -> bytes:
     axes.set_ylabel("cross-entropy, nats a token")
     axes.set_title(_title(report), loc="left", fontsize=11)
     axes.grid(axis="y", color="#e0e0e0", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.01)
     axes.legend(frameon=False, fontsize=9)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()
+    return png(figure)
 
 
 def smoothed(values: list[float], share: float = 0.05) -> list[float]:

@@ -21,7 +21,7 @@ def step_cost(model: GPT, backend: Backend, tokens: Tensor) -> Cost:
     """Count what the forward and the backward pass of one batch send to a backend; nothing is sent.
 
     Args:
-        model: The model; its heads count from then on, until ``to_backend`` moves them.
+        model: The model; its heads stay where they are, its gradients are cleared.
         backend: Where it would run, with the gradient rule that decides the backward pass.
         tokens: A batch, shape ``(B, T + 1)``.
 
@@ -29,8 +29,9 @@ def step_cost(model: GPT, backend: Backend, tokens: Tensor) -> Cost:
         BackendError: For circuits that do not fit on the device, or a job that it does not take.
     """
     where, counting = counted(backend)
-    _, loss = model.to_backend(where)(tokens[:, :-1], tokens[:, 1:])
-    loss.backward()
+    with model.to_backend(where):
+        _, loss = model(tokens[:, :-1], tokens[:, 1:])
+        loss.backward()
     model.zero_grad(set_to_none=True)
     return counting.total
 
@@ -67,6 +68,6 @@ def training_cost(
 def _passed(model: GPT, backend: Backend, tokens: Tensor) -> CountingEstimator:
     """Return the count of a forward pass of tokens, shape ``(B, T)``."""
     where, counting = counted(backend)
-    with torch.no_grad():
-        model.to_backend(where)(tokens)
+    with torch.no_grad(), model.to_backend(where):
+        model(tokens)
     return counting

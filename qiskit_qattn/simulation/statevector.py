@@ -49,9 +49,8 @@ class StatevectorProgram(ConstantModule):
     .. math:: \langle O \rangle = (f R)^{\odot 2} S
 
     Angles, phases and the unitary are computed in float64 and rounded once; what grows with the batch is float32, or
-    float64 after ``module.double()``.
-
-    Weights may have leading axes, one weight set a head, that broadcast against those of the inputs.
+    float64 after ``module.double()``. Weights may have leading axes, one weight set a head, that broadcast against
+    those of the inputs.
 
     Args:
         circuit: Any circuit of unitary gates, at most 16 qubits. With ``amplitude`` input, what follows the encoding.
@@ -201,8 +200,9 @@ class StatevectorProgram(ConstantModule):
         """Return in a phrase what a call computes."""
         how = "fused unitaries" if self.dense else "gates on the batch"
         how += "" if self.effective is None else f", effective observables from {self.effective} rows on"
-        data = len(self.phases)
-        return f"{self.num_qubits} qubits, {data} data-dependent phases, {len(self.bases)} measurement bases, {how}"
+        data = f"{len(self.phases)} data-dependent phase{'s' * (len(self.phases) != 1)}"
+        bases = f"{len(self.bases)} measurement bas{'is' if len(self.bases) == 1 else 'es'}"
+        return f"{self.num_qubits} qubits, {data}, {bases}, {how}"
 
     @property
     def state_dtype(self) -> torch.dtype:

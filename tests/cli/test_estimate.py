@@ -78,6 +78,7 @@ def test_the_count_of_a_step_is_what_it_sends(heads: str, gradient: str):
     batch = torch.randint(10, (2, 4))
     backend = get_backend(f"statevector?shots=4001&seed=1&gradient={gradient}")  # no two values are equal
     counted = step_cost(model, backend, batch)
+    assert {row["backend"] for row in model.head_backends()} <= {"statevector", "torch"}  # the heads came back
     recorder = CountingEstimator(estimator=backend.estimator)
     model.to_backend(dataclasses.replace(backend, estimator=recorder))
     model(batch[:, :-1], batch[:, 1:])[1].backward()

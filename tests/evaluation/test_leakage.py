@@ -48,6 +48,15 @@ def test_a_causal_head_does_not_leak_and_a_transposed_one_does():
     assert leakage(OneHead(transposed=True), 7, 9) > 1e-3
 
 
+def test_a_token_that_is_ruled_out_is_no_leak():
+    def without_token_0(idx: torch.Tensor) -> torch.Tensor:
+        logits = first_future(idx)
+        logits[..., 0] = -math.inf
+        return logits
+
+    assert leakage(without_token_0, 5, 6) == 0
+
+
 def test_it_says_where_the_leak_is():
     found = leakage(first_future, 5, 6)
     assert (found.edited, found.changed, found.edits) == (4, 2, 20)

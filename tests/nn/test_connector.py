@@ -290,7 +290,7 @@ def test_compile_qnn_tells_the_engine_and_why():
     exact = compile_qnn(estimator_qnn())
     assert (exact.engine, type(exact.program)) == ("statevector", StatevectorProgram)
     assert str(exact) == (
-        "statevector: QMLEstimator returns exact values; 2 qubits, 1 data-dependent phases, 1 measurement bases, "
+        "statevector: QMLEstimator returns exact values; 2 qubits, 1 data-dependent phase, 1 measurement basis, "
         "fused unitaries."
     )
     sampled = compile_qnn(estimator_qnn(estimator=StatevectorEstimator()))

@@ -13,8 +13,9 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qiskit_qattn.backends.ibm import cost as ibm_cost
 from qiskit_qattn.backends.ibm.errors import Guard
-from qiskit_qattn.backends.ibm.estimator import EstimatorSettings, noiseless_simulator, runtime_estimator
+from qiskit_qattn.backends.ibm.estimator import EstimatorSettings, runtime_estimator
 from qiskit_qattn.backends.ibm.mode import Kind, Mode, is_closed
+from qiskit_qattn.backends.ibm.snapshot import Snapshot
 from qiskit_qattn.backends.jobs.device import Cost, JobStatus, State, Values
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.measurement import shots_of
@@ -39,8 +40,8 @@ class IBMDevice:
     """A :class:`~qiskit_qattn.backends.jobs.device.Device` of Qiskit Runtime.
 
     Args:
-        backend: A device of a ``QiskitRuntimeService``, or any local backend, which runs in local testing mode.
-        service: The service, or None for a local backend. Local jobs live and die with this process.
+        backend: A device of a ``QiskitRuntimeService``, or a snapshot of one, which runs in local testing mode.
+        service: The service, or None for a snapshot. Local jobs live and die with this process.
         mode: ``batch`` by default, which every plan has. A session or batch is opened with the first job, and again,
             once a job, if the service closed it.
         settings: What the Estimator does.
@@ -73,7 +74,8 @@ class IBMDevice:
         self.paid = service is not None
         self._limit = max_time if mode == "job" else None
         self._price = seconds_price
-        self._mode = Mode(mode, backend if self._estimator_settings.noise else noiseless_simulator(), max_time)
+        self._snapshot = Snapshot(backend, self._estimator_settings.noise) if service is None else None
+        self._mode = Mode(mode, max_time)
         self._call = Guard(*secrets)
         self._jobs: OrderedDict[str, Any] = _LOCAL_JOBS if service is None else OrderedDict()
         self._asked: Counter[str] = Counter()
@@ -173,7 +175,10 @@ class IBMDevice:
         from qiskit_ibm_runtime import IBMRuntimeError
 
         options = self._estimator_settings.options(tag, self._limit, self._seed(pubs, precision))
-        target = self._mode.target()
+        device = self.backend
+        if self._snapshot is not None:
+            pubs, device = self._snapshot.cut(pubs)
+        target = self._mode.target(device)
         try:
             return runtime_estimator(target, options).run(pubs, precision=precision)
         except IBMRuntimeError as error:
@@ -181,7 +186,7 @@ class IBMDevice:
                 raise
         _log.info("%s: the %s was closed; opening another.", self.name, self._mode.kind)
         self._mode.renew(target)
-        return runtime_estimator(self._mode.target(), options).run(pubs, precision=precision)
+        return runtime_estimator(self._mode.target(device), options).run(pubs, precision=precision)
 
     def _first(self, tag: str, job_id: str) -> str:
         """Return the oldest job with a tag, and cancel the others."""

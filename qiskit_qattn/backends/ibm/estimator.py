@@ -45,10 +45,3 @@ def runtime_estimator(mode: Any, options: dict[str, Any]) -> Any:
     except ImportError:
         from qiskit_ibm_runtime import EstimatorV2 as Estimator
     return Estimator(mode=mode, options=options)
-
-
-def noiseless_simulator() -> Any:
-    """Return a simulator that takes the gates of any device."""
-    from qiskit_aer import AerSimulator
-
-    return AerSimulator()

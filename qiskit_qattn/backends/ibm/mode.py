@@ -26,22 +26,27 @@ class Mode:
 
     Args:
         kind: One of ``MODES``.
-        device: A device of Qiskit Runtime.
         max_time: Seconds after which the service closes it, or None for the service's own limit.
     """
 
-    def __init__(self, kind: Kind, device: Any, max_time: int | None = None) -> None:
-        self.kind, self._device, self._max_time = kind, device, max_time
+    def __init__(self, kind: Kind, max_time: int | None = None) -> None:
+        self.kind, self._max_time = kind, max_time
         self._opened: Any = None
+        self._device: Any = None  # of what is open
         self._lock = RLock()
 
-    def target(self) -> Any:
-        """Return what an estimator of Qiskit Runtime takes as its mode."""
+    def target(self, device: Any) -> Any:
+        """Return what an estimator of Qiskit Runtime takes as its mode to send a job to a device.
+
+        What is open on another device is closed.
+        """
         if self.kind == "job":
-            return self._device
+            return device
         with self._lock:
+            if self._device is not device:
+                self.close()
             if self._opened is None:
-                self._opened = self._open()
+                self._opened, self._device = self._open(device), device
             return self._opened
 
     def renew(self, closed: Any) -> None:
@@ -57,21 +62,21 @@ class Mode:
         if opened is not None:
             opened.close()
 
-    def _open(self) -> Any:
+    def _open(self, device: Any) -> Any:
         from qiskit_ibm_runtime import Batch, Session
         from qiskit_ibm_runtime.api.exceptions import RequestsApiError
 
         if self.kind == "session":
             try:
-                return Session(self._device, max_time=self._max_time)
+                return Session(device, max_time=self._max_time)
             except RequestsApiError as error:
                 if service_code(error) != _NO_SESSIONS:
                     raise
-            notice = f"The open plan of IBM Quantum has no sessions; jobs for {self._device.name} run in a batch."
+            notice = f"The open plan of IBM Quantum has no sessions; jobs for {device.name} run in a batch."
             _log.warning(notice)
             warnings.warn(notice, stacklevel=2)
             self.kind = "batch"
-        return Batch(self._device, max_time=self._max_time)
+        return Batch(device, max_time=self._max_time)
 
 
 def is_closed(error: BaseException) -> bool:

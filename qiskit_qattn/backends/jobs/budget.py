@@ -83,5 +83,5 @@ def no_budget(device: str, estimate: Cost) -> BudgetError:
     return BudgetError(
         f"Jobs on {device} are paid for and no budget is given, so nothing was sent. The next job would take about "
         f"{estimate.seconds:.4g} s on the processor{price}. Add budget=60s or budget=5usd to the backend string, as in "
-        f"?budget=60s, or agree to any cost with --yes or budget=unlimited."
+        f"?budget=60s, or agree to any cost with budget=unlimited, or with --yes where a command has it."
     )

@@ -22,7 +22,8 @@ from filelock import FileLock
 
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError
-from qiskit_qattn.evaluation.comparison.metrics import cell_metrics, qpu_seconds
+from qiskit_qattn.evaluation.comparison.devices import qpu_seconds, share_budget
+from qiskit_qattn.evaluation.comparison.metrics import cell_metrics
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study, load_study
 from qiskit_qattn.nn.fallback import Chain, open_backend
 from qiskit_qattn.training.data import load_corpus
@@ -92,6 +93,7 @@ def _train_and_measure(study: Study, cell: Cell) -> dict[str, Any]:
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)  # killed before the run had begun
     backend = open_backend(config.backend)
+    share_budget(backend, study.num_circuit_cells)
     with qpu_clock(backend, _beside(study, cell, "qpu")) as qpu:
         train_run(config, resume=resume, progress=StepFile(step_path(study, cell)), backend=backend)
         measured = cell_metrics(config, corpus, backend)

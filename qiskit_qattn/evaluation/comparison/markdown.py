@@ -107,9 +107,9 @@ def _missing(report: dict[str, Any]) -> list[str]:
     if report["complete"]:
         return []
     total = len(report["study"]["seeds"]) * len(report["kinds"])
-    lines = [f"**Incomplete:** {len(report['cells'])} of {total} cells are done. The command at the end goes on."]
-    lines += [f"- {name} failed: {reason}" for name, reason in report["failed"].items()]
-    return ["\n".join(lines)]
+    done = f"**Incomplete:** {len(report['cells'])} of {total} cells are done. The command at the end goes on."
+    failed = [f"- {name} failed: {reason}" for name, reason in report["failed"].items()]
+    return [done, *(["\n".join(failed)] if failed else [])]
 
 
 def _verdicts(kinds: dict[str, Any], reference: str) -> str:

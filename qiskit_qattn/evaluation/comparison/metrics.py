@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from qiskit_qattn.backends.jobs.managed import ManagedEstimator
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.evaluation.circuit_measures import circuit_measures
 from qiskit_qattn.evaluation.leakage import leakage
@@ -50,15 +49,13 @@ def causality(model: Any, *, vocab_size: int | None = None, block_size: int | No
     found = leakage(model, vocab_size, block_size)
     return {
         "passed": found.passed,
-        "leakage": float(found) if math.isfinite(found) else None,
-        "gradient": found.gradient,
+        "leakage": _finite(found),
+        "gradient": None if found.gradient is None else _finite(found.gradient),
         "edited": found.edited,
         "changed": found.changed,
     }
 
 
-def qpu_seconds(backend: Backend | Chain) -> float:
-    """Return the time on quantum processors that jobs took since a backend was opened; 0 for a simulation."""
-    opened = [backend] if isinstance(backend, Backend) else [found for _, found in backend.links]
-    estimators = [found.estimator for found in opened if isinstance(found, Backend)]
-    return sum((e.spent.seconds for e in estimators if isinstance(e, ManagedEstimator)), 0.0)
+def _finite(value: float) -> float | None:
+    """Return a number as JSON can hold it."""
+    return float(value) if math.isfinite(value) else None

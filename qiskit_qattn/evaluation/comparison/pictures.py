@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import statistics
 from collections.abc import Callable
 from typing import Any
 
-from qiskit_qattn.errors import missing_dependency
+from qiskit_qattn.evaluation.png import blank_figure, png
 
 REFERENCE = "#8a8a8a"
 COLORS = ("#6929c4", "#1192e8", "#005d5d", "#9f1853", "#fa4d56", "#198038", "#b28600", "#002d9c", "#ee538b", "#570408")
@@ -25,20 +24,11 @@ def pictures(report: dict[str, Any]) -> dict[str, bytes]:
         "differences.png": _differences,
         "cost.png": _cost,
     }
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise missing_dependency("matplotlib", "train") from error
     found = {}
     for name, draw in drawn.items():
-        figure = Figure(dpi=144, layout="constrained")
+        figure = blank_figure()
         draw(figure, report)
-        for axes in figure.axes:
-            axes.spines[["top", "right"]].set_visible(False)
-        buffer = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(buffer)
-        found[name] = buffer.getvalue()
+        found[name] = png(figure)
     return found
 
 

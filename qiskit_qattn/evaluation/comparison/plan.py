@@ -15,11 +15,13 @@ from qiskit_qattn.nn.fallback import open_backend
 from qiskit_qattn.training.config import TrainConfig, resolve
 from qiskit_qattn.training.data import load_corpus
 from qiskit_qattn.training.figures import fingerprint
-from qiskit_qattn.training.files import write_text
+from qiskit_qattn.training.files import write_text, writing
 
 NAME = "study.json"
 FORMAT = "qiskit-qattn/study"
 VERSION = 1
+#: Settings of a run that a comparison has no use for; they stay as the preset has them.
+_UNUSED = ("heads", "sample_prompt", "sample_tokens", "temperature", "top_k")
 
 
 @dataclass(frozen=True, order=True)
@@ -70,6 +72,11 @@ class Study:
         """Return the cells, one seed after the other, so that pairs are complete early."""
         return [Cell(seed, kind) for seed in self.seeds for kind in self.kinds]
 
+    @property
+    def num_circuit_cells(self) -> int:
+        """How many cells evaluate circuits, and so share a device's budget; at least 1."""
+        return max(1, len(self.seeds) * sum(size.num_qubits > 0 for size in self.sizes.values()))
+
     def cell_folder(self, cell: Cell) -> Path:
         """Return the run folder of a cell."""
         return self.folder / "cells" / cell.name
@@ -82,7 +89,7 @@ class Study:
     def command(self) -> str:
         """Return the command line that makes this study again: every setting that is not the preset's own."""
         preset = resolve({}, preset=self.config.preset).to_dict()
-        own = {"out", "baseline", "profile", "trackers", "heads", "preset"}
+        own = {"out", "baseline", "profile", "trackers", "preset", *_UNUSED}
         settings = {name: value for name, value in self.config.to_dict().items() if name not in own}
         flags = {
             "kinds": ",".join(self.kinds),
@@ -126,8 +133,9 @@ def parse_kinds(text: str, reference: str) -> tuple[tuple[str, ...], str]:
         ConfigError: For a kind named twice, or no kind besides the reference.
     """
     named: dict[str, str] = {}
-    for name in filter(None, map(str.strip, text.split(","))):
-        if (same := named.setdefault(canonical(name), name)) != name or text.split(",").count(name) > 1:
+    names = [name for name in map(str.strip, text.split(",")) if name]
+    for name in names:
+        if (same := named.setdefault(canonical(name), name)) != name or names.count(name) > 1:
             raise ConfigError(f"--kinds {text!r} names one kind twice: {same} and {name}.")
     chosen = named.pop(canonical(reference.strip()), reference.strip())
     if not named:
@@ -155,6 +163,8 @@ def plan_study(config: TrainConfig, kinds: str, count: int, reference: str, *, a
     if count < 1:
         raise ConfigError(f"--seeds is {count}, but must be at least 1.")
     seeds = tuple(range(config.seed, config.seed + count))
+    preset = resolve({}, preset=config.preset)
+    config = dataclasses.replace(config, **{name: getattr(preset, name) for name in _UNUSED})
     config = dataclasses.replace(config, baseline=False, profile=False, trackers="none", threads=config.threads or 1)
     open_backend(config.backend)  # what cannot be had fails before any cell
     corpus = load_corpus(config.data, config.block_size)
@@ -172,11 +182,12 @@ def open_study(study: Study) -> bool:
         CheckpointError: If the study in it is damaged.
     """
     folder = study.folder
-    if (folder / NAME).is_file():
-        _check_same(load_study(folder), study)
-        return True
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunFolderError(f"{str(folder)!r} exists and holds no study; give another --out.")
+    with writing(folder):
+        if (folder / NAME).is_file():
+            _check_same(load_study(folder), study)
+            return True
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunFolderError(f"{str(folder)!r} exists and holds no study; give another --out.")
     record = {"format": FORMAT, "version": VERSION, **study.to_dict()}
     write_text(folder / NAME, json.dumps(record, indent=1) + "\n")
     return False

@@ -35,7 +35,7 @@ def run_in_process(folder: str, kind: str, seed: int, threads: int, log: str) ->
         with process:
             code = process.wait()
     if code == 0:
-        path.unlink()
+        path.unlink(missing_ok=True)  # another comparison in the same folder may have been first
         return None
     said = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return said[-1] if said else f"its process ended with exit code {code}"

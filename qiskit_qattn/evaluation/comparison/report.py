@@ -74,7 +74,7 @@ def _flat(cell: Mapping[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for name, value in cell.items():
         if isinstance(value, dict) and name != "history":
-            row |= {f"{name}_{part}": item for part, item in value.items()}
+            row |= {f"{name}_{part}": item for part, item in value.items() if not isinstance(item, dict | list)}
         elif not isinstance(value, dict | list) and name not in ("format", "version"):
             row[name] = value
     return row

@@ -28,7 +28,8 @@ def summarise(study: Study, records: Mapping[Cell, Mapping[str, Any]]) -> dict[s
     """Return, for each kind, its figures over the seeds, whether it is ranked, and its verdict.
 
     A kind is judged when all of its cells are done and all of its models are causal, and only against a reference of
-    which the same holds. Timings enter no verdict.
+    which the same holds. Holm's correction is over all kinds of the study, those that cannot be judged yet included, so
+    that cells still to come do not take a verdict back by making the family larger. Timings enter no verdict.
 
     Returns:
         Kinds in the study's order, each with ``size``, ``seeds``, ``figures`` (mean and sample standard deviation),
@@ -43,14 +44,17 @@ def summarise(study: Study, records: Mapping[Cell, Mapping[str, Any]]) -> dict[s
     against = reasons[study.reference]
     verdicts = {}
     if against is None and len(ranked) > 1:
-        losses = {kind: {seed: record[LOSS] for seed, record in by_kind[kind].items()} for kind in ranked}
+        losses = {
+            kind: {seed: record[LOSS] for seed, record in found.items()} if kind in ranked else {}
+            for kind, found in by_kind.items()
+        }
         verdicts = compare_to_reference(losses, study.reference)
     summary = {}
     for kind, found in by_kind.items():
         withheld = reasons[kind]
         if withheld is None and against is not None:
             withheld = f"the reference {study.reference} has none: {against}"
-        verdict = verdicts.get(kind)
+        verdict = verdicts.get(kind) if withheld is None else None
         summary[kind] = {
             "size": study.sizes[kind].to_dict(),
             "seeds": sorted(found),

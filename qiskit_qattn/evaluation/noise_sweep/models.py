@@ -99,7 +99,7 @@ def _train_on(
 
 
 def _settings(sweep: NoiseSweep, config: TrainConfig, folder: Path, backend: str) -> TrainConfig:
-    """Return the settings of training on: the run's, at the learning rates it ended with."""
+    """Return the settings of training on: the run's, at the learning rates it ended with; a tenth of its peak for 0."""
     steps = sweep.aware_steps
     rate = config.min_lr or config.learning_rate / 10
     return dataclasses.replace(

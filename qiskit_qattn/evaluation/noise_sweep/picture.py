@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
-from qiskit_qattn.errors import missing_dependency
 from qiskit_qattn.evaluation.noise_sweep.plan import ModelName
 from qiskit_qattn.evaluation.noise_sweep.series import model_words, models, series
+from qiskit_qattn.evaluation.png import blank_figure, png
 from qiskit_qattn.evaluation.report_markdown import heads_text
 
 COLORS: dict[ModelName, str] = {"trained": "#6929c4", "control": "#8a8a8a", "aware": "#009d9a"}
@@ -21,28 +20,20 @@ def sweep_plot(record: dict[str, Any]) -> bytes:
     Raises:
         MissingDependencyError: If matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise missing_dependency("matplotlib", "train") from error
     swept = [axis for axis in TITLES if any(point[axis] is not None for point in record["points"])]
-    figure = Figure(figsize=(1 + 4.6 * len(swept), 4.4), dpi=144, layout="constrained")
+    figure = blank_figure(figsize=(1 + 4.6 * len(swept), 4.4))
     panels = figure.subplots(1, len(swept), sharey=True, squeeze=False)[0]
     for axis, panel in zip(swept, panels, strict=True):
         for model in models(record):
             _curve(panel, record, model, axis)
         panel.set_title(TITLES[axis], loc="left", fontsize=10)
         panel.grid(axis="y", color="#e0e0e0", linewidth=0.8)
-        panel.spines[["top", "right"]].set_visible(False)
         _scale(panel, record, axis)
     panels[0].plot([], [], color="#525252", linestyle=":", linewidth=1, label="exact, no noise")
     panels[0].set_ylabel("validation loss, nats a token")
     panels[0].legend(frameon=False, fontsize=9)
     figure.suptitle(f"{heads_text(record['heads'])} on {record['data']}", x=0.01, ha="left", fontsize=11)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _curve(panel: Any, record: dict[str, Any], model: ModelName, axis: str) -> None:

@@ -40,9 +40,9 @@ def command(sweep: NoiseSweep, record: dict[str, Any]) -> str:
     parts = ["qattn", "noise-sweep", str(sweep.run), "--noise", sweep.noise]
     for flag, axis in (("--p", "strength"), ("--shots", "shots")):
         values = sorted({point[axis] for point in record["points"] if point[axis] is not None})
-        parts += [flag, ",".join(f"{value:g}" if axis == "strength" else str(value) for value in values) or "none"]
+        parts += [flag, ",".join(f"{value:.15g}" if axis == "strength" else str(value) for value in values) or "none"]
     if settings["aware_steps"]:
-        parts += ["--aware-steps", str(settings["aware_steps"]), "--aware-p", f"{settings['aware_p']:g}"]
+        parts += ["--aware-steps", str(settings["aware_steps"]), "--aware-p", f"{settings['aware_p']:.15g}"]
     parts += ["--windows", str(settings["windows"]), "--seed", str(settings["seed"]), "--out", str(sweep.out)]
     return shlex.join(parts)
 

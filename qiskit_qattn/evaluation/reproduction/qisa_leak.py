@@ -76,13 +76,13 @@ def run(options: Options, progress: Progress) -> Reproduction:
     for name, (_, heads, model_class) in models.items():
         config = settings(options, name, "qisa", **SETTINGS, heads=heads)
         figures[name] = trained(config, progress, model_class)["model"]
-    classical = figures["classical"]["val_loss"]
+    gains = {name: figures["classical"]["val_loss"] / found["val_loss"] for name, found in figures.items()}
     claimed = {"published": f"{PUBLISHED_GAIN:g} ×", "classical": "1"}
     rows = [
         [
             label,
             claimed.get(name, "–"),
-            "1" if name == "classical" else f"{classical / figures[name]['val_loss']:.2f} ×",
+            "1" if name == "classical" else f"{gains[name]:.2f} ×",
             f"{figures[name]['val_loss']:.3f}",
             f"{figures[name]['val_loss_last_position']:.3f}",
             verdict(figures[name]),
@@ -105,11 +105,12 @@ def run(options: Options, progress: Progress) -> Reproduction:
             f" {figures['classical']['val_loss_last_position']:.3f}.",
             "The certificate finds the leak in the trained model without knowing how it works: an edited token changes"
             f" earlier logits by up to {published['certificate']['edits']:.2g}.",
-            "Without the transposition, and with our head, which takes the softmax of q·k, the gain is gone. One seed"
-            " of each model: smaller differences between causal models mean nothing.",
+            f"Without the transposition the gain is {gains['corrected']:.2f} ×; with our head, which takes the softmax"
+            f" of q·k, {gains['qisa']:.2f} ×. One seed of each model: small differences between causal models mean"
+            " nothing.",
             "The size of the gain depends on how long the models train, on their size and on the text; the published"
             " model is deeper (6 layers).",
         ],
         figures=figures,
-        settings=config.to_dict(),
+        settings={name: value for name, value in config.to_dict().items() if name != "heads"},  # these differ
     )

@@ -21,7 +21,6 @@ def write_report(folder: Path, found: Reproduction, command: str) -> None:
     Raises:
         RunFolderError: If it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     where = {"versions": versions(), "machine": machine()}
     report = {"format": FORMAT, "created": created, "command": command, **dataclasses.asdict(found), **where}

@@ -22,7 +22,7 @@ def test_the_reference_comes_first_and_names_stay_as_given():
     [
         ("qisa,quantum", "classical", UnknownNameError, "quantum"),
         ("qisa", "classic", UnknownNameError, "classical"),
-        ("qisa,rff,qisa", "classical", ConfigError, "twice"),
+        ("qisa,rff, qisa", "classical", ConfigError, "twice"),
         ("qisa,qisa-v3", "classical", ConfigError, "qisa and qisa-v3"),
         ("classical", "classical", ConfigError, "no kind to compare"),
         ("", "classical", ConfigError, "no kind to compare"),
@@ -48,6 +48,10 @@ def test_cells_are_pairs_of_kinds_under_one_seed(plan: Plan):
 def test_results_do_not_depend_on_how_many_run_at_a_time(plan: Plan):
     assert plan().config.threads == 1
     assert plan(threads=3).config.threads == 3
+
+
+def test_what_a_comparison_has_no_use_for_is_left_to_the_preset(plan: Plan):
+    assert plan(heads="classical:1", temperature=0.5, top_k=3, sample_tokens=9) == plan()
 
 
 def test_a_study_is_found_again(plan: Plan):

@@ -51,6 +51,7 @@ def test_the_markdown_says_what_a_reader_asks_for(report: dict[str, Any], finish
 def test_every_cell_is_a_line_of_the_table(done: Study):
     write_report(done, {})
     rows = list(csv.DictReader(io.StringIO((done.folder / "cells.csv").read_text())))
+    assert not [text for row in rows for text in row.values() if "[" in text or "{" in text]
     assert [(row["kind"], row["seed"]) for row in rows] == [(cell.kind, str(cell.seed)) for cell in done.cells()]
     assert {"val_loss", "parameters_total", "prediction_word_error_rate", "circuits_meyer_wallach"} <= rows[0].keys()
 

@@ -86,6 +86,11 @@ def test_a_model_that_reads_ahead_is_not_ranked_however_good(study: Study, cells
     assert found["qisa"]["comparison"]["verdict"] == "no difference shown"
 
 
+def test_a_verdict_stands_when_other_kinds_are_done(study: Study, cells: Records):
+    early = {cell: record for cell, record in cells.items() if cell.kind != "qisa"}
+    assert summarise(study, early)["rff"]["comparison"] == summarise(study, cells)["rff"]["comparison"]
+
+
 def test_nothing_is_judged_against_a_reference_that_reads_ahead(study: Study, cells: Records):
     cells[Cell(0, "classical")]["causality"] = causality(ReadsAhead(), **SIZES)
     found = summarise(study, cells)
