@@ -36,6 +36,8 @@ def open_record(sweep: NoiseSweep, run: TrainedRun) -> dict[str, Any]:
         raise CheckpointError(f"The report {str(path)!r} is damaged: {error}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise RunFolderError(f"{str(path)!r} is no report of a noise sweep; give another --out.")
+    if not isinstance(record.get("settings"), dict) or not isinstance(record.get("points"), list):
+        raise CheckpointError(f"The report {str(path)!r} is damaged: it holds no settings or no points.")
     for name, value in settings.items():
         if (saved := record["settings"].get(name)) != value:
             raise RunFolderError(

@@ -73,8 +73,9 @@ def render_markdown(record: dict[str, Any]) -> str:
     if steps:
         parts.append(
             f"Two copies of the model were trained {steps:,} steps further, on the same batches and at the learning"
-            f" rates with which the run ended: one under noise of p = {settings['aware_p']:g} (noise-aware), and one"
-            f" without noise (control), which shows what the steps alone do."
+            f" rates with which the run ended (a tenth of the peak, where it ended at none): one under noise of"
+            f" p = {settings['aware_p']:g} (noise-aware), and one without noise (control), which shows what the steps"
+            f" alone do."
         )
     parts.append(
         "![Validation loss against noise and against shots](noise.png)\n\nBars are one standard error of the change,"

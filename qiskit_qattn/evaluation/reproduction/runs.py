@@ -34,7 +34,9 @@ def trained(config: TrainConfig, progress: Progress, model_class: type[GPT] = GP
     Raises:
         ConfigError: If the folder holds a run with other settings.
     """
-    folder, resume = config.folder, config.folder.exists()
+    folder, resume = config.folder, (config.folder / "config.toml").is_file()
+    if not resume and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()  # killed before the run had begun
     if resume and (found := saved_config(folder)) != config:
         names = [item.name for item in dataclasses.fields(config)]
         changed = [name for name in names if getattr(found, name) != getattr(config, name)]
