@@ -173,9 +173,10 @@ def test_folders_of_something_else_are_refused(sweep, tmp_path):
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(RunFolderError, match="is no report of a noise sweep"):
         open_sweep(dataclasses.replace(sweep, out=tmp_path))
-    (tmp_path / "report.json").write_text("{")
-    with pytest.raises(CheckpointError, match="is damaged"):
-        open_sweep(dataclasses.replace(sweep, out=tmp_path))
+    for damaged in ("{", '{"format": "qiskit-qattn/noise-sweep"}'):
+        (tmp_path / "report.json").write_text(damaged)
+        with pytest.raises(CheckpointError, match="is damaged"):
+            open_sweep(dataclasses.replace(sweep, out=tmp_path))
 
 
 def test_runs_that_noise_cannot_reach_are_refused(finished_run, sweep, tmp_path):
