@@ -8,10 +8,9 @@ from contextlib import suppress
 
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
-from qiskit_qattn.backends.jobs.device import Cost, Device, JobStatus, Values
+from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus, Values
 from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.jobs.ledger_rows import Row
-from qiskit_qattn.backends.jobs.managed import RETRIES
 from qiskit_qattn.backends.jobs.owners import lives, new_owner
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.jobs.resilience import Caller

@@ -10,6 +10,7 @@ import numpy as np
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
+RETRIES = 5  # how often a call that failed for a while is repeated, unless told otherwise
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from qiskit.primitives import BaseEstimatorV2, BasePrimitiveJob, PrimitiveJob, P
 from qiskit.primitives.containers.estimator_pub import EstimatorPubLike
 
 from qiskit_qattn.backends.jobs.budget import Budget, no_budget
-from qiskit_qattn.backends.jobs.device import Cost, Device
+from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import BudgetError, ConfigError
@@ -20,8 +20,6 @@ from qiskit_qattn.errors import BudgetError, ConfigError
 if TYPE_CHECKING:
     from qiskit_qattn.backends.jobs.ledger import Ledger
     from qiskit_qattn.backends.jobs.ledger_rows import Row
-
-RETRIES = 5
 
 DEVICE_OPTIONS = {
     "budget": "what all jobs may take: seconds on the processor (60s), US dollars (5usd), or unlimited",
