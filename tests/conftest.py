@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 # Before anything imports what reads them.
@@ -13,6 +15,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import pytest
 import torch
+
+from qiskit_qattn.backends.registry import GROUP
 
 SEED = 20240117
 
@@ -42,3 +46,26 @@ def no_user_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
     monkeypatch.setenv("QATTN_LEDGER", str(folder / "ledger.sqlite"))
     monkeypatch.delenv("QATTN_DATA_DIR", raising=False)
     return folder
+
+
+@pytest.fixture
+def install_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str, str, str, Mapping[str, str]], None]]:
+    """Yield a function that installs a package of one module, with backends as entry points, for the test."""
+    modules = []
+
+    def install(package: str, module: str, source: str, backends: Mapping[str, str]) -> None:
+        modules.append(module)
+        folder = tmp_path / package
+        info = folder / f"{package.replace('-', '_')}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (folder / f"{module}.py").write_text(source, "utf-8")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        lines = [f"{name} = {value}" for name, value in backends.items()]
+        (info / "entry_points.txt").write_text("\n".join([f"[{GROUP}]", *lines]))
+        monkeypatch.syspath_prepend(str(folder))
+
+    yield install
+    for module in modules:
+        sys.modules.pop(module, None)

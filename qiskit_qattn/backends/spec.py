@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 from urllib.parse import quote, unquote
@@ -67,6 +67,12 @@ class BackendSpec:
         for key in self.options:
             if key not in known:
                 raise unknown_name(f"option of backend {self.name!r}", key, known)
+
+    def refuse(self, keys: Iterable[str], why: str) -> None:
+        """Raise :class:`ConfigError` for the first of ``keys`` that is given, in words such as "is for AWS devices"."""
+        for key in keys:
+            if key in self.options:
+                raise ConfigError(f"Backend option {key} {why}, but the target of {str(self)!r} is {self.target}.")
 
     def integer(self, key: str, *, minimum: int, maximum: int = 2**31 - 1) -> int | None:
         """Return an integer option, or None where it is absent.

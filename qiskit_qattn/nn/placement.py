@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -29,15 +30,15 @@ class _Move:
     opened: list[Backend]
 
 
-class Placement:
+class Placement(ABC):
     """The part of a model that knows its quantum heads and moves them between backends."""
 
     _last_move: _Move | None = None
     _blocks_entered: tuple[tuple[_Move, ExitStack], ...] = ()
 
+    @abstractmethod
     def attention_layers(self) -> list[CausalSelfAttention]:
         """Return the attention of every layer."""
-        raise NotImplementedError
 
     def quantum_heads(self) -> list[tuple[int, str, QuantumHead]]:
         """Return the quantum heads as (layer, kind, module)."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from qiskit.primitives import BaseEstimatorV2, DataBin, PrimitiveJob, PrimitiveResult, PubResult
-from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
+from qiskit.primitives import DataBin, PubResult
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import SparseObservable, SparsePauliOp
 from torch import Tensor
 
-from qiskit_qattn.errors import ConfigError
+from qiskit_qattn.simulation.local_estimator import LocalEstimator
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 
@@ -34,7 +34,7 @@ class Program(Protocol):
         """Turn to double precision."""
 
 
-class TorchEstimator(BaseEstimatorV2):
+class TorchEstimator(LocalEstimator):
     r"""A ``BaseEstimatorV2`` over a torch engine: one batched evaluation a PUB.
 
     With precision 0 values are exact. With precision ε > 0 they are means over :math:`\lceil 1/\varepsilon^2 \rceil`
@@ -44,6 +44,9 @@ class TorchEstimator(BaseEstimatorV2):
         engine: Makes a program of a circuit: :class:`StatevectorProgram`, the default, or a :class:`NoisyEngine`.
         default_precision: Precision where a run gives none.
         seed: Seed of the sampling. Successive calls continue one stream of random numbers, so noise is never repeated.
+
+    Raises:
+        CircuitError: (from a job) for circuits the engine cannot simulate.
     """
 
     def __init__(
@@ -53,37 +56,12 @@ class TorchEstimator(BaseEstimatorV2):
         default_precision: float = 0.0,
         seed: int | None = None,
     ) -> None:
+        super().__init__(default_precision=default_precision, seed=seed)
         self.engine = engine
-        self._default_precision = default_precision
-        self._rng = np.random.default_rng(seed)
 
-    @property
-    def default_precision(self) -> float:
-        """Precision where a run gives none."""
-        return self._default_precision
-
-    def run(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> PrimitiveJob[Any]:
-        """Evaluate PUBs.
-
-        Args:
-            pubs: Tuples of circuit, observables, parameter values and, optionally, precision.
-            precision: Precision of the PUBs that bring none of their own.
-
-        Raises:
-            ConfigError: For a negative precision.
-            CircuitError: (from the job) for circuits the engine cannot simulate.
-        """
-        default = self._default_precision if precision is None else precision
-        if not default >= 0:  # NaN included
-            raise ConfigError(f"precision must be 0 (exact) or positive, got {default}.")
-        coerced = [EstimatorPub.coerce(pub, default) for pub in pubs]
-        job: PrimitiveJob[Any] = PrimitiveJob(self._run, coerced)
-        job._submit()
-        return job
-
-    def _run(self, pubs: list[EstimatorPub]) -> PrimitiveResult[PubResult]:
+    def _evaluate(self, pubs: list[EstimatorPub]) -> list[PubResult]:
         programs: dict[Any, Program] = {}
-        return PrimitiveResult([self._run_pub(pub, programs) for pub in pubs], metadata={"version": 2})
+        return [self._run_pub(pub, programs) for pub in pubs]
 
     def _run_pub(self, pub: EstimatorPub, programs: dict[Any, Program]) -> PubResult:
         params = list(pub.circuit.parameters)

@@ -230,7 +230,8 @@ def test_errors_say_what_is_allowed(text, error, message):
 
 def test_a_gpu_needs_an_aer_built_for_one():
     if "GPU" in qiskit_aer.AerSimulator().available_devices():
-        pytest.skip("this Aer was built for GPUs")
+        assert get_backend("aer?device=gpu").estimator.simulator.options.device == "GPU"
+        return
     with pytest.raises(ConfigError, match="device=GPU: this Aer was built for CPU only"):
         get_backend("aer?device=gpu")
 

@@ -1,7 +1,6 @@
 """Providers, ours and third parties', and the page that shows how to write one."""
 
 import re
-import sys
 import tomllib
 from pathlib import Path
 
@@ -23,32 +22,10 @@ PLAIN = Provider("a test", statevector, {"shots": "samples"})
 """
 
 
-@pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Yield a function that installs a distribution of one module, with entry points, for the test."""
-
-    modules = []
-
-    def install(package, module, source, entries):
-        modules.append(module)
-        folder = tmp_path / package
-        info = folder / f"{package.replace('-', '_')}-1.0.dist-info"
-        info.mkdir(parents=True)
-        (folder / f"{module}.py").write_text(source, "utf-8")
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        lines = [f"{name} = {value}" for name, value in entries.items()]
-        (info / "entry_points.txt").write_text("\n".join([f"[{GROUP}]", *lines]))
-        monkeypatch.syspath_prepend(str(folder))
-
-    yield install
-    for module in modules:
-        sys.modules.pop(module, None)
-
-
-def test_the_worked_example_runs(install):
+def test_the_worked_example_runs(install_package):
     (_, module), (_, project), (_, usage) = BLOCKS
     assert len(module.splitlines()) < 40
-    install("qattn-lab", "qattn_lab", module, tomllib.loads(project)["project"]["entry-points"][GROUP])
+    install_package("qattn-lab", "qattn_lab", module, tomllib.loads(project)["project"]["entry-points"][GROUP])
     assert "lab" in list_backends()
     namespace = {}
     exec(usage, namespace)
@@ -83,22 +60,22 @@ def test_ours_are_registered_the_same_way():
         ("probe:NEEDY", MissingDependencyError, r'no_such_module, a.b, .*: pip install "broken-pack\[cloud\]"'),
     ],
 )
-def test_a_package_that_does_not_work_is_named(install, entry, error, message):
-    install("broken-pack", "probe", PROBE, {"broken": entry})
-    install("other-pack", "other_probe", PROBE + "X = Provider(sumary='')", {})
+def test_a_package_that_does_not_work_is_named(install_package, entry, error, message):
+    install_package("broken-pack", "probe", PROBE, {"broken": entry})
+    install_package("other-pack", "other_probe", PROBE + "X = Provider(sumary='')", {})
     with pytest.raises(error, match=message):
         get_backend("broken")
     assert get_backend("statevector").name == "statevector"
 
 
-def test_two_packages_with_one_name(install):
-    install("first-pack", "probe", PROBE, {"statevector": "probe:PLAIN"})
+def test_two_packages_with_one_name(install_package):
+    install_package("first-pack", "probe", PROBE, {"statevector": "probe:PLAIN"})
     with pytest.raises(BackendError, match="more than once, by first-pack, qiskit-qattn; uninstall"):
         get_backend("statevector")
 
 
-def test_what_is_checked_before_a_provider_is_asked(install):
-    install("first-pack", "probe", PROBE, {"Plain": "probe:PLAIN"})
+def test_what_is_checked_before_a_provider_is_asked(install_package):
+    install_package("first-pack", "probe", PROBE, {"Plain": "probe:PLAIN"})
     assert get_backend("PLAIN?shots=4").shots == 4
     with pytest.raises(ConfigError, match="'plain' takes no target, got 'x'"):
         get_backend("plain:x")

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,12 +41,10 @@ def test_the_extra_that_brings_in_what_is_missing(qattn: Run, monkeypatch: pytes
         assert 'not installed: qiskit_aer; pip install "qiskit-qattn[aer]"' in qattn(*arguments).stdout
 
 
-def test_a_broken_package_does_not_hide_the_others(qattn: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    info = tmp_path / "broken_pack-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-pack\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[qiskit_qattn.backends]\nbroken = no_such_module:X\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
+def test_a_broken_package_does_not_hide_the_others(
+    qattn: Run, monkeypatch: pytest.MonkeyPatch, install_package: Callable[..., None]
+):
+    install_package("broken-pack", "broken_pack", "", {"broken": "no_such_module:X"})
     monkeypatch.setenv("COLUMNS", "200")
     result = qattn("backends")
     assert result.exit_code == 0, result.output

@@ -1,10 +1,6 @@
 """A provider of a laboratory whose runs fail as told, installed as a package would be."""
 
-import sys
-
 import pytest
-
-from qiskit_qattn.backends.registry import GROUP
 
 PROVIDER = '''
 from qiskit.primitives import StatevectorEstimator
@@ -39,13 +35,6 @@ PROVIDER = Provider("A laboratory", build, {"fails": "runs", "error": "their err
 
 
 @pytest.fixture
-def laboratory(tmp_path, monkeypatch):
+def laboratory(install_package):
     """Install a package with the provider ``lab``."""
-    info = tmp_path / "site" / "qattn_lab_nn-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info.parent / "qattn_lab_nn.py").write_text(PROVIDER, "utf-8")
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: qattn-lab-nn\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{GROUP}]\nlab = qattn_lab_nn:PROVIDER\n")
-    monkeypatch.syspath_prepend(str(info.parent))
-    yield
-    sys.modules.pop("qattn_lab_nn", None)
+    install_package("qattn-lab-nn", "qattn_lab_nn", PROVIDER, {"lab": "qattn_lab_nn:PROVIDER"})

@@ -3,7 +3,7 @@
 import pytest
 from qiskit.primitives import StatevectorEstimator
 
-from qiskit_qattn.backends.registry import GROUP, Backend, Provider
+from qiskit_qattn.backends.registry import Backend, Provider
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.training.checkpoint import list_checkpoints
 from qiskit_qattn.training.run import read_metrics, train_run
@@ -25,12 +25,8 @@ PROVIDER = Provider("A laboratory", lambda spec: Backend(str(spec), Lab()))
 
 
 @pytest.fixture(autouse=True)
-def laboratory(tmp_path, monkeypatch):
-    info = tmp_path / "site" / "qattn_lab-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: qattn-lab\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{GROUP}]\nlab = {__name__}:PROVIDER\n")
-    monkeypatch.syspath_prepend(str(info.parent))
+def laboratory(install_package, monkeypatch):
+    install_package("qattn-lab", "qattn_lab", "", {"lab": f"{__name__}:PROVIDER"})
     monkeypatch.setattr(Lab, "runs", 0)
     monkeypatch.setattr(Lab, "fails_at", 0)
 

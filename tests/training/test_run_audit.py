@@ -3,11 +3,9 @@
 import json
 import os
 import signal
-import sys
 
 import pytest
 
-from qiskit_qattn.backends.registry import GROUP
 from qiskit_qattn.errors import CheckpointError
 from qiskit_qattn.evaluation.report import write_report
 from qiskit_qattn.nn.audit import FallbackWarning
@@ -46,16 +44,9 @@ class StopAt(Progress):
 
 
 @pytest.fixture(autouse=True)
-def laboratory(tmp_path, monkeypatch):
+def laboratory(install_package):
     """Install a package with the provider ``lab``."""
-    info = tmp_path / "site" / "qattn_lab_run-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info.parent / "qattn_lab_run.py").write_text(PROVIDER, "utf-8")
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: qattn-lab-run\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{GROUP}]\nlab = qattn_lab_run:PROVIDER\n")
-    monkeypatch.syspath_prepend(str(info.parent))
-    yield
-    sys.modules.pop("qattn_lab_run", None)
+    install_package("qattn-lab-run", "qattn_lab_run", PROVIDER, {"lab": "qattn_lab_run:PROVIDER"})
 
 
 @pytest.fixture

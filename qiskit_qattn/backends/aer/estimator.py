@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from qiskit import ClassicalRegister, QuantumCircuit
 from qiskit.circuit.library import UnitaryGate
-from qiskit.primitives import BaseEstimatorV2, DataBin, PrimitiveJob, PrimitiveResult, PubResult
-from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
+from qiskit.primitives import DataBin, PubResult
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import Pauli
 
 from qiskit_qattn.backends.measurement import Plan, Samples, shots_of
 from qiskit_qattn.backends.mps.estimator import AER_LOCK
-from qiskit_qattn.errors import BackendError, CircuitError, ConfigError
+from qiskit_qattn.errors import BackendError, CircuitError
 from qiskit_qattn.library.observables import basis_rotation
 from qiskit_qattn.simulation.cutting import Cut, cut
+from qiskit_qattn.simulation.local_estimator import LocalEstimator
 from qiskit_qattn.simulation.noise import DeviceNoise
 
 
-class AerEstimator(BaseEstimatorV2):
+class AerEstimator(LocalEstimator):
     r"""A ``BaseEstimatorV2`` over an ``AerSimulator``: one Aer run a PUB, for all its parameter sets.
 
     With precision 0 values are exact. Readout error, which Aer's own estimator leaves out, turns a measured Z into
@@ -36,38 +37,21 @@ class AerEstimator(BaseEstimatorV2):
         noise: An Aer ``NoiseModel``, or None.
         default_precision: Precision where a run gives none; 0 asks for exact values.
         seed: Seed of the sampling. Successive runs continue one stream of random numbers.
+
+    Raises:
+        CircuitError: (from a job) for parameter values that are not finite, or a circuit that measures.
+        BackendError: (from a job) if Aer fails.
     """
 
     def __init__(
         self, simulator: Any, noise: Any = None, *, default_precision: float = 0.0, seed: int | None = None
     ) -> None:
+        super().__init__(default_precision=default_precision, seed=seed)
         self.simulator, self.noise = simulator, noise
-        self._default_precision = default_precision
-        self._rng = np.random.default_rng(seed)
         self._noise_on: dict[tuple[int, ...], Any] = {}
 
-    def run(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> PrimitiveJob[Any]:
-        """Evaluate PUBs.
-
-        Args:
-            pubs: Tuples of circuit, observables, parameter values and, optionally, precision.
-            precision: Precision of the PUBs that bring none of their own.
-
-        Raises:
-            ConfigError: For a negative precision.
-            CircuitError: (from the job) for parameter values that are not finite, or a circuit that measures.
-            BackendError: (from the job) if Aer fails.
-        """
-        default = self._default_precision if precision is None else precision
-        if not default >= 0:  # NaN included
-            raise ConfigError(f"precision must be 0 (exact) or positive, got {default}.")
-        coerced = [EstimatorPub.coerce(pub, default) for pub in pubs]
-        job: PrimitiveJob[Any] = PrimitiveJob(self._run, coerced)
-        job._submit()
-        return job
-
-    def _run(self, pubs: list[EstimatorPub]) -> PrimitiveResult[PubResult]:
-        return PrimitiveResult([self._run_pub(pub) for pub in pubs], metadata={"version": 2})
+    def _evaluate(self, pubs: list[EstimatorPub]) -> list[PubResult]:
+        return [self._run_pub(pub) for pub in pubs]
 
     def _run_pub(self, pub: EstimatorPub) -> PubResult:
         plan = Plan(pub)

@@ -8,18 +8,19 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from qiskit.primitives import BaseEstimatorV2, DataBin, PrimitiveJob, PrimitiveResult, PubResult
+from qiskit.primitives import DataBin, PrimitiveJob, PubResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 
 from qiskit_qattn.backends.braket.circuits import BraketProgram, program_sets, samples_of
 from qiskit_qattn.backends.jobs.device import Values
 from qiskit_qattn.backends.measurement import shots_of
-from qiskit_qattn.errors import BackendError, ConfigError
+from qiskit_qattn.errors import BackendError
+from qiskit_qattn.simulation.local_estimator import LocalEstimator
 
 _PROGRAMS = 100  # executables the simulator takes at a time, as devices do
 
 
-class BraketLocalEstimator(BaseEstimatorV2):
+class BraketLocalEstimator(LocalEstimator):
     """Expectations from a Braket local simulator.
 
     With precision 0 values are exact; with precision ε they come from ⌈1/ε²⌉ samples a measurement basis.
@@ -41,36 +42,31 @@ class BraketLocalEstimator(BaseEstimatorV2):
     ) -> None:
         from braket.devices import LocalSimulator
 
+        super().__init__(default_precision=default_precision)
         self._device = LocalSimulator(simulator)
         self._qubits = self._device.properties.paradigm.qubitCount
         self._name, self._gates, self._noise = simulator, gates, noise
-        self.default_precision = default_precision
 
     def run(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> PrimitiveJob[Any]:
-        """Evaluate PUBs; see :class:`BraketLocalEstimator`.
+        """Evaluate PUBs; see :meth:`LocalEstimator.run`.
 
         Raises:
             ConfigError: For a negative precision.
             BackendError: For more qubits than the simulator has.
         """
-        default = self.default_precision if precision is None else precision
-        if not default >= 0:  # NaN included
-            raise ConfigError(f"precision must be 0 (exact) or positive, got {default}.")
-        coerced = [EstimatorPub.coerce(pub, default) for pub in pubs]
+        coerced = [EstimatorPub.coerce(pub) for pub in pubs]
         for pub in coerced:
             if pub.circuit.num_qubits > self._qubits:
                 raise BackendError(
                     f"A circuit has {pub.circuit.num_qubits} qubits, but Braket's local simulator {self._name} takes "
                     f"at most {self._qubits}."
                 )
-        job: PrimitiveJob[Any] = PrimitiveJob(self._run, coerced)
-        job._submit()
-        return job
+        return super().run(coerced, precision=precision)
 
-    def _run(self, pubs: list[EstimatorPub]) -> PrimitiveResult[PubResult]:
-        return PrimitiveResult([self._pub(pub) for pub in pubs], metadata={"version": 2})
+    def _evaluate(self, pubs: list[EstimatorPub]) -> list[PubResult]:
+        return [self._run_pub(pub) for pub in pubs]
 
-    def _pub(self, pub: EstimatorPub) -> PubResult:
+    def _run_pub(self, pub: EstimatorPub) -> PubResult:
         program = BraketProgram(pub, self._gates)
         if self._noise is not None:
             program.circuit = self._noise(program.circuit)

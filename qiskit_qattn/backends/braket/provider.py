@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from qiskit_qattn.backends.braket.device import BraketDevice
 from qiskit_qattn.backends.braket.local import BraketLocalEstimator
 from qiskit_qattn.backends.braket.noise import GATES, LOCAL_NOISE_OPTIONS, local_noise
@@ -51,9 +49,9 @@ def braket(spec: BackendSpec) -> Backend:
 def _local(spec: BackendSpec) -> Backend:
     if spec.target not in _LOCAL:
         raise unknown_name("local simulator of Braket", str(spec.target), _LOCAL)
-    _refuse(spec, [*AWS_OPTIONS, *DEVICE_OPTIONS], "is for AWS devices")
+    spec.refuse([*AWS_OPTIONS, *DEVICE_OPTIONS], "is for AWS devices")
     if spec.target != "local_dm":
-        _refuse(spec, LOCAL_NOISE_OPTIONS, "needs the target local_dm")
+        spec.refuse(LOCAL_NOISE_OPTIONS, "needs the target local_dm")
     noise = local_noise(spec)
     shots = spec.integer("shots", minimum=1, maximum=10**6)
     precision = 0.0 if shots is None else precision_of(shots)
@@ -64,7 +62,7 @@ def _local(spec: BackendSpec) -> Backend:
 
 
 def _aws(spec: BackendSpec) -> Backend:
-    _refuse(spec, LOCAL_NOISE_OPTIONS, "needs the target local_dm")
+    spec.refuse(LOCAL_NOISE_OPTIONS, "needs the target local_dm")
     shots = spec.integer("shots", minimum=1, maximum=10**9) or _SHOTS
     place = _location(spec.options.get("s3"))
     found = aws_device(str(spec.target), spec.options.get("region"))
@@ -88,12 +86,6 @@ def _location(text: str | None) -> tuple[str, str] | None:
     if not (bucket and slash and prefix):
         raise ConfigError(f"Backend option s3 must be of the form bucket/prefix, got {text!r}.")
     return bucket, prefix
-
-
-def _refuse(spec: BackendSpec, keys: Iterable[str], why: str) -> None:
-    for key in keys:
-        if key in spec.options:
-            raise ConfigError(f"Backend option {key} {why}, but the target of {str(spec)!r} is {spec.target}.")
 
 
 PROVIDER = Provider(

@@ -54,9 +54,9 @@ def ibm(spec: BackendSpec) -> Backend:
         raise ConfigError(f"Backend 'ibm' needs a target, such as ibm:least_busy. Targets: {TARGETS}.")
     local = spec.target.startswith("fake_")
     if local:
-        _refuse(spec, ["instance"], "devices of an account")
+        spec.refuse(["instance"], "is for devices of an account")
     else:
-        _refuse(spec, ["seed", "noise"], "fake_<device>")
+        spec.refuse(["seed", "noise"], "is for fake_<device>")
     mode: Any = _choice(spec, "mode", MODES, "batch")
     settings = _settings(spec)
     fractional = _choice(spec, "fractional", ("on", "off"), "off") == "on"
@@ -114,14 +114,6 @@ def _choice(spec: BackendSpec, key: str, known: Iterable[str], default: str) -> 
     if key in spec.options and value not in known:
         raise unknown_name(key, value, known)
     return value
-
-
-def _refuse(spec: BackendSpec, keys: Iterable[str], targets: str) -> None:
-    for key in keys:
-        if key in spec.options:
-            raise ConfigError(
-                f"Backend option {key} is for {targets}, but the target of {str(spec)!r} is {spec.target}."
-            )
 
 
 PROVIDER = Provider(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import threading
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from qiskit import QuantumCircuit
-from qiskit.primitives import BackendEstimatorV2, BaseEstimatorV2, DataBin, PrimitiveJob, PrimitiveResult, PubResult
-from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
+from qiskit.primitives import BackendEstimatorV2, DataBin, PubResult
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import Pauli, SparseObservable, SparsePauliOp
 from qiskit.quantum_info.operators.base_operator import BaseOperator
 
@@ -20,6 +20,7 @@ from qiskit_qattn.backends.mps.line import bond_bound, check_width, on_a_line
 from qiskit_qattn.backends.mps.log import measured_angles
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.errors import BackendError, CircuitError, ConfigError, missing_dependency
+from qiskit_qattn.simulation.local_estimator import LocalEstimator
 
 MAX_BOND = 64  # six layers of neighbouring CX gates, or three closed rings of them, are exact
 WARN_ABOVE = 1e-3
@@ -30,7 +31,7 @@ class TruncationWarning(UserWarning):
     """Values whose truncation error is above 1e-3."""
 
 
-class MPSEstimator(BaseEstimatorV2):
+class MPSEstimator(LocalEstimator):
     r"""A ``BaseEstimatorV2`` over Aer's matrix product states: one Aer run a PUB, for all its parameter sets.
 
     Circuits are put on a line of qubits, and every gate between neighbours keeps the χ largest Schmidt values of the
@@ -57,42 +58,23 @@ class MPSEstimator(BaseEstimatorV2):
     Raises:
         ConfigError: For a bond dimension below 1.
         MissingDependencyError: Without Aer.
+        CircuitError: (from a job) for more than 30 qubits, a circuit that measures or resets, or values that are not
+            finite.
+        BackendError: (from a job) if Aer fails.
 
     Source: Vidal, PRL 91, 147902 (2003); for the sum of angles, Nielsen and Chuang, section 9.2.2.
     """
 
     def __init__(self, *, max_bond: int = MAX_BOND, default_precision: float = 0.0, seed: int | None = None) -> None:
+        super().__init__(default_precision=default_precision, seed=seed)
         if max_bond < 1:
             raise ConfigError(f"max_bond must be at least 1, got {max_bond}.")
         _simulator(max_bond)
         self.max_bond = max_bond
         self.truncation_error = 0.0
-        self._default_precision = default_precision
-        self._rng = np.random.default_rng(seed)
 
-    def run(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> PrimitiveJob[Any]:
-        """Evaluate PUBs.
-
-        Args:
-            pubs: Tuples of circuit, observables, parameter values and, optionally, precision.
-            precision: Precision of the PUBs that bring none of their own.
-
-        Raises:
-            ConfigError: For a negative precision.
-            CircuitError: (from the job) for more than 30 qubits, a circuit that measures or resets, or values
-                that are not finite.
-            BackendError: (from the job) if Aer fails.
-        """
-        default = self._default_precision if precision is None else precision
-        if not default >= 0:  # NaN included
-            raise ConfigError(f"precision must be 0 (exact) or positive, got {default}.")
-        coerced = [EstimatorPub.coerce(pub, default) for pub in pubs]
-        job: PrimitiveJob[Any] = PrimitiveJob(self._run, coerced)
-        job._submit()
-        return job
-
-    def _run(self, pubs: list[EstimatorPub]) -> PrimitiveResult[PubResult]:
-        return PrimitiveResult([self._run_pub(pub) for pub in pubs], metadata={"version": 2})
+    def _evaluate(self, pubs: list[EstimatorPub]) -> list[PubResult]:
+        return [self._run_pub(pub) for pub in pubs]
 
     def _run_pub(self, pub: EstimatorPub) -> PubResult:
         circuit = on_a_line(pub.circuit)

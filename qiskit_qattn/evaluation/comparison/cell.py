@@ -191,7 +191,7 @@ def main(folder: str, kind: str, seed: str) -> int:
     try:
         run_cell(load_study(Path(folder)), Cell(int(seed), kind))
     except QattnError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
+        sys.stderr.write(" ".join(str(error).split()) + "\n")
         return 2
     except TrainingInterrupted as stop:
         return 128 + stop.signal
