@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qiskit_qattn.simulation.operators import Block, Local, LocalGates, Permute, Phase, starts_with_matrix
+from qiskit_qattn.simulation.operators import Block, Local, LocalGates, Permute, Phase, multiply, starts_with_matrix
 
 
 def apply_block(block: Block, columns: Tensor | None, weights: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class _Adjoint(torch.autograd.Function):
         for operation, state in zip(reversed(block.operations), reversed(ctx.states), strict=True):
             if isinstance(operation, Local):
                 grad = operation(grad, [matrix.mH for matrix in ctx.matrices[operation.step]])
-                traces.append(block.gates.partial_traces(grad if state is None else grad @ state.mH))
+                traces.append(block.gates.partial_traces(grad if state is None else multiply(grad, state.mH)))
             elif isinstance(operation, Phase):
                 slope = (grad * state.conj()).imag.sum(-1)  # (..., 2**n)
                 angle = remaining.pop()
@@ -88,7 +88,9 @@ class _Adjoint(torch.autograd.Function):
         of_angles = None
         if traces:  # each (..., n, 2, 2)
             of_angles = _angle_gradients(block.gates, torch.stack(traces[::-1], -4), ctx.chains, angles)
-        of_columns = grad.sum_to_size(columns.shape) if ctx.needs_input_grad[1] else None
+        of_columns = None
+        if ctx.needs_input_grad[1]:
+            of_columns = (grad if columns.is_complex() else grad.real).sum_to_size(columns.shape)
         return None, of_columns, of_angles, *of_phases[::-1]
 
 
@@ -96,8 +98,10 @@ def _angle_gradients(gates: LocalGates, traces: Tensor, chains: list[Tensor], an
     """Return dL/dθ of all rotations from the partial traces of their layers, ``(..., S, n, 2, 2)``."""
     if not gates.rotations:
         return None
-    generators = gates.complex_constant("generators")  # (depth, S, n, 2, 2), twice those of the angles
+    generators = gates.constant("generators")  # (depth, S, n, 2, 2), twice those of the angles
     slopes = []
+    if not chains[-1].is_complex():  # then generators are real as well
+        traces = traces.real
     for depth in range(gates.shape[0]):
         if depth > 0:  # take the trace past the gates that act before
             before = chains[depth - 1]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.encodings import walsh_gray_matrix
+from qiskit_qattn.simulation.realform import normalised_product, squared_product
 
 _LARGEST, _SMALLEST = 1e30, 1e-30  # squared norms well within the range of float32
 _FEW = 16  # numbers that Python compares faster than torch finds their extremes
@@ -34,6 +35,23 @@ def unit_vectors(x: Tensor) -> Tensor:
         return x / norms
     check_finite(x)
     return _unit_vectors_scaled(x)
+
+
+def expectations_of_vectors(x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
+    r"""Return :math:`|\hat x A|^{\odot 2} S`, with care for vectors that are zero, NaN or extreme only where needed.
+
+    Args:
+        x: Real vectors, shape ``(..., B, D)``.
+        matrix: A, as for :func:`~qiskit_qattn.simulation.realform.normalised_product`.
+        signs: S, shape ``(R, M)``.
+
+    Raises:
+        EncodingError: For NaN or infinity (not checked inside ``torch.compile``).
+    """
+    if torch.compiler.is_compiling():  # no branch on values there
+        return squared_product(unit_vectors(x), matrix, signs)
+    values, squared_norms = normalised_product(x, matrix, signs, x.shape[-1])
+    return values if within_range(squared_norms) else squared_product(unit_vectors(x), matrix, signs)
 
 
 def check_finite(x: Tensor) -> None:

@@ -15,18 +15,22 @@ class ConstantModule(nn.Module):
 
     ``module.double()`` after ``module.float()`` therefore restores full precision. Half-precision dtypes leave the
     constants in float32, in which the simulation then runs. Complex constants are stored as pairs of reals, since
-    ``module.to(dtype)`` would drop imaginary parts.
+    ``module.to(dtype)`` would drop imaginary parts; those without an imaginary part become real ones.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._masters: dict[str, np.ndarray] = {}
         self._double: set[str] = set()
+        self._complex: set[str] = set()
 
     def add_constant(self, name: str, array: np.ndarray, *, double: bool = False) -> None:
         """Register ``array`` (real, complex or integer) as the constant ``name``; ``double`` pins it to float64."""
-        if np.iscomplexobj(array):
+        self._complex.discard(name)
+        if np.iscomplexobj(array) and array.imag.any():
             array = np.stack([array.real, array.imag], -1)
+            self._complex.add(name)
+        array = array.real
         self._masters[name] = np.ascontiguousarray(array)
         if double:
             self._double.add(name)
@@ -34,9 +38,10 @@ class ConstantModule(nn.Module):
         tensor = torch.as_tensor(self._masters[name], dtype=None if array.dtype.kind in "iu" else dtype)
         self.register_buffer(name, tensor, persistent=False)
 
-    def complex_constant(self, name: str) -> Tensor:
-        """Return a complex constant as a complex tensor (a view)."""
-        return torch.view_as_complex(getattr(self, name))
+    def constant(self, name: str) -> Tensor:
+        """Return a constant; complex ones as complex tensors (a view)."""
+        stored = getattr(self, name)
+        return torch.view_as_complex(stored) if name in self._complex else stored
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)

@@ -79,8 +79,7 @@ class Block(nn.Module):
 
     def identity(self, like: Tensor) -> Tensor:
         """Return the unit matrix of the block's size."""
-        dtype = torch.complex128 if like.dtype == torch.float64 else torch.complex64
-        return torch.eye(2**self.num_qubits, dtype=dtype, device=like.device)
+        return torch.eye(2**self.num_qubits, dtype=like.dtype, device=like.device)
 
 
 class LocalGates(ConstantModule):
@@ -120,7 +119,7 @@ class LocalGates(ConstantModule):
             slots[k] = np.ravel_multi_index((depth, step_number, qubit), self.shape)
         index = np.where(index < 0, -1 - index, len(rotations) + index)  # rotations first, then fixed gates
         for width in {stop - start for start, stop in self.ranges}:
-            self.add_constant(f"tracer_{width}", _tracer(width).astype(complex), double=True)
+            self.add_constant(f"tracer_{width}", _tracer(width), double=True)
         self.add_constant("index", index.reshape(-1))
         self.add_constant("slots", slots)
         self.add_constant("fixed", np.stack(fixed), double=True)  # (F, 2, 2)
@@ -129,10 +128,10 @@ class LocalGates(ConstantModule):
 
     def chains(self, angles: Tensor) -> list[Tensor]:
         """Return products of the first 1, 2, … gates of every chain, each of shape ``(..., S, n, 2, 2)``."""
-        gates = self.complex_constant("fixed")
+        gates = self.constant("fixed")
         if self.rotations:
             half = (angles * 0.5)[..., None, None]  # (..., K, 1, 1)
-            rotations = torch.cos(half) * gates[0] + torch.sin(half) * self.complex_constant("axes")
+            rotations = torch.cos(half) * gates[0] + torch.sin(half) * self.constant("axes")
             gates = torch.cat([rotations, gates.expand(*rotations.shape[:-3], *gates.shape)], -3)
         placed = gates.index_select(-3, self.index).unflatten(-3, self.shape)
         products = [placed[..., 0, :, :, :, :]]
@@ -156,11 +155,11 @@ class LocalGates(ConstantModule):
                 inner = split.diagonal(0, -6, -3).diagonal(0, -4, -2).sum((-2, -1))  # (..., width, width)
             else:
                 inner = matrices
-            traces.append((inner.flatten(-2) @ tracer).unflatten(-1, (stop - start, 2, 2)))
+            traces.append(multiply(inner.flatten(-2), tracer).unflatten(-1, (stop - start, 2, 2)))
         return torch.cat(traces, -3)
 
     def _tracers(self) -> list[Tensor]:
-        return [self.complex_constant(f"tracer_{stop - start}") for start, stop in self.ranges]
+        return [self.constant(f"tracer_{stop - start}") for start, stop in self.ranges]
 
 
 class Local(nn.Module):
@@ -176,11 +175,11 @@ class Local(nn.Module):
             return matrices[0]
         size, count = columns.shape[-2:]
         if len(matrices) == 1:
-            return matrices[0].to(columns.dtype) @ columns
+            return multiply(matrices[0], columns)
         for (start, stop), matrix in zip(self.ranges, matrices, strict=True):
             # qubits above the group, the group, qubits below it and the columns
             split = columns.reshape(*columns.shape[:-2], 2**start, 2 ** (stop - start), -1)
-            columns = matrix.to(columns.dtype).unsqueeze(-3) @ split
+            columns = multiply(matrix.unsqueeze(-3), split)
             columns = columns.reshape(*columns.shape[:-3], size, count)
         return columns
 
@@ -194,7 +193,8 @@ class Phase(nn.Module):
 
     def forward(self, columns: Tensor, phases: Tensor) -> Tensor:
         """Return e^{iφ} X for phases φ of shape ``(..., 2**n)``."""
-        return torch.polar(torch.ones_like(phases), phases).to(columns.dtype).unsqueeze(-1) * columns
+        turns = torch.polar(torch.ones_like(phases), phases).to(_complex(columns.dtype))
+        return turns.unsqueeze(-1) * columns
 
 
 class Permute(ConstantModule):
@@ -211,6 +211,16 @@ class Permute(ConstantModule):
     def forward(self, columns: Tensor) -> Tensor:
         """Return the permuted rows of X."""
         return columns.index_select(-2, self.source)
+
+
+def multiply(matrix: Tensor, columns: Tensor) -> Tensor:
+    """Return M X in the precision of X; real if both are, which takes a quarter of the multiplications."""
+    dtype = _complex(columns.dtype) if matrix.is_complex() else columns.dtype
+    return matrix.to(dtype) @ columns.to(dtype)
+
+
+def _complex(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.complex64)
 
 
 def starts_with_matrix(block: Block) -> bool:

@@ -8,11 +8,18 @@ import torch
 from torch import Tensor
 
 from qiskit_qattn.simulation.angles import AngleMap
+from qiskit_qattn.simulation.realform import side_by_side
 from qiskit_qattn.simulation.trigonometric import TrigonometricMatrix
 
 
 def phase_product(
-    data: Tensor, angles: AngleMap, source: Tensor, signs: Tensor, block: TrigonometricMatrix | None = None
+    data: Tensor,
+    angles: AngleMap,
+    source: Tensor,
+    signs: Tensor,
+    block: TrigonometricMatrix | None = None,
+    *,
+    apart: bool = False,
 ) -> Tensor:
     r"""Return :math:`|f A|^{\odot 2} S` with features :math:`f = [\cos\varphi, \sin\varphi]`, shape ``(..., B, M)``.
 
@@ -28,9 +35,11 @@ def phase_product(
         signs: S, shape ``(R, M)``, in the dtype of the result; constant, or with leading axes where no gradient is
             wanted.
         block: What forms A, if it is to be formed here.
+        apart: Whether cosines give amplitudes their real parts and sines their imaginary ones; A is then of shape
+            ``(..., 2 * U, R)``, and no product is spent on the zeros.
     """
     columns = source if block is None else block.phases.columns(source)
-    return _PhaseProduct.apply(angles.columns(data), *angles.affine, columns, signs, block)
+    return _PhaseProduct.apply(angles.columns(data), *angles.affine, columns, signs, block, apart)
 
 
 class _PhaseProduct(torch.autograd.Function):
@@ -43,8 +52,9 @@ class _PhaseProduct(torch.autograd.Function):
         source: Tensor,
         signs: Tensor,
         block: TrigonometricMatrix | None,
+        apart: bool,
     ) -> Tensor:
-        ctx.block, ctx.steps, matrix = block, None, source
+        ctx.block, ctx.apart, ctx.steps, matrix = block, apart, None, source
         if block is not None:
             matrix, ctx.steps = block.form(source)
             matrix = matrix.to(signs.dtype)
@@ -52,11 +62,15 @@ class _PhaseProduct(torch.autograd.Function):
         if offset is not None:
             phases += offset.unsqueeze(-1)
         features = torch.cat([torch.cos(phases), torch.sin(phases)], -2).to(signs.dtype)  # (..., 2 * U, B)
-        amplitudes = matrix.mT @ features  # (..., R or 2 * R, B)
-        real, *imaginary = amplitudes.split(signs.shape[-2], -2)
-        outcomes = real * real
-        for part in imaginary:
-            outcomes.addcmul_(part, part)
+        parts = 2 if apart else matrix.shape[-1] // signs.shape[-2]
+        if apart:
+            amplitudes = _halves(matrix).mT @ _halves(features)  # (..., 2, R, B)
+        else:
+            amplitudes = (matrix.mT @ features).unflatten(-2, (parts, -1))  # (..., 1 or 2, R, B)
+        outcomes = amplitudes.select(-3, 0).square()
+        if parts == 2:
+            imaginary = amplitudes.select(-3, 1)
+            outcomes.addcmul_(imaginary, imaginary)
         ctx.save_for_backward(columns, turns, offset, source, signs, matrix, features, amplitudes)
         return (signs.mT @ outcomes).mT.contiguous()
 
@@ -67,22 +81,26 @@ class _PhaseProduct(torch.autograd.Function):
         of_columns = of_source = None
         if torch.is_grad_enabled():  # a second derivative is wanted: let autograd go through the steps
             wanted = [t for t, needed in ((columns, wants_columns), (source, wants_source)) if needed]
-            values = _differentiable(columns, turns, offset, source, signs, ctx.block)
+            values = _differentiable(columns, turns, offset, source, signs, ctx.block, ctx.apart)
             found = iter(torch.autograd.grad(values, wanted, grads[0], create_graph=True))
             of_columns = next(found) if wants_columns else None
-            return of_columns, None, None, next(found) if wants_source else None, None, None
+            return of_columns, None, None, next(found) if wants_source else None, None, None, None
         slope = (2 * signs) @ grads[0].mT  # (..., R, B)
-        slope = (amplitudes.unflatten(-2, (-1, len(signs))) * slope.unsqueeze(-3)).flatten(-3, -2)
+        slope = amplitudes * slope.unsqueeze(-3)  # (..., 1 or 2, R, B)
+        if not ctx.apart:
+            slope = slope.flatten(-3, -2)
         if wants_source:
-            of_source = (features @ slope.mT).sum_to_size(matrix.shape)
+            of_source = (_halves(features) @ slope.mT).flatten(-3, -2) if ctx.apart else features @ slope.mT
+            of_source = of_source.sum_to_size(matrix.shape)
             if ctx.block is not None:
                 of_source = ctx.block.slope(of_source, ctx.steps).to(source.dtype)
         if wants_columns:
-            cosines, sines = features.chunk(2, -2)
-            of_cosines, of_sines = (matrix @ slope).chunk(2, -2)
+            cosines, sines = _halves(features).unbind(-3)
+            of_features = _halves(matrix) @ slope if ctx.apart else _halves(matrix @ slope)
+            of_cosines, of_sines = of_features.unbind(-3)
             of_phases = (cosines * of_sines).addcmul_(sines, of_cosines, value=-1)  # (..., U, B)
             of_columns = (turns.to(signs.dtype) @ of_phases).mT.to(columns.dtype).sum_to_size(columns.shape)
-        return of_columns, None, None, of_source, None, None
+        return of_columns, None, None, of_source, None, None, None
 
 
 def _differentiable(
@@ -92,10 +110,18 @@ def _differentiable(
     source: Tensor,
     signs: Tensor,
     block: TrigonometricMatrix | None,
+    apart: bool,
 ) -> Tensor:
     matrix = source if block is None else block.form(source)[0].to(signs.dtype)
+    if apart:
+        matrix = side_by_side(matrix)
     phases = columns.to(turns.dtype) @ turns  # (..., B, U)
     if offset is not None:
         phases = phases + offset
     features = torch.cat([torch.cos(phases), torch.sin(phases)], -1).to(signs.dtype)
     return (features @ matrix).unflatten(-1, (-1, len(signs))).square().sum(-2) @ signs
+
+
+def _halves(tensor: Tensor) -> Tensor:
+    """Set the rows of cosines and those of sines apart, shape ``(..., 2, U, C)``."""
+    return tensor.unflatten(-2, (2, -1))

@@ -33,6 +33,12 @@ class LocalStep:
 
     chains: tuple[tuple[Rotation | Fixed, ...], ...]
 
+    @property
+    def is_real(self) -> bool:
+        """Whether all gates are real: rotations about Y, and matrices without an imaginary part."""
+        gates = (gate for chain in self.chains for gate in chain)
+        return all(g.axis == "Y" if isinstance(g, Rotation) else not g.matrix.imag.any() for g in gates)
+
 
 @dataclass(frozen=True, eq=False)
 class PhaseStep:

@@ -152,11 +152,39 @@ def as_real(matrix: Tensor, *, from_real: bool, last: bool, real: bool = False) 
         real: Whether Ax is known to be real; then the last matrix leaves imaginary parts out.
     """
     rows = matrix.mT  # (..., in, out)
+    if real and last and not rows.is_complex():
+        return rows
+    rows = rows.to(torch.promote_types(rows.dtype, torch.complex64))
     if not from_real:
         rows = torch.stack([rows, 1j * rows], -2).flatten(-3, -2)  # (..., 2 * in, out)
     if not last:
         return torch.view_as_real(rows).flatten(-2)
     return rows.real.contiguous() if real else torch.cat([rows.real, rows.imag], -1)
+
+
+def real_parts(matrix: Tensor, *, phases: bool) -> tuple[bool, bool]:
+    """Tell what a last matrix says of amplitudes: are they real, or do cosines give real and sines imaginary parts?
+
+    Args:
+        matrix: Shape ``(..., F, 2 * R)``, all Re, then all Im.
+        phases: Whether features are cosines, then sines. If either answer is yes, one of R columns will do.
+    """
+    real, imaginary = matrix.chunk(2, -1)  # (..., F, R)
+    if float(imaginary.abs().max()) < 1e-6:
+        return True, False
+    if not phases:
+        return False, False
+    count = matrix.shape[-2] // 2
+    rest = torch.cat([imaginary[..., :count, :], real[..., count:, :]])
+    apart = float(rest.abs().max()) < 1e-6
+    return apart, apart
+
+
+def side_by_side(matrix: Tensor) -> Tensor:
+    """Return the matrix to all Re, then all Im, ``(..., F, 2 * R)``, for one whose halves of rows give a part each."""
+    real, imaginary = matrix.chunk(2, -2)  # (..., F / 2, R)
+    zeros = torch.zeros_like(real)
+    return torch.cat([torch.cat([real, zeros], -1), torch.cat([zeros, imaginary], -1)], -2)
 
 
 def rotate(state: Tensor, phases: Tensor) -> Tensor:

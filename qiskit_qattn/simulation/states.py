@@ -51,4 +51,4 @@ class StateProgram(StatevectorProgram):
         state, last = self._dense(inputs, weights, self.fused(weights))
         parts = (state @ last).unflatten(-1, (-1, 2**self.num_qubits))  # (..., B, 1 or 2, 2**n)
         real = parts[..., 0, :]
-        return torch.complex(real, torch.zeros_like(real) if self.real else parts[..., 1, :])
+        return torch.complex(real, parts[..., 1, :] if parts.shape[-2] == 2 else torch.zeros_like(real))

@@ -13,22 +13,31 @@ from torch import Tensor, nn
 
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.adjoint import apply_block
-from qiskit_qattn.simulation.amplitude import unit_vectors, within_range
+from qiskit_qattn.simulation.amplitude import expectations_of_vectors, unit_vectors
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
-from qiskit_qattn.simulation.cost import DENSE_QUBITS, LARGEST, fewest_effective_rows, fewest_rows, forms_matrix
+from qiskit_qattn.simulation.cost import (
+    LARGEST,
+    dense_qubits,
+    fewest_effective_rows,
+    fewest_rows,
+    forms_matrix,
+    keeps_matrix,
+)
 from qiskit_qattn.simulation.effective import effective_observables, quadratic_forms
-from qiskit_qattn.simulation.gates import Fixed, flatten
+from qiskit_qattn.simulation.gates import flatten
+from qiskit_qattn.simulation.measurement_bases import MeasurementBases
 from qiskit_qattn.simulation.operators import Block
 from qiskit_qattn.simulation.phase_product import phase_product
-from qiskit_qattn.simulation.program import LocalStep, Step, build_program
+from qiskit_qattn.simulation.program import Step, build_program
 from qiskit_qattn.simulation.readout import build_readout
 from qiskit_qattn.simulation.realform import (
     as_real,
     fold_phases,
-    normalised_product,
     probabilities,
+    real_parts,
     rotate,
+    side_by_side,
     squared_moduli,
     squared_product,
     unique_phases,
@@ -65,7 +74,6 @@ class StatevectorProgram(ConstantModule):
     """
 
     signs: Tensor
-    outcomes: Tensor
 
     def __init__(
         self,
@@ -95,7 +103,6 @@ class StatevectorProgram(ConstantModule):
                 f"they must match."
             )
         self.bases = readout.bases
-        self.measured = any(set(basis) != {"Z"} for basis in self.bases)  # some basis needs a rotation
         size = 2**self.num_qubits
         self.blocks = nn.ModuleList(Block(steps, weight_params, self.num_qubits) for steps in program.blocks)
         used = {p for step in program.phases for angle in step.angles for p in getattr(angle, "parameters", ())}
@@ -108,11 +115,13 @@ class StatevectorProgram(ConstantModule):
         outcomes, signs = np.arange(len(readout.signs)), readout.signs
         if not all_outcomes:
             outcomes, signs = readout.needed_outcomes()
-        self.add_constant("outcomes", outcomes)  # of all bases, those that are needed
+        self.measure = MeasurementBases(readout, outcomes)
         self.add_constant("signs", signs)  # (R, M), R outcomes
         unique = unique_phases(program.phases[0].coefficients) if program.phases else None
         features = size if input_kind == "amplitude" else 1 if unique is None else 2 * len(unique[0])
         self.dense = forms_matrix(program, features, len(outcomes), input_kind == "amplitude")
+        self.small = self.num_qubits <= dense_qubits(program)
+        self.kept = keeps_matrix(program, features)  # without gradients
         self.fewest_rows = fewest_rows(program, features, len(outcomes)) if self.dense else 2**62
         self.first: AngleMap | None = None
         if unique is not None and self.dense:  # the first phases become features
@@ -120,14 +129,10 @@ class StatevectorProgram(ConstantModule):
             self.add_constant("columns", fold_phases(*unique), double=True)  # (2**n, F)
         if input_kind != "amplitude":
             self.add_constant("ground", np.eye(size, 1, dtype=complex), double=True)
-        if self.num_qubits <= DENSE_QUBITS:
-            self.add_constant("bases_matrix", readout.matrix()[outcomes], double=True)  # (R, 2**n)
-        steps = [LocalStep(tuple((Fixed(q, m),) for q, m in enumerate(r))) for r in readout.rotations]
-        self.bases_blocks = nn.ModuleList(Block([step], (), self.num_qubits) for step in steps)
-        self._constant, self.real = set[int](), False
+        self._constant, self.real, self.apart = set[int](), False, False
         self._form_sums(program.blocks, weight_params)
-        if self._is_real():
-            self.real = True
+        self._find_real_parts()
+        if self.real:
             self._form_sums(program.blocks, weight_params)
         if self.dense and len(self.blocks) * 4 ** (self.num_qubits + 1) <= LARGEST:
             self._keep_constant_blocks()
@@ -161,7 +166,7 @@ class StatevectorProgram(ConstantModule):
 
     def _expectations(self, inputs: Tensor, weights: Tensor, fused: Fused | None, signs: Tensor | None) -> Tensor:
         signs = self.signs if signs is None else signs
-        few = inputs.shape[-2] < self.fewest_rows and torch.is_grad_enabled()  # without gradients matrices are kept
+        few = inputs.shape[-2] < self.fewest_rows and (torch.is_grad_enabled() or not self.kept)
         if not self.dense or (few and fused is None):
             squares = squared_moduli(self._gate_by_gate(inputs, weights))
             return (squares @ signs.to(squares.dtype)).to(self.signs.dtype)
@@ -169,22 +174,16 @@ class StatevectorProgram(ConstantModule):
         if self.first is not None and len(self.phases) == 1 and not effective and not torch.compiler.is_compiling():
             data = self._data(inputs, weights)
             if fused is None and "1" in self.sums and torch.is_grad_enabled():
-                return phase_product(data, self.first, weights, signs, cast(TrigonometricMatrix, self.sums["1"]))
-            return phase_product(data, self.first, (fused or self.fused(weights))[0], signs)
+                block = cast(TrigonometricMatrix, self.sums["1"])
+                return phase_product(data, self.first, weights, signs, block, apart=self.apart)
+            return phase_product(data, self.first, (fused or self.fused(weights))[0], signs, apart=self.apart)
         matrices = self.fused(weights) if fused is None else fused
         if self.input_kind == "amplitude":
-            return self._of_amplitudes(inputs.to(self.signs.dtype), matrices[0], signs)
+            return expectations_of_vectors(inputs.to(self.signs.dtype), matrices[0], signs)
         state, last = self._dense(inputs, weights, matrices)
         if effective:
             return quadratic_forms(state, effective_observables(last, signs))
         return squared_product(state, last, signs.to(state.dtype)).to(self.signs.dtype)
-
-    def _of_amplitudes(self, x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
-        """Return the expectations of x / ‖x‖, with care for vectors that are zero, NaN or extreme only where needed."""
-        if torch.compiler.is_compiling():  # no branch on values there
-            return squared_product(unit_vectors(x), matrix, signs)
-        values, norms = normalised_product(x, matrix, signs, 2**self.num_qubits)
-        return values if within_range(norms) else squared_product(unit_vectors(x), matrix, signs)
 
     def probabilities(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return the probabilities of all outcomes in all bases, shape ``(..., B, num_bases * 2**n)``.
@@ -237,8 +236,8 @@ class StatevectorProgram(ConstantModule):
         first, last = i == self._first_block, i == len(self.blocks) - 1
         columns = self._start(weights) if first else None
         columns = self._apply_block(i, columns, weights)  # (..., 2**n, F)
-        if last and self.measured:
-            columns = self._measure(columns)
+        if last and not self.measure.trivial:
+            columns = self.measure(columns)
         return as_real(columns, from_real=first, last=last, real=self.real).to(dtype)
 
     @property
@@ -250,25 +249,17 @@ class StatevectorProgram(ConstantModule):
         """Return what the features are multiplied with before the first block, ``(..., 2**n, F)``; None: nothing."""
         if self.input_kind == "amplitude":
             return None
-        ground = self.complex_constant("ground")  # (2**n, 1)
+        ground = self.constant("ground")  # (2**n, 1)
         if self.first is None:
             return ground
-        return self._apply_block(0, ground, weights) * self.complex_constant("columns")
+        return self._apply_block(0, ground, weights) * self.constant("columns")
 
     def _apply_block(self, i: int, columns: Tensor | None, weights: Tensor) -> Tensor:
         """Return W_i(θ) X; the adjoint method, which holds 2ⁿ × 2ⁿ matrices, where those are small."""
         block = cast(Block, self.blocks[i])
-        if columns is None or self.num_qubits <= DENSE_QUBITS:
+        if columns is None or self.small:
             return apply_block(block, columns, weights)
         return block(columns, weights)
-
-    def _measure(self, columns: Tensor) -> Tensor:
-        """Return the amplitudes of the outcomes that are needed, shape ``(..., R, C)``."""
-        if self.num_qubits <= DENSE_QUBITS and columns.dtype == torch.complex128:
-            return self.complex_constant("bases_matrix") @ columns
-        none = self.signs.new_zeros(0)
-        turned = torch.cat([turn(columns, none) for turn in self.bases_blocks], -2) if self.measured else columns
-        return turned if turned.shape[-2] == len(self.signs) else turned.index_select(-2, self.outcomes)
 
     def _data(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return what data-dependent phases take: the inputs, with the weights where some angle uses both."""
@@ -292,7 +283,7 @@ class StatevectorProgram(ConstantModule):
         state, matrix = self._features(inputs, data), fused[0]
         for phases, following in zip(list(self.phases)[1:], fused[1:], strict=True):
             state, matrix = rotate(state @ matrix, phases(data)), following  # (..., B, 2 * 2**n)
-        return state, matrix
+        return state, side_by_side(matrix) if self.apart else matrix
 
     def _gate_by_gate(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return the amplitudes of the outcomes that are needed, shape ``(..., R, B)``, without forming unitaries."""
@@ -302,23 +293,25 @@ class StatevectorProgram(ConstantModule):
         if self.input_kind == "amplitude":
             columns = unit_vectors(inputs.to(self.state_dtype)).mT.to(dtype)  # (..., 2**n, B)
         else:
-            columns = self.complex_constant("ground").to(dtype)  # (2**n, 1) until data comes in
+            columns = self.constant("ground").to(dtype)  # (2**n, 1) until data comes in
         for phases, block in zip([None, *self.phases], self.blocks, strict=True):
             if phases is not None:
                 angles = phases(data).mT
                 columns = torch.polar(torch.ones_like(angles), angles).to(dtype) * columns
             columns = block(columns, weights)
-        columns = self._measure(columns)  # (..., R, B or 1)
+        columns = self.measure(columns)  # (..., R, B or 1)
         return columns.expand(*columns.shape[:-1], inputs.shape[-2])
 
-    def _is_real(self) -> bool:
-        """Tell whether amplitudes in all bases are real whatever the weights, by two random draws."""
+    def _find_real_parts(self) -> None:
+        """Find out, by two random draws of weights, which parts are zero; then sines may be kept without their i."""
         if len(self.phases) > 1 or not self.dense:
-            return False
+            return
         draws = 6 * torch.rand(2, self.num_weights, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            matrices = self._fuse(draws)[-1]  # (2, F, 2 * R), or without the first axis where no weight enters
-        return float(matrices[..., matrices.shape[-1] // 2 :].abs().max()) < 1e-6
+            self.real, self.apart = real_parts(self._fuse(draws)[-1], phases=self.first is not None)
+        if self.apart:
+            columns = self.constant("columns").numpy()
+            self.add_constant("columns", columns * np.repeat([1, -1j], columns.shape[-1] // 2), double=True)
 
     def _form_sums(self, blocks: Sequence[Sequence[Step]], weight_params: Sequence[Any]) -> None:
         """Turn the blocks of few qubits into trigonometric sums."""
@@ -329,7 +322,7 @@ class StatevectorProgram(ConstantModule):
         if self._prepared:
             columns = self._start(torch.zeros(self.num_weights, dtype=torch.float64))
             start = np.eye(2**self.num_qubits) if columns is None else columns.numpy()
-        end = self.complex_constant("bases_matrix").numpy()
+        end = self.measure.constant("matrix").numpy()
         self.sums = trigonometric_blocks(blocks, weight_params, self._first_block, start, end, self.real)
 
     @property

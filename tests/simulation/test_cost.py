@@ -31,7 +31,7 @@ def observables(num_qubits: int) -> list[SparsePauliOp]:
 
 
 @pytest.mark.parametrize(
-    ("num_qubits", "num_inputs", "dense"), [(8, 8, True), (10, 2, True), (12, 1, True), (9, 9, False)]
+    ("num_qubits", "num_inputs", "dense"), [(8, 8, True), (10, 2, True), (12, 1, True), (9, 9, True), (11, 11, False)]
 )
 def test_few_inputs_on_many_qubits_make_a_small_matrix(num_qubits, num_inputs, dense, rng):
     circuit, params = build(num_qubits, num_inputs)
@@ -77,7 +77,7 @@ def test_effective_observables_have_the_gradients_of_amplitudes(rng):
     assert torch.autograd.gradgradcheck(program, (inputs, weights), fast_mode=True)
 
 
-@pytest.mark.parametrize(("num_qubits", "num_inputs"), [(6, 6), (7, 7), (10, 2)])
+@pytest.mark.parametrize(("num_qubits", "num_inputs"), [(6, 6), (7, 7), (9, 9), (10, 4)])
 def test_few_rows_go_gate_by_gate_and_many_through_the_matrix(num_qubits, num_inputs, rng):
     circuit, params = build(num_qubits, num_inputs)
     program = StatevectorProgram(circuit, observables(num_qubits), **params).double()
@@ -99,3 +99,55 @@ def test_larger_circuits_need_more_rows():
         circuit, params = build(num_qubits, num_qubits)
         fewest.append(StatevectorProgram(circuit, observables(num_qubits), **params).fewest_rows)
     assert fewest == sorted(fewest)
+
+
+@pytest.mark.parametrize(("gate", "dense"), [("ry", True), ("rz", False)])
+def test_real_gates_form_matrices_of_more_qubits(gate, dense, rng):
+    circuit, params = build(9, 9)
+    theta = ParameterVector("t", 2)
+    for q in range(2):
+        getattr(circuit, gate)(theta[q], q)
+    circuit.ry(0.3, 0)
+    params["weight_params"] += list(theta)
+    program = StatevectorProgram(circuit, [SparsePauliOp("Z" * 9)], **params)
+    assert program.dense == dense
+
+
+@pytest.mark.parametrize(
+    ("encoding", "ansatz", "parts"),
+    [
+        ("rx", "ry", "apart"),  # cosines give real parts, sines imaginary ones
+        ("ry", "ry", "real"),
+        ("rx", "rz", "complex"),
+        ("none", "ry", "real"),
+    ],
+)
+@pytest.mark.parametrize("num_qubits", [3, 6])  # trigonometric sums, and the adjoint method
+def test_parts_that_are_zero_are_left_out(encoding, ansatz, parts, num_qubits, rng):
+    x, w = ParameterVector("x", num_qubits), ParameterVector("w", num_qubits)
+    circuit = QuantumCircuit(num_qubits)
+    for q in range(num_qubits):
+        if encoding != "none":
+            getattr(circuit, encoding)(x[q], q)
+    circuit.h(0)
+    for q in range(num_qubits):
+        getattr(circuit, ansatz)(w[q], q)
+        circuit.cx(q, (q + 1) % num_qubits)
+    circuit.h(range(num_qubits))
+    inputs = list(x) if encoding != "none" else []
+    ops = [SparsePauliOp("Z" * num_qubits), SparsePauliOp("X" + "I" * (num_qubits - 1))]
+    program = StatevectorProgram(circuit, ops, input_params=inputs, weight_params=list(w)).double()
+    program.fewest_rows = 0
+    assert (program.real, program.apart) == (parts != "complex", parts == "apart")
+    rows, theta = torch.tensor(rng.normal(size=(3, len(inputs)))), torch.tensor(rng.normal(size=num_qubits))
+    rows.requires_grad_(bool(inputs)), theta.requires_grad_()
+    values = program(rows, theta)
+    for row, found in zip(rows.detach().numpy(), values.detach(), strict=True):
+        names = dict(zip([*inputs, *w], [*row, *theta.detach().numpy()], strict=True))
+        state = Statevector(circuit.assign_parameters(names))
+        np.testing.assert_allclose(found, [state.expectation_value(o).real for o in ops], rtol=0, atol=1e-12)
+    wanted = [rows, theta] if inputs else [theta]
+    found = torch.autograd.grad(values.square().sum(), wanted)
+    program.fewest_rows = 2**62  # gate by gate
+    expected = torch.autograd.grad(program(rows, theta).square().sum(), wanted)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)

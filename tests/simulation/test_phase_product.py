@@ -13,6 +13,7 @@ from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.gates import Rotation
 from qiskit_qattn.simulation.phase_product import phase_product
 from qiskit_qattn.simulation.program import LocalStep
+from qiskit_qattn.simulation.realform import side_by_side
 from qiskit_qattn.simulation.trigonometric import TrigonometricMatrix
 
 X = list(ParameterVector("x", 2))
@@ -73,3 +74,14 @@ def test_float32_data_get_float32_gradients(rng):
     values.sum().backward()
     assert values.dtype == data.grad.dtype == torch.float32
     assert values.is_contiguous()
+
+
+@pytest.mark.parametrize("heads", [(), (3,)], ids=str)
+def test_real_and_imaginary_parts_apart(heads, rng):
+    phases, data, matrix = AngleMap(ANGLES["affine"], X).double(), draw(rng, 4, 2), draw(rng, *heads, 6, 5)
+    signs = torch.from_numpy(rng.normal(size=(5, 2)))
+    apart = partial(phase_product, angles=phases, signs=signs, apart=True)
+    expected = phase_product(data, phases, side_by_side(matrix), signs)
+    torch.testing.assert_close(apart(data, source=matrix), expected, rtol=0, atol=1e-12)
+    assert torch.autograd.gradcheck(lambda x, a: apart(x, source=a), (data, matrix))
+    assert torch.autograd.gradgradcheck(lambda x, a: apart(x, source=a), (data, matrix))
