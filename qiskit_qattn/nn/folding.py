@@ -47,14 +47,14 @@ class FoldedProjection:
         """
         outputs = [F.linear(x, *parts) for parts in zip(self.weights, self.biases, strict=True)]
         if len(outputs) < len(self.sizes):
-            outputs = list(outputs[0].split(self.sizes, -1))
+            outputs = list(outputs[0].split_with_sizes(self.sizes, -1))
         for position, signs in self.signs.items():
             sums = probabilities(outputs[position], len(signs)) @ signs
-            sums = sums.unflatten(-1, (self.counts[position], -1))  # (B, T, H, M + 1)
-            norms = sums[..., -1:]
+            sums = sums.view(*x.shape[:-1], self.counts[position], -1)  # (B, T, H, M + 1)
+            values, norms = sums.split_with_sizes((sums.shape[-1] - 1, 1), -1)
             if not within_range(norms):
                 return None
-            outputs[position] = sums[..., :-1] / norms
+            outputs[position] = values.div_(norms)
         return outputs
 
 
