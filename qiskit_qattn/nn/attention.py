@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues
 from qiskit_qattn.nn.folding import FusedLayer, fold
-from qiskit_qattn.nn.heads import FusedHead, QuantumHead, run_heads
+from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads, run_heads
 from qiskit_qattn.nn.kinds import HEAD_KINDS, HeadKind, Score
 
 _NOTHING_FUSED = FusedLayer()
@@ -101,7 +101,7 @@ class CausalSelfAttention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, sum(self.sizes), bias=config.bias) if sum(self.sizes) else None
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
 
-    def forward(self, x: Tensor, cache: KeyValueCache | None = None, fused: FusedLayer = _NOTHING_FUSED) -> Tensor:
+    def forward(self, x: Tensor, cache: KeyValueCache | None = None, fused: FusedLayer | None = None) -> Tensor:
         """Return attention's output, shape ``(B, T, d)``.
 
         Args:
@@ -109,7 +109,10 @@ class CausalSelfAttention(nn.Module):
             cache: Keys and values of the tokens that come before, to which those of ``x`` are added.
             fused: What of this layer does not depend on data, where it was formed already.
         """
-        projected = self._project(x, fused)
+        if fused is None:
+            fused = self.fuse(x.shape[:-1].numel())
+        folded = None if fused.projection is None else fused.projection(x)
+        projected = self._project(x) if folded is None else folded
         features = dict(zip(self.counts, projected[1:], strict=True))
         measured = self._measure(features, x, fused)
         outputs = []
@@ -122,8 +125,19 @@ class CausalSelfAttention(nn.Module):
             q, k, v = self._circuits(name, measured[name], x)
             outputs.append(self._attend(name, q, k, v, HEAD_KINDS[name].score, cache))
         y = torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]  # (B, n_head, T, h)
-        y = self.c_proj(y.transpose(1, 2).reshape(x.shape))
+        y = y.transpose(1, 2).reshape(x.shape)
+        if folded is None or not fused.projects_out:
+            y = self.c_proj(y)
+        elif self.c_proj.bias is not None:
+            y = y + self.c_proj.bias
         return F.dropout(y, self.dropout, self.training)
+
+    def fuse(self, rows: int) -> FusedLayer:
+        """Return what of this layer alone does not depend on data; with gradients its heads form that as they run."""
+        if torch.is_grad_enabled():
+            return _NOTHING_FUSED
+        heads = {name: head for name, head in self.maps.items() if isinstance(head, QuantumHead) and head.fusible}
+        return self.fold({name: fuse_heads([head])[0] for name, head in heads.items()}, rows)
 
     def fold(self, heads: Mapping[str, FusedHead], rows: int) -> FusedLayer:
         """Return what of this layer does not depend on data, for inference on ``rows`` tokens at once.
@@ -139,12 +153,13 @@ class CausalSelfAttention(nn.Module):
         }
         if self.c_attn is None or torch.is_grad_enabled():
             return FusedLayer(heads)
-        return FusedLayer(heads, fold(self.c_attn.weight, self.c_attn.bias, self.sizes, positions, rows))
+        single = list(self.counts.values()) == [1]  # then nothing stands between its values and the output map
+        if single:
+            positions = {i: replace(head, signs=_mapped(head.signs, self.c_proj)) for i, head in positions.items()}
+        return FusedLayer(heads, fold(self.c_attn.weight, self.c_attn.bias, self.sizes, positions, rows), single)
 
-    def _project(self, x: Tensor, fused: FusedLayer) -> Sequence[Tensor]:
-        """Return queries and keys, then each kind's features ``(B, T, ·)``, or its values ``(B, T, nh, h)``."""
-        if fused.projection is not None and (projected := fused.projection(x)) is not None:
-            return projected
+    def _project(self, x: Tensor) -> Sequence[Tensor]:
+        """Return queries and keys, then each kind's features, all ``(B, T, ·)``."""
         if self.c_attn is None:
             return [x[..., :0]] * len(self.sizes)
         return self.c_attn(x).split(self.sizes, -1)
@@ -196,6 +211,12 @@ class CausalSelfAttention(nn.Module):
         q, k, v = measured.unflatten(-2, x.shape[:2]).transpose(1, 2)  # each (B, nh, T, h)
         width = {"first": 1, "qubits": head.circuit.num_qubits, "all": None}[HEAD_KINDS[name].qk]
         return q[..., :width], k[..., :width], v
+
+
+def _mapped(signs: Tensor | None, output: nn.Linear) -> Tensor:
+    """Return the signs of a single head with the output map behind them."""
+    assert signs is not None
+    return signs @ output.weight.mT.to(signs.dtype)
 
 
 def _num_features(config: GPTConfig, kind: HeadKind) -> int:

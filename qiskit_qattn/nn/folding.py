@@ -11,9 +11,21 @@ from torch.nn import functional as F
 
 from qiskit_qattn.nn.heads import FusedHead
 from qiskit_qattn.simulation.amplitude import within_range
-from qiskit_qattn.simulation.realform import probabilities
 
 _FEW_ROWS = 256  # below, a call costs more than the work in it
+
+
+@dataclass(frozen=True)
+class Readout:
+    """From the squared amplitudes of one quantum kind's heads, side by side, to their values.
+
+    Attributes:
+        signs: S times gains of all heads on the diagonal, shape ``(H * R, H * M)``.
+        ones: What sums the first basis of each head, which gives the squared norm of its vector, ``(H * R, H)``.
+    """
+
+    signs: Tensor
+    ones: Tensor
 
 
 @dataclass(frozen=True)
@@ -25,32 +37,73 @@ class FoldedProjection:
     .. math:: \langle P_m \rangle = \sum_i S_{im} |A x|_i^2 \Big/ \sum_i |A x|_i^2
 
     Attributes:
-        weights: The projection's rows, ``(·, d)``, those of queries and keys, then of each kind; of a quantum kind all
-            real parts, then all imaginary. For few rows one matrix holds them all.
-        biases: Shapes ``(·,)``, or None, likewise.
-        sizes: How many outputs belong to queries and keys, then to each kind.
-        signs: For each quantum kind, by position, S times gains of all its heads on the diagonal, with a column of ones
-            for the norm: shape ``(H * R, H * (M + 1))``; twice over where both parts are squared at once.
-        counts: The number of its heads.
+        maps: Weights ``(·, d)`` and biases ``(·,)``, or None, of queries and keys, then of each kind; of a quantum kind
+            those of real parts, then those of imaginary ones, each a product of its own, so that every pass after it
+            runs over contiguous memory.
+        readouts: For each quantum kind, by position.
     """
 
-    weights: list[Tensor]
-    biases: list[Tensor | None]
-    sizes: list[int]
-    signs: dict[int, Tensor]
-    counts: dict[int, int]
+    maps: list[list[tuple[Tensor, Tensor | None]]]
+    readouts: Mapping[int, Readout]
 
     def __call__(self, x: Tensor) -> list[Tensor] | None:
         """Return queries and keys, then each kind's features, or values ``(B, T, H, M)`` where the kind is quantum.
 
         None where a vector is zero, not finite or extreme, which takes more care than is had here.
         """
-        outputs = [F.linear(x, *parts) for parts in zip(self.weights, self.biases, strict=True)]
-        if len(outputs) < len(self.sizes):
-            outputs = list(outputs[0].split_with_sizes(self.sizes, -1))
-        for position, signs in self.signs.items():
-            sums = probabilities(outputs[position], len(signs)) @ signs
-            sums = sums.view(*x.shape[:-1], self.counts[position], -1)  # (B, T, H, M + 1)
+        outputs = []
+        for position, parts in enumerate(self.maps):
+            output, *imaginary = [F.linear(x, *part) for part in parts]
+            if position in self.readouts:
+                readout, outcomes = self.readouts[position], output.square_()
+                for part in imaginary:
+                    outcomes.addcmul_(part, part)
+                norms = (outcomes @ readout.ones).unsqueeze(-1)  # (B, T, H, 1)
+                if not within_range(norms):
+                    return None
+                output = (outcomes @ readout.signs).view(*norms.shape[:-1], -1).div_(norms)
+            outputs.append(output)
+        return outputs
+
+
+@dataclass(frozen=True)
+class SmallProjection:
+    """The same for few rows, where a call costs more than the work in it: one product, and one square of all parts.
+
+    Attributes:
+        weight, bias: Of all maps, shapes ``(·, d)`` and ``(·,)``, or None.
+        sizes: How many outputs belong to queries and keys, then to each kind.
+        readouts: For each quantum kind, by position, signs and ones of each head side by side, for real parts and once
+            more for imaginary ones, shape ``(H * R or 2 * H * R, H * (M + 1))``, and H.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    sizes: list[int]
+    readouts: Mapping[int, tuple[Tensor, int]]
+
+    @classmethod
+    def of(cls, projection: FoldedProjection) -> SmallProjection:
+        """Join the parts of a projection."""
+        flat = [part for parts in projection.maps for part in parts]
+        biases = [bias for _, bias in flat if bias is not None]
+        readouts = {}
+        for position, readout in projection.readouts.items():
+            count = readout.ones.shape[-1]
+            columns = torch.cat([readout.signs.unflatten(-1, (count, -1)), readout.ones.unsqueeze(-1)], -1)
+            readouts[position] = columns.flatten(-2).repeat(len(projection.maps[position]), 1), count
+        return cls(
+            torch.cat([weight for weight, _ in flat]),
+            torch.cat(biases) if biases else None,
+            [sum(len(weight) for weight, _ in parts) for parts in projection.maps],
+            readouts,
+        )
+
+    def __call__(self, x: Tensor) -> list[Tensor] | None:
+        """Return what :class:`FoldedProjection` returns."""
+        outputs = list(F.linear(x, self.weight, self.bias).split_with_sizes(self.sizes, -1))
+        for position, (signs, count) in self.readouts.items():
+            sums = (outputs[position].square() @ signs).view(*x.shape[:-1], count, -1)  # (B, T, H, M + 1)
             values, norms = sums.split_with_sizes((sums.shape[-1] - 1, 1), -1)
             if not within_range(norms):
                 return None
@@ -65,15 +118,17 @@ class FusedLayer:
     Attributes:
         heads: What :func:`~qiskit_qattn.nn.heads.fuse_heads` gave, by kind.
         projection: The folded projection, where there is one.
+        projects_out: Whether its values went through the layer's output map already.
     """
 
     heads: Mapping[str, FusedHead] = field(default_factory=dict)
-    projection: FoldedProjection | None = None
+    projection: FoldedProjection | SmallProjection | None = None
+    projects_out: bool = False
 
 
 def fold(
     weight: Tensor, bias: Tensor | None, sizes: Sequence[int], heads: Mapping[int, FusedHead], rows: int
-) -> FoldedProjection | None:
+) -> FoldedProjection | SmallProjection | None:
     """Fold the matrices of amplitude-encoded heads into the projection that feeds them, where that saves work.
 
     Args:
@@ -85,28 +140,42 @@ def fold(
     """
     if not heads or torch.is_autocast_enabled(weight.device.type) or torch.compiler.is_compiling():
         return None
-    parts = [list(w.split(list(sizes))) for w in ((weight,) if bias is None else (weight, bias[:, None]))]
-    width, signs, counts = weight.shape[1], {}, {}
+    biases = [None] * len(sizes) if bias is None else list(bias.split(list(sizes)))
+    maps = [[part] for part in zip(weight.split(list(sizes)), biases, strict=True)]
+    width, readouts = weight.shape[1], {}
     for position, head in heads.items():
-        matrix, scaled = head.matrices[0], head.signs
-        assert scaled is not None
+        matrix, signs = head.matrices[0], head.signs
+        assert signs is not None
         if matrix.dtype != weight.dtype:
             return None
         count, size, outputs = matrix.shape  # H, 2**n, R or 2 * R
-        if rows > _FEW_ROWS and width * outputs > size * (width + outputs):
+        if rows > _FEW_ROWS and not _saves_work(width, size, outputs):
             return None
-        outcomes = scaled.shape[-2]
-        for part in parts:  # (H * 2**n, d) → (H * R or 2 * H * R, d)
-            product = matrix.mT @ part[position].unflatten(0, (count, size))  # (H, R or 2 * R, d)
-            part[position] = product.unflatten(1, (-1, outcomes)).transpose(0, 1).flatten(0, 2)
-        ones = (torch.arange(outcomes, device=scaled.device) < size).to(scaled.dtype)  # the first basis sums to ‖x‖²
-        columns = torch.cat([scaled, ones[:, None].expand(count, -1, 1)], -1)  # (H, R, M + 1)
-        diagonal = torch.block_diag(*columns)
-        if rows <= _FEW_ROWS and outputs > outcomes:  # one square of all parts: fewer calls, more work
-            diagonal = torch.cat([diagonal, diagonal])
-        signs[position], counts[position] = diagonal, count
-    sizes = [len(part) for part in parts[0]]
-    if rows <= _FEW_ROWS:
-        parts = [[torch.cat(part)] for part in parts]
-    biases = [None if bias is None else part[:, 0] for part in parts[-1]]
-    return FoldedProjection(parts[0], biases, sizes, signs, counts)
+        outcomes = signs.shape[-2]
+        [(encoding, shift)] = maps[position]
+        amplitudes = _amplitudes(matrix, encoding, outcomes)
+        shifts = [None] * len(amplitudes) if shift is None else _amplitudes(matrix, shift[:, None], outcomes).unbind(0)
+        maps[position] = [(a, None if s is None else s[:, 0]) for a, s in zip(amplitudes, shifts, strict=True)]
+        ones = (torch.arange(outcomes, device=signs.device) < size).to(signs.dtype)  # the first basis sums to ‖x‖²
+        readouts[position] = Readout(
+            torch.block_diag(*signs.expand(count, -1, -1)), torch.block_diag(*ones[:, None].expand(count, -1, 1))
+        )
+    projection = FoldedProjection(maps, readouts)
+    return SmallProjection.of(projection) if rows <= _FEW_ROWS else projection
+
+
+def _saves_work(width: int, size: int, outputs: int) -> bool:
+    """Tell whether a row takes fewer multiplications by A than by W and U one after the other."""
+    return width * outputs <= size * (width + outputs)
+
+
+def _amplitudes(matrix: Tensor, columns: Tensor, outcomes: int) -> Tensor:
+    """Return A = U W for all heads side by side: real parts, then imaginary ones, ``(1 or 2, H * R, C)``.
+
+    Args:
+        matrix: U, shape ``(H, 2**n, R or 2 * R)``.
+        columns: W, shape ``(H * 2**n, C)``.
+        outcomes: R.
+    """
+    products = matrix.mT @ columns.unflatten(0, matrix.shape[:2])  # (H, R or 2 * R, C)
+    return products.unflatten(1, (-1, outcomes)).transpose(0, 1).flatten(1, 2)

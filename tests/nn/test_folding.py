@@ -25,9 +25,14 @@ def layer_of(heads: dict[str, int], **options) -> CausalSelfAttention:
         **options,
     )
     layer = CausalSelfAttention(config, config.layers()[0]).eval()
-    if layer.c_attn.bias is not None:
-        torch.nn.init.normal_(layer.c_attn.bias)
+    for linear in (layer.c_attn, layer.c_proj):
+        if linear.bias is not None:
+            torch.nn.init.normal_(linear.bias)
     return layer
+
+
+def unfolded(layer: CausalSelfAttention, x: torch.Tensor) -> torch.Tensor:
+    return layer(x, fused=FusedLayer())
 
 
 def fused(layer: CausalSelfAttention, rows: int) -> FusedLayer:
@@ -44,11 +49,12 @@ def fused(layer: CausalSelfAttention, rows: int) -> FusedLayer:
 def test_folded_layers_give_the_same(heads, bias, rows, monkeypatch):
     layer = layer_of(heads, bias=bias).double()
     if rows == 1000:  # fold however wide the layer is
-        monkeypatch.setattr(folding, "_FEW_ROWS", 2000)
+        monkeypatch.setattr(folding, "_saves_work", lambda *_: True)
     x = torch.randn(2, 5, layer.n_embd, dtype=torch.float64)
     parts = fused(layer, rows)
     assert parts.projection is not None
-    torch.testing.assert_close(layer(x, fused=parts), layer(x), rtol=0, atol=1e-12)
+    assert parts.projects_out == (sum(heads.values()) == 1)
+    torch.testing.assert_close(layer(x, fused=parts), unfolded(layer, x), rtol=0, atol=1e-12)
 
 
 @torch.no_grad()
@@ -60,13 +66,27 @@ def test_wide_layers_are_folded_for_few_rows_only():
 
 
 @torch.no_grad()
-def test_zero_tokens_are_encoded_as_the_first_state():
-    layer = layer_of({"qisa": 2})
+@pytest.mark.parametrize("heads", [{"qisa": 1}, {"qisa": 2}], ids=str)
+@pytest.mark.parametrize("rows", [3, 1000])
+def test_zero_tokens_are_encoded_as_the_first_state(heads, rows, monkeypatch):
+    monkeypatch.setattr(folding, "_saves_work", lambda *_: True)
+    layer = layer_of(heads, bias=False)
     x = torch.randn(1, 3, layer.n_embd)
     x[0, 1] = 0
-    result = layer(x, fused=fused(layer, 3))
+    parts = fused(layer, rows)
+    assert parts.projection(x) is None
+    result = layer(x, fused=parts)
     assert torch.isfinite(result).all()
-    torch.testing.assert_close(result, layer(x))
+    torch.testing.assert_close(result, unfolded(layer, x))
+
+
+@torch.no_grad()
+def test_a_layer_alone_folds_itself(monkeypatch):
+    layer = layer_of({"qisa": 1, "zz": 1}).double()
+    x = torch.randn(2, 5, layer.n_embd, dtype=torch.float64)
+    expected = unfolded(layer, x)
+    monkeypatch.setattr(layer, "_project", None)  # nothing is projected apart from the circuits
+    torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-12)
 
 
 @torch.no_grad()
