@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -156,12 +157,18 @@ def fold(
         amplitudes = _amplitudes(matrix, encoding, outcomes)
         shifts = [None] * len(amplitudes) if shift is None else _amplitudes(matrix, shift[:, None], outcomes).unbind(0)
         maps[position] = [(a, None if s is None else s[:, 0]) for a, s in zip(amplitudes, shifts, strict=True)]
-        ones = (torch.arange(outcomes, device=signs.device) < size).to(signs.dtype)  # the first basis sums to ‖x‖²
-        readouts[position] = Readout(
-            torch.block_diag(*signs.expand(count, -1, -1)), torch.block_diag(*ones[:, None].expand(count, -1, 1))
-        )
+        diagonal = signs[0] if count == 1 else torch.block_diag(*signs)
+        readouts[position] = Readout(diagonal, _first_basis(count, outcomes, size, signs.dtype, signs.device))
     projection = FoldedProjection(maps, readouts)
     return SmallProjection.of(projection) if rows <= _FEW_ROWS else projection
+
+
+@lru_cache(maxsize=64)
+def _first_basis(count: int, outcomes: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return ones where an outcome is of the first basis of a head, ``(H * R, H)``: they sum to its ‖x‖²."""
+    first = torch.zeros(outcomes, 1, dtype=dtype, device=device)
+    first[:size] = 1
+    return torch.block_diag(*[first] * count)
 
 
 def _saves_work(width: int, size: int, outputs: int) -> bool:
