@@ -61,16 +61,15 @@ class _PhaseProduct(torch.autograd.Function):
         phases = turns.mT @ columns.to(turns.dtype).mT  # (..., U, B)
         if offset is not None:
             phases += offset.unsqueeze(-1)
-        features = torch.cat([torch.cos(phases), torch.sin(phases)], -2).to(signs.dtype)  # (..., 2 * U, B)
-        parts = 2 if apart else matrix.shape[-1] // signs.shape[-2]
+        features = torch.stack([torch.cos(phases), torch.sin(phases)], -3).to(signs.dtype)  # (..., 2, U, B)
         if apart:
-            amplitudes = _halves(matrix).mT @ _halves(features)  # (..., 2, R, B)
+            matrix = matrix.unflatten(-2, (2, -1))  # (..., 2, U, R)
+            amplitudes = matrix.mT @ features  # (..., 2, R, B)
         else:
-            amplitudes = (matrix.mT @ features).unflatten(-2, (parts, -1))  # (..., 1 or 2, R, B)
-        outcomes = amplitudes.select(-3, 0).square()
-        if parts == 2:
-            imaginary = amplitudes.select(-3, 1)
-            outcomes.addcmul_(imaginary, imaginary)
+            amplitudes = (matrix.mT @ features.flatten(-3, -2)).unflatten(-2, (-1, signs.shape[-2]))
+        outcomes, *imaginary = amplitudes.square().unbind(-3)
+        for part in imaginary:
+            outcomes += part
         ctx.save_for_backward(columns, turns, offset, source, signs, matrix, features, amplitudes)
         return (signs.mT @ outcomes).mT.contiguous()
 
@@ -90,14 +89,15 @@ class _PhaseProduct(torch.autograd.Function):
         if not ctx.apart:
             slope = slope.flatten(-3, -2)
         if wants_source:
-            of_source = (_halves(features) @ slope.mT).flatten(-3, -2) if ctx.apart else features @ slope.mT
+            of_source = (features if ctx.apart else features.flatten(-3, -2)) @ slope.mT
             of_source = of_source.sum_to_size(matrix.shape)
+            if ctx.apart:
+                of_source = of_source.flatten(-3, -2)
             if ctx.block is not None:
                 of_source = ctx.block.slope(of_source, ctx.steps).to(source.dtype)
         if wants_columns:
-            cosines, sines = _halves(features).unbind(-3)
-            of_features = _halves(matrix) @ slope if ctx.apart else _halves(matrix @ slope)
-            of_cosines, of_sines = of_features.unbind(-3)
+            of_features = matrix @ slope if ctx.apart else (matrix @ slope).unflatten(-2, (2, -1))  # (..., 2, U, B)
+            (cosines, sines), (of_cosines, of_sines) = features.unbind(-3), of_features.unbind(-3)
             of_phases = (cosines * of_sines).addcmul_(sines, of_cosines, value=-1)  # (..., U, B)
             of_columns = (turns.to(signs.dtype) @ of_phases).mT.to(columns.dtype).sum_to_size(columns.shape)
         return of_columns, None, None, of_source, None, None, None
@@ -120,8 +120,3 @@ def _differentiable(
         phases = phases + offset
     features = torch.cat([torch.cos(phases), torch.sin(phases)], -1).to(signs.dtype)
     return (features @ matrix).unflatten(-1, (-1, len(signs))).square().sum(-2) @ signs
-
-
-def _halves(tensor: Tensor) -> Tensor:
-    """Set the rows of cosines and those of sines apart, shape ``(..., 2, U, C)``."""
-    return tensor.unflatten(-2, (2, -1))

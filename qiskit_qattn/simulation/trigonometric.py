@@ -100,7 +100,7 @@ class TrigonometricMatrix(ConstantModule):
             columns: What ``phases.columns`` gives for the weights.
         """
         phases = self.phases.combine(columns)
-        waves = torch.cos(phases).split(self.sizes, -1)
+        waves = torch.cos(phases).split_with_sizes(self.sizes, -1)
         groups = zip(waves, self.constants, self.shapes, strict=True)
         factors = [(wave @ constants).unflatten(-1, shape) for wave, constants, shape in groups]
         products = list(accumulate(factors, torch.matmul))  # of the first 1, 2, … factors
