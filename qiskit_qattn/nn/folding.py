@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from qiskit_qattn.nn.heads import FusedHead
 from qiskit_qattn.simulation.amplitude import within_range
 
-_FEW_ROWS = 256  # below, a call costs more than the work in it
+FEW_ROWS = 256  # below, a call costs more than the work in it
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def fold(
         if matrix.dtype != weight.dtype:
             return None
         count, size, outputs = matrix.shape  # H, 2**n, R or 2 * R
-        if rows > _FEW_ROWS and not _saves_work(width, size, outputs):
+        if rows > FEW_ROWS and not _saves_work(width, size, outputs):
             return None
         outcomes = signs.shape[-2]
         [(encoding, shift)] = maps[position]
@@ -160,7 +160,7 @@ def fold(
         diagonal = signs[0] if count == 1 else torch.block_diag(*signs)
         readouts[position] = Readout(diagonal, _first_basis(count, outcomes, size, signs.dtype, signs.device))
     projection = FoldedProjection(maps, readouts)
-    return SmallProjection.of(projection) if rows <= _FEW_ROWS else projection
+    return SmallProjection.of(projection) if rows <= FEW_ROWS else projection
 
 
 @lru_cache(maxsize=64)

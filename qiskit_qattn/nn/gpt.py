@@ -18,10 +18,11 @@ from torch.nn import functional as F
 from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError
 from qiskit_qattn.nn.attention import CausalSelfAttention, KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
-from qiskit_qattn.nn.folding import FusedLayer
+from qiskit_qattn.nn.folding import FEW_ROWS, FusedLayer
 from qiskit_qattn.nn.generation import stream
 from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads
 from qiskit_qattn.nn.placement import Placement
+from qiskit_qattn.simulation.kept import Kept
 
 
 class LayerNorm(nn.Module):
@@ -98,6 +99,7 @@ class GPT(
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
+        self._kept = Kept[list[FusedLayer]]()
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd)
         self.blocks = nn.ModuleList(Block(config, counts) for counts in config.layers())
@@ -189,7 +191,7 @@ class GPT(
             )
         positions = torch.arange(position, position + steps, device=idx.device)
         x = F.dropout(self.wte(idx) + self.wpe(positions), self.config.dropout, self.training)  # (B, T, d)
-        fused = self.fuse_circuits(idx.numel()) if fused is None else fused
+        fused = self._fused(idx.numel()) if fused is None else fused
         for i, block in enumerate(self.blocks):
             x = block(x, caches[i] if caches is not None else None, fused[i])
         logits = self.lm_head(self.ln_f(x))  # (B, T, vocab_size)
@@ -213,6 +215,19 @@ class GPT(
             for (layer, _), fused in zip(members, fuse_heads([head for _, head in members]), strict=True):
                 heads[layer][kind] = fused
         return [block.attn.fold(fused, rows) for block, fused in zip(self._blocks(), heads, strict=True)]
+
+    def _fused(self, rows: int) -> list[FusedLayer]:
+        """Return what :meth:`fuse_circuits` gives; without gradients it is kept until the weights change."""
+        heads = [head for _, _, head in self.quantum_heads()]
+        if not heads:
+            return [FusedLayer()] * len(self.blocks)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.fuse_circuits(rows)
+        weights = [weight for attention in self.attention_layers() for weight in attention.folded_weights()]
+        autocast = torch.is_autocast_enabled(weights[0].device.type)
+        return self._kept.get(
+            lambda: self.fuse_circuits(rows), weights, rows <= FEW_ROWS, autocast, *(head.placed[1] for head in heads)
+        )
 
     def generate(self, idx: Tensor, max_new_tokens: int, **options: Any) -> Tensor:
         """Return ``idx`` followed by ``max_new_tokens`` sampled tokens, shape ``(B, T + max_new_tokens)``.

@@ -26,6 +26,7 @@ from qiskit_qattn.simulation.cost import (
 )
 from qiskit_qattn.simulation.effective import effective_observables, quadratic_forms
 from qiskit_qattn.simulation.gates import flatten
+from qiskit_qattn.simulation.kept import Kept
 from qiskit_qattn.simulation.measurement_bases import MeasurementBases
 from qiskit_qattn.simulation.operators import Block
 from qiskit_qattn.simulation.phase_product import phase_product
@@ -139,7 +140,7 @@ class StatevectorProgram(ConstantModule):
         self.effective = (
             fewest_effective_rows(program, features, len(outcomes), self.num_outputs) if self.dense else None
         )
-        self._cache: tuple[Tensor, Fused] | None = None
+        self._kept = Kept[Fused]()
 
     def forward(
         self, inputs: Tensor, weights: Tensor, fused: Fused | None = None, signs: Tensor | None = None
@@ -213,15 +214,9 @@ class StatevectorProgram(ConstantModule):
 
         Without gradients the result is kept until the weights change.
         """
-        keep = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        if keep and self._cache is not None:
-            known, result = self._cache
-            if known.shape == weights.shape and known.device == weights.device and torch.equal(known, weights):
-                return result
-        result = self._fuse(weights)
-        if keep:
-            self._cache = (weights.detach().clone(), result)
-        return result
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self._fuse(weights)
+        return self._kept.get(lambda: self._fuse(weights), [weights], self.signs.dtype)
 
     def _fuse(self, weights: Tensor) -> Fused:
         each = range(self._first_block, len(self.blocks))
@@ -337,7 +332,3 @@ class StatevectorProgram(ConstantModule):
                 matrix = self._matrix(i, torch.zeros(self.num_weights, dtype=torch.float64), torch.float64)
                 self.add_constant(f"matrix_{i}", matrix.numpy(), double=True)
                 self._constant.add(i)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self._cache = None
-        return super()._apply(fn, recurse)

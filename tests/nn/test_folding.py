@@ -10,6 +10,7 @@ from qiskit_qattn.nn import folding
 from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.folding import FusedLayer
+from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.heads import fuse_heads
 
 
@@ -104,3 +105,61 @@ def test_nothing_is_folded_with_gradients_or_autocast():
     assert layer.fold({"qisa-v3": fuse_heads([layer.maps["qisa-v3"]])[0]}, 1).projection is None
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert fused(layer, 1).projection is None
+
+
+EDITS = {
+    "projection": lambda model: model.blocks[1].attn.c_attn.weight.data.mul_(1.5),
+    "bias": lambda model: model.blocks[0].attn.c_attn.bias.data.add_(0.5),
+    "output": lambda model: model.blocks[0].attn.c_proj.weight.data.mul_(3.0),
+    "output's bias": lambda model: model.blocks[0].attn.c_proj.bias.data.add_(1.0),
+    "angles": lambda model: model.blocks[0].attn.maps["qisa-v3"].weight.data.add_(0.7),
+    "gains": lambda model: model.blocks[1].attn.maps["qisa-v3"].gain.data.mul_(2.0),
+    "dtype": lambda model: model.double(),
+    "rows": lambda model: None,
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("heads", ["qisa:1", "qisa:1,classical:1"])
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_model_keeps_what_it_folded_until_something_changes(edit, heads, monkeypatch):
+    config = GPTConfig(
+        vocab_size=8,
+        block_size=300,
+        n_layer=2,
+        n_head=heads.count(":"),
+        n_embd=16,
+        heads=heads,
+        num_qubits=3,
+        bias=True,
+    )
+    model, count = GPT(config).eval(), []
+    compute = model.fuse_circuits
+    monkeypatch.setattr(model, "fuse_circuits", lambda rows: count.append(rows) or compute(rows))
+    tokens = torch.randint(8, (1, 5))
+    assert torch.equal(model(tokens)[0], model(tokens)[0])
+    assert count == [5]
+    before = model(tokens)[0]
+    EDITS[edit](model)
+    if edit == "rows":
+        tokens = torch.randint(8, (1, 300))
+    found = model(tokens)[0]
+    assert count == [5, tokens.numel()]
+    fresh = GPT(config).eval().to(model.wpe.weight.dtype)
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(found, fresh(tokens)[0])
+    if edit not in ("rows", "dtype"):
+        assert not torch.equal(found, before)
+
+
+@torch.no_grad()
+def test_a_model_on_another_backend_folds_again(monkeypatch):
+    model = GPT(
+        GPTConfig(vocab_size=8, block_size=8, n_layer=1, n_head=1, n_embd=8, heads="qisa:1", num_qubits=3)
+    ).eval()
+    tokens = torch.randint(8, (1, 5))
+    exact = model(tokens)[0]
+    model.to_backend("statevector?shots=10&seed=1")
+    assert not torch.equal(model(tokens)[0], exact)
+    model.to_backend("statevector")
+    assert torch.equal(model(tokens)[0], exact)
