@@ -99,7 +99,7 @@ class GPT(
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
-        self._kept = Kept[list[FusedLayer]]()
+        self._folded = Kept[list[FusedLayer]]()
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd)
         self.blocks = nn.ModuleList(Block(config, counts) for counts in config.layers())
@@ -218,14 +218,14 @@ class GPT(
 
     def _fused(self, rows: int) -> list[FusedLayer]:
         """Return what :meth:`fuse_circuits` gives; without gradients it is kept until the weights change."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.fuse_circuits(rows)
         heads = [head for _, _, head in self.quantum_heads()]
         if not heads:
             return [FusedLayer()] * len(self.blocks)
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return self.fuse_circuits(rows)
         weights = [weight for attention in self.attention_layers() for weight in attention.folded_weights()]
         autocast = torch.is_autocast_enabled(weights[0].device.type)
-        return self._kept.get(
+        return self._folded.get(
             lambda: self.fuse_circuits(rows), weights, rows <= FEW_ROWS, autocast, *(head.placed[1] for head in heads)
         )
 

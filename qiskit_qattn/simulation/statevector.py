@@ -122,7 +122,7 @@ class StatevectorProgram(ConstantModule):
         features = size if input_kind == "amplitude" else 1 if unique is None else 2 * len(unique[0])
         self.dense = forms_matrix(program, features, len(outcomes), input_kind == "amplitude")
         self.small = self.num_qubits <= dense_qubits(program)
-        self.kept = keeps_matrix(program, features)  # without gradients
+        self.always_formed = keeps_matrix(program, features)  # without gradients, however few the rows
         self.fewest_rows = fewest_rows(program, features, len(outcomes)) if self.dense else 2**62
         self.first: AngleMap | None = None
         if unique is not None and self.dense:  # the first phases become features
@@ -167,7 +167,7 @@ class StatevectorProgram(ConstantModule):
 
     def _expectations(self, inputs: Tensor, weights: Tensor, fused: Fused | None, signs: Tensor | None) -> Tensor:
         signs = self.signs if signs is None else signs
-        few = inputs.shape[-2] < self.fewest_rows and (torch.is_grad_enabled() or not self.kept)
+        few = inputs.shape[-2] < self.fewest_rows and (torch.is_grad_enabled() or not self.always_formed)
         if not self.dense or (few and fused is None):
             squares = squared_moduli(self._gate_by_gate(inputs, weights))
             return (squares @ signs.to(squares.dtype)).to(self.signs.dtype)
