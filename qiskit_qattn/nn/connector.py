@@ -47,7 +47,7 @@ class TorchConnector(QiskitTorchConnector):
     ) -> None:
         super().__init__(neural_network, initial_weights, sparse)
         self._program: nn.Module | None = None
-        self._program_for: Any = None
+        self._program_for: tuple[Any, Any] | None = None
         self._refresh()
 
     def forward(self, input_data: Tensor | None = None) -> Tensor:
@@ -73,9 +73,10 @@ class TorchConnector(QiskitTorchConnector):
     def _refresh(self) -> None:
         """Build the program again if the network's estimator or gradient was replaced."""
         network = self.neural_network
-        now = (getattr(network, "estimator", None), getattr(network, "gradient", None))
-        if self._program_for is None or any(a is not b for a, b in zip(now, self._program_for, strict=True)):
-            self._program_for = now
+        estimator, gradient = getattr(network, "estimator", None), getattr(network, "gradient", None)
+        known = self._program_for
+        if known is None or known[0] is not estimator or known[1] is not gradient:
+            self._program_for = estimator, gradient
             program = compile_qnn(network).program
             self._program = None if program is None else program.to(self._weights)
 

@@ -63,6 +63,7 @@ class AngleMap(ConstantModule):
         # Bare parameters in order, the usual case for weights, need no product; most others need no offset.
         self._plain = matrix.shape[0] == matrix.shape[1] and np.array_equal(matrix, np.eye(len(matrix)))
         self._shifted = bool(offset.any())
+        self.num_angles = len(matrix)
         self._products = [[base[f] for f in m] for m in products]
         self.add_constant("matrix", matrix.T, double=True)  # (columns, K)
         self.add_constant("offset", offset, double=True)  # (K,)
@@ -77,6 +78,11 @@ class AngleMap(ConstantModule):
     def affine(self) -> tuple[Tensor, Tensor | None]:
         """C, transposed, shape ``(columns, K)``, and b, shape ``(K,)``, or None where that is zero; float64."""
         return self.matrix, self.offset if self._shifted else None
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """C, transposed, and b as numpy arrays."""
+        return self._masters["matrix"], self._masters["offset"]
 
     def combine(self, columns: Tensor) -> Tensor:
         """Return the angles for what :meth:`columns` gave."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from qiskit_qattn.simulation import loops
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.realform import side_by_side
 from qiskit_qattn.simulation.trigonometric import TrigonometricMatrix
@@ -39,7 +41,7 @@ def phase_product(
             ``(..., 2 * U, R)``, and no product is spent on the zeros.
     """
     columns = source if block is None else block.phases.columns(source)
-    return _PhaseProduct.apply(angles.columns(data), *angles.affine, columns, signs, block, apart)
+    return _PhaseProduct.apply(angles.columns(data), angles, columns, signs, block, apart)
 
 
 class _PhaseProduct(torch.autograd.Function):
@@ -47,76 +49,100 @@ class _PhaseProduct(torch.autograd.Function):
     def forward(
         ctx: Any,
         columns: Tensor,
-        turns: Tensor,
-        offset: Tensor | None,
+        angles: AngleMap,
         source: Tensor,
         signs: Tensor,
         block: TrigonometricMatrix | None,
         apart: bool,
     ) -> Tensor:
-        ctx.block, ctx.apart, ctx.steps, matrix = block, apart, None, source
-        if block is not None:
-            matrix, ctx.steps = block.form(source)
-            matrix = matrix.to(signs.dtype)
-        phases = turns.mT @ columns.to(turns.dtype).mT  # (..., U, B)
-        if offset is not None:
-            phases += offset.unsqueeze(-1)
-        features = torch.stack([torch.cos(phases), torch.sin(phases)], -3).to(signs.dtype)  # (..., 2, U, B)
-        if apart:
-            matrix = matrix.unflatten(-2, (2, -1))  # (..., 2, U, R)
-            amplitudes = matrix.mT @ features  # (..., 2, R, B)
-        else:
-            amplitudes = (matrix.mT @ features.flatten(-3, -2)).unflatten(-2, (-1, signs.shape[-2]))
-        outcomes, *imaginary = amplitudes.square().unbind(-3)
-        for part in imaginary:
-            outcomes += part
-        ctx.save_for_backward(columns, turns, offset, source, signs, matrix, features, amplitudes)
-        return (signs.mT @ outcomes).mT.contiguous()
+        ctx.angles, ctx.block, ctx.apart = angles, block, apart
+        ctx.loops = loops.suit(columns, angles, source, signs, block, apart)
+        evaluate = loops.evaluate if ctx.loops else _evaluate
+        values, tensors, ctx.trace = evaluate(columns, angles, source, signs, block, apart)
+        ctx.save_for_backward(columns, source, signs, *tensors)
+        return values
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        columns, turns, offset, source, signs, matrix, features, amplitudes = ctx.saved_tensors
-        wants_columns, wants_source = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
-        of_columns = of_source = None
+        columns, source, signs, *tensors = ctx.saved_tensors
+        wants_columns, wants_source = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
         if torch.is_grad_enabled():  # a second derivative is wanted: let autograd go through the steps
             wanted = [t for t, needed in ((columns, wants_columns), (source, wants_source)) if needed]
-            values = _differentiable(columns, turns, offset, source, signs, ctx.block, ctx.apart)
+            values = _differentiable(columns, ctx.angles, source, signs, ctx.block, ctx.apart)
             found = iter(torch.autograd.grad(values, wanted, grads[0], create_graph=True))
             of_columns = next(found) if wants_columns else None
-            return of_columns, None, None, next(found) if wants_source else None, None, None, None
-        slope = (2 * signs) @ grads[0].mT  # (..., R, B)
-        slope = amplitudes * slope.unsqueeze(-3)  # (..., 1 or 2, R, B)
-        if not ctx.apart:
-            slope = slope.flatten(-3, -2)
-        if wants_source:
-            of_source = (features if ctx.apart else features.flatten(-3, -2)) @ slope.mT
-            of_source = of_source.sum_to_size(matrix.shape)
-            if ctx.apart:
-                of_source = of_source.flatten(-3, -2)
-            if ctx.block is not None:
-                of_source = ctx.block.slope(of_source, ctx.steps).to(source.dtype)
-        if wants_columns:
-            of_features = matrix @ slope if ctx.apart else (matrix @ slope).unflatten(-2, (2, -1))  # (..., 2, U, B)
-            (cosines, sines), (of_cosines, of_sines) = features.unbind(-3), of_features.unbind(-3)
-            of_phases = (cosines * of_sines).addcmul_(sines, of_cosines, value=-1)  # (..., U, B)
-            of_columns = (turns.to(signs.dtype) @ of_phases).mT.to(columns.dtype).sum_to_size(columns.shape)
-        return of_columns, None, None, of_source, None, None, None
+            return of_columns, None, next(found) if wants_source else None, None, None, None
+        slopes = loops.slopes if ctx.loops else _slopes
+        of_columns, of_source = slopes(
+            grads[0], ctx.angles, signs, tensors, ctx.trace, ctx.block, ctx.apart, wants_columns, wants_source
+        )
+        return _as(columns, of_columns), None, _as(source, of_source), None, None, None
+
+
+def _as(tensor: Tensor, grad: Tensor | None) -> Tensor | None:
+    """Return a gradient in the dtype of its tensor, summed over the axes along which that was broadcast."""
+    if grad is None or (grad.dtype == tensor.dtype and grad.shape == tensor.shape):
+        return grad
+    return grad.to(tensor.dtype).sum_to_size(tensor.shape)
+
+
+def _evaluate(
+    columns: Tensor, angles: AngleMap, source: Tensor, signs: Tensor, block: TrigonometricMatrix | None, apart: bool
+) -> tuple[Tensor, tuple[Tensor, ...], Any]:
+    """Return values, tensors to save, and what else :func:`_slopes` needs."""
+    matrix, steps = (source, None) if block is None else block.form(source)
+    matrix, (turns, offset) = matrix.to(signs.dtype), angles.affine
+    phases = turns.mT @ columns.to(turns.dtype).mT  # (..., U, B)
+    if offset is not None:
+        phases += offset.unsqueeze(-1)
+    features = torch.stack([torch.cos(phases), torch.sin(phases)], -3).to(signs.dtype)  # (..., 2, U, B)
+    if apart:
+        amplitudes = matrix.unflatten(-2, (2, -1)).mT @ features  # (..., 2, R, B)
+    else:
+        amplitudes = (matrix.mT @ features.flatten(-3, -2)).unflatten(-2, (-1, signs.shape[-2]))
+    outcomes, *imaginary = amplitudes.square().unbind(-3)
+    for part in imaginary:
+        outcomes += part
+    return (signs.mT @ outcomes).mT.contiguous(), (matrix, features, amplitudes), steps
+
+
+def _slopes(
+    grad: Tensor,
+    angles: AngleMap,
+    signs: Tensor,
+    tensors: Sequence[Tensor],
+    steps: Any,
+    block: TrigonometricMatrix | None,
+    apart: bool,
+    wants_columns: bool,
+    wants_source: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients of columns and source, with the leading axes of the values, for that of the values."""
+    matrix, features, amplitudes = tensors
+    of_columns = of_source = None
+    slope = amplitudes * ((2 * signs) @ grad.mT).unsqueeze(-3)  # (..., 1 or 2, R, B)
+    if not apart:
+        slope = slope.flatten(-3, -2)
+    if wants_source:
+        of_source = (features if apart else features.flatten(-3, -2)) @ slope.mT
+        if apart:
+            of_source = of_source.flatten(-3, -2)
+        if block is not None:
+            of_source = block.slope(of_source.sum_to_size(matrix.shape), steps)
+    if wants_columns:
+        of_features = matrix.unflatten(-2, (2, -1)) @ slope if apart else (matrix @ slope).unflatten(-2, (2, -1))
+        (cosines, sines), (of_cosines, of_sines) = features.unbind(-3), of_features.unbind(-3)  # (..., U, B)
+        of_phases = (cosines * of_sines).addcmul_(sines, of_cosines, value=-1)
+        of_columns = (angles.affine[0].to(signs.dtype) @ of_phases).mT
+    return of_columns, of_source
 
 
 def _differentiable(
-    columns: Tensor,
-    turns: Tensor,
-    offset: Tensor | None,
-    source: Tensor,
-    signs: Tensor,
-    block: TrigonometricMatrix | None,
-    apart: bool,
+    columns: Tensor, angles: AngleMap, source: Tensor, signs: Tensor, block: TrigonometricMatrix | None, apart: bool
 ) -> Tensor:
     matrix = source if block is None else block.form(source)[0].to(signs.dtype)
     if apart:
         matrix = side_by_side(matrix)
-    phases = columns.to(turns.dtype) @ turns  # (..., B, U)
-    if offset is not None:
-        phases = phases + offset
+    phases = angles.combine(columns)  # (..., B, U)
     features = torch.cat([torch.cos(phases), torch.sin(phases)], -1).to(signs.dtype)
     return (features @ matrix).unflatten(-1, (-1, len(signs))).square().sum(-2) @ signs

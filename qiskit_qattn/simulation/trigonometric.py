@@ -84,6 +84,11 @@ class TrigonometricMatrix(ConstantModule):
             self.shapes.append(tuple(stacked.shape[1:]))
             self.add_constant(f"constants_{g}", stacked.flatten(1).numpy(), double=True)
             done += len(members)
+        layout = np.array([(size, *shape) for size, shape in zip(self.sizes, self.shapes, strict=True)])
+        flat = np.concatenate([self._masters[f"constants_{g}"].ravel() for g in range(len(groups))])
+        lengths = [rows * width for rows, width in self.shapes], [self.shapes[0][0] * width for _, width in self.shapes]
+        self.arrays = flat, layout, np.array([sum(length) for length in lengths])  # as compiled.form takes them
+        self.num_multiplications = len(flat) + sum(self.shapes[0][0] * rows * width for rows, width in self.shapes[1:])
         self.phases = AngleMap([*angles, -math.pi / 2], weight_params, combine=np.stack(rows))
 
     def forward(self, weights: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
