@@ -158,12 +158,18 @@ class CausalSelfAttention(nn.Module):
             positions = {i: replace(head, signs=_mapped(head.signs, self.c_proj)) for i, head in positions.items()}
         return FusedLayer(heads, fold(self.c_attn.weight, self.c_attn.bias, self.sizes, positions, rows), single)
 
-    def folded_weights(self) -> list[Tensor]:
-        """Return the weights that what :meth:`fold` returns depends on."""
-        linears = [linear for linear in (self.c_attn, self.c_proj) if linear is not None]
-        heads = [head for head in self.maps.values() if isinstance(head, QuantumHead)]
-        biases = [linear.bias for linear in linears if linear.bias is not None]
-        return [linear.weight for linear in linears] + biases + [w for head in heads for w in (head.weight, head.gain)]
+    def folded_from(self) -> tuple[list[Tensor], list[nn.Module]]:
+        """Return the weights and the programs that what :meth:`fold` returns depends on; none without quantum heads."""
+        weights: list[Tensor | None] = []
+        programs = []
+        for head in self.maps.values():
+            if isinstance(head, QuantumHead):
+                weights += head.weight, head.gain
+                programs.append(head.placed[1])
+        for linear in (self.c_attn, self.c_proj) if programs else ():
+            if linear is not None:
+                weights += linear.weight, linear.bias
+        return [weight for weight in weights if weight is not None], programs
 
     def _project(self, x: Tensor) -> Sequence[Tensor]:
         """Return queries and keys, then each kind's features, all ``(B, T, ·)``."""

@@ -52,18 +52,21 @@ class FoldedProjection:
 
         None where a vector is zero, not finite or extreme, which takes more care than is had here.
         """
-        outputs = []
+        rows, outputs = x.flatten(0, -2), []
         for position, parts in enumerate(self.maps):
-            output, *imaginary = [F.linear(x, *part) for part in parts]
-            if position in self.readouts:
-                readout, outcomes = self.readouts[position], output.square_()
-                for part in imaginary:
-                    outcomes.addcmul_(part, part)
-                norms = (outcomes @ readout.ones).unsqueeze(-1)  # (B, T, H, 1)
-                if not within_range(norms):
-                    return None
-                output = (outcomes @ readout.signs).view(*norms.shape[:-1], -1).div_(norms)
-            outputs.append(output)
+            output, *imaginary = [F.linear(rows, *part) for part in parts]
+            readout = self.readouts.get(position)
+            if readout is None:
+                outputs.append(output.view(*x.shape[:-1], -1))
+                continue
+            outcomes = output.square_()
+            for part in imaginary:
+                outcomes.addcmul_(part, part)
+            norms = outcomes @ readout.ones  # (B * T, H)
+            if not within_range(norms):
+                return None
+            values = (outcomes @ readout.signs).view(*x.shape[:-1], norms.shape[-1], -1)
+            outputs.append(values.div_(norms.view(*values.shape[:-1], 1)))
         return outputs
 
 

@@ -220,14 +220,16 @@ class GPT(
         """Return what :meth:`fuse_circuits` gives; without gradients it is kept until the weights change."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self.fuse_circuits(rows)
-        heads = [head for _, _, head in self.quantum_heads()]
-        if not heads:
+        weights: list[Tensor] = []
+        programs: list[nn.Module] = []
+        for attention in self.attention_layers():
+            of_layer, on = attention.folded_from()
+            weights += of_layer
+            programs += on
+        if not programs:
             return [FusedLayer()] * len(self.blocks)
-        weights = [weight for attention in self.attention_layers() for weight in attention.folded_weights()]
         autocast = torch.is_autocast_enabled(weights[0].device.type)
-        return self._folded.get(
-            lambda: self.fuse_circuits(rows), weights, rows <= FEW_ROWS, autocast, *(head.placed[1] for head in heads)
-        )
+        return self._folded.get(lambda: self.fuse_circuits(rows), weights, rows <= FEW_ROWS, autocast, *programs)
 
     def generate(self, idx: Tensor, max_new_tokens: int, **options: Any) -> Tensor:
         """Return ``idx`` followed by ``max_new_tokens`` sampled tokens, shape ``(B, T + max_new_tokens)``.
