@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,8 +18,12 @@ from qiskit_qattn.simulation import compiled
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.trigonometric import TrigonometricMatrix
 
+T = TypeVar("T")
+
 _KNOWN = (torch.float32, torch.float64)  # to numpy
-_MOST_WORK = 3e6  # multiplications forward; measured: about there torch's products on two threads catch up
+_NARROW = 512  # multiplications a row, forward; measured: torch's passes over memory then take longer than its products
+_LITTLE = 3e6  # multiplications in all; measured: about there torch's products, if not its passes, catch up
+_SHARE = 2e6  # multiplications that are worth a thread: less takes about as long as waking one
 
 
 def suit(
@@ -25,7 +34,7 @@ def suit(
     block: TrigonometricMatrix | None,
     apart: bool,
 ) -> bool:
-    """Tell whether loops are faster: little work, in float32, on a CPU; arguments as for :func:`evaluate`."""
+    """Tell whether loops are faster: few qubits, in float32, on a CPU; arguments as for :func:`evaluate`."""
     if signs.dtype != torch.float32 or columns.device.type != "cpu":
         return False
     if columns.dtype not in _KNOWN or source.dtype not in _KNOWN:
@@ -38,7 +47,7 @@ def suit(
         heads, width, forming = source.shape[:-1], block.shapes[-1][-1], 2 * block.num_multiplications
     row = (1 if apart else 2) * angles.num_angles * width
     count = max(math.prod(heads), math.prod(columns.shape[:-2]))
-    return count * (columns.shape[-2] * row + forming) <= _MOST_WORK
+    return row <= _NARROW or count * (columns.shape[-2] * row + forming) <= _LITTLE
 
 
 def evaluate(
@@ -64,8 +73,11 @@ def evaluate(
         matrix = _array(source, 2, lead)
     else:
         matrix, *steps = compiled.form(_array(source, 1, lead, np.float64), *block.phases.arrays, *block.arrays)
-    values, features, amplitudes = compiled.evaluate(x, *angles.arrays, matrix, s, apart, math.prod(lead))
-    return _tensor(values, lead), (), (s, matrix, features, amplitudes, steps)
+    heads = math.prod(lead)
+    shares = _shares(x.shape[1], heads * matrix.shape[1] * matrix.shape[2] // (2 if apart else 1))
+    found = _each(lambda rows: compiled.evaluate(_rows(x, rows), *angles.arrays, matrix, s, apart, heads), shares)
+    trace = s, matrix, shares, [steps_of_share for _, *steps_of_share in found], steps
+    return _tensor(_joined([values for values, _, _ in found]), lead), (), trace
 
 
 def slopes(
@@ -80,13 +92,43 @@ def slopes(
     wants_source: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients of columns and source, with the leading axes of the values, for that of the values."""
-    (s, matrix, features, amplitudes, steps), lead = trace, grad.shape[:-2]
-    of_columns, of_source = compiled.slopes(
-        _array(grad, 2, lead), angles.arrays[0], matrix, s, apart, features, amplitudes, wants_columns, wants_source
+    (s, matrix, shares, states, steps), lead = trace, grad.shape[:-2]
+    g, turns, wants = _array(grad, 2, lead), angles.arrays[0], (wants_columns, wants_source)
+    found = _each(
+        lambda rows, state: compiled.slopes(_rows(g, rows), turns, matrix, s, apart, *state, *wants), shares, states
     )
+    of_columns, of_source = _joined([first for first, _ in found]), sum(second for _, second in found)
     if block is not None and wants_source:
         of_source = compiled.form_slope(of_source, block.phases.arrays[0], *block.arrays, *steps)
     return _tensor(of_columns, lead) if wants_columns else None, _tensor(of_source, lead) if wants_source else None
+
+
+def _shares(rows: int, row: int) -> list[slice]:
+    """Cut rows of so many multiplications each into one share a thread, where they are enough for several."""
+    count = max(1, min(torch.get_num_threads(), int(rows * row / _SHARE)))
+    bounds = [rows * i // count for i in range(count + 1)]
+    return [slice(*pair) for pair in pairwise(bounds)]
+
+
+def _each(call: Callable[..., T], *lists: Sequence[Any]) -> list[T]:
+    """Call for all shares at once; the loops do without the interpreter's lock."""
+    if len(lists[0]) == 1:
+        return [call(*(items[0] for items in lists))]
+    return list(_pool(os.getpid(), len(lists[0])).map(call, *lists))
+
+
+@lru_cache(maxsize=1)
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Return a pool of this process: one that was forked off has none of the threads of its parent."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="qattn-loops")
+
+
+def _rows(array: np.ndarray, rows: slice) -> np.ndarray:
+    return np.ascontiguousarray(array[:, rows])
+
+
+def _joined(shares: list[np.ndarray]) -> np.ndarray:
+    return shares[0] if len(shares) == 1 else np.concatenate(shares, 1)
 
 
 def _array(tensor: Tensor, axes: int, lead: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from functools import partial
 
 import numpy as np
@@ -113,30 +115,53 @@ def test_no_rows(rng, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("rows", "heads", "dtype", "suits"),
+    ("rows", "heads", "width", "dtype", "suits"),
     [
-        (1, 1, torch.float32, True),
-        (100_000, 1, torch.float32, True),
-        (1_000_000, 1, torch.float32, False),
-        (100_000, 2, torch.float32, False),
-        (1, 1, torch.float64, False),
-        (1, 1, torch.bfloat16, False),
+        (1, 1, 5, torch.float32, True),
+        (10**7, 1, 5, torch.float32, True),  # narrow rows
+        (500, 1, 1000, torch.float32, True),  # little work
+        (1000, 1, 1000, torch.float32, False),
+        (500, 2, 1000, torch.float32, False),
+        (1, 1, 5, torch.float64, False),
+        (1, 1, 5, torch.bfloat16, False),
     ],
 )
-def test_where_loops_suit(rows, heads, dtype, suits):
-    angles, matrix = AngleMap(X, X), torch.zeros(heads, 4, 5)
-    columns = torch.zeros(1, 2, dtype=dtype).expand(rows, 2)
-    assert (
-        loops.suit(
-            columns,
-            angles,
-            matrix,
-            torch.ones(5, 1).to(torch.float64 if dtype == torch.float64 else torch.float32),
-            None,
-            False,
-        )
-        is suits
-    )
+def test_where_loops_suit(rows, heads, width, dtype, suits):
+    columns, matrix = torch.zeros(1, 2, dtype=dtype).expand(rows, 2), torch.zeros(1, 1, 1).expand(heads, 4, width)
+    signs = torch.ones(5, 1, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    assert loops.suit(columns, AngleMap(X, X), matrix, signs, None, False) is suits
+
+
+@pytest.mark.parametrize("heads", [(), (2,)], ids=str)
+def test_shares_on_threads_of_their_own_change_nothing(heads, rng, monkeypatch):
+    phases, data, matrix = AngleMap(ANGLES["affine"], X), draw(rng, *heads, 1001, 2), draw(rng, *heads, 6, 5)
+    call = partial(phase_product, data, phases, matrix, torch.ones(5, 1), apart=True)
+    before, threads = both_ways(monkeypatch, [data, matrix], call)[0], torch.get_num_threads()
+    monkeypatch.setattr(loops, "_SHARE", 100)
+    try:
+        torch.set_num_threads(3)
+        assert len(loops._shares(1001, 15)) == 3
+        after = both_ways(monkeypatch, [data, matrix], call)[0]
+    finally:
+        torch.set_num_threads(threads)
+    for a, b in zip(after, before, strict=True):
+        assert a.shape == b.shape
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-3)
+
+
+def test_a_forked_process_has_threads_of_its_own(rng, monkeypatch):
+    monkeypatch.setattr(loops, "_SHARE", 100)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    data, signs = draw(rng, 1001, 2).detach(), torch.ones(5, 1)
+    matrix, phases = draw(rng, 4, 5).detach(), AngleMap(X, X)
+    expected = phase_product(data, phases, matrix, signs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, which is what is tried here
+        child = os.fork()
+    if child == 0:
+        same = torch.equal(phase_product(data, phases, matrix, signs), expected)
+        os._exit(0 if same else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_tensors_that_only_behave_as_such_are_left_to_torch():
