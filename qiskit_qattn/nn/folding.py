@@ -53,7 +53,7 @@ class FoldedProjection:
         None where a vector is zero, not finite or extreme, which takes more care than is had here.
         """
         rows, outputs = x.flatten(0, -2), []
-        for position, parts in enumerate(self.maps):
+        for position, parts in reversed(list(enumerate(self.maps))):  # queries and keys last, as they are needed first
             output, *imaginary = [F.linear(rows, *part) for part in parts]
             readout = self.readouts.get(position)
             if readout is None:
@@ -63,11 +63,11 @@ class FoldedProjection:
             for part in imaginary:
                 outcomes.addcmul_(part, part)
             norms = outcomes @ readout.ones  # (B * T, H)
-            if not within_range(norms):
-                return None
             values = (outcomes @ readout.signs).view(*x.shape[:-1], norms.shape[-1], -1)
             outputs.append(values.div_(norms.view(*values.shape[:-1], 1)))
-        return outputs
+            if not within_range(norms):  # looked at after the division, which all threads take part in
+                return None
+        return outputs[::-1]
 
 
 @dataclass(frozen=True)
