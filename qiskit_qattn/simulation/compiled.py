@@ -287,7 +287,6 @@ def form_slope(
                         entry, total = products[head, done - height * rows + i * rows + k], 0.0
                         for j in range(width):
                             into[j] += entry * given[j]
-                        for j in range(width):
                             total += given[j] * row[j]
                         of_previous[i * rows + k] = total
                 for i in range(height * rows):

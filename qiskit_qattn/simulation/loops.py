@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -97,7 +97,7 @@ def slopes(
     found = _each(
         lambda rows, state: compiled.slopes(_rows(g, rows), turns, matrix, s, apart, *state, *wants), shares, states
     )
-    of_columns, of_source = _joined([first for first, _ in found]), sum(second for _, second in found)
+    of_columns, of_source = _joined([first for first, _ in found]), reduce(np.add, [second for _, second in found])
     if block is not None and wants_source:
         of_source = compiled.form_slope(of_source, block.phases.arrays[0], *block.arrays, *steps)
     return _tensor(of_columns, lead) if wants_columns else None, _tensor(of_source, lead) if wants_source else None
