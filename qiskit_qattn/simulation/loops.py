@@ -114,13 +114,13 @@ def _each(call: Callable[..., T], *lists: Sequence[Any]) -> list[T]:
     """Call for all shares at once; the loops do without the interpreter's lock."""
     if len(lists[0]) == 1:
         return [call(*(items[0] for items in lists))]
-    return list(_pool(os.getpid(), len(lists[0])).map(call, *lists))
+    return list(_pool(os.getpid()).map(call, *lists))
 
 
 @lru_cache(maxsize=1)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Return a pool of this process: one that was forked off has none of the threads of its parent."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="qattn-loops")
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Return the pool of this process: one that was forked off has none of the threads of its parent."""
+    return ThreadPoolExecutor(thread_name_prefix="qattn-loops")  # starts threads as they are needed
 
 
 def _rows(array: np.ndarray, rows: slice) -> np.ndarray:
