@@ -173,15 +173,17 @@ class DiskDevice:
 
     @contextmanager
     def _state(self) -> Iterator[dict]:
-        """Read what the service knows, and write it back, alone among all processes."""
-        with (self.folder / "state.json").open("a+") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            stream.seek(0)
-            text = stream.read()
-            state = (
-                json.loads(text) if text else {"jobs": [], "faults": {}, "calls": {}, "hold": None, "outcome": "done"}
-            )
+        """Read what the service knows, and write it back, alone among all processes.
+
+        The file is replaced at once: a service forgets nothing when a client is killed in the middle of a call.
+        """
+        path = self.folder / "state.json"
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            state = {"jobs": [], "faults": {}, "calls": {}, "hold": None, "outcome": "done"}
+            if path.exists():
+                state = json.loads(path.read_text())
             yield state
-            stream.seek(0)
-            stream.truncate()
-            json.dump(state, stream)
+            written = path.with_suffix(".new")
+            written.write_text(json.dumps(state))
+            written.replace(path)
