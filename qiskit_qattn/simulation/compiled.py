@@ -1,7 +1,8 @@
 """The phase product as compiled loops: for small circuits on a CPU, where torch's calls outlast the arithmetic.
 
-Measured, the user's 4-qubit circuit of ``benchmarks/``, values and all gradients: at batch 1024 0.25 ms, torch's 0.57;
-at batch 64 0.16 ms, torch's 0.48; on one core, and torch's on two. All arrays are C-contiguous.
+Measured, the user's 4-qubit circuit of ``benchmarks/``, values and all gradients: at batch 1024 0.21 ms, torch's 0.57;
+at batch 64 0.14 ms, torch's 0.48; on one core, and torch's on two. All arrays are C-contiguous. What grows with the
+batch is held in blocks of rows, each with its rows last.
 """
 
 from __future__ import annotations
@@ -42,6 +43,54 @@ def _wave(angle: float) -> tuple[float, float]:
 
 
 @_compile
+def _combine(coefficients: Array, given: Array, out: Array, width: int) -> None:
+    """Write ``out[j] = Σ_i coefficients[i, j] given[i]`` over the first ``width`` of each row.
+
+    Four terms a pass over ``out``: a fifth less time than one by one, and eight gain nothing more.
+    """
+    count, size = coefficients.shape
+    fours = count - count % 4
+    for j in range(size):
+        total = out[j]
+        total[:width] = 0
+        for i in range(0, fours, 4):
+            c0, c1, c2, c3 = coefficients[i, j], coefficients[i + 1, j], coefficients[i + 2, j], coefficients[i + 3, j]
+            g0, g1, g2, g3 = given[i], given[i + 1], given[i + 2], given[i + 3]
+            for b in range(width):
+                total[b] += c0 * g0[b] + c1 * g1[b] + c2 * g2[b] + c3 * g3[b]
+        for i in range(fours, count):
+            c0, g0 = coefficients[i, j], given[i]
+            for b in range(width):
+                total[b] += c0 * g0[b]
+
+
+@_compile
+def _correlate(left: Array, right: Array, out: Array, width: int) -> None:
+    """Add ``Σ_b left[i, b] right[j, b]`` to ``out[i, j]`` over the first ``width`` of each row; four at a time too."""
+    count = len(right)
+    fours = count - count % 4
+    for i in range(len(left)):
+        x = left[i]
+        for j in range(0, fours, 4):
+            y0, y1, y2, y3 = right[j], right[j + 1], right[j + 2], right[j + 3]
+            t0 = t1 = t2 = t3 = np.float32(0)
+            for b in range(width):
+                t0 += x[b] * y0[b]
+                t1 += x[b] * y1[b]
+                t2 += x[b] * y2[b]
+                t3 += x[b] * y3[b]
+            out[i, j] += t0
+            out[i, j + 1] += t1
+            out[i, j + 2] += t2
+            out[i, j + 3] += t3
+        for j in range(fours, count):
+            y0, t0 = right[j], np.float32(0)
+            for b in range(width):
+                t0 += x[b] * y0[b]
+            out[i, j] += t0
+
+
+@_compile
 def evaluate(
     columns: Array,
     turns: Array,
@@ -53,11 +102,12 @@ def evaluate(
 ) -> tuple[Array, Array, Array]:
     r"""Return :math:`|f A|^{\odot 2} S`, shape ``(L, B, M)``, and what :func:`slopes` needs of the way there.
 
-    That is the features :math:`[\cos\varphi, \sin\varphi]`, ``(L, 2 * U, B)``, and the amplitudes
-    ``(L, 1 or 2, R, B)``. L arrays are one after the other, or one is for all heads.
+    That is the features :math:`[\cos\varphi, \sin\varphi]`, ``(L, blocks, 2 * U, rows)``, and the amplitudes, all real
+    parts and then all imaginary, ``(L, blocks, R or 2 * R, rows)``. L arrays are one after the other, or one is for all
+    heads.
 
     Args:
-        columns: x, float64, shape ``(L or 1, B, K)``.
+        columns: x, float32 or float64, shape ``(L or 1, B, K)``.
         turns: C of the phases :math:`\varphi = x C + b`, float64, shape ``(K, U)``.
         offset: b, float64, shape ``(U,)``.
         matrix: A, shape ``(L or 1, 2 * U, R or 2 * R)``, as for ``phase_product``; float32 like all that follow.
@@ -66,31 +116,26 @@ def evaluate(
         heads: L.
     """
     rows, (inputs, count), (outcomes, outputs) = columns.shape[1], turns.shape, signs.shape[1:]
-    parts = 2 if apart else matrix.shape[2] // outcomes
+    size, parts, height = min(_BLOCK, max(rows, 1)), 2 if apart else 1, matrix.shape[2]
+    blocks, terms = (rows + size - 1) // size, 2 * count // parts
     values = np.empty((heads, rows, outputs), np.float32)
-    features = np.empty((heads, 2 * count, rows), np.float32)
-    amplitudes = np.empty((heads, parts, outcomes, rows), np.float32)
-    x, phase = np.empty((inputs, _BLOCK)), np.empty(_BLOCK)
-    squares, sums = np.empty((outcomes, _BLOCK), np.float32), np.empty((outputs, _BLOCK), np.float32)
+    features = np.empty((heads, blocks, 2 * count, size), np.float32)
+    amplitudes = np.empty((heads, blocks, parts * height, size), np.float32)
+    x, phases = np.empty((inputs, size)), np.empty((1, size))
+    squares, sums = np.empty((outcomes, size), np.float32), np.empty((outputs, size), np.float32)
     for head in range(heads):
         a, s, given = matrix[head % len(matrix)], signs[head % len(signs)], columns[head % len(columns)]
-        for start in range(0, rows, _BLOCK):
-            width = min(_BLOCK, rows - start)
+        for block in range(blocks):
+            feature, amplitude, start = features[head, block], amplitudes[head, block], block * size
+            width = min(size, rows - start)
             for k in range(inputs):
                 for b in range(width):
                     x[k, b] = given[start + b, k]
             for u in range(count):
+                _combine(turns[:, u : u + 1], x, phases, width)
+                phase, cosines, sines, largest = phases[0], feature[u], feature[count + u], 0.0
                 for b in range(width):
-                    phase[b] = offset[u]
-                for k in range(inputs):
-                    turn = turns[k, u]
-                    if turn != 0:
-                        for b in range(width):
-                            phase[b] += turn * x[k, b]
-                cosines = features[head, u, start : start + width]
-                sines = features[head, count + u, start : start + width]
-                largest = 0.0
-                for b in range(width):
+                    phase[b] += offset[u]
                     largest = max(largest, abs(phase[b]))
                 if largest < _FAR:
                     for b in range(width):
@@ -98,26 +143,17 @@ def evaluate(
                 else:  # NaN and infinity included
                     for b in range(width):
                         cosines[b], sines[b] = math.cos(phase[b]), math.sin(phase[b])
-            squares[:] = 0
             for part in range(parts):
-                first, last = (part * count, (part + 1) * count) if apart else (0, 2 * count)
-                for r in range(outcomes):
-                    amplitude = amplitudes[head, part, r, start : start + width]
-                    column = r if apart else part * outcomes + r
-                    amplitude[:] = 0
-                    for f in range(first, last):
-                        entry, feature = a[f, column], features[head, f, start : start + width]
-                        for b in range(width):
-                            amplitude[b] += entry * feature[b]
+                these = slice(part * terms, (part + 1) * terms)
+                _combine(a[these], feature[these], amplitude[part * height : (part + 1) * height], width)
+            for r in range(outcomes):
+                square = squares[r]
+                square[:width] = 0
+                for each in range(r, parts * height, outcomes):  # its real part, its imaginary part
+                    one = amplitude[each]
                     for b in range(width):
-                        squares[r, b] += amplitude[b] * amplitude[b]
-            sums[:] = 0
-            for m in range(outputs):
-                for r in range(outcomes):
-                    sign = s[r, m]
-                    if sign != 0:
-                        for b in range(width):
-                            sums[m, b] += sign * squares[r, b]
+                        square[b] += one[b] * one[b]
+            _combine(s, squares, sums, width)
             for b in range(width):
                 for m in range(outputs):
                     values[head, start + b, m] = sums[m, b]
@@ -141,57 +177,44 @@ def slopes(
     What is not wanted is left as it is. All float32; the rest is as for :func:`evaluate`.
     """
     heads, rows, outputs = grad.shape
-    inputs, count = turns.shape
-    parts, outcomes = amplitudes.shape[1:3]
+    (inputs, count), (blocks, _, size), outcomes = turns.shape, features.shape[1:], signs.shape[1]
+    parts, height = 2 if apart else 1, matrix.shape[2]
+    terms = 2 * count // parts
     of_columns = np.empty((heads, rows, inputs), np.float32)
     of_matrix = np.zeros((heads, *matrix.shape[1:]), np.float32)
-    g, x = np.empty((outputs, _BLOCK), np.float32), np.empty((inputs, _BLOCK), np.float32)
-    slope, of_features = np.empty((outcomes, _BLOCK), np.float32), np.empty((2 * count, _BLOCK), np.float32)
-    product = np.empty(_BLOCK, np.float32)
+    g, x = np.empty((outputs, size), np.float32), np.empty((inputs, size), np.float32)
+    slope, of_amplitude = np.empty((outcomes, size), np.float32), np.empty((parts * height, size), np.float32)
+    of_feature, back = np.empty((2 * count, size), np.float32), turns.T.astype(np.float32)
     for head in range(heads):
         a, s = matrix[head % len(matrix)], signs[head % len(signs)]
-        for start in range(0, rows, _BLOCK):
-            width = min(_BLOCK, rows - start)
+        for block in range(blocks):
+            feature, amplitude, start = features[head, block], amplitudes[head, block], block * size
+            width = min(size, rows - start)
             for b in range(width):
                 for m in range(outputs):
                     g[m, b] = 2 * grad[head, start + b, m]
-            slope[:] = 0
-            for r in range(outcomes):
-                for m in range(outputs):
-                    sign = s[r, m]
-                    if sign != 0:
-                        for b in range(width):
-                            slope[r, b] += sign * g[m, b]
-            of_features[:] = 0
+            _combine(s.T, g, slope, width)
+            for each in range(parts * height):
+                given, by, into = amplitude[each], slope[each % outcomes], of_amplitude[each]
+                for b in range(width):
+                    into[b] = given[b] * by[b]
             for part in range(parts):
-                first, last = (part * count, (part + 1) * count) if apart else (0, 2 * count)
-                for r in range(outcomes):
-                    amplitude = amplitudes[head, part, r, start : start + width]
-                    column = r if apart else part * outcomes + r
-                    for b in range(width):
-                        product[b] = amplitude[b] * slope[r, b]
-                    for f in range(first, last):
-                        if wants_matrix:
-                            feature, total = features[head, f, start : start + width], np.float32(0)
-                            for b in range(width):
-                                total += feature[b] * product[b]
-                            of_matrix[head, f, column] += total
-                        if wants_columns:
-                            entry = a[f, column]
-                            for b in range(width):
-                                of_features[f, b] += entry * product[b]
+                these, those = slice(part * terms, (part + 1) * terms), slice(part * height, (part + 1) * height)
+                if wants_matrix:
+                    _correlate(feature[these], of_amplitude[those], of_matrix[head, these], width)
+                if wants_columns:
+                    _combine(a[these].T, of_amplitude[those], of_feature[these], width)
             if wants_columns:
-                x[:] = 0
                 for u in range(count):
-                    cosines = features[head, u, start : start + width]
-                    sines = features[head, count + u, start : start + width]
-                    for b in range(width):
-                        product[b] = cosines[b] * of_features[count + u, b] - sines[b] * of_features[u, b]
-                    for k in range(inputs):
-                        turn = np.float32(turns[k, u])
-                        if turn != 0:
-                            for b in range(width):
-                                x[k, b] += turn * product[b]
+                    cosines, sines, of_cosine, of_sine = (
+                        feature[u],
+                        feature[count + u],
+                        of_feature[u],
+                        of_feature[count + u],
+                    )
+                    for b in range(width):  # in place: now of the phase
+                        of_cosine[b] = cosines[b] * of_sine[b] - sines[b] * of_cosine[b]
+                _combine(back, of_feature[:count], x, width)
                 for b in range(width):
                     for k in range(inputs):
                         of_columns[head, start + b, k] = x[k, b]

@@ -67,12 +67,12 @@ def evaluate(
     lead: tuple[int, ...] = ()
     if columns.ndim > 2 or source.ndim > axes or signs.ndim > 2:
         lead = torch.broadcast_shapes(columns.shape[:-2], source.shape[:-axes], signs.shape[:-2])
-    x, s = _array(columns, 2, lead, np.float64), _array(signs, 2, lead)
+    x, s = _array(columns, 2, lead), _array(signs, 2, lead)
     steps: tuple[np.ndarray, ...] = ()
     if block is None:
-        matrix = _array(source, 2, lead)
+        matrix = _array(source, 2, lead).astype(np.float32, copy=False)
     else:
-        matrix, *steps = compiled.form(_array(source, 1, lead, np.float64), *block.phases.arrays, *block.arrays)
+        matrix, *steps = compiled.form(_array(source, 1, lead), *block.phases.arrays, *block.arrays)
     heads = math.prod(lead)
     shares = _shares(x.shape[1], heads * matrix.shape[1] * matrix.shape[2] // (2 if apart else 1))
     found = _each(lambda rows: compiled.evaluate(_rows(x, rows), *angles.arrays, matrix, s, apart, heads), shares)
@@ -105,7 +105,10 @@ def slopes(
 
 def _shares(rows: int, row: int) -> list[slice]:
     """Cut rows of so many multiplications each into one share a thread, where they are enough for several."""
-    count = max(1, min(torch.get_num_threads(), int(rows * row / _SHARE)))
+    count = int(rows * row / _SHARE)
+    if count < 2:
+        return [slice(rows)]
+    count = min(torch.get_num_threads(), count)
     bounds = [rows * i // count for i in range(count + 1)]
     return [slice(*pair) for pair in pairwise(bounds)]
 
@@ -113,7 +116,7 @@ def _shares(rows: int, row: int) -> list[slice]:
 def _each(call: Callable[..., T], *lists: Sequence[Any]) -> list[T]:
     """Call for all shares at once; the loops do without the interpreter's lock."""
     if len(lists[0]) == 1:
-        return [call(*(items[0] for items in lists))]
+        return [call(*[items[0] for items in lists])]
     return list(_pool(os.getpid()).map(call, *lists))
 
 
@@ -131,9 +134,9 @@ def _joined(shares: list[np.ndarray]) -> np.ndarray:
     return shares[0] if len(shares) == 1 else np.concatenate(shares, 1)
 
 
-def _array(tensor: Tensor, axes: int, lead: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+def _array(tensor: Tensor, axes: int, lead: tuple[int, ...]) -> np.ndarray:
     """Return a tensor's memory, or a copy where need be, contiguous and with one leading axis of all heads, or 1."""
-    array = np.ascontiguousarray(tensor.detach().numpy(), dtype)
+    array = np.ascontiguousarray(tensor.detach().numpy())
     if array.ndim == axes:
         return array[None]
     own = array.shape[array.ndim - axes :]

@@ -81,9 +81,11 @@ class _PhaseProduct(torch.autograd.Function):
 
 def _as(tensor: Tensor, grad: Tensor | None) -> Tensor | None:
     """Return a gradient in the dtype of its tensor, summed over the axes along which that was broadcast."""
-    if grad is None or (grad.dtype == tensor.dtype and grad.shape == tensor.shape):
-        return grad
-    return grad.to(tensor.dtype).sum_to_size(tensor.shape)
+    if grad is not None and grad.dtype != tensor.dtype:
+        grad = grad.to(tensor.dtype)
+    if grad is not None and grad.shape != tensor.shape:
+        grad = grad.sum_to_size(tensor.shape)
+    return grad
 
 
 def _evaluate(

@@ -128,6 +128,7 @@ class StatevectorProgram(ConstantModule):
         if unique is not None and self.dense:  # the first phases become features
             self.first = AngleMap(program.phases[0].angles, phase_params, combine=unique[0])
             self.add_constant("columns", fold_phases(*unique), double=True)  # (2**n, F)
+        self.enters_once = self.first is not None and len(self.phases) == 1
         if input_kind != "amplitude":
             self.add_constant("ground", np.eye(size, 1, dtype=complex), double=True)
         self._constant, self.real, self.apart = set[int](), False, False
@@ -172,12 +173,12 @@ class StatevectorProgram(ConstantModule):
             squares = squared_moduli(self._gate_by_gate(inputs, weights))
             return (squares @ signs.to(squares.dtype)).to(self.signs.dtype)
         effective = self.effective is not None and inputs.shape[-2] >= self.effective
-        if self.first is not None and len(self.phases) == 1 and not effective and not torch.compiler.is_compiling():
-            data = self._data(inputs, weights)
+        if self.enters_once and not effective and not torch.compiler.is_compiling():
+            first, data = cast(AngleMap, self.first), self._data(inputs, weights)
             if fused is None and "1" in self.sums and torch.is_grad_enabled():
                 block = cast(TrigonometricMatrix, self.sums["1"])
-                return phase_product(data, self.first, weights, signs, block, apart=self.apart)
-            return phase_product(data, self.first, (fused or self.fused(weights))[0], signs, apart=self.apart)
+                return phase_product(data, first, weights, signs, block, apart=self.apart)
+            return phase_product(data, first, (fused or self.fused(weights))[0], signs, apart=self.apart)
         matrices = self.fused(weights) if fused is None else fused
         if self.input_kind == "amplitude":
             return expectations_of_vectors(inputs.to(self.signs.dtype), matrices[0], signs)
