@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qiskit_qattn.nn.cache import KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues
-from qiskit_qattn.nn.folding import FusedLayer, fold
+from qiskit_qattn.nn.folding import FusedLayer, fold, folded_within_range
 from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads, run_heads
 from qiskit_qattn.nn.kinds import HEAD_KINDS, HeadKind, Score
 
 _NOTHING_FUSED = FusedLayer()
 _VALUE_SPREAD = 0.25  # of a linear value map at nanoGPT's initialisation: 0.02 * sqrt(128)
-
-
-@dataclass
-class KeyValueCache:
-    """Keys and values of earlier tokens, one pair for each part of one layer's attention."""
-
-    pairs: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-
-    def extend(self, part: str, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Append new keys and values, each ``(B, nh, T, ·)``, and return all of them."""
-        if part in self.pairs:
-            past_k, past_v = self.pairs[part]
-            k, v = torch.cat([past_k, k], -2), torch.cat([past_v, v], -2)
-        self.pairs[part] = (k, v)
-        return k, v
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, score: Score, dropout: float = 0.0) -> Tensor:
@@ -101,17 +87,30 @@ class CausalSelfAttention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, sum(self.sizes), bias=config.bias) if sum(self.sizes) else None
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
 
-    def forward(self, x: Tensor, cache: KeyValueCache | None = None, fused: FusedLayer | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        cache: KeyValueCache | None = None,
+        fused: FusedLayer | None = None,
+        norms: list[Tensor] | None = None,
+    ) -> Tensor:
         """Return attention's output, shape ``(B, T, d)``.
 
         Args:
             x: Tokens, shape ``(B, T, d)``.
             cache: Keys and values of the tokens that come before, to which those of ``x`` are added.
             fused: What of this layer does not depend on data, where it was formed already.
+            norms: Takes the squared norms of what a folded projection encoded, where the caller looks at them.
         """
         if fused is None:
             fused = self.fuse(x.shape[:-1].numel())
-        folded = None if fused.projection is None else fused.projection(x)
+        if norms is not None:
+            return self._attention(x, cache, fused, norms)
+        caches = [] if cache is None else [cache]
+        return folded_within_range(lambda layers, norms: self._attention(x, cache, layers[0], norms), [fused], caches)
+
+    def _attention(self, x: Tensor, cache: KeyValueCache | None, fused: FusedLayer, norms: list[Tensor]) -> Tensor:
+        folded = None if fused.projection is None else fused.projection(x, norms)
         projected = self._project(x) if folded is None else folded
         features = dict(zip(self.counts, projected[1:], strict=True))
         measured = self._measure(features, x, fused)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from qiskit_qattn.nn.cache import KeyValueCache
 from qiskit_qattn.nn.heads import FusedHead
 from qiskit_qattn.simulation.amplitude import within_range
 
 FEW_ROWS = 256  # below, a call costs more than the work in it
+Maps = list[list[tuple[Tensor, Tensor | None]]]
 
 
 @dataclass(frozen=True)
@@ -38,24 +40,29 @@ class FoldedProjection:
     .. math:: \langle P_m \rangle = \sum_i S_{im} |A x|_i^2 \Big/ \sum_i |A x|_i^2
 
     Attributes:
-        maps: Weights ``(·, d)`` and biases ``(·,)``, or None, of queries and keys, then of each kind; of a quantum kind
+        maps: Weights ``(d, ·)`` and biases ``(·,)``, or None, of queries and keys, then of each kind; of a quantum kind
             those of real parts, then those of imaginary ones, each a product of its own, so that every pass after it
             runs over contiguous memory.
         readouts: For each quantum kind, by position.
     """
 
-    maps: list[list[tuple[Tensor, Tensor | None]]]
+    maps: Maps
     readouts: Mapping[int, Readout]
 
-    def __call__(self, x: Tensor) -> list[Tensor] | None:
+    @classmethod
+    def of(cls, maps: Maps, readouts: Mapping[int, Readout]) -> FoldedProjection:
+        """Lay weights out as products of many rows take them: narrow ones the other way round can be slow."""
+        return cls([[(weight.T.contiguous(), bias) for weight, bias in parts] for parts in maps], readouts)
+
+    def __call__(self, x: Tensor, norms: list[Tensor]) -> list[Tensor]:
         """Return queries and keys, then each kind's features, or values ``(B, T, H, M)`` where the kind is quantum.
 
-        None where a vector is zero, not finite or extreme, which takes more care than is had here.
+        Adds to ``norms`` the squared norms of what was encoded, on which values depend: :func:`folded_within_range`.
         """
         rows, outputs = x.flatten(0, -2), []
-        # Queries and keys last, as they are needed first: with the late look at the norms 1 to 5 % of a pass.
+        # Queries and keys last, as they are needed first: 1 to 5 % of a pass.
         for position, parts in reversed(list(enumerate(self.maps))):
-            output, *imaginary = [F.linear(rows, *part) for part in parts]
+            output, *imaginary = [_affine(rows, *part) for part in parts]
             readout = self.readouts.get(position)
             if readout is None:
                 outputs.append(output.view(*x.shape[:-1], -1))
@@ -63,11 +70,10 @@ class FoldedProjection:
             outcomes = output.square_()
             for part in imaginary:
                 outcomes.addcmul_(part, part)
-            norms = outcomes @ readout.ones  # (B * T, H)
-            values = (outcomes @ readout.signs).view(*x.shape[:-1], norms.shape[-1], -1)
-            outputs.append(values.div_(norms.view(*values.shape[:-1], 1)))
-            if not within_range(norms):
-                return None
+            squared_norms = outcomes @ readout.ones  # (B * T, H)
+            values = (outcomes @ readout.signs).view(*x.shape[:-1], squared_norms.shape[-1], -1)
+            outputs.append(values.div_(squared_norms.view(*values.shape[:-1], 1)))
+            norms.append(squared_norms)
         return outputs[::-1]
 
 
@@ -88,31 +94,30 @@ class SmallProjection:
     readouts: Mapping[int, tuple[Tensor, int]]
 
     @classmethod
-    def of(cls, projection: FoldedProjection) -> SmallProjection:
-        """Join the parts of a projection."""
-        flat = [part for parts in projection.maps for part in parts]
+    def of(cls, maps: Maps, readouts: Mapping[int, Readout]) -> SmallProjection:
+        """Join the parts."""
+        flat = [part for parts in maps for part in parts]
         biases = [bias for _, bias in flat if bias is not None]
-        readouts = {}
-        for position, readout in projection.readouts.items():
+        joined = {}
+        for position, readout in readouts.items():
             count = readout.ones.shape[-1]
             columns = torch.cat([readout.signs.unflatten(-1, (count, -1)), readout.ones.unsqueeze(-1)], -1)
-            readouts[position] = columns.flatten(-2).repeat(len(projection.maps[position]), 1), count
+            joined[position] = columns.flatten(-2).repeat(len(maps[position]), 1), count
         return cls(
             torch.cat([weight for weight, _ in flat]),
             torch.cat(biases) if biases else None,
-            [sum(len(weight) for weight, _ in parts) for parts in projection.maps],
-            readouts,
+            [sum(len(weight) for weight, _ in parts) for parts in maps],
+            joined,
         )
 
-    def __call__(self, x: Tensor) -> list[Tensor] | None:
+    def __call__(self, x: Tensor, norms: list[Tensor]) -> list[Tensor]:
         """Return what :class:`FoldedProjection` returns."""
         outputs = list(F.linear(x, self.weight, self.bias).split_with_sizes(self.sizes, -1))
         for position, (signs, count) in self.readouts.items():
             sums = (outputs[position].square() @ signs).view(*x.shape[:-1], count, -1)  # (B, T, H, M + 1)
-            values, norms = sums.split_with_sizes((sums.shape[-1] - 1, 1), -1)
-            if not within_range(norms):
-                return None
-            outputs[position] = values.div_(norms)
+            values, squared_norms = sums.split_with_sizes((sums.shape[-1] - 1, 1), -1)
+            outputs[position] = values.div_(squared_norms)
+            norms.append(squared_norms)
         return outputs
 
 
@@ -163,8 +168,36 @@ def fold(
         maps[position] = [(a, None if s is None else s[:, 0]) for a, s in zip(amplitudes, shifts, strict=True)]
         diagonal = signs[0] if count == 1 else torch.block_diag(*signs)
         readouts[position] = Readout(diagonal, _first_basis(count, outcomes, size, signs.dtype, signs.device))
-    projection = FoldedProjection(maps, readouts)
-    return SmallProjection.of(projection) if rows <= FEW_ROWS else projection
+    return (SmallProjection if rows <= FEW_ROWS else FoldedProjection).of(maps, readouts)
+
+
+def folded_within_range(
+    run: Callable[[Sequence[FusedLayer], list[Tensor]], Tensor],
+    layers: Sequence[FusedLayer],
+    caches: Sequence[KeyValueCache],
+) -> Tensor:
+    """Return what ``run`` gives for layers, and for a list to which their folded projections add squared norms.
+
+    Those are looked at once, at the end: where a vector is zero, not finite or extreme, which takes more care than is
+    had in a folded projection, it is run again without.
+
+    Args:
+        run: The pass.
+        layers: What of its layers does not depend on data.
+        caches: What it extends.
+    """
+    norms: list[Tensor] = []
+    before = [dict(cache.pairs) for cache in caches]
+    result = run(layers, norms)
+    if not norms or within_range(torch.cat([squares.flatten() for squares in norms])):
+        return result
+    for cache, pairs in zip(caches, before, strict=True):
+        cache.pairs = pairs
+    return run([FusedLayer(layer.heads) for layer in layers], norms)
+
+
+def _affine(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.mm(rows, weight) if bias is None else torch.addmm(bias, rows, weight)
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.nn.attention import KeyValueCache
+from qiskit_qattn.nn.cache import KeyValueCache
 
 if TYPE_CHECKING:
     from qiskit_qattn.nn.gpt import GPT

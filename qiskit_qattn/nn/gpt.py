@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError
-from qiskit_qattn.nn.attention import CausalSelfAttention, KeyValueCache
+from qiskit_qattn.nn.attention import CausalSelfAttention
+from qiskit_qattn.nn.cache import KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
-from qiskit_qattn.nn.folding import FEW_ROWS, FusedLayer
+from qiskit_qattn.nn.folding import FEW_ROWS, FusedLayer, folded_within_range
 from qiskit_qattn.nn.generation import stream
 from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads
 from qiskit_qattn.nn.placement import Placement
@@ -62,9 +63,9 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(config.n_embd, config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cache: KeyValueCache | None, fused: FusedLayer) -> Tensor:
+    def forward(self, x: Tensor, cache: KeyValueCache | None, fused: FusedLayer, norms: list[Tensor]) -> Tensor:
         """Return the block's output, of the input's shape ``(B, T, d)``; arguments as for the attention."""
-        x = x + self.attn(self.ln_1(x), cache, fused)
+        x = x + self.attn(self.ln_1(x), cache, fused, norms)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -192,13 +193,20 @@ class GPT(
         positions = torch.arange(position, position + steps, device=idx.device)
         x = F.dropout(self.wte(idx) + self.wpe(positions), self.config.dropout, self.training)  # (B, T, d)
         fused = self._fused(idx.numel()) if fused is None else fused
-        for i, block in enumerate(self.blocks):
-            x = block(x, caches[i] if caches is not None else None, fused[i])
+        x = folded_within_range(lambda layers, norms: self._pass(x, caches, layers, norms), fused, caches or [])
         logits = self.lm_head(self.ln_f(x))  # (B, T, vocab_size)
         if targets is None:
             return logits, None
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=-1)
         return logits, loss
+
+    def _pass(
+        self, x: Tensor, caches: list[KeyValueCache] | None, fused: Sequence[FusedLayer], norms: list[Tensor]
+    ) -> Tensor:
+        """Return what the blocks make of embedded tokens, ``(B, T, d)``."""
+        for i, block in enumerate(self.blocks):
+            x = block(x, caches[i] if caches is not None else None, fused[i], norms)
+        return x
 
     def fuse_circuits(self, rows: int = 1) -> list[FusedLayer]:
         """Form what does not depend on data: the unitaries of all layers together, one batched product a kind.

@@ -8,6 +8,7 @@ import torch
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.nn import folding
 from qiskit_qattn.nn.attention import CausalSelfAttention
+from qiskit_qattn.nn.cache import KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.folding import FusedLayer
 from qiskit_qattn.nn.gpt import GPT
@@ -75,10 +76,36 @@ def test_zero_tokens_are_encoded_as_the_first_state(heads, rows, monkeypatch):
     x = torch.randn(1, 3, layer.n_embd)
     x[0, 1] = 0
     parts = fused(layer, rows)
-    assert parts.projection(x) is None
+    norms: list[torch.Tensor] = []
+    assert not torch.isfinite(layer(x, fused=parts, norms=norms)).all()
+    assert [squares.flatten().tolist().count(0.0) for squares in norms] == [heads["qisa"]]
     result = layer(x, fused=parts)
     assert torch.isfinite(result).all()
     torch.testing.assert_close(result, unfolded(layer, x))
+
+
+@pytest.mark.parametrize("tokens", [6, 300], ids=["few", "many"])
+def test_a_model_that_meets_a_zero_token_runs_again_with_care_and_leaves_its_caches_right(tokens):
+    model = GPT(
+        GPTConfig(vocab_size=8, block_size=300, n_layer=2, n_head=1, n_embd=8, heads="qisa:1", num_qubits=3, bias=False)
+    ).eval()
+    model.wte.weight.data[3], model.wpe.weight.data[1], model.wpe.weight.data[tokens - 1] = 0, 0, 0
+    idx = torch.randint(3, (1, tokens))
+    idx[0, 1] = idx[0, -1] = 3
+    expected = model(idx)[0]  # with gradients nothing is folded
+    with torch.no_grad():
+        torch.testing.assert_close(model(idx)[0], expected)
+        caches = [KeyValueCache() for _ in model.blocks]
+        parts = [
+            model(idx[:, start:end], caches=caches, position=start)[0]
+            for start, end in ((0, tokens - 1), (tokens - 1, tokens))
+        ]
+        torch.testing.assert_close(torch.cat(parts, 1), expected)
+        assert [k.shape[-2] for cache in caches for k, _ in cache.pairs.values()] == [tokens, tokens]
+        alone = KeyValueCache()
+        zero = torch.zeros(1, tokens, 8)
+        torch.testing.assert_close(model.blocks[0].attn(zero, alone), model.blocks[0].attn(zero, fused=FusedLayer()))
+        assert [k.shape[-2] for k, _ in alone.pairs.values()] == [tokens]
 
 
 @torch.no_grad()
