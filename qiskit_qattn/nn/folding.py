@@ -15,7 +15,7 @@ from qiskit_qattn.nn.heads import FusedHead
 from qiskit_qattn.simulation.amplitude import within_range
 
 FEW_ROWS = 256  # below, a call costs more than the work in it
-Maps = list[list[tuple[Tensor, Tensor | None]]]
+Affine = list[tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True)
@@ -40,39 +40,38 @@ class FoldedProjection:
     .. math:: \langle P_m \rangle = \sum_i S_{im} |A x|_i^2 \Big/ \sum_i |A x|_i^2
 
     Attributes:
-        maps: Weights ``(d, ·)`` and biases ``(·,)``, or None, of queries and keys, then of each kind; of a quantum kind
-            those of real parts, then those of imaginary ones, each a product of its own, so that every pass after it
-            runs over contiguous memory.
-        readouts: For each quantum kind, by position.
+        parts: Weights ``(d, ·)`` and biases ``(·,)``, or None, of queries and keys, then of each kind, with the readout
+            of a quantum kind; that has weights of real parts, then of imaginary ones, each a product of its own, so
+            that every pass after it runs over contiguous memory.
     """
 
-    maps: Maps
-    readouts: Mapping[int, Readout]
+    parts: list[tuple[Affine, Readout | None]]
 
     @classmethod
-    def of(cls, maps: Maps, readouts: Mapping[int, Readout]) -> FoldedProjection:
+    def of(cls, maps: list[Affine], readouts: Mapping[int, Readout]) -> FoldedProjection:
         """Lay weights out as products of many rows take them: narrow ones the other way round can be slow."""
-        return cls([[(weight.T.contiguous(), bias) for weight, bias in parts] for parts in maps], readouts)
+        turned = [[(weight.T.contiguous(), bias) for weight, bias in affine] for affine in maps]
+        return cls([(affine, readouts.get(position)) for position, affine in enumerate(turned)])
 
     def __call__(self, x: Tensor, norms: list[Tensor]) -> list[Tensor]:
         """Return queries and keys, then each kind's features, or values ``(B, T, H, M)`` where the kind is quantum.
 
         Adds to ``norms`` the squared norms of what was encoded, on which values depend: :func:`folded_within_range`.
         """
-        rows, outputs = x.flatten(0, -2), []
+        rows, lead, outputs = x.flatten(0, -2), x.shape[:-1], []
         # Queries and keys last, as they are needed first: 1 to 5 % of a pass.
-        for position, parts in reversed(list(enumerate(self.maps))):
-            output, *imaginary = [_affine(rows, *part) for part in parts]
-            readout = self.readouts.get(position)
+        for (first, *imaginary), readout in reversed(self.parts):
+            output = _affine(rows, *first)
             if readout is None:
-                outputs.append(output.view(*x.shape[:-1], -1))
+                outputs.append(output.view(*lead, -1))
                 continue
             outcomes = output.square_()
-            for part in imaginary:
+            for other in imaginary:
+                part = _affine(rows, *other)
                 outcomes.addcmul_(part, part)
-            squared_norms = outcomes @ readout.ones  # (B * T, H)
-            values = (outcomes @ readout.signs).view(*x.shape[:-1], squared_norms.shape[-1], -1)
-            outputs.append(values.div_(squared_norms.view(*values.shape[:-1], 1)))
+            squared_norms = torch.mm(outcomes, readout.ones)  # (B * T, H)
+            values = torch.mm(outcomes, readout.signs).view(*lead, squared_norms.shape[-1], -1)
+            outputs.append(values.div_(squared_norms.view(*lead, -1, 1)))
             norms.append(squared_norms)
         return outputs[::-1]
 
@@ -94,7 +93,7 @@ class SmallProjection:
     readouts: Mapping[int, tuple[Tensor, int]]
 
     @classmethod
-    def of(cls, maps: Maps, readouts: Mapping[int, Readout]) -> SmallProjection:
+    def of(cls, maps: list[Affine], readouts: Mapping[int, Readout]) -> SmallProjection:
         """Join the parts."""
         flat = [part for parts in maps for part in parts]
         biases = [bias for _, bias in flat if bias is not None]
