@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from qiskit_qattn.nn.cache import KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues
-from qiskit_qattn.nn.folding import FusedLayer, fold, folded_within_range
+from qiskit_qattn.nn.folding import FusedLayer, fold
 from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads, run_heads
 from qiskit_qattn.nn.kinds import HEAD_KINDS, HeadKind, Score
 
@@ -100,16 +100,11 @@ class CausalSelfAttention(nn.Module):
             x: Tokens, shape ``(B, T, d)``.
             cache: Keys and values of the tokens that come before, to which those of ``x`` are added.
             fused: What of this layer does not depend on data, where it was formed already.
-            norms: Takes the squared norms of what a folded projection encoded, where the caller looks at them.
+            norms: Where given, takes the squared norms of what a folded projection encoded; the output holds only if
+                the caller then finds them within range. Without it they are looked at here.
         """
         if fused is None:
             fused = self.fuse(x.shape[:-1].numel())
-        if norms is not None:
-            return self._attention(x, cache, fused, norms)
-        caches = [] if cache is None else [cache]
-        return folded_within_range(lambda layers, norms: self._attention(x, cache, layers[0], norms), [fused], caches)
-
-    def _attention(self, x: Tensor, cache: KeyValueCache | None, fused: FusedLayer, norms: list[Tensor]) -> Tensor:
         folded = None if fused.projection is None else fused.projection(x, norms)
         projected = self._project(x) if folded is None else folded
         features = dict(zip(self.counts, projected[1:], strict=True))
@@ -155,7 +150,9 @@ class CausalSelfAttention(nn.Module):
         single = list(self.counts.values()) == [1]  # then nothing stands between its values and the output map
         if single:
             positions = {i: replace(head, signs=_mapped(head.signs, self.c_proj)) for i, head in positions.items()}
-        return FusedLayer(heads, fold(self.c_attn.weight, self.c_attn.bias, self.sizes, positions, rows), single)
+        projection = fold(self.c_attn.weight, self.c_attn.bias, self.sizes, positions, rows)
+        whole = projection is not None and len(positions) == len(self.counts) - ("classical" in self.counts)
+        return FusedLayer(heads, projection, single, whole)
 
     def folded_from(self) -> tuple[list[Tensor], list[nn.Module]]:
         """Return the weights and the programs that what :meth:`fold` returns depends on; none without quantum heads."""

@@ -10,7 +10,10 @@ from torch import Tensor
 
 @dataclass
 class KeyValueCache:
-    """Keys and values of earlier tokens, one pair for each part of one layer's attention."""
+    """Keys and values of earlier tokens, one pair for each part of one layer's attention.
+
+    Nothing is written in place: a copy of ``pairs`` is what a cache held at the time.
+    """
 
     pairs: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from qiskit_qattn.nn.cache import KeyValueCache
 from qiskit_qattn.nn.heads import FusedHead
 from qiskit_qattn.simulation.amplitude import within_range
 
 FEW_ROWS = 256  # below, a call costs more than the work in it
-Affine = list[tuple[Tensor, Tensor | None]]
+Affine = list[tuple[Tensor, Tensor | None]]  # weights and biases
 
 
 @dataclass(frozen=True)
@@ -53,17 +52,22 @@ class FoldedProjection:
         turned = [[(weight.T.contiguous(), bias) for weight, bias in affine] for affine in maps]
         return cls([(affine, readouts.get(position)) for position, affine in enumerate(turned)])
 
-    def __call__(self, x: Tensor, norms: list[Tensor]) -> list[Tensor]:
+    def __call__(self, x: Tensor, norms: list[Tensor] | None = None) -> list[Tensor] | None:
         """Return queries and keys, then each kind's features, or values ``(B, T, H, M)`` where the kind is quantum.
 
-        Adds to ``norms`` the squared norms of what was encoded, on which values depend: :func:`folded_within_range`.
+        None where a vector is zero, not finite or extreme, which takes more care than is had here.
+
+        Args:
+            x: Tokens, shape ``(B, T, d)``.
+            norms: Where given, takes the squared norms of what was encoded, for the caller to look at: values are
+                worth nothing where those are not within range, but are returned all the same.
         """
         rows, lead, outputs = x.flatten(0, -2), x.shape[:-1], []
-        # Queries and keys last, as they are needed first: 1 to 5 % of a pass.
+        # Queries and keys last, as they are needed first.
         for (first, *imaginary), readout in reversed(self.parts):
             output = _affine(rows, *first)
             if readout is None:
-                outputs.append(output.view(*lead, -1))
+                outputs.append(output.view(*lead, output.shape[-1]))
                 continue
             outcomes = output.square_()
             for other in imaginary:
@@ -71,10 +75,14 @@ class FoldedProjection:
                 outcomes.addcmul_(part, part)
                 del part  # what comes next takes its memory, which is in the cache: 3 % of the projection, as below
             squared_norms = torch.mm(outcomes, readout.ones)  # (B * T, H)
-            values = torch.mm(outcomes, readout.signs).view(*lead, squared_norms.shape[-1], -1)
+            values, count = torch.mm(outcomes, readout.signs), squared_norms.shape[-1]
             del output, outcomes
-            outputs.append(values.div_(squared_norms.view(*lead, -1, 1)))
-            norms.append(squared_norms)
+            values = values.view(*lead, count, values.shape[-1] // count)
+            outputs.append(values.div_(squared_norms.view(*lead, count, 1)))
+            if norms is not None:
+                norms.append(squared_norms)
+            elif not within_range(squared_norms):
+                return None
         return outputs[::-1]
 
 
@@ -111,14 +119,18 @@ class SmallProjection:
             joined,
         )
 
-    def __call__(self, x: Tensor, norms: list[Tensor]) -> list[Tensor]:
+    def __call__(self, x: Tensor, norms: list[Tensor] | None = None) -> list[Tensor] | None:
         """Return what :class:`FoldedProjection` returns."""
         outputs = list(F.linear(x, self.weight, self.bias).split_with_sizes(self.sizes, -1))
         for position, (signs, count) in self.readouts.items():
-            sums = (outputs[position].square() @ signs).view(*x.shape[:-1], count, -1)  # (B, T, H, M + 1)
+            sums = outputs[position].square() @ signs
+            sums = sums.view(*x.shape[:-1], count, sums.shape[-1] // count)  # (B, T, H, M + 1)
             values, squared_norms = sums.split_with_sizes((sums.shape[-1] - 1, 1), -1)
             outputs[position] = values.div_(squared_norms)
-            norms.append(squared_norms)
+            if norms is not None:
+                norms.append(squared_norms)
+            elif not within_range(squared_norms):
+                return None
         return outputs
 
 
@@ -130,11 +142,13 @@ class FusedLayer:
         heads: What :func:`~qiskit_qattn.nn.heads.fuse_heads` gave, by kind.
         projection: The folded projection, where there is one.
         projects_out: Whether its values went through the layer's output map already.
+        whole: Whether it does all that the layer's quantum heads and controls do.
     """
 
     heads: Mapping[str, FusedHead] = field(default_factory=dict)
     projection: FoldedProjection | SmallProjection | None = None
     projects_out: bool = False
+    whole: bool = False
 
 
 def fold(
@@ -170,31 +184,6 @@ def fold(
         diagonal = signs[0] if count == 1 else torch.block_diag(*signs)
         readouts[position] = Readout(diagonal, _first_basis(count, outcomes, size, signs.dtype, signs.device))
     return (SmallProjection if rows <= FEW_ROWS else FoldedProjection).of(maps, readouts)
-
-
-def folded_within_range(
-    run: Callable[[Sequence[FusedLayer], list[Tensor]], Tensor],
-    layers: Sequence[FusedLayer],
-    caches: Sequence[KeyValueCache],
-) -> Tensor:
-    """Return what ``run`` gives for layers, and for a list to which their folded projections add squared norms.
-
-    Those are looked at once, at the end: where a vector is zero, not finite or extreme, which takes more care than is
-    had in a folded projection, it is run again without.
-
-    Args:
-        run: The pass.
-        layers: What of its layers does not depend on data.
-        caches: What it extends.
-    """
-    norms: list[Tensor] = []
-    before = [dict(cache.pairs) for cache in caches]
-    result = run(layers, norms)
-    if not norms or within_range(torch.cat([squares.flatten() for squares in norms])):
-        return result
-    for cache, pairs in zip(caches, before, strict=True):
-        cache.pairs = pairs
-    return run([FusedLayer(layer.heads) for layer in layers], norms)
 
 
 def _affine(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,10 +19,11 @@ from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError
 from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.cache import KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
-from qiskit_qattn.nn.folding import FEW_ROWS, FusedLayer, folded_within_range
+from qiskit_qattn.nn.folding import FEW_ROWS, FusedLayer
 from qiskit_qattn.nn.generation import stream
 from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads
 from qiskit_qattn.nn.placement import Placement
+from qiskit_qattn.simulation.amplitude import within_range
 from qiskit_qattn.simulation.kept import Kept
 
 
@@ -63,7 +64,9 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(config.n_embd, config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cache: KeyValueCache | None, fused: FusedLayer, norms: list[Tensor]) -> Tensor:
+    def forward(
+        self, x: Tensor, cache: KeyValueCache | None, fused: FusedLayer, norms: list[Tensor] | None = None
+    ) -> Tensor:
         """Return the block's output, of the input's shape ``(B, T, d)``; arguments as for the attention."""
         x = x + self.attn(self.ln_1(x), cache, fused, norms)
         return x + self.mlp(self.ln_2(x))
@@ -193,17 +196,32 @@ class GPT(
         positions = torch.arange(position, position + steps, device=idx.device)
         x = F.dropout(self.wte(idx) + self.wpe(positions), self.config.dropout, self.training)  # (B, T, d)
         fused = self._fused(idx.numel()) if fused is None else fused
-        x = folded_within_range(lambda layers, norms: self._pass(x, caches, layers, norms), fused, caches or [])
+        x = self._through_blocks(x, caches, fused)
         logits = self.lm_head(self.ln_f(x))  # (B, T, vocab_size)
         if targets is None:
             return logits, None
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=-1)
         return logits, loss
 
-    def _pass(
-        self, x: Tensor, caches: list[KeyValueCache] | None, fused: Sequence[FusedLayer], norms: list[Tensor]
+    def _through_blocks(self, x: Tensor, caches: list[KeyValueCache] | None, fused: list[FusedLayer]) -> Tensor:
+        """Return what the blocks make of embedded tokens, ``(B, T, d)``.
+
+        Where nothing but folded projections runs, which can be run again, their norms are looked at once, at the end.
+        """
+        if self.training or not all(layer.whole for layer in fused):
+            return self._run_blocks(x, caches, fused, None)
+        norms: list[Tensor] = []
+        before = [dict(cache.pairs) for cache in caches or ()]
+        result = self._run_blocks(x, caches, fused, norms)
+        if within_range(torch.cat([squared.flatten() for squared in norms])):
+            return result
+        for cache, pairs in zip(caches or (), before, strict=True):
+            cache.pairs = pairs
+        return self._run_blocks(x, caches, fused, None)
+
+    def _run_blocks(
+        self, x: Tensor, caches: list[KeyValueCache] | None, fused: list[FusedLayer], norms: list[Tensor] | None
     ) -> Tensor:
-        """Return what the blocks make of embedded tokens, ``(B, T, d)``."""
         for i, block in enumerate(self.blocks):
             x = block(x, caches[i] if caches is not None else None, fused[i], norms)
         return x

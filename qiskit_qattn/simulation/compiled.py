@@ -228,7 +228,7 @@ def form(
     """Return the matrices of a trigonometric block, float32 ``(L, F, G)``, and what :func:`form_slope` needs.
 
     Args:
-        columns: The weights, float64, shape ``(L, P)``.
+        columns: The weights, float32 or float64, shape ``(L, P)``.
         turns: What takes them to the phases of all groups, shape ``(P, T)``.
         offset: What is added there, shape ``(T,)``.
         constants: The groups' matrices A and B, one after the other, flat.

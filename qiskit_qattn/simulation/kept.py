@@ -19,13 +19,14 @@ class Kept(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._known: tuple[Any, list[Tensor], T] | None = None
+        self._known: tuple[Any, Tensor, T] | None = None
 
     def get(self, compute: Callable[[], T], tensors: Sequence[Tensor], *key: Any) -> T:
         """Return the result for these tensors, of one dtype and device, and for whatever else ``key`` holds."""
-        full = (key, len(tensors), tensors[0].dtype, tensors[0].device)
-        if self._known is not None and self._known[0] == full and all(map(torch.equal, self._known[1], tensors)):
+        values = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        full = (key, [tensor.shape for tensor in tensors], values.dtype, values.device)
+        if self._known is not None and self._known[0] == full and torch.equal(self._known[1], values):
             return self._known[2]
         result = compute()
-        self._known = (full, [tensor.detach().clone() for tensor in tensors], result)
+        self._known = (full, values, result)
         return result
