@@ -79,9 +79,7 @@ class FoldedProjection:
             del output, outcomes
             values = values.view(*lead, count, values.shape[-1] // count)
             outputs.append(values.div_(squared_norms.view(*lead, count, 1)))
-            if norms is not None:
-                norms.append(squared_norms)
-            elif not within_range(squared_norms):
+            if not _may_hold(squared_norms, norms):
                 return None
         return outputs[::-1]
 
@@ -127,9 +125,7 @@ class SmallProjection:
             sums = sums.view(*x.shape[:-1], count, sums.shape[-1] // count)  # (B, T, H, M + 1)
             values, squared_norms = sums.split_with_sizes((sums.shape[-1] - 1, 1), -1)
             outputs[position] = values.div_(squared_norms)
-            if norms is not None:
-                norms.append(squared_norms)
-            elif not within_range(squared_norms):
+            if not _may_hold(squared_norms, norms):
                 return None
         return outputs
 
@@ -184,6 +180,14 @@ def fold(
         diagonal = signs[0] if count == 1 else torch.block_diag(*signs)
         readouts[position] = Readout(diagonal, _first_basis(count, outcomes, size, signs.dtype, signs.device))
     return (SmallProjection if rows <= FEW_ROWS else FoldedProjection).of(maps, readouts)
+
+
+def _may_hold(squared_norms: Tensor, norms: list[Tensor] | None) -> bool:
+    """Tell whether values may hold by the norms they were divided by, or leave those for the caller to look at."""
+    if norms is None:
+        return within_range(squared_norms)
+    norms.append(squared_norms)
+    return True
 
 
 def _affine(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

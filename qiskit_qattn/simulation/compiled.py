@@ -206,14 +206,10 @@ def slopes(
                     _combine(a[these].T, of_amplitude[those], of_feature[these], width)
             if wants_columns:
                 for u in range(count):
-                    cosines, sines, of_cosine, of_sine = (
-                        feature[u],
-                        feature[count + u],
-                        of_feature[u],
-                        of_feature[count + u],
-                    )
-                    for b in range(width):  # in place: now of the phase
-                        of_cosine[b] = cosines[b] * of_sine[b] - sines[b] * of_cosine[b]
+                    cosines, sines = feature[u], feature[count + u]
+                    of_cosines, of_sines = of_feature[u], of_feature[count + u]
+                    for b in range(width):  # in place: from here on the slopes of the phases
+                        of_cosines[b] = cosines[b] * of_sines[b] - sines[b] * of_cosines[b]
                 _combine(back, of_feature[:count], x, width)
                 for b in range(width):
                     for k in range(inputs):
