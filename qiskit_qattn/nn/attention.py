@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from qiskit_qattn.nn.cache import KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues
-from qiskit_qattn.nn.folding import FusedLayer, fold
+from qiskit_qattn.nn.folding import FoldedPass, FusedLayer, fold
 from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads, run_heads
 from qiskit_qattn.nn.kinds import HEAD_KINDS, HeadKind, Score
 
@@ -92,7 +92,7 @@ class CausalSelfAttention(nn.Module):
         x: Tensor,
         cache: KeyValueCache | None = None,
         fused: FusedLayer | None = None,
-        norms: list[Tensor] | None = None,
+        shared: FoldedPass | None = None,
     ) -> Tensor:
         """Return attention's output, shape ``(B, T, d)``.
 
@@ -100,12 +100,11 @@ class CausalSelfAttention(nn.Module):
             x: Tokens, shape ``(B, T, d)``.
             cache: Keys and values of the tokens that come before, to which those of ``x`` are added.
             fused: What of this layer does not depend on data, where it was formed already.
-            norms: Where given, takes the squared norms of what a folded projection encoded; the output holds only if
-                the caller then finds them within range. Without it they are looked at here.
+            shared: What the layers of a pass share; the output holds only if that does at the end.
         """
         if fused is None:
             fused = self.fuse(x.shape[:-1].numel())
-        folded = None if fused.projection is None else fused.projection(x, norms)
+        folded = None if fused.projection is None else fused.projection(x, shared)
         projected = self._project(x) if folded is None else folded
         features = dict(zip(self.counts, projected[1:], strict=True))
         measured = self._measure(features, x, fused)
@@ -151,7 +150,8 @@ class CausalSelfAttention(nn.Module):
         if single:
             positions = {i: replace(head, signs=_mapped(head.signs, self.c_proj)) for i, head in positions.items()}
         projection = fold(self.c_attn.weight, self.c_attn.bias, self.sizes, positions, rows)
-        whole = projection is not None and len(positions) == len(self.counts) - ("classical" in self.counts)
+        folded = projection is not None or not positions
+        whole = folded and len(positions) == len(self.counts) - ("classical" in self.counts)
         return FusedLayer(heads, projection, single, whole)
 
     def folded_from(self) -> tuple[list[Tensor], list[nn.Module]]:

@@ -19,11 +19,10 @@ from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError
 from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.cache import KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
-from qiskit_qattn.nn.folding import FEW_ROWS, FusedLayer
+from qiskit_qattn.nn.folding import FEW_ROWS, FoldedPass, FusedLayer
 from qiskit_qattn.nn.generation import stream
 from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads
 from qiskit_qattn.nn.placement import Placement
-from qiskit_qattn.simulation.amplitude import within_range
 from qiskit_qattn.simulation.kept import Kept
 
 
@@ -65,10 +64,10 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(
-        self, x: Tensor, cache: KeyValueCache | None, fused: FusedLayer, norms: list[Tensor] | None = None
+        self, x: Tensor, cache: KeyValueCache | None, fused: FusedLayer, shared: FoldedPass | None = None
     ) -> Tensor:
         """Return the block's output, of the input's shape ``(B, T, d)``; arguments as for the attention."""
-        x = x + self.attn(self.ln_1(x), cache, fused, norms)
+        x = x + self.attn(self.ln_1(x), cache, fused, shared)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -210,20 +209,20 @@ class GPT(
         """
         if self.training or not all(layer.whole for layer in fused):
             return self._run_blocks(x, caches, fused, None)
-        norms: list[Tensor] = []
+        shared = FoldedPass(reuses_memory=caches is None)
         before = [dict(cache.pairs) for cache in caches or ()]
-        result = self._run_blocks(x, caches, fused, norms)
-        if within_range(torch.cat([squared.flatten() for squared in norms])):
+        result = self._run_blocks(x, caches, fused, shared)
+        if shared.holds():
             return result
         for cache, pairs in zip(caches or (), before, strict=True):
             cache.pairs = pairs
         return self._run_blocks(x, caches, fused, None)
 
     def _run_blocks(
-        self, x: Tensor, caches: list[KeyValueCache] | None, fused: list[FusedLayer], norms: list[Tensor] | None
+        self, x: Tensor, caches: list[KeyValueCache] | None, fused: list[FusedLayer], shared: FoldedPass | None
     ) -> Tensor:
         for i, block in enumerate(self.blocks):
-            x = block(x, caches[i] if caches is not None else None, fused[i], norms)
+            x = block(x, caches[i] if caches is not None else None, fused[i], shared)
         return x
 
     def fuse_circuits(self, rows: int = 1) -> list[FusedLayer]:

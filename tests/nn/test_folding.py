@@ -10,7 +10,7 @@ from qiskit_qattn.nn import folding
 from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.cache import KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
-from qiskit_qattn.nn.folding import FusedLayer
+from qiskit_qattn.nn.folding import FoldedPass, FusedLayer
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.heads import fuse_heads
 
@@ -77,9 +77,10 @@ def test_zero_tokens_are_encoded_as_the_first_state(heads, rows, monkeypatch):
     x[0, 1] = 0
     parts = fused(layer, rows)
     assert parts.projection(x) is None
-    norms: list[torch.Tensor] = []
-    layer(x, fused=parts, norms=norms)
-    assert [squared.flatten().tolist().count(0.0) for squared in norms] == [heads["qisa"]]
+    shared = FoldedPass()
+    layer(x, fused=parts, shared=shared)
+    assert [squared.flatten().tolist().count(0.0) for squared in shared.norms] == [heads["qisa"]]
+    assert not shared.holds()
     result = layer(x, fused=parts)
     assert torch.isfinite(result).all()
     torch.testing.assert_close(result, unfolded(layer, x))
@@ -118,6 +119,48 @@ def test_a_model_that_meets_a_zero_token_gives_the_same_and_leaves_its_caches_ri
         ]
         torch.testing.assert_close(torch.cat(parts, 1), expected, rtol=0, atol=1e-10)
         assert {k.shape[-2] for cache in caches for k, _ in cache.pairs.values()} == {tokens}
+
+
+def test_layers_that_share_memory_give_the_same(monkeypatch):
+    monkeypatch.setattr(folding, "_saves_work", lambda *_: True)
+    config = GPTConfig(
+        vocab_size=8,
+        block_size=300,
+        n_layer=4,
+        n_head=2,
+        n_embd=16,
+        heads=["qisa:1,classical:1", "qisa:2", "classical:2", "classical:1,qisa:1"],
+        num_qubits=3,
+        bias=True,
+    )
+    model, idx = GPT(config).double().eval(), torch.randint(8, (1, 300))
+    model.wpe.weight.data.normal_()
+    expected = model(idx)[0]
+    used = []
+    memory = FoldedPass.memory
+    monkeypatch.setattr(FoldedPass, "memory", lambda *args: used.append(memory(*args)) or used[-1])
+    with torch.no_grad():
+        torch.testing.assert_close(model(idx)[0], expected, rtol=0, atol=1e-10)
+    assert [view.shape[1] for view in used] == [12, 32, 24, 32, 12, 32]  # imaginary parts, queries and keys
+    assert len({view.untyped_storage().data_ptr() for view in used}) == 1
+    caches = [KeyValueCache() for _ in model.blocks]
+    with torch.no_grad():  # what caches keep is not written over
+        parts = [model(idx[:, a:b], caches=caches, position=a)[0] for a, b in ((0, 280), (280, 299), (299, 300))]
+    torch.testing.assert_close(torch.cat(parts, 1), expected, rtol=0, atol=1e-10)
+
+
+def test_memory_of_any_width_has_its_middle_in_the_same_place():
+    shared, rows = FoldedPass(reuses_memory=True), torch.zeros(1001, 5)
+    views = [shared.memory(rows, width, 32) for width in (24, 1, 32, 31)]
+    assert [view.shape for view in views] == [(1001, 24), (1001, 1), (1001, 32), (1001, 31)]
+    middles = [view.data_ptr() + view.nbytes / 2 for view in views]
+    assert max(middles) - min(middles) <= 64
+    first = views[2].data_ptr()
+    assert all(first <= view.data_ptr() <= first + 1001 * 4 * (32 - view.shape[1]) for view in views)
+    wider = shared.memory(rows, 40, 48)
+    assert wider.shape == (1001, 40)
+    assert shared.memory(rows, 24, 24).untyped_storage().data_ptr() == wider.untyped_storage().data_ptr()
+    assert FoldedPass().memory(rows, 24, 32) is None
 
 
 @torch.no_grad()
