@@ -54,8 +54,8 @@ class FoldedPass:
         self._views: dict[int, Tensor] = {}
 
     def holds(self) -> bool:
-        """Tell whether all values do."""
-        return not self.norms or within_range(torch.cat([squared.flatten() for squared in self.norms]))
+        """Tell whether all values do; there must be some."""
+        return within_range(torch.cat([squared.flatten() for squared in self.norms]))
 
     def memory(self, rows: Tensor, width: int, widest: int) -> Tensor | None:
         """Return where to write ``width`` numbers for each of ``rows``, over what was there, or None for anywhere.

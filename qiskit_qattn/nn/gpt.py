@@ -207,7 +207,8 @@ class GPT(
 
         Where nothing but folded projections runs, which can be run again, their norms are looked at once, at the end.
         """
-        if self.training or not all(layer.whole for layer in fused):
+        folded = any(layer.projection for layer in fused) and all(layer.whole for layer in fused)
+        if self.training or not folded:
             return self._run_blocks(x, caches, fused, None)
         shared = FoldedPass(reuses_memory=caches is None)
         before = [dict(cache.pairs) for cache in caches or ()]
