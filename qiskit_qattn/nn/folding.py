@@ -32,7 +32,7 @@ class Readout:
 
 
 class FoldedPass:
-    """What the folded projections of one pass without gradients share: norms to look at, and memory.
+    """What the folded projections of one pass share: norms to look at, and memory.
 
     Torch gives the first rows of every tensor to one core and the last to another. New memory may have been written
     last by the other one, which is slow where the two share no cache. So what is done with in its layer lies in the
@@ -40,7 +40,8 @@ class FoldedPass:
     to 0.9 of the time on such cores, and the same on others.
 
     Args:
-        reuses_memory: Whether queries and keys are done with when their layer is, as where no cache keeps them.
+        reuses_memory: Whether queries and keys are done with when their layer is: neither a cache nor autograd keeps
+            them.
 
     Attributes:
         norms: The squared norms of what was encoded. Values are worth nothing where those are not within range, but

@@ -210,7 +210,7 @@ class GPT(
         folded = any(layer.projection for layer in fused) and all(layer.whole for layer in fused)
         if self.training or not folded:
             return self._run_blocks(x, caches, fused, None)
-        shared = FoldedPass(reuses_memory=caches is None)
+        shared = FoldedPass(reuses_memory=caches is None and not torch.is_grad_enabled())
         before = [dict(cache.pairs) for cache in caches or ()]
         result = self._run_blocks(x, caches, fused, shared)
         if shared.holds():

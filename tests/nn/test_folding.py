@@ -149,6 +149,18 @@ def test_layers_that_share_memory_give_the_same(monkeypatch):
     torch.testing.assert_close(torch.cat(parts, 1), expected, rtol=0, atol=1e-10)
 
 
+def test_what_was_folded_without_gradients_serves_a_pass_with_them():
+    config = GPTConfig(vocab_size=8, block_size=300, n_layer=2, n_head=1, n_embd=8, heads="qisa:1", num_qubits=3)
+    model, idx = GPT(config).eval(), torch.randint(8, (1, 300))
+    with torch.no_grad():
+        fused = model.fuse_circuits(300)
+        expected = model(idx)[0]
+    found = model(idx, fused=fused)[0]
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    assert model.wpe.weight.grad.isfinite().all()
+
+
 def test_memory_of_any_width_has_its_middle_in_the_same_place():
     shared, rows = FoldedPass(reuses_memory=True), torch.zeros(1001, 5)
     views = [shared.memory(rows, width, 32) for width in (24, 1, 32, 31)]
