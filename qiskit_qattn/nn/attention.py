@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from qiskit_qattn.nn.cache import KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues
-from qiskit_qattn.nn.folding import FoldedPass, FusedLayer, fold
+from qiskit_qattn.nn.folding import FoldedPass, FusedLayer, Projected, fold
 from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads, run_heads
 from qiskit_qattn.nn.kinds import HEAD_KINDS, HeadKind, Score
 
@@ -104,22 +104,14 @@ class CausalSelfAttention(nn.Module):
         """
         if fused is None:
             fused = self.fuse(x.shape[:-1].numel())
-        folded = None if fused.projection is None else fused.projection(x, shared)
-        projected = self._project(x) if folded is None else folded
-        features = dict(zip(self.counts, projected[1:], strict=True))
-        measured = self._measure(features, x, fused)
-        outputs = []
-        if self.num_linear:
-            q, k = projected[0].unflatten(-1, (2, self.num_linear, self.head_size)).permute(2, 0, 3, 1, 4)
-            values = [self._values(name, features[name], x, measured) for name in self.value_kinds]
-            v = torch.cat(values, 1) if len(values) > 1 else values[0]  # (B, nh, T, h)
-            outputs.append(self._attend("linear", q, k, v, "dot", cache))
-        for name in self.circuit_kinds:
-            q, k, v = self._circuits(name, measured[name], x)
-            outputs.append(self._attend(name, q, k, v, HEAD_KINDS[name].score, cache))
-        y = torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]  # (B, n_head, T, h)
+        projected = self._project_all(x, fused, shared)
+        if projected is not None:
+            queries_and_keys, v = projected
+            y = self._attend_linear(queries_and_keys, v.transpose(1, 2), cache)
+        else:
+            y = self._run_heads(x, cache, fused)
         y = y.transpose(1, 2).reshape(x.shape)
-        if folded is None or not fused.projects_out:
+        if projected is None or not fused.projects_out:
             y = self.c_proj(y)
         elif self.c_proj.bias is not None:
             y = y + self.c_proj.bias
@@ -146,13 +138,16 @@ class CausalSelfAttention(nn.Module):
         }
         if self.c_attn is None or torch.is_grad_enabled():
             return FusedLayer(heads)
+        if len(positions) < len(self.counts) - ("classical" in self.counts):
+            return FusedLayer(heads)
+        if not positions:
+            return FusedLayer(heads, whole=True)
         single = list(self.counts.values()) == [1]  # then nothing stands between its values and the output map
         if single:
             positions = {i: replace(head, signs=_mapped(head.signs, self.c_proj)) for i, head in positions.items()}
-        projection = fold(self.c_attn.weight, self.c_attn.bias, self.sizes, positions, rows)
-        folded = projection is not None or not positions
-        whole = folded and len(positions) == len(self.counts) - ("classical" in self.counts)
-        return FusedLayer(heads, projection, single, whole)
+        linear = self.c_attn
+        projection = fold(linear.weight, linear.bias, self.sizes, positions, self.head_size, rows)
+        return FusedLayer(heads, projection, single, whole=projection is not None)
 
     def folded_from(self) -> tuple[list[Tensor], list[nn.Module]]:
         """Return the weights and the programs that what :meth:`fold` returns depends on; none without quantum heads."""
@@ -167,11 +162,39 @@ class CausalSelfAttention(nn.Module):
                 weights += linear.weight, linear.bias
         return [weight for weight in weights if weight is not None], programs
 
+    def _project_all(self, x: Tensor, fused: FusedLayer, shared: FoldedPass | None) -> Projected | None:
+        """Return queries, keys and values where one projection gives them all: of classical or folded heads."""
+        if fused.projection is not None and not torch.compiler.is_compiling():
+            return fused.projection(x, shared)
+        if self.c_attn is None or list(self.counts) != ["classical"]:
+            return None
+        queries_and_keys, values = self._project(x)
+        return queries_and_keys, values.unflatten(-1, (-1, self.head_size))
+
     def _project(self, x: Tensor) -> Sequence[Tensor]:
         """Return queries and keys, then each kind's features, all ``(B, T, ·)``."""
         if self.c_attn is None:
             return [x[..., :0]] * len(self.sizes)
         return self.c_attn(x).split(self.sizes, -1)
+
+    def _run_heads(self, x: Tensor, cache: KeyValueCache | None, fused: FusedLayer) -> Tensor:
+        """Project, measure and attend kind by kind; shape ``(B, n_head, T, h)``."""
+        projected = self._project(x)
+        features = dict(zip(self.counts, projected[1:], strict=True))
+        measured = self._measure(features, x, fused)
+        outputs = []
+        if self.num_linear:
+            values = [self._values(name, features[name], x, measured) for name in self.value_kinds]
+            v = torch.cat(values, 1) if len(values) > 1 else values[0]  # (B, nh, T, h)
+            outputs.append(self._attend_linear(projected[0], v, cache))
+        for name in self.circuit_kinds:
+            q, k, v = self._circuits(name, measured[name], x)
+            outputs.append(self._attend(name, q, k, v, HEAD_KINDS[name].score, cache))
+        return torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]
+
+    def _attend_linear(self, queries_and_keys: Tensor, v: Tensor, cache: KeyValueCache | None) -> Tensor:
+        q, k = queries_and_keys.unflatten(-1, (2, self.num_linear, self.head_size)).permute(2, 0, 3, 1, 4)
+        return self._attend("linear", q, k, v, "dot", cache)
 
     def _attend(self, part: str, q: Tensor, k: Tensor, v: Tensor, score: Score, cache: KeyValueCache | None) -> Tensor:
         if cache is not None:
@@ -183,7 +206,7 @@ class CausalSelfAttention(nn.Module):
         calls = {
             name: (head, self._rows(name, features[name], x), fused.heads.get(name))
             for name in self.counts
-            if features[name].ndim < 4 and isinstance(head := self.maps[name], QuantumHead)  # the others were folded
+            if isinstance(head := self.maps[name], QuantumHead)
         }
         return dict(zip(calls, run_heads(list(calls.values())), strict=True)) if calls else {}
 
@@ -200,8 +223,6 @@ class CausalSelfAttention(nn.Module):
 
     def _values(self, name: str, features: Tensor, x: Tensor, measured: Mapping[str, Tensor]) -> Tensor:
         """Return the values of one kind whose q and k are linear, shape ``(B, nh, T, h)``."""
-        if features.ndim == 4:  # the projection was folded with the circuit
-            return features.transpose(1, 2)
         value_map = self.maps[name]
         if isinstance(value_map, LinearValues):
             return features.unflatten(-1, (self.counts[name], self.head_size)).transpose(1, 2)

@@ -4,31 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from qiskit_qattn.nn.heads import FusedHead
-from qiskit_qattn.simulation.amplitude import within_range
+from qiskit_qattn.simulation.amplitude import LARGEST, SMALLEST, within_range
+from qiskit_qattn.simulation.compiled_readout import read_out
 
-FEW_ROWS = 256  # below, a call costs more than the work in it
+FEW_ROWS = 64  # up to here a CPU takes one compiled loop: torch's calls cost more than the work in them
 _ALIGNED = 16  # numbers, 64 bytes of float32
 Affine = list[tuple[Tensor, Tensor | None]]  # weights and biases
+Projected = tuple[Tensor, Tensor]  # queries and keys (B, T, ·), and the values of all heads (B, T, H, h)
 
 
 @dataclass(frozen=True)
 class Readout:
-    """From the squared amplitudes of one quantum kind's heads, side by side, to their values.
+    """From the amplitudes of one quantum kind's heads to their values.
 
     Attributes:
-        signs: S times gains of all heads on the diagonal, shape ``(H * R, H * M)``.
-        ones: What sums the first basis of each head, which gives the squared norm of its vector, ``(H * R, H)``.
+        signs: S times gains, shape ``(H, R, M)``.
+        basis: How many of the R outcomes are of the first basis: their squares sum to the squared norm of the vector.
     """
 
     signs: Tensor
-    ones: Tensor
+    basis: int
+
+    def side_by_side(self) -> tuple[Tensor, Tensor]:
+        """Return what takes the squares of all heads to values, ``(H * R, H * M)``, and to norms, ``(H * R, H)``."""
+        first = self.signs.new_zeros(self.signs.shape[1], 1)
+        first[: self.basis] = 1
+        return torch.block_diag(*self.signs), torch.block_diag(*[first] * len(self.signs))
 
 
 class FoldedPass:
@@ -86,25 +94,30 @@ class FoldedProjection:
     .. math:: \langle P_m \rangle = \sum_i S_{im} |A x|_i^2 \Big/ \sum_i |A x|_i^2
 
     Attributes:
-        parts: Weights ``(d, ·)`` and biases ``(·,)``, or None, of queries and keys, then of each kind, with the readout
-            of a quantum kind; that has weights of real parts, then of imaginary ones, each a product of its own, so
-            that every pass after it runs over contiguous memory.
+        parts: Weights ``(d, ·)`` and biases ``(·,)``, or None, of queries and keys, then of each kind, with what
+            :meth:`Readout.side_by_side` gave for a quantum kind; that has weights of real parts, then of imaginary
+            ones, each a product of its own, so that every pass after it runs over contiguous memory.
         widest: How many numbers a row the widest product has that is done with in its layer.
+        head_size: Of the values.
     """
 
-    parts: list[tuple[Affine, Readout | None]]
+    parts: list[tuple[Affine, tuple[Tensor, Tensor] | None]]
     widest: int
+    head_size: int
 
     @classmethod
-    def of(cls, maps: list[Affine], readouts: Mapping[int, Readout]) -> FoldedProjection:
+    def of(cls, maps: list[Affine], readouts: Mapping[int, Readout], head_size: int) -> FoldedProjection:
         """Lay weights out as products of many rows take them: narrow ones the other way round can be slow."""
         turned = [[(weight.T.contiguous(), bias) for weight, bias in affine] for affine in maps]
         passing = [maps[0][0], *(part for position in readouts for part in maps[position][1:])]
-        parts = [(affine, readouts.get(position)) for position, affine in enumerate(turned)]
-        return cls(parts, max(len(weight) for weight, _ in passing))
+        parts = [
+            (affine, readouts[position].side_by_side() if position in readouts else None)
+            for position, affine in enumerate(turned)
+        ]
+        return cls(parts, max(len(weight) for weight, _ in passing), head_size)
 
-    def __call__(self, x: Tensor, shared: FoldedPass | None = None) -> list[Tensor] | None:
-        """Return queries and keys, then each kind's features, or values ``(B, T, H, M)`` where the kind is quantum.
+    def __call__(self, x: Tensor, shared: FoldedPass | None = None) -> Projected | None:
+        """Return queries and keys, and the values of all heads.
 
         None where a vector is zero, not finite or extreme, which takes more care than is had here.
 
@@ -112,79 +125,91 @@ class FoldedProjection:
             x: Tokens, shape ``(B, T, d)``.
             shared: The pass of a model this is part of; then norms are for that to look at.
         """
-        rows, lead, outputs = x.flatten(0, -2), x.shape[:-1], []
+        rows, lead, kinds = x.flatten(0, -2), x.shape[:-1], []
 
         def passing(weight: Tensor, bias: Tensor | None) -> Tensor:
             """Return a product that is done with in this layer."""
             out = None if shared is None else shared.memory(rows, weight.shape[1], self.widest)
             return _affine(rows, weight, bias, out)
 
-        ([queries_and_keys], _), *kinds = self.parts
-        for (first, *imaginary), readout in kinds:
+        ([queries_and_keys], _), *parts = self.parts
+        for (first, *imaginary), readout in parts:
             output = _affine(rows, *first)
             if readout is None:
-                outputs.append(output.view(*lead, output.shape[-1]))
+                kinds.append(output.view(*lead, -1, self.head_size))
                 continue
             outcomes = output.square_()
             for other in imaginary:
                 part = passing(*other)
                 outcomes.addcmul_(part, part)
                 del part  # what comes next takes its memory, which is in the cache: 3 % of the projection, as below
-            squared_norms = torch.mm(outcomes, readout.ones)  # (B * T, H)
-            values, count = torch.mm(outcomes, readout.signs), squared_norms.shape[-1]
+            signs, ones = readout
+            squared_norms = torch.mm(outcomes, ones)  # (B * T, H)
+            values, count = torch.mm(outcomes, signs), squared_norms.shape[-1]
             del output, outcomes
             values = values.view(*lead, count, values.shape[-1] // count)
-            outputs.append(values.div_(squared_norms.view(*lead, count, 1)))
-            if not _may_hold(squared_norms, shared):
+            kinds.append(values.div_(squared_norms.view(*lead, count, 1)))
+            if shared is not None:
+                shared.norms.append(squared_norms)
+            elif not within_range(squared_norms):
                 return None
         product = passing(*queries_and_keys)  # last, as attention takes them first
-        return [product.view(*lead, product.shape[-1]), *outputs]
+        return product.view(*lead, product.shape[-1]), torch.cat(kinds, -2) if len(kinds) > 1 else kinds[0]
 
 
 @dataclass(frozen=True)
 class SmallProjection:
-    """The same for few rows, where a call costs more than the work in it: one product, and one square of all parts.
+    """The same for few rows on a CPU, where a call costs more than the work in it: one product and one compiled loop.
 
     Attributes:
         weight, bias: Of all maps, shapes ``(·, d)`` and ``(·,)``, or None.
-        sizes: How many outputs belong to queries and keys, then to each kind.
-        readouts: For each quantum kind, by position, signs and ones of each head side by side, for real parts and once
-            more for imaginary ones, shape ``(H * R or 2 * H * R, H * (M + 1))``, and H.
+        layout, signs: What :func:`~qiskit_qattn.simulation.compiled_readout.read_out` takes.
+        sizes: How many numbers of a row are queries and keys, and how many are values.
+        head_size: Of the values.
     """
 
     weight: Tensor
     bias: Tensor | None
-    sizes: list[int]
-    readouts: Mapping[int, tuple[Tensor, int]]
+    layout: np.ndarray
+    signs: np.ndarray
+    sizes: tuple[int, int]
+    head_size: int
 
     @classmethod
-    def of(cls, maps: list[Affine], readouts: Mapping[int, Readout]) -> SmallProjection:
+    def of(cls, maps: list[Affine], readouts: Mapping[int, Readout], head_size: int) -> SmallProjection:
         """Join the parts."""
         flat = [part for parts in maps for part in parts]
         biases = [bias for _, bias in flat if bias is not None]
-        joined = {}
-        for position, readout in readouts.items():
-            count = readout.ones.shape[-1]
-            columns = torch.cat([readout.signs.unflatten(-1, (count, -1)), readout.ones.unsqueeze(-1)], -1)
-            joined[position] = columns.flatten(-2).repeat(len(maps[position]), 1), count
+        layout, signs = [], []
+        for position, parts in enumerate(maps):
+            readout = readouts.get(position)
+            if readout is None:
+                layout.append((1, 0, 0, 0, len(parts[0][0])))
+            else:
+                heads, outcomes, outputs = readout.signs.shape
+                layout.append((heads, len(parts), outcomes, readout.basis, outputs))
+                signs.append(readout.signs.flatten())
+        widths = [heads * outputs for heads, *_, outputs in layout]
         return cls(
             torch.cat([weight for weight, _ in flat]),
             torch.cat(biases) if biases else None,
-            [sum(len(weight) for weight, _ in parts) for parts in maps],
-            joined,
+            np.array(layout),
+            torch.cat(signs).numpy(),
+            (widths[0], sum(widths[1:])),
+            head_size,
         )
 
-    def __call__(self, x: Tensor, shared: FoldedPass | None = None) -> list[Tensor] | None:
-        """Return what :class:`FoldedProjection` returns."""
-        outputs = list(F.linear(x, self.weight, self.bias).split_with_sizes(self.sizes, -1))
-        for position, (signs, count) in self.readouts.items():
-            sums = outputs[position].square() @ signs
-            sums = sums.view(*x.shape[:-1], count, sums.shape[-1] // count)  # (B, T, H, M + 1)
-            values, squared_norms = sums.split_with_sizes((sums.shape[-1] - 1, 1), -1)
-            outputs[position] = values.div_(squared_norms)
-            if not _may_hold(squared_norms, shared):
-                return None
-        return outputs
+    def __call__(self, x: Tensor, shared: FoldedPass | None = None) -> Projected | None:
+        """Return what :class:`FoldedProjection` returns; None with gradients as well."""
+        if torch.is_grad_enabled():
+            return None
+        product = F.linear(x, self.weight, self.bias)
+        output = product.new_empty(*x.shape[:-1], sum(self.sizes))
+        given, out = (tensor.numpy().reshape(-1, tensor.shape[-1]) for tensor in (product, output))
+        if not read_out(given, self.layout, self.signs, SMALLEST, LARGEST, out):
+            return None
+        queries_and_keys, values = output.split_with_sizes(self.sizes, -1)
+        return queries_and_keys, values.unflatten(-1, (-1, self.head_size))
 
 
 @dataclass(frozen=True)
@@ -195,7 +220,7 @@ class FusedLayer:
         heads: What :func:`~qiskit_qattn.nn.heads.fuse_heads` gave, by kind.
         projection: The folded projection, where there is one.
         projects_out: Whether its values went through the layer's output map already.
-        whole: Whether it does all that the layer's quantum heads and controls do.
+        whole: Whether nothing else than that, or classical heads, runs in the layer.
     """
 
     heads: Mapping[str, FusedHead] = field(default_factory=dict)
@@ -205,7 +230,12 @@ class FusedLayer:
 
 
 def fold(
-    weight: Tensor, bias: Tensor | None, sizes: Sequence[int], heads: Mapping[int, FusedHead], rows: int
+    weight: Tensor,
+    bias: Tensor | None,
+    sizes: Sequence[int],
+    heads: Mapping[int, FusedHead],
+    head_size: int,
+    rows: int,
 ) -> FoldedProjection | SmallProjection | None:
     """Fold the matrices of amplitude-encoded heads into the projection that feeds them, where that saves work.
 
@@ -213,11 +243,14 @@ def fold(
         weight: The projection, shape ``(sum(sizes), d)``.
         bias: Shape ``(sum(sizes),)``, or None.
         sizes: How many outputs belong to queries and keys, then to each kind.
-        heads: What the circuits of the quantum kinds were fused to, by position in ``sizes``; without gradients.
+        heads: What the circuits of the quantum kinds were fused to, by position in ``sizes``; without gradients. The
+            other kinds' outputs are their values.
+        head_size: Of the values.
         rows: How many tokens will be projected at once.
     """
-    if not heads or torch.is_autocast_enabled(weight.device.type) or torch.compiler.is_compiling():
+    if torch.is_autocast_enabled(weight.device.type) or torch.compiler.is_compiling():
         return None
+    small = rows <= FEW_ROWS and weight.device.type == "cpu"
     biases = [None] * len(sizes) if bias is None else list(bias.split(list(sizes)))
     maps = [[part] for part in zip(weight.split(list(sizes)), biases, strict=True)]
     width, readouts = weight.shape[1], {}
@@ -226,37 +259,20 @@ def fold(
         assert signs is not None
         if matrix.dtype != weight.dtype:
             return None
-        count, size, outputs = matrix.shape  # H, 2**n, R or 2 * R
-        if rows > FEW_ROWS and not _saves_work(width, size, outputs):
+        size, outputs = matrix.shape[1:]  # 2**n, R or 2 * R
+        if not small and not _saves_work(width, size, outputs):
             return None
         outcomes = signs.shape[-2]
         [(encoding, shift)] = maps[position]
         amplitudes = _amplitudes(matrix, encoding, outcomes)
         shifts = [None] * len(amplitudes) if shift is None else _amplitudes(matrix, shift[:, None], outcomes).unbind(0)
         maps[position] = [(a, None if s is None else s[:, 0]) for a, s in zip(amplitudes, shifts, strict=True)]
-        diagonal = signs[0] if count == 1 else torch.block_diag(*signs)
-        readouts[position] = Readout(diagonal, _first_basis(count, outcomes, size, signs.dtype, signs.device))
-    return (SmallProjection if rows <= FEW_ROWS else FoldedProjection).of(maps, readouts)
-
-
-def _may_hold(squared_norms: Tensor, shared: FoldedPass | None) -> bool:
-    """Tell whether values may hold by the norms they were divided by, or leave those for the end of the pass."""
-    if shared is None:
-        return within_range(squared_norms)
-    shared.norms.append(squared_norms)
-    return True
+        readouts[position] = Readout(signs, size)
+    return (SmallProjection if small else FoldedProjection).of(maps, readouts, head_size)
 
 
 def _affine(rows: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor | None = None) -> Tensor:
     return torch.mm(rows, weight, out=out) if bias is None else torch.addmm(bias, rows, weight, out=out)
-
-
-@lru_cache(maxsize=64)
-def _first_basis(count: int, outcomes: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return ones where an outcome is of the first basis of a head, ``(H * R, H)``: they sum to its ‖x‖²."""
-    first = torch.zeros(outcomes, 1, dtype=dtype, device=device)
-    first[:size] = 1
-    return torch.block_diag(*[first] * count)
 
 
 def _saves_work(width: int, size: int, outputs: int) -> bool:

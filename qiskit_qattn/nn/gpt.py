@@ -19,7 +19,7 @@ from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError
 from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.cache import KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
-from qiskit_qattn.nn.folding import FEW_ROWS, FoldedPass, FusedLayer
+from qiskit_qattn.nn.folding import FEW_ROWS, FoldedPass, FoldedProjection, FusedLayer
 from qiskit_qattn.nn.generation import stream
 from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads
 from qiskit_qattn.nn.placement import Placement
@@ -205,10 +205,11 @@ class GPT(
     def _through_blocks(self, x: Tensor, caches: list[KeyValueCache] | None, fused: list[FusedLayer]) -> Tensor:
         """Return what the blocks make of embedded tokens, ``(B, T, d)``.
 
-        Where nothing but folded projections runs, which can be run again, their norms are looked at once, at the end.
+        Where nothing but folded projections runs, which can be run again, their norms are looked at once, at the end;
+        those for few rows look by themselves.
         """
-        folded = any(layer.projection for layer in fused) and all(layer.whole for layer in fused)
-        if self.training or not folded:
+        looks_later = any(isinstance(layer.projection, FoldedProjection) for layer in fused)
+        if self.training or torch.compiler.is_compiling() or not looks_later or not all(layer.whole for layer in fused):
             return self._run_blocks(x, caches, fused, None)
         shared = FoldedPass(reuses_memory=caches is None and not torch.is_grad_enabled())
         before = [dict(cache.pairs) for cache in caches or ()]

@@ -12,7 +12,7 @@ from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.encodings import walsh_gray_matrix
 from qiskit_qattn.simulation.realform import normalised_product, squared_product
 
-_LARGEST, _SMALLEST = 1e30, 1e-30  # squared norms well within the range of float32
+LARGEST, SMALLEST = 1e30, 1e-30  # squared norms well within the range of float32
 _FEW = 16  # numbers that Python compares faster than torch finds their extremes
 
 
@@ -70,9 +70,9 @@ def within_range(squared_norms: Tensor) -> bool:
     if squared_norms.numel() == 0:
         return True
     if squared_norms.numel() <= _FEW:
-        return all(_SMALLEST < value < _LARGEST for value in squared_norms.flatten().tolist())
+        return all(SMALLEST < value < LARGEST for value in squared_norms.flatten().tolist())
     low, high = torch.aminmax(squared_norms.detach())
-    return low.item() > _SMALLEST and high.item() < _LARGEST
+    return low.item() > SMALLEST and high.item() < LARGEST
 
 
 def _unit_vectors_scaled(x: Tensor) -> Tensor:

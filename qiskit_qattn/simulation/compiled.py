@@ -8,28 +8,18 @@ batch is held in blocks of rows, each with its rows last.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
-import numba
 import numpy as np
+
+from qiskit_qattn.simulation.jit import compile_loops
 
 Array = np.ndarray
 
 _BLOCK = 256  # rows at a time: with all that is computed of them they stay in the first-level cache
 _FAR = 1e6  # radians up to which one float64 subtraction reduces an angle to far below float32's rounding
-_FAST = {"reassoc", "contract", "nsz"}  # sums may be reordered; NaN and infinity keep their meaning
 
 
-def _compile(function: Callable[..., Any]) -> Any:
-    """Compile at the first call, and keep the machine code on disk where numba finds a place for it."""
-    try:
-        return numba.njit(nogil=True, fastmath=_FAST, cache=True)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return numba.njit(nogil=True, fastmath=_FAST)(function)
-
-
-@_compile
+@compile_loops
 def _wave(angle: float) -> tuple[float, float]:
     """Return cos and sin to float32's precision, without a branch, so that loops over it become vector code."""
     quarters = np.rint(angle * (2 / math.pi))
@@ -42,7 +32,7 @@ def _wave(angle: float) -> tuple[float, float]:
     return -other if quarter == 1 or quarter == 2 else other, -one if quarter >= 2 else one
 
 
-@_compile
+@compile_loops
 def _combine(coefficients: Array, given: Array, out: Array, width: int) -> None:
     """Write ``out[j] = Σ_i coefficients[i, j] given[i]`` over the first ``width`` of each row.
 
@@ -64,7 +54,7 @@ def _combine(coefficients: Array, given: Array, out: Array, width: int) -> None:
                 total[b] += c0 * g0[b]
 
 
-@_compile
+@compile_loops
 def _correlate(left: Array, right: Array, out: Array, width: int) -> None:
     """Add ``Σ_b left[i, b] right[j, b]`` to ``out[i, j]`` over the first ``width`` of each row; four at a time too."""
     count = len(right)
@@ -90,7 +80,7 @@ def _correlate(left: Array, right: Array, out: Array, width: int) -> None:
             out[i, j] += t0
 
 
-@_compile
+@compile_loops
 def evaluate(
     columns: Array,
     turns: Array,
@@ -160,7 +150,7 @@ def evaluate(
     return values, features, amplitudes
 
 
-@_compile
+@compile_loops
 def slopes(
     grad: Array,
     turns: Array,
@@ -217,7 +207,7 @@ def slopes(
     return of_columns, of_matrix
 
 
-@_compile
+@compile_loops
 def form(
     columns: Array, turns: Array, offset: Array, constants: Array, layout: Array, sizes: Array
 ) -> tuple[Array, Array, Array, Array]:
@@ -268,7 +258,7 @@ def form(
     return matrix, phases, factors, products
 
 
-@_compile
+@compile_loops
 def form_slope(
     grad: Array,
     turns: Array,

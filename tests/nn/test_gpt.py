@@ -274,6 +274,14 @@ def test_the_whole_model_compiles_without_graph_breaks():
         torch.testing.assert_close(p.grad, grad, atol=1e-5, rtol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own insides
+def test_a_compiled_model_generates_the_same_text():
+    model, idx = model_of("qisa:1,classical:1").eval(), tokens(steps=3)
+    expected = model.generate(idx, 4, seed=0)
+    model.compile(backend="aot_eager")
+    assert torch.equal(model.generate(idx, 4, seed=0), expected)
+
+
 def test_mixed_precision_leaves_circuits_in_float32():
     model = model_of("qisa:1,zz:1")
     seen = []

@@ -34,9 +34,3 @@ def test_what_has_no_cosine_is_nan_and_leaves_the_other_rows_alone(bad):
     features = features_of(np.array([0.3, bad, 0.4]))
     assert np.isnan(features[:, 1]).all()
     np.testing.assert_allclose(features[0, [0, 2]], np.cos([0.3, 0.4]), rtol=0, atol=1e-7)
-
-
-def test_code_that_cannot_be_kept_on_disk_is_compiled_anew():
-    namespace: dict = {}
-    exec("def twice(x): return 2 * x", namespace)  # numba knows no folder for what has no file
-    assert compiled._compile(namespace["twice"])(3) == 6
