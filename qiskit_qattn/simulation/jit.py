@@ -1,4 +1,4 @@
-"""Compiling loops over numpy arrays to machine code."""
+"""Compiling loops over numpy arrays to machine code, and the tensors they can take."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+import torch
+from torch import Tensor, nn
 
 _FAST = {"reassoc", "contract", "nsz"}  # sums may be reordered; NaN and infinity keep their meaning
 
@@ -16,3 +18,10 @@ def compile_loops(function: Callable[..., Any]) -> Any:
         return numba.njit(nogil=True, fastmath=_FAST, cache=True)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
         return numba.njit(nogil=True, fastmath=_FAST)(function)
+
+
+def shares_memory(tensor: Tensor) -> bool:
+    """Tell whether loops can take a tensor's memory: a plain one of float32 or float64 on a CPU."""
+    if type(tensor) not in (Tensor, nn.Parameter):  # what else behaves as a tensor may have no memory of its own
+        return False
+    return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)

@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qiskit_qattn.simulation import compiled
 from qiskit_qattn.simulation.angles import AngleMap
+from qiskit_qattn.simulation.jit import shares_memory
 from qiskit_qattn.simulation.trigonometric import TrigonometricMatrix
 
 T = TypeVar("T")
 
-_KNOWN = (torch.float32, torch.float64)  # to numpy
 _NARROW = 512  # multiplications a row, forward; measured: torch's passes over memory then take longer than its products
 _LITTLE = 3e6  # multiplications in all; measured: about there torch's products, if not its passes, catch up
 _SHARE = 2e6  # multiplications that are worth a thread: less takes about as long as waking one
@@ -35,11 +35,7 @@ def suit(
     apart: bool,
 ) -> bool:
     """Tell whether loops are faster: few qubits, in float32, on a CPU; arguments as for :func:`evaluate`."""
-    if signs.dtype != torch.float32 or columns.device.type != "cpu":
-        return False
-    if columns.dtype not in _KNOWN or source.dtype not in _KNOWN:
-        return False
-    if type(columns) not in (Tensor, nn.Parameter):  # what else behaves as a tensor may have no memory of its own
+    if signs.dtype != torch.float32 or not shares_memory(columns) or not shares_memory(source):
         return False
     if block is None:
         heads, width, forming = source.shape[:-2], source.shape[-1], 0
@@ -72,7 +68,8 @@ def evaluate(
     if block is None:
         matrix = _array(source, 2, lead).astype(np.float32, copy=False)
     else:
-        matrix, *steps = compiled.form(_array(source, 1, lead), *block.phases.arrays, *block.arrays)
+        formed, steps = block.form_array(_array(source, 1, lead))
+        matrix = formed.astype(np.float32, order="C")
     heads = math.prod(lead)
     shares = _shares(x.shape[1], heads * matrix.shape[1] * matrix.shape[2] // (2 if apart else 1))
     found = _each(lambda rows: compiled.evaluate(_rows(x, rows), *angles.arrays, matrix, s, apart, heads), shares)
@@ -99,7 +96,7 @@ def slopes(
     )
     of_columns, of_source = _joined([first for first, _ in found]), reduce(np.add, [second for _, second in found])
     if block is not None and wants_source:
-        of_source = compiled.form_slope(of_source, block.phases.arrays[0], *block.arrays, *steps)
+        of_source = block.slope_array(of_source, steps)
     return _tensor(of_columns, lead) if wants_columns else None, _tensor(of_source, lead) if wants_source else None
 
 

@@ -13,13 +13,16 @@ import torch
 from qiskit.circuit import ParameterExpression
 from torch import Tensor, nn
 
+from qiskit_qattn.simulation import compiled_form
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.gates import Angle, Rotation
+from qiskit_qattn.simulation.jit import shares_memory
 from qiskit_qattn.simulation.program import LocalStep, PermuteStep, Step
 from qiskit_qattn.simulation.realform import as_real
 
 MAX_QUBITS = 5  # measured against Kronecker products: 3 times as fast at 2 to 4 qubits, 1 to 1.6 at 5, slower at 6
+_ZERO = 1e-15  # entries of matrices up to this are rounding
 _FACTORS = 4  # rotations multiplied out together: 16 constant matrices a sum
 _PAULIS = {"X": np.array([[0, 1], [1, 0]]), "Y": np.array([[0, -1j], [1j, 0]]), "Z": np.diag([1, -1])}
 
@@ -84,19 +87,30 @@ class TrigonometricMatrix(ConstantModule):
             self.shapes.append(tuple(stacked.shape[1:]))
             self.add_constant(f"constants_{g}", stacked.flatten(1).numpy(), double=True)
             done += len(members)
-        layout = np.array([(size, *shape) for size, shape in zip(self.sizes, self.shapes, strict=True)])
-        flat = np.concatenate([self._masters[f"constants_{g}"].ravel() for g in range(len(groups))])
-        lengths = [rows * width for rows, width in self.shapes], [self.shapes[0][0] * width for _, width in self.shapes]
-        self.arrays = flat, layout, np.array([sum(length) for length in lengths])  # as compiled.form takes them
-        self.num_multiplications = len(flat) + sum(self.shapes[0][0] * rows * width for rows, width in self.shapes[1:])
+        self.arrays = self._without_zeros()
+        flat, entries, layout = self.arrays
+        self.num_multiplications = len(flat) + int((len(entries) - layout[0, 1]) * layout[0, 2])
         self.phases = AngleMap([*angles, -math.pi / 2], weight_params, combine=np.stack(rows))
 
     def forward(self, weights: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return the matrix in ``dtype``, shape ``(..., F, G)``, for weights of shape ``(..., P)``."""
         columns = self.phases.columns(weights)
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return _Formed.apply(columns, self, dtype)
-        return self.form(columns)[0].to(dtype)
+        if torch.compiler.is_compiling():
+            return self.form(columns)[0].to(dtype)
+        return _Formed.apply(columns, self, dtype)
+
+    def form_array(self, columns: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Return the matrices by compiled loops, float64 ``(L, F, G)``, and what :meth:`slope_array` needs.
+
+        Args:
+            columns: What ``phases.columns`` gives for the weights, shape ``(L, P)``.
+        """
+        trace = compiled_form.form(columns, *self.phases.arrays, *self.arrays)
+        return trace[0][:, -self.shapes[-1][1] :].swapaxes(-1, -2), trace
+
+    def slope_array(self, grad: np.ndarray, trace: tuple[np.ndarray, ...]) -> np.ndarray:
+        """Return the gradient of the columns, float64 ``(L, P)``, for that of the matrices."""
+        return compiled_form.form_slope(grad, self.phases.arrays[0], *self.arrays, *trace)
 
     def form(self, columns: Tensor) -> tuple[Tensor, Steps]:
         """Return the matrix in float64, and what :meth:`slope` needs of the way there.
@@ -123,6 +137,17 @@ class TrigonometricMatrix(ConstantModule):
         turns, _ = self.phases.affine
         return torch.sin(steps.phases).neg_().mul_(torch.cat(slopes[::-1], -1)) @ turns.mT
 
+    def _without_zeros(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return constants, entries and layout as the compiled loops take them."""
+        constants, entries, layout = list[np.ndarray](), list[np.ndarray](), []
+        for g, (size, shape) in enumerate(zip(self.sizes, self.shapes, strict=True)):
+            dense = self._masters[f"constants_{g}"]
+            kept = np.flatnonzero((np.abs(dense) > _ZERO).any(0))
+            constants.append(dense[:, kept].ravel())
+            entries.append(np.stack(np.unravel_index(kept, shape), -1))
+            layout.append((size, len(kept), *shape))
+        return np.concatenate(constants), np.concatenate(entries), np.array(layout)
+
     @property
     def constants(self) -> list[Tensor]:
         """The matrices A and B of each group, flattened, shape ``(2 * J, F * G)``."""
@@ -139,23 +164,37 @@ class Steps:
 
 
 class _Formed(torch.autograd.Function):
-    """A matrix as a function of its columns, with the backward pass written out."""
+    """A matrix as a function of its columns, with the backward pass written out; by compiled loops on a CPU."""
 
     @staticmethod
     def forward(ctx: Any, columns: Tensor, block: TrigonometricMatrix, dtype: torch.dtype) -> Tensor:
-        matrix, ctx.steps = block.form(columns)
-        ctx.block, ctx.dtype = block, dtype
+        ctx.block, ctx.dtype, ctx.loops = block, dtype, shares_memory(columns)
         ctx.save_for_backward(columns)
+        if ctx.loops:
+            found, ctx.steps = block.form_array(_array(columns, 1))
+            matrix = torch.from_numpy(found).reshape(*columns.shape[:-1], *found.shape[1:])
+        else:
+            matrix, ctx.steps = block.form(columns)
         return matrix.to(dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (columns,) = ctx.saved_tensors
+        (columns,), (grad,) = ctx.saved_tensors, grads
         if torch.is_grad_enabled():  # a second derivative is wanted: let autograd go through the steps
             matrix = ctx.block.form(columns)[0].to(ctx.dtype)
-            (of_columns,) = torch.autograd.grad(matrix, columns, grads[0], create_graph=True)
+            (of_columns,) = torch.autograd.grad(matrix, columns, grad, create_graph=True)
             return of_columns, None, None
-        return ctx.block.slope(grads[0], ctx.steps).to(columns.dtype), None, None
+        if ctx.loops:
+            of_columns = torch.from_numpy(ctx.block.slope_array(_array(grad, 2), ctx.steps)).reshape(columns.shape)
+        else:
+            of_columns = ctx.block.slope(grad, ctx.steps)
+        return of_columns.to(columns.dtype), None, None
+
+
+def _array(tensor: Tensor, axes: int) -> np.ndarray:
+    """Return a tensor's memory, contiguous, with the leading axes as one."""
+    lead, own = tensor.shape[:-axes], tensor.shape[-axes:]
+    return tensor.detach().contiguous().numpy().reshape(math.prod(lead), *own)
 
 
 def trigonometric_blocks(
