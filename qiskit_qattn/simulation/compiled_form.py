@@ -1,7 +1,7 @@
 """The matrix of a trigonometric block and its gradient as compiled loops over the entries that can differ from zero.
 
 A rotation about a Pauli string has one entry a row besides the diagonal, so four rotations multiplied out leave most
-of a matrix empty. Measured, eight heads on five qubits, forward and backward: 0.5 ms, torch's dense products 1.3.
+of a matrix empty. Measured, eight heads on five qubits, forward and backward: 0.6 ms; by loops over all entries 2.0.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qiskit_qattn.simulation import loops
 from qiskit_qattn.simulation.angles import AngleMap
-from qiskit_qattn.simulation.realform import side_by_side
+from qiskit_qattn.simulation.realform import gradient_of, side_by_side
 from qiskit_qattn.simulation.trigonometric import TrigonometricMatrix
 
 
@@ -76,16 +76,7 @@ class _PhaseProduct(torch.autograd.Function):
         of_columns, of_source = slopes(
             grads[0], ctx.angles, signs, tensors, ctx.trace, ctx.block, ctx.apart, wants_columns, wants_source
         )
-        return _as(columns, of_columns), None, _as(source, of_source), None, None, None
-
-
-def _as(tensor: Tensor, grad: Tensor | None) -> Tensor | None:
-    """Return a gradient in the dtype of its tensor, summed over the axes along which that was broadcast."""
-    if grad is not None and grad.dtype != tensor.dtype:
-        grad = grad.to(tensor.dtype)
-    if grad is not None and grad.shape != tensor.shape:
-        grad = grad.sum_to_size(tensor.shape)
-    return grad
+        return gradient_of(columns, of_columns), None, gradient_of(source, of_source), None, None, None
 
 
 def _evaluate(

@@ -88,12 +88,16 @@ class _Product(torch.autograd.Function):
         slope = (parts * slope.unsqueeze(-2)).flatten(-2)
         of_x = slope @ matrix.mT if ctx.needs_input_grad[0] else None
         of_matrix = x.mT @ slope if ctx.needs_input_grad[1] else None
-        return (
-            None if of_x is None else of_x.sum_to_size(x.shape),
-            None if of_matrix is None else of_matrix.sum_to_size(matrix.shape),
-            None,
-            None,
-        )
+        return gradient_of(x, of_x), gradient_of(matrix, of_matrix), None, None
+
+
+def gradient_of(tensor: Tensor, grad: Tensor | None) -> Tensor | None:
+    """Return a gradient in the dtype of its tensor, summed over the axes along which that was broadcast."""
+    if grad is not None and grad.dtype != tensor.dtype:
+        grad = grad.to(tensor.dtype)
+    if grad is not None and grad.shape != tensor.shape:  # asked first: 15 µs of a call
+        grad = grad.sum_to_size(tensor.shape)
+    return grad
 
 
 def _differentiable_backward(

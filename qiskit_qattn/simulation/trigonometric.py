@@ -17,7 +17,6 @@ from qiskit_qattn.simulation import compiled_form
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.gates import Angle, Rotation
-from qiskit_qattn.simulation.jit import shares_memory
 from qiskit_qattn.simulation.program import LocalStep, PermuteStep, Step
 from qiskit_qattn.simulation.realform import as_real
 
@@ -95,9 +94,9 @@ class TrigonometricMatrix(ConstantModule):
     def forward(self, weights: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return the matrix in ``dtype``, shape ``(..., F, G)``, for weights of shape ``(..., P)``."""
         columns = self.phases.columns(weights)
-        if torch.compiler.is_compiling():
-            return self.form(columns)[0].to(dtype)
-        return _Formed.apply(columns, self, dtype)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return _Formed.apply(columns, self, dtype)
+        return self.form(columns)[0].to(dtype)
 
     def form_array(self, columns: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """Return the matrices by compiled loops, float64 ``(L, F, G)``, and what :meth:`slope_array` needs.
@@ -164,37 +163,23 @@ class Steps:
 
 
 class _Formed(torch.autograd.Function):
-    """A matrix as a function of its columns, with the backward pass written out; by compiled loops on a CPU."""
+    """A matrix as a function of its columns, with the backward pass written out."""
 
     @staticmethod
     def forward(ctx: Any, columns: Tensor, block: TrigonometricMatrix, dtype: torch.dtype) -> Tensor:
-        ctx.block, ctx.dtype, ctx.loops = block, dtype, shares_memory(columns)
+        matrix, ctx.steps = block.form(columns)
+        ctx.block, ctx.dtype = block, dtype
         ctx.save_for_backward(columns)
-        if ctx.loops:
-            found, ctx.steps = block.form_array(_array(columns, 1))
-            matrix = torch.from_numpy(found).reshape(*columns.shape[:-1], *found.shape[1:])
-        else:
-            matrix, ctx.steps = block.form(columns)
         return matrix.to(dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (columns,), (grad,) = ctx.saved_tensors, grads
+        (columns,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted: let autograd go through the steps
             matrix = ctx.block.form(columns)[0].to(ctx.dtype)
-            (of_columns,) = torch.autograd.grad(matrix, columns, grad, create_graph=True)
+            (of_columns,) = torch.autograd.grad(matrix, columns, grads[0], create_graph=True)
             return of_columns, None, None
-        if ctx.loops:
-            of_columns = torch.from_numpy(ctx.block.slope_array(_array(grad, 2), ctx.steps)).reshape(columns.shape)
-        else:
-            of_columns = ctx.block.slope(grad, ctx.steps)
-        return of_columns.to(columns.dtype), None, None
-
-
-def _array(tensor: Tensor, axes: int) -> np.ndarray:
-    """Return a tensor's memory, contiguous, with the leading axes as one."""
-    lead, own = tensor.shape[:-axes], tensor.shape[-axes:]
-    return tensor.detach().contiguous().numpy().reshape(math.prod(lead), *own)
+        return ctx.block.slope(grads[0], ctx.steps).to(columns.dtype), None, None
 
 
 def trigonometric_blocks(
