@@ -103,8 +103,8 @@ class CausalSelfAttention(nn.Module):
             shared: What the layers of a pass share; the output holds only if that does at the end.
         """
         if fused is None:
-            fused = self.fuse(x.shape[:-1].numel())
-        projected = self._project_all(x, fused, shared)
+            fused = self.fuse(x.shape[:-1].numel(), cached=cache is not None)
+        projected = self._project_all(x, cache, fused, shared)
         if projected is not None:
             queries_and_keys, v = projected
             y = self._attend_linear(queries_and_keys, v.transpose(1, 2), cache)
@@ -117,19 +117,20 @@ class CausalSelfAttention(nn.Module):
             y = y + self.c_proj.bias
         return F.dropout(y, self.dropout, self.training)
 
-    def fuse(self, rows: int) -> FusedLayer:
+    def fuse(self, rows: int, cached: bool = False) -> FusedLayer:
         """Return what of this layer alone does not depend on data; with gradients its heads form that as they run."""
         if torch.is_grad_enabled():
             return _NOTHING_FUSED
         heads = {name: head for name, head in self.maps.items() if isinstance(head, QuantumHead) and head.fusible}
-        return self.fold({name: fuse_heads([head])[0] for name, head in heads.items()}, rows)
+        return self.fold({name: fuse_heads([head])[0] for name, head in heads.items()}, rows, cached)
 
-    def fold(self, heads: Mapping[str, FusedHead], rows: int) -> FusedLayer:
+    def fold(self, heads: Mapping[str, FusedHead], rows: int, cached: bool = False) -> FusedLayer:
         """Return what of this layer does not depend on data, for inference on ``rows`` tokens at once.
 
         Args:
             heads: What :func:`fuse_heads` gave for each kind of head.
             rows: B times T.
+            cached: Whether a cache will keep values: then the output map stays apart from a single head's.
         """
         positions = {
             i: heads[name]
@@ -142,12 +143,12 @@ class CausalSelfAttention(nn.Module):
             return FusedLayer(heads)
         if not positions:
             return FusedLayer(heads, whole=True)
-        single = list(self.counts.values()) == [1]  # then nothing stands between its values and the output map
+        single = list(self.counts.values()) == [1] and not cached  # then values go to the output map directly
         if single:
             positions = {i: replace(head, signs=_mapped(head.signs, self.c_proj)) for i, head in positions.items()}
         linear = self.c_attn
         projection = fold(linear.weight, linear.bias, self.sizes, positions, self.head_size, rows)
-        return FusedLayer(heads, projection, single, whole=projection is not None)
+        return FusedLayer(heads, projection, single and projection is not None, whole=projection is not None)
 
     def folded_from(self) -> tuple[list[Tensor], list[nn.Module]]:
         """Return the weights and the programs that what :meth:`fold` returns depends on; none without quantum heads."""
@@ -162,9 +163,12 @@ class CausalSelfAttention(nn.Module):
                 weights += linear.weight, linear.bias
         return [weight for weight in weights if weight is not None], programs
 
-    def _project_all(self, x: Tensor, fused: FusedLayer, shared: FoldedPass | None) -> Projected | None:
+    def _project_all(
+        self, x: Tensor, cache: KeyValueCache | None, fused: FusedLayer, shared: FoldedPass | None
+    ) -> Projected | None:
         """Return queries, keys and values where one projection gives them all: of classical or folded heads."""
-        if fused.projection is not None and not torch.compiler.is_compiling():
+        keeps = cache is not None and fused.projects_out  # a pass that is not folded would map them once more
+        if fused.projection is not None and not keeps and not torch.compiler.is_compiling():
             return fused.projection(x, shared)
         if self.c_attn is None or list(self.counts) != ["classical"]:
             return None

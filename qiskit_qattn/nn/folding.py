@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from qiskit_qattn.nn.heads import FusedHead
 from qiskit_qattn.simulation.amplitude import LARGEST, SMALLEST, within_range
 from qiskit_qattn.simulation.compiled_readout import read_out
+from qiskit_qattn.simulation.jit import shares_memory
 
 FEW_ROWS = 64  # up to here a CPU takes one compiled loop: torch's calls cost more than the work in them
 _ALIGNED = 16  # numbers, 64 bytes of float32
@@ -63,8 +64,8 @@ class FoldedPass:
         self._views: dict[int, Tensor] = {}
 
     def holds(self) -> bool:
-        """Tell whether all values do; there must be some."""
-        return within_range(torch.cat([squared.flatten() for squared in self.norms]))
+        """Tell whether all values do."""
+        return not self.norms or within_range(torch.cat([squared.flatten() for squared in self.norms]))
 
     def memory(self, rows: Tensor, width: int, widest: int) -> Tensor | None:
         """Return where to write ``width`` numbers for each of ``rows``, over what was there, or None for anywhere.
@@ -136,7 +137,7 @@ class FoldedProjection:
         for (first, *imaginary), readout in parts:
             output = _affine(rows, *first)
             if readout is None:
-                kinds.append(output.view(*lead, -1, self.head_size))
+                kinds.append(output.view(*lead, output.shape[-1] // self.head_size, self.head_size))
                 continue
             outcomes = output.square_()
             for other in imaginary:
@@ -200,16 +201,18 @@ class SmallProjection:
         )
 
     def __call__(self, x: Tensor, shared: FoldedPass | None = None) -> Projected | None:
-        """Return what :class:`FoldedProjection` returns; None with gradients as well."""
+        """Return what :class:`FoldedProjection` returns; None also with gradients, or where autocast takes over."""
         if torch.is_grad_enabled():
             return None
         product = F.linear(x, self.weight, self.bias)
+        if not shares_memory(product):
+            return None
         output = product.new_empty(*x.shape[:-1], sum(self.sizes))
         given, out = (tensor.numpy().reshape(-1, tensor.shape[-1]) for tensor in (product, output))
         if not read_out(given, self.layout, self.signs, SMALLEST, LARGEST, out):
             return None
         queries_and_keys, values = output.split_with_sizes(self.sizes, -1)
-        return queries_and_keys, values.unflatten(-1, (-1, self.head_size))
+        return queries_and_keys, values.unflatten(-1, (self.sizes[1] // self.head_size, self.head_size))
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,7 @@ class FusedLayer:
     Attributes:
         heads: What :func:`~qiskit_qattn.nn.heads.fuse_heads` gave, by kind.
         projection: The folded projection, where there is one.
-        projects_out: Whether its values went through the layer's output map already.
+        projects_out: Whether its values went through the layer's output map already; a cache may not keep those.
         whole: Whether nothing else than that, or classical heads, runs in the layer.
     """
 
@@ -260,7 +263,7 @@ def fold(
         if matrix.dtype != weight.dtype:
             return None
         size, outputs = matrix.shape[1:]  # 2**n, R or 2 * R
-        if not small and not _saves_work(width, size, outputs):
+        if rows > FEW_ROWS and not _saves_work(width, size, outputs):
             return None
         outcomes = signs.shape[-2]
         [(encoding, shift)] = maps[position]

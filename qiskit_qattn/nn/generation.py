@@ -67,7 +67,7 @@ def _tokens(
     use_cache: bool,
 ) -> Iterator[Tensor]:
     """Yield the tokens."""
-    size, fused = model.config.block_size, model.fuse_circuits()
+    size, fused = model.config.block_size, model.fuse_circuits(cached=use_cache)
     was_training = model.training
     model.eval()
     try:

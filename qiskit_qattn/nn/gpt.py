@@ -194,7 +194,7 @@ class GPT(
             )
         positions = torch.arange(position, position + steps, device=idx.device)
         x = F.dropout(self.wte(idx) + self.wpe(positions), self.config.dropout, self.training)  # (B, T, d)
-        fused = self._fused(idx.numel()) if fused is None else fused
+        fused = self._fused(idx.numel(), caches is not None) if fused is None else fused
         x = self._through_blocks(x, caches, fused)
         logits = self.lm_head(self.ln_f(x))  # (B, T, vocab_size)
         if targets is None:
@@ -227,11 +227,12 @@ class GPT(
             x = block(x, caches[i] if caches is not None else None, fused[i], shared)
         return x
 
-    def fuse_circuits(self, rows: int = 1) -> list[FusedLayer]:
+    def fuse_circuits(self, rows: int = 1, cached: bool = False) -> list[FusedLayer]:
         """Form what does not depend on data: the unitaries of all layers together, one batched product a kind.
 
         Args:
             rows: How many tokens a forward pass will take, which tells what is worth folding into projections.
+            cached: Whether it will be given caches.
         """
         groups: dict[tuple[str, torch.Size], list[tuple[int, QuantumHead]]] = {}
         for layer, kind, head in self.quantum_heads():
@@ -241,12 +242,12 @@ class GPT(
         for (kind, _), members in groups.items():
             for (layer, _), fused in zip(members, fuse_heads([head for _, head in members]), strict=True):
                 heads[layer][kind] = fused
-        return [block.attn.fold(fused, rows) for block, fused in zip(self._blocks(), heads, strict=True)]
+        return [block.attn.fold(fused, rows, cached) for block, fused in zip(self._blocks(), heads, strict=True)]
 
-    def _fused(self, rows: int) -> list[FusedLayer]:
+    def _fused(self, rows: int, cached: bool) -> list[FusedLayer]:
         """Return what :meth:`fuse_circuits` gives; without gradients it is kept until the weights change."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return self.fuse_circuits(rows)
+            return self.fuse_circuits(rows, cached)
         weights: list[Tensor] = []
         programs: list[nn.Module] = []
         for attention in self.attention_layers():
@@ -256,7 +257,8 @@ class GPT(
         if not programs:
             return [FusedLayer()] * len(self.blocks)
         autocast = torch.is_autocast_enabled(weights[0].device.type)
-        return self._folded.get(lambda: self.fuse_circuits(rows), weights, rows <= FEW_ROWS, autocast, *programs)
+        key = rows <= FEW_ROWS, cached, autocast
+        return self._folded.get(lambda: self.fuse_circuits(rows, cached), weights, *key, *programs)
 
     def generate(self, idx: Tensor, max_new_tokens: int, **options: Any) -> Tensor:
         """Return ``idx`` followed by ``max_new_tokens`` sampled tokens, shape ``(B, T + max_new_tokens)``.

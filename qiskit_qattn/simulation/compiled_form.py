@@ -75,13 +75,14 @@ def form_slope(
 ) -> Array:
     """Return the gradient of the columns, float64 ``(L, P)``, for that of the matrices, ``(L, F, G)``.
 
-    The rest is of :func:`form`.
+    The rest is of :func:`form`, for as many heads, or for one that all gradients are of.
     """
     heads, height, width = grad.shape
     of_columns, of_factor = np.zeros((heads, len(turns))), np.empty(layout[:, 1].max())
     widest = max(layout[:, 2].max(), width)
     of_product, of_previous = np.empty((widest, height)), np.empty((widest, height))
     for head in range(heads):
+        own = head % len(products)
         begin, wave, constant = len(entries), phases.shape[1], len(constants)
         before = products.shape[1] - width
         for j in range(width):
@@ -98,8 +99,8 @@ def form_slope(
                 if group == 0:
                     of_factor[e] = of_product[column, row]
                 else:
-                    given, slope, into = products[head, before + row], of_product[column], of_previous[row]
-                    entry, total = factors[head, begin + e], 0.0
+                    given, slope, into = products[own, before + row], of_product[column], of_previous[row]
+                    entry, total = factors[own, begin + e], 0.0
                     for i in range(height):
                         total += given[i] * slope[i]
                         into[i] += entry * slope[i]
@@ -109,7 +110,7 @@ def form_slope(
                 total, first = 0.0, constant + t * count
                 for e in range(count):
                     total += of_factor[e] * constants[first + e]
-                total *= -math.sin(phases[head, wave + t])
+                total *= -math.sin(phases[own, wave + t])
                 for p in range(len(turns)):
                     of_columns[head, p] += turns[p, wave + t] * total
     return of_columns

@@ -56,7 +56,7 @@ def test_folded_layers_give_the_same(heads, bias, rows, monkeypatch):
         monkeypatch.setattr(folding, "_saves_work", lambda *_: True)
     x = torch.randn(2, 5, layer.n_embd, dtype=torch.float64)
     parts = fused(layer, rows)
-    assert parts.projection is not None
+    assert parts.projection(x) is not None
     assert parts.projects_out == (sum(heads.values()) == 1)
     torch.testing.assert_close(layer(x, fused=parts), unfolded(layer, x), rtol=0, atol=1e-12)
 
@@ -209,11 +209,16 @@ def test_a_pass_of_dropout_runs_once():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("heads", ["qisa:1", "qisa:2"])
-def test_a_batch_of_none(heads):
-    count = int(heads[-1])
+@pytest.mark.parametrize("rows", [1, 300])
+@pytest.mark.parametrize("heads", ["qisa:1", "qisa:2", "qisa:1,classical:1"])
+def test_a_batch_of_none(heads, rows, monkeypatch):
+    monkeypatch.setattr(folding, "_saves_work", lambda *_: True)
+    count = heads.count(":") if "," in heads else int(heads[-1])
     config = GPTConfig(vocab_size=8, block_size=8, n_layer=1, n_head=count, n_embd=8 * count, heads=heads, num_qubits=3)
-    assert GPT(config).eval()(torch.zeros(0, 5, dtype=torch.long))[0].shape == (0, 5, 8)
+    model = GPT(config).eval()
+    fused = model.fuse_circuits(rows)
+    assert fused[0].projection is not None
+    assert model(torch.zeros(0, 5, dtype=torch.long), fused=fused)[0].shape == (0, 5, 8)
 
 
 @torch.no_grad()
@@ -233,6 +238,51 @@ def test_tokens_that_are_not_finite_are_refused(tokens):
     x[0, -1, 2] = torch.nan
     with pytest.raises(EncodingError, match="NaN"):
         layer(x, fused=fused(layer, tokens))
+
+
+@torch.no_grad()
+def test_what_was_folded_outside_autocast_is_left_aside_in_it():
+    config = GPTConfig(vocab_size=8, block_size=8, n_layer=2, n_head=1, n_embd=8, heads="qisa:1", num_qubits=3)
+    model, idx = GPT(config).eval(), torch.randint(8, (1, 5))
+    fused = model.fuse_circuits(5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model(idx, fused=fused)[0], model(idx)[0])
+
+
+def wide_model(width: int) -> GPT:
+    torch.manual_seed(5)
+    config = GPTConfig(vocab_size=8, block_size=300, n_layer=2, n_head=1, n_embd=width, heads="qisa:1", num_qubits=4)
+    return GPT(config).double().eval()
+
+
+@pytest.mark.parametrize("prefix", [5, 100, 280])
+@pytest.mark.parametrize("width", [16, 64], ids=["folds many rows", "folds few only"])
+def test_passes_that_fold_and_passes_that_do_not_share_a_cache(width, prefix):
+    model, idx = wide_model(width), torch.randint(8, (1, prefix + 1))
+    expected = model(idx)[0][:, -1]
+    for gradients in (False, True):
+        caches = [KeyValueCache() for _ in model.blocks]
+        with torch.no_grad():
+            model(idx[:, :-1], caches=caches)
+        with torch.set_grad_enabled(gradients):
+            found = model(idx[:, -1:], caches=caches, position=prefix)[0][:, -1]
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_zero_token_after_folded_ones(cached):
+    config = GPTConfig(
+        vocab_size=8, block_size=20, n_layer=2, n_head=1, n_embd=8, heads="qisa:1", num_qubits=3, bias=False
+    )
+    model, idx = GPT(config).double().eval(), torch.randint(3, (1, 20))
+    model.wte.weight[3], model.wpe.weight[19], idx[0, -1] = 0, 0, 3
+    with torch.enable_grad():
+        expected = model(idx)[0][:, -1]
+    caches, fused = [KeyValueCache() for _ in model.blocks], model.fuse_circuits(cached=cached)
+    model(idx[:, :-1], caches=caches, fused=fused)
+    found = model(idx[:, -1:], caches=caches, position=19, fused=fused)[0][:, -1]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
 def test_nothing_is_folded_with_gradients_or_autocast():
@@ -270,7 +320,7 @@ def test_a_model_keeps_what_it_folded_until_something_changes(edit, heads, monke
     )
     model, count = GPT(config).eval(), []
     compute = model.fuse_circuits
-    monkeypatch.setattr(model, "fuse_circuits", lambda rows: count.append(rows) or compute(rows))
+    monkeypatch.setattr(model, "fuse_circuits", lambda rows, cached: count.append(rows) or compute(rows, cached))
     tokens = torch.randint(8, (1, 5))
     assert torch.equal(model(tokens)[0], model(tokens)[0])
     assert count == [5]

@@ -80,6 +80,19 @@ def test_a_wrong_length_is_an_error():
         QuantumHead(attention_circuit("qisa", 3))(torch.randn(2, 5))
 
 
+@pytest.mark.parametrize("kind", ["zz", "qisa"])
+def test_one_set_of_weights_takes_data_of_several_axes(kind):
+    head = QuantumHead(attention_circuit(kind, 3))
+    x, grad = torch.randn(4, 50, head.num_features), torch.randn(4, 50, len(head.circuit.labels))
+    values = head(x)
+    values.backward(grad)
+    found, head.weight.grad = head.weight.grad, None
+    slices = torch.stack([head(part) for part in x])
+    slices.backward(grad)
+    torch.testing.assert_close(values, slices)
+    torch.testing.assert_close(found, head.weight.grad, atol=1e-4, rtol=1e-4)
+
+
 def test_the_quadratic_control_is_a_quadratic_form_of_the_unit_vector():
     control = QuadraticValues(2, 4, 3, rank=2)
     x = torch.randn(2, 5, 4)

@@ -43,6 +43,14 @@ def test_matrices_and_gradients_are_those_of_dense_products(heads, num_weights, 
     np.testing.assert_allclose(block.slope_array(grad, trace), slope, rtol=0, atol=1e-13)
 
 
+def test_one_matrix_may_have_the_gradients_of_several_heads(rng):
+    block = block_of(3, 5)
+    columns, grad = rng.normal(size=(1, 5)), rng.normal(size=(4, 4, 16))
+    _, trace = block.form_array(columns)
+    each = [block.slope_array(part[None], trace)[0] for part in grad]
+    np.testing.assert_allclose(block.slope_array(grad, trace), each, rtol=0, atol=1e-13)
+
+
 def test_most_entries_are_left_out():
     block = block_of(5, 8, width=32)
     _, entries, layout = block.arrays
