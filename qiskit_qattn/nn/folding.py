@@ -37,6 +37,8 @@ class Readout:
         """Return what takes the squares of all heads to values, ``(H * R, H * M)``, and to norms, ``(H * R, H)``."""
         first = self.signs.new_zeros(self.signs.shape[1], 1)
         first[: self.basis] = 1
+        if len(self.signs) == 1:
+            return self.signs[0], first
         return torch.block_diag(*self.signs), torch.block_diag(*[first] * len(self.signs))
 
 
@@ -212,7 +214,7 @@ class SmallProjection:
         if not read_out(given, self.layout, self.signs, SMALLEST, LARGEST, out):
             return None
         queries_and_keys, values = output.split_with_sizes(self.sizes, -1)
-        return queries_and_keys, values.unflatten(-1, (self.sizes[1] // self.head_size, self.head_size))
+        return queries_and_keys, values.unflatten(-1, (-1, self.head_size))
 
 
 @dataclass(frozen=True)
