@@ -16,15 +16,24 @@ _PATIENCE = 60.0  # seconds in all to wait for other programs
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: ``rounds`` turns of at least ``seconds`` each for every contender."""
+    """How long to measure.
+
+    Attributes:
+        rounds: How many turns every contender has at least.
+        seconds: The least length of a turn.
+        precision: If given, rounds go on until the median quotient of any two contenders has a standard error of at
+            most this share, up to four times as many.
+        quick: Whether the figures are for a first look only.
+    """
 
     rounds: int
     seconds: float
+    precision: float | None = None
     quick: bool = False
 
 
 QUICK = Effort(rounds=5, seconds=0.05, quick=True)
-USUAL = Effort(rounds=15, seconds=0.1)
+USUAL = Effort(rounds=15, seconds=0.1, precision=0.01)
 
 
 @dataclass(frozen=True)
@@ -62,8 +71,8 @@ def interleave(contenders: Mapping[str, Callable[[], Any]], effort: Effort, *, s
         effort: Rounds, and the least length of a turn; a slow contender's turn is one call.
         settle: Pause before each turn, for contenders with thread pools of their own whose idle threads spin.
 
-    Rounds wait for other programs. Those in which one was busy in some turn are repeated, up to once each; the
-    quietest are kept.
+    Rounds wait for other programs. Those in which one was busy in some turn are not kept, if there are enough without
+    them after twice as many; else the quietest are.
     """
     calls = {name: _warm_up(call, effort.seconds) for name, call in contenders.items()}
     rounds: list[tuple[float, dict[str, float]]] = []  # the largest share of other programs, seconds by contender
@@ -71,9 +80,7 @@ def interleave(contenders: Mapping[str, Callable[[], Any]], effort: Effort, *, s
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        while len(rounds) < effort.rounds or (
-            len(rounds) < 2 * effort.rounds and sum(share <= QUIET for share, _ in rounds) < effort.rounds
-        ):
+        while not _enough(rounds, effort):
             gc.collect()
             names = list(contenders) if len(rounds) % 2 == 0 else list(contenders)[::-1]
             patience = others.wait(patience)
@@ -87,8 +94,33 @@ def interleave(contenders: Mapping[str, Callable[[], Any]], effort: Effort, *, s
     finally:
         if was_enabled:
             gc.enable()
-    quietest = sorted(rounds, key=lambda item: item[0])[: effort.rounds]
+    quietest = sorted(rounds, key=lambda item: item[0])[: max(effort.rounds, len(_quiet(rounds)))]
     return Timings({name: np.array([seconds[name] for _, seconds in quietest]) for name in contenders})
+
+
+def _quiet(rounds: list[tuple[float, dict[str, float]]]) -> list[dict[str, float]]:
+    return [seconds for share, seconds in rounds if share <= QUIET]
+
+
+def _enough(rounds: list[tuple[float, dict[str, float]]], effort: Effort) -> bool:
+    """Tell whether there are as many rounds as the effort asks for."""
+    quiet = _quiet(rounds)
+    if len(quiet) < effort.rounds:
+        return len(rounds) >= 2 * effort.rounds
+    if effort.precision is None or len(rounds) >= 4 * effort.rounds:
+        return True
+    return _standard_error(quiet) <= effort.precision
+
+
+def _standard_error(rounds: list[dict[str, float]]) -> float:
+    """Return the largest standard error of a median quotient of two contenders, as a share of it.
+
+    From quartiles, which few slow rounds leave as they are: for a normal distribution sqrt(π / 2) σ / sqrt(n), where σ
+    is their distance divided by 1.35.
+    """
+    logs = np.log([[seconds[name] for name in rounds[0]] for seconds in rounds])  # (n, contenders)
+    low, high = np.quantile(logs[:, :, None] - logs[:, None, :], [0.25, 0.75], axis=0)
+    return float((high - low).max() / 1.35 * np.sqrt(np.pi / 2 / len(rounds)))
 
 
 def _warm_up(call: Callable[[], Any], seconds: float) -> int:
