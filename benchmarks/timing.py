@@ -12,6 +12,7 @@ import numpy as np
 from quiet import QUIET, OtherPrograms
 
 _PATIENCE = 60.0  # seconds in all to wait for other programs
+Round = tuple[float, dict[str, float]]  # the largest share of other programs in a turn, and seconds by contender
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def interleave(contenders: Mapping[str, Callable[[], Any]], effort: Effort, *, s
     them after twice as many; else the quietest are.
     """
     calls = {name: _warm_up(call, effort.seconds) for name, call in contenders.items()}
-    rounds: list[tuple[float, dict[str, float]]] = []  # the largest share of other programs, seconds by contender
+    rounds: list[Round] = []
     others, patience = OtherPrograms(), _PATIENCE
     was_enabled = gc.isenabled()
     gc.disable()
@@ -98,11 +99,11 @@ def interleave(contenders: Mapping[str, Callable[[], Any]], effort: Effort, *, s
     return Timings({name: np.array([seconds[name] for _, seconds in quietest]) for name in contenders})
 
 
-def _quiet(rounds: list[tuple[float, dict[str, float]]]) -> list[dict[str, float]]:
+def _quiet(rounds: list[Round]) -> list[dict[str, float]]:
     return [seconds for share, seconds in rounds if share <= QUIET]
 
 
-def _enough(rounds: list[tuple[float, dict[str, float]]], effort: Effort) -> bool:
+def _enough(rounds: list[Round], effort: Effort) -> bool:
     """Tell whether there are as many rounds as the effort asks for."""
     quiet = _quiet(rounds)
     if len(quiet) < effort.rounds:
