@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -16,6 +16,7 @@ from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValue
 from qiskit_qattn.nn.folding import FoldedPass, FusedLayer, Projected, fold
 from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads, run_heads
 from qiskit_qattn.nn.kinds import HEAD_KINDS, HeadKind, Score
+from qiskit_qattn.nn.repeats import Repeats
 
 _NOTHING_FUSED = FusedLayer()
 _VALUE_SPREAD = 0.25  # of a linear value map at nanoGPT's initialisation: 0.02 * sqrt(128)
@@ -93,6 +94,7 @@ class CausalSelfAttention(nn.Module):
         cache: KeyValueCache | None = None,
         fused: FusedLayer | None = None,
         shared: FoldedPass | None = None,
+        repeats: Repeats | None = None,
     ) -> Tensor:
         """Return attention's output, shape ``(B, T, d)``.
 
@@ -101,12 +103,13 @@ class CausalSelfAttention(nn.Module):
             cache: Keys and values of the tokens that come before, to which those of ``x`` are added.
             fused: What of this layer does not depend on data, where it was formed already.
             shared: What the layers of a pass share; the output holds only if that does at the end.
+            repeats: Which tokens of ``x`` are equal; without a cache.
         """
         if fused is None:
             fused = self.fuse(x.shape[:-1].numel(), cached=cache is not None)
-        projected = self._project_all(x, cache, fused, shared)
+        projected = self._project_all(x if repeats is None else repeats.once(x), cache, fused, shared)
         if projected is not None:
-            queries_and_keys, v = projected
+            queries_and_keys, v = projected if repeats is None else map(repeats.spread, projected)
             y = self._attend_linear(queries_and_keys, v.transpose(1, 2), cache)
         else:
             y = self._run_heads(x, cache, fused)
@@ -135,33 +138,36 @@ class CausalSelfAttention(nn.Module):
         positions = {
             i: heads[name]
             for i, name in enumerate(self.counts, 1)
-            if name in heads and HEAD_KINDS[name].projections == "v" and cast(QuantumHead, self.maps[name]).amplitude
+            if name in heads
+            and HEAD_KINDS[name].projections == "v"
+            and cast(QuantumHead, self.maps[name]).amplitude
+            and _is_plain(self.maps[name])
         }
-        if self.c_attn is None or torch.is_grad_enabled():
+        if self.c_attn is None or not _is_plain(self.c_attn) or torch.is_grad_enabled():
             return FusedLayer(heads)
         if len(positions) < len(self.counts) - ("classical" in self.counts):
             return FusedLayer(heads)
         if not positions:
             return FusedLayer(heads, whole=True)
-        single = list(self.counts.values()) == [1] and not cached  # then values go to the output map directly
+        # A single head's values go to the output map directly.
+        single = list(self.counts.values()) == [1] and not cached and _is_plain(self.c_proj)
         if single:
             positions = {i: replace(head, signs=_mapped(head.signs, self.c_proj)) for i, head in positions.items()}
         linear = self.c_attn
         projection = fold(linear.weight, linear.bias, self.sizes, positions, self.head_size, rows)
         return FusedLayer(heads, projection, single and projection is not None, whole=projection is not None)
 
-    def folded_from(self) -> tuple[list[Tensor], list[nn.Module]]:
-        """Return the weights and the programs that what :meth:`fold` returns depends on; none without quantum heads."""
+    def folded_from(self) -> tuple[list[Tensor], list[Hashable]]:
+        """Return the weights, and what else, that the result of :meth:`fold` depends on; none without quantum heads."""
+        heads = [head for head in self.maps.values() if isinstance(head, QuantumHead)]
         weights: list[Tensor | None] = []
-        programs = []
-        for head in self.maps.values():
-            if isinstance(head, QuantumHead):
-                weights += head.weight, head.gain
-                programs.append(head.placed[1])
-        for linear in (self.c_attn, self.c_proj) if programs else ():
-            if linear is not None:
-                weights += linear.weight, linear.bias
-        return [weight for weight in weights if weight is not None], programs
+        others: list[Hashable] = [head.placed[1] for head in heads]
+        for module in (*heads, self.c_attn, self.c_proj) if heads else ():
+            if module is not None:
+                plain = _is_plain(module)
+                weights += module._parameters.values() if plain else module.parameters()
+                others.append(plain)
+        return [weight for weight in weights if weight is not None], others
 
     def _project_all(
         self, x: Tensor, cache: KeyValueCache | None, fused: FusedLayer, shared: FoldedPass | None
@@ -245,6 +251,11 @@ class CausalSelfAttention(nn.Module):
         q, k, v = measured.unflatten(-2, x.shape[:2]).transpose(1, 2)  # each (B, nh, T, h)
         width = {"first": 1, "qubits": head.circuit.num_qubits, "all": None}[HEAD_KINDS[name].qk]
         return q[..., :width], k[..., :width], v
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Tell whether calling a module does no more than its weights say: it has no hook, nor an adapter in its place."""
+    return type(module) in (nn.Linear, QuantumHead) and not (module._forward_hooks or module._forward_pre_hooks)
 
 
 def _mapped(signs: Tensor | None, output: nn.Linear) -> Tensor:

@@ -51,17 +51,17 @@ class FoldedPass:
     to 0.9 of the time on such cores, and the same on others.
 
     Args:
-        reuses_memory: Whether queries and keys are done with when their layer is: neither a cache nor autograd keeps
-            them.
+        rows: Of how many tokens at once queries and keys are done with when their layer is, neither a cache nor
+            autograd keeping them; None for no such.
 
     Attributes:
         norms: The squared norms of what was encoded. Values are worth nothing where those are not within range, but
             are returned all the same, for whoever began the pass to look once, at its end.
     """
 
-    def __init__(self, reuses_memory: bool = False) -> None:
+    def __init__(self, rows: int | None = None) -> None:
         self.norms: list[Tensor] = []
-        self._reuses_memory = reuses_memory
+        self._rows = rows
         self._widest = 0
         self._views: dict[int, Tensor] = {}
 
@@ -77,9 +77,9 @@ class FoldedPass:
             width: At most ``widest``.
             widest: The most that this layer asks for.
         """
-        if not self._reuses_memory:
-            return None
         count = len(rows)
+        if count != self._rows:
+            return None
         if widest > self._widest:
             self._widest, self._views = widest, {widest: rows.new_empty(count, widest)}
         if width not in self._views:

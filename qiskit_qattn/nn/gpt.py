@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from qiskit_qattn.nn.folding import FEW_ROWS, FoldedPass, FoldedProjection, Fuse
 from qiskit_qattn.nn.generation import stream
 from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads
 from qiskit_qattn.nn.placement import Placement
+from qiskit_qattn.nn.repeats import Repeats
 from qiskit_qattn.simulation.kept import Kept
 
 
@@ -64,10 +65,15 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(
-        self, x: Tensor, cache: KeyValueCache | None, fused: FusedLayer, shared: FoldedPass | None = None
+        self,
+        x: Tensor,
+        cache: KeyValueCache | None,
+        fused: FusedLayer,
+        shared: FoldedPass | None = None,
+        repeats: Repeats | None = None,
     ) -> Tensor:
         """Return the block's output, of the input's shape ``(B, T, d)``; arguments as for the attention."""
-        x = x + self.attn(self.ln_1(x), cache, fused, shared)
+        x = x + self.attn(self.ln_1(x), cache, fused, shared, repeats)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -195,36 +201,45 @@ class GPT(
         positions = torch.arange(position, position + steps, device=idx.device)
         x = F.dropout(self.wte(idx) + self.wpe(positions), self.config.dropout, self.training)  # (B, T, d)
         fused = self._fused(idx.numel(), caches is not None) if fused is None else fused
-        x = self._through_blocks(x, caches, fused)
+        x = self._through_blocks(x, idx, caches, fused)
         logits = self.lm_head(self.ln_f(x))  # (B, T, vocab_size)
         if targets is None:
             return logits, None
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=-1)
         return logits, loss
 
-    def _through_blocks(self, x: Tensor, caches: list[KeyValueCache] | None, fused: list[FusedLayer]) -> Tensor:
+    def _through_blocks(
+        self, x: Tensor, idx: Tensor, caches: list[KeyValueCache] | None, fused: list[FusedLayer]
+    ) -> Tensor:
         """Return what the blocks make of embedded tokens, ``(B, T, d)``.
 
         Where nothing but folded projections runs, which can be run again, their norms are looked at once, at the end;
         those for few rows look by themselves.
         """
-        looks_later = any(isinstance(layer.projection, FoldedProjection) for layer in fused)
-        if self.training or torch.compiler.is_compiling() or not looks_later or not all(layer.whole for layer in fused):
-            return self._run_blocks(x, caches, fused, None)
-        shared = FoldedPass(reuses_memory=caches is None and not torch.is_grad_enabled())
+        folded = [isinstance(layer.projection, FoldedProjection) for layer in fused]
+        if self.training or torch.compiler.is_compiling() or not any(folded) or not all(layer.whole for layer in fused):
+            return self._run_blocks(x, caches, fused)
+        alone = caches is None and not torch.is_grad_enabled()
+        shared = FoldedPass(idx.numel() if alone else None)
+        repeats = Repeats.of(idx, self.config.vocab_size) if alone and folded[0] else None
         before = [dict(cache.pairs) for cache in caches or ()]
-        result = self._run_blocks(x, caches, fused, shared)
+        result = self._run_blocks(x, caches, fused, shared, repeats)
         if shared.holds():
             return result
         for cache, pairs in zip(caches or (), before, strict=True):
             cache.pairs = pairs
-        return self._run_blocks(x, caches, fused, None)
+        return self._run_blocks(x, caches, fused)
 
     def _run_blocks(
-        self, x: Tensor, caches: list[KeyValueCache] | None, fused: list[FusedLayer], shared: FoldedPass | None
+        self,
+        x: Tensor,
+        caches: list[KeyValueCache] | None,
+        fused: list[FusedLayer],
+        shared: FoldedPass | None = None,
+        repeats: Repeats | None = None,
     ) -> Tensor:
         for i, block in enumerate(self.blocks):
-            x = block(x, caches[i] if caches is not None else None, fused[i], shared)
+            x = block(x, caches[i] if caches is not None else None, fused[i], shared, None if i else repeats)
         return x
 
     def fuse_circuits(self, rows: int = 1, cached: bool = False) -> list[FusedLayer]:
@@ -249,16 +264,16 @@ class GPT(
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self.fuse_circuits(rows, cached)
         weights: list[Tensor] = []
-        programs: list[nn.Module] = []
+        others: list[Hashable] = []
         for attention in self.attention_layers():
-            of_layer, on = attention.folded_from()
+            of_layer, more = attention.folded_from()
             weights += of_layer
-            programs += on
-        if not programs:
+            others += more
+        if not others:
             return [FusedLayer()] * len(self.blocks)
         autocast = torch.is_autocast_enabled(weights[0].device.type)
         key = rows <= FEW_ROWS, cached, autocast
-        return self._folded.get(lambda: self.fuse_circuits(rows, cached), weights, *key, *programs)
+        return self._folded.get(lambda: self.fuse_circuits(rows, cached), weights, *key, *others)
 
     def generate(self, idx: Tensor, max_new_tokens: int, **options: Any) -> Tensor:
         """Return ``idx`` followed by ``max_new_tokens`` sampled tokens, shape ``(B, T + max_new_tokens)``.

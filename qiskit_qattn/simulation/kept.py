@@ -19,14 +19,17 @@ class Kept(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._known: tuple[Any, Tensor, T] | None = None
+        self._known: tuple[Any, list[Tensor], T] | None = None
 
     def get(self, compute: Callable[[], T], tensors: Sequence[Tensor], *key: Any) -> T:
         """Return the result for these tensors, of one dtype and device, and for whatever else ``key`` holds."""
-        values = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        full = (key, [tensor.shape for tensor in tensors], values.dtype, values.device)
+        alike: dict[torch.Size, list[Tensor]] = {}
+        for tensor in tensors:
+            alike.setdefault(tensor.shape, []).append(tensor)
+        values = [torch.cat(group) for group in alike.values()]  # few calls, whose time is all that matters here
+        full = (key, [tensor.shape for tensor in tensors], tensors[0].dtype, tensors[0].device)
         known = self._known  # once: another thread may replace it
-        if known is not None and known[0] == full and torch.equal(known[1], values):
+        if known is not None and known[0] == full and all(map(torch.equal, known[1], values)):
             return known[2]
         result = compute()
         self._known = (full, values, result)

@@ -124,7 +124,7 @@ def test_a_model_that_meets_a_zero_token_gives_the_same_and_leaves_its_caches_ri
     expected = model(idx)[0]  # with gradients nothing is folded
     runs = []
     run = model._run_blocks
-    monkeypatch.setattr(model, "_run_blocks", lambda *args: runs.append(args[-1] is None) or run(*args))
+    monkeypatch.setattr(model, "_run_blocks", lambda *args: runs.append(len(args) == 3) or run(*args))
     with torch.no_grad():
         torch.testing.assert_close(model(idx)[0], expected, rtol=0, atol=1e-10)
         assert runs == ([False, True] if heads in ("qisa:1", "qisa:1,classical:1") and tokens == 300 else [True])
@@ -179,7 +179,7 @@ def test_what_was_folded_without_gradients_serves_a_pass_with_them(tokens):
 
 
 def test_memory_of_any_width_has_its_middle_in_the_same_place():
-    shared, rows = FoldedPass(reuses_memory=True), torch.zeros(1001, 5)
+    shared, rows = FoldedPass(1001), torch.zeros(1001, 5)
     views = [shared.memory(rows, width, 32) for width in (24, 1, 32, 31)]
     assert [view.shape for view in views] == [(1001, 24), (1001, 1), (1001, 32), (1001, 31)]
     middles = [view.data_ptr() + view.nbytes / 2 for view in views]
@@ -348,3 +348,61 @@ def test_a_model_on_another_backend_folds_again(monkeypatch):
     assert not torch.equal(model(tokens)[0], exact)
     model.to_backend("statevector")
     assert torch.equal(model(tokens)[0], exact)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tokens", [6, 300], ids=["few", "many"])
+@pytest.mark.parametrize("name", ["c_attn", "c_proj", "maps.qisa-v3"])
+@pytest.mark.parametrize("before", [False, True], ids=["forward hook", "pre-hook"])
+def test_hooks_are_called(name, before, tokens):
+    config = GPTConfig(vocab_size=8, block_size=300, n_layer=2, n_head=1, n_embd=8, heads="qisa:1", num_qubits=3)
+    model, idx, called = GPT(config).double().eval(), torch.randint(8, (1, tokens)), []
+    expected = model(idx)[0]
+    assert all(layer.projection is not None for layer in model._folded._known[2])
+    module = model.blocks[1].attn.get_submodule(name)
+    register = module.register_forward_pre_hook if before else module.register_forward_hook
+    hook = register(lambda *_: called.append(1))
+    torch.testing.assert_close(model(idx)[0], expected, rtol=0, atol=1e-12)
+    assert called == [1]
+    hook.remove()
+    model(idx)
+    assert called == [1]
+    assert all(layer.projects_out for layer in model._folded._known[2])
+
+
+class Adapter(torch.nn.Module):
+    """A low-rank adapter around a linear map, which keeps the map's attributes in reach, as libraries do."""
+
+    def __init__(self, base: torch.nn.Linear) -> None:
+        super().__init__()
+        self.base, self.weight, self.bias = base, base.weight, base.bias
+        self.change = torch.nn.Linear(base.in_features, base.out_features, bias=False).to(base.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base(x) + self.change(x)
+
+
+@pytest.mark.parametrize("tokens", [6, 300], ids=["few", "many"])
+@pytest.mark.parametrize("name", ["c_attn", "c_proj"])
+def test_adapters_and_parametrized_weights_are_used(name, tokens):
+    config = GPTConfig(vocab_size=8, block_size=300, n_layer=2, n_head=1, n_embd=8, heads="qisa:1", num_qubits=3)
+    model, idx = GPT(config).double().eval(), torch.randint(8, (1, tokens))
+
+    def same_as_with_gradients() -> torch.Tensor:
+        expected = model(idx)[0].detach()
+        with torch.no_grad():
+            torch.testing.assert_close(model(idx)[0], expected, rtol=0, atol=1e-12)
+        return expected
+
+    seen = [same_as_with_gradients()]
+    attention = model.blocks[0].attn
+    linear = getattr(attention, name)
+    setattr(attention, name, Adapter(linear))
+    seen.append(same_as_with_gradients())
+    getattr(attention, name).change.weight.data *= 2
+    seen.append(same_as_with_gradients())
+    setattr(attention, name, torch.nn.utils.parametrizations.weight_norm(linear))
+    same_as_with_gradients()
+    linear.parametrizations.weight.original0.data *= 2
+    seen.append(same_as_with_gradients())
+    assert all((a - b).abs().max() > 1e-6 for i, a in enumerate(seen) for b in seen[:i])
