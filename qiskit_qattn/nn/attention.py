@@ -13,10 +13,9 @@ from torch.nn import functional as F
 from qiskit_qattn.nn.cache import KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues
-from qiskit_qattn.nn.folding import FoldedPass, FusedLayer, Projected, fold
+from qiskit_qattn.nn.folding import FoldedPass, FusedLayer, Projected, fold, is_plain
 from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads, run_heads
 from qiskit_qattn.nn.kinds import HEAD_KINDS, HeadKind, Score
-from qiskit_qattn.nn.repeats import Repeats
 
 _NOTHING_FUSED = FusedLayer()
 _VALUE_SPREAD = 0.25  # of a linear value map at nanoGPT's initialisation: 0.02 * sqrt(128)
@@ -94,7 +93,6 @@ class CausalSelfAttention(nn.Module):
         cache: KeyValueCache | None = None,
         fused: FusedLayer | None = None,
         shared: FoldedPass | None = None,
-        repeats: Repeats | None = None,
     ) -> Tensor:
         """Return attention's output, shape ``(B, T, d)``.
 
@@ -103,13 +101,12 @@ class CausalSelfAttention(nn.Module):
             cache: Keys and values of the tokens that come before, to which those of ``x`` are added.
             fused: What of this layer does not depend on data, where it was formed already.
             shared: What the layers of a pass share; the output holds only if that does at the end.
-            repeats: Which tokens of ``x`` are equal; without a cache.
         """
         if fused is None:
             fused = self.fuse(x.shape[:-1].numel(), cached=cache is not None)
-        projected = self._project_all(x if repeats is None else repeats.once(x), cache, fused, shared)
+        projected = self._project_all(x, cache, fused, shared)
         if projected is not None:
-            queries_and_keys, v = projected if repeats is None else map(repeats.spread, projected)
+            queries_and_keys, v = projected
             y = self._attend_linear(queries_and_keys, v.transpose(1, 2), cache)
         else:
             y = self._run_heads(x, cache, fused)
@@ -141,16 +138,16 @@ class CausalSelfAttention(nn.Module):
             if name in heads
             and HEAD_KINDS[name].projections == "v"
             and cast(QuantumHead, self.maps[name]).amplitude
-            and _is_plain(self.maps[name])
+            and is_plain(self.maps[name], QuantumHead)
         }
-        if self.c_attn is None or not _is_plain(self.c_attn) or torch.is_grad_enabled():
+        if self.c_attn is None or not is_plain(self.c_attn, nn.Linear) or torch.is_grad_enabled():
             return FusedLayer(heads)
         if len(positions) < len(self.counts) - ("classical" in self.counts):
             return FusedLayer(heads)
         if not positions:
             return FusedLayer(heads, whole=True)
         # A single head's values go to the output map directly.
-        single = list(self.counts.values()) == [1] and not cached and _is_plain(self.c_proj)
+        single = list(self.counts.values()) == [1] and not cached and is_plain(self.c_proj, nn.Linear)
         if single:
             positions = {i: replace(head, signs=_mapped(head.signs, self.c_proj)) for i, head in positions.items()}
         linear = self.c_attn
@@ -164,7 +161,7 @@ class CausalSelfAttention(nn.Module):
         others: list[Hashable] = [head.placed[1] for head in heads]
         for module in (*heads, self.c_attn, self.c_proj) if heads else ():
             if module is not None:
-                plain = _is_plain(module)
+                plain = is_plain(module, nn.Linear, QuantumHead)
                 weights += module._parameters.values() if plain else module.parameters()
                 others.append(plain)
         return [weight for weight in weights if weight is not None], others
@@ -251,11 +248,6 @@ class CausalSelfAttention(nn.Module):
         q, k, v = measured.unflatten(-2, x.shape[:2]).transpose(1, 2)  # each (B, nh, T, h)
         width = {"first": 1, "qubits": head.circuit.num_qubits, "all": None}[HEAD_KINDS[name].qk]
         return q[..., :width], k[..., :width], v
-
-
-def _is_plain(module: nn.Module) -> bool:
-    """Tell whether calling a module does no more than its weights say: it has no hook, nor an adapter in its place."""
-    return type(module) in (nn.Linear, QuantumHead) and not (module._forward_hooks or module._forward_pre_hooks)
 
 
 def _mapped(signs: Tensor | None, output: nn.Linear) -> Tensor:

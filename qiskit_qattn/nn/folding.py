@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qiskit_qattn.nn.heads import FusedHead
+from qiskit_qattn.nn.repeats import Repeats
 from qiskit_qattn.simulation.amplitude import LARGEST, SMALLEST, within_range
 from qiskit_qattn.simulation.compiled_readout import read_out
 from qiskit_qattn.simulation.jit import shares_memory
@@ -53,17 +54,23 @@ class FoldedPass:
     Args:
         rows: Of how many tokens at once queries and keys are done with when their layer is, neither a cache nor
             autograd keeping them; None for no such.
+        repeats: Which tokens are equal in the first layer, which is a folded one.
 
     Attributes:
         norms: The squared norms of what was encoded. Values are worth nothing where those are not within range, but
             are returned all the same, for whoever began the pass to look once, at its end.
     """
 
-    def __init__(self, rows: int | None = None) -> None:
+    def __init__(self, rows: int | None = None, repeats: Repeats | None = None) -> None:
         self.norms: list[Tensor] = []
-        self._rows = rows
+        self._rows, self._repeats = rows, repeats
         self._widest = 0
         self._views: dict[int, Tensor] = {}
+
+    def take_repeats(self) -> Repeats | None:
+        """Return which tokens are equal, to the first layer; attention then tells them apart by what precedes them."""
+        repeats, self._repeats = self._repeats, None
+        return repeats
 
     def holds(self) -> bool:
         """Tell whether all values do."""
@@ -128,6 +135,15 @@ class FoldedProjection:
             x: Tokens, shape ``(B, T, d)``.
             shared: The pass of a model this is part of; then norms are for that to look at.
         """
+        repeats = None if shared is None else shared.take_repeats()
+        projected = self._project(x if repeats is None else repeats.once(x), shared)
+        if shared is None or repeats is None or projected is None:
+            return projected
+        queries_and_keys, values = projected
+        memory = shared.memory(x.flatten(0, -2), queries_and_keys.shape[-1], self.widest)
+        return repeats.spread(queries_and_keys, memory), repeats.spread(values)
+
+    def _project(self, x: Tensor, shared: FoldedPass | None) -> Projected | None:
         rows, lead, kinds = x.flatten(0, -2), x.shape[:-1], []
 
         def passing(weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -274,6 +290,11 @@ def fold(
         maps[position] = [(a, None if s is None else s[:, 0]) for a, s in zip(amplitudes, shifts, strict=True)]
         readouts[position] = Readout(signs, size)
     return (SmallProjection if small else FoldedProjection).of(maps, readouts, head_size)
+
+
+def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Tell whether calling a module does no more than its weights say: it has no hook, nor an adapter in its place."""
+    return type(module) in kinds and not (module._forward_hooks or module._forward_pre_hooks)
 
 
 def _affine(rows: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor | None = None) -> Tensor:

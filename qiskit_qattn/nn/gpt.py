@@ -19,7 +19,7 @@ from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError
 from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.cache import KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
-from qiskit_qattn.nn.folding import FEW_ROWS, FoldedPass, FoldedProjection, FusedLayer
+from qiskit_qattn.nn.folding import FEW_ROWS, FoldedPass, FoldedProjection, FusedLayer, is_plain
 from qiskit_qattn.nn.generation import stream
 from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads
 from qiskit_qattn.nn.placement import Placement
@@ -65,15 +65,10 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(
-        self,
-        x: Tensor,
-        cache: KeyValueCache | None,
-        fused: FusedLayer,
-        shared: FoldedPass | None = None,
-        repeats: Repeats | None = None,
+        self, x: Tensor, cache: KeyValueCache | None, fused: FusedLayer, shared: FoldedPass | None = None
     ) -> Tensor:
         """Return the block's output, of the input's shape ``(B, T, d)``; arguments as for the attention."""
-        x = x + self.attn(self.ln_1(x), cache, fused, shared, repeats)
+        x = x + self.attn(self.ln_1(x), cache, fused, shared)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -220,15 +215,22 @@ class GPT(
         if self.training or torch.compiler.is_compiling() or not any(folded) or not all(layer.whole for layer in fused):
             return self._run_blocks(x, caches, fused)
         alone = caches is None and not torch.is_grad_enabled()
-        shared = FoldedPass(idx.numel() if alone else None)
-        repeats = Repeats.of(idx, self.config.vocab_size) if alone and folded[0] else None
+        alike = alone and folded[0] and self._embeds_equal_tokens_alike()
+        repeats = Repeats.of(idx, self.config.vocab_size) if alike else None
+        shared = FoldedPass(idx.numel() if alone else None, repeats)
         before = [dict(cache.pairs) for cache in caches or ()]
-        result = self._run_blocks(x, caches, fused, shared, repeats)
+        result = self._run_blocks(x, caches, fused, shared)
         if shared.holds():
             return result
         for cache, pairs in zip(caches or (), before, strict=True):
             cache.pairs = pairs
         return self._run_blocks(x, caches, fused)
+
+    def _embeds_equal_tokens_alike(self) -> bool:
+        """Tell whether the first attention takes the same for equal tokens at the same position, whatever the hooks."""
+        first = self._blocks()[0]
+        before = (self.wte, nn.Embedding), (self.wpe, nn.Embedding), (first, Block), (first.ln_1, LayerNorm)
+        return all(is_plain(*module) for module in (*before, (first.attn, CausalSelfAttention)))
 
     def _run_blocks(
         self,
@@ -236,10 +238,9 @@ class GPT(
         caches: list[KeyValueCache] | None,
         fused: list[FusedLayer],
         shared: FoldedPass | None = None,
-        repeats: Repeats | None = None,
     ) -> Tensor:
         for i, block in enumerate(self.blocks):
-            x = block(x, caches[i] if caches is not None else None, fused[i], shared, None if i else repeats)
+            x = block(x, caches[i] if caches is not None else None, fused[i], shared)
         return x
 
     def fuse_circuits(self, rows: int = 1, cached: bool = False) -> list[FusedLayer]:

@@ -8,29 +8,31 @@ import torch
 from qiskit_qattn import GPT, GPTConfig
 from qiskit_qattn.nn import folding, gpt
 from qiskit_qattn.nn.cache import KeyValueCache
-from qiskit_qattn.nn.folding import FoldedProjection
-from qiskit_qattn.nn.repeats import Repeats
+from qiskit_qattn.nn.repeats import MANY, Repeats
 
 VOCAB, STEPS = 7, 5
+BATCH = MANY * VOCAB
 
 
 @pytest.fixture
 def idx() -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(VOCAB - 1, (40, STEPS), generator=generator)  # one token never occurs
+    return torch.randint(VOCAB - 1, (BATCH, STEPS), generator=generator)  # one token never occurs
 
 
 @pytest.fixture
 def projected(monkeypatch) -> list[int]:
-    """How many rows each layer's folded projection was given."""
+    """How many rows the folded projections were given, one after the other."""
     monkeypatch.setattr(folding, "_saves_work", lambda *_: True)
-    call, rows = FoldedProjection.__call__, []
-    monkeypatch.setattr(
-        FoldedProjection,
-        "__call__",
-        lambda self, x, shared=None: rows.append(x[..., 0].numel()) or call(self, x, shared),
-    )
-    return rows
+    product, counts = folding._affine, []
+
+    def noted(rows, *args):
+        if counts[-1:] != [len(rows)]:
+            counts.append(len(rows))
+        return product(rows, *args)
+
+    monkeypatch.setattr(folding, "_affine", noted)
+    return counts
 
 
 def model_of(heads: str | list[str], **changes: object) -> GPT:
@@ -44,7 +46,7 @@ def model_of(heads: str | list[str], **changes: object) -> GPT:
 def test_each_different_token_is_kept_once_and_every_token_finds_its_own(idx):
     repeats = Repeats.of(idx, VOCAB)
     table = torch.randn(VOCAB, STEPS, 3, 2)
-    x = table[idx, torch.arange(STEPS)]  # (40, 5, 3, 2)
+    x = table[idx, torch.arange(STEPS)]  # (B, 5, 3, 2)
     once = repeats.once(x.flatten(2))
     assert once.shape == (1, VOCAB * STEPS, 6)
     assert torch.equal(repeats.spread(once.unflatten(-1, (3, 2))), x)
@@ -52,8 +54,8 @@ def test_each_different_token_is_kept_once_and_every_token_finds_its_own(idx):
 
 
 def test_batches_with_few_repeats_have_none(idx):
-    assert Repeats.of(idx[: 2 * VOCAB - 1], VOCAB) is None
-    assert Repeats.of(idx[: 2 * VOCAB], VOCAB) is not None
+    assert Repeats.of(idx[1:], VOCAB) is None
+    assert Repeats.of(idx, VOCAB) is not None
 
 
 @torch.no_grad()
@@ -100,11 +102,29 @@ def test_all_rows_are_projected_where_each_is_needed(why, idx, projected, monkey
     assert set(projected) == {idx.numel()}
 
 
+@pytest.mark.parametrize("name", ["wte", "wpe", "blocks.0", "blocks.0.ln_1", "blocks.0.attn"])
+def test_hooks_may_tell_equal_tokens_apart(name, idx, projected):
+    model = model_of("qisa:1")
+    if name in ("blocks.0", "blocks.0.attn"):
+        model.get_submodule(name).register_forward_pre_hook(lambda _, args: (args[0] * scale, *args[1:]))
+    else:
+        model.get_submodule(name).register_forward_hook(lambda _, args, output: output * scale)
+    scale = torch.linspace(1, 3, STEPS)[:, None] if name == "wpe" else torch.linspace(1, 3, BATCH)[:, None, None]
+    expected = model(idx)[0].detach()
+    with torch.no_grad():
+        torch.testing.assert_close(model(idx)[0], expected, rtol=0, atol=1e-12)
+    assert projected == [idx.numel()]
+
+
 @torch.no_grad()
-def test_hooks_see_every_token(idx, projected):
-    model, seen = model_of("qisa:1"), []
-    for module in (model.blocks[0].ln_1, model.blocks[0].attn):
-        module.register_forward_hook(lambda module, args, output: seen.append((args[0].shape, output.shape)))
-    model(idx)
-    assert projected[0] == VOCAB * STEPS
-    assert seen == [((40, STEPS, 8), (40, STEPS, 8))] * 2
+def test_embeddings_of_another_class_may_tell_equal_tokens_apart(idx, projected):
+    class Scaled(torch.nn.Embedding):
+        def forward(self, tokens):
+            return super().forward(tokens) * torch.linspace(1, 3, len(tokens))[:, None, None]
+
+    model = model_of("qisa:1")
+    model.wte = Scaled(VOCAB, 8).double()
+    with torch.enable_grad():
+        expected = model(idx)[0].detach()
+    torch.testing.assert_close(model(idx)[0], expected, rtol=0, atol=1e-12)
+    assert projected == [idx.numel()]
