@@ -57,8 +57,8 @@ class FoldedPass:
         repeats: Which tokens are equal in the first layer, which is a folded one.
 
     Attributes:
-        norms: The squared norms of what was encoded. Values are worth nothing where those are not within range, but
-            are returned all the same, for whoever began the pass to look once, at its end.
+        norms: The least and the greatest squared norm of what each layer encoded. Values are worth nothing where those
+            are not within range, but are returned all the same, for whoever began the pass to look once, at its end.
     """
 
     def __init__(self, rows: int | None = None, repeats: Repeats | None = None) -> None:
@@ -72,9 +72,14 @@ class FoldedPass:
         repeats, self._repeats = self._repeats, None
         return repeats
 
+    def note(self, squared_norms: Tensor) -> None:
+        """Keep what to look at of a layer's squared norms, while they are in the cache."""
+        if squared_norms.numel():
+            self.norms += torch.aminmax(squared_norms)
+
     def holds(self) -> bool:
-        """Tell whether all values do."""
-        return not self.norms or within_range(torch.cat([squared.flatten() for squared in self.norms]))
+        """Tell whether all values of the pass do."""
+        return not self.norms or within_range(torch.stack(self.norms))
 
     def memory(self, rows: Tensor, width: int, widest: int) -> Tensor | None:
         """Return where to write ``width`` numbers for each of ``rows``, over what was there, or None for anywhere.
@@ -169,7 +174,7 @@ class FoldedProjection:
             values = values.view(*lead, count, values.shape[-1] // count)
             kinds.append(values.div_(squared_norms.view(*lead, count, 1)))
             if shared is not None:
-                shared.norms.append(squared_norms)
+                shared.note(squared_norms)
             elif not within_range(squared_norms):
                 return None
         product = passing(*queries_and_keys)  # last, as attention takes them first

@@ -93,7 +93,7 @@ def test_zero_tokens_are_encoded_as_the_first_state(heads, rows, monkeypatch):
     shared = FoldedPass()
     layer(x, fused=parts, shared=shared)
     if rows == 1000:
-        assert [squared.flatten().tolist().count(0.0) for squared in shared.norms] == [heads["qisa"]]
+        assert shared.norms[0] == 0 < shared.norms[1]
         assert not shared.holds()
     else:  # few rows are looked at on the spot
         assert shared.norms == []
