@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -156,11 +156,10 @@ class CausalSelfAttention(nn.Module):
 
     def folded_from(self) -> tuple[list[Tensor], list[Hashable]]:
         """Return the weights, and what else, that the result of :meth:`fold` depends on; none without quantum heads."""
-        modules: dict[str, Any] = self._modules  # not by attribute: that takes torch twice as long, layer by layer
-        heads = [head for head in modules["maps"]._modules.values() if isinstance(head, QuantumHead)]
+        heads = [head for head in self.maps.values() if isinstance(head, QuantumHead)]
         weights: list[Tensor | None] = []
         others: list[Hashable] = [head.placed[1] for head in heads]
-        for module in (*heads, modules["c_attn"], modules["c_proj"]) if heads else ():
+        for module in (*heads, self.c_attn, self.c_proj) if heads else ():
             if module is not None:
                 plain = is_plain(module, nn.Linear, QuantumHead)
                 weights += module._parameters.values() if plain else module.parameters()
