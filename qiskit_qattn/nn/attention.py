@@ -158,12 +158,15 @@ class CausalSelfAttention(nn.Module):
         """Return the weights, and what else, that the result of :meth:`fold` depends on; none without quantum heads."""
         heads = [head for head in self.maps.values() if isinstance(head, QuantumHead)]
         weights: list[Tensor | None] = []
-        others: list[Hashable] = [head.placed[1] for head in heads]
-        for module in (*heads, self.c_attn, self.c_proj) if heads else ():
-            if module is not None:
-                plain = is_plain(module, nn.Linear, QuantumHead)
-                weights += module._parameters.values() if plain else module.parameters()
-                others.append(plain)
+        others: list[Hashable] = []
+        for head in heads:
+            weights += head.weight, head.gain
+            others += head.placed[1], is_plain(head, QuantumHead)
+        for linear in (self.c_attn, self.c_proj) if heads else ():
+            plain = linear is not None and is_plain(linear, nn.Linear)
+            if linear is not None and plain:  # what is not is called, and its weights are not kept
+                weights += linear.weight, linear.bias
+            others.append(plain)
         return [weight for weight in weights if weight is not None], others
 
     def _project_all(

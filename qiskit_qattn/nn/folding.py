@@ -52,7 +52,7 @@ class FoldedPass:
     to 0.9 of the time on such cores, and the same on others.
 
     Args:
-        rows: Of how many tokens at once queries and keys are done with when their layer is, neither a cache nor
+        count: Of how many tokens at once queries and keys are done with when their layer is, neither a cache nor
             autograd keeping them; None for no such.
         repeats: Which tokens are equal in the first layer, which is a folded one.
 
@@ -61,9 +61,9 @@ class FoldedPass:
             are not within range, but are returned all the same, for whoever began the pass to look once, at its end.
     """
 
-    def __init__(self, rows: int | None = None, repeats: Repeats | None = None) -> None:
+    def __init__(self, count: int | None = None, repeats: Repeats | None = None) -> None:
         self.norms: list[Tensor] = []
-        self._rows, self._repeats = rows, repeats
+        self._count, self._repeats = count, repeats
         self._widest = 0
         self._views: dict[int, Tensor] = {}
 
@@ -90,7 +90,7 @@ class FoldedPass:
             widest: The most that this layer asks for.
         """
         count = len(rows)
-        if count != self._rows:
+        if count != self._count:
             return None
         if widest > self._widest:
             self._widest, self._views = widest, {widest: rows.new_empty(count, widest)}

@@ -26,8 +26,8 @@ class Kept(Generic[T]):
         alike: dict[torch.Size, list[Tensor]] = {}
         for tensor in tensors:
             alike.setdefault(tensor.shape, []).append(tensor)
-        values = [torch.cat(group) for group in alike.values()]  # few calls, whose time is all that matters here
-        full = (key, [tensor.shape for tensor in tensors], tensors[0].dtype, tensors[0].device)
+        values = [torch.stack(group) for group in alike.values()]  # few calls, whose time is all that matters here
+        full = (key, [tensor.shape for tensor in tensors], [(value.dtype, value.device) for value in values])
         known = self._known  # once: another thread may replace it
         if known is not None and known[0] == full and all(map(torch.equal, known[1], values)):
             return known[2]

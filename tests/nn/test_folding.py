@@ -377,9 +377,11 @@ class Adapter(torch.nn.Module):
         super().__init__()
         self.base, self.weight, self.bias = base, base.weight, base.bias
         self.change = torch.nn.Linear(base.in_features, base.out_features, bias=False).to(base.weight)
+        self.gate = torch.nn.Parameter(torch.ones((), dtype=base.weight.dtype))
+        self.strength = 1.0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.base(x) + self.change(x)
+        return self.base(x) + self.strength * self.gate * self.change(x)
 
 
 @pytest.mark.parametrize("tokens", [6, 300], ids=["few", "many"])
@@ -400,6 +402,8 @@ def test_adapters_and_parametrized_weights_are_used(name, tokens):
     setattr(attention, name, Adapter(linear))
     seen.append(same_as_with_gradients())
     getattr(attention, name).change.weight.data *= 2
+    seen.append(same_as_with_gradients())
+    getattr(attention, name).strength = 3.0  # no parameter
     seen.append(same_as_with_gradients())
     setattr(attention, name, torch.nn.utils.parametrizations.weight_norm(linear))
     same_as_with_gradients()

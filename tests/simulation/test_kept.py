@@ -11,6 +11,7 @@ CHANGES = {
     "a value": ([torch.tensor([1.0, 2.0]), torch.tensor([3.5])], "key"),
     "a shape": ([torch.tensor([1.0]), torch.tensor([2.0, 3.0])], "key"),
     "a dtype": ([torch.tensor([1.0, 2.0]).double(), torch.tensor([3.0]).double()], "key"),
+    "another's dtype": ([torch.tensor([1.0, 2.0]), torch.tensor([3.0]).double()], "key"),
     "the key": ([torch.tensor([1.0, 2.0]), torch.tensor([3.0])], "another"),
     "NaN": ([torch.tensor([1.0, 2.0]), torch.tensor([torch.nan])], "key"),
 }
