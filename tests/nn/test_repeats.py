@@ -128,3 +128,13 @@ def test_embeddings_of_another_class_may_tell_equal_tokens_apart(idx, projected)
         expected = model(idx)[0].detach()
     torch.testing.assert_close(model(idx)[0], expected, rtol=0, atol=1e-12)
     assert projected == [idx.numel()]
+
+
+@torch.no_grad()
+def test_no_later_token_changes_an_earlier_output(idx, projected):
+    model = model_of("qisa:1").float()
+    edited = idx.clone()
+    edited[:, 3:] = (edited[:, 3:] + 1) % VOCAB
+    expected = model(idx)[0]
+    assert projected[0] == VOCAB * STEPS
+    assert torch.equal(model(edited)[0][:, :3], expected[:, :3])
