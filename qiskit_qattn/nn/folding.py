@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qiskit_qattn.nn.heads import FusedHead
-from qiskit_qattn.nn.repeats import Repeats
 from qiskit_qattn.simulation.amplitude import LARGEST, SMALLEST, within_range
+from qiskit_qattn.simulation.compiled_amplitude import CompiledReadout
 from qiskit_qattn.simulation.compiled_readout import read_out
 from qiskit_qattn.simulation.jit import shares_memory
 
 FEW_ROWS = 64  # up to here a CPU takes one compiled loop: torch's calls cost more than the work in them
-_ALIGNED = 16  # numbers, 64 bytes of float32
 Affine = list[tuple[Tensor, Tensor | None]]  # weights and biases
 Projected = tuple[Tensor, Tensor]  # queries and keys (B, T, ·), and the values of all heads (B, T, H, h)
 
@@ -44,60 +43,19 @@ class Readout:
 
 
 class FoldedPass:
-    """What the folded projections of one pass share: norms to look at, and memory.
-
-    Torch gives the first rows of every tensor to one core and the last to another. New memory may have been written
-    last by the other one, which is slow where the two share no cache. So what is done with in its layer lies in the
-    same memory in all layers, its middle in the same place whatever its width: a pass of the ``qisa`` preset takes 0.83
-    to 0.9 of the time on such cores, and the same on others.
-
-    Args:
-        count: Of how many tokens at once queries and keys are done with when their layer is, neither a cache nor
-            autograd keeping them; None for no such.
-        repeats: Which tokens are equal in the first layer, which is a folded one.
+    """A pass through layers of which each is folded, whose norms are looked at once, at its end.
 
     Attributes:
-        norms: The least and the greatest squared norm of what each layer encoded. Values are worth nothing where those
-            are not within range, but are returned all the same, for whoever began the pass to look once, at its end.
+        norms: The squared norms of what each layer encoded, where that layer did not look by itself. Values are worth
+            nothing where one of those is not within range, but are returned all the same.
     """
 
-    def __init__(self, count: int | None = None, repeats: Repeats | None = None) -> None:
+    def __init__(self) -> None:
         self.norms: list[Tensor] = []
-        self._count, self._repeats = count, repeats
-        self._widest = 0
-        self._views: dict[int, Tensor] = {}
-
-    def take_repeats(self) -> Repeats | None:
-        """Return which tokens are equal, to the first layer; attention then tells them apart by what precedes them."""
-        repeats, self._repeats = self._repeats, None
-        return repeats
-
-    def note(self, squared_norms: Tensor) -> None:
-        """Keep what to look at of a layer's squared norms, while they are in the cache."""
-        if squared_norms.numel():
-            self.norms += torch.aminmax(squared_norms)
 
     def holds(self) -> bool:
         """Tell whether all values of the pass do."""
-        return not self.norms or within_range(torch.stack(self.norms))
-
-    def memory(self, rows: Tensor, width: int, widest: int) -> Tensor | None:
-        """Return where to write ``width`` numbers for each of ``rows``, over what was there, or None for anywhere.
-
-        Args:
-            rows: The tokens of this pass, shape ``(B * T, d)``.
-            width: At most ``widest``.
-            widest: The most that this layer asks for.
-        """
-        count = len(rows)
-        if count != self._count:
-            return None
-        if widest > self._widest:
-            self._widest, self._views = widest, {widest: rows.new_empty(count, widest)}
-        if width not in self._views:
-            start = count * (self._widest - width) // 2 // _ALIGNED * _ALIGNED
-            self._views[width] = self._views[self._widest].view(-1)[start : start + count * width].view(count, width)
-        return self._views[width]
+        return not self.norms or within_range(torch.cat([norms.flatten() for norms in self.norms]))
 
 
 @dataclass(frozen=True)
@@ -109,27 +67,28 @@ class FoldedProjection:
     .. math:: \langle P_m \rangle = \sum_i S_{im} |A x|_i^2 \Big/ \sum_i |A x|_i^2
 
     Attributes:
-        parts: Weights ``(d, ·)`` and biases ``(·,)``, or None, of queries and keys, then of each kind, with what
-            :meth:`Readout.side_by_side` gave for a quantum kind; that has weights of real parts, then of imaginary
-            ones, each a product of its own, so that every pass after it runs over contiguous memory.
-        widest: How many numbers a row the widest product has that is done with in its layer.
+        parts: Weights ``(d, ·)`` and biases ``(·,)``, or None, of queries and keys, then of each kind, with how its
+            values follow: by compiled loops, by what :meth:`Readout.side_by_side` gave, or directly where the kind is
+            classical. A quantum kind has weights of real parts, then of imaginary ones, each a product of its own, so
+            that every pass after it runs over contiguous memory.
         head_size: Of the values.
     """
 
-    parts: list[tuple[Affine, tuple[Tensor, Tensor] | None]]
-    widest: int
+    parts: list[tuple[Affine, CompiledReadout | tuple[Tensor, Tensor] | None]]
     head_size: int
 
     @classmethod
     def of(cls, maps: list[Affine], readouts: Mapping[int, Readout], head_size: int) -> FoldedProjection:
         """Lay weights out as products of many rows take them: narrow ones the other way round can be slow."""
-        turned = [[(weight.T.contiguous(), bias) for weight, bias in affine] for affine in maps]
-        passing = [maps[0][0], *(part for position in readouts for part in maps[position][1:])]
-        parts = [
-            (affine, readouts[position].side_by_side() if position in readouts else None)
-            for position, affine in enumerate(turned)
-        ]
-        return cls(parts, max(len(weight) for weight, _ in passing), head_size)
+        parts: list[tuple[Affine, CompiledReadout | tuple[Tensor, Tensor] | None]] = []
+        for position, affine in enumerate(maps):
+            turned = [(weight.T.contiguous(), bias) for weight, bias in affine]
+            if position in readouts:
+                signs, basis = readouts[position].signs, readouts[position].basis
+                parts.append((turned, CompiledReadout.of(affine, signs, basis) or readouts[position].side_by_side()))
+            else:
+                parts.append((turned, None))
+        return cls(parts, head_size)
 
     def __call__(self, x: Tensor, shared: FoldedPass | None = None) -> Projected | None:
         """Return queries and keys, and the values of all heads.
@@ -138,46 +97,21 @@ class FoldedProjection:
 
         Args:
             x: Tokens, shape ``(B, T, d)``.
-            shared: The pass of a model this is part of; then norms are for that to look at.
+            shared: The pass of a model this is part of; then norms may be left for that to look at.
         """
-        repeats = None if shared is None else shared.take_repeats()
-        projected = self._project(x if repeats is None else repeats.once(x), shared)
-        if shared is None or repeats is None or projected is None:
-            return projected
-        queries_and_keys, values = projected
-        memory = shared.memory(x.flatten(0, -2), queries_and_keys.shape[-1], self.widest)
-        return repeats.spread(queries_and_keys, memory), repeats.spread(values)
-
-    def _project(self, x: Tensor, shared: FoldedPass | None) -> Projected | None:
         rows, lead, kinds = x.flatten(0, -2), x.shape[:-1], []
-
-        def passing(weight: Tensor, bias: Tensor | None) -> Tensor:
-            """Return a product that is done with in this layer."""
-            out = None if shared is None else shared.memory(rows, weight.shape[1], self.widest)
-            return _affine(rows, weight, bias, out)
-
-        ([queries_and_keys], _), *parts = self.parts
-        for (first, *imaginary), readout in parts:
-            output = _affine(rows, *first)
+        (queries_and_keys, _), *parts = self.parts
+        for affine, readout in parts:
             if readout is None:
-                kinds.append(output.view(*lead, output.shape[-1] // self.head_size, self.head_size))
-                continue
-            outcomes = output.square_()
-            for other in imaginary:
-                part = passing(*other)
-                outcomes.addcmul_(part, part)
-                del part  # what comes next takes its memory, which is in the cache: 3 % of the projection, as below
-            signs, ones = readout
-            squared_norms = torch.mm(outcomes, ones)  # (B * T, H)
-            values, count = torch.mm(outcomes, signs), squared_norms.shape[-1]
-            del output, outcomes
-            values = values.view(*lead, count, values.shape[-1] // count)
-            kinds.append(values.div_(squared_norms.view(*lead, count, 1)))
-            if shared is not None:
-                shared.note(squared_norms)
-            elif not within_range(squared_norms):
+                values: Tensor | None = _affine(rows, *affine[0]).unflatten(-1, (-1, self.head_size))
+            elif isinstance(readout, CompiledReadout):
+                values = readout(rows)
+            else:
+                values = _measured(rows, affine, *readout, shared)
+            if values is None:
                 return None
-        product = passing(*queries_and_keys)  # last, as attention takes them first
+            kinds.append(values.view(*lead, *values.shape[1:]))
+        product = _affine(rows, *queries_and_keys[0])  # last, as attention takes them first
         return product.view(*lead, product.shape[-1]), torch.cat(kinds, -2) if len(kinds) > 1 else kinds[0]
 
 
@@ -302,8 +236,23 @@ def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     return type(module) in kinds and not (module._forward_hooks or module._forward_pre_hooks)
 
 
-def _affine(rows: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor | None = None) -> Tensor:
-    return torch.mm(rows, weight, out=out) if bias is None else torch.addmm(bias, rows, weight, out=out)
+def _affine(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.mm(rows, weight) if bias is None else torch.addmm(bias, rows, weight)
+
+
+def _measured(rows: Tensor, affine: Affine, signs: Tensor, ones: Tensor, shared: FoldedPass | None) -> Tensor | None:
+    """Return the values of one quantum kind's heads, shape ``(B * T, H, h)``."""
+    first, *imaginary = affine
+    outcomes = _affine(rows, *first).square_()
+    for other in imaginary:
+        part = _affine(rows, *other)
+        outcomes.addcmul_(part, part)
+    squared_norms = torch.mm(outcomes, ones)  # (B * T, H)
+    if shared is not None:
+        shared.norms.append(squared_norms)
+    elif not within_range(squared_norms):
+        return None
+    return torch.mm(outcomes, signs).unflatten(-1, (ones.shape[1], -1)).div_(squared_norms.unsqueeze(-1))
 
 
 def _saves_work(width: int, size: int, outputs: int) -> bool:

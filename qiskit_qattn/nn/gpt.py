@@ -19,11 +19,10 @@ from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError
 from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.cache import KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
-from qiskit_qattn.nn.folding import FEW_ROWS, FoldedPass, FoldedProjection, FusedLayer, is_plain
+from qiskit_qattn.nn.folding import FEW_ROWS, FoldedPass, FoldedProjection, FusedLayer
 from qiskit_qattn.nn.generation import stream
 from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads
 from qiskit_qattn.nn.placement import Placement
-from qiskit_qattn.nn.repeats import Repeats
 from qiskit_qattn.simulation.kept import Kept
 
 
@@ -196,28 +195,23 @@ class GPT(
         positions = torch.arange(position, position + steps, device=idx.device)
         x = F.dropout(self.wte(idx) + self.wpe(positions), self.config.dropout, self.training)  # (B, T, d)
         fused = self._fused(idx.numel(), caches is not None) if fused is None else fused
-        x = self._through_blocks(x, idx, caches, fused)
+        x = self._through_blocks(x, caches, fused)
         logits = self.lm_head(self.ln_f(x))  # (B, T, vocab_size)
         if targets is None:
             return logits, None
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=-1)
         return logits, loss
 
-    def _through_blocks(
-        self, x: Tensor, idx: Tensor, caches: list[KeyValueCache] | None, fused: list[FusedLayer]
-    ) -> Tensor:
+    def _through_blocks(self, x: Tensor, caches: list[KeyValueCache] | None, fused: list[FusedLayer]) -> Tensor:
         """Return what the blocks make of embedded tokens, ``(B, T, d)``.
 
-        Where nothing but folded projections runs, which can be run again, their norms are looked at once, at the end;
-        those for few rows look by themselves.
+        Where nothing but folded projections runs, which can be run again, norms that no compiled loop has looked at are
+        looked at once, at the end.
         """
-        folded = [isinstance(layer.projection, FoldedProjection) for layer in fused]
-        if self.training or torch.compiler.is_compiling() or not any(folded) or not all(layer.whole for layer in fused):
+        folded = any(isinstance(layer.projection, FoldedProjection) for layer in fused)
+        if self.training or torch.compiler.is_compiling() or not folded or not all(layer.whole for layer in fused):
             return self._run_blocks(x, caches, fused)
-        alone = caches is None and not torch.is_grad_enabled()
-        alike = alone and folded[0] and self._embeds_equal_tokens_alike()
-        repeats = Repeats.of(idx, self.config.vocab_size) if alike else None
-        shared = FoldedPass(idx.numel() if alone else None, repeats)
+        shared = FoldedPass()
         before = [dict(cache.pairs) for cache in caches or ()]
         result = self._run_blocks(x, caches, fused, shared)
         if shared.holds():
@@ -225,12 +219,6 @@ class GPT(
         for cache, pairs in zip(caches or (), before, strict=True):
             cache.pairs = pairs
         return self._run_blocks(x, caches, fused)
-
-    def _embeds_equal_tokens_alike(self) -> bool:
-        """Tell whether the first attention takes the same for equal tokens at the same position, whatever the hooks."""
-        first = self._blocks()[0]
-        before = (self.wte, nn.Embedding), (self.wpe, nn.Embedding), (first, Block), (first.ln_1, LayerNorm)
-        return all(is_plain(*module) for module in (*before, (first.attn, CausalSelfAttention)))
 
     def _run_blocks(
         self,

@@ -9,15 +9,24 @@ import numba
 import torch
 from torch import Tensor, nn
 
-_FAST = {"reassoc", "contract", "nsz"}  # sums may be reordered; NaN and infinity keep their meaning
+# Sums may be reordered, while NaN and infinity keep their meaning; a division by zero gives those, as in numpy.
+_OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}
 
 
 def compile_loops(function: Callable[..., Any]) -> Any:
     """Compile at the first call, and keep the machine code on disk where numba finds a place for it."""
     try:
-        return numba.njit(nogil=True, fastmath=_FAST, cache=True)(function)
+        return numba.njit(nogil=True, cache=True, **_OPTIONS)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return numba.njit(nogil=True, fastmath=_FAST)(function)
+        return numba.njit(nogil=True, **_OPTIONS)(function)
+
+
+def compile_callback(signature: Any, function: Callable[..., Any]) -> Any:
+    """Compile what a library written in C may call, at once, and keep the machine code likewise."""
+    try:
+        return numba.cfunc(signature, cache=True, **_OPTIONS)(function)
+    except RuntimeError:
+        return numba.cfunc(signature, **_OPTIONS)(function)
 
 
 def shares_memory(tensor: Tensor) -> bool:

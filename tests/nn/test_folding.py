@@ -13,6 +13,7 @@ from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.folding import FoldedPass, FusedLayer
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.heads import fuse_heads
+from qiskit_qattn.simulation import threads
 
 
 def layer_of(heads: dict[str, int], **options) -> CausalSelfAttention:
@@ -43,6 +44,7 @@ def fused(layer: CausalSelfAttention, rows: int) -> FusedLayer:
 
 
 @pytest.mark.parametrize("rows", [1, 1000], ids=["few", "many"])
+@pytest.mark.parametrize("dtype, atol", [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=["double", "float"])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(
     "heads",
@@ -50,15 +52,15 @@ def fused(layer: CausalSelfAttention, rows: int) -> FusedLayer:
     ids=str,
 )
 @torch.no_grad()
-def test_folded_layers_give_the_same(heads, bias, rows, monkeypatch):
-    layer = layer_of(heads, bias=bias).double()
+def test_folded_layers_give_the_same(heads, bias, dtype, atol, rows, monkeypatch):
+    layer = layer_of(heads, bias=bias).to(dtype)
     if rows == 1000:  # fold however wide the layer is
         monkeypatch.setattr(folding, "_saves_work", lambda *_: True)
-    x = torch.randn(2, 5, layer.n_embd, dtype=torch.float64)
+    x = torch.randn(2, 5, layer.n_embd, dtype=dtype)
     parts = fused(layer, rows)
     assert parts.projection(x) is not None
     assert parts.projects_out == (sum(heads.values()) == 1)
-    torch.testing.assert_close(layer(x, fused=parts), unfolded(layer, x), rtol=0, atol=1e-12)
+    torch.testing.assert_close(layer(x, fused=parts), unfolded(layer, x), rtol=0, atol=atol)
 
 
 @torch.no_grad()
@@ -82,29 +84,32 @@ def test_wide_layers_are_folded_for_few_rows_only():
 
 @torch.no_grad()
 @pytest.mark.parametrize("heads", [{"qisa": 1}, {"qisa": 2}], ids=str)
-@pytest.mark.parametrize("rows", [3, 1000])
-def test_zero_tokens_are_encoded_as_the_first_state(heads, rows, monkeypatch):
+@pytest.mark.parametrize("rows, dtype", [(3, torch.float32), (1000, torch.float32), (1000, torch.float64)], ids=str)
+def test_zero_tokens_are_encoded_as_the_first_state(heads, rows, dtype, monkeypatch):
     monkeypatch.setattr(folding, "_saves_work", lambda *_: True)
-    layer = layer_of(heads, bias=False)
-    x = torch.randn(1, 3, layer.n_embd)
+    layer = layer_of(heads, bias=False).to(dtype)
+    x = torch.randn(1, 3, layer.n_embd, dtype=dtype)
     x[0, 1] = 0
     parts = fused(layer, rows)
     assert parts.projection(x) is None
     shared = FoldedPass()
     layer(x, fused=parts, shared=shared)
-    if rows == 1000:
-        assert shared.norms[0] == 0 < shared.norms[1]
+    if rows == 1000 and (dtype == torch.float64 or not threads.are_available()):
+        assert shared.norms[0][1, 0] == 0 < shared.norms[0][0, 0]
         assert not shared.holds()
-    else:  # few rows are looked at on the spot
+    else:  # compiled loops look on the spot
         assert shared.norms == []
     result = layer(x, fused=parts)
     assert torch.isfinite(result).all()
     torch.testing.assert_close(result, unfolded(layer, x))
 
 
+@pytest.mark.parametrize("dtype, atol", [(torch.float64, 1e-10), (torch.float32, 1e-4)], ids=["double", "float"])
 @pytest.mark.parametrize("tokens", [6, 300], ids=["few", "many"])
 @pytest.mark.parametrize("heads", ["qisa:1", "qisa:1,classical:1", "qisa:1,rff:1", "qisa:1,quadratic:1", "qisa:1,zz:1"])
-def test_a_model_that_meets_a_zero_token_gives_the_same_and_leaves_its_caches_right(heads, tokens, monkeypatch):
+def test_a_model_that_meets_a_zero_token_gives_the_same_and_leaves_its_caches_right(
+    heads, tokens, dtype, atol, monkeypatch
+):
     monkeypatch.setattr(folding, "_saves_work", lambda *_: True)
     count = heads.count(":")
     config = GPTConfig(
@@ -117,7 +122,7 @@ def test_a_model_that_meets_a_zero_token_gives_the_same_and_leaves_its_caches_ri
         num_qubits=3,
         bias=False,
     )
-    model = GPT(config).double().eval()
+    model = GPT(config).to(dtype).eval()
     model.wte.weight.data[3], model.wpe.weight.data[1], model.wpe.weight.data[tokens - 1] = 0, 0, 0
     idx = torch.randint(3, (1, tokens))
     idx[0, 1] = idx[0, -1] = 3
@@ -126,43 +131,18 @@ def test_a_model_that_meets_a_zero_token_gives_the_same_and_leaves_its_caches_ri
     run = model._run_blocks
     monkeypatch.setattr(model, "_run_blocks", lambda *args: runs.append(len(args) == 3) or run(*args))
     with torch.no_grad():
-        torch.testing.assert_close(model(idx)[0], expected, rtol=0, atol=1e-10)
-        assert runs == ([False, True] if heads in ("qisa:1", "qisa:1,classical:1") and tokens == 300 else [True])
+        torch.testing.assert_close(model(idx)[0], expected, rtol=0, atol=atol)
+        if heads in ("qisa:1", "qisa:1,classical:1") and tokens == 300:
+            assert runs == ([False, True] if dtype == torch.float64 or not threads.are_available() else [False])
+        else:
+            assert runs == [True]
         caches = [KeyValueCache() for _ in model.blocks]
         parts = [
             model(idx[:, start:end], caches=caches, position=start)[0]
             for start, end in ((0, tokens - 1), (tokens - 1, tokens))
         ]
-        torch.testing.assert_close(torch.cat(parts, 1), expected, rtol=0, atol=1e-10)
+        torch.testing.assert_close(torch.cat(parts, 1), expected, rtol=0, atol=atol)
         assert {k.shape[-2] for cache in caches for k, _ in cache.pairs.values()} == {tokens}
-
-
-def test_layers_that_share_memory_give_the_same(monkeypatch):
-    monkeypatch.setattr(folding, "_saves_work", lambda *_: True)
-    config = GPTConfig(
-        vocab_size=8,
-        block_size=300,
-        n_layer=4,
-        n_head=2,
-        n_embd=16,
-        heads=["qisa:1,classical:1", "qisa:2", "classical:2", "classical:1,qisa:1"],
-        num_qubits=3,
-        bias=True,
-    )
-    model, idx = GPT(config).double().eval(), torch.randint(8, (1, 300))
-    model.wpe.weight.data.normal_()
-    expected = model(idx)[0]
-    used = []
-    memory = FoldedPass.memory
-    monkeypatch.setattr(FoldedPass, "memory", lambda *args: used.append(memory(*args)) or used[-1])
-    with torch.no_grad():
-        torch.testing.assert_close(model(idx)[0], expected, rtol=0, atol=1e-10)
-    assert [view.shape[1] for view in used] == [12, 32, 24, 32, 12, 32]  # imaginary parts, queries and keys
-    assert len({view.untyped_storage().data_ptr() for view in used}) == 1
-    caches = [KeyValueCache() for _ in model.blocks]
-    with torch.no_grad():  # what caches keep is not written over
-        parts = [model(idx[:, a:b], caches=caches, position=a)[0] for a, b in ((0, 280), (280, 299), (299, 300))]
-    torch.testing.assert_close(torch.cat(parts, 1), expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("tokens", [6, 300], ids=["few", "many"])
@@ -178,18 +158,17 @@ def test_what_was_folded_without_gradients_serves_a_pass_with_them(tokens):
     assert model.wpe.weight.grad.isfinite().all()
 
 
-def test_memory_of_any_width_has_its_middle_in_the_same_place():
-    shared, rows = FoldedPass(1001), torch.zeros(1001, 5)
-    views = [shared.memory(rows, width, 32) for width in (24, 1, 32, 31)]
-    assert [view.shape for view in views] == [(1001, 24), (1001, 1), (1001, 32), (1001, 31)]
-    middles = [view.data_ptr() + view.nbytes / 2 for view in views]
-    assert max(middles) - min(middles) <= 64
-    first = views[2].data_ptr()
-    assert all(first <= view.data_ptr() <= first + 1001 * 4 * (32 - view.shape[1]) for view in views)
-    wider = shared.memory(rows, 40, 48)
-    assert wider.shape == (1001, 40)
-    assert shared.memory(rows, 24, 24).untyped_storage().data_ptr() == wider.untyped_storage().data_ptr()
-    assert FoldedPass().memory(rows, 24, 32) is None
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_no_later_token_changes_an_earlier_output(dtype):
+    config = GPTConfig(vocab_size=8, block_size=8, n_layer=2, n_head=1, n_embd=8, heads="qisa:1", num_qubits=3)
+    model, idx = GPT(config).to(dtype).eval(), torch.randint(8, (100, 8))
+    edited = idx.clone()
+    edited[:, 5:] = (edited[:, 5:] + 1) % 8
+    assert all(layer.projection is not None for layer in model.fuse_circuits(idx.numel()))
+    expected, found = model(idx)[0], model(edited)[0]
+    assert torch.equal(found[:, :5], expected[:, :5])
+    assert not torch.equal(found[:, 5:], expected[:, 5:])
 
 
 @torch.no_grad()
