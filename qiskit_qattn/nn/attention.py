@@ -160,12 +160,12 @@ class CausalSelfAttention(nn.Module):
         weights: list[Tensor | None] = []
         others: list[Hashable] = []
         for head in heads:
-            weights += head._parameters.values()
+            weights += head.weight, head.gain
             others += head.placed[1], is_plain(head, QuantumHead)
         for linear in (self.c_attn, self.c_proj) if heads else ():
             plain = linear is not None and is_plain(linear, nn.Linear)
             if linear is not None and plain:  # what is not is called, and its weights are not kept
-                weights += linear._parameters.values()
+                weights += linear.weight, linear.bias
             others.append(plain)
         return [weight for weight in weights if weight is not None], others
 

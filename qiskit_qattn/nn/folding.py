@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -58,6 +59,9 @@ class FoldedPass:
         return not self.norms or within_range(torch.cat([norms.flatten() for norms in self.norms]))
 
 
+Values = Callable[[Tensor, FoldedPass | None], Tensor | None]
+
+
 @dataclass(frozen=True)
 class FoldedProjection:
     r"""One linear map from tokens to queries, keys and the amplitudes of amplitude-encoded heads.
@@ -67,28 +71,18 @@ class FoldedProjection:
     .. math:: \langle P_m \rangle = \sum_i S_{im} |A x|_i^2 \Big/ \sum_i |A x|_i^2
 
     Attributes:
-        parts: Weights ``(d, ·)`` and biases ``(·,)``, or None, of queries and keys, then of each kind, with how its
-            values follow: by compiled loops, by what :meth:`Readout.side_by_side` gave, or directly where the kind is
-            classical. A quantum kind has weights of real parts, then of imaginary ones, each a product of its own, so
-            that every pass after it runs over contiguous memory.
-        head_size: Of the values.
+        queries_and_keys: Weight ``(d, ·)`` and bias ``(·,)``, or None.
+        kinds: For each kind of head what takes rows ``(B * T, d)`` to values ``(B * T, H, h)``.
     """
 
-    parts: list[tuple[Affine, CompiledReadout | tuple[Tensor, Tensor] | None]]
-    head_size: int
+    queries_and_keys: tuple[Tensor, Tensor | None]
+    kinds: list[Values]
 
     @classmethod
     def of(cls, maps: list[Affine], readouts: Mapping[int, Readout], head_size: int) -> FoldedProjection:
-        """Lay weights out as products of many rows take them: narrow ones the other way round can be slow."""
-        parts: list[tuple[Affine, CompiledReadout | tuple[Tensor, Tensor] | None]] = []
-        for position, affine in enumerate(maps):
-            turned = [(weight.T.contiguous(), bias) for weight, bias in affine]
-            if position in readouts:
-                signs, basis = readouts[position].signs, readouts[position].basis
-                parts.append((turned, CompiledReadout.of(affine, signs, basis) or readouts[position].side_by_side()))
-            else:
-                parts.append((turned, None))
-        return cls(parts, head_size)
+        """Lay weights out as products of many rows take them."""
+        kinds = [_values_of(parts, readouts.get(i), head_size) for i, parts in enumerate(maps[1:], 1)]
+        return cls(_turned(maps[0])[0], kinds)
 
     def __call__(self, x: Tensor, shared: FoldedPass | None = None) -> Projected | None:
         """Return queries and keys, and the values of all heads.
@@ -99,20 +93,14 @@ class FoldedProjection:
             x: Tokens, shape ``(B, T, d)``.
             shared: The pass of a model this is part of; then norms may be left for that to look at.
         """
-        rows, lead, kinds = x.flatten(0, -2), x.shape[:-1], []
-        (queries_and_keys, _), *parts = self.parts
-        for affine, readout in parts:
-            if readout is None:
-                values: Tensor | None = _affine(rows, *affine[0]).unflatten(-1, (-1, self.head_size))
-            elif isinstance(readout, CompiledReadout):
-                values = readout(rows)
-            else:
-                values = _measured(rows, affine, *readout, shared)
-            if values is None:
+        rows, lead, values = x.flatten(0, -2), x.shape[:-1], []
+        for kind in self.kinds:
+            found = kind(rows, shared)
+            if found is None:
                 return None
-            kinds.append(values.view(*lead, *values.shape[1:]))
-        product = _affine(rows, *queries_and_keys[0])  # last, as attention takes them first
-        return product.view(*lead, product.shape[-1]), torch.cat(kinds, -2) if len(kinds) > 1 else kinds[0]
+            values.append(found.view(*lead, *found.shape[1:]))
+        product = _affine(rows, *self.queries_and_keys)  # last, as attention takes them first
+        return product.view(*lead, product.shape[-1]), torch.cat(values, -2) if len(values) > 1 else values[0]
 
 
 @dataclass(frozen=True)
@@ -236,13 +224,36 @@ def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     return type(module) in kinds and not (module._forward_hooks or module._forward_pre_hooks)
 
 
+def _turned(parts: Affine) -> Affine:
+    """Return weights as products of many rows take them: narrow ones the other way round can be slow."""
+    return [(weight.T.contiguous(), bias) for weight, bias in parts]
+
+
 def _affine(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.mm(rows, weight) if bias is None else torch.addmm(bias, rows, weight)
 
 
-def _measured(rows: Tensor, affine: Affine, signs: Tensor, ones: Tensor, shared: FoldedPass | None) -> Tensor | None:
-    """Return the values of one quantum kind's heads, shape ``(B * T, H, h)``."""
-    first, *imaginary = affine
+def _values_of(parts: Affine, readout: Readout | None, head_size: int) -> Values:
+    """Return what computes the values of one kind, a classical one where there is no readout."""
+    if readout is None:
+        return partial(_project, *_turned(parts)[0], head_size)
+    compiled = CompiledReadout.of(parts, readout.signs, readout.basis)
+    if compiled is not None:
+        return partial(_run, compiled)
+    return partial(_measure, _turned(parts), *readout.side_by_side())
+
+
+def _project(weight: Tensor, bias: Tensor | None, head_size: int, rows: Tensor, shared: FoldedPass | None) -> Tensor:
+    return _affine(rows, weight, bias).unflatten(-1, (-1, head_size))
+
+
+def _run(readout: CompiledReadout, rows: Tensor, shared: FoldedPass | None) -> Tensor | None:
+    return readout(rows)
+
+
+def _measure(parts: Affine, signs: Tensor, ones: Tensor, rows: Tensor, shared: FoldedPass | None) -> Tensor | None:
+    """Real and imaginary parts are a product each, so that every pass after it runs over contiguous memory."""
+    first, *imaginary = parts
     outcomes = _affine(rows, *first).square_()
     for other in imaginary:
         part = _affine(rows, *other)

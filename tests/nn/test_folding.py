@@ -389,3 +389,53 @@ def test_adapters_and_parametrized_weights_are_used(name, tokens):
     linear.parametrizations.weight.original0.data *= 2
     seen.append(same_as_with_gradients())
     assert all((a - b).abs().max() > 1e-6 for i, a in enumerate(seen) for b in seen[:i])
+
+
+class Shifted(torch.nn.Module):
+    """A parametrization of angles."""
+
+    def forward(self, angles: torch.Tensor) -> torch.Tensor:
+        return angles + 1
+
+
+@pytest.mark.parametrize("tokens", [6, 300], ids=["few", "many"])
+@pytest.mark.parametrize("how", ["parametrized angles", "a plain tensor as weight"])
+def test_weights_that_are_no_parameters_are_watched(how, tokens):
+    config = GPTConfig(vocab_size=8, block_size=300, n_layer=2, n_head=1, n_embd=8, heads="qisa:1", num_qubits=3)
+    model, idx = GPT(config).double().eval(), torch.randint(8, (1, tokens))
+    attention = model.blocks[1].attn
+    if how == "parametrized angles":
+        head = attention.maps["qisa-v3"]
+        torch.nn.utils.parametrize.register_parametrization(head, "weight", Shifted())
+        weight = head.parametrizations.weight.original.data
+    else:
+        weight = attention.c_attn.weight.detach().clone()
+        del attention.c_attn.weight
+        attention.c_attn.weight = weight
+    seen = []
+    for _ in range(2):
+        seen.append(model(idx)[0].detach())
+        with torch.no_grad():
+            torch.testing.assert_close(model(idx)[0], seen[-1], rtol=0, atol=1e-12)
+        weight *= 1.5
+    assert (seen[0] - seen[1]).abs().max() > 1e-6
+
+
+@torch.no_grad()
+def test_two_threads_give_the_same():
+    config = GPTConfig(vocab_size=8, block_size=300, n_layer=2, n_head=1, n_embd=8, heads="qisa:1", num_qubits=3)
+    model, idx, before = GPT(config).eval(), torch.randint(8, (2, 299)), torch.get_num_threads()
+    with torch.enable_grad():
+        expected = model(idx)[0].detach()
+    torch.set_num_threads(2)
+    try:
+        torch.testing.assert_close(model(idx)[0], expected, rtol=0, atol=1e-5)
+    finally:
+        torch.set_num_threads(before)
+
+
+@torch.no_grad()
+def test_tokens_of_another_width_are_refused():
+    layer = layer_of({"qisa": 1})
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        layer(torch.randn(1, 100, layer.n_embd + 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import warnings
 
 import numpy as np
@@ -12,7 +13,7 @@ from numba import carray
 
 from qiskit_qattn.simulation import threads
 
-needs_threads = pytest.mark.skipif(not threads.are_available(), reason="torch's OpenMP library has no GNU entry")
+needs_threads = pytest.mark.skipif(not threads.are_available(), reason="loops run on torch's threads on Linux only")
 
 
 def _scale(pointers):
@@ -45,28 +46,33 @@ def test_each_thread_takes_its_share(count, set_threads):
 
 
 @needs_threads
-def test_threads_are_torchs_own():
-    torch.randn(1000, 1000) @ torch.randn(1000, 1000)  # starts all of those
+def test_threads_are_torchs_own(set_threads):
+    set_threads(2)
     numbers = np.ones(8)
-    threads.run(_scale, [numbers.ctypes.data, 8, 2])
+    threads._address(_scale)  # compiling starts threads of its own
+    torch.randn(1000, 1000) @ torch.randn(1000, 1000)  # and this those of torch
     tasks = len(os.listdir("/proc/self/task"))
-    for _ in range(10):
-        threads.run(_scale, [numbers.ctypes.data, 8, 2])
-        torch.randn(1000, 1000) @ torch.randn(1000, 1000)
+    threads.run(_scale, [numbers.ctypes.data, 8, 2])
+    assert numbers.tolist() == [2.0] * 8
     assert len(os.listdir("/proc/self/task")) == tasks
 
 
 @needs_threads
 def test_a_forked_process_with_one_thread_runs_tasks(set_threads):
+    set_threads(2)
     numbers = np.arange(5.0)
     threads.run(_scale, [numbers.ctypes.data, 5, 1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, which is what is tried here
         child = os.fork()
     if child == 0:
-        torch.set_num_threads(1)  # as torch's data loaders do
-        ok = threads.run(_scale, [numbers.ctypes.data, 5, 7]) == [5] and numbers[4] == 28
-        os._exit(0 if ok else 1)
+        status = 1
+        try:
+            signal.alarm(30)  # if it hangs
+            torch.set_num_threads(1)  # as torch's data loaders do
+            status = 0 if threads.run(_scale, [numbers.ctypes.data, 5, 7]) == [5] and numbers[4] == 28 else 1
+        finally:
+            os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
