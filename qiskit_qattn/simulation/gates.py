@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from qiskit import QuantumCircuit
-from qiskit.circuit import Instruction, ParameterExpression
+from qiskit.circuit import Barrier, Instruction, ParameterExpression
+from qiskit.circuit.library import Initialize, get_standard_gate_name_mapping
 from qiskit.exceptions import QiskitError
 
 from qiskit_qattn.errors import CircuitError
@@ -129,6 +131,24 @@ def _matrix(gate: Instruction) -> np.ndarray | None:
         return np.asarray(gate.to_matrix(), dtype=complex)
     except (AttributeError, QiskitError):
         return None
+
+
+@cache
+def _standard_classes() -> dict[type, str]:
+    """Return the names of Qiskit's own gates and instructions by their class."""
+    named = {operation.base_class: name for name, operation in get_standard_gate_name_mapping().items()}
+    return named | {Barrier: "barrier", Initialize: "initialize"}
+
+
+def standard_name(operation: Any) -> str | None:
+    """Return the name of the gate or instruction of Qiskit's own that this is, or None for any other.
+
+    The class decides, since users choose names: a composite gate that somebody called ``cz`` is not Qiskit's. A
+    subclass is not either, nor is a gate with open controls, which are told by ``ctrl_state``.
+    """
+    name = _standard_classes().get(getattr(operation, "base_class", type(operation)))
+    controls = getattr(operation, "num_ctrl_qubits", 0)
+    return name if getattr(operation, "ctrl_state", None) in (None, 2**controls - 1) else None
 
 
 def is_parametric(gate: Any) -> bool:
