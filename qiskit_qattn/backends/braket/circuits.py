@@ -12,6 +12,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.transpiler.passes import RemoveBarriers
 
 from qiskit_qattn.backends.measurement import Basis, Plan, Samples
+from qiskit_qattn.simulation.decomposition import device_circuit
 
 
 class BraketProgram:
@@ -27,7 +28,7 @@ class BraketProgram:
         from qiskit_braket_provider.providers.adapter import rename_parameter
 
         self.plan = Plan(pub)
-        circuit = RemoveBarriers()(pub.circuit.remove_final_measurements(inplace=False))
+        circuit = RemoveBarriers()(device_circuit(pub.circuit).remove_final_measurements(inplace=False))
         with warnings.catch_warnings():
             # Expectations do not depend on it.
             warnings.filterwarnings("ignore", message="Device does not support global phase")

@@ -6,9 +6,10 @@ from functools import lru_cache
 from typing import Any
 
 from qiskit import QuantumCircuit
-from qiskit.transpiler import CouplingMap, generate_preset_pass_manager
+from qiskit.transpiler import CouplingMap
 
 from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.simulation.decomposition import preset_pass_manager, transpiled
 
 MAX_QUBITS = 30
 _RANK_TWO = ["cx", "cy", "cz", "cp", "rxx", "ryy", "rzz", "rzx"]  # sums of two products; other gates of four
@@ -29,7 +30,7 @@ def on_a_line(circuit: QuantumCircuit) -> QuantumCircuit:
         CircuitError: For more than 30 qubits, or a circuit that measures or resets.
     """
     check_width(circuit)
-    line = _line(circuit.num_qubits).run(circuit)
+    line = transpiled(_line(circuit.num_qubits), circuit)
     foreign = sorted(set(line.count_ops()) - {*_BASIS, "barrier"})
     if foreign:
         raise CircuitError(f"Matrix product states take unitary gates only, got {foreign}.")
@@ -56,6 +57,4 @@ def bond_bound(line: QuantumCircuit) -> int:
 
 @lru_cache(maxsize=MAX_QUBITS)
 def _line(num_qubits: int) -> Any:
-    return generate_preset_pass_manager(
-        1, basis_gates=_BASIS, coupling_map=CouplingMap.from_line(num_qubits), seed_transpiler=0
-    )
+    return preset_pass_manager(1, basis_gates=_BASIS, coupling_map=CouplingMap.from_line(num_qubits), seed_transpiler=0)
