@@ -1,4 +1,4 @@
-"""Circuits in which every parametric gate has an angle of its own, as the parameter-shift rule needs them."""
+"""Circuits in which every angle of a parametric gate is a parameter of its own, as the parameter-shift rule needs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.decomposition import definition_of, takes_a_name, warn_of_product_formula
 from qiskit_qattn.simulation.gates import is_parametric, standard_name
 
-# Gates e^{-iθG/2} (up to a phase) whose generator has two eigenvalues 2 apart: the shift rule is exact for them.
-# G is a Pauli string, or twice a projector for the phase gates. Controlled phases have such a G too, but Aer binds
-# parameters of controlled gates wrong (its issue 2403), so that they go through their definition.
-SHIFT_GATES = {"rx", "ry", "rz", "p", "u1", "rxx", "ryy", "rzz", "rzx"}
+# Gates that are products of e^{-iθG/2} (up to a phase), one factor an angle, where G has two eigenvalues 2 apart: the
+# shift rule is exact for each angle. G is a Pauli string, or twice a projector for phases. Controlled phases have such a
+# G too, but Aer binds parameters of controlled gates wrong (its issue 2403), so that they go through their definition.
+SHIFT_GATES = {"rx", "ry", "rz", "p", "u", "u1", "u2", "u3", "rxx", "ryy", "rzz", "rzx"}
 
 
 def unroll(circuit: QuantumCircuit) -> tuple[QuantumCircuit, list[Parameter], list[ParameterExpression]]:
-    """Return the circuit with one fresh parameter a gate, those parameters, and the angles that they stand for.
+    """Return the circuit with one fresh parameter an angle, those parameters, and the angles that they stand for.
 
     Gates are told apart by class. Parametric ones without a shift rule go through their definition, and so does every
     gate that has the name of one of Qiskit's but is none. The global phase, which no expectation sees, is dropped, as
@@ -64,7 +64,7 @@ def _append(
     params: Iterator[Parameter],
     expressions: list[ParameterExpression],
 ) -> None:
-    """Append ``source`` to ``target``, replacing each parametric gate's angle by the next of ``params``."""
+    """Append ``source`` to ``target``, replacing each angle that holds parameters by the next of ``params``."""
     for item in source.data:
         operation = item.operation
         where = [qubits[source.find_bit(qubit).index] for qubit in item.qubits]
@@ -76,9 +76,11 @@ def _append(
                 f"and drops them."
             )
         if parametric and name in SHIFT_GATES:
-            expressions.append(operation.params[0])
             fresh = operation.to_mutable()
-            fresh.params = [next(params)]
+            for index, value in enumerate(operation.params):
+                if isinstance(value, ParameterExpression) and value.parameters:
+                    expressions.append(value)
+                    fresh.params[index] = next(params)
             target.append(fresh, where)
         elif name == "global_phase":
             continue

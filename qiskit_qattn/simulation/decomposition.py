@@ -35,12 +35,13 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPu
 from qiskit.quantum_info import Operator, SparsePauliOp
 from qiskit.synthesis import MatrixExponential
 from qiskit.transpiler import PassManager, StagedPassManager, TransformationPass, generate_preset_pass_manager
-from qiskit.transpiler.passes import HighLevelSynthesis
+from qiskit.transpiler.passes import HighLevelSynthesis, RemoveResetInZeroState
 
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.gates import is_parametric, standard_name
 
 STANDARD_NAMES = frozenset(get_standard_gate_name_mapping()) | {"barrier", "initialize"}
+_TAKEN = STANDARD_NAMES | {"ms"}  # IonQ's MS, which qiskit-braket-provider teaches Qiskit, is not Qiskit's MSGate
 _OWN_MODULES = ("qiskit.circuit.library.", "qiskit_aer.")
 _COMPARED_QUBITS = 6  # up to which a product formula is compared with the exponential
 
@@ -116,13 +117,25 @@ def transpiled(manager: Any, circuit: QuantumCircuit) -> QuantumCircuit:
         raise CircuitError(f"The circuit cannot be transpiled: {error.message}") from error
 
 
+def from_zero(circuit: QuantumCircuit) -> QuantumCircuit:
+    """Return a circuit without the resets of qubits that are 0 anyway, for what cannot reset.
+
+    Args:
+        circuit: In gates of Qiskit's own. An ``Initialize`` is resets and gates.
+    """
+    names = {standard_name(item.operation) for item in circuit.data}
+    if "initialize" in names:
+        circuit = circuit.decompose("initialize")
+    return RemoveResetInZeroState()(circuit) if names & {"initialize", "reset"} else circuit
+
+
 def is_own(operation: Any) -> bool:
     """Tell whether an operation is one of Qiskit's own under its own name, so that deciding by its name is right."""
     name = standard_name(operation)
     if name is not None:
         return operation.name == name
     kind = getattr(operation, "base_class", type(operation))
-    return kind.__module__.startswith(_OWN_MODULES) and operation.name not in STANDARD_NAMES
+    return kind.__module__.startswith(_OWN_MODULES) and operation.name not in _TAKEN
 
 
 def takes_a_name(operation: Any) -> bool:

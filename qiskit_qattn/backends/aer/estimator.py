@@ -17,7 +17,7 @@ from qiskit_qattn.backends.mps.estimator import AER_LOCK, aer_binds
 from qiskit_qattn.errors import BackendError, CircuitError
 from qiskit_qattn.library.observables import basis_rotation
 from qiskit_qattn.simulation.cutting import Cut, cut
-from qiskit_qattn.simulation.decomposition import device_pubs
+from qiskit_qattn.simulation.decomposition import device_pubs, preset_pass_manager, transpiled
 from qiskit_qattn.simulation.gates import standard_name
 from qiskit_qattn.simulation.local_estimator import LocalEstimator
 from qiskit_qattn.simulation.noise import DeviceNoise
@@ -52,9 +52,20 @@ class AerEstimator(LocalEstimator):
         super().__init__(default_precision=default_precision, seed=seed)
         self.simulator, self.noise = simulator, noise
         self._noise_on: dict[tuple[int, ...], Any] = {}
+        self._gates = frozenset(simulator.target.operation_names) | {"barrier"}
+        self._decomposition = preset_pass_manager(0, target=simulator.target)
 
     def _evaluate(self, pubs: list[EstimatorPub]) -> list[PubResult]:
-        return [self._run_pub(pub) for pub in device_pubs(pubs)]
+        return [self._run_pub(self._in_its_gates(pub)) for pub in device_pubs(pubs)]
+
+    def _in_its_gates(self, pub: EstimatorPub) -> EstimatorPub:
+        """Return a PUB whose circuit is in gates that the simulator's method has; those it has are left alone."""
+        circuit = pub.circuit
+        if self._gates.issuperset(item.operation.name for item in circuit.data):
+            return pub
+        return EstimatorPub(
+            transpiled(self._decomposition, circuit), pub.observables, pub.parameter_values, pub.precision
+        )
 
     def _run_pub(self, pub: EstimatorPub) -> PubResult:
         plan = Plan(pub)

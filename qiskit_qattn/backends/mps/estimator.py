@@ -20,6 +20,7 @@ from qiskit.quantum_info.operators.base_operator import BaseOperator
 from qiskit_qattn.backends.mps.line import bond_bound, check_width, on_a_line
 from qiskit_qattn.backends.mps.log import measured_angles
 from qiskit_qattn.backends.pub import PubProgram
+from qiskit_qattn.backends.unroll import unroll
 from qiskit_qattn.errors import BackendError, CircuitError, ConfigError, missing_dependency
 from qiskit_qattn.simulation.gates import is_parametric
 from qiskit_qattn.simulation.local_estimator import LocalEstimator
@@ -197,7 +198,7 @@ def mps_summary(circuit: QuantumCircuit) -> str:
     Raises:
         CircuitError: For more than 30 qubits, or a circuit that measures or resets.
     """
-    bound = bond_bound(on_a_line(circuit))
+    bound = bond_bound(on_a_line(unroll(circuit)[0]))
     if bound <= MAX_BOND:
         cost = f"bonds of at most {bound}, so nothing is truncated"
     else:

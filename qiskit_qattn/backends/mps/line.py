@@ -9,7 +9,8 @@ from qiskit import QuantumCircuit
 from qiskit.transpiler import CouplingMap
 
 from qiskit_qattn.errors import CircuitError
-from qiskit_qattn.simulation.decomposition import preset_pass_manager, transpiled
+from qiskit_qattn.simulation.decomposition import device_circuit, from_zero, preset_pass_manager, transpiled
+from qiskit_qattn.simulation.gates import standard_name
 
 MAX_QUBITS = 30
 _RANK_TWO = ["cx", "cy", "cz", "cp", "rxx", "ryy", "rzz", "rzx"]  # sums of two products; other gates of four
@@ -30,11 +31,21 @@ def on_a_line(circuit: QuantumCircuit) -> QuantumCircuit:
         CircuitError: For more than 30 qubits, or a circuit that measures or resets.
     """
     check_width(circuit)
-    line = transpiled(_line(circuit.num_qubits), circuit)
+    line = transpiled(_line(circuit.num_qubits), _acting(circuit))
     foreign = sorted(set(line.count_ops()) - {*_BASIS, "barrier"})
     if foreign:
         raise CircuitError(f"Matrix product states take unitary gates only, got {foreign}.")
     return line
+
+
+def _acting(circuit: QuantumCircuit) -> QuantumCircuit:
+    """Return the circuit without what does nothing: waiting, and resets at the start."""
+    circuit = from_zero(device_circuit(circuit))
+    target = circuit.copy_empty_like()
+    for item in circuit.data:
+        if standard_name(item.operation) not in ("id", "delay"):
+            target.append(item)
+    return target
 
 
 def bond_bound(line: QuantumCircuit) -> int:
