@@ -21,8 +21,8 @@ from qiskit_qattn.simulation.decomposition import definition_of, takes_a_name, w
 from qiskit_qattn.simulation.gates import is_parametric, standard_name
 
 # Gates that are products of e^{-iθG/2} (up to a phase), one factor an angle, where G has two eigenvalues 2 apart: the
-# shift rule is exact for each angle. G is a Pauli string, or twice a projector for phases. Controlled phases have such a
-# G too, but Aer binds parameters of controlled gates wrong (its issue 2403), so that they go through their definition.
+# shift rule is exact for each angle. G is a Pauli string, or twice a projector for phases. Controlled phases have such
+# a G too, but Aer binds parameters of controlled gates wrong (its issue 2403), so they go through their definition.
 SHIFT_GATES = {"rx", "ry", "rz", "p", "u", "u1", "u2", "u3", "rxx", "ryy", "rzz", "rzx"}
 
 

@@ -9,17 +9,21 @@ import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import (
     AnnotatedOperation,
-    ControlFlowOp,
     ControlledGate,
     ControlModifier,
-    Instruction,
     Parameter,
     ParameterExpression,
     PowerModifier,
 )
-from qiskit.circuit.library import PermutationGate, UnitaryGate, get_standard_gate_name_mapping
+from qiskit.circuit.library import (
+    Isometry,
+    PermutationGate,
+    UnitaryGate,
+    get_standard_gate_name_mapping,
+)
 
 from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.simulation.decomposition import definition_of
 from qiskit_qattn.simulation.gates import standard_name
 
 _STANDARD = frozenset(get_standard_gate_name_mapping())
@@ -80,12 +84,12 @@ def _operation(operation: Any) -> str:
         state = f"@{operation.ctrl_state}" if isinstance(operation, ControlledGate) else ""
         unit = operation.unit if name == "delay" else ""
         return f"{name}{state}({params}{unit})"
-    if type(operation) in (UnitaryGate, PermutationGate):
+    if _is_matrix(operation):
         matrix = np.ascontiguousarray(operation.params[0], dtype="<c16")
         return f"matrix[{matrix.tobytes().hex()}]"
     if isinstance(operation, AnnotatedOperation):
         return f"{_operation(operation.base_op)}[{_phase(operation.base_op)}{_modifiers(operation)}]"
-    definition = _definition(operation)
+    definition = definition_of(operation)
     if definition is None:
         raise CircuitError(
             f"Instruction {operation.name!r} cannot be sent to a device through the ledger: it is neither one of "
@@ -94,13 +98,11 @@ def _operation(operation: Any) -> str:
     return "{" + "; ".join(_lines(definition)) + "}"
 
 
-def _definition(operation: Any) -> QuantumCircuit | None:
-    """Return what an instruction is made of, or None for control flow and what has no definition."""
-    return (
-        operation.definition
-        if isinstance(operation, Instruction) and not isinstance(operation, ControlFlowOp)
-        else None
-    )
+def _is_matrix(operation: Any) -> bool:
+    """Tell whether an operation is written as the array it was made of; those of no two classes are alike."""
+    if type(operation) is Isometry:
+        return len(operation.params[0]) == 2**operation.num_qubits  # no ancillas
+    return type(operation) in (UnitaryGate, PermutationGate)
 
 
 def _modifiers(operation: AnnotatedOperation) -> str:
@@ -118,7 +120,7 @@ def _modifiers(operation: AnnotatedOperation) -> str:
 
 def _phase(operation: Any) -> str:
     """Return the phase of a definition, which counts once it is controlled, or raised to a power."""
-    definition = None if standard_name(operation) else _definition(operation)
+    definition = None if standard_name(operation) else definition_of(operation)
     return "" if definition is None else f"phase {_number(operation.name, definition.global_phase)}; "
 
 
