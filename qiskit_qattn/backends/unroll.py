@@ -17,7 +17,12 @@ from qiskit.circuit import (
 from qiskit.circuit.library import PauliEvolutionGate
 
 from qiskit_qattn.errors import CircuitError
-from qiskit_qattn.simulation.decomposition import definition_of, takes_a_name, warn_of_product_formula
+from qiskit_qattn.simulation.decomposition import (
+    definition_of,
+    takes_a_name,
+    warn_of_product_formula,
+    without_last_measurements,
+)
 from qiskit_qattn.simulation.gates import is_parametric, standard_name
 
 # Gates that are products of e^{-iθG/2} (up to a phase), one factor an angle, where G has two eigenvalues 2 apart: the
@@ -40,8 +45,7 @@ def unroll(circuit: QuantumCircuit) -> tuple[QuantumCircuit, list[Parameter], li
         CircuitError: For a parametric gate without a shift rule or a definition that leads to one; for measurements
             before the end, and control flow that a measurement decides.
     """
-    if circuit.num_clbits:
-        circuit = _without_last_measurements(circuit)
+    circuit = without_last_measurements(circuit)
     target = circuit.copy_empty_like()
     target.global_phase = 0
     expressions: list[ParameterExpression] = []
@@ -105,25 +109,3 @@ def _definition(operation: Any) -> QuantumCircuit:
             f"Known: {sorted(SHIFT_GATES)}."
         )
     return definition
-
-
-def _without_last_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
-    """Return the circuit without classical bits and the measurements that nothing follows on their qubits.
-
-    What else uses classical bits is kept as it is, with those bits.
-    """
-    kept, followed = [], set[Any]()
-    for item in reversed(circuit.data):
-        name = standard_name(item.operation)
-        if name == "measure" and followed.isdisjoint(item.qubits):
-            continue
-        if name != "barrier":
-            followed.update(item.qubits)
-        kept.append(item)
-    target = circuit.copy_empty_like()
-    if not any(item.clbits for item in kept):
-        target = QuantumCircuit(circuit.qubits, *circuit.qregs, name=circuit.name, metadata=circuit.metadata)
-        target._layout = circuit.layout  # of an ISA circuit
-    for item in reversed(kept):
-        target.append(item)
-    return target

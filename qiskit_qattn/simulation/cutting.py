@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from qiskit import QuantumCircuit
 
+from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.gates import standard_name
 
 _LEFT_OUT = {"barrier", "global_phase"}
@@ -37,9 +38,15 @@ def cut(circuit: QuantumCircuit, asked: Iterable[int]) -> Cut:
     waiting is kept, since noise may come with it.
 
     Args:
-        circuit: The whole circuit, which uses no classical bits.
+        circuit: The whole circuit.
         asked: Qubits that are kept though nothing acts on them.
+
+    Raises:
+        CircuitError: For a circuit with classical bits in use.
     """
+    clashes = sorted({item.operation.name for item in circuit.data if item.clbits})
+    if clashes:
+        raise CircuitError(f"Expectations are of circuits without classical bits in use, got {clashes}.")
     kept = [item for item in circuit.data if standard_name(item.operation) not in _LEFT_OUT]
     acting = [item for item in kept if standard_name(item.operation) not in _IDLE]
     used = {circuit.find_bit(qubit).index for item in acting for qubit in item.qubits} | set(asked)

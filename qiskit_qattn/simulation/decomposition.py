@@ -20,6 +20,7 @@ from qiskit.circuit import (
     BreakLoopOp,
     ContinueLoopOp,
     ControlFlowOp,
+    ControlledGate,
     ControlModifier,
     ForLoopOp,
     InverseModifier,
@@ -53,9 +54,10 @@ class ProductFormulaWarning(UserWarning):
 def device_circuit(circuit: QuantumCircuit) -> QuantumCircuit:
     r"""Return a circuit as simulators and devices run it, in gates and instructions of Qiskit's own.
 
-    Gates are told apart by class. A composite, a subclass, a controlled gate of either, or a gate that was given
-    another name, is replaced by its definition, an annotated operation by its synthesis, and a loop over known numbers
-    by its turns. Every ``PauliEvolutionGate`` :math:`e^{-itH}` becomes the product formula that its synthesis gives.
+    Gates are told apart by class. A composite, a subclass, a controlled gate of either, a gate that was given another
+    name, and one with open controls, is replaced by its definition, an annotated operation by its synthesis, and a loop
+    over known numbers by its turns. Every ``PauliEvolutionGate`` :math:`e^{-itH}` becomes the product formula that its
+    synthesis gives.
 
     Warns:
         ProductFormulaWarning: Where that is not the exponential.
@@ -129,11 +131,37 @@ def from_zero(circuit: QuantumCircuit) -> QuantumCircuit:
     return RemoveResetInZeroState()(circuit) if names & {"initialize", "reset"} else circuit
 
 
+def without_last_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
+    """Return the circuit without classical bits and the measurements that nothing follows on their qubits.
+
+    What else uses classical bits is kept as it is, with those bits.
+    """
+    if not circuit.num_clbits:
+        return circuit
+    kept, followed = [], set[Any]()
+    for item in reversed(circuit.data):
+        name = standard_name(item.operation)
+        if name == "measure" and followed.isdisjoint(item.qubits):
+            continue
+        if name != "barrier":
+            followed.update(item.qubits)
+        kept.append(item)
+    target = circuit.copy_empty_like()
+    if not any(item.clbits for item in kept):
+        target = QuantumCircuit(circuit.qubits, *circuit.qregs, name=circuit.name, metadata=circuit.metadata)
+        target._layout = circuit.layout  # of an ISA circuit
+    for item in reversed(kept):
+        target.append(item)
+    return target
+
+
 def is_own(operation: Any) -> bool:
     """Tell whether an operation is one of Qiskit's own under its own name, so that deciding by its name is right."""
     name = standard_name(operation)
     if name is not None:
         return operation.name == name
+    if isinstance(operation, ControlledGate) and "1" * operation.num_ctrl_qubits != f"{operation.ctrl_state:b}":
+        return False
     kind = getattr(operation, "base_class", type(operation))
     return kind.__module__.startswith(_OWN_MODULES) and operation.name not in _TAKEN
 

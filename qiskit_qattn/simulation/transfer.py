@@ -14,7 +14,7 @@ from torch import Tensor
 
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.constants import ConstantModule
-from qiskit_qattn.simulation.decomposition import decompose_custom_gates
+from qiskit_qattn.simulation.decomposition import decompose_custom_gates, without_last_measurements
 from qiskit_qattn.simulation.gates import Fixed, Operation, ParityRotation, Permutation, flatten, standard_name
 from qiskit_qattn.simulation.noise import DeviceNoise, transfer_matrix
 
@@ -117,19 +117,15 @@ class TurnModule(ConstantModule):
 
 def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[Turn | Channel]:
     """Yield rotations by free angles, and the transfer matrices of everything else."""
-    measured: set[int] = set()
-    for item in decompose_custom_gates(circuit).data:
+    for item in decompose_custom_gates(without_last_measurements(circuit)).data:
         operation, name = item.operation, standard_name(item.operation)
         qubits = tuple(circuit.find_bit(qubit).index for qubit in item.qubits)
         if name in ("barrier", "global_phase"):
             continue
-        if name == "measure":
-            measured.update(qubits)
-            continue
-        if not measured.isdisjoint(qubits):
+        if item.clbits:
             raise CircuitError(
-                f"Qubits {sorted(measured.intersection(qubits))} are measured before {operation.name!r} acts on them; "
-                f"the noisy engine takes measurements at the end only, and drops them."
+                f"Instruction {operation.name!r} on qubits {list(qubits)} uses classical bits before the circuit's "
+                f"end; the noisy engine takes measurements at the end only, and drops them."
             )
         if name == "reset":
             yield Channel(_RESET, qubits)

@@ -79,7 +79,7 @@ def _lines(circuit: QuantumCircuit) -> list[str]:
 
 def _operation(operation: Any) -> str:
     name = standard_name(operation)
-    if name == operation.name and (name in _STANDARD or name in _OPAQUE):
+    if name is not None and name == operation.name and (name in _STANDARD or name in _OPAQUE):
         params = ",".join(_number(name, value) for value in operation.params)
         state = f"@{operation.ctrl_state}" if isinstance(operation, ControlledGate) else ""
         unit = operation.unit if name == "delay" else ""
