@@ -71,8 +71,8 @@ CUSTOM = {
     "matrix": Matrix("cz", 2),
     "renamed": renamed(HGate(), "x"),
     "renamed without definition": renamed(CXGate(), "cz"),
-    "controlled": composite("z", 1).control(1),
-    "open": composite("z", 1).control(1, ctrl_state=0),
+    "controlled": composite("z", 1).control(1, annotated=False),
+    "open": composite("z", 1).control(1, ctrl_state=0, annotated=False),
     "nested": nested(),
 }
 BASES = {
@@ -83,7 +83,7 @@ BASES = {
     "composite": composite("cz", 2),
     "matrix": Matrix("cz", 2),
     "own name": Matrix("mine", 1),
-    "controlled composite": composite("cz", 2).control(1),
+    "controlled composite": composite("cz", 2).control(1, annotated=False),
     "annotated": AnnotatedOperation(composite("cz", 2), InverseModifier()),
     "evolution": PauliEvolutionGate(SparsePauliOp(["XX", "ZZ"]), 0.3),
 }

@@ -79,7 +79,7 @@ def test_a_composite_with_the_name_of_a_gate_has_its_own_text(name):
 def test_a_renamed_gate_and_a_controlled_composite_are_told_from_qiskits():
     renamed = CXGate().to_mutable()
     renamed.name = "cz"
-    controlled = composite("z", 1).control(1)
+    controlled = composite("z", 1).control(1, annotated=False)
     assert controlled.name == "cz"
     texts = [circuit_text(of(gate)) for gate in (renamed, controlled, CXGate(), STANDARD["cz"])]
     assert len(set(texts)) == 4
