@@ -13,9 +13,20 @@ from qiskit.quantum_info import Pauli
 from torch import Tensor
 
 from qiskit_qattn.simulation.constants import ConstantModule
-from qiskit_qattn.simulation.gates import IGNORED, Fixed, Operation, ParityRotation, Permutation, flatten
+from qiskit_qattn.simulation.elementary import (
+    Fixed,
+    Measurement,
+    Operation,
+    ParityRotation,
+    Permutation,
+    Phase,
+    Reset,
+    Unitary,
+)
+from qiskit_qattn.simulation.gates import IGNORED, elementary, standard_name
 from qiskit_qattn.simulation.noise import DeviceNoise, transfer_matrix
 
+_RESET = np.outer([1.0, 0, 0, 1], [1.0, 0, 0, 0])  # |0⟩ whatever the qubit was
 _DENSE_QUBITS = 4  # up to 256×256 transfer matrices; above, matrices act on pairs of qubits
 
 
@@ -117,12 +128,13 @@ def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[Turn | Chann
     for item in circuit.data:
         operation = item.operation
         qubits = tuple(circuit.find_bit(qubit).index for qubit in item.qubits)
-        if operation.name in IGNORED:
+        if standard_name(operation) in IGNORED:
             continue
         alone = QuantumCircuit(len(qubits))
         alone.append(operation, range(len(qubits)))
-        for op in flatten(alone):
-            yield _elementary(op, qubits, circuit.num_qubits)
+        for op in elementary(alone):
+            if not isinstance(op, Phase):
+                yield _elementary(op, qubits, circuit.num_qubits)
         error = noise.after(operation.name, qubits)
         if error is not None:
             yield Channel(error, qubits)
@@ -132,10 +144,15 @@ def _elementary(op: Operation, qubits: tuple[int, ...], num_qubits: int) -> Turn
     """Return an elementary operation, whose qubits count within ``qubits``, as a rotation or a transfer matrix."""
     if isinstance(op, Fixed):
         return Channel(transfer_matrix(op.matrix), (qubits[op.qubit],))
+    if isinstance(op, Unitary):
+        return Channel(transfer_matrix(op.matrix), tuple(qubits[q] for q in op.qubits))
+    if isinstance(op, Reset):
+        return Channel(_RESET, tuple(qubits[q] for q in op.qubits))
     if isinstance(op, Permutation):
         matrix = np.zeros((len(op.image), len(op.image)))
         matrix[list(op.image), range(len(op.image))] = 1
         return Channel(transfer_matrix(matrix), tuple(qubits[q] for q in op.qubits))
+    assert not isinstance(op, Measurement | Phase)
     letter, local = ("Z", op.qubits) if isinstance(op, ParityRotation) else (op.axis, (op.qubit,))
     where = tuple(qubits[q] for q in local)
     if isinstance(op.angle, ParameterExpression):

@@ -1,0 +1,160 @@
+r"""The elementary operations that circuits are made of, and what inverting and controlling does to them.
+
+Every gate is a product of rotations about a Pauli axis, diagonal rotations :math:`e^{-i\theta Z_{mask}/2}`, fixed
+matrices, permutations of basis states and a phase. Control by a state c of qubits keeps these kinds: with the projector
+
+.. math:: \Pi_c = 2^{-m} \sum_S (-1)^{|S| - |S \cap c|} Z_S, \qquad
+          C_c\, e^{-i\theta P/2} = \prod_S e^{\mp i 2^{-m} \theta\, Z_S \otimes P / 2}
+
+over all subsets S of the m controls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from qiskit.circuit import ParameterExpression
+
+Angle: TypeAlias = float | ParameterExpression
+Axis: TypeAlias = Literal["X", "Y", "Z"]
+
+_H = np.array([[1, 1], [1, -1]], dtype=complex) / np.sqrt(2)
+_S = np.diag([1, 1j])
+FROM_Z = {"X": _H, "Y": _S @ _H}  # C with C Z C† = X or Y
+
+
+@dataclass(frozen=True, eq=False)
+class Rotation:
+    r"""One-qubit rotation :math:`e^{-i\theta P/2}`; ``angle`` is a number or an expression, in radians."""
+
+    axis: Axis
+    qubit: int
+    angle: Angle
+
+    @property
+    def qubits(self) -> tuple[int, ...]:
+        """The qubit."""
+        return (self.qubit,)
+
+
+@dataclass(frozen=True, eq=False)
+class Fixed:
+    """A one-qubit gate without parameters, as its 2×2 matrix."""
+
+    qubit: int
+    matrix: np.ndarray
+
+    @property
+    def qubits(self) -> tuple[int, ...]:
+        """The qubit."""
+        return (self.qubit,)
+
+
+@dataclass(frozen=True, eq=False)
+class ParityRotation:
+    r"""Diagonal rotation :math:`e^{-i\theta Z\otimes\dots\otimes Z/2}` on ``qubits``."""
+
+    qubits: tuple[int, ...]
+    angle: Angle
+
+
+@dataclass(frozen=True, eq=False)
+class Permutation:
+    """A map of basis states of ``qubits``: local state i goes to ``image[i]`` (qubits[0] least significant)."""
+
+    qubits: tuple[int, ...]
+    image: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Unitary:
+    """A gate without parameters on several qubits, as its 2ᵏ×2ᵏ matrix (qubits[0] least significant)."""
+
+    qubits: tuple[int, ...]
+    matrix: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Phase:
+    r"""A phase :math:`e^{i\varphi}` of the whole state, which matters once it is controlled."""
+
+    angle: Angle
+
+    @property
+    def qubits(self) -> tuple[int, ...]:
+        """No qubit."""
+        return ()
+
+
+@dataclass(frozen=True, eq=False)
+class Reset:
+    """Put one qubit to |0⟩."""
+
+    qubits: tuple[int]
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """Measure one qubit."""
+
+    qubits: tuple[int]
+
+
+UnitaryOperation: TypeAlias = Rotation | Fixed | ParityRotation | Permutation | Unitary
+Operation: TypeAlias = UnitaryOperation | Phase | Reset | Measurement
+
+
+def pauli_rotation(letters: Sequence[Axis], qubits: Sequence[int], angle: Angle) -> Iterator[Operation]:
+    r"""Yield :math:`e^{-i\theta P/2}` for a Pauli string P with ``letters[k]`` on ``qubits[k]``."""
+    if not qubits:
+        yield Phase(-angle / 2)
+        return
+    if len(qubits) == 1:
+        yield Rotation(letters[0], qubits[0], angle)
+        return
+    turned = [(q, FROM_Z[letter]) for letter, q in zip(letters, qubits, strict=True) if letter != "Z"]
+    yield from (Fixed(q, basis.conj().T) for q, basis in turned)
+    yield ParityRotation(tuple(qubits), angle)
+    yield from (Fixed(q, basis) for q, basis in turned)
+
+
+def inverse(op: Operation) -> Operation:
+    """Return the inverse of an operation that has one."""
+    if isinstance(op, Rotation):
+        return Rotation(op.axis, op.qubit, -op.angle)
+    if isinstance(op, ParityRotation):
+        return ParityRotation(op.qubits, -op.angle)
+    if isinstance(op, Phase):
+        return Phase(-op.angle)
+    if isinstance(op, Permutation):
+        return Permutation(op.qubits, tuple(int(i) for i in np.argsort(op.image)))
+    if isinstance(op, Fixed):
+        return Fixed(op.qubit, op.matrix.conj().T)
+    assert isinstance(op, Unitary)
+    return Unitary(op.qubits, op.matrix.conj().T)
+
+
+def controlled(op: Operation, controls: tuple[int, ...], state: int) -> Iterator[Operation]:
+    """Yield an operation that acts where ``controls`` are in a basis state, controls[0] its least significant bit."""
+    if isinstance(op, Rotation | ParityRotation | Phase):
+        letters: list[Axis] = [op.axis] if isinstance(op, Rotation) else ["Z"] * len(op.qubits)
+        angle = -2 * op.angle if isinstance(op, Phase) else op.angle
+        for subset in range(2 ** len(controls)):
+            chosen = [q for k, q in enumerate(controls) if subset >> k & 1]
+            sign = (-1) ** (subset & state).bit_count()
+            part = angle * (sign / 2 ** len(controls))
+            yield from pauli_rotation([*letters, *(["Z"] * len(chosen))], [*op.qubits, *chosen], part)
+    elif isinstance(op, Permutation):
+        size = 2 ** len(controls)
+        image = np.arange(size * len(op.image))
+        image[state::size] = np.asarray(op.image) * size + state
+        yield Permutation((*controls, *op.qubits), tuple(image.tolist()))
+    else:
+        assert isinstance(op, Fixed | Unitary)
+        size = 2 ** len(controls)
+        matrix = np.eye(size * len(op.matrix), dtype=complex)
+        matrix[state::size, state::size] = op.matrix
+        yield Unitary((*controls, *op.qubits), matrix)
