@@ -140,13 +140,14 @@ def inverse(op: Operation) -> Operation:
 def controlled(op: Operation, controls: tuple[int, ...], state: int) -> Iterator[Operation]:
     """Yield an operation that acts where ``controls`` are in a basis state, controls[0] its least significant bit."""
     if isinstance(op, Rotation | ParityRotation | Phase):
-        letters: list[Axis] = [op.axis] if isinstance(op, Rotation) else ["Z"] * len(op.qubits)
+        axis: Axis = "Z"
+        letters = [op.axis] if isinstance(op, Rotation) else [axis for _ in op.qubits]
         angle = -2 * op.angle if isinstance(op, Phase) else op.angle
         for subset in range(2 ** len(controls)):
             chosen = [q for k, q in enumerate(controls) if subset >> k & 1]
             sign = (-1) ** (subset & state).bit_count()
             part = angle * (sign / 2 ** len(controls))
-            yield from pauli_rotation([*letters, *(["Z"] * len(chosen))], [*op.qubits, *chosen], part)
+            yield from pauli_rotation([*letters, *(axis for _ in chosen)], [*op.qubits, *chosen], part)
     elif isinstance(op, Permutation):
         size = 2 ** len(controls)
         image = np.arange(size * len(op.image))

@@ -36,7 +36,7 @@ def pauli_evolution(operator: Any, time: Angle, qubits: tuple[int, ...]) -> Iter
     r"""Yield :math:`e^{-itH}` for a sum H of Pauli strings.
 
     Args:
-        operator: What Qiskit's ``PauliEvolutionGate`` holds: an operator on ``qubits``, or a list of which H is the sum.
+        operator: What Qiskit's ``PauliEvolutionGate`` holds: H, or a list of operators whose sum is H.
         time: t, a number or an expression.
         qubits: Where H acts, its least significant qubit first.
 
@@ -108,7 +108,7 @@ def _groups(paulis: PauliList) -> list[np.ndarray]:
 
 
 def _walsh(values: np.ndarray) -> np.ndarray:
-    """Return the coefficients of a diagonal over Z strings; bit k of a position says whether qubit k is in its string."""
+    """Return the coefficients of a diagonal over Z strings, with bit k of a position for Z on qubit k."""
     size = len(values)
     result = values.astype(float)
     step = 1

@@ -145,7 +145,7 @@ def _expand(gate: Any, qubits: tuple[int, ...]) -> Iterator[Operation]:
         yield from _elementary(gate.blocks[0], qubits)
     elif type(gate) is PermutationGate:
         states = np.arange(2 ** len(qubits))  # bit i of the image is bit pattern[i] of the state
-        moved = sum((states >> int(k) & 1) << i for i, k in enumerate(gate.pattern))
+        moved = np.sum([(states >> int(k) & 1) << i for i, k in enumerate(gate.pattern)], axis=0)
         yield Permutation(qubits, tuple(moved.tolist()))
     elif _definition_first(gate, qubits) or (matrix := _matrix(gate, qubits)) is None:
         yield from _elementary(_definition(gate, qubits), qubits)
@@ -213,8 +213,8 @@ def _annotated(base: Any, modifiers: Sequence[Any], qubits: tuple[int, ...]) -> 
             yield from operations
     else:
         raise CircuitError(
-            f"Power {last.power} of {base.name!r} on qubits {list(qubits)} cannot be simulated exactly: with parameters, "
-            f"or on more than {_SMALL} qubits, powers must be whole numbers."
+            f"Power {last.power} of {base.name!r} on qubits {list(qubits)} cannot be simulated exactly: with "
+            f"parameters, or on more than {_SMALL} qubits, powers must be whole numbers."
         )
 
 
@@ -241,9 +241,8 @@ def _loop(loop: ForLoopOp, qubits: tuple[int, ...]) -> Iterator[Operation]:
     if not isinstance(values, range | tuple | list):
         raise _refusal(loop.name, qubits, "runs over values that only a device knows")
     for value in values:
-        yield from _elementary(
-            body if parameter is None else body.assign_parameters({parameter: value}, strict=False), qubits
-        )
+        turn = body if parameter is None else body.assign_parameters({parameter: value}, strict=False)
+        yield from _elementary(turn, qubits)
 
 
 def _definition_first(gate: Any, qubits: tuple[int, ...]) -> bool:

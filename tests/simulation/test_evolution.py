@@ -127,7 +127,7 @@ def test_a_matrix_as_the_hamiltonian():
 def test_what_cannot_be_exponentiated_is_an_error():
     chain = [("ZZ", [i, i + 1], 1.0) for i in range(8)] + [("X", [i], 1.0) for i in range(9)]
     wide = SparsePauliOp.from_sparse_list(chain, num_qubits=9)
-    with pytest.raises(CircuitError, match="on 9 qubits together, .* at most 8"):
+    with pytest.raises(CircuitError, match=r"on 9 qubits together, .* at most 8"):
         flatten(circuit_of(wide, X, 9))
     with pytest.raises(CircuitError, match="on 9 qubits for a time"):
         circuit = QuantumCircuit(9)

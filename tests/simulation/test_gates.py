@@ -281,11 +281,9 @@ def test_nested_and_fractional_annotations(rng):
         circuit.h([0, 1, 2])
         circuit.append(operation, [2, 0, 1])
     assert_parity(flat, rng)
-    operators, weights = observables(3, rng), torch.rand(1)
-    one, other = (
-        StatevectorProgram(c, operators, weight_params=[X])(torch.zeros(1, 0), weights) for c in (nested, flat)
-    )
-    torch.testing.assert_close(one, other)
+    operators, values = observables(3, rng), (torch.zeros(1, 0), torch.rand(1))
+    one, other = (StatevectorProgram(circuit, operators, weight_params=[X]) for circuit in (nested, flat))
+    torch.testing.assert_close(one(*values), other(*values))
     for operation in (
         AnnotatedOperation(library.SwapGate(), [PowerModifier(0.5), ControlModifier(1)]),
         AnnotatedOperation(library.TGate(), PowerModifier(-0.3)),
