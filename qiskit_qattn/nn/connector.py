@@ -18,6 +18,7 @@ from qiskit_qattn.backends.mps.estimator import mps_program, mps_summary
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.errors import CircuitError, MissingDependencyError
 from qiskit_qattn.simulation.estimator import TorchEstimator
+from qiskit_qattn.simulation.gates import without_final_measurements
 from qiskit_qattn.simulation.program import MAX_QUBITS
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 from qiskit_qattn.simulation.vector_input import vector_program
@@ -128,11 +129,13 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
                 why = f"{type(estimator).__name__} returns exact values; {encoded.summary()}."
                 return CompiledQNN("statevector", why, encoded)
             if engine is StatevectorProgram and circuit.num_qubits > MAX_QUBITS:
+                circuit = without_final_measurements(circuit)
                 why = f"{type(estimator).__name__} returns exact values; {mps_summary(circuit)}."
                 return CompiledQNN("mps", why, mps_program(circuit, observables, **arguments))
             program = engine(circuit, observables, **arguments)
             name: Any = "statevector" if isinstance(program, StatevectorProgram) else "density_matrix"
             return CompiledQNN(name, f"{type(estimator).__name__} returns exact values; {program.summary()}.", program)
+        circuit = without_final_measurements(circuit)
         if type(gradient) is not ParamShiftEstimatorGradient:
             return CompiledQNN("network", f"{type(gradient).__name__} on an estimator that is not exact is kept.", None)
         precision = network.default_precision

@@ -18,16 +18,17 @@ from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 
 class VectorProgram(StatevectorProgram):
-    r"""Expectations for real vectors :math:`x / \lVert x \rVert` as amplitudes, whose entries come in any order.
+    r"""Expectations for real vectors :math:`x / \lVert x \rVert` as amplitudes of some of the qubits, in any order.
 
     Args:
         circuit: What follows the encoding.
         observables: Hermitian operators on its qubits.
         weight_params: Trainable parameters.
-        order: Which entry of the input is each basis state's amplitude, shape ``(2**n,)``.
+        order: Which entry of the input is each basis state's amplitude, shape ``(2**n,)``; −1 where that is 0.
     """
 
     order: Tensor
+    mask: Tensor
 
     def __init__(
         self,
@@ -39,13 +40,14 @@ class VectorProgram(StatevectorProgram):
     ) -> None:
         super().__init__(circuit, observables, weight_params=weight_params, input_kind="amplitude")
         self.ordered = np.array_equal(order, np.arange(len(order)))
-        self.add_constant("order", order)
+        self.add_constant("order", np.maximum(order, 0))
+        self.add_constant("mask", (order >= 0).astype(float))
 
     def forward(self, inputs: Tensor, weights: Tensor, *options: Any, **more: Any) -> Tensor:
         """Return expectations, shape ``(..., B, M)``; as for :class:`StatevectorProgram`."""
-        return super().forward(
-            inputs if self.ordered else inputs.index_select(-1, self.order), weights, *options, **more
-        )
+        if not self.ordered:
+            inputs = inputs.index_select(-1, self.order) * self.mask.to(inputs)
+        return super().forward(inputs, weights, *options, **more)
 
 
 def vector_program(
@@ -68,26 +70,30 @@ def vector_program(
     Raises:
         CircuitError: For circuits, parameters or observables that cannot be simulated.
     """
-    if len(input_params) != 2**circuit.num_qubits or circuit.num_qubits > MAX_QUBITS:
+    if circuit.num_qubits > MAX_QUBITS:
         return None
-    items = [item for item in _opened(circuit).data if standard_name(item.operation) != "barrier"]
-    while items and standard_name(items[0].operation) == "reset":
-        items.pop(0)
-    if not items or type(items[0].operation) is not ParameterizedInitialize:
+    items = list(_opened(circuit).data)
+    at = next((i for i, item in enumerate(items) if type(item.operation) is ParameterizedInitialize), None)
+    if at is None:
         return None
-    entries = items[0].operation.params
+    encoding = items.pop(at)
+    before = [item for item in items[:at] if standard_name(item.operation) not in ("barrier", "reset")]
+    if any(not set(encoding.qubits).isdisjoint(item.qubits) for item in before):
+        return None
+    entries = encoding.operation.params
     position = {param: i for i, param in enumerate(input_params)}
     if not all(isinstance(entry, Parameter) for entry in entries) or set(entries) != set(input_params):
         return None
     rest = circuit.copy_empty_like()
-    for item in items[1:]:
+    for item in items:
         rest.append(item)
     if not position.keys().isdisjoint(rest.parameters):
         return None
-    state = np.arange(len(entries))
-    places = [circuit.find_bit(qubit).index for qubit in items[0].qubits]
+    state = np.arange(2**circuit.num_qubits)
+    places = [circuit.find_bit(qubit).index for qubit in encoding.qubits]
     local = np.sum([(state >> q & 1) << k for k, q in enumerate(places)], axis=0)  # the vector's index of each state
-    order = np.array([position[entry] for entry in entries])[local]
+    elsewhere = state & ~np.sum([1 << q for q in places])
+    order = np.where(elsewhere == 0, np.array([position[entry] for entry in entries])[local], -1)
     return VectorProgram(rest, observables, weight_params=weight_params, order=order)
 
 

@@ -17,6 +17,7 @@ from qiskit_qattn.simulation.density_matrix import NoisyEngine
 
 pytestmark = pytest.mark.filterwarnings("ignore::scipy.sparse.SparseEfficiencyWarning")  # of Qiskit's matrices
 X, W = Parameter("x"), Parameter("w")
+ESTIMATORS = [None, StatevectorEstimator(), TorchEstimator(NoisyEngine())]
 WEIGHTS = np.array([0.75])  # a number of float32 too, in which the connector takes initial weights
 
 
@@ -84,9 +85,7 @@ def circuits():
     }
 
 
-@pytest.mark.parametrize(
-    "estimator", [None, StatevectorEstimator(), TorchEstimator(NoisyEngine())], ids=lambda e: type(e).__name__
-)
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
 @pytest.mark.parametrize("name", circuits())
 def test_values_and_gradients_are_those_of_qiskit(name, estimator):
     circuit = circuits()[name]
@@ -161,7 +160,8 @@ def vector_network(num_qubits, wrap=lambda encoding: encoding, order=None, **opt
     encoding = raw_feature_vector(2**num_qubits)
     entries = [encoding.data[0].operation.params[i] for i in (order or range(2**num_qubits))]
     ansatz = real_amplitudes(num_qubits, reps=1)
-    circuit = wrap(encoding).compose(ansatz)
+    circuit = wrap(encoding)
+    circuit = circuit.compose(ansatz, range(num_qubits))
     circuit.rx(0.3, 0)
     return network_of(circuit, entries, ansatz.parameters, **options)
 
@@ -172,13 +172,21 @@ def nested(encoding):
     return circuit
 
 
+def beside(encoding):
+    circuit = QuantumCircuit(encoding.num_qubits + 1)
+    circuit.h(1)
+    return circuit.compose(encoding, [encoding.num_qubits, *range(2, encoding.num_qubits), 0][: encoding.num_qubits])
+
+
 def turned(encoding):
     circuit = QuantumCircuit(encoding.num_qubits)
     circuit.barrier()
     return circuit.compose(encoding, list(range(encoding.num_qubits))[::-1])
 
 
-@pytest.mark.parametrize("wrap", [lambda encoding: encoding, nested, turned], ids=["plain", "nested", "turned"])
+@pytest.mark.parametrize(
+    "wrap", [lambda encoding: encoding, nested, turned, beside], ids=["plain", "nested", "turned", "beside"]
+)
 @pytest.mark.parametrize("num_qubits", [1, 2, 3, 6, 9])
 def test_raw_feature_vectors_are_amplitudes(num_qubits, wrap, rng):
     order = rng.permutation(2**num_qubits).tolist()
@@ -208,17 +216,16 @@ def test_vectors_that_are_more_than_the_data_go_to_the_network():
     entries = list(encoding.data[0].operation.params)
     again = encoding.copy()
     again.ry(entries[0], 0)
-    part = QuantumCircuit(3).compose(encoding, [0, 2])
     late = QuantumCircuit(2)
     late.h(0)
     late = late.compose(encoding)
-    for circuit in (again, part, late):
+    for circuit in (again, late):
         compiled = compile_qnn(network_of(circuit, entries, ()))
         assert compiled.engine == "network" and "ParameterizedInitialize" in compiled.reason
     as_weights = network_of(encoding, (), entries)
     assert compile_qnn(as_weights).engine == "network"
     x = np.array([[1, 2, 0.5, -1]])
-    network = network_of(part, entries, ())
+    network = network_of(late, entries, ())
     torch.testing.assert_close(TorchConnector(network)(torch.tensor(x)), torch.tensor(network.forward(x, [])).float())
 
 
