@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from qiskit_qattn.backends.mps.estimator import mps_program, mps_summary
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.errors import CircuitError, MissingDependencyError
+from qiskit_qattn.simulation.elementary import as_circuit
 from qiskit_qattn.simulation.estimator import TorchEstimator
-from qiskit_qattn.simulation.gates import without_final_measurements
+from qiskit_qattn.simulation.gates import flatten, without_final_measurements
 from qiskit_qattn.simulation.program import MAX_QUBITS
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 from qiskit_qattn.simulation.vector_input import vector_program
@@ -129,7 +130,7 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
                 why = f"{type(estimator).__name__} returns exact values; {encoded.summary()}."
                 return CompiledQNN("statevector", why, encoded)
             if engine is StatevectorProgram and circuit.num_qubits > MAX_QUBITS:
-                circuit = without_final_measurements(circuit)
+                circuit = as_circuit(flatten(circuit), circuit.num_qubits)  # gates that Aer cannot take for others
                 why = f"{type(estimator).__name__} returns exact values; {mps_summary(circuit)}."
                 return CompiledQNN("mps", why, mps_program(circuit, observables, **arguments))
             program = engine(circuit, observables, **arguments)

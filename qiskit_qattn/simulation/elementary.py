@@ -11,16 +11,22 @@ over all subsets S of the m controls.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, TypeAlias
 
 import numpy as np
-from qiskit.circuit import ParameterExpression
+from qiskit import QuantumCircuit
+from qiskit.circuit import Gate, ParameterExpression
+from qiskit.circuit.library import MCXGate, PermutationGate, UnitaryGate
+
+from qiskit_qattn.errors import CircuitError
 
 Angle: TypeAlias = float | ParameterExpression
 Axis: TypeAlias = Literal["X", "Y", "Z"]
 
+_DENSE = 8  # qubits on which a permutation may be any
 _H = np.array([[1, 1], [1, -1]], dtype=complex) / np.sqrt(2)
 _S = np.diag([1, 1j])
 FROM_Z = {"X": _H, "Y": _S @ _H}  # C with C Z C† = X or Y
@@ -159,3 +165,55 @@ def controlled(op: Operation, controls: tuple[int, ...], state: int) -> Iterator
         matrix = np.eye(size * len(op.matrix), dtype=complex)
         matrix[state::size, state::size] = op.matrix
         yield Unitary((*controls, *op.qubits), matrix)
+
+
+def as_circuit(operations: Iterable[UnitaryOperation], num_qubits: int) -> QuantumCircuit:
+    """Return operations as a circuit of Qiskit's own gates, of which only RX, RY, RZ and RZZ hold parameters.
+
+    Raises:
+        CircuitError: On more than 8 qubits, for a permutation of states that is neither one of qubits nor a controlled X.
+    """
+    circuit = QuantumCircuit(num_qubits)
+    turns = {"X": circuit.rx, "Y": circuit.ry, "Z": circuit.rz}
+    for op in operations:
+        if isinstance(op, Rotation):
+            turns[op.axis](op.angle, op.qubit)
+        elif isinstance(op, ParityRotation):
+            _append_parity(circuit, op)
+        elif isinstance(op, Permutation):
+            circuit.append(_permutation_gate(op), op.qubits)
+        else:
+            circuit.append(UnitaryGate(op.matrix), op.qubits)
+    return circuit
+
+
+def _append_parity(circuit: QuantumCircuit, op: ParityRotation) -> None:
+    *rest, last = op.qubits
+    if not rest:
+        circuit.rz(op.angle, last)
+        return
+    ladder = list(pairwise(rest))  # the parity of all but the last, on the one before it
+    for one, other in ladder:
+        circuit.cx(one, other)
+    circuit.rzz(op.angle, rest[-1], last)
+    for one, other in reversed(ladder):
+        circuit.cx(one, other)
+
+
+def _permutation_gate(op: Permutation) -> Gate:
+    """Return the gate of a permutation: of qubits, a controlled X, or any on few qubits."""
+    count, image = len(op.qubits), np.asarray(op.image)
+    state = np.arange(len(image))
+    moved = np.flatnonzero(image != state)
+    if count > 1 and len(moved) == 2 and moved[1] - moved[0] == 2 ** (count - 1):  # the last bit flips, for one state
+        return MCXGate(count - 1, ctrl_state=int(moved[0]))
+    units = image[1 << np.arange(count)]
+    if (np.bitwise_count(units) == 1).all():
+        pattern = np.argsort([int(unit).bit_length() - 1 for unit in units])
+        if np.array_equal(image, np.sum([(state >> k & 1) << i for i, k in enumerate(pattern)], axis=0)):
+            return PermutationGate(pattern)
+    if count > _DENSE:
+        raise CircuitError(f"A permutation of the basis states of {count} qubits has no circuit; at most {_DENSE}.")
+    matrix = np.zeros((len(image), len(image)))
+    matrix[image, state] = 1
+    return UnitaryGate(matrix)

@@ -60,6 +60,7 @@ IGNORED = {"barrier", *IDLE}
 _PAULI_ROTATIONS: dict[str, Axis] = {"rx": "X", "ry": "Y", "rz": "Z"}
 _PERMUTATIONS = {"cx": (0, 3, 2, 1), "swap": (0, 2, 1, 3), "ccx": (0, 1, 2, 7, 4, 5, 6, 3)}
 _SMALL = 8  # qubits on which a power is formed as a matrix
+_LISTED = 16  # qubits whose basis states are listed
 
 
 def flatten(circuit: QuantumCircuit) -> list[UnitaryOperation]:
@@ -134,7 +135,7 @@ def _expand(gate: Any, qubits: tuple[int, ...]) -> Iterator[Operation]:
         yield from pauli_evolution(gate.operator, _angle(gate.time), qubits)
     elif type(gate) is HamiltonianGate:
         yield from matrix_evolution(np.asarray(gate.params[0]), _angle(gate.params[1]), qubits)
-    elif getattr(gate, "base_class", None) is MCXGate:
+    elif getattr(gate, "base_class", None) is MCXGate and len(qubits) <= _LISTED:
         size, state = 2**gate.num_ctrl_qubits, gate.ctrl_state
         image = list(range(2 * size))
         image[state], image[state + size] = state + size, state
@@ -143,7 +144,7 @@ def _expand(gate: Any, qubits: tuple[int, ...]) -> Iterator[Operation]:
         yield from _loop(gate, qubits)
     elif type(gate) is BoxOp:
         yield from _elementary(gate.blocks[0], qubits)
-    elif type(gate) is PermutationGate:
+    elif type(gate) is PermutationGate and len(qubits) <= _LISTED:
         states = np.arange(2 ** len(qubits))  # bit i of the image is bit pattern[i] of the state
         moved = np.sum([(states >> int(k) & 1) << i for i, k in enumerate(gate.pattern)], axis=0)
         yield Permutation(qubits, tuple(moved.tolist()))

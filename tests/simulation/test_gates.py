@@ -33,6 +33,8 @@ from qiskit.quantum_info import (
 
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.density_matrix import DensityMatrixProgram, NoisyEngine
+from qiskit_qattn.simulation.elementary import as_circuit
+from qiskit_qattn.simulation.gates import flatten, is_parametric, standard_name
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 X, W = Parameter("x"), Parameter("w")
@@ -402,3 +404,17 @@ def test_resets_and_measurements_on_the_density_matrix(engine, rng):
     for name in ("'measure'", "'if_else'"):
         with pytest.raises(CircuitError, match=name):
             engine(refused()[name], [SparsePauliOp("ZZ")])
+
+
+@pytest.mark.filterwarnings("ignore::scipy.sparse.SparseEfficiencyWarning")
+def test_elementary_operations_as_a_circuit_again(rng):
+    gates = [gate for gate in unusual().values() if gate.num_qubits <= 6]
+    gates += [composite("swap", 2, 1), bases()["evolution"], library.MCXGate(4, ctrl_state=5), library.SwapGate()]
+    gates += [AnnotatedOperation(library.CXGate(), ControlModifier(1, 0)), library.PermutationGate([2, 0, 3, 1])]
+    for gate in gates:
+        circuit = around([gate], 6, rng)
+        values = dict.fromkeys(circuit.parameters, 0.7)
+        again = as_circuit(flatten(circuit), 6)
+        parametric = {standard_name(item.operation) for item in again.data if is_parametric(item.operation)}
+        assert parametric <= {"rx", "ry", "rz", "rzz"}
+        assert Statevector(again.assign_parameters(values)).equiv(Statevector(circuit.assign_parameters(values)))
