@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from qiskit.circuit import ParameterExpression
+from qiskit.circuit import Parameter, ParameterExpression
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -113,7 +113,7 @@ def _coefficients(angle: Angle, position: Mapping[Any, int]) -> dict[Monomial, f
     unknown = sorted(p.name for p in angle.parameters if p not in position)
     if unknown:
         raise CircuitError(f"Angle {angle} uses {unknown}, which are neither input nor weight parameters.")
-    if angle in position:  # a bare parameter
+    if isinstance(angle, Parameter):
         return {(position[angle],): 1.0}
     import sympy
 

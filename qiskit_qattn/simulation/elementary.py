@@ -171,7 +171,7 @@ def as_circuit(operations: Iterable[UnitaryOperation], num_qubits: int) -> Quant
     """Return operations as a circuit of Qiskit's own gates, of which only RX, RY, RZ and RZZ hold parameters.
 
     Raises:
-        CircuitError: On more than 8 qubits, for a permutation of states that is neither one of qubits nor a controlled X.
+        CircuitError: For a permutation of states that is none of qubits and no controlled X, on more than 8 qubits.
     """
     circuit = QuantumCircuit(num_qubits)
     turns = {"X": circuit.rx, "Y": circuit.ry, "Z": circuit.rz}
