@@ -151,7 +151,7 @@ def _expand(gate: Any, qubits: tuple[int, ...]) -> Iterator[Operation]:
     elif _definition_first(gate, qubits) or (matrix := _matrix(gate, qubits)) is None:
         yield from _elementary(_definition(gate, qubits), qubits)
     else:
-        yield Fixed(qubits[0], matrix) if len(qubits) == 1 else Unitary(qubits, matrix)
+        yield _constant(matrix, qubits)
 
 
 def _standard(name: str, params: Sequence[Any], qubits: tuple[int, ...]) -> list[Operation] | None:
@@ -225,7 +225,14 @@ def _power(operation: AnnotatedOperation, exponent: float, qubits: tuple[int, ..
         matrix = Operator(operation).power(exponent).data
     except QiskitError as error:
         raise _refusal(operation.base_op.name, qubits, f"has no power ({error})") from error
-    return Unitary(qubits, matrix) if len(qubits) > 1 else Fixed(qubits[0], matrix)
+    return _constant(matrix, qubits)
+
+
+def _constant(matrix: np.ndarray, qubits: tuple[int, ...]) -> Operation:
+    """Return a matrix on any number of qubits as an operation."""
+    if not qubits:
+        return Phase(float(np.angle(matrix.item())))
+    return Fixed(qubits[0], matrix) if len(qubits) == 1 else Unitary(qubits, matrix)
 
 
 def _reversible(base: Any, modifiers: Sequence[Any], qubits: tuple[int, ...]) -> list[Operation]:

@@ -289,6 +289,7 @@ def test_nested_and_fractional_annotations(rng):
     for operation in (
         AnnotatedOperation(library.SwapGate(), [PowerModifier(0.5), ControlModifier(1)]),
         AnnotatedOperation(library.TGate(), PowerModifier(-0.3)),
+        AnnotatedOperation(library.GlobalPhaseGate(0.4), [PowerModifier(3), ControlModifier(2)]),
         library.iSwapGate().power(0.5),
         library.RXXGate(X).power(0.5),
         RYGate(X).control(2, annotated=True),
