@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from qiskit import QuantumCircuit
 
 from qiskit_qattn.errors import CircuitError
-from qiskit_qattn.simulation.gates import standard_name
+from qiskit_qattn.simulation.gates import IDLE, standard_name
 
 _LEFT_OUT = {"barrier", "global_phase"}
-_IDLE = {"id", "delay"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def cut(circuit: QuantumCircuit, asked: Iterable[int]) -> Cut:
     if clashes:
         raise CircuitError(f"Expectations are of circuits without classical bits in use, got {clashes}.")
     kept = [item for item in circuit.data if standard_name(item.operation) not in _LEFT_OUT]
-    acting = [item for item in kept if standard_name(item.operation) not in _IDLE]
+    acting = [item for item in kept if standard_name(item.operation) not in IDLE]
     used = {circuit.find_bit(qubit).index for item in acting for qubit in item.qubits} | set(asked)
     qubits = tuple(sorted(used)) or (0,)
     place = {qubit: index for index, qubit in enumerate(qubits)}
