@@ -1,5 +1,7 @@
 """Every gate on every simulator: the values are those of the circuit, whatever a gate is called."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -141,8 +143,13 @@ def check(text, operation):
         np.testing.assert_allclose(values[0], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("text", [*AER, "density_matrix"])
-@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *product(FIXED, ["aer", "aer:matrix_product_state", "density_matrix"]),
+        *((name, "aer:density_matrix") for name in FIXED if not name.startswith("composite")),
+    ],
+)
 def test_gates_and_clashing_composites(name, text):
     check(text, FIXED[name])
 
