@@ -22,7 +22,7 @@ from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.folding import FEW_ROWS, FoldedPass, FoldedProjection, FusedLayer
 from qiskit_qattn.nn.generation import stream
 from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads
-from qiskit_qattn.nn.placement import Placement
+from qiskit_qattn.nn.placement import ModelPlacement
 from qiskit_qattn.simulation.kept import Kept
 
 
@@ -81,7 +81,7 @@ Its shape, heads and observables are in `config.json`.
 
 
 class GPT(
-    Placement,
+    ModelPlacement,
     nn.Module,
     PyTorchModelHubMixin,
     library_name="qiskit-qattn",

@@ -15,7 +15,7 @@ from qiskit_qattn.backends.registry import Backend, get_backend
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.nn.audit import Audit
-from qiskit_qattn.nn.fallback import Chain, ChainProgram, head_program, open_backend
+from qiskit_qattn.nn.fallback import Chain, ChainProgram, open_backend, program_on
 from qiskit_qattn.simulation.amplitude import amplitude_angles, check_finite
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
 
@@ -128,9 +128,7 @@ class QuantumHead(nn.Module):
 
     def prepare(self, backend: Backend | Chain, audit: Audit) -> nn.Module:
         """Return the program that :meth:`place` takes, without moving there."""
-        if isinstance(backend, Chain):
-            return ChainProgram(self.circuit, backend, audit)
-        return head_program(self.circuit, backend)
+        return program_on(self.circuit, backend, audit)
 
     def place(self, backend: Backend | Chain, program: nn.Module, audit: Audit) -> None:
         """Run a program from now on."""

@@ -1,4 +1,4 @@
-"""Where a model's circuits run: moving them, coming back, and what was computed where."""
+"""Where a module's circuits run: moving them, coming back, and what was computed where."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from torch import nn
 
@@ -22,19 +22,119 @@ if TYPE_CHECKING:
     from qiskit_qattn.nn.attention import CausalSelfAttention
 
 
+class Placed(Protocol):
+    """What runs on a backend or a chain: a quantum head, or the network of a connector.
+
+    Attributes:
+        audit: Where its calls were computed since it was moved to a chain the last time.
+    """
+
+    audit: Audit
+
+    @property
+    def placed(self) -> tuple[Any, Any]:
+        """Where it is and its program there, which :meth:`place` takes to come back."""
+
+    def prepare(self, backend: Backend | Chain, audit: Audit, /) -> nn.Module:
+        """Return the program that :meth:`place` takes, without moving there."""
+
+    def place(self, backend: Any, program: Any, audit: Audit, /) -> None:
+        """Run a program from now on."""
+
+
 @dataclass(frozen=True)
 class _Move:
-    """What undoes a move: where the heads were, and the backends that it opened."""
+    """What undoes a move: where the parts were, and the backends that it opened."""
 
-    before: list[tuple[QuantumHead, Backend | Chain, nn.Module]]
+    before: list[tuple[Placed, Any, Any]]
     opened: list[Backend]
 
 
 class Placement(ABC):
-    """The part of a model that knows its quantum heads and moves them between backends."""
+    """A module whose circuits move between backends: all together, and back at the end of a ``with`` statement."""
 
     _last_move: _Move | None = None
     _blocks_entered: tuple[tuple[_Move, ExitStack], ...] = ()
+
+    @abstractmethod
+    def placed_parts(self) -> list[tuple[int | None, str, Placed]]:
+        """Return what is moved as (layer or None, kind, part)."""
+
+    def audit(self) -> dict[str, Any]:
+        """Return what was computed where since the module was moved to a chain of backends the last time.
+
+        Returns:
+            ``calls`` and ``gradients``: how many calls of the circuits each backend computed the values and gradients
+            of; ``heads``: the same for each layer and kind; ``falls``: every call, in order of the heads, that went
+            from one link of the chain to the next, and why. Empty unless it was moved to a chain.
+        """
+        audits = [part.audit for _, _, part in self.placed_parts()]
+        calls, gradients = (
+            dict(sum((getattr(audit, name) for audit in audits), Counter())) for name in ("calls", "gradients")
+        )
+        heads = [
+            {"layer": a.layer, "kind": a.kind, "calls": dict(a.calls), "gradients": dict(a.gradients)} for a in audits
+        ]
+        falls = [asdict(fall) for audit in audits for fall in audit.falls]
+        if not (calls or falls):
+            return {}
+        return {"calls": calls, "gradients": gradients, "heads": heads, "falls": falls}
+
+    def to_backend(self, backend: Backend | Chain | str) -> Self:
+        """Run every circuit on another backend; weights and ``state_dict`` stay as they are.
+
+        In a ``with`` statement they come back at the end of the block to where they were, and what a backend named by a
+        string holds open on its device, such as a session, is closed::
+
+            with model.to_backend("ibm:least_busy?mode=session&budget=60s"):
+                model.generate(prompt, 100)
+
+        Args:
+            backend: A backend, or a string such as ``statevector?shots=1024``, or a chain of strings as for
+                :meth:`QuantumHead.to_backend`.
+
+        Raises:
+            UnknownNameError, ConfigError: For a string that names no backend; nothing was moved then.
+        """
+        parts = self.placed_parts()
+        target = open_backend(backend) if isinstance(backend, str) else backend
+        audits = [Audit(layer, kind) for layer, kind, _ in parts]
+        # All are built before the first moves.
+        programs = [part.prepare(target, audit) for (_, _, part), audit in zip(parts, audits, strict=True)]
+        opened = _backends(target) if isinstance(backend, str) else []
+        self._last_move = _Move([(part, *part.placed) for _, _, part in parts], opened)
+        for (_, _, part), program, audit in zip(parts, programs, audits, strict=True):
+            part.place(target, program, audit)
+        return self
+
+    def __enter__(self) -> Self:
+        """Begin a block at whose end the last :meth:`to_backend` is undone.
+
+        Raises:
+            ConfigError: If there is none to undo.
+        """
+        move, self._last_move = self._last_move, None
+        if move is None:
+            raise ConfigError("A module in a with statement must have been moved: with model.to_backend(…).")
+        stack = ExitStack()
+        for opened in move.opened:
+            stack.enter_context(session(opened))
+        self._blocks_entered += ((move, stack),)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Bring the circuits back, and close what the move opened."""
+        *outer, (move, stack) = self._blocks_entered
+        self._blocks_entered, self._last_move = tuple(outer), None
+        for part, where, program in move.before:
+            part.place(where, program, part.audit)
+        stack.__exit__(kind, error, traceback)
+
+
+class ModelPlacement(Placement):
+    """The part of a model that knows its quantum heads, all of which it moves."""
 
     @abstractmethod
     def attention_layers(self) -> list[CausalSelfAttention]:
@@ -69,77 +169,9 @@ class Placement(ABC):
                     number += 1
         return rows
 
-    def audit(self) -> dict[str, Any]:
-        """Return what was computed where since the model was moved to a chain of backends the last time.
-
-        Returns:
-            ``calls`` and ``gradients``: how many calls of the circuits each backend computed the values and gradients
-            of; ``heads``: the same for each layer and kind; ``falls``: every call, in order of the heads, that went
-            from one link of the chain to the next, and why. Empty unless it was moved to a chain.
-        """
-        audits = [head.audit for _, _, head in self.quantum_heads()]
-        calls, gradients = (
-            dict(sum((getattr(audit, name) for audit in audits), Counter())) for name in ("calls", "gradients")
-        )
-        heads = [
-            {"layer": a.layer, "kind": a.kind, "calls": dict(a.calls), "gradients": dict(a.gradients)} for a in audits
-        ]
-        falls = [asdict(fall) for audit in audits for fall in audit.falls]
-        if not (calls or falls):
-            return {}
-        return {"calls": calls, "gradients": gradients, "heads": heads, "falls": falls}
-
-    def to_backend(self, backend: Backend | Chain | str) -> Self:
-        """Run every quantum head on another backend; weights and ``state_dict`` stay as they are.
-
-        In a ``with`` statement the heads come back at the end of the block to the backend they were on, and what a
-        backend named by a string holds open on its device, such as a session, is closed::
-
-            with model.to_backend("ibm:least_busy?mode=session&budget=60s"):
-                model.generate(prompt, 100)
-
-        Args:
-            backend: A backend, or a string such as ``statevector?shots=1024``, or a chain of strings as for
-                :meth:`QuantumHead.to_backend`.
-
-        Raises:
-            UnknownNameError, ConfigError: For a string that names no backend; no head was moved then.
-        """
-        heads = self.quantum_heads()
-        target = open_backend(backend) if isinstance(backend, str) else backend
-        audits = [Audit(layer, kind) for layer, kind, _ in heads]
-        # All are built before the first moves.
-        programs = [head.prepare(target, audit) for (_, _, head), audit in zip(heads, audits, strict=True)]
-        opened = _backends(target) if isinstance(backend, str) else []
-        self._last_move = _Move([(head, *head.placed) for _, _, head in heads], opened)
-        for (_, _, head), program, audit in zip(heads, programs, audits, strict=True):
-            head.place(target, program, audit)
-        return self
-
-    def __enter__(self) -> Self:
-        """Begin a block at whose end the last :meth:`to_backend` is undone.
-
-        Raises:
-            ConfigError: If there is none to undo.
-        """
-        move, self._last_move = self._last_move, None
-        if move is None:
-            raise ConfigError("A model in a with statement must have been moved: with model.to_backend(…).")
-        stack = ExitStack()
-        for opened in move.opened:
-            stack.enter_context(session(opened))
-        self._blocks_entered += ((move, stack),)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Bring the heads back, and close what the move opened."""
-        *outer, (move, stack) = self._blocks_entered
-        self._blocks_entered, self._last_move = tuple(outer), None
-        for head, backend, program in move.before:
-            head.place(backend, program, head.audit)
-        stack.__exit__(kind, error, traceback)
+    def placed_parts(self) -> list[tuple[int | None, str, Placed]]:
+        """Return the quantum heads."""
+        return list(self.quantum_heads())
 
 
 def ran_on(calls: dict[str, int]) -> str:

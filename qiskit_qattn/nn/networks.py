@@ -1,0 +1,208 @@
+"""Someone's own EstimatorQNN: what it computes, whether it measures the qubits it means, and its files."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from qiskit import QuantumCircuit, qpy
+from qiskit.circuit import Parameter
+from qiskit.exceptions import QiskitError
+from qiskit.quantum_info import SparsePauliOp
+from qiskit.transpiler.layout import TranspileLayout
+from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork
+
+from qiskit_qattn.backends.jobs.circuit_text import with_parameters
+from qiskit_qattn.errors import CheckpointError, CircuitError, ConfigError
+from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.simulation.cutting import cut
+from qiskit_qattn.simulation.readout import as_pauli_sum
+
+CIRCUIT, ABOUT, WEIGHTS = "network.qpy", "network.json", "model.safetensors"
+_FORMAT = 1
+_UNREADABLE = (QiskitError, OSError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, struct.error)
+
+
+def network_circuit(network: NeuralNetwork) -> AttentionCircuit:
+    """Return what a network computes, for a backend to run.
+
+    A circuit that was transpiled already is cut to the qubits in use, and its layout forgotten.
+
+    Raises:
+        ConfigError: For another class than :class:`EstimatorQNN`; a subclass may compute something else.
+        CircuitError: For a network that measures other qubits than those its layout put the circuit on.
+    """
+    if type(network) is not EstimatorQNN:
+        raise ConfigError(
+            f"On a backend a TorchConnector runs an EstimatorQNN of Qiskit Machine Learning, got "
+            f"{_described(network)}. Leave backend out to run it on its own primitive."
+        )
+    check_layout(network)
+    circuit = network.circuit
+    observables = [as_pauli_sum(observable) for observable in network.observables]
+    if circuit.layout is not None and not any(item.clbits for item in circuit.data):
+        circuit, observables = _in_use(circuit, observables)
+    return AttentionCircuit.from_circuit(circuit, observables, network.input_params or (), network.weight_params or ())
+
+
+def check_layout(network: NeuralNetwork) -> None:
+    r"""Refuse a network whose default observable is about other qubits than its circuit.
+
+    Qiskit Machine Learning measures :math:`Z^{\otimes n}` on qubits 0 to n − 1 where no observables are given, also of
+    a circuit that a layout put elsewhere. Qubits that nothing acts on stay in :math:`|0\rangle`, where Z is 1 as it
+    should be, and do not count.
+
+    Raises:
+        CircuitError: If it measures qubits that it should not, or the other way round, and they are in use.
+    """
+    if type(network) is not EstimatorQNN:
+        return
+    circuit, observables = network.circuit, list(network.observables)
+    layout, count = circuit.layout, network.num_virtual_qubits
+    if not isinstance(layout, TranspileLayout) or len(observables) != 1 or circuit.num_qubits < count:
+        return
+    default = "I" * (circuit.num_qubits - count) + "Z" * count
+    if not isinstance(observables[0], SparsePauliOp) or observables[0].to_list() != [(default, 1)]:
+        return
+    where = layout.final_index_layout()
+    acting = {circuit.find_bit(bit).index for item in circuit.data if not item.is_directive() for bit in item.qubits}
+    if (set(range(count)) ^ set(where)) & acting:
+        raise CircuitError(
+            f"This EstimatorQNN measures Z on qubits 0 to {count - 1}, Qiskit Machine Learning's default, but its pass "
+            f"manager put the circuit's {count} qubits on {where}: its values would be those of other qubits. Give it "
+            f"the circuit before transpiling, without pass_manager, and run it by TorchConnector(network, "
+            f"backend='ibm:…'); or give it the transpiled circuit and "
+            f"observables=SparsePauliOp('{'Z' * min(count, 8)}{'…' * (count > 8)}').apply_layout(circuit.layout)."
+        )
+
+
+def save_network(network: NeuralNetwork, folder: str | os.PathLike[str]) -> None:
+    """Write a network to a folder: ``network.qpy``, its circuit, and ``network.json``, what is measured and the orders.
+
+    Raises:
+        ConfigError, CircuitError: As :func:`network_circuit` does.
+        CheckpointError: If the files cannot be written.
+    """
+    parts = network_circuit(network)
+    circuit = parts.circuit
+    about = {
+        "format": _FORMAT,
+        "observables": [
+            [[label, float(factor.real)] for label, factor in observable.to_list()] for observable in parts.observables
+        ],
+        "input_params": [param.name for param in parts.input_params],
+        "weight_params": [param.name for param in parts.weight_params],
+        "input_gradients": network.input_gradients,
+    }
+    # A part of a ParameterVector alone cannot be read back without a warning: QPY gets plain parameters of its names.
+    stream = io.BytesIO()
+    qpy.dump(with_parameters(circuit, [Parameter(param.name) for param in circuit.parameters]), stream)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / CIRCUIT).write_bytes(stream.getvalue())
+        (Path(folder) / ABOUT).write_text(json.dumps(about, indent=1) + "\n", "utf-8")
+    except OSError as error:
+        raise CheckpointError(
+            f"The network cannot be written to {str(folder)!r}: {error.strerror or error}."
+        ) from error
+
+
+def is_network(folder: Path) -> bool:
+    """Tell whether a folder holds a network that :func:`save_network` wrote, whole or in part."""
+    return any((folder / name).is_file() for name in (CIRCUIT, ABOUT))
+
+
+def load_network(folder: str | os.PathLike[str]) -> EstimatorQNN:
+    """Return a network that :func:`save_network` wrote, on Qiskit Machine Learning's default estimator, which is exact.
+
+    Raises:
+        CheckpointError: For a folder without a network, or files that are damaged or do not fit together.
+    """
+    home = Path(folder)
+    missing = [name for name in (CIRCUIT, ABOUT) if not (home / name).is_file()]
+    if missing:
+        raise CheckpointError(f"{str(folder)!r} holds no saved network: {' and '.join(missing)} missing.")
+    try:
+        about = json.loads((home / ABOUT).read_text("utf-8"))
+        observables, inputs, weights, to_inputs = _parts(about)
+    except (OSError, ValueError) as error:  # JSON's and Unicode's among them
+        raise CheckpointError(f"{ABOUT} in {str(folder)!r} cannot be used: {error}") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # a damaged file may be read with a warning
+            (circuit,) = qpy.load(io.BytesIO((home / CIRCUIT).read_bytes()))
+    except (*_UNREADABLE, UserWarning) as error:
+        raise CheckpointError(f"{CIRCUIT} in {str(folder)!r} is no circuit this Qiskit can read: {error}") from error
+    known = {param.name: param for param in circuit.parameters}
+    ordered = [[known.get(name) or Parameter(name) for name in names] for names in (inputs, weights)]
+    try:
+        parts = AttentionCircuit.from_circuit(circuit, observables, *ordered)
+    except CircuitError as error:
+        raise CheckpointError(f"{CIRCUIT} and {ABOUT} in {str(folder)!r} do not fit together: {error}") from error
+    return EstimatorQNN(
+        circuit=circuit,
+        observables=list(parts.observables),
+        input_params=ordered[0],
+        weight_params=ordered[1],
+        input_gradients=to_inputs,
+    )
+
+
+def _parts(about: Any) -> tuple[list[SparsePauliOp], list[str], list[str], bool]:
+    """Return observables, names of inputs and of weights, and whether inputs have gradients.
+
+    Raises:
+        ValueError: For anything else than :func:`save_network` writes.
+    """
+    keys = ["format", "observables", "input_params", "weight_params", "input_gradients"]
+    if not isinstance(about, dict) or sorted(about) != sorted(keys):
+        raise ValueError(f"it must be an object with the keys {', '.join(keys)}.")
+    if about["format"] != _FORMAT:
+        raise ValueError(f"it is of format {about['format']!r}; this version reads {_FORMAT}.")
+    names = about["input_params"], about["weight_params"]
+    if not all(isinstance(some, list) and all(isinstance(name, str) for name in some) for some in names):
+        raise ValueError("input_params and weight_params must be lists of names.")
+    if not isinstance(about["input_gradients"], bool):
+        raise ValueError(f"input_gradients must be true or false, got {about['input_gradients']!r}.")
+    observables = about["observables"]
+    if not (isinstance(observables, list) and observables and all(map(_is_sum, observables))):
+        raise ValueError("observables must be a list of lists of pairs such as ['ZI', 1.0], at least one.")
+    return (
+        [SparsePauliOp.from_list([(label, factor) for label, factor in each]) for each in observables],
+        *names,
+        about["input_gradients"],
+    )
+
+
+def _is_sum(terms: Any) -> bool:
+    return (
+        isinstance(terms, list)
+        and bool(terms)
+        and all(isinstance(term, list) and len(term) == 2 for term in terms)
+        and all(isinstance(label, str) and label and not set(label) - set("IXYZ") for label, _ in terms)
+        and all(type(factor) in (int, float) for _, factor in terms)
+        and len({len(label) for label, _ in terms}) == 1
+    )
+
+
+def _in_use(
+    circuit: QuantumCircuit, observables: Sequence[SparsePauliOp]
+) -> tuple[QuantumCircuit, list[SparsePauliOp]]:
+    """Return a circuit and its observables on the qubits in use."""
+    asked = {int(qubit) for each in observables for qubit in (each.paulis.x | each.paulis.z).any(0).nonzero()[0]}
+    part = cut(circuit, asked)
+    return part.circuit, [
+        SparsePauliOp.from_list([(part.label(label), factor) for label, factor in each.to_list()])
+        for each in observables
+    ]
+
+
+def _described(network: Any) -> str:
+    name = type(network).__name__
+    return f"a subclass of it, {name}" if isinstance(network, EstimatorQNN) else f"a {name}"
