@@ -49,8 +49,14 @@ def statevector(spec: BackendSpec) -> Backend:
         bond = MAX_BOND if max_bond is None else max_bond
         mps = MPSEstimator(max_bond=bond, default_precision=sampling.precision, seed=sampling.seed)
         gradient = gradient_option(spec, sampling.seed)  # values come as PUBs, exact ones too
-        options = {"precision": sampling.precision, "shots": sampling.shots, "dedupe": sampling.dedupe}
-        return Backend(str(spec), mps, gradient=gradient, **options)
+        return Backend(
+            str(spec),
+            mps,
+            precision=sampling.precision,
+            shots=sampling.shots,
+            dedupe=sampling.dedupe,
+            gradient=gradient,
+        )
     estimator = TorchEstimator(default_precision=sampling.precision, seed=sampling.seed)
     return _backend(spec, estimator, sampling, _exact_program if method == "dense" else _exact_or_mps)
 
