@@ -94,7 +94,7 @@ class AttentionCircuit:
         .. math:: f_m(x; \theta) = \langle 0 | U(x, \theta)^\dagger O_m U(x, \theta) | 0 \rangle
 
         Args:
-            circuit: U, in which data and weights may enter anywhere.
+            circuit: U, in which data and weights may enter anywhere; measurements at its end are left out.
             observables: :math:`O_m`, on the circuit's qubits.
             input_params: The parameters that carry data, in the order of the data.
             weight_params: The trainable parameters, in their order.
@@ -110,6 +110,8 @@ class AttentionCircuit:
                 f"Every parameter of a circuit must be in input_params or weight_params, once; "
                 f"in neither: {missing}, more than once: {twice}."
             )
+        if circuit.clbits:  # transpiling takes measurements for all that is asked
+            circuit = circuit.remove_final_measurements(inplace=False)
         sums = tuple(SparsePauliOp(each) for each in observables)
         labels = tuple(dict.fromkeys(label for each in sums for label in each.paulis.to_labels()))
         data = Encoding("plain", QuantumCircuit(circuit.num_qubits), tuple(input_params), len(input_params))

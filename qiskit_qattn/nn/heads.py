@@ -90,7 +90,7 @@ class QuantumHead(nn.Module):
         weight = torch.empty(*heads, len(circuit.weight_params)).uniform_(-math.pi, math.pi)
         self.weight = nn.Parameter(weight, requires_grad=trainable)
         start = gain * 2 ** (circuit.num_qubits / 2)
-        self.gain = nn.Parameter(torch.full((*heads, len(circuit.labels)), start))
+        self.gain = nn.Parameter(torch.full((*heads, len(circuit.observables)), start))
         codes = [["IXYZ".index(letter) for letter in label] for label in circuit.labels]
         self.register_buffer("observables", torch.tensor(codes, dtype=torch.uint8))
         self.to_backend(get_backend("statevector"))

@@ -44,42 +44,57 @@ def network_circuit(network: NeuralNetwork) -> AttentionCircuit:
             f"{_described(network)}. Leave backend out to run it on its own primitive."
         )
     check_layout(network)
-    circuit = network.circuit
+    circuit, laid_out = network.circuit, network.circuit.layout is not None
     observables = [as_pauli_sum(observable) for observable in network.observables]
-    if circuit.layout is not None and not any(item.clbits for item in circuit.data):
+    if circuit.clbits:
+        circuit = circuit.remove_final_measurements(inplace=False)
+    if laid_out and not any(item.clbits for item in circuit.data):
         circuit, observables = _in_use(circuit, observables)
     return AttentionCircuit.from_circuit(circuit, observables, network.input_params or (), network.weight_params or ())
 
 
 def check_layout(network: NeuralNetwork) -> None:
-    r"""Refuse a network whose default observable is about other qubits than its circuit.
+    r"""Refuse a network that measures other qubits than those a layout put its circuit on.
 
     Qiskit Machine Learning measures :math:`Z^{\otimes n}` on qubits 0 to n − 1 where no observables are given, also of
     a circuit that a layout put elsewhere. Qubits that nothing acts on stay in :math:`|0\rangle`, where Z is 1 as it
-    should be, and do not count.
+    should be, and do not count. Observables that were given are taken to be in the layout; those on fewer qubits than
+    the device's cannot be.
 
     Raises:
-        CircuitError: If it measures qubits that it should not, or the other way round, and they are in use.
+        CircuitError: If it measures qubits that it should not, or the other way round, and they are in use; for
+            observables on other numbers of qubits than the transpiled circuit.
     """
     if type(network) is not EstimatorQNN:
         return
     circuit, observables = network.circuit, list(network.observables)
-    layout, count = circuit.layout, network.num_virtual_qubits
-    if not isinstance(layout, TranspileLayout) or len(observables) != 1 or circuit.num_qubits < count:
+    layout, count, size = circuit.layout, network.num_virtual_qubits, circuit.num_qubits
+    if not isinstance(layout, TranspileLayout):
         return
-    default = "I" * (circuit.num_qubits - count) + "Z" * count
-    if not isinstance(observables[0], SparsePauliOp) or observables[0].to_list() != [(default, 1)]:
-        return
-    where = layout.final_index_layout()
-    acting = {circuit.find_bit(bit).index for item in circuit.data if not item.is_directive() for bit in item.qubits}
-    if (set(range(count)) ^ set(where)) & acting:
-        raise CircuitError(
-            f"This EstimatorQNN measures Z on qubits 0 to {count - 1}, Qiskit Machine Learning's default, but its pass "
-            f"manager put the circuit's {count} qubits on {where}: its values would be those of other qubits. Give it "
-            f"the circuit before transpiling, without pass_manager, and run it by TorchConnector(network, "
-            f"backend='ibm:…'); or give it the transpiled circuit and "
-            f"observables=SparsePauliOp('{'Z' * min(count, 8)}{'…' * (count > 8)}').apply_layout(circuit.layout)."
+    where, right = layout.final_index_layout(), "observables=[op.apply_layout(circuit.layout), …]"
+    sizes = {getattr(each, "num_qubits", size) for each in observables} - {size}
+    if sizes:
+        wrong = f"has observables on {', '.join(map(str, sorted(sizes)))} qubits, but its circuit is on {size}, since a"
+    elif len(observables) == 1 and _is_parity(observables[0], size, count):
+        used = {circuit.find_bit(bit).index for item in circuit.data if not item.is_directive() for bit in item.qubits}
+        if not (set(range(count)) ^ set(where)) & used:
+            return
+        wrong = (
+            f"measures Z on qubits 0 to {count - 1}, Qiskit Machine Learning's default: values of other qubits, since a"
         )
+    else:
+        return
+    raise CircuitError(
+        f"This EstimatorQNN {wrong} pass manager put the circuit's {count} qubits on {where}. Give it the circuit "
+        f"before transpiling, without pass_manager, and run it by TorchConnector(network, backend='ibm:…'); or give it "
+        f"the transpiled circuit and {right}."
+    )
+
+
+def _is_parity(observable: Any, size: int, count: int) -> bool:
+    """Tell whether an observable is Z on the first ``count`` of ``size`` qubits."""
+    label = "I" * (size - count) + "Z" * count
+    return isinstance(observable, SparsePauliOp) and observable.to_list() == [(label, 1)]
 
 
 def save_network(network: NeuralNetwork, folder: str | os.PathLike[str]) -> None:

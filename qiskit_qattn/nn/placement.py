@@ -44,7 +44,7 @@ class Placed(Protocol):
 
 @dataclass(frozen=True)
 class _Move:
-    """What undoes a move: where the parts were, and the backends that it opened."""
+    """What undoes a move: where the heads were, and the backends that it opened."""
 
     before: list[tuple[Placed, Any, Any]]
     opened: list[Backend]
@@ -68,7 +68,7 @@ class Placement(ABC):
             of; ``heads``: the same for each layer and kind; ``falls``: every call, in order of the heads, that went
             from one link of the chain to the next, and why. Empty unless it was moved to a chain.
         """
-        audits = [part.audit for _, _, part in self.placed_parts()]
+        audits = [head.audit for _, _, head in self.placed_parts()]
         calls, gradients = (
             dict(sum((getattr(audit, name) for audit in audits), Counter())) for name in ("calls", "gradients")
         )
@@ -96,15 +96,15 @@ class Placement(ABC):
         Raises:
             UnknownNameError, ConfigError: For a string that names no backend; nothing was moved then.
         """
-        parts = self.placed_parts()
+        heads = self.placed_parts()
         target = open_backend(backend) if isinstance(backend, str) else backend
-        audits = [Audit(layer, kind) for layer, kind, _ in parts]
+        audits = [Audit(layer, kind) for layer, kind, _ in heads]
         # All are built before the first moves.
-        programs = [part.prepare(target, audit) for (_, _, part), audit in zip(parts, audits, strict=True)]
+        programs = [head.prepare(target, audit) for (_, _, head), audit in zip(heads, audits, strict=True)]
         opened = _backends(target) if isinstance(backend, str) else []
-        self._last_move = _Move([(part, *part.placed) for _, _, part in parts], opened)
-        for (_, _, part), program, audit in zip(parts, programs, audits, strict=True):
-            part.place(target, program, audit)
+        self._last_move = _Move([(head, *head.placed) for _, _, head in heads], opened)
+        for (_, _, head), program, audit in zip(heads, programs, audits, strict=True):
+            head.place(target, program, audit)
         return self
 
     def __enter__(self) -> Self:
@@ -115,7 +115,7 @@ class Placement(ABC):
         """
         move, self._last_move = self._last_move, None
         if move is None:
-            raise ConfigError("A module in a with statement must have been moved: with model.to_backend(…).")
+            raise ConfigError("A model in a with statement must have been moved: with model.to_backend(…).")
         stack = ExitStack()
         for opened in move.opened:
             stack.enter_context(session(opened))
@@ -128,8 +128,8 @@ class Placement(ABC):
         """Bring the circuits back, and close what the move opened."""
         *outer, (move, stack) = self._blocks_entered
         self._blocks_entered, self._last_move = tuple(outer), None
-        for part, where, program in move.before:
-            part.place(where, program, part.audit)
+        for head, backend, program in move.before:
+            head.place(backend, program, head.audit)
         stack.__exit__(kind, error, traceback)
 
 

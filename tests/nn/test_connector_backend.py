@@ -13,7 +13,7 @@ from qiskit_machine_learning.connectors import TorchConnector as QiskitTorchConn
 from qiskit_machine_learning.neural_networks import EstimatorQNN, SamplerQNN
 from safetensors.torch import save_file
 
-from qiskit_qattn import AttentionCircuit, TorchConnector, get_backend
+from qiskit_qattn import AttentionCircuit, QuantumHead, TorchConnector, get_backend
 from qiskit_qattn.backends.counting import CountingEstimator
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.errors import CheckpointError, CircuitError, ConfigError, EncodingError, UnknownNameError
@@ -330,6 +330,14 @@ def test_the_wrong_way_is_refused_and_the_right_call_gives_the_value():
     assert layer(torch.zeros(1, 0)).item() == pytest.approx(np.cos(0.4) * np.cos(0.6), abs=1e-6)
 
 
+@pytest.mark.parametrize("backend", [None, "statevector", "statevector?shots=9"])
+def test_observables_that_never_saw_the_layout_are_refused(backend):
+    circuit, w = ry_circuit(2)
+    network = layout_network(circuit, w, [3, 4], observables=[SparsePauliOp("ZZ"), SparsePauliOp("IX")])
+    with pytest.raises(CircuitError, match=r"observables on 2 qubits, but its circuit is on 5, .*apply_layout"):
+        TorchConnector(network, backend=backend)
+
+
 @pytest.mark.parametrize("layout", [[1, 2], [1, 3], [4, 0]])
 def test_layouts_that_share_a_qubit_are_refused_too(layout):
     circuit, w = ry_circuit(2)
@@ -379,6 +387,22 @@ def test_a_circuit_in_the_layout_of_a_large_device_runs_on_the_exact_engine():
     right = EstimatorQNN(circuit=network.circuit, weight_params=w, observables=observables)
     layer = TorchConnector(right, np.array([0.4, 0.6]), backend="statevector")
     assert layer(torch.zeros(1, 0)).item() == pytest.approx(np.sin(0.4) * np.cos(0.6), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "backend", ["statevector", "statevector?shots=40000&seed=1", "ibm:fake_manila?noise=off&seed=1"]
+)
+def test_measurements_at_the_end_are_left_out(backend):
+    """Before transpiling too, which would drop what a measurement of Z does not see."""
+    needs(backend)
+    circuit, w = ry_circuit(2)
+    circuit.rz(0.7, 0)
+    circuit.measure_all()
+    observables = [SparsePauliOp("IX"), SparsePauliOp("ZI")]
+    network = EstimatorQNN(circuit=circuit, weight_params=w, observables=observables)
+    values = TorchConnector(network, np.array([0.4, 0.6]), backend=backend)(torch.zeros(1, 0)).detach().numpy()
+    expected = [[np.sin(0.4) * np.cos(0.7), np.cos(0.6)]]
+    np.testing.assert_allclose(values, expected, atol=0.08 if "?" in backend else 1e-6)
 
 
 # Gradients of inputs
@@ -483,6 +507,18 @@ def test_a_circuit_of_someones_own_is_an_attention_circuit():
     assert own.shots(0.1).num_observables == 2 and "measure" in str(own.draw())
     values = own.qnn().forward([[0.3, -1.2]], WEIGHTS)
     np.testing.assert_allclose(values, exact_values([[-1.2, 0.3]]), atol=1e-6)
+
+
+def test_a_head_of_someones_own_circuit_has_a_gain_for_each_observable():
+    circuit, x, w = mixed_circuit()
+    head = QuantumHead(AttentionCircuit.from_circuit(circuit, OBSERVABLES[1:], [x[0], x[1]], [w[2], w[0], w[1]]))
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(WEIGHTS))
+        head.gain.fill_(1.0)
+    rows = np.array([[0.3, -1.2], [0.9, 2.0]])
+    for backend in ("statevector", "statevector?shots=40000&seed=1"):
+        values = head.to_backend(backend)(torch.tensor(rows, dtype=torch.float32)).detach().numpy()
+        np.testing.assert_allclose(values, exact_values(rows)[:, 1:], atol=0.03 if "?" in backend else 1e-6)
 
 
 @pytest.mark.parametrize(
