@@ -160,7 +160,10 @@ class TorchConnector(Placement, QiskitTorchConnector):
                 f"{WEIGHTS} in {str(folder)!r} holds weights of shape {tuple(weight.shape)}, but the network has "
                 f"{network.num_weights}."
             )
-        return cls(network, weight.numpy(), backend=backend).to(weight.dtype)
+        layer = cls(network, backend=backend).to(weight.dtype)
+        with torch.no_grad():
+            layer._weights.copy_(weight)
+        return layer
 
     def _refresh(self) -> None:
         """Build the program again if the network's estimator or gradient was replaced."""

@@ -40,12 +40,12 @@ def network_circuit(network: NeuralNetwork) -> AttentionCircuit:
     """
     if type(network) is not EstimatorQNN:
         raise ConfigError(
-            f"On a backend a TorchConnector runs an EstimatorQNN of Qiskit Machine Learning, got "
-            f"{_described(network)}. Leave backend out to run it on its own primitive."
+            f"A TorchConnector runs on backends, and saves, an EstimatorQNN of Qiskit Machine Learning only, got "
+            f"{_described(network)}. Without backend it runs on its own primitive."
         )
     check_layout(network)
     circuit, laid_out = network.circuit, network.circuit.layout is not None
-    observables = [as_pauli_sum(observable) for observable in network.observables]
+    observables = [SparsePauliOp(each) if isinstance(each, str) else as_pauli_sum(each) for each in network.observables]
     if circuit.clbits:
         circuit = circuit.remove_final_measurements(inplace=False)
     if laid_out and not any(item.clbits for item in circuit.data):

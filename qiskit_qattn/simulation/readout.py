@@ -92,7 +92,7 @@ def as_pauli_sum(observable: BaseOperator) -> SparsePauliOp:
     """Return an observable as a sum of Pauli strings without zero terms."""
     if isinstance(observable, SparsePauliOp):
         return observable
-    if isinstance(observable, str) or hasattr(observable, "paulis") or type(observable).__name__ == "Pauli":
+    if hasattr(observable, "paulis") or type(observable).__name__ == "Pauli":
         return SparsePauliOp(observable)
     if type(observable).__name__ == "SparseObservable":
         return SparsePauliOp.from_sparse_observable(observable)

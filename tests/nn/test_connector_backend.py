@@ -7,7 +7,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 from qiskit.primitives import StatevectorEstimator
 from qiskit.providers.fake_provider import GenericBackendV2
-from qiskit.quantum_info import SparsePauliOp, Statevector
+from qiskit.quantum_info import Operator, Pauli, SparseObservable, SparsePauliOp, Statevector
 from qiskit.transpiler import generate_preset_pass_manager
 from qiskit_machine_learning.connectors import TorchConnector as QiskitTorchConnector
 from qiskit_machine_learning.neural_networks import EstimatorQNN, SamplerQNN
@@ -254,7 +254,20 @@ def test_a_chain_falls_with_a_record_and_closes_what_it_opened():
     ]
 
 
-def test_shapes_and_devices_are_as_without_a_backend():
+@pytest.mark.parametrize(
+    "observable",
+    ["ZX", Pauli("ZX"), Operator(Pauli("ZX")), SparseObservable("ZX"), SparsePauliOp("ZX")],
+    ids=lambda each: type(each).__name__,
+)
+def test_observables_of_every_kind(observable):
+    circuit, w = ry_circuit(2)
+    network = EstimatorQNN(circuit=circuit, weight_params=w, observables=[observable])
+    for backend in ("statevector", "statevector?shots=40000&seed=1"):
+        value = TorchConnector(network, np.array([0.4, 0.6]), backend=backend)(torch.zeros(1, 0)).item()
+        assert value == pytest.approx(np.cos(0.6) * np.sin(0.4), abs=0.03 if "?" in backend else 1e-6)
+
+
+def test_shapes_and_dtypes_are_as_without_a_backend():
     layer = TorchConnector(mixed_network(), WEIGHTS)
     for shape in ((2,), (1, 2), (4, 2), (2, 3, 2), (0, 2)):
         x = torch.rand(shape)
@@ -288,7 +301,7 @@ class Other(EstimatorQNN):
 def test_other_networks_are_refused_on_a_backend():
     circuit, x, w = mixed_circuit()
     params = {"input_params": x, "weight_params": w}
-    with pytest.raises(ConfigError, match=r"runs an EstimatorQNN .*, got a SamplerQNN\. Leave backend out"):
+    with pytest.raises(ConfigError, match=r"an EstimatorQNN of .* only, got a SamplerQNN\. Without backend"):
         TorchConnector(sampler_network(), backend="statevector")
     layer = TorchConnector(Other(circuit=circuit, **params))
     with pytest.raises(ConfigError, match="got a subclass of it, Other"):
@@ -541,6 +554,8 @@ def test_a_circuit_that_does_not_fit_is_refused(inputs, weights, observables, me
 
 def test_a_saved_network_comes_back(tmp_path, recwarn):
     layer = TorchConnector(mixed_network(), WEIGHTS).double()
+    with torch.no_grad():
+        layer.weight.add_(1e-12)  # which float32 does not hold
     layer.save_pretrained(tmp_path / "a" / "network")
     assert sorted(path.name for path in (tmp_path / "a" / "network").iterdir()) == [
         "model.safetensors",
