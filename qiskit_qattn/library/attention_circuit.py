@@ -188,7 +188,9 @@ class AttentionCircuit:
         .. math:: N = B \lceil 1 / \varepsilon^2 \rceil
 
         for one input and B measurement bases: all strings of a basis share its shots, and a string's variance a shot,
-        :math:`1 - \langle P \rangle^2`, is at most 1. A head's gain multiplies the error of its outputs.
+        :math:`1 - \langle P \rangle^2`, is at most 1. Where sums :math:`\sum_P c_P P` are measured, the shots are
+        multiplied by the largest :math:`\sum_b (\sum_{P \in b} |c_P|)^2`. A head's gain multiplies the error of its
+        outputs.
 
         Args:
             precision: ε, at least 1e-9 and finite.
@@ -198,8 +200,23 @@ class AttentionCircuit:
         """
         if not 1e-9 <= precision < math.inf:
             raise CircuitError(f"precision must be at least 1e-9 and finite, got {precision}.")
-        bases = tuple(basis for basis, _ in measurement_bases(self.labels))
-        return ShotReport(precision, len(self.observables), bases, math.ceil(1 / precision**2))
+        grouped = measurement_bases(self.labels)
+        bases = tuple(basis for basis, _ in grouped)
+        shots = max(1, math.ceil(self._variance(grouped) / precision**2))
+        return ShotReport(precision, len(self.observables), bases, shots)
+
+    def _variance(self, grouped: Sequence[tuple[str, Sequence[int]]]) -> float:
+        """Return the largest variance of an observable, at one shot of each basis."""
+        if self.sums is None:
+            return 1.0
+        spreads = []
+        for terms in (dict(each.simplify().to_list()) for each in self.sums):
+            factors = [
+                sum(abs(terms.get(self.labels[i], 0.0)) for i in each if set(self.labels[i]) != {"I"})
+                for _, each in grouped
+            ]
+            spreads.append(sum(factor**2 for factor in factors))
+        return max(spreads)
 
     def transpiled(self, backend: Any) -> tuple[QuantumCircuit, list[SparsePauliOp]]:
         """Return the circuit in the gates and layout of a backend, and the observables on the qubits they are then on.

@@ -106,7 +106,8 @@ class TorchConnector(Placement, QiskitTorchConnector):
         rows = inputs.to(weight)
         if rows.ndim != 2:
             rows = rows.flatten(0, -2) if rows.ndim > 2 else rows[None]
-        if self._site.where is not None:
+        where = self._site.where
+        if where is not None and not (isinstance(where, Backend) and where.differentiable):
             check_finite(rows)  # a device would be paid for it
         if self.neural_network.input_gradients:
             values = self._program(rows, weight)  # (B, M)

@@ -517,7 +517,9 @@ def test_a_circuit_of_someones_own_is_an_attention_circuit():
     own = AttentionCircuit.from_circuit(circuit, ["IZ", OBSERVABLES[1]], [x[1], x[0]], [w[2], w[0], w[1]])
     assert own.circuit is circuit and own.input_params == (x[1], x[0]) and own.weight_params == (w[2], w[0], w[1])
     assert own.observables == tuple(OBSERVABLES) and own.encoding.num_features == 2
-    assert own.shots(0.1).num_observables == 2 and "measure" in str(own.draw())
+    report = own.shots(0.1)  # of variances of 1, and of 1² + 0.5² in two bases
+    assert (report.num_observables, report.shots, len(report.bases)) == (2, 125, 2)
+    assert "measure" in str(own.draw())
     values = own.qnn().forward([[0.3, -1.2]], WEIGHTS)
     np.testing.assert_allclose(values, exact_values([[-1.2, 0.3]]), atol=1e-6)
 
