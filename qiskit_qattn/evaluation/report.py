@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from qiskit_qattn import __version__
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import CheckpointError, RunFolderError
 from qiskit_qattn.evaluation.leakage import leakage
@@ -26,7 +27,7 @@ from qiskit_qattn.training.run import read_metrics, saved_config
 from qiskit_qattn.training.tokenizer import CharTokenizer
 
 FORMAT = "qiskit-qattn/report"
-PACKAGES = ("qiskit-qattn", "torch", "qiskit", "qiskit-machine-learning", "accelerate", "numpy")
+PACKAGES = ("torch", "qiskit", "qiskit-machine-learning", "accelerate", "numpy")
 
 
 def write_report(folder: Path, backend: Backend | Chain | None = None) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def collect_report(folder: Path, backend: Backend | Chain | None = None) -> dict
 
 def versions() -> dict[str, str | None]:
     """Return the versions of Python and of the packages that decide a result; None for what is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    found: dict[str, str | None] = {"python": platform.python_version(), "qiskit-qattn": __version__}
     for package in PACKAGES:
         try:
             found[package] = version(package)
