@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from qiskit_qattn.backends.mps.estimator import mps_program, mps_summary
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.registry import Backend
+from qiskit_qattn.backends.session import Opened
 from qiskit_qattn.errors import CheckpointError, CircuitError, MissingDependencyError
 from qiskit_qattn.nn.audit import Audit
 from qiskit_qattn.nn.fallback import Chain, program_on
@@ -185,22 +186,26 @@ class _Site:
     Attributes:
         where: The backend or the chain it runs on; None for the network's own estimator.
         audit: Where its calls were computed since it was moved to a chain the last time.
+        opened: Kept as long as it runs there.
     """
 
     def __init__(self, layer: TorchConnector) -> None:
         self.layer = layer
         self.where: Backend | Chain | None = None
         self.audit = Audit(None, "EstimatorQNN")
+        self.opened: Opened | None = None
 
     @property
-    def placed(self) -> tuple[Backend | Chain | None, nn.Module | None]:
-        return self.where, self.layer._program
+    def placed(self) -> tuple[Backend | Chain | None, nn.Module | None, Opened | None]:
+        return self.where, self.layer._program, self.opened
 
     def prepare(self, backend: Backend | Chain, audit: Audit, /) -> nn.Module:
-        return program_on(network_circuit(self.layer.neural_network), backend, audit)
+        return program_on(network_circuit(self.layer.neural_network), backend, audit).to(self.layer._weights)
 
-    def place(self, where: Backend | Chain | None, program: nn.Module | None, audit: Audit, /) -> None:
-        self.where, self.audit = where, audit
+    def place(
+        self, where: Backend | Chain | None, program: nn.Module | None, audit: Audit, opened: Opened | None, /
+    ) -> None:
+        self.where, self.audit, self.opened = where, audit, opened
         self.layer._program = None if program is None else program.to(self.layer._weights)
 
 
