@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -77,7 +78,9 @@ class TorchConnector(Placement, QiskitTorchConnector):
         check_layout(neural_network)
         self._program: nn.Module | None = None
         self._program_for: tuple[Any, Any] | None = None
-        self._site = _Site(self)
+        self._backend: Backend | Chain | None = None
+        self._audit = Audit(None, "EstimatorQNN")
+        self._opened: Opened | None = None  # kept as long as it runs there
         if backend is None:
             self._refresh()
         else:
@@ -86,11 +89,11 @@ class TorchConnector(Placement, QiskitTorchConnector):
     @property
     def backend(self) -> Backend | Chain | None:
         """The backend that the circuit runs on, or the chain of them; None for the network's own estimator."""
-        return self._site.where
+        return self._backend
 
     def placed_parts(self) -> list[tuple[int | None, str, Placed]]:
         """Return the network."""
-        return [(None, "EstimatorQNN", self._site)]
+        return [(None, "EstimatorQNN", _Network(self))]
 
     def forward(self, input_data: Tensor | None = None) -> Tensor:
         """Return expectations, shape ``(..., M)``, for inputs of shape ``(..., num_inputs)`` or None for no inputs."""
@@ -107,7 +110,7 @@ class TorchConnector(Placement, QiskitTorchConnector):
         rows = inputs.to(weight)
         if rows.ndim != 2:
             rows = rows.flatten(0, -2) if rows.ndim > 2 else rows[None]
-        where = self._site.where
+        where = self._backend
         if where is not None and not (isinstance(where, Backend) and where.differentiable):
             check_finite(rows)  # a device would be paid for it
         if self.neural_network.input_gradients:
@@ -169,7 +172,7 @@ class TorchConnector(Placement, QiskitTorchConnector):
 
     def _refresh(self) -> None:
         """Build the program again if the network's estimator or gradient was replaced."""
-        if self._site.where is not None:
+        if self._backend is not None:
             return
         network = self.neural_network
         estimator, gradient = getattr(network, "estimator", None), getattr(network, "gradient", None)
@@ -180,33 +183,35 @@ class TorchConnector(Placement, QiskitTorchConnector):
             self._program = None if program is None else program.to(self._weights)
 
 
-class _Site:
-    """A connector's network as a part that is placed.
-
-    Attributes:
-        where: The backend or the chain it runs on; None for the network's own estimator.
-        audit: Where its calls were computed since it was moved to a chain the last time.
-        opened: Kept as long as it runs there.
-    """
+class _Network:
+    """A connector's network as the part of it that is placed; does not keep the connector alive."""
 
     def __init__(self, layer: TorchConnector) -> None:
-        self.layer = layer
-        self.where: Backend | Chain | None = None
-        self.audit = Audit(None, "EstimatorQNN")
-        self.opened: Opened | None = None
+        self._layer = weakref.ref(layer)
+
+    @property
+    def layer(self) -> TorchConnector:
+        layer = self._layer()
+        assert layer is not None, "only the connector moves its network"
+        return layer
+
+    @property
+    def audit(self) -> Audit:
+        return self.layer._audit
 
     @property
     def placed(self) -> tuple[Backend | Chain | None, nn.Module | None, Opened | None]:
-        return self.where, self.layer._program, self.opened
+        return self.layer._backend, self.layer._program, self.layer._opened
 
     def prepare(self, backend: Backend | Chain, audit: Audit, /) -> nn.Module:
         return program_on(network_circuit(self.layer.neural_network), backend, audit).to(self.layer._weights)
 
     def place(
-        self, where: Backend | Chain | None, program: nn.Module | None, audit: Audit, opened: Opened | None, /
+        self, backend: Backend | Chain | None, program: nn.Module | None, audit: Audit, opened: Opened | None, /
     ) -> None:
-        self.where, self.audit, self.opened = where, audit, opened
-        self.layer._program = None if program is None else program.to(self.layer._weights)
+        layer = self.layer
+        layer._backend, layer._audit, layer._opened = backend, audit, opened
+        layer._program = None if program is None else program.to(layer._weights)
 
 
 class _WithoutGradient(torch.autograd.Function):

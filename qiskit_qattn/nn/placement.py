@@ -23,13 +23,11 @@ if TYPE_CHECKING:
 
 
 class Placed(Protocol):
-    """What runs on a backend or a chain: a quantum head, or the network of a connector.
+    """What runs on a backend or a chain: a quantum head, or the network of a connector."""
 
-    Attributes:
-        audit: Where its calls were computed since it was moved to a chain the last time.
-    """
-
-    audit: Audit
+    @property
+    def audit(self) -> Audit:
+        """Where its calls were computed since it was moved to a chain the last time."""
 
     @property
     def placed(self) -> tuple[Any, Any, Opened | None]:

@@ -1,5 +1,7 @@
 """Someone's own EstimatorQNN on backends: layout, shots, gradients, closing, and what is refused."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -265,6 +267,28 @@ def test_observables_of_every_kind(observable):
     for backend in ("statevector", "statevector?shots=40000&seed=1"):
         value = TorchConnector(network, np.array([0.4, 0.6]), backend=backend)(torch.zeros(1, 0)).item()
         assert value == pytest.approx(np.cos(0.6) * np.sin(0.4), abs=0.03 if "?" in backend else 1e-6)
+
+
+@pytest.mark.usefixtures("laboratory")
+def test_what_a_string_opened_is_closed_by_the_next_move_and_with_the_layer():
+    layer, x = TorchConnector(mixed_network(), WEIGHTS, backend="lab"), torch.rand(2, 2)
+    first = layer.backend.estimator.device
+    layer(x)
+    layer.to_backend("lab")
+    second = layer.backend.estimator.device
+    layer(x)
+    assert (first.closed, second.closed) == (1, 0)
+    del layer
+    assert second.closed == 1
+
+
+def test_a_copy_runs_where_the_layer_does():
+    layer, x = TorchConnector(mixed_network(), WEIGHTS, backend="statevector?shots=100&seed=1"), torch.rand(2, 2)
+    twin = copy.deepcopy(layer)
+    assert twin.backend.name == layer.backend.name and twin.weight is not layer.weight
+    twin.to_backend("statevector")
+    torch.testing.assert_close(twin(x), TorchConnector(mixed_network(), WEIGHTS)(x))
+    assert layer.backend.shots == 100 and isinstance(layer._program, PubProgram)
 
 
 def test_shapes_and_dtypes_are_as_without_a_backend():
