@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from qiskit.primitives import StatevectorEstimator
 from qiskit_machine_learning import QiskitMachineLearningError
 from qiskit_machine_learning.connectors import TorchConnector as QiskitTorchConnector
@@ -62,7 +63,8 @@ class TorchConnector(QiskitTorchConnector):
                 f"Invalid input dimension! Received {inputs.shape} and "
                 f"expected input compatible to {self.neural_network.num_inputs}"
             )
-        rows = inputs.to(weight)
+        wide = inputs.dtype == torch.float64  # large angles are reduced before they are rounded
+        rows = inputs.to(device=weight.device, dtype=inputs.dtype if wide else weight.dtype)
         if rows.ndim != 2:
             rows = rows.flatten(0, -2) if rows.ndim > 2 else rows[None]
         values = self._program(rows, weight)  # (B, M)
