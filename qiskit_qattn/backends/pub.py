@@ -235,6 +235,11 @@ class _Expectations(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if not all(map(torch._C._has_storage, grads)):
+            raise BackendError(
+                "Several gradients of an estimator's values were asked for at once (vectorize=True or "
+                "is_grads_batched=True), as tensors that cannot be read. Use vectorize=False or torch.func.jacrev."
+            )
         return None, *_Products.apply(ctx.parts, *ctx.saved_tensors, *grads)
 
     @staticmethod
@@ -290,7 +295,7 @@ def _below_one_another(
     parts: Sequence[_Part],
     tensors: Sequence[Tensor],
 ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-    """Return what a function of rows gives for all ``size`` samples of a vmap, as one table, and where their axis is."""
+    """Return what a function of rows gives for all ``size`` samples of a vmap, as one table, and their axis in it."""
     rows = (
         tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
         for tensor, dim in zip(tensors, in_dims, strict=True)

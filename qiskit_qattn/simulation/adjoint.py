@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qiskit_qattn.simulation.derivatives import partial_gradients, torch_must_see
+from qiskit_qattn.simulation.derivatives import partial_gradients, torch_must_differentiate, torch_must_see
 from qiskit_qattn.simulation.operators import Block, Local, LocalGates, Permute, Phase, multiply, starts_with_matrix
 
 
@@ -64,7 +64,7 @@ class _Adjoint(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         block, (columns, angles, *phases) = ctx.block, ctx.saved_tensors
-        if torch.is_grad_enabled() or torch_must_see():  # a second derivative, or several first ones at once
+        if torch_must_differentiate(grads[0]):
             return None, *partial_gradients(block.run, (columns, angles, *phases), ctx.needs_input_grad[1:], grads[0])
         grad, remaining = grads[0], list(phases)
         traces: list[Tensor] = []

@@ -134,7 +134,7 @@ class DensityMatrixProgram(ConstantModule):
         for step in self.forward_steps:
             coefficients = step(coefficients, *next(following)) if isinstance(step, TurnModule) else step(coefficients)
         values = coefficients @ rows.transpose(-1, -2)  # (..., B or 1, M)
-        return values.expand(*lead, -1)
+        return values if values.shape[:-1] == lead else values.expand(*lead, -1).clone()
 
 
 @dataclass(frozen=True)

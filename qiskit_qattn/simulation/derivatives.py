@@ -22,6 +22,15 @@ def transforms() -> bool:
     return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
+def torch_must_differentiate(grad: Tensor) -> bool:
+    """Tell whether a backward pass has to leave the derivative to torch, given the gradient that comes in.
+
+    So it is where a second derivative may follow, where torch must see every operation, and where the gradient stands
+    for several at once (``torch.autograd.grad(is_grads_batched=True)``) and has no memory of its own.
+    """
+    return torch.is_grad_enabled() or torch_must_see() or not torch._C._has_storage(grad)
+
+
 def partial_gradients(
     function: Callable[..., Tensor], tensors: Sequence[Tensor | None], needed: Sequence[bool], grad: Tensor
 ) -> list[Tensor | None]:

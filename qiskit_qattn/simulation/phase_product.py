@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qiskit_qattn.simulation import loops
 from qiskit_qattn.simulation.angles import AngleMap
-from qiskit_qattn.simulation.derivatives import partial_gradients, torch_must_see
+from qiskit_qattn.simulation.derivatives import partial_gradients, torch_must_differentiate
 from qiskit_qattn.simulation.realform import gradient_of, side_by_side
 from qiskit_qattn.simulation.trigonometric import TrigonometricMatrix
 
@@ -67,7 +67,7 @@ class _PhaseProduct(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         columns, source, signs, *tensors = ctx.saved_tensors
         wants_columns, wants_source = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
-        if torch.is_grad_enabled() or torch_must_see():  # a second derivative, or several first ones at once
+        if torch_must_differentiate(grads[0]):
             of_columns, of_source = partial_gradients(
                 lambda x, a: _differentiable(x, ctx.angles, a, signs, ctx.block, ctx.apart),
                 (columns, source),
@@ -99,7 +99,7 @@ def _evaluate(
     outcomes, *imaginary = amplitudes.square().unbind(-3)
     for part in imaginary:
         outcomes += part
-    return (signs.mT @ outcomes).mT.contiguous(), (matrix, features, amplitudes), steps
+    return (signs.mT @ outcomes).mT.clone(memory_format=torch.contiguous_format), (matrix, features, amplitudes), steps
 
 
 def _slopes(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qiskit_qattn.simulation.derivatives import partial_gradients, torch_must_see
+from qiskit_qattn.simulation.derivatives import partial_gradients, torch_must_differentiate, torch_must_see
 
 
 def squared_product(x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
@@ -51,6 +51,8 @@ def probabilities(amplitudes: Tensor, count: int) -> Tensor:
     if amplitudes.shape[-1] == count:
         return amplitudes * amplitudes
     real, imaginary = amplitudes[..., :count], amplitudes[..., count:]
+    if torch_must_see():
+        return real * real + imaginary * imaginary  # vmap has no rule for the other
     return (real * real).addcmul_(imaginary, imaginary)
 
 
@@ -80,7 +82,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, matrix, signs, amplitudes, sums, norms = ctx.saved_tensors
-        if torch.is_grad_enabled() or torch_must_see():  # a second derivative, or several first ones at once
+        if torch_must_differentiate(grads[0]):
             steps, needed = lambda x, matrix: _differentiable(x, matrix, signs, ctx.size), ctx.needs_input_grad[:2]
             return *partial_gradients(steps, (x, matrix), needed, grads[0]), None, None
         grad = grads[0] if norms is None else grads[0] / norms

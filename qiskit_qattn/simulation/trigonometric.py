@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from qiskit_qattn.simulation import compiled_form
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
-from qiskit_qattn.simulation.derivatives import partial_gradients, torch_must_see
+from qiskit_qattn.simulation.derivatives import partial_gradients, torch_must_differentiate, torch_must_see
 from qiskit_qattn.simulation.gates import Angle, Rotation
 from qiskit_qattn.simulation.program import LocalStep, PermuteStep, Step
 from qiskit_qattn.simulation.realform import as_real
@@ -176,7 +176,7 @@ class _Formed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
         (columns,) = ctx.saved_tensors
-        if torch.is_grad_enabled() or torch_must_see():  # a second derivative, or several first ones at once
+        if torch_must_differentiate(grads[0]):
             form = ctx.block.form
             return *partial_gradients(lambda x: form(x)[0].to(ctx.dtype), [columns], [True], grads[0]), None, None
         return ctx.block.slope(grads[0], ctx.steps).to(columns.dtype), None, None
