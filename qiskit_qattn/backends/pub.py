@@ -235,7 +235,7 @@ class _Expectations(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        if not all(map(torch._C._has_storage, grads)):
+        if not transforms() and not all(map(torch._C._has_storage, grads)):
             raise BackendError(
                 "Several gradients of an estimator's values were asked for at once (vectorize=True or "
                 "is_grads_batched=True), as tensors that cannot be read. Use vectorize=False or torch.func.jacrev."

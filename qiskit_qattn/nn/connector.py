@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -55,7 +56,7 @@ class TorchConnector(QiskitTorchConnector):
         """Return expectations, shape ``(..., M)``, for inputs of shape ``(..., num_inputs)`` or None for no inputs."""
         self._refresh()
         if self._program is None:
-            return super().forward(input_data)
+            return super().forward(input_data).clone()  # it may be a view, which cannot be changed in place
         weight = self._weights
         inputs = weight.new_zeros(0) if input_data is None else input_data
         if inputs.shape[-1] != self.neural_network.num_inputs:
@@ -71,6 +72,17 @@ class TorchConnector(QiskitTorchConnector):
         if inputs.ndim == 2 and inputs.device == weight.device:
             return values.to(weight.dtype)
         return values.reshape(*inputs.shape[:-1], values.shape[-1]).to(device=inputs.device, dtype=weight.dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TorchConnector:
+        super()._apply(fn, recurse)
+        self.register_parameter("weight", self._weights)  # one of two names, also where torch makes new ones: from meta
+        return self
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        name = "weight" if f"{prefix}weight" in state_dict else "_weights"
+        self.register_parameter("_weights", self._parameters[name])  # it may have been assigned instead of copied
+        self.register_parameter("weight", self._weights)
 
     def _refresh(self) -> None:
         """Build the program again if the network's estimator or gradient was replaced."""

@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 import math
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from qiskit_qattn.nn.folding import FEW_ROWS, FoldedPass, FoldedProjection, Fuse
 from qiskit_qattn.nn.generation import stream
 from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads
 from qiskit_qattn.nn.placement import Placement
+from qiskit_qattn.simulation.derivatives import torch_must_see
 from qiskit_qattn.simulation.kept import Kept
 
 
@@ -108,11 +109,17 @@ class GPT(
         self.blocks = nn.ModuleList(Block(config, counts) for counts in config.layers())
         self.ln_f = LayerNorm(config.n_embd, config.bias)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.lm_head.weight = self.wte.weight
+        _tie(self)
+        self.register_load_state_dict_post_hook(_tie)
         self.apply(self._init_weights)
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.n_layer))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GPT":
+        super()._apply(fn, recurse)
+        _tie(self)
+        return self
 
     @staticmethod
     def _init_weights(module: nn.Module) -> None:
@@ -209,7 +216,7 @@ class GPT(
         looked at once, at the end.
         """
         folded = any(isinstance(layer.projection, FoldedProjection) for layer in fused)
-        if self.training or torch.compiler.is_compiling() or not folded or not all(layer.whole for layer in fused):
+        if self.training or torch_must_see() or not folded or not all(layer.whole for layer in fused):
             return self._run_blocks(x, caches, fused)
         shared = FoldedPass()
         before = [dict(cache.pairs) for cache in caches or ()]
@@ -250,7 +257,7 @@ class GPT(
 
     def _fused(self, rows: int, cached: bool) -> list[FusedLayer]:
         """Return what :meth:`fuse_circuits` gives; without gradients it is kept until the weights change."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.is_grad_enabled() or torch_must_see():
             return self.fuse_circuits(rows, cached)
         weights: list[Tensor] = []
         others: list[Hashable] = []
@@ -296,3 +303,8 @@ class GPT(
         quantum = sum(p.numel() for p in self.circuit_parameters())
         total = sum(p.numel() for p in self.parameters())
         return {"quantum": quantum, "classical": total - quantum, "total": total}
+
+
+def _tie(model: GPT, *_: Any) -> None:
+    """Tie the output's weights to the embedding's, also where torch made new ones: out of ``meta``, or to assign."""
+    model.lm_head.weight = model.wte.weight

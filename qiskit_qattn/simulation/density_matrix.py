@@ -106,6 +106,7 @@ class DensityMatrixProgram(ConstantModule):
 
         They follow from the expectations of the 2ⁿ strings that each basis serves.
         """
+        self.leave_meta(weights)
         values = self._evaluate(self.strings, inputs, weights).unflatten(-1, (len(self.bases), -1))
         return (values @ self.hadamard).clamp_min(0).flatten(-2)
 
@@ -116,11 +117,11 @@ class DensityMatrixProgram(ConstantModule):
             inputs: Shape ``(..., B, num_inputs)``.
             weights: Angles in radians, shape ``(..., num_weights)``; leading axes broadcast with the inputs'.
         """
+        self.leave_meta(weights)
         return self._evaluate(self.observables, inputs, weights)
 
     def _evaluate(self, rows: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return the expectations of operators given as rows over Pauli strings, ``(M, 4**n)``."""
-        self.leave_meta(weights)
         turns = list(_waves(self.back_angles(weights).unsqueeze(-2), rows.dtype))  # each of shape (..., 1)
         for step in reversed(list(self.back_steps)):
             if isinstance(step, TurnModule):
