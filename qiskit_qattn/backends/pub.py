@@ -20,6 +20,7 @@ from qiskit_qattn.backends.joint import Call, JointProgram
 from qiskit_qattn.backends.unroll import unroll
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.simulation.angles import AngleMap
+from qiskit_qattn.simulation.derivatives import transforms
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 if TYPE_CHECKING:
@@ -116,8 +117,10 @@ class PubProgram(JointProgram):
     def part(self, inputs: Tensor, weights: Tensor) -> tuple[_Part, Tensor]:
         """Return this program's part in a job, and the angles α, shape ``(N, K)``."""
         lead = torch.broadcast_shapes(inputs.shape[:-1], (*weights.shape[:-1], 1))
-        both = torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1).to(inputs.dtype)], -1)
-        wanted = self.of_inputs & inputs.requires_grad | self.of_weights & weights.requires_grad  # (K,)
+        both = torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1)], -1)
+        self.angles.leave_meta(both)
+        every = transforms()  # which hide what needs a gradient
+        wanted = self.of_inputs & (every or inputs.requires_grad) | self.of_weights & (every or weights.requires_grad)
         tolerance = min(_ROUNDING * torch.finfo(inputs.dtype).eps, _LARGEST) if self.dedupe else None
         return _Part(self, lead, wanted, tolerance), self.angles(both).flatten(0, -2)
 
@@ -222,9 +225,7 @@ class _Expectations(torch.autograd.Function):
     """Values and vector–Jacobian products with respect to gate angles, of several programs on one estimator."""
 
     @staticmethod
-    def forward(ctx: Any, parts: Sequence[_Part], *angles: Tensor) -> tuple[Tensor, ...]:
-        ctx.parts = parts
-        ctx.save_for_backward(*angles)
+    def forward(parts: Sequence[_Part], *angles: Tensor) -> tuple[Tensor, ...]:
         rows, which = zip(
             *(unique_rows(_array(each), part.tolerance) for part, each in zip(parts, angles, strict=True)), strict=True
         )
@@ -234,15 +235,36 @@ class _Expectations(torch.autograd.Function):
         )
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.parts, *angles = inputs
+        ctx.save_for_backward(*angles)
+
+    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if not transforms() and not all(map(torch._C._has_storage, grads)):
+            raise BackendError(
+                "Several gradients of an estimator's values were asked for at once (vectorize=True or "
+                "is_grads_batched=True), as tensors that cannot be read. Use vectorize=False or torch.func.jacrev."
+            )
         return None, *_Products.apply(ctx.parts, *ctx.saved_tensors, *grads)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> None:
+        raise BackendError(
+            "Forward-mode derivatives of an estimator's values were asked for; gradient rules that run circuits give "
+            "reverse mode only. Use backward, torch.func.grad or jacrev, an exact backend, or gradient=simulated."
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], parts: Sequence[_Part], *angles: Tensor) -> tuple[Any, Any]:
+        return _below_one_another(_Expectations, info.batch_size, in_dims[1:], parts, angles)
 
 
 class _Products(torch.autograd.Function):
     """Vector–Jacobian products of :class:`_Expectations`."""
 
     @staticmethod
-    def forward(ctx: Any, parts: Sequence[_Part], *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(parts: Sequence[_Part], *tensors: Tensor) -> tuple[Tensor, ...]:
         angles, grads = tensors[: len(parts)], tensors[len(parts) :]
         products = [
             VectorJacobian(part.program.gradient, _array(each), _array(grad), part.wanted, part.tolerance)
@@ -255,20 +277,56 @@ class _Products(torch.autograd.Function):
         )
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> None:
         raise BackendError(
             "Values of an estimator were differentiated twice; gradient rules that run circuits give first "
             "derivatives only. Use an exact backend such as statevector, or gradient=simulated."
         )
 
+    jvp = backward
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], parts: Sequence[_Part], *tensors: Tensor) -> tuple[Any, Any]:
+        return _below_one_another(_Products, info.batch_size, in_dims[1:], parts, tensors)
+
+
+def _below_one_another(
+    function: type[torch.autograd.Function],
+    size: int,
+    in_dims: Sequence[int | None],
+    parts: Sequence[_Part],
+    tensors: Sequence[Tensor],
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """Return what a function of rows gives for all ``size`` samples of a vmap, as one table, and their axis in it."""
+    rows = (
+        tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        for tensor, dim in zip(tensors, in_dims, strict=True)
+    )
+    found = function.apply(parts, *(each.flatten(0, 1) for each in rows))
+    return tuple(table.unflatten(0, (size, len(table) // size)) for table in found), (0,) * len(found)
+
 
 class _Replaced(torch.autograd.Function):
     """The second argument, with the gradient going to the first."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, exact: Tensor, values: Tensor) -> Tensor:
-        return values.to(exact)
+    def forward(exact: Tensor, values: Tensor) -> Tensor:
+        return values.to(exact, copy=True)  # an argument that is returned as it is cannot be changed in place
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: Any) -> Tensor:
+        return tangent.clone()

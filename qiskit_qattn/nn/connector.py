@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -99,7 +100,7 @@ class TorchConnector(Placement, QiskitTorchConnector):
         """Return expectations, shape ``(..., M)``, for inputs of shape ``(..., num_inputs)`` or None for no inputs."""
         self._refresh()
         if self._program is None:
-            return super().forward(input_data)
+            return super().forward(input_data).clone()  # it may be a view, which cannot be changed in place
         weight = self._weights
         inputs = weight.new_zeros(0) if input_data is None else input_data
         if inputs.shape[-1] != self.neural_network.num_inputs:
@@ -107,7 +108,8 @@ class TorchConnector(Placement, QiskitTorchConnector):
                 f"Invalid input dimension! Received {inputs.shape} and "
                 f"expected input compatible to {self.neural_network.num_inputs}"
             )
-        rows = inputs.to(weight)
+        wide = inputs.dtype == torch.float64  # large angles are reduced before they are rounded
+        rows = inputs.to(device=weight.device, dtype=inputs.dtype if wide else weight.dtype)
         if rows.ndim != 2:
             rows = rows.flatten(0, -2) if rows.ndim > 2 else rows[None]
         where = self._backend
@@ -169,6 +171,17 @@ class TorchConnector(Placement, QiskitTorchConnector):
         with torch.no_grad():
             layer._weights.copy_(weight)
         return layer
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TorchConnector:
+        super()._apply(fn, recurse)
+        self.register_parameter("weight", self._weights)  # one of two names, also where torch makes new ones: from meta
+        return self
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        name = "weight" if f"{prefix}weight" in state_dict else "_weights"
+        self.register_parameter("_weights", self._parameters[name])  # it may have been assigned instead of copied
+        self.register_parameter("weight", self._weights)
 
     def _refresh(self) -> None:
         """Build the program again if the network's estimator or gradient was replaced."""

@@ -15,11 +15,12 @@ from qiskit_qattn.backends.pub import attention_program
 from qiskit_qattn.backends.registry import Backend, get_backend
 from qiskit_qattn.backends.session import Opened
 from qiskit_qattn.backends.spec import BackendSpec, End, parse_chain
-from qiskit_qattn.errors import BackendError
+from qiskit_qattn.errors import BackendError, ConfigError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.nn.audit import Audit, Pass
 from qiskit_qattn.nn.quadratic_form import CLASSICAL, QuadraticForm
 from qiskit_qattn.simulation.amplitude import amplitude_angles
+from qiskit_qattn.simulation.derivatives import transforms
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 T = TypeVar("T")
@@ -128,7 +129,13 @@ class ChainProgram(JointProgram):
 
         Raises:
             BackendError: Of the last link.
+            ConfigError: Inside a transform of ``torch.func``.
         """
+        if transforms():
+            raise ConfigError(
+                "A chain of backends was called inside torch.func or in forward mode, where it cannot pass a gradient "
+                "on to another backend. Use a single backend there, or plain backward()."
+            )
         programs = [cast(ChainProgram, program) for program, _, _ in calls]
         for program in programs:
             program.count += 1
@@ -251,7 +258,7 @@ class _OnOneLink(torch.autograd.Function):
 
         found = _first(turns, "forward", values)
         ctx.turns, ctx.values, ctx.leaves, ctx.found = turns, values, leaves, found
-        return tuple(value.detach() for value in found)
+        return tuple(value.detach().clone() for value in found)  # the caller may change them in place
 
     @staticmethod
     @once_differentiable

@@ -3,7 +3,7 @@
 import inspect
 import json
 import math
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from qiskit_qattn.nn.folding import FEW_ROWS, FoldedPass, FoldedProjection, Fuse
 from qiskit_qattn.nn.generation import stream
 from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads
 from qiskit_qattn.nn.placement import ModelPlacement
+from qiskit_qattn.simulation.derivatives import torch_must_see
 from qiskit_qattn.simulation.kept import Kept
 
 
@@ -115,11 +116,17 @@ class GPT(
         self.blocks = nn.ModuleList(Block(config, counts) for counts in config.layers())
         self.ln_f = LayerNorm(config.n_embd, config.bias)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.lm_head.weight = self.wte.weight
+        _tie(self)
+        self.register_load_state_dict_post_hook(_tie)
         self.apply(self._init_weights)
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.n_layer))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GPT":
+        super()._apply(fn, recurse)
+        _tie(self)
+        return self
 
     @staticmethod
     def _init_weights(module: nn.Module) -> None:
@@ -234,7 +241,7 @@ class GPT(
         looked at once, at the end.
         """
         folded = any(isinstance(layer.projection, FoldedProjection) for layer in fused)
-        if self.training or torch.compiler.is_compiling() or not folded or not all(layer.whole for layer in fused):
+        if self.training or torch_must_see() or not folded or not all(layer.whole for layer in fused):
             return self._run_blocks(x, caches, fused)
         shared = FoldedPass()
         before = [dict(cache.pairs) for cache in caches or ()]
@@ -275,7 +282,7 @@ class GPT(
 
     def _fused(self, rows: int, cached: bool) -> list[FusedLayer]:
         """Return what :meth:`fuse_circuits` gives; without gradients it is kept until the weights change."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.is_grad_enabled() or torch_must_see():
             return self.fuse_circuits(rows, cached)
         weights: list[Tensor] = []
         others: list[Hashable] = []
@@ -327,3 +334,8 @@ def _check_options(call: str, options: Mapping[str, Any], known: Collection[str]
     for name in options:
         if name not in known:
             raise unknown_name(f"option of {call}", name, known)
+
+
+def _tie(model: GPT, *_: Any) -> None:
+    """Tie the output's weights to the embedding's, also where torch made new ones: out of ``meta``, or to assign."""
+    model.lm_head.weight = model.wte.weight

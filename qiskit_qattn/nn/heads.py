@@ -93,19 +93,23 @@ class QuantumHead(nn.Module):
         self.weight = nn.Parameter(weight, requires_grad=trainable)
         start = gain * 2 ** (circuit.num_qubits / 2)
         self.gain = nn.Parameter(torch.full((*heads, len(circuit.observables)), start))
-        codes = [["IXYZ".index(letter) for letter in label] for label in circuit.labels]
-        self.register_buffer("observables", torch.tensor(codes, dtype=torch.uint8))
+        self.register_buffer("observables", self._codes())
         self.to_backend(get_backend("statevector"))
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         """Refuse weights that were trained for other observables."""
         saved = state_dict.get(f"{prefix}observables")
-        if saved is not None and not torch.equal(saved.cpu(), self.observables.cpu()):
+        if saved is not None and not torch.equal(saved.cpu(), self._codes("cpu")):  # its own may be on meta
             args[-1].append(
                 f"{prefix}observables differ: this head measures {', '.join(self.circuit.labels[:3])}, …, the saved "
                 f"one others; build it with the observables it was saved with (config.json lists them)."
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _codes(self, device: str | None = None) -> Tensor:
+        """Return the circuit's Pauli strings as letters 0 to 3, shape ``(M, n)``."""
+        codes = [["IXYZ".index(letter) for letter in label] for label in self.circuit.labels]
+        return torch.tensor(codes, dtype=torch.uint8, device=device)
 
     @property
     def num_features(self) -> int:
