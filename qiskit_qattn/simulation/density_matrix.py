@@ -28,7 +28,7 @@ from qiskit_qattn.library.observables import served
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.cutting import cut
-from qiskit_qattn.simulation.gates import IGNORED
+from qiskit_qattn.simulation.decomposition import transpiled, without_last_measurements
 from qiskit_qattn.simulation.kept import Same
 from qiskit_qattn.simulation.noise import DeviceNoise, pauli_labels
 from qiskit_qattn.simulation.readout import as_pauli_sum, build_readout
@@ -159,15 +159,16 @@ class NoisyEngine:
         """Return the program of a circuit; options as for :class:`DensityMatrixProgram`.
 
         Raises:
-            CircuitError: If more than 6 qubits are in use.
+            CircuitError: If more than 6 qubits are in use, or the circuit cannot be transpiled or simulated.
         """
         operators = [as_pauli_sum(op) for op in observables]
+        circuit = without_last_measurements(circuit)
         if self.pass_manager is not None:
-            circuit = self.pass_manager.run(circuit)
+            circuit = transpiled(self.pass_manager, circuit)
             if circuit.layout is not None:
                 operators = [op.apply_layout(circuit.layout) for op in operators]
         asked = {int(qubit) for op in operators for qubit in np.flatnonzero((op.paulis.x | op.paulis.z).any(0))}
-        part = cut(circuit, asked, IGNORED)
+        part = cut(circuit, asked)
         active = list(part.qubits)
         reduced = [
             SparsePauliOp(PauliList.from_symplectic(op.paulis.z[:, active], op.paulis.x[:, active]), op.coeffs)

@@ -11,10 +11,13 @@ from qiskit.circuit import ParameterExpression
 from qiskit.quantum_info import Pauli
 from torch import Tensor
 
+from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.constants import ConstantModule
-from qiskit_qattn.simulation.gates import IGNORED, Fixed, Operation, ParityRotation, Permutation, flatten
+from qiskit_qattn.simulation.decomposition import decompose_custom_gates, without_last_measurements
+from qiskit_qattn.simulation.gates import Fixed, Operation, ParityRotation, Permutation, flatten, standard_name
 from qiskit_qattn.simulation.noise import DeviceNoise, transfer_matrix
 
+_RESET = np.array([[1.0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1.0, 0, 0, 0]])
 _DENSE_QUBITS = 4  # up to 256×256 transfer matrices; above, matrices act on pairs of qubits
 
 
@@ -112,16 +115,27 @@ class TurnModule(ConstantModule):
 
 def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[Turn | Channel]:
     """Yield rotations by free angles, and the transfer matrices of everything else."""
-    for item in circuit.data:
-        operation = item.operation
+    for item in decompose_custom_gates(without_last_measurements(circuit)).data:
+        operation, name = item.operation, standard_name(item.operation)
         qubits = tuple(circuit.find_bit(qubit).index for qubit in item.qubits)
-        if operation.name in IGNORED:
+        if name in ("barrier", "global_phase"):
             continue
-        alone = QuantumCircuit(len(qubits))
-        alone.append(operation, range(len(qubits)))
-        for op in flatten(alone):
-            yield _elementary(op, qubits, circuit.num_qubits)
-        error = noise.after(operation.name, qubits)
+        if item.clbits:
+            raise CircuitError(
+                f"Instruction {operation.name!r} on qubits {list(qubits)} uses classical bits before the circuit's "
+                f"end; the noisy engine takes measurements at the end only, and drops them."
+            )
+        if name == "reset":
+            yield Channel(_RESET, qubits)
+        elif name == "initialize":  # to Aer one instruction, without the noise of gates
+            whole = QuantumCircuit(circuit.num_qubits)
+            yield from _steps(whole.compose(operation.definition, qubits), DeviceNoise())
+        elif name not in ("id", "delay"):
+            alone = QuantumCircuit(len(qubits))
+            alone.append(operation, range(len(qubits)))
+            for op in flatten(alone):
+                yield _elementary(op, qubits, circuit.num_qubits)
+        error = noise.after(operation, qubits)
         if error is not None:
             yield Channel(error, qubits)
 
