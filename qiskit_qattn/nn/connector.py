@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from qiskit.exceptions import QiskitError
 from qiskit.primitives import StatevectorEstimator
 from qiskit_machine_learning import QiskitMachineLearningError
 from qiskit_machine_learning.connectors import TorchConnector as QiskitTorchConnector
-from qiskit_machine_learning.gradients import LinCombEstimatorGradient, ParamShiftEstimatorGradient
+from qiskit_machine_learning.gradients import DerivativeType, LinCombEstimatorGradient, ParamShiftEstimatorGradient
 from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork
 from qiskit_machine_learning.primitives import QMLEstimator
 from safetensors import SafetensorError
@@ -30,9 +31,12 @@ from qiskit_qattn.nn.fallback import Chain, program_on
 from qiskit_qattn.nn.networks import WEIGHTS, check_layout, load_network, network_circuit, save_network
 from qiskit_qattn.nn.placement import Placed, Placement
 from qiskit_qattn.simulation.amplitude import check_finite
+from qiskit_qattn.simulation.elementary import as_circuit
 from qiskit_qattn.simulation.estimator import TorchEstimator
+from qiskit_qattn.simulation.gates import flatten, without_final_measurements
 from qiskit_qattn.simulation.program import MAX_QUBITS
 from qiskit_qattn.simulation.statevector import StatevectorProgram
+from qiskit_qattn.simulation.vector_input import vector_program
 
 
 class TorchConnector(Placement, QiskitTorchConnector):
@@ -275,11 +279,13 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
     Args:
         network: Any Qiskit Machine Learning network.
     """
-    if not isinstance(network, EstimatorQNN):
-        return CompiledQNN("network", f"{type(network).__name__} is no EstimatorQNN.", None)
+    if type(network) is not EstimatorQNN:
+        kind = "a subclass of" if isinstance(network, EstimatorQNN) else "no"
+        return CompiledQNN("network", f"{type(network).__name__} is {kind} EstimatorQNN.", None)
     estimator, gradient = network.estimator, network.gradient
-    if not isinstance(gradient, ParamShiftEstimatorGradient | LinCombEstimatorGradient):
-        return CompiledQNN("network", f"{type(gradient).__name__} is no exact derivative, so it is kept.", None)
+    why = _own_gradient(network)
+    if why is not None:
+        return CompiledQNN("network", f"{why}, so it is kept.", None)
     arguments: dict[str, Any] = {
         "input_params": network.input_params or (),
         "weight_params": network.weight_params or (),
@@ -288,17 +294,23 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
     try:
         if is_exact(network):
             engine = getattr(estimator, "engine", StatevectorProgram)
+            if engine is StatevectorProgram and (encoded := vector_program(circuit, observables, **arguments)):
+                why = f"{type(estimator).__name__} returns exact values; {encoded.summary()}."
+                return CompiledQNN("statevector", why, encoded)
             if engine is StatevectorProgram and circuit.num_qubits > MAX_QUBITS:
+                circuit = as_circuit(flatten(circuit), circuit.num_qubits)  # gates that Aer cannot take for others
                 why = f"{type(estimator).__name__} returns exact values; {mps_summary(circuit)}."
                 return CompiledQNN("mps", why, mps_program(circuit, observables, **arguments))
             program = engine(circuit, observables, **arguments)
             name: Any = "statevector" if isinstance(program, StatevectorProgram) else "density_matrix"
             return CompiledQNN(name, f"{type(estimator).__name__} returns exact values; {program.summary()}.", program)
+        circuit = without_final_measurements(circuit)
         if type(gradient) is not ParamShiftEstimatorGradient:
             return CompiledQNN("network", f"{type(gradient).__name__} on an estimator that is not exact is kept.", None)
         precision = network.default_precision
         program = PubProgram(circuit, observables, estimator=estimator, precision=precision, **arguments)
-    except (CircuitError, MissingDependencyError) as error:  # too wide, not unitary, no Aer: the network may manage
+    except (CircuitError, MissingDependencyError, QiskitError) as error:
+        # too wide, not unitary, no Aer, no definition before parameters are bound: the network may manage
         return CompiledQNN("network", str(error), None)
     why = f"{type(estimator).__name__} at precision {precision:g} is no exact simulator; one PUB a pass."
     return CompiledQNN("pub", why, program)
@@ -306,7 +318,25 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
 
 def is_exact(network: EstimatorQNN) -> bool:
     """Tell whether a network's estimator is a simulator that returns exact values, of which a torch engine is known."""
-    estimator = network.estimator
+    return _is_exact(network.estimator, network.default_precision)
+
+
+def _is_exact(estimator: Any, precision: float) -> bool:
+    """Tell whether an estimator returns exact values when asked for ``precision``."""
     if type(estimator) is QMLEstimator:
         return estimator.default_precision == 0  # it then ignores the precision asked for
-    return type(estimator) in (StatevectorEstimator, TorchEstimator) and network.default_precision == 0
+    return type(estimator) in (StatevectorEstimator, TorchEstimator) and precision == 0
+
+
+def _own_gradient(network: EstimatorQNN) -> str | None:
+    """Return what makes a network's gradient more than the derivative of its values, or None if nothing does."""
+    gradient, estimator = network.gradient, network.estimator
+    name = type(gradient).__name__
+    if type(gradient) not in (ParamShiftEstimatorGradient, LinCombEstimatorGradient):
+        return f"{name} is no exact derivative"
+    if gradient.derivative_type is not DerivativeType.REAL:
+        return f"{name} is of derivative_type {gradient.derivative_type.name}, not REAL"
+    own = gradient._estimator
+    if own is not estimator and not (is_exact(network) and _is_exact(own, getattr(own, "default_precision", 1.0))):
+        return f"{name} has an estimator of its own, {type(own).__name__}"
+    return None

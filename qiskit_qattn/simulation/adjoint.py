@@ -18,7 +18,16 @@ import torch
 from torch import Tensor
 
 from qiskit_qattn.simulation.derivatives import partial_gradients, torch_must_differentiate, torch_must_see
-from qiskit_qattn.simulation.operators import Block, Local, LocalGates, Permute, Phase, multiply, starts_with_matrix
+from qiskit_qattn.simulation.operators import (
+    Block,
+    Local,
+    LocalGates,
+    Matrix,
+    Permute,
+    Phase,
+    multiply,
+    starts_with_matrix,
+)
 
 
 def apply_block(block: Block, columns: Tensor | None, weights: Tensor) -> Tensor:
@@ -80,6 +89,8 @@ class _Adjoint(torch.autograd.Function):
                 grad = operation(grad, -angle)
             elif isinstance(operation, Permute):
                 grad = grad.index_select(-2, operation.image)
+            elif isinstance(operation, Matrix):
+                grad = operation.adjoint(grad)
         of_angles = None
         if traces:  # each (..., n, 2, 2)
             of_angles = _angle_gradients(block.gates, torch.stack(traces[::-1], -4), ctx.chains, angles)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from operator import mul
@@ -9,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from qiskit.circuit import ParameterExpression
+from qiskit.circuit import Parameter, ParameterExpression
 from torch import Tensor
 from torch.nn import functional as F
 
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.constants import ConstantModule
-from qiskit_qattn.simulation.gates import Angle
+from qiskit_qattn.simulation.elementary import Angle
 
 Monomial = tuple[Any, ...]  # sympy factors; a parameter is its position, an int
 
@@ -112,13 +113,15 @@ def _coefficients(angle: Angle, position: Mapping[Any, int]) -> dict[Monomial, f
     unknown = sorted(p.name for p in angle.parameters if p not in position)
     if unknown:
         raise CircuitError(f"Angle {angle} uses {unknown}, which are neither input nor weight parameters.")
-    if angle in position:  # a bare parameter
+    if isinstance(angle, Parameter):
         return {(position[angle],): 1.0}
     import sympy
 
     index = {param.name: i for param, i in position.items()}
     coefficients: dict[Monomial, float] = {}
-    for term in sympy.Add.make_args(sympy.expand(angle.sympify())):
+    # powers stay as they are: their terms would cancel in rounding
+    products = sympy.expand_mul(_symbolic(angle))
+    for term in sympy.Add.make_args(products):
         number, factors = term.as_coeff_mul()
         monomial: list[Any] = []
         for factor in factors:
@@ -130,8 +133,67 @@ def _coefficients(angle: Angle, position: Mapping[Any, int]) -> dict[Monomial, f
             else:
                 monomial.append(factor)
         key = tuple(sorted(monomial, key=str))
-        coefficients[key] = coefficients.get(key, 0.0) + float(number)
+        coefficients[key] = coefficients.get(key, 0.0) + _number(number)
     return coefficients
+
+
+def _symbolic(expression: ParameterExpression) -> Any:
+    """Return a parameter expression as one of sympy.
+
+    Qiskit's own ``sympify`` loses numbers raised to a parameter; the record it keeps for QPY holds every step.
+
+    Raises:
+        CircuitError: For an operation without a rule.
+    """
+    import sympy
+
+    rules: dict[str, Callable[..., Any]] = {
+        "ADD": operator.add,
+        "SUB": operator.sub,
+        "RSUB": lambda a, b: b - a,
+        "MUL": operator.mul,
+        "DIV": operator.truediv,
+        "RDIV": lambda a, b: b / a,
+        "POW": operator.pow,
+        "RPOW": lambda a, b: b**a,
+        "SIN": sympy.sin,
+        "COS": sympy.cos,
+        "TAN": sympy.tan,
+        "ASIN": sympy.asin,
+        "ACOS": sympy.acos,
+        "ATAN": sympy.atan,
+        "EXP": sympy.exp,
+        "LOG": sympy.log,
+        "ABS": sympy.Abs,
+        "SIGN": sympy.sign,
+        "CONJ": lambda a: a,  # parameters are real
+    }
+    found: list[Any] = []
+
+    def operand(value: Any) -> Any:
+        if value is None:  # what an earlier step left
+            return found.pop()
+        return sympy.Symbol(value.name, real=True) if isinstance(value, ParameterExpression) else sympy.sympify(value)
+
+    for step in expression._qpy_replay:
+        name = str(step.op).rpartition(".")[2]
+        if name not in rules:
+            raise CircuitError(f"No rule for {name} in the angle {expression}; known: {sorted(rules)}.")
+        binary = name in ("ADD", "SUB", "RSUB", "MUL", "DIV", "RDIV", "POW", "RPOW")
+        second = [operand(step.rhs)] if binary else []  # the later of two operands was left last
+        found.append(rules[name](operand(step.lhs), *second))
+    return found.pop()
+
+
+def _number(value: Any) -> float:
+    """Return a number of sympy that is real and finite.
+
+    Raises:
+        CircuitError: For any other.
+    """
+    if not (value.is_real and value.is_finite):
+        raise CircuitError(f"Angles are finite real numbers, got {value}.")
+    return float(value)
 
 
 _TORCH: dict[str, Callable[..., Tensor]] = {
@@ -145,7 +207,6 @@ _TORCH: dict[str, Callable[..., Tensor]] = {
     "log": torch.log,
     "Abs": torch.abs,
     "sign": torch.sign,
-    "conjugate": torch.clone,  # parameters are real
     "Add": lambda *terms: sum(terms[1:], terms[0]),
     "Mul": lambda *factors: reduce(mul, factors),
     "Pow": torch.pow,
@@ -158,7 +219,7 @@ def _evaluate(expression: Any, values: Mapping[str, Tensor]) -> Tensor:
     if expression.is_Symbol:
         return values[expression.name]
     if expression.is_number:
-        return torch.full_like(like, float(expression))
+        return torch.full_like(like, _number(expression))
     rule = _TORCH.get(expression.func.__name__)
     if rule is None:
         raise CircuitError(f"No torch rule for {expression.func.__name__} in a gate's angle; known: {sorted(_TORCH)}.")

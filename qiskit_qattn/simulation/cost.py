@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from qiskit_qattn.simulation.operators import qubit_groups
-from qiskit_qattn.simulation.program import LocalStep, PermuteStep, Program
+from qiskit_qattn.simulation.program import LocalStep, MatrixStep, PermuteStep, Program
 from qiskit_qattn.simulation.trigonometric import MAX_QUBITS
 
 DENSE_QUBITS = 8  # matrices between two data-dependent phases are 2ⁿ × 2ⁿ: above, they cost more than they save
@@ -90,7 +90,7 @@ def _are_few(features: int, program: Program) -> bool:
 def _is_real(program: Program) -> bool:
     """Tell whether all gates between data-dependent phases are real."""
     return all(
-        isinstance(step, PermuteStep) or (isinstance(step, LocalStep) and step.is_real)
+        isinstance(step, PermuteStep) or (isinstance(step, LocalStep | MatrixStep) and step.is_real)
         for steps in program.blocks
         for step in steps
     )
@@ -100,4 +100,10 @@ def _column(steps: tuple, num_qubits: int) -> float:
     """Return the real multiplications of a block's steps on one column of complex amplitudes."""
     size = 2**num_qubits
     local = 4 * size * sum(2 ** (stop - start) for start, stop in qubit_groups(num_qubits))
-    return sum(local if isinstance(step, LocalStep) else _PASS * size for step in steps)
+    total = 0
+    for step in steps:
+        if isinstance(step, LocalStep):
+            total += local
+        else:
+            total += 4 * size * len(step.matrix) if isinstance(step, MatrixStep) else _PASS * size
+    return total

@@ -28,7 +28,8 @@ from qiskit_qattn.library.observables import served
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.cutting import cut
-from qiskit_qattn.simulation.decomposition import transpiled, without_last_measurements
+from qiskit_qattn.simulation.decomposition import transpiled
+from qiskit_qattn.simulation.gates import without_final_measurements
 from qiskit_qattn.simulation.kept import Same
 from qiskit_qattn.simulation.noise import DeviceNoise, pauli_labels
 from qiskit_qattn.simulation.readout import as_pauli_sum, build_readout
@@ -41,7 +42,8 @@ class DensityMatrixProgram(ConstantModule):
     r"""Expectations :math:`\mathrm{tr}(O_m\, \rho(x, \theta))` under noise, for batches of x.
 
     Args:
-        circuit: Any circuit of unitary gates on at most 6 qubits, in the gates the noise model speaks of.
+        circuit: Any circuit of unitary gates and resets on at most 6 qubits, in the gates the noise model speaks of.
+            Measurements at the end are left out.
         observables: Hermitian operators on its qubits.
         input_params: Parameters that carry data, in the order of the input's last axis.
         weight_params: Trainable parameters, in the order of the weights' last axis.
@@ -69,6 +71,7 @@ class DensityMatrixProgram(ConstantModule):
         all_outcomes: bool = False,
     ) -> None:
         super().__init__()
+        circuit = without_final_measurements(circuit)
         self.num_qubits = circuit.num_qubits
         if self.num_qubits > MAX_QUBITS:
             raise CircuitError(
@@ -143,6 +146,9 @@ class DensityMatrixProgram(ConstantModule):
 class NoisyEngine:
     """Makes noisy programs of circuits: transpiled where the noise needs it, and cut to the qubits in use.
 
+    So with noise it runs what a device would run: time evolution as its synthesis, product formulas included. Without
+    noise, time evolution is the exponential.
+
     Attributes:
         model: An Aer ``NoiseModel``, or None.
         pass_manager: Transpiles circuits to the gates, and the layout, the model speaks of; None leaves them.
@@ -161,8 +167,8 @@ class NoisyEngine:
         Raises:
             CircuitError: If more than 6 qubits are in use, or the circuit cannot be transpiled or simulated.
         """
+        circuit = without_final_measurements(circuit)
         operators = [as_pauli_sum(op) for op in observables]
-        circuit = without_last_measurements(circuit)
         if self.pass_manager is not None:
             circuit = transpiled(self.pass_manager, circuit)
             if circuit.layout is not None:

@@ -1,152 +1,341 @@
-r"""Flatten any unitary QuantumCircuit to three kinds of elementary operations, up to a global phase.
+r"""From any QuantumCircuit to elementary operations.
 
-Every standard gate is a product of rotations about a Pauli axis, diagonal rotations
-:math:`e^{-i\theta Z_{mask}/2}`, fixed one-qubit matrices and permutations of basis states.
+Gates are told apart by class. Qiskit's own with a rule here are exact products of elementary operations, the phase
+included; time evolution is the exponential of its operator. Others go through their matrix where they bring one, as in
+Qiskit's ``Statevector``, or through their definition.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from qiskit import QuantumCircuit
-from qiskit.circuit import Barrier, Instruction, ParameterExpression
-from qiskit.circuit.library import Initialize, get_standard_gate_name_mapping
+from qiskit.circuit import (
+    AnnotatedOperation,
+    Barrier,
+    BoxOp,
+    ControlModifier,
+    ForLoopOp,
+    InverseModifier,
+    ParameterExpression,
+    PowerModifier,
+    library,
+)
+from qiskit.circuit.library import (
+    HamiltonianGate,
+    Initialize,
+    MCXGate,
+    PauliEvolutionGate,
+    PermutationGate,
+    UnitaryGate,
+    get_standard_gate_name_mapping,
+)
 from qiskit.exceptions import QiskitError
+from qiskit.quantum_info import Operator
 
 from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.simulation.elementary import (
+    Angle,
+    Axis,
+    Fixed,
+    Measurement,
+    Operation,
+    ParityRotation,
+    Permutation,
+    Phase,
+    Reset,
+    Rotation,
+    Unitary,
+    UnitaryOperation,
+    controlled,
+    inverse,
+)
+from qiskit_qattn.simulation.evolution import matrix_evolution, pauli_evolution
 
-IGNORED = {"barrier", "delay", "id", "global_phase"}
-_PAULI_ROTATIONS: dict[str, Literal["X", "Y", "Z"]] = {"rx": "X", "ry": "Y", "rz": "Z", "p": "Z", "u1": "Z"}
-_NO_DEFINITION = {"measure", "reset", "initialize"}
-Angle: TypeAlias = float | ParameterExpression
-
-
-@dataclass(frozen=True, eq=False)
-class Rotation:
-    r"""One-qubit rotation :math:`e^{-i\theta P/2}`; ``angle`` is a number or an expression, in radians."""
-
-    axis: Literal["X", "Y", "Z"]
-    qubit: int
-    angle: Angle
-
-
-@dataclass(frozen=True, eq=False)
-class Fixed:
-    """A one-qubit gate without parameters, as its 2×2 matrix."""
-
-    qubit: int
-    matrix: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class ParityRotation:
-    r"""Diagonal rotation :math:`e^{-i\theta Z\otimes\dots\otimes Z/2}` on ``qubits``."""
-
-    qubits: tuple[int, ...]
-    angle: Angle
-
-
-@dataclass(frozen=True, eq=False)
-class Permutation:
-    """A map of basis states of ``qubits``: local state i goes to ``image[i]`` (qubits[0] least significant)."""
-
-    qubits: tuple[int, ...]
-    image: tuple[int, ...]
-
-
-Operation = Rotation | Fixed | ParityRotation | Permutation
+IDLE = {"id", "delay"}  # only noise makes them more than nothing
+IGNORED = {"barrier", *IDLE}
+_PAULI_ROTATIONS: dict[str, Axis] = {"rx": "X", "ry": "Y", "rz": "Z"}
 _PERMUTATIONS = {"cx": (0, 3, 2, 1), "swap": (0, 2, 1, 3), "ccx": (0, 1, 2, 7, 4, 5, 6, 3)}
+_SMALL = 8  # qubits on which a power is formed as a matrix
+_LISTED = 16  # qubits whose basis states are listed
 
 
-def flatten(circuit: QuantumCircuit) -> list[Operation]:
-    """Return the circuit as elementary operations in order.
+def flatten(circuit: QuantumCircuit) -> list[UnitaryOperation]:
+    """Return the circuit as unitary operations in order, up to a phase.
+
+    Resets of qubits that nothing has acted on, and measurements that nothing follows, change no expectation and are
+    left out.
 
     Args:
-        circuit: Any circuit of unitary gates; gates without a rule of their own go through their definition.
+        circuit: Any circuit of unitary gates; loops of a known length are unrolled.
 
     Raises:
-        CircuitError: For measurements, resets, control flow and gates with neither a rule nor a definition.
+        CircuitError: For other measurements and resets, control flow, and gates with neither a rule, nor a matrix, nor
+            a definition.
     """
-    return list(_flatten(circuit, tuple(range(circuit.num_qubits))))
+    found: list[UnitaryOperation] = []
+    touched, measured = set[int](), set[int]()
+    for op in elementary(circuit):
+        if isinstance(op, Measurement):
+            measured.update(op.qubits)
+        elif isinstance(op, Phase):
+            continue
+        elif not measured.isdisjoint(op.qubits):
+            raise _refusal("measure", measured.intersection(op.qubits), "is followed by other operations")
+        elif not isinstance(op, Reset):
+            touched.update(op.qubits)
+            found.append(op)
+        elif not touched.isdisjoint(op.qubits):
+            raise _refusal("reset", op.qubits, "is no unitary gate")
+    return found
 
 
-def _flatten(circuit: QuantumCircuit, where: tuple[int, ...]) -> Iterator[Operation]:
+def without_final_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
+    """Return the circuit without the measurements that nothing follows, and their classical bits.
+
+    Raises:
+        CircuitError: If a measurement, or anything else that uses classical bits, is left.
+    """
+    if not circuit.clbits:
+        return circuit
+    kept, followed = [], set[Any]()
+    for item in reversed(circuit.data):
+        name = standard_name(item.operation)
+        if name == "measure" and followed.isdisjoint(item.qubits):
+            continue
+        if item.clbits:
+            where = {circuit.find_bit(qubit).index for qubit in item.qubits}
+            raise _refusal(item.operation.name, where, "uses classical bits before the end")
+        if name != "barrier":
+            followed.update(item.qubits)
+        kept.append(item)
+    rest = QuantumCircuit(circuit.qubits, *circuit.qregs, name=circuit.name, metadata=circuit.metadata)
+    rest.global_phase, rest._layout = circuit.global_phase, circuit.layout  # of an ISA circuit
+    for item in reversed(kept):
+        rest.append(item)
+    return rest
+
+
+def elementary(circuit: QuantumCircuit) -> Iterator[Operation]:
+    """Yield a circuit's elementary operations in order; as :func:`flatten`, with phases, measurements and resets."""
+    yield from _elementary(circuit, tuple(range(circuit.num_qubits)))
+
+
+def _elementary(circuit: QuantumCircuit, where: tuple[int, ...]) -> Iterator[Operation]:
     """Yield the operations of a circuit whose qubit i is ``where[i]``."""
+    yield Phase(_angle(circuit.global_phase))
     for item in circuit.data:
         qubits = tuple(where[circuit.find_bit(qubit).index] for qubit in item.qubits)
         yield from _expand(item.operation, qubits)
 
 
-def _expand(gate: Instruction, qubits: tuple[int, ...]) -> Iterator[Operation]:
+def _expand(gate: Any, qubits: tuple[int, ...]) -> Iterator[Operation]:
     """Yield the elementary operations of one instruction."""
-    name, params = gate.name, getattr(gate, "params", [])
-    standard = getattr(gate, "ctrl_state", None) in (None, 2 ** getattr(gate, "num_ctrl_qubits", 0) - 1)
+    name = standard_name(gate)
+    if name in _gate_classes() and _base_class(gate) is not _gate_classes()[name]:
+        gate = _gate_classes()[name](*gate.params)  # a subclass
+    if name is not None and (rule := _standard(name, gate.params, qubits)) is not None:
+        yield from rule
+    elif isinstance(gate, AnnotatedOperation):
+        yield from _annotated(gate.base_op, gate.modifiers, qubits)
+    elif isinstance(gate, PauliEvolutionGate) and type(gate).to_matrix is PauliEvolutionGate.to_matrix:
+        yield from pauli_evolution(gate.operator, _angle(gate.time), qubits)
+    elif type(gate) is HamiltonianGate:
+        yield from matrix_evolution(np.asarray(gate.params[0]), _angle(gate.params[1]), qubits)
+    elif getattr(gate, "base_class", None) is MCXGate and len(qubits) <= _LISTED:
+        size, state = 2**gate.num_ctrl_qubits, gate.ctrl_state
+        image = list(range(2 * size))
+        image[state], image[state + size] = state + size, state
+        yield Permutation(qubits, tuple(image))
+    elif type(gate) is ForLoopOp:
+        yield from _loop(gate, qubits)
+    elif type(gate) is BoxOp:
+        yield from _elementary(gate.blocks[0], qubits)
+    elif type(gate) is PermutationGate and len(qubits) <= _LISTED:
+        states = np.arange(2 ** len(qubits))  # bit i of the image is bit pattern[i] of the state
+        moved = np.sum([(states >> int(k) & 1) << i for i, k in enumerate(gate.pattern)], axis=0)
+        yield Permutation(qubits, tuple(moved.tolist()))
+    elif _definition_first(gate, qubits) or (matrix := _matrix(gate, qubits)) is None:
+        yield from _elementary(_definition(gate, qubits), qubits)
+    else:
+        yield _constant(matrix, qubits)
+
+
+def _standard(name: str, params: Sequence[Any], qubits: tuple[int, ...]) -> list[Operation] | None:
+    """Return the operations of one of Qiskit's own gates that has a rule, or None."""
+    if name == "initialize":
+        return None
     if name in IGNORED:
-        return
+        return []
+    angles = [_angle(value) for value in params]
+    if name == "measure":
+        return [Measurement((qubits[0],))]
+    if name == "reset":
+        return [Reset((qubits[0],))]
+    if name == "global_phase":
+        return [Phase(angles[0])]
     if name in _PAULI_ROTATIONS:
-        yield Rotation(_PAULI_ROTATIONS[name], qubits[0], _angle(params[0]))
-    elif name in ("u", "u3", "u2"):
-        theta, phi, lam = params if name != "u2" else (np.pi / 2, *params)
-        yield Rotation("Z", qubits[0], _angle(lam))
-        yield Rotation("Y", qubits[0], _angle(theta))
-        yield Rotation("Z", qubits[0], _angle(phi))
-    elif name == "r":
-        theta, phi = params
-        yield Rotation("Z", qubits[0], _angle(-phi))
-        yield Rotation("X", qubits[0], _angle(theta))
-        yield Rotation("Z", qubits[0], _angle(phi))
-    elif name == "rzz":
-        yield ParityRotation(qubits, _angle(params[0]))
-    elif name in ("cp", "cu1") and standard:
-        # diag(1, 1, 1, e^iθ) is e^{iθ(1-Z)(1-Z)/4}: Z on either qubit and ZZ, up to a phase
-        theta = params[0]
-        yield Rotation("Z", qubits[0], _angle(theta / 2))
-        yield Rotation("Z", qubits[1], _angle(theta / 2))
-        yield ParityRotation(qubits, _angle(-theta / 2))
-    elif name == "cz" and standard:
-        yield Rotation("Z", qubits[0], np.pi / 2)
-        yield Rotation("Z", qubits[1], np.pi / 2)
-        yield ParityRotation(qubits, -np.pi / 2)
-    elif name in _PERMUTATIONS and standard:
-        yield Permutation(qubits, _PERMUTATIONS[name])
-    elif len(qubits) == 1 and not is_parametric(gate) and (matrix := _matrix(gate)) is not None:
-        yield Fixed(qubits[0], matrix)
-    elif name not in _NO_DEFINITION and isinstance(gate.definition, QuantumCircuit):
-        yield from _flatten(gate.definition, qubits)
+        return [Rotation(_PAULI_ROTATIONS[name], qubits[0], angles[0])]
+    if name in ("p", "u1"):
+        return [Rotation("Z", qubits[0], angles[0]), Phase(angles[0] / 2)]
+    if name in ("u", "u2", "u3"):
+        theta, phi, lam = angles if name != "u2" else (np.pi / 2, *angles)
+        turns = [Rotation("Z", qubits[0], lam), Rotation("Y", qubits[0], theta), Rotation("Z", qubits[0], phi)]
+        return [*turns, Phase((phi + lam) / 2)]
+    if name == "r":
+        theta, phi = angles
+        return [Rotation("Z", qubits[0], -phi), Rotation("X", qubits[0], theta), Rotation("Z", qubits[0], phi)]
+    if name == "rzz":
+        return [ParityRotation(qubits, angles[0])]
+    if name in ("cp", "cu1", "cz"):
+        # diag(1, 1, 1, e^iθ) is e^{iθ(1-Z)(1-Z)/4}: Z on either qubit, ZZ, and a phase
+        theta = angles[0] if name != "cz" else np.pi
+        alone: list[Operation] = [Rotation("Z", qubit, theta / 2) for qubit in qubits]
+        return [*alone, ParityRotation(qubits, -theta / 2), Phase(theta / 4)]
+    if name in _PERMUTATIONS:
+        return [Permutation(qubits, _PERMUTATIONS[name])]
+    return None
+
+
+def _annotated(base: Any, modifiers: Sequence[Any], qubits: tuple[int, ...]) -> Iterator[Operation]:
+    """Yield an operation under modifiers, of which the last acts on what the others give."""
+    if not modifiers:
+        yield from _expand(base, qubits)
+        return
+    *inner, last = modifiers
+    if isinstance(last, ControlModifier):
+        controls, targets = qubits[: last.num_ctrl_qubits], qubits[last.num_ctrl_qubits :]
+        for op in _reversible(base, inner, targets):
+            yield from controlled(op, controls, last.ctrl_state)
+    elif isinstance(last, InverseModifier):
+        yield from map(inverse, reversed(_reversible(base, inner, qubits)))
+    elif not isinstance(last, PowerModifier):
+        raise CircuitError(f"Modifier {last} is unknown; known: inverse, control and power.")
+    elif not is_parametric(base) and len(qubits) <= _SMALL:
+        yield _power(AnnotatedOperation(base, inner), last.power, qubits)
+    elif last.power == int(last.power):
+        operations = _reversible(base, inner, qubits)
+        if last.power < 0:
+            operations = [inverse(op) for op in reversed(operations)]
+        for _ in range(abs(int(last.power))):
+            yield from operations
     else:
         raise CircuitError(
-            f"Instruction {name!r} on qubits {list(qubits)} is no unitary gate with a definition, so this circuit "
-            f"cannot be simulated exactly. Remove measurements, resets and control flow; observables are measured "
-            f"by the estimator."
+            f"Power {last.power} of {base.name!r} on qubits {list(qubits)} cannot be simulated exactly: with "
+            f"parameters, or on more than {_SMALL} qubits, powers must be whole numbers."
         )
 
 
-def _matrix(gate: Instruction) -> np.ndarray | None:
-    """Return a gate's matrix, or None where it has none."""
+def _power(operation: AnnotatedOperation, exponent: float, qubits: tuple[int, ...]) -> Operation:
+    """Return a power of an operation without parameters."""
     try:
-        return np.asarray(gate.to_matrix(), dtype=complex)
-    except (AttributeError, QiskitError):
+        matrix = Operator(operation).power(exponent).data
+    except QiskitError as error:
+        raise _refusal(operation.base_op.name, qubits, f"has no power ({error})") from error
+    return _constant(matrix, qubits)
+
+
+def _constant(matrix: np.ndarray, qubits: tuple[int, ...]) -> Operation:
+    """Return a matrix on any number of qubits as an operation."""
+    if not qubits:
+        return Phase(float(np.angle(matrix.item())))
+    return Fixed(qubits[0], matrix) if len(qubits) == 1 else Unitary(qubits, matrix)
+
+
+def _reversible(base: Any, modifiers: Sequence[Any], qubits: tuple[int, ...]) -> list[Operation]:
+    """Return an operation under modifiers, which must be unitary."""
+    operations = list(_annotated(base, modifiers, qubits))
+    if any(isinstance(op, Reset | Measurement) for op in operations):
+        raise _refusal(base.name, qubits, "is no unitary gate")
+    return operations
+
+
+def _loop(loop: ForLoopOp, qubits: tuple[int, ...]) -> Iterator[Operation]:
+    """Yield a loop over known numbers, unrolled."""
+    values, parameter, body = loop.params
+    if not isinstance(values, range | tuple | list):
+        raise _refusal(loop.name, qubits, "runs over values that only a device knows")
+    for value in values:
+        turn = body if parameter is None else body.assign_parameters({parameter: value}, strict=False)
+        yield from _elementary(turn, qubits)
+
+
+def _definition_first(gate: Any, qubits: tuple[int, ...]) -> bool:
+    """Tell whether a gate's definition is its matrix, and cheaper."""
+    if len(qubits) == 1 or type(gate) is UnitaryGate or _base_class(gate) not in _library():
+        return False
+    return gate.definition is not None
+
+
+def _matrix(gate: Any, qubits: tuple[int, ...]) -> np.ndarray | None:
+    """Return a gate's matrix, or None where it has none."""
+    if is_parametric(gate):
         return None
+    try:
+        matrix = np.asarray(gate.to_matrix(), dtype=complex)
+    except (AttributeError, TypeError, ValueError, QiskitError):
+        return None
+    if matrix.shape != (2 ** len(qubits),) * 2:
+        raise _refusal(gate.name, qubits, f"has a matrix of shape {matrix.shape}")
+    return matrix
+
+
+def _definition(gate: Any, qubits: tuple[int, ...]) -> QuantumCircuit:
+    """Return a gate's definition.
+
+    Raises:
+        CircuitError: Where it has none.
+    """
+    try:
+        definition = gate.definition
+    except (AttributeError, TypeError, ValueError, QiskitError) as error:
+        raise _refusal(gate.name, qubits, f"has no definition ({error})") from error
+    if not isinstance(definition, QuantumCircuit):
+        raise _refusal(gate.name, qubits, "is no unitary gate with a definition")
+    return definition
+
+
+def _refusal(name: str, qubits: Any, why: str) -> CircuitError:
+    return CircuitError(
+        f"Instruction {name!r} on qubits {sorted(qubits)} {why}, so this circuit cannot be simulated exactly. Circuits "
+        f"may hold unitary gates, resets at the beginning, measurements at the end, and loops of a known length."
+    )
+
+
+@cache
+def _gate_classes() -> dict[str, type]:
+    """Return the classes of Qiskit's standard gates by their names."""
+    return {name: operation.base_class for name, operation in get_standard_gate_name_mapping().items()}
 
 
 @cache
 def _standard_classes() -> dict[type, str]:
     """Return the names of Qiskit's own gates and instructions by their class."""
-    named = {operation.base_class: name for name, operation in get_standard_gate_name_mapping().items()}
-    return named | {Barrier: "barrier", Initialize: "initialize"}
+    return {kind: name for name, kind in _gate_classes().items()} | {Barrier: "barrier", Initialize: "initialize"}
+
+
+@cache
+def _library() -> frozenset[type]:
+    """Return all gate classes of Qiskit's library, whose definitions are their matrices."""
+    return frozenset(thing for thing in vars(library).values() if isinstance(thing, type))
+
+
+def _base_class(operation: Any) -> type:
+    return getattr(operation, "base_class", type(operation))
 
 
 def standard_name(operation: Any) -> str | None:
     """Return the name of the gate or instruction of Qiskit's own that this is, or None for any other.
 
     The class decides, since users choose names: a composite gate that somebody called ``cz`` is not Qiskit's. A
-    subclass is not either, nor is a gate with open controls, which are told by ``ctrl_state``.
+    subclass of a standard gate is one to Qiskit itself, whatever its definition says, unless it clears the class
+    attribute ``_standard_gate``. Gates with open controls have no name here; they are told by ``ctrl_state``.
     """
-    name = _standard_classes().get(getattr(operation, "base_class", type(operation)))
+    standard = getattr(operation, "_standard_gate", None)
+    name = _standard_classes().get(_base_class(operation)) or (None if standard is None else standard.name)
     controls = getattr(operation, "num_ctrl_qubits", 0)
     return name if getattr(operation, "ctrl_state", None) in (None, 2**controls - 1) else None
 
@@ -160,4 +349,7 @@ def _angle(value: Any) -> Angle:
     """Return a number for a number or a bound expression, else the expression."""
     if isinstance(value, ParameterExpression) and value.parameters:
         return value
-    return float(value)
+    try:
+        return float(value)
+    except TypeError as error:
+        raise CircuitError(f"Angles are real numbers, got {value}.") from error

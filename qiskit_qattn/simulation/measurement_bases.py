@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.cost import DENSE_QUBITS
-from qiskit_qattn.simulation.gates import Fixed
+from qiskit_qattn.simulation.elementary import Fixed
 from qiskit_qattn.simulation.operators import Block, multiply
 from qiskit_qattn.simulation.program import LocalStep
 from qiskit_qattn.simulation.readout import Readout

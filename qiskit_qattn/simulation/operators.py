@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
-from qiskit_qattn.simulation.gates import Rotation
-from qiskit_qattn.simulation.program import LocalStep, PermuteStep, PhaseStep, Step
+from qiskit_qattn.simulation.elementary import Rotation
+from qiskit_qattn.simulation.program import LocalStep, MatrixStep, PermuteStep, PhaseStep, Step
 
 _GROUP = 5  # qubits whose Kronecker product is formed at once: 32×32 matrices
 _GENERATORS = {
@@ -48,6 +48,8 @@ class Block(nn.Module):
                 self.operations.append(Phase(step, weight_params))
             elif isinstance(step, PermuteStep):
                 self.operations.append(Permute(step))
+            elif isinstance(step, MatrixStep):
+                self.operations.append(Matrix(step))
             else:
                 self.operations.append(Local(locals_.index(step), num_qubits))
 
@@ -211,6 +213,33 @@ class Permute(ConstantModule):
     def forward(self, columns: Tensor) -> Tensor:
         """Return the permuted rows of X."""
         return columns.index_select(-2, self.source)
+
+
+class Matrix(ConstantModule):
+    """A fixed matrix on some of the qubits."""
+
+    order: Tensor
+    back: Tensor
+
+    def __init__(self, step: MatrixStep) -> None:
+        super().__init__()
+        order = step.rows()
+        self.add_constant("order", order)
+        self.add_constant("back", np.argsort(order))
+        self.add_constant("matrix", step.matrix, double=True)  # (2**k, 2**k)
+
+    def forward(self, columns: Tensor) -> Tensor:
+        """Return M X."""
+        return self._apply_to(columns, self.constant("matrix"))
+
+    def adjoint(self, columns: Tensor) -> Tensor:
+        """Return M† X."""
+        return self._apply_to(columns, self.constant("matrix").mH)
+
+    def _apply_to(self, columns: Tensor, matrix: Tensor) -> Tensor:
+        rows = columns.index_select(-2, self.order).unflatten(-2, (len(matrix), -1)).flatten(-2)  # (..., 2**k, ·)
+        rows = multiply(matrix, rows).unflatten(-1, (-1, columns.shape[-1])).flatten(-3, -2)  # (..., 2**n, C)
+        return rows.index_select(-2, self.back)
 
 
 def multiply(matrix: Tensor, columns: Tensor) -> Tensor:

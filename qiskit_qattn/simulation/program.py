@@ -5,13 +5,13 @@ Every unitary circuit is rewritten as
 .. math:: U(x, \theta) = W_L(\theta)\, e^{i\Phi_L(x)}\, W_{L-1}(\theta) \cdots e^{i\Phi_1(x)}\, W_0(\theta)
 
 where each :math:`\Phi_k` is diagonal and linear in gate angles: a rotation about X or Y that depends on data is a
-fixed basis change, a diagonal rotation and the way back. Each :math:`W_k` is a list of three kinds of steps:
-one-qubit gates on many qubits at once, diagonal phases, and permutations of basis states.
+fixed basis change, a diagonal rotation and the way back. Each :math:`W_k` is a list of four kinds of steps:
+one-qubit gates on many qubits at once, diagonal phases, permutations of basis states, and matrices on several qubits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +19,18 @@ import numpy as np
 from qiskit.circuit import ParameterExpression
 
 from qiskit_qattn.errors import CircuitError
-from qiskit_qattn.simulation.gates import Angle, Fixed, Operation, ParityRotation, Permutation, Rotation
+from qiskit_qattn.simulation.elementary import (
+    FROM_Z,
+    Angle,
+    Fixed,
+    ParityRotation,
+    Permutation,
+    Rotation,
+    Unitary,
+    UnitaryOperation,
+)
 
 MAX_QUBITS = 16
-_H = np.array([[1, 1], [1, -1]], dtype=complex) / np.sqrt(2)
-_S = np.diag([1, 1j])
-_FROM_Z = {"X": _H, "Y": _S @ _H}  # C with C Z C† = X or Y
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +61,27 @@ class PermuteStep:
     source: np.ndarray  # (2**n,)
 
 
-Step = LocalStep | PhaseStep | PermuteStep
+@dataclass(frozen=True, eq=False)
+class MatrixStep:
+    """Multiply by a matrix on some of the qubits."""
+
+    qubits: tuple[int, ...]
+    matrix: np.ndarray  # (2**k, 2**k), qubits[0] least significant
+    num_qubits: int
+
+    @property
+    def is_real(self) -> bool:
+        """Whether the matrix has no imaginary part."""
+        return not np.imag(self.matrix).any()
+
+    def rows(self) -> np.ndarray:
+        """Return the basis states in the order in which the matrix acts on the first of ``(2**k, 2**(n - k))``."""
+        index = np.arange(2**self.num_qubits)
+        local = sum(((index >> q) & 1) << k for k, q in enumerate(self.qubits))
+        return np.argsort(local, kind="stable")
+
+
+Step = LocalStep | PhaseStep | PermuteStep | MatrixStep
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +99,11 @@ class _LocalLayer:
 
 
 @dataclass
+class _MatrixLayer:
+    operation: Unitary
+
+
+@dataclass
 class _DiagonalLayer:
     """Diagonal rotations, then a permutation; i ↦ ``image[i]``."""
 
@@ -80,7 +111,10 @@ class _DiagonalLayer:
     rotations: list[tuple[np.ndarray, Angle]] = field(default_factory=list)
 
 
-def build_program(operations: Iterable[Operation], num_qubits: int, input_params: Sequence[Any]) -> Program:
+_Layer = _LocalLayer | _DiagonalLayer | _MatrixLayer
+
+
+def build_program(operations: Iterable[UnitaryOperation], num_qubits: int, input_params: Sequence[Any]) -> Program:
     """Arrange elementary operations into a :class:`Program`.
 
     Args:
@@ -105,11 +139,11 @@ def _uses(angle: Angle, params: set[Any]) -> bool:
     return isinstance(angle, ParameterExpression) and not params.isdisjoint(angle.parameters)
 
 
-def _rewrite(operations: Iterable[Operation], data: set[Any]) -> Iterable[Operation]:
+def _rewrite(operations: Iterable[UnitaryOperation], data: set[Any]) -> Iterator[UnitaryOperation]:
     """Turn data-dependent rotations into diagonal ones between fixed basis changes."""
     for op in operations:
         if isinstance(op, Rotation) and _uses(op.angle, data):
-            basis = _FROM_Z.get(op.axis)
+            basis = FROM_Z.get(op.axis)
             if basis is not None:
                 yield Fixed(op.qubit, basis.conj().T)
             yield ParityRotation((op.qubit,), op.angle)
@@ -119,13 +153,18 @@ def _rewrite(operations: Iterable[Operation], data: set[Any]) -> Iterable[Operat
             yield op
 
 
-def _arrange(operations: Iterable[Operation], num_qubits: int) -> list[_LocalLayer | _DiagonalLayer]:
+def _arrange(operations: Iterable[UnitaryOperation], num_qubits: int) -> list[_Layer]:
     """Put each operation into the earliest layer of its kind that its qubits have not passed."""
-    layers: list[_LocalLayer | _DiagonalLayer] = []
+    layers: list[_Layer] = []
     last = [0] * num_qubits  # the layer each qubit has reached
     index = np.arange(2**num_qubits)
     for op in operations:
-        qubits = (op.qubit,) if isinstance(op, Rotation | Fixed) else op.qubits
+        qubits = op.qubits
+        if isinstance(op, Unitary):
+            for q in qubits:
+                last[q] = len(layers)
+            layers.append(_MatrixLayer(op))
+            continue
         at = max(last[q] for q in qubits)
         local = isinstance(op, Rotation | Fixed)
         if isinstance(op, Rotation) and op.axis == "Z" and at < len(layers) and isinstance(layers[at], _DiagonalLayer):
@@ -140,23 +179,27 @@ def _arrange(operations: Iterable[Operation], num_qubits: int) -> list[_LocalLay
             assert isinstance(op, Rotation | Fixed)
             layer.chains.setdefault(op.qubit, []).append(op)
         elif isinstance(op, ParityRotation):
+            assert isinstance(layer, _DiagonalLayer)
             # A diagonal after a permutation is the permuted diagonal before it.
             layer.rotations.append((_parity(index, op.qubits)[layer.image], op.angle))
         else:
-            assert isinstance(op, Permutation)
+            assert isinstance(op, Permutation) and isinstance(layer, _DiagonalLayer)
             layer.image = _permute(index, op)[layer.image]
         for q in qubits:
             last[q] = at
     return layers
 
 
-def _cut(layers: Sequence[_LocalLayer | _DiagonalLayer], num_qubits: int, data: set[Any]) -> Program:
+def _cut(layers: Sequence[_Layer], num_qubits: int, data: set[Any]) -> Program:
     """Split the layers at their data-dependent phases."""
     blocks: list[list[Step]] = [[]]
     phases: list[PhaseStep] = []
     for layer in layers:
         if isinstance(layer, _LocalLayer):
             blocks[-1].append(LocalStep(tuple(tuple(layer.chains.get(q, ())) for q in range(num_qubits))))
+            continue
+        if isinstance(layer, _MatrixLayer):
+            blocks[-1].append(MatrixStep(layer.operation.qubits, layer.operation.matrix, num_qubits))
             continue
         fixed = [r for r in layer.rotations if not _uses(r[1], data)]
         moving = [r for r in layer.rotations if _uses(r[1], data)]

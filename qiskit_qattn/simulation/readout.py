@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
-from qiskit.quantum_info import SparsePauliOp
+from qiskit.quantum_info import Pauli, PauliList, SparseObservable, SparsePauliOp
 from qiskit.quantum_info.operators.base_operator import BaseOperator
 
 from qiskit_qattn.errors import CircuitError
@@ -92,8 +92,8 @@ def as_pauli_sum(observable: BaseOperator) -> SparsePauliOp:
     """Return an observable as a sum of Pauli strings without zero terms."""
     if isinstance(observable, SparsePauliOp):
         return observable
-    if hasattr(observable, "paulis") or type(observable).__name__ == "Pauli":
+    if isinstance(observable, Pauli | PauliList):
         return SparsePauliOp(observable)
-    if type(observable).__name__ == "SparseObservable":
+    if isinstance(observable, SparseObservable):
         return SparsePauliOp.from_sparse_observable(observable)
     return SparsePauliOp.from_operator(observable)

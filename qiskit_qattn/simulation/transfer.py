@@ -11,13 +11,22 @@ from qiskit.circuit import ParameterExpression
 from qiskit.quantum_info import Pauli
 from torch import Tensor
 
-from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.constants import ConstantModule
-from qiskit_qattn.simulation.decomposition import decompose_custom_gates, without_last_measurements
-from qiskit_qattn.simulation.gates import Fixed, Operation, ParityRotation, Permutation, flatten, standard_name
+from qiskit_qattn.simulation.decomposition import decompose_custom_gates
+from qiskit_qattn.simulation.elementary import (
+    Fixed,
+    Measurement,
+    Operation,
+    ParityRotation,
+    Permutation,
+    Phase,
+    Reset,
+    Unitary,
+)
+from qiskit_qattn.simulation.gates import IDLE, elementary, standard_name, without_final_measurements
 from qiskit_qattn.simulation.noise import DeviceNoise, transfer_matrix
 
-_RESET = np.array([[1.0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1.0, 0, 0, 0]])
+_RESET = np.outer([1.0, 0, 0, 1], [1.0, 0, 0, 0])  # |0⟩ whatever the qubit was
 _DENSE_QUBITS = 4  # up to 256×256 transfer matrices; above, matrices act on pairs of qubits
 
 
@@ -115,26 +124,20 @@ class TurnModule(ConstantModule):
 
 def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[Turn | Channel]:
     """Yield rotations by free angles, and the transfer matrices of everything else."""
-    for item in decompose_custom_gates(without_last_measurements(circuit)).data:
+    for item in decompose_custom_gates(without_final_measurements(circuit)).data:
         operation, name = item.operation, standard_name(item.operation)
         qubits = tuple(circuit.find_bit(qubit).index for qubit in item.qubits)
         if name in ("barrier", "global_phase"):
             continue
-        if item.clbits:
-            raise CircuitError(
-                f"Instruction {operation.name!r} on qubits {list(qubits)} uses classical bits before the circuit's "
-                f"end; the noisy engine takes measurements at the end only, and drops them."
-            )
-        if name == "reset":
-            yield Channel(_RESET, qubits)
-        elif name == "initialize":  # to Aer one instruction, without the noise of gates
+        if name == "initialize":  # to Aer one instruction, without the noise of gates
             whole = QuantumCircuit(circuit.num_qubits)
             yield from _steps(whole.compose(operation.definition, qubits), DeviceNoise())
-        elif name not in ("id", "delay"):
+        elif name not in IDLE:
             alone = QuantumCircuit(len(qubits))
             alone.append(operation, range(len(qubits)))
-            for op in flatten(alone):
-                yield _elementary(op, qubits, circuit.num_qubits)
+            for op in elementary(alone):
+                if not isinstance(op, Phase):
+                    yield _elementary(op, qubits, circuit.num_qubits)
         error = noise.after(operation, qubits)
         if error is not None:
             yield Channel(error, qubits)
@@ -144,10 +147,15 @@ def _elementary(op: Operation, qubits: tuple[int, ...], num_qubits: int) -> Turn
     """Return an elementary operation, whose qubits count within ``qubits``, as a rotation or a transfer matrix."""
     if isinstance(op, Fixed):
         return Channel(transfer_matrix(op.matrix), (qubits[op.qubit],))
+    if isinstance(op, Unitary):
+        return Channel(transfer_matrix(op.matrix), tuple(qubits[q] for q in op.qubits))
+    if isinstance(op, Reset):
+        return Channel(_RESET, tuple(qubits[q] for q in op.qubits))
     if isinstance(op, Permutation):
         matrix = np.zeros((len(op.image), len(op.image)))
         matrix[list(op.image), range(len(op.image))] = 1
         return Channel(transfer_matrix(matrix), tuple(qubits[q] for q in op.qubits))
+    assert not isinstance(op, Measurement | Phase)
     letter, local = ("Z", op.qubits) if isinstance(op, ParityRotation) else (op.axis, (op.qubit,))
     where = tuple(qubits[q] for q in local)
     if isinstance(op.angle, ParameterExpression):

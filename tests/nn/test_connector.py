@@ -12,7 +12,12 @@ from qiskit.primitives import BackendEstimatorV2, StatevectorEstimator
 from qiskit.quantum_info import SparsePauliOp
 from qiskit_machine_learning import QiskitMachineLearningError
 from qiskit_machine_learning.connectors import TorchConnector as QiskitTorchConnector
-from qiskit_machine_learning.gradients import LinCombEstimatorGradient, SPSAEstimatorGradient
+from qiskit_machine_learning.gradients import (
+    DerivativeType,
+    LinCombEstimatorGradient,
+    ParamShiftEstimatorGradient,
+    SPSAEstimatorGradient,
+)
 from qiskit_machine_learning.neural_networks import EstimatorQNN, SamplerQNN
 
 from qiskit_qattn import TorchConnector, TorchEstimator, compile_qnn
@@ -240,12 +245,49 @@ def test_gradient_methods_that_are_no_derivative_stay_the_users():
     assert isinstance(model._program, StatevectorProgram)
 
 
+@pytest.mark.parametrize("kind", ["IMAG", "COMPLEX"])
+def test_other_derivatives_stay_the_networks(kind):
+    estimator = StatevectorEstimator()
+    gradient = LinCombEstimatorGradient(estimator, derivative_type=DerivativeType[kind])
+    network = estimator_qnn(estimator=estimator, gradient=gradient, default_precision=0.0)
+    compiled = compile_qnn(network)
+    assert compiled.engine == "network" and f"derivative_type {kind}" in compiled.reason
+
+
+def test_gradients_and_networks_of_somebodys_own_stay_theirs():
+    class Doubled(EstimatorQNN):
+        def _forward_postprocess(self, num_samples, result):
+            return 2 * super()._forward_postprocess(num_samples, result)
+
+    class OwnGradient(ParamShiftEstimatorGradient):
+        pass
+
+    class OwnEstimator(StatevectorEstimator):
+        pass
+
+    estimator = StatevectorEstimator()
+    inputs, ansatz = z_feature_map(2, reps=1), real_amplitudes(2, reps=1)
+    params = {"input_params": inputs.parameters, "weight_params": ansatz.parameters}
+    doubled = Doubled(circuit=inputs.compose(ansatz), **params)
+    assert str(compile_qnn(doubled)) == "network: Doubled is a subclass of EstimatorQNN."
+    weights, x = np.linspace(-1, 1, 4), torch.rand(3, 2)
+    torch.testing.assert_close(TorchConnector(doubled, weights)(x), 2 * TorchConnector(estimator_qnn(), weights)(x))
+    own = estimator_qnn(estimator=estimator, gradient=OwnGradient(estimator), default_precision=0.0)
+    assert "OwnGradient is no exact derivative" in compile_qnn(own).reason
+    noisy = StatevectorEstimator(default_precision=0.1)
+    other = estimator_qnn(estimator=estimator, gradient=ParamShiftEstimatorGradient(noisy), default_precision=0.0)
+    assert "has an estimator of its own, StatevectorEstimator" in compile_qnn(other).reason
+    assert compile_qnn(estimator_qnn(estimator=OwnEstimator(), default_precision=0.0)).engine == "pub"
+
+
 def test_a_replaced_estimator_is_noticed():
     network = estimator_qnn(default_precision=0.1)
     model = TorchConnector(network)
     exact = model(torch.rand(1, 2))
     assert isinstance(model._program, StatevectorProgram)
     network.estimator = TorchEstimator(seed=1)
+    assert "ParamShiftEstimatorGradient has an estimator of its own" in compile_qnn(network).reason
+    network.gradient = ParamShiftEstimatorGradient(network.estimator)
     model(torch.rand(1, 2))
     assert isinstance(model._program, PubProgram)
     assert exact.shape == (1, 1)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from qiskit import QuantumCircuit
-from qiskit.circuit import ParameterVector
+from qiskit.circuit import Parameter, ParameterVector
+from qiskit.circuit.library import PauliEvolutionGate, RYGate
 from qiskit.primitives import StatevectorEstimator
 from qiskit.quantum_info import SparsePauliOp
 from qiskit_machine_learning.gradients import SPSAEstimatorGradient
@@ -102,3 +103,48 @@ def test_without_aer_the_network_is_left_alone(monkeypatch):
     assert (compiled.engine, compiled.program) == ("network", None)
     assert 'pip install "qiskit-qattn[aer]"' in compiled.reason
     assert np.isfinite(TorchConnector(chain(17)).weight.detach().numpy()).all()
+
+
+@pytest.mark.filterwarnings("ignore::scipy.sparse.SparseEfficiencyWarning")  # of Qiskit's matrices of evolutions
+def test_gates_are_themselves_on_matrix_product_states(rng):
+    """The qubits beyond the first three stay apart, so that Statevector knows the values without them."""
+    x, w = Parameter("x"), Parameter("w")
+    body = QuantumCircuit(2)
+    body.h(0)
+    body.ry(w, 1)
+    body.cx(1, 0)
+    swap = body.to_gate()
+    swap.name = "swap"
+
+    def circuit_on(num_qubits):
+        circuit = QuantumCircuit(num_qubits, 1)
+        circuit.reset(0)
+        circuit.ry(x, 0)
+        circuit.h(1)
+        circuit.append(swap, [0, 2])
+        circuit.cp(x * w, 1, 0)
+        circuit.append(PauliEvolutionGate(SparsePauliOp(["XX", "ZI", "IZ"], [1, 0.5, 0.5]), w + x), [0, 1])
+        circuit.append(RYGate(x).control(2, annotated=True), [0, 1, 2])
+        circuit.measure(num_qubits - 1, 0)
+        return circuit
+
+    def network_on(num_qubits):
+        labels = ["XYZ", "ZIZ", "IZX"]
+        return EstimatorQNN(
+            circuit=circuit_on(num_qubits),
+            observables=[SparsePauliOp("I" * (num_qubits - 3) + label) for label in labels],
+            input_params=[x],
+            weight_params=[w],
+            input_gradients=True,
+        )
+
+    wide, narrow = (TorchConnector(network_on(n), np.array([0.75])).double() for n in (17, 3))
+    assert compile_qnn(wide.neural_network).engine == "mps"
+    points = torch.from_numpy(rng.normal(size=(2, 1))).requires_grad_()
+    for found, expected in zip(
+        torch.autograd.functional.jacobian(wide, points),
+        torch.autograd.functional.jacobian(narrow, points),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(wide(points), narrow(points))

@@ -23,8 +23,22 @@ EXPRESSIONS = [
     (X[0] * 1.0).sign(),
     X[0].conjugate(),
     (X[0] + X[1]).sin() ** 2,
+    2 ** X[0],
+    2.5 ** (X[0] * X[1]) * (3 ** X[2]),
+    X[0] ** X[1],
+    X[0] ** -1.5 - (X[0] + 2) ** -2,
+    (X[0] - 2) ** 3,
+    (X[0] - 1 - X[1]) ** 15,
+    (X[0] / X[1]) / (X[1] / X[2]) - (1 - X[0]) * (X[1] + 2),
+    1 / X[0] - 3 / (X[1] * X[2]),
+    (X[0] - 0.5).abs() * (X[1] - 0.5).sign(),
+    (X[0] * X[1]).conjugate() * X[0],
+    (X[0] + X[1]).subs({X[1]: 2 * X[2]}),
+    abs(-X[0]) - (-X[1]),
+    (X[0] + X[1] + X[2] + 1) ** 2 * X[0],
     X[0] ** 0.5,
     X[0] - X[0] + 0.25,
+    X[0] * 0 - 2,  # Qiskit cannot hash this one
 ]
 
 
@@ -60,3 +74,16 @@ def test_order_is_the_callers_not_the_names(rng):
 def test_an_unknown_parameter_is_an_error():
     with pytest.raises(CircuitError, match=r"\['y'\]"):
         AngleMap([Parameter("y")], list(X))
+
+
+def test_powers_keep_their_accuracy():
+    x, w = Parameter("x"), Parameter("w")
+    values = torch.tensor([3.0, 2.9], dtype=torch.float64)
+    found = AngleMap([(x - w) ** 20], [x, w])(values)
+    assert float(found[0]) == pytest.approx(0.1**20, rel=1e-10)
+
+
+@pytest.mark.parametrize("expression", [X[0] * 1j, X[0] * 2j + X[1]], ids=str)
+def test_an_angle_that_is_no_finite_real_number_is_an_error(expression):
+    with pytest.raises(CircuitError, match="finite real"):
+        AngleMap([expression], list(X))

@@ -90,6 +90,7 @@ def test_errors():
         TorchEstimator().run([(CIRCUIT, ZX, np.zeros(4))], precision=-0.1)
     measured = QuantumCircuit(2, 1)
     measured.measure(0, 0)
+    measured.x(0)
     with pytest.raises(CircuitError, match="measure"):
         TorchEstimator().run([(measured, ZX)]).result()
 

@@ -13,7 +13,7 @@ from qiskit.circuit import ParameterVector
 
 from qiskit_qattn.simulation import loops
 from qiskit_qattn.simulation.angles import AngleMap
-from qiskit_qattn.simulation.gates import Rotation
+from qiskit_qattn.simulation.elementary import Rotation
 from qiskit_qattn.simulation.phase_product import phase_product
 from qiskit_qattn.simulation.program import LocalStep
 from qiskit_qattn.simulation.trigonometric import TrigonometricMatrix

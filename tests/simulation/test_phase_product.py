@@ -10,7 +10,7 @@ import torch
 from qiskit.circuit import ParameterVector
 
 from qiskit_qattn.simulation.angles import AngleMap
-from qiskit_qattn.simulation.gates import Rotation
+from qiskit_qattn.simulation.elementary import Rotation
 from qiskit_qattn.simulation.phase_product import phase_product
 from qiskit_qattn.simulation.program import LocalStep
 from qiskit_qattn.simulation.realform import side_by_side

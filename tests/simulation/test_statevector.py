@@ -304,6 +304,7 @@ def test_operators_that_are_no_pauli_sums_are_taken(rng):
 def test_what_cannot_be_simulated_is_an_error():
     measured = QuantumCircuit(1, 1)
     measured.measure(0, 0)
+    measured.x(0)
     with pytest.raises(CircuitError, match="'measure'"):
         StatevectorProgram(measured, [SparsePauliOp("Z")])
     with pytest.raises(CircuitError, match="at most 16 qubits, got 17"):
