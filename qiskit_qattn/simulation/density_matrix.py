@@ -11,7 +11,7 @@ data-dependent angle is applied once, to the observables, in the Heisenberg pict
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -30,6 +30,7 @@ from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.cutting import cut
 from qiskit_qattn.simulation.decomposition import transpiled
 from qiskit_qattn.simulation.gates import without_final_measurements
+from qiskit_qattn.simulation.kept import Same
 from qiskit_qattn.simulation.noise import DeviceNoise, pauli_labels
 from qiskit_qattn.simulation.readout import as_pauli_sum, build_readout
 from qiskit_qattn.simulation.transfer import ChannelModule, Turn, TurnModule, transfer_steps
@@ -109,6 +110,7 @@ class DensityMatrixProgram(ConstantModule):
 
         They follow from the expectations of the 2ⁿ strings that each basis serves.
         """
+        self.leave_meta(weights)
         values = self._evaluate(self.strings, inputs, weights).unflatten(-1, (len(self.bases), -1))
         return (values @ self.hadamard).clamp_min(0).flatten(-2)
 
@@ -119,26 +121,25 @@ class DensityMatrixProgram(ConstantModule):
             inputs: Shape ``(..., B, num_inputs)``.
             weights: Angles in radians, shape ``(..., num_weights)``; leading axes broadcast with the inputs'.
         """
+        self.leave_meta(weights)
         return self._evaluate(self.observables, inputs, weights)
 
     def _evaluate(self, rows: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return the expectations of operators given as rows over Pauli strings, ``(M, 4**n)``."""
-        dtype = self.start.dtype
-        angles = self.back_angles(weights).to(dtype)  # (..., K)
-        turns = list(angles.unsqueeze(-2).unbind(-1))  # each (..., 1)
+        turns = list(_waves(self.back_angles(weights).unsqueeze(-2), rows.dtype))  # each of shape (..., 1)
         for step in reversed(list(self.back_steps)):
             if isinstance(step, TurnModule):
-                rows = step.transpose(rows, turns.pop())
+                rows = step.transpose(rows, *turns.pop())
             else:
                 rows = cast(ChannelModule, step).transpose(rows)
         lead = torch.broadcast_shapes(inputs.shape[:-1], (*weights.shape[:-1], 1))
-        both = torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1).to(inputs.dtype)], -1)
+        both = torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1)], -1)
         coefficients = self.start  # (1, 4**n)
-        following = iter(self.forward_angles(both).to(dtype).unbind(-1))  # each (..., B)
+        following = _waves(self.forward_angles(both), rows.dtype)  # each of shape (..., B)
         for step in self.forward_steps:
-            coefficients = step(coefficients, next(following)) if isinstance(step, TurnModule) else step(coefficients)
+            coefficients = step(coefficients, *next(following)) if isinstance(step, TurnModule) else step(coefficients)
         values = coefficients @ rows.transpose(-1, -2)  # (..., B or 1, M)
-        return values.expand(*lead, -1)
+        return values if values.shape[:-1] == lead else values.expand(*lead, -1).clone()
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,22 @@ class NoisyEngine:
         ]
         noise = DeviceNoise(self.model, part.qubits, self.readout)
         return DensityMatrixProgram(part.circuit, reduced, noise=noise, **options)
+
+    def settings(self) -> Hashable:
+        """Return what programs depend on besides the circuit: the errors that the model holds now, and the rest."""
+        errors: list[tuple[Any, Same]] = []
+        if self.model is not None:
+            local, everywhere = self.model._local_quantum_errors, self.model._default_quantum_errors
+            errors += [((name, qubits), Same(error)) for name in local for qubits, error in local[name].items()]
+            errors += [(name, Same(error)) for name, error in everywhere.items()]
+            errors += [(qubits, Same(error)) for qubits, error in self.model._local_readout_errors.items()]
+            errors.append((None, Same(self.model._default_readout_error)))
+        return Same(self.pass_manager), self.readout, tuple(errors)
+
+
+def _waves(angles: Tensor, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield cos and sin of each angle along the last axis: of any size, so they are rounded once, after that."""
+    return zip(torch.cos(angles).to(dtype).unbind(-1), torch.sin(angles).to(dtype).unbind(-1), strict=True)
 
 
 def _rows(observables: Sequence[BaseOperator], noise: DeviceNoise, num_qubits: int) -> np.ndarray:

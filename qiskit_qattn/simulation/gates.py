@@ -112,10 +112,10 @@ def without_final_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
         if name != "barrier":
             followed.update(item.qubits)
         kept.append(item)
-    rest = QuantumCircuit(circuit.qubits, *circuit.qregs, name=circuit.name, global_phase=circuit.global_phase)
+    rest = QuantumCircuit(circuit.qubits, *circuit.qregs, name=circuit.name, metadata=circuit.metadata)
+    rest.global_phase, rest._layout = circuit.global_phase, circuit.layout  # of an ISA circuit
     for item in reversed(kept):
         rest.append(item)
-    rest._layout = circuit.layout  # of a transpiled circuit
     return rest
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterExpression
 from qiskit.quantum_info import Pauli
@@ -24,7 +23,7 @@ from qiskit_qattn.simulation.elementary import (
     Reset,
     Unitary,
 )
-from qiskit_qattn.simulation.gates import IGNORED, elementary, standard_name
+from qiskit_qattn.simulation.gates import IDLE, elementary, standard_name
 from qiskit_qattn.simulation.noise import DeviceNoise, transfer_matrix
 
 _RESET = np.outer([1.0, 0, 0, 1], [1.0, 0, 0, 0])  # |0⟩ whatever the qubit was
@@ -113,15 +112,14 @@ class TurnModule(ConstantModule):
         self.add_constant("partner", partner @ 4 ** np.arange(n)[::-1])
         self.add_constant("sign", np.where(moved, np.real(-1j * 1j**power), 0.0))
 
-    def forward(self, rows: Tensor, angle: Tensor) -> Tensor:
-        """Return T(θ) r for rows r ``(..., B, 4**n)`` and angles θ ``(..., B)`` in radians."""
-        angle = angle.unsqueeze(-1)  # (..., B, 1)
-        kept = rows * (1 + self.moved * (torch.cos(angle) - 1))
-        return kept + torch.sin(angle) * (self.sign * rows.index_select(-1, self.partner))
+    def forward(self, rows: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        """Return T(θ) r for rows r ``(..., B, 4**n)`` and the cosines and sines of θ, each ``(..., B)``."""
+        kept = rows * (1 + self.moved * (cosine.unsqueeze(-1) - 1))
+        return kept + sine.unsqueeze(-1) * (self.sign * rows.index_select(-1, self.partner))
 
-    def transpose(self, rows: Tensor, angle: Tensor) -> Tensor:
+    def transpose(self, rows: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         """Return T(θ)ᵀ o for rows o of observables."""
-        return self(rows, -angle)  # transfer matrices of unitaries are orthogonal
+        return self(rows, cosine, -sine)  # transfer matrices of unitaries are orthogonal
 
 
 def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[Turn | Channel]:
@@ -131,7 +129,9 @@ def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[Turn | Chann
     for item in circuit.data:
         operation, name = item.operation, standard_name(item.operation)
         qubits = tuple(circuit.find_bit(qubit).index for qubit in item.qubits)
-        if name not in IGNORED:
+        if name == "barrier":
+            continue
+        if name not in IDLE:
             alone = QuantumCircuit(len(qubits))
             alone.append(operation, range(len(qubits)))
             for op in elementary(alone):
