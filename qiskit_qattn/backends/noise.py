@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qiskit.transpiler import generate_preset_pass_manager
-
 from qiskit_qattn.backends.fake_devices import fake_device
 from qiskit_qattn.backends.noise_file import SUFFIX, load_noise
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, missing_dependency, unknown_name
+from qiskit_qattn.simulation.decomposition import preset_pass_manager
 from qiskit_qattn.simulation.density_matrix import NoisyEngine
 
 ONE_QUBIT_GATES = ["rx", "ry", "rz", "h", "x", "sx", "p"]
@@ -52,7 +51,7 @@ def build_noise(spec: BackendSpec) -> NoisyEngine:
     if name.endswith(SUFFIX):
         _check_used(spec, ("readout",))
         model = load_noise(Path(name), readout=_readout_on(spec))
-        return NoisyEngine(model, generate_preset_pass_manager(0, basis_gates=model.basis_gates))
+        return NoisyEngine(model, preset_pass_manager(0, basis_gates=model.basis_gates))
     if name not in _KINDS:
         raise unknown_name("noise", name, [*_KINDS, "fake_manila", "fake_torino", f"<file>{SUFFIX}"])
     _check_used(spec, (*_KINDS[name].options, "readout"))
@@ -156,14 +155,14 @@ def _named(spec: BackendSpec, kind: Kind) -> NoisyEngine:
     if spec.options.get("readout", "off") != "off":
         p = number(spec, "readout", 0, 1)
         model.add_all_qubit_readout_error([[1 - p, p], [p, 1 - p]])
-    return NoisyEngine(model, generate_preset_pass_manager(0, basis_gates=gates))
+    return NoisyEngine(model, preset_pass_manager(0, basis_gates=gates))
 
 
 def _fake_device(name: str, readout: bool) -> NoisyEngine:
     """Return the engine for a snapshot of one of IBM's devices, transpiled to its gates and layout."""
     device = fake_device(name)
     model = _aer_noise().NoiseModel.from_backend(device, readout_error=readout)
-    return NoisyEngine(model, generate_preset_pass_manager(1, backend=device, seed_transpiler=0))
+    return NoisyEngine(model, preset_pass_manager(1, backend=device, seed_transpiler=0))
 
 
 def _readout_on(spec: BackendSpec) -> bool:

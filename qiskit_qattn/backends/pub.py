@@ -20,6 +20,7 @@ from qiskit_qattn.backends.joint import Call, JointProgram
 from qiskit_qattn.backends.unroll import unroll
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.simulation.angles import AngleMap
+from qiskit_qattn.simulation.derivatives import transforms
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 if TYPE_CHECKING:
@@ -35,17 +36,18 @@ def attention_program(circuit: AttentionCircuit, backend: Backend) -> PubProgram
 
     It takes the encoding's angles, for amplitude encoding as for others.
     """
-    network = circuit.qnn(backend)  # transpiled
+    isa, observables = circuit.transpiled(backend)
     params: dict[str, Any] = {"input_params": circuit.input_params, "weight_params": circuit.weight_params}
     options = params | {
         "estimator": backend.estimator,
         "precision": backend.precision,
         "max_pub_size": backend.max_pub_size,
+        "dedupe": backend.dedupe,
     }
     if isinstance(backend.gradient, Simulated):
         exact = StatevectorProgram(circuit.circuit, circuit.observables, **params)
-        return SimulatedGradient(network.circuit, network.observables, exact=exact, **options)
-    return PubProgram(network.circuit, network.observables, gradient=backend.gradient, **options)
+        return SimulatedGradient(isa, observables, exact=exact, **options)
+    return PubProgram(isa, observables, gradient=backend.gradient, **options)
 
 
 class PubProgram(JointProgram):
@@ -54,7 +56,7 @@ class PubProgram(JointProgram):
     Every gate that holds a parameter gets an angle α of its own, a differentiable function of inputs and weights. The
     rule differentiates with respect to α, and only where a gradient is asked for: the angles of frozen weights, or of
     inputs that need no gradient, cost no circuit. Rows of angles that are equal up to rounding are evaluated once and
-    share their samples. Programs on the same estimator share jobs.
+    share their samples, unless ``dedupe`` is off. Programs on the same estimator share jobs.
 
     Args:
         circuit: A circuit the estimator accepts as it is (transpiled where that is needed).
@@ -65,6 +67,7 @@ class PubProgram(JointProgram):
         precision: Target standard error; 0 asks for exact values.
         gradient: Which circuits the backward pass runs; the parameter-shift rule by default.
         max_pub_size: Largest number of parameter sets in one PUB, or None for no limit. More are several PUBs of a job.
+        dedupe: Whether equal rows are evaluated once.
 
     Raises:
         CircuitError: For a parametric gate without a shift rule or a definition that leads to one.
@@ -81,6 +84,7 @@ class PubProgram(JointProgram):
         precision: float,
         gradient: DifferenceRule | None = None,
         max_pub_size: int | None = None,
+        dedupe: bool = True,
     ) -> None:
         super().__init__()
         self.circuit, self.params, expressions = unroll(circuit)
@@ -92,6 +96,7 @@ class PubProgram(JointProgram):
         self.observables = ObservablesArray.coerce(list(observables)).reshape(-1, 1)  # a column against the bindings
         self.estimator, self.precision, self.max_pub_size = estimator, precision, max_pub_size
         self.gradient = ParameterShift() if gradient is None else gradient
+        self.dedupe = dedupe
 
     @property
     def place(self) -> tuple[int, float]:
@@ -112,9 +117,11 @@ class PubProgram(JointProgram):
     def part(self, inputs: Tensor, weights: Tensor) -> tuple[_Part, Tensor]:
         """Return this program's part in a job, and the angles α, shape ``(N, K)``."""
         lead = torch.broadcast_shapes(inputs.shape[:-1], (*weights.shape[:-1], 1))
-        both = torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1).to(inputs.dtype)], -1)
-        wanted = self.of_inputs & inputs.requires_grad | self.of_weights & weights.requires_grad  # (K,)
-        tolerance = min(_ROUNDING * torch.finfo(inputs.dtype).eps, _LARGEST)
+        both = torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1)], -1)
+        self.angles.leave_meta(both)
+        every = transforms()  # which hide what needs a gradient
+        wanted = self.of_inputs & (every or inputs.requires_grad) | self.of_weights & (every or weights.requires_grad)
+        tolerance = min(_ROUNDING * torch.finfo(inputs.dtype).eps, _LARGEST) if self.dedupe else None
         return _Part(self, lead, wanted, tolerance), self.angles(both).flatten(0, -2)
 
     def differentiable(self, values: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
@@ -123,10 +130,14 @@ class PubProgram(JointProgram):
 
     def pubs(self, angles: np.ndarray) -> list[tuple]:
         """Return the PUBs that evaluate angles of shape ``(N, K)``."""
-        size = self.max_pub_size or max(1, len(angles))
+        size = self._size(len(angles))
         parts = [angles[start : start + size] for start in range(0, len(angles), size)]
         params = tuple(self.params)
         return [(self.circuit, self.observables, *([{params: part}] if params else [])) for part in parts]
+
+    def _size(self, count: int) -> int:
+        """Return how many of ``count`` rows go into one PUB; a circuit without parameters is a PUB a row."""
+        return (self.max_pub_size or max(1, count)) if self.params else 1
 
     def values(self, evs: Sequence[Any], count: int) -> np.ndarray:
         """Return expectations, shape ``(N, M)``, of what the PUBs of N rows of angles gave.
@@ -134,13 +145,11 @@ class PubProgram(JointProgram):
         Raises:
             BackendError: For values of another shape.
         """
-        size = self.max_pub_size or max(1, count)
+        size = self._size(count)
         parts = [np.zeros((0, self.observables.size))]
         for start, found in zip(range(0, count, size), evs, strict=True):
             expected = (self.observables.size, min(size, count - start))
             values = np.asarray(found)
-            if not self.params and values.shape == (expected[0], 1):  # nothing was bound: all rows are one
-                values = values.repeat(expected[1], 1)
             if values.shape != expected:
                 raise BackendError(
                     f"{type(self.estimator).__name__} returned values of shape {values.shape}, expected {expected}; "
@@ -203,22 +212,20 @@ class _Part:
         program: The program.
         lead: The shape ``(..., B)`` of its rows.
         wanted: Which of its angles need a derivative, shape ``(K,)``.
-        tolerance: Differences up to which angles count as equal.
+        tolerance: Differences up to which angles count as equal, or None where every row is one of its own.
     """
 
     program: PubProgram
     lead: torch.Size
     wanted: np.ndarray
-    tolerance: float
+    tolerance: float | None
 
 
 class _Expectations(torch.autograd.Function):
     """Values and vector–Jacobian products with respect to gate angles, of several programs on one estimator."""
 
     @staticmethod
-    def forward(ctx: Any, parts: Sequence[_Part], *angles: Tensor) -> tuple[Tensor, ...]:
-        ctx.parts = parts
-        ctx.save_for_backward(*angles)
+    def forward(parts: Sequence[_Part], *angles: Tensor) -> tuple[Tensor, ...]:
         rows, which = zip(
             *(unique_rows(_array(each), part.tolerance) for part, each in zip(parts, angles, strict=True)), strict=True
         )
@@ -228,15 +235,36 @@ class _Expectations(torch.autograd.Function):
         )
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.parts, *angles = inputs
+        ctx.save_for_backward(*angles)
+
+    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if not transforms() and not all(map(torch._C._has_storage, grads)):
+            raise BackendError(
+                "Several gradients of an estimator's values were asked for at once (vectorize=True or "
+                "is_grads_batched=True), as tensors that cannot be read. Use vectorize=False or torch.func.jacrev."
+            )
         return None, *_Products.apply(ctx.parts, *ctx.saved_tensors, *grads)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> None:
+        raise BackendError(
+            "Forward-mode derivatives of an estimator's values were asked for; gradient rules that run circuits give "
+            "reverse mode only. Use backward, torch.func.grad or jacrev, an exact backend, or gradient=simulated."
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], parts: Sequence[_Part], *angles: Tensor) -> tuple[Any, Any]:
+        return _below_one_another(_Expectations, info.batch_size, in_dims[1:], parts, angles)
 
 
 class _Products(torch.autograd.Function):
     """Vector–Jacobian products of :class:`_Expectations`."""
 
     @staticmethod
-    def forward(ctx: Any, parts: Sequence[_Part], *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(parts: Sequence[_Part], *tensors: Tensor) -> tuple[Tensor, ...]:
         angles, grads = tensors[: len(parts)], tensors[len(parts) :]
         products = [
             VectorJacobian(part.program.gradient, _array(each), _array(grad), part.wanted, part.tolerance)
@@ -249,20 +277,56 @@ class _Products(torch.autograd.Function):
         )
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> None:
         raise BackendError(
             "Values of an estimator were differentiated twice; gradient rules that run circuits give first "
             "derivatives only. Use an exact backend such as statevector, or gradient=simulated."
         )
 
+    jvp = backward
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], parts: Sequence[_Part], *tensors: Tensor) -> tuple[Any, Any]:
+        return _below_one_another(_Products, info.batch_size, in_dims[1:], parts, tensors)
+
+
+def _below_one_another(
+    function: type[torch.autograd.Function],
+    size: int,
+    in_dims: Sequence[int | None],
+    parts: Sequence[_Part],
+    tensors: Sequence[Tensor],
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """Return what a function of rows gives for all ``size`` samples of a vmap, as one table, and their axis in it."""
+    rows = (
+        tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        for tensor, dim in zip(tensors, in_dims, strict=True)
+    )
+    found = function.apply(parts, *(each.flatten(0, 1) for each in rows))
+    return tuple(table.unflatten(0, (size, len(table) // size)) for table in found), (0,) * len(found)
+
 
 class _Replaced(torch.autograd.Function):
     """The second argument, with the gradient going to the first."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, exact: Tensor, values: Tensor) -> Tensor:
-        return values.to(exact)
+    def forward(exact: Tensor, values: Tensor) -> Tensor:
+        return values.to(exact, copy=True)  # an argument that is returned as it is cannot be changed in place
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: Any) -> Tensor:
+        return tangent.clone()

@@ -1,4 +1,4 @@
-"""Circuits in which every parametric gate has an angle of its own, as the parameter-shift rule needs them."""
+"""Circuits in which every angle of a parametric gate is a parameter of its own, as the parameter-shift rule needs."""
 
 from __future__ import annotations
 
@@ -6,48 +6,59 @@ from collections.abc import Iterator
 from typing import Any
 
 from qiskit import QuantumCircuit
-from qiskit.circuit import Parameter, ParameterExpression, ParameterVector
+from qiskit.circuit import (
+    AnnotatedOperation,
+    ControlFlowOp,
+    Parameter,
+    ParameterExpression,
+    ParameterVector,
+    ParameterVectorElement,
+)
+from qiskit.circuit.library import PauliEvolutionGate
 
 from qiskit_qattn.errors import CircuitError
-from qiskit_qattn.simulation.gates import is_parametric
+from qiskit_qattn.simulation.decomposition import (
+    definition_of,
+    takes_a_name,
+    warn_of_product_formula,
+    without_last_measurements,
+)
+from qiskit_qattn.simulation.gates import is_parametric, standard_name
 
-# Gates e^{-iθG/2} (up to a phase) whose generator has two eigenvalues 2 apart: the shift rule is exact for them.
-# G is a Pauli string, or twice a projector for the phase gates.
-SHIFT_GATES = {"rx", "ry", "rz", "p", "u1", "cp", "cu1", "rxx", "ryy", "rzz", "rzx"}
+# Gates that are products of e^{-iθG/2} (up to a phase), one factor an angle, where G has two eigenvalues 2 apart: the
+# shift rule is exact for each angle. G is a Pauli string, or twice a projector for phases. Controlled phases have such
+# a G too, but Aer binds parameters of controlled gates wrong (its issue 2403), so they go through their definition.
+SHIFT_GATES = {"rx", "ry", "rz", "p", "u", "u1", "u2", "u3", "rxx", "ryy", "rzz", "rzx"}
 
 
 def unroll(circuit: QuantumCircuit) -> tuple[QuantumCircuit, list[Parameter], list[ParameterExpression]]:
-    """Return the circuit with one fresh parameter a gate, those parameters, and the angles that they stand for.
+    """Return the circuit with one fresh parameter an angle, those parameters, and the angles that they stand for.
 
-    Gates without a shift rule go through their definition. The global phase, which no expectation sees, is dropped.
+    Gates are told apart by class. Parametric ones without a shift rule go through their definition, and so does every
+    gate that has the name of one of Qiskit's but is none. The global phase, which no expectation sees, is dropped, as
+    are measurements at the end; loops over known numbers are unrolled.
+
+    Warns:
+        ProductFormulaWarning: For a ``PauliEvolutionGate`` with a parameter whose terms do not commute.
 
     Raises:
-        CircuitError: For a parametric gate without a shift rule or a definition that leads to one.
+        CircuitError: For a parametric gate without a shift rule or a definition that leads to one; for measurements
+            before the end, and control flow that a measurement decides.
     """
+    circuit = without_last_measurements(circuit)
     target = circuit.copy_empty_like()
     target.global_phase = 0
-    params = list(ParameterVector("α", _count(circuit)))
     expressions: list[ParameterExpression] = []
-    _append(circuit, list(target.qubits), target, iter(params), expressions)
-    return target, params, expressions
+    angles = ParameterVector("α", 0)
+    _append(circuit, list(target.qubits), target, _grow(angles), expressions)
+    return target, list(angles), expressions
 
 
-def _count(circuit: QuantumCircuit) -> int:
-    """Return how many angles :func:`_append` will ask for."""
-    total = 0
-    for item in circuit.data:
-        if is_parametric(item.operation):
-            total += 1 if item.operation.name in SHIFT_GATES else _count(_definition(item.operation))
-    return total
-
-
-def _definition(operation: Any) -> QuantumCircuit:
-    if operation.definition is None:
-        raise CircuitError(
-            f"Gate {operation.name!r} holds parameters but has neither a parameter-shift rule nor a definition. "
-            f"Known: {sorted(SHIFT_GATES)}."
-        )
-    return operation.definition
+def _grow(vector: ParameterVector) -> Iterator[ParameterVectorElement]:
+    """Yield the elements of a vector, which grows as they are asked for."""
+    while True:
+        vector.resize(len(vector) + 1)
+        yield vector[-1]
 
 
 def _append(
@@ -57,16 +68,44 @@ def _append(
     params: Iterator[Parameter],
     expressions: list[ParameterExpression],
 ) -> None:
-    """Append ``source`` to ``target``, replacing each parametric gate's angle by the next of ``params``."""
+    """Append ``source`` to ``target``, replacing each angle that holds parameters by the next of ``params``."""
     for item in source.data:
         operation = item.operation
         where = [qubits[source.find_bit(qubit).index] for qubit in item.qubits]
-        if not is_parametric(operation):
-            target.append(operation, where)
-        elif operation.name in SHIFT_GATES:
-            expressions.append(operation.params[0])
+        name, parametric = standard_name(operation), is_parametric(operation)
+        if item.clbits:
+            raise CircuitError(
+                f"Instruction {operation.name!r} on qubits {[target.find_bit(qubit).index for qubit in where]} uses "
+                f"classical bits before the circuit's end; a PUB of expectations takes measurements at the end only, "
+                f"and drops them."
+            )
+        if parametric and name in SHIFT_GATES:
             fresh = operation.to_mutable()
-            fresh.params = [next(params)]
+            for index, value in enumerate(operation.params):
+                if isinstance(value, ParameterExpression) and value.parameters:
+                    expressions.append(value)
+                    fresh.params[index] = next(params)
             target.append(fresh, where)
-        elif operation.name != "global_phase":
+        elif name == "global_phase":
+            continue
+        elif parametric or takes_a_name(operation) or isinstance(operation, ControlFlowOp | AnnotatedOperation):
+            if isinstance(operation, PauliEvolutionGate):
+                warn_of_product_formula(operation)
             _append(_definition(operation), where, target, params, expressions)
+        else:
+            target.append(operation, where)
+
+
+def _definition(operation: Any) -> QuantumCircuit:
+    definition = definition_of(operation)
+    if definition is None and isinstance(operation, ControlFlowOp):
+        raise CircuitError(
+            f"Control flow {operation.name!r} is not known before the circuit runs, so that it fits into no PUB of "
+            f"expectations. Loops over known numbers do."
+        )
+    if definition is None:
+        raise CircuitError(
+            f"Gate {operation.name!r} holds parameters but has neither a parameter-shift rule nor a definition. "
+            f"Known: {sorted(SHIFT_GATES)}."
+        )
+    return definition

@@ -16,6 +16,7 @@ from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValue
 from qiskit_qattn.nn.folding import FoldedPass, FusedLayer, Projected, fold, is_plain
 from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads, run_heads
 from qiskit_qattn.nn.kinds import HEAD_KINDS, HeadKind, Score
+from qiskit_qattn.simulation.derivatives import torch_must_see
 
 _NOTHING_FUSED = FusedLayer()
 _VALUE_SPREAD = 0.25  # of a linear value map at nanoGPT's initialisation: 0.02 * sqrt(128)
@@ -174,7 +175,7 @@ class CausalSelfAttention(nn.Module):
     ) -> Projected | None:
         """Return queries, keys and values where one projection gives them all: of classical or folded heads."""
         keeps = cache is not None and fused.projects_out  # a pass that is not folded would map them once more
-        if fused.projection is not None and not keeps and not torch.compiler.is_compiling():
+        if fused.projection is not None and not keeps and not torch_must_see():
             return fused.projection(x, shared)
         if self.c_attn is None or list(self.counts) != ["classical"]:
             return None

@@ -13,12 +13,14 @@ from torch.autograd.function import once_differentiable
 from qiskit_qattn.backends.joint import Call, JointProgram, evaluate
 from qiskit_qattn.backends.pub import attention_program
 from qiskit_qattn.backends.registry import Backend, get_backend
+from qiskit_qattn.backends.session import Opened
 from qiskit_qattn.backends.spec import BackendSpec, End, parse_chain
-from qiskit_qattn.errors import BackendError
+from qiskit_qattn.errors import BackendError, ConfigError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.nn.audit import Audit, Pass
 from qiskit_qattn.nn.quadratic_form import CLASSICAL, QuadraticForm
 from qiskit_qattn.simulation.amplitude import amplitude_angles
+from qiskit_qattn.simulation.derivatives import transforms
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 T = TypeVar("T")
@@ -58,11 +60,36 @@ def open_backend(text: str) -> Backend | Chain:
     return Chain(str(chain), links, chain.end)
 
 
+def backends_of(target: Backend | Chain) -> list[Backend]:
+    """Return a backend, or the backends of a chain that could be opened."""
+    links = [target] if isinstance(target, Backend) else [link for _, link in target.links]
+    return [link for link in links if isinstance(link, Backend)]
+
+
+def held_open(backend: Backend | Chain | str) -> tuple[Backend | Chain, Opened | None]:
+    """Return a backend, opened if it is a string, and what a module keeps as long as it runs there.
+
+    That closes the backend's sessions when no module keeps it any more. It is None for a backend of the caller's own.
+
+    Raises:
+        UnknownNameError, ConfigError, MissingDependencyError, BackendError: As :func:`open_backend` does.
+    """
+    if not isinstance(backend, str):
+        return backend, None
+    target = open_backend(backend)
+    return target, Opened(backends_of(target))
+
+
 def head_program(circuit: AttentionCircuit, backend: Backend) -> nn.Module:
     """Return a head's program on a backend: the backend's own engine, or PUBs for its estimator."""
     if backend.program is not None:
         return backend.program(circuit)
     return attention_program(circuit, backend)
+
+
+def program_on(circuit: AttentionCircuit, where: Backend | Chain, audit: Audit) -> nn.Module:
+    """Return a circuit's program on a backend, or on a chain of them that writes down what was computed where."""
+    return ChainProgram(circuit, where, audit) if isinstance(where, Chain) else head_program(circuit, where)
 
 
 class ChainProgram(JointProgram):
@@ -102,7 +129,13 @@ class ChainProgram(JointProgram):
 
         Raises:
             BackendError: Of the last link.
+            ConfigError: Inside a transform of ``torch.func``.
         """
+        if transforms():
+            raise ConfigError(
+                "A chain of backends was called inside torch.func or in forward mode, where it cannot pass a gradient "
+                "on to another backend. Use a single backend there, or plain backward()."
+            )
         programs = [cast(ChainProgram, program) for program, _, _ in calls]
         for program in programs:
             program.count += 1
@@ -225,7 +258,7 @@ class _OnOneLink(torch.autograd.Function):
 
         found = _first(turns, "forward", values)
         ctx.turns, ctx.values, ctx.leaves, ctx.found = turns, values, leaves, found
-        return tuple(value.detach() for value in found)
+        return tuple(value.detach().clone() for value in found)  # the caller may change them in place
 
     @staticmethod
     @once_differentiable

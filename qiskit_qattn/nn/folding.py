@@ -15,6 +15,7 @@ from qiskit_qattn.nn.heads import FusedHead
 from qiskit_qattn.simulation.amplitude import LARGEST, SMALLEST, within_range
 from qiskit_qattn.simulation.compiled_amplitude import CompiledReadout
 from qiskit_qattn.simulation.compiled_readout import read_out
+from qiskit_qattn.simulation.derivatives import torch_must_see
 from qiskit_qattn.simulation.jit import shares_memory
 
 FEW_ROWS = 64  # up to here a CPU takes one compiled loop: torch's calls cost more than the work in them
@@ -196,7 +197,7 @@ def fold(
         head_size: Of the values.
         rows: How many tokens will be projected at once.
     """
-    if torch.is_autocast_enabled(weight.device.type) or torch.compiler.is_compiling():
+    if torch.is_autocast_enabled(weight.device.type) or torch_must_see():
         return None
     small = rows <= FEW_ROWS and weight.device.type == "cpu"
     biases = [None] * len(sizes) if bias is None else list(bias.split(list(sizes)))

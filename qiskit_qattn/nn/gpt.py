@@ -1,28 +1,28 @@
 """GPT: nanoGPT's model with attention heads of any kind."""
 
-import contextlib
-import io
+import inspect
 import json
 import math
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError
+from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError, unknown_name
 from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.cache import KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.folding import FEW_ROWS, FoldedPass, FoldedProjection, FusedLayer
 from qiskit_qattn.nn.generation import stream
 from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads
-from qiskit_qattn.nn.placement import Placement
+from qiskit_qattn.nn.placement import ModelPlacement
+from qiskit_qattn.simulation.derivatives import torch_must_see
 from qiskit_qattn.simulation.kept import Kept
 
 
@@ -71,6 +71,14 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
+_FILES = ("config.json", "model.safetensors")
+_LOADING = ("cache_dir", "force_download", "local_files_only", "map_location", "revision", "token")
+_SAVING = {
+    name
+    for method in (PyTorchModelHubMixin.save_pretrained, PyTorchModelHubMixin.push_to_hub)
+    for name, parameter in inspect.signature(method).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
 _MODEL_CARD = """---
 {{ card_data }}
 ---
@@ -81,7 +89,7 @@ Its shape, heads and observables are in `config.json`.
 
 
 class GPT(
-    Placement,
+    ModelPlacement,
     nn.Module,
     PyTorchModelHubMixin,
     library_name="qiskit-qattn",
@@ -108,11 +116,17 @@ class GPT(
         self.blocks = nn.ModuleList(Block(config, counts) for counts in config.layers())
         self.ln_f = LayerNorm(config.n_embd, config.bias)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.lm_head.weight = self.wte.weight
+        _tie(self)
+        self.register_load_state_dict_post_hook(_tie)
         self.apply(self._init_weights)
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.n_layer))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GPT":
+        super()._apply(fn, recurse)
+        _tie(self)
+        return self
 
     @staticmethod
     def _init_weights(module: nn.Module) -> None:
@@ -121,26 +135,44 @@ class GPT(
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Write ``config.json`` and ``model.safetensors`` into a folder, which is made if it is not there.
+
+        Args:
+            save_directory: The folder.
+            options: As for ``huggingface_hub.PyTorchModelHubMixin.save_pretrained``, such as ``push_to_hub`` and
+                ``repo_id``.
+
+        Raises:
+            UnknownNameError: For an option that there is not.
+        """
+        _check_options("GPT.save_pretrained", options, _SAVING)
+        return super().save_pretrained(save_directory, **options)
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "GPT":
         """Load a model from a folder that ``save_pretrained`` wrote, or from the Hugging Face Hub.
 
         Args:
             pretrained_model_name_or_path: The folder, or the name of a model on the Hub.
-            options: ``map_location``; for the Hub, all of ``huggingface_hub.PyTorchModelHubMixin.from_pretrained``.
+            options: ``map_location``; for the Hub, ``cache_dir``, ``force_download``, ``local_files_only``,
+                ``revision`` and ``token`` as for ``huggingface_hub.hf_hub_download``.
 
         Returns:
             The model in evaluation mode, with the weights, dtype and observables it was saved with.
 
         Raises:
             CheckpointError: For a folder that holds no model of ours, or a damaged one.
+            UnknownNameError: For an option that there is not.
         """
+        _check_options("GPT.from_pretrained", options, _LOADING)
         folder = Path(pretrained_model_name_or_path)
+        where = options.pop("map_location", None)
         try:
             if not folder.exists():
-                with contextlib.redirect_stdout(io.StringIO()):  # the mixin prints where it loads from
-                    return super().from_pretrained(pretrained_model_name_or_path, strict=True, **options)
-            return cls._load(folder).to(options.get("map_location"))
+                name = str(pretrained_model_name_or_path)
+                folder, _ = (Path(hf_hub_download(name, file, **options)).parent for file in _FILES)
+            return cls._load(folder).to(where)
         except QattnError as error:
             raise CheckpointError(f"{str(folder)!r} holds a model that cannot be built: {error}") from error
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
@@ -150,7 +182,7 @@ class GPT(
     @classmethod
     def _load(cls, folder: Path) -> "GPT":
         """Load a model from a folder, in the dtype it was saved in."""
-        missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
+        missing = [name for name in _FILES if not (folder / name).is_file()]
         if missing:
             raise CheckpointError(f"{', '.join(missing)} missing.")
         saved = json.loads((folder / "config.json").read_text("utf-8"))
@@ -209,7 +241,7 @@ class GPT(
         looked at once, at the end.
         """
         folded = any(isinstance(layer.projection, FoldedProjection) for layer in fused)
-        if self.training or torch.compiler.is_compiling() or not folded or not all(layer.whole for layer in fused):
+        if self.training or torch_must_see() or not folded or not all(layer.whole for layer in fused):
             return self._run_blocks(x, caches, fused)
         shared = FoldedPass()
         before = [dict(cache.pairs) for cache in caches or ()]
@@ -250,7 +282,7 @@ class GPT(
 
     def _fused(self, rows: int, cached: bool) -> list[FusedLayer]:
         """Return what :meth:`fuse_circuits` gives; without gradients it is kept until the weights change."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.is_grad_enabled() or torch_must_see():
             return self.fuse_circuits(rows, cached)
         weights: list[Tensor] = []
         others: list[Hashable] = []
@@ -296,3 +328,14 @@ class GPT(
         quantum = sum(p.numel() for p in self.circuit_parameters())
         total = sum(p.numel() for p in self.parameters())
         return {"quantum": quantum, "classical": total - quantum, "total": total}
+
+
+def _check_options(call: str, options: Mapping[str, Any], known: Collection[str]) -> None:
+    for name in options:
+        if name not in known:
+            raise unknown_name(f"option of {call}", name, known)
+
+
+def _tie(model: GPT, *_: Any) -> None:
+    """Tie the output's weights to the embedding's, also where torch made new ones: out of ``meta``, or to assign."""
+    model.lm_head.weight = model.wte.weight

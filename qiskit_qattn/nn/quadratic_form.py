@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qiskit_qattn.backends.registry import get_backend
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.simulation.amplitude import unit_vectors
+from qiskit_qattn.simulation.constants import ConstantModule
 
 CLASSICAL = "classical (quadratic form)"
 MAX_QUBITS = 8  # 32,896 coefficients an observable
 
 
-class QuadraticForm(nn.Module):
+class QuadraticForm(ConstantModule):
     r"""Expectations of an amplitude-encoded circuit without running it on the data.
 
     .. math:: y_m = \hat x^\top A_m \hat x, \quad A_m = \operatorname{Re} U^\dagger(\theta) P_m U(\theta)
@@ -42,7 +44,7 @@ class QuadraticForm(nn.Module):
         program = get_backend("statevector?method=dense").program
         assert program is not None
         self.program = program(circuit)
-        self.register_buffer("pairs", torch.triu_indices(2**size, 2**size, 1), persistent=False)
+        self.add_constant("pairs", np.stack(np.triu_indices(2**size, 1)))
         self.dimension = 2**size
 
     pairs: Tensor
@@ -54,6 +56,7 @@ class QuadraticForm(nn.Module):
             inputs: Vectors, shape ``(..., B, 2**n)``.
             weights: Circuit angles in radians, shape ``(..., P)``.
         """
+        self.leave_meta(weights)
         i, j = self.pairs
         basis = torch.eye(self.dimension, dtype=inputs.dtype, device=inputs.device)
         points = torch.cat([basis, basis[i] + basis[j]])  # the engine normalises them

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qiskit_qattn.simulation.derivatives import partial_gradients, torch_must_differentiate, torch_must_see
 from qiskit_qattn.simulation.operators import (
     Block,
     Local,
@@ -38,7 +39,7 @@ def apply_block(block: Block, columns: Tensor | None, weights: Tensor) -> Tensor
         weights: θ, shape ``(..., P)``.
     """
     angles = block.angles_of(weights)
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or torch_must_see():
         return block.run(columns, *angles)
     if columns is None and not starts_with_matrix(block):
         columns = block.identity(angles[0])
@@ -72,14 +73,8 @@ class _Adjoint(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         block, (columns, angles, *phases) = ctx.block, ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted: let autograd go through the steps
-            inputs = [columns, angles, *phases]
-            wanted = [t for t in inputs if t is not None and t.requires_grad]
-            output = block.run(columns, angles, *phases)
-            if not output.requires_grad:  # nothing in the block depends on what wants a gradient
-                return None, *(None for _ in inputs)
-            found = iter(torch.autograd.grad(output, wanted, grads[0], create_graph=True, allow_unused=True))
-            return None, *(next(found) if t is not None and t.requires_grad else None for t in inputs)
+        if torch_must_differentiate(grads[0]):
+            return None, *partial_gradients(block.run, (columns, angles, *phases), ctx.needs_input_grad[1:], grads[0])
         grad, remaining = grads[0], list(phases)
         traces: list[Tensor] = []
         of_phases: list[Tensor] = []

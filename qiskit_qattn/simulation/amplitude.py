@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.encodings import walsh_gray_matrix
+from qiskit_qattn.simulation.derivatives import torch_must_see
 from qiskit_qattn.simulation.realform import normalised_product, squared_product
 
 LARGEST, SMALLEST = 1e30, 1e-30  # squared norms well within the range of float32
@@ -26,9 +27,9 @@ def unit_vectors(x: Tensor) -> Tensor:
         Unit vectors of the same shape.
 
     Raises:
-        EncodingError: For NaN or infinity (not checked inside ``torch.compile``).
+        EncodingError: For NaN or infinity (not checked inside ``torch.compile`` and ``torch.func``).
     """
-    if torch.compiler.is_compiling():
+    if torch_must_see():
         return _unit_vectors_scaled(x)
     norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (..., 1)
     if within_range(norms.detach().square()):
@@ -46,17 +47,17 @@ def expectations_of_vectors(x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
         signs: S, shape ``(R, M)``.
 
     Raises:
-        EncodingError: For NaN or infinity (not checked inside ``torch.compile``).
+        EncodingError: For NaN or infinity (not checked inside ``torch.compile`` and ``torch.func``).
     """
-    if torch.compiler.is_compiling():  # no branch on values there
+    if torch_must_see():  # no branch on values there
         return squared_product(unit_vectors(x), matrix, signs)
     values, squared_norms = normalised_product(x, matrix, signs, x.shape[-1])
     return values if within_range(squared_norms) else squared_product(unit_vectors(x), matrix, signs)
 
 
 def check_finite(x: Tensor) -> None:
-    """Raise :class:`EncodingError` for NaN or infinity; nothing is checked inside ``torch.compile``."""
-    if torch.compiler.is_compiling() or bool(torch.isfinite(x.detach().sum())):
+    """Raise :class:`EncodingError` for NaN or infinity; ``torch.compile`` and ``torch.func`` leave that out."""
+    if torch_must_see() or bool(torch.isfinite(x.detach().sum())):
         return
     if not bool(torch.isfinite(x).all()):  # a sum may overflow by itself
         raise EncodingError(

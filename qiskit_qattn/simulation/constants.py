@@ -13,9 +13,11 @@ from torch import Tensor, nn
 class ConstantModule(nn.Module):
     """A module whose constants are no state: never saved, and converted from float64 masters, not from each other.
 
-    ``module.double()`` after ``module.float()`` therefore restores full precision. Half-precision dtypes leave the
-    constants in float32, in which the simulation then runs. Complex constants are stored as pairs of reals, since
-    ``module.to(dtype)`` would drop imaginary parts; those without an imaginary part become real ones.
+    ``module.double()`` after ``module.float()`` therefore restores full precision, and what comes from the device
+    ``meta`` is whole. Constants are no buffers, of which others take copies, or leave them empty. They are made on the
+    CPU, whatever the default device, and move with the module. Half-precision dtypes leave them in float32, in which
+    the simulation then runs. Complex constants are stored as pairs of reals, since ``module.to(dtype)`` would drop
+    imaginary parts; those without an imaginary part become real ones.
     """
 
     def __init__(self) -> None:
@@ -23,34 +25,46 @@ class ConstantModule(nn.Module):
         self._masters: dict[str, np.ndarray] = {}
         self._double: set[str] = set()
         self._complex: set[str] = set()
+        self._on_meta = False
 
     def add_constant(self, name: str, array: np.ndarray, *, double: bool = False) -> None:
-        """Register ``array`` (real, complex or integer) as the constant ``name``; ``double`` pins it to float64."""
+        """Make ``array`` (real, complex or integer) the constant ``name``; ``double`` pins it to float64."""
         self._complex.discard(name)
         if np.iscomplexobj(array) and array.imag.any():
             array = np.stack([array.real, array.imag], -1)
             self._complex.add(name)
-        array = array.real
-        self._masters[name] = np.ascontiguousarray(array)
+        self._masters[name] = np.ascontiguousarray(array.real)
         if double:
             self._double.add(name)
-        dtype = torch.float64 if double else torch.get_default_dtype()
-        tensor = torch.as_tensor(self._masters[name], dtype=None if array.dtype.kind in "iu" else dtype)
-        self.register_buffer(name, tensor, persistent=False)
+        integer = array.dtype.kind in "iu"
+        self._place(name, torch.int64 if integer else torch.get_default_dtype(), torch.device("cpu"))
 
     def constant(self, name: str) -> Tensor:
         """Return a constant; complex ones as complex tensors (a view)."""
         stored = getattr(self, name)
         return torch.view_as_complex(stored) if name in self._complex else stored
 
+    def leave_meta(self, like: Tensor) -> None:
+        """Make constants that are on the device ``meta`` anew where a tensor is: weights may come without the module.
+
+        So it is after ``load_state_dict(assign=True)`` and with ``torch.func.functional_call``.
+        """
+        if self._on_meta and not like.is_meta:
+            self.to_empty(device=like.device)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
-        for name, master in self._masters.items():
-            now = getattr(self, name)
-            dtype = now.dtype
-            if name in self._double and now.device.type != "mps":  # Apple's devices have no float64
-                dtype = torch.float64
-            elif dtype in (torch.float16, torch.bfloat16):
-                dtype = torch.float32
-            setattr(self, name, torch.as_tensor(master, dtype=dtype, device=now.device))
+        for name in self._masters:
+            like = fn(getattr(self, name).new_empty(0))
+            self._place(name, like.dtype, like.device)
         return self
+
+    def _place(self, name: str, dtype: torch.dtype, device: torch.device) -> None:
+        """Convert a master."""
+        if name in self._double and device.type != "mps":  # Apple's devices have no float64
+            dtype = torch.float64
+        elif dtype in (torch.float16, torch.bfloat16):
+            dtype = torch.float32
+        with torch.inference_mode(False):  # what is built in inference may be trained later
+            setattr(self, name, torch.as_tensor(self._masters[name], dtype=dtype, device=device))
+        self._on_meta = device.type == "meta"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from qiskit import QuantumCircuit
 
+from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.gates import standard_name
+
+_LEFT_OUT = {"barrier", "global_phase"}
+_IDLE = {"id", "delay"}
 
 
 @dataclass(frozen=True)
@@ -27,22 +31,30 @@ class Cut:
         return "".join(label[-1 - qubit] for qubit in reversed(self.qubits))
 
 
-def cut(circuit: QuantumCircuit, asked: Iterable[int], idle: Collection[str] = ()) -> Cut:
+def cut(circuit: QuantumCircuit, asked: Iterable[int]) -> Cut:
     """Return a circuit on the qubits that it acts on or that are asked for, at least one, without classical bits.
 
+    Barriers and phases are left out. A qubit that only waits, in ``id`` or ``delay``, is not in use; on the others
+    waiting is kept, since noise may come with it.
+
     Args:
-        circuit: The whole circuit, which uses no classical bits. Its barriers are left out.
+        circuit: The whole circuit.
         asked: Qubits that are kept though nothing acts on them.
-        idle: Names of Qiskit's own instructions that are no reason to keep a qubit.
+
+    Raises:
+        CircuitError: For a circuit with classical bits in use.
     """
-    acting = [item for item in circuit.data if standard_name(item.operation) != "barrier"]
-    busy = [item for item in acting if standard_name(item.operation) not in idle]
-    used = {circuit.find_bit(qubit).index for item in busy for qubit in item.qubits} | set(asked)
+    clashes = sorted({item.operation.name for item in circuit.data if item.clbits})
+    if clashes:
+        raise CircuitError(f"Expectations are of circuits without classical bits in use, got {clashes}.")
+    kept = [item for item in circuit.data if standard_name(item.operation) not in _LEFT_OUT]
+    acting = [item for item in kept if standard_name(item.operation) not in _IDLE]
+    used = {circuit.find_bit(qubit).index for item in acting for qubit in item.qubits} | set(asked)
     qubits = tuple(sorted(used)) or (0,)
     place = {qubit: index for index, qubit in enumerate(qubits)}
     part = QuantumCircuit(len(qubits))
-    for item in acting:
+    for item in kept:
         where = [circuit.find_bit(qubit).index for qubit in item.qubits]
-        if used.issuperset(where):
+        if place.keys() >= set(where):
             part.append(item.operation, [place[qubit] for qubit in where])
     return Cut(part, qubits)

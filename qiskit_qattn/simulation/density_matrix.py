@@ -11,7 +11,7 @@ data-dependent angle is applied once, to the observables, in the Heisenberg pict
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -28,7 +28,8 @@ from qiskit_qattn.library.observables import served
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.cutting import cut
-from qiskit_qattn.simulation.gates import IDLE, without_final_measurements
+from qiskit_qattn.simulation.decomposition import transpiled, without_last_measurements
+from qiskit_qattn.simulation.kept import Same
 from qiskit_qattn.simulation.noise import DeviceNoise, pauli_labels
 from qiskit_qattn.simulation.readout import as_pauli_sum, build_readout
 from qiskit_qattn.simulation.transfer import ChannelModule, Turn, TurnModule, transfer_steps
@@ -40,8 +41,7 @@ class DensityMatrixProgram(ConstantModule):
     r"""Expectations :math:`\mathrm{tr}(O_m\, \rho(x, \theta))` under noise, for batches of x.
 
     Args:
-        circuit: Any circuit of unitary gates and resets on at most 6 qubits, in the gates the noise model speaks of.
-            Measurements at the end are left out.
+        circuit: Any circuit of unitary gates on at most 6 qubits, in the gates the noise model speaks of.
         observables: Hermitian operators on its qubits.
         input_params: Parameters that carry data, in the order of the input's last axis.
         weight_params: Trainable parameters, in the order of the weights' last axis.
@@ -69,7 +69,6 @@ class DensityMatrixProgram(ConstantModule):
         all_outcomes: bool = False,
     ) -> None:
         super().__init__()
-        circuit = without_final_measurements(circuit)
         self.num_qubits = circuit.num_qubits
         if self.num_qubits > MAX_QUBITS:
             raise CircuitError(
@@ -108,6 +107,7 @@ class DensityMatrixProgram(ConstantModule):
 
         They follow from the expectations of the 2ⁿ strings that each basis serves.
         """
+        self.leave_meta(weights)
         values = self._evaluate(self.strings, inputs, weights).unflatten(-1, (len(self.bases), -1))
         return (values @ self.hadamard).clamp_min(0).flatten(-2)
 
@@ -118,26 +118,25 @@ class DensityMatrixProgram(ConstantModule):
             inputs: Shape ``(..., B, num_inputs)``.
             weights: Angles in radians, shape ``(..., num_weights)``; leading axes broadcast with the inputs'.
         """
+        self.leave_meta(weights)
         return self._evaluate(self.observables, inputs, weights)
 
     def _evaluate(self, rows: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return the expectations of operators given as rows over Pauli strings, ``(M, 4**n)``."""
-        dtype = self.start.dtype
-        angles = self.back_angles(weights).to(dtype)  # (..., K)
-        turns = list(angles.unsqueeze(-2).unbind(-1))  # each (..., 1)
+        turns = list(_waves(self.back_angles(weights).unsqueeze(-2), rows.dtype))  # each of shape (..., 1)
         for step in reversed(list(self.back_steps)):
             if isinstance(step, TurnModule):
-                rows = step.transpose(rows, turns.pop())
+                rows = step.transpose(rows, *turns.pop())
             else:
                 rows = cast(ChannelModule, step).transpose(rows)
         lead = torch.broadcast_shapes(inputs.shape[:-1], (*weights.shape[:-1], 1))
-        both = torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1).to(inputs.dtype)], -1)
+        both = torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1)], -1)
         coefficients = self.start  # (1, 4**n)
-        following = iter(self.forward_angles(both).to(dtype).unbind(-1))  # each (..., B)
+        following = _waves(self.forward_angles(both), rows.dtype)  # each of shape (..., B)
         for step in self.forward_steps:
-            coefficients = step(coefficients, next(following)) if isinstance(step, TurnModule) else step(coefficients)
+            coefficients = step(coefficients, *next(following)) if isinstance(step, TurnModule) else step(coefficients)
         values = coefficients @ rows.transpose(-1, -2)  # (..., B or 1, M)
-        return values.expand(*lead, -1)
+        return values if values.shape[:-1] == lead else values.expand(*lead, -1).clone()
 
 
 @dataclass(frozen=True)
@@ -163,16 +162,16 @@ class NoisyEngine:
         """Return the program of a circuit; options as for :class:`DensityMatrixProgram`.
 
         Raises:
-            CircuitError: If more than 6 qubits are in use.
+            CircuitError: If more than 6 qubits are in use, or the circuit cannot be transpiled or simulated.
         """
-        circuit = without_final_measurements(circuit)
         operators = [as_pauli_sum(op) for op in observables]
+        circuit = without_last_measurements(circuit)
         if self.pass_manager is not None:
-            circuit = self.pass_manager.run(circuit)
+            circuit = transpiled(self.pass_manager, circuit)
             if circuit.layout is not None:
                 operators = [op.apply_layout(circuit.layout) for op in operators]
         asked = {int(qubit) for op in operators for qubit in np.flatnonzero((op.paulis.x | op.paulis.z).any(0))}
-        part = cut(circuit, asked, IDLE)
+        part = cut(circuit, asked)
         active = list(part.qubits)
         reduced = [
             SparsePauliOp(PauliList.from_symplectic(op.paulis.z[:, active], op.paulis.x[:, active]), op.coeffs)
@@ -180,6 +179,22 @@ class NoisyEngine:
         ]
         noise = DeviceNoise(self.model, part.qubits, self.readout)
         return DensityMatrixProgram(part.circuit, reduced, noise=noise, **options)
+
+    def settings(self) -> Hashable:
+        """Return what programs depend on besides the circuit: the errors that the model holds now, and the rest."""
+        errors: list[tuple[Any, Same]] = []
+        if self.model is not None:
+            local, everywhere = self.model._local_quantum_errors, self.model._default_quantum_errors
+            errors += [((name, qubits), Same(error)) for name in local for qubits, error in local[name].items()]
+            errors += [(name, Same(error)) for name, error in everywhere.items()]
+            errors += [(qubits, Same(error)) for qubits, error in self.model._local_readout_errors.items()]
+            errors.append((None, Same(self.model._default_readout_error)))
+        return Same(self.pass_manager), self.readout, tuple(errors)
+
+
+def _waves(angles: Tensor, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield cos and sin of each angle along the last axis: of any size, so they are rounded once, after that."""
+    return zip(torch.cos(angles).to(dtype).unbind(-1), torch.sin(angles).to(dtype).unbind(-1), strict=True)
 
 
 def _rows(observables: Sequence[BaseOperator], noise: DeviceNoise, num_qubits: int) -> np.ndarray:

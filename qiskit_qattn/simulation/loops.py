@@ -133,7 +133,7 @@ def _joined(shares: list[np.ndarray]) -> np.ndarray:
 
 def _array(tensor: Tensor, axes: int, lead: tuple[int, ...]) -> np.ndarray:
     """Return a tensor's memory, or a copy where need be, contiguous and with one leading axis of all heads, or 1."""
-    array = np.ascontiguousarray(tensor.detach().numpy())
+    array = np.ascontiguousarray(tensor.numpy(force=True))
     if array.ndim == axes:
         return array[None]
     own = array.shape[array.ndim - axes :]

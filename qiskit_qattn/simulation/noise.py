@@ -5,20 +5,47 @@ The model is only asked for what it says about an instruction; Aer itself is not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
 import numpy as np
+from qiskit.circuit import Delay
+from qiskit.circuit.library import C3XGate, C4XGate, DiagonalGate, MCPhaseGate, MCXGate, UnitaryGate
 from qiskit.quantum_info import PTM, Operator
 
 from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.simulation.gates import standard_name
+
+_AER_NAMES = {
+    UnitaryGate: "unitary",
+    DiagonalGate: "diagonal",
+    MCXGate: "mcx",
+    C3XGate: "mcx",
+    C4XGate: "mcx",
+    MCPhaseGate: "mcphase",
+}
+_NOISELESS = {"barrier", "global_phase", "initialize", "measure"}
+_WITHOUT_LABEL = {"delay", "reset", "diagonal"}
 
 
 def pauli_labels(num_qubits: int) -> list[str]:
     """Return the 4ⁿ Pauli strings in the order of transfer matrices; qubit 0 is the last letter."""
     return ["".join(letters) for letters in product("IXYZ", repeat=num_qubits)]
+
+
+def noise_name(operation: Any) -> str | None:
+    """Return the name by which Aer looks up an instruction's error, or None for what has none.
+
+    The class decides what an instruction is; a gate's label takes the place of its name.
+    """
+    name = standard_name(operation)
+    if name is None:
+        name = _AER_NAMES.get(getattr(operation, "base_class", type(operation)))
+    if name is None or name in _NOISELESS:
+        return None
+    return name if name in _WITHOUT_LABEL else operation.label or name
 
 
 def transfer_matrix(unitary: np.ndarray) -> np.ndarray:
@@ -41,14 +68,25 @@ class DeviceNoise:
     readout: bool = True
     _cache: dict[Any, np.ndarray | None] = field(default_factory=dict, compare=False, repr=False)
 
-    def after(self, name: str, qubits: Sequence[int]) -> np.ndarray | None:
+    def after(self, operation: Any, qubits: Sequence[int]) -> np.ndarray | None:
         """Return the transfer matrix of the error after an instruction, on its qubits in their order, or None.
 
+        The error is the one that Aer applies: of the instruction's name, or of the label that a gate was given, in
+        place of its name. After a delay, what the model's noise passes add for it follows.
+
         Raises:
-            CircuitError: For an error on other qubits than the instruction's.
+            CircuitError: For an error on other qubits than the instruction's, or a noise pass that adds to other
+                instructions than delays.
         """
-        if self.model is None:
+        if self.model is None or (name := noise_name(operation)) is None:
             return None
+        error = self._error(name, qubits)
+        for extra in self._of_delay(operation, qubits) if name == "delay" else ():
+            error = extra if error is None else extra @ error
+        return error
+
+    def _error(self, name: str, qubits: Sequence[int]) -> np.ndarray | None:
+        """Return the transfer matrix of the error under a name."""
         physical = self._physical(qubits)
         key = (name, physical)
         if key not in self._cache:
@@ -60,6 +98,18 @@ class DeviceNoise:
                 )
             self._cache[key] = None if error is None else np.real(PTM(error.to_quantumchannel()).data)
         return self._cache[key]
+
+    def _of_delay(self, delay: Any, qubits: Sequence[int]) -> Iterator[np.ndarray]:
+        """Yield the transfer matrix of what each of the model's noise passes adds after a delay."""
+        for noise_pass in self.model._custom_noise_passes:
+            if getattr(noise_pass, "_ops", None) != (Delay,) or noise_pass._method != "append":
+                raise CircuitError(
+                    f"The noise model's pass {type(noise_pass).__name__} is not supported; known are passes that add "
+                    f"noise after delays."
+                )
+            error = noise_pass._func(delay, list(self._physical(qubits)))
+            if error is not None:
+                yield np.real(PTM(error).data)
 
     def readout_matrix(self, qubit: int) -> np.ndarray | None:
         """Return P(read | true) of a qubit, rows the true value, or None for a perfect readout.

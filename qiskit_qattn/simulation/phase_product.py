@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qiskit_qattn.simulation import loops
 from qiskit_qattn.simulation.angles import AngleMap
+from qiskit_qattn.simulation.derivatives import partial_gradients, torch_must_differentiate
 from qiskit_qattn.simulation.realform import gradient_of, side_by_side
 from qiskit_qattn.simulation.trigonometric import TrigonometricMatrix
 
@@ -66,12 +67,14 @@ class _PhaseProduct(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         columns, source, signs, *tensors = ctx.saved_tensors
         wants_columns, wants_source = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
-        if torch.is_grad_enabled():  # a second derivative is wanted: let autograd go through the steps
-            wanted = [t for t, needed in ((columns, wants_columns), (source, wants_source)) if needed]
-            values = _differentiable(columns, ctx.angles, source, signs, ctx.block, ctx.apart)
-            found = iter(torch.autograd.grad(values, wanted, grads[0], create_graph=True))
-            of_columns = next(found) if wants_columns else None
-            return of_columns, None, next(found) if wants_source else None, None, None, None
+        if torch_must_differentiate(grads[0]):
+            of_columns, of_source = partial_gradients(
+                lambda x, a: _differentiable(x, ctx.angles, a, signs, ctx.block, ctx.apart),
+                (columns, source),
+                (wants_columns, wants_source),
+                grads[0],
+            )
+            return of_columns, None, of_source, None, None, None
         slopes = loops.slopes if ctx.loops else _slopes
         of_columns, of_source = slopes(
             grads[0], ctx.angles, signs, tensors, ctx.trace, ctx.block, ctx.apart, wants_columns, wants_source
@@ -96,7 +99,7 @@ def _evaluate(
     outcomes, *imaginary = amplitudes.square().unbind(-3)
     for part in imaginary:
         outcomes += part
-    return (signs.mT @ outcomes).mT.contiguous(), (matrix, features, amplitudes), steps
+    return (signs.mT @ outcomes).mT.clone(memory_format=torch.contiguous_format), (matrix, features, amplitudes), steps
 
 
 def _slopes(

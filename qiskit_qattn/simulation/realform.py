@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qiskit_qattn.simulation.derivatives import partial_gradients, torch_must_differentiate, torch_must_see
+
 
 def squared_product(x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
     r"""Return :math:`|X A|^{\odot 2} S`, expectations of the states that the rows of X describe, shape ``(..., B, M)``.
@@ -17,7 +19,7 @@ def squared_product(x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
         matrix: A, shape ``(..., F, R)``, or ``(..., F, 2 * R)`` with its real and imaginary parts side by side.
         signs: S, shape ``(R, M)``; constant, or with leading axes where no gradient is wanted.
     """
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if torch.is_grad_enabled() and not torch_must_see():
         return _Product.apply(x, matrix, signs, 0)[0]
     return probabilities(x @ matrix, signs.shape[-2]) @ signs
 
@@ -36,7 +38,7 @@ def normalised_product(x: Tensor, matrix: Tensor, signs: Tensor, size: int) -> t
     Returns:
         Values, shape ``(..., B, M)``, meaningless where the norm is zero, and squared norms, ``(..., B, 1)``.
     """
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if torch.is_grad_enabled() and not torch_must_see():
         values, norms = _Product.apply(x, matrix, signs, size)
         return values, norms
     outcomes = probabilities(x @ matrix, signs.shape[-2])
@@ -49,6 +51,8 @@ def probabilities(amplitudes: Tensor, count: int) -> Tensor:
     if amplitudes.shape[-1] == count:
         return amplitudes * amplitudes
     real, imaginary = amplitudes[..., :count], amplitudes[..., count:]
+    if torch_must_see():
+        return real * real + imaginary * imaginary  # vmap has no rule for the other
     return (real * real).addcmul_(imaginary, imaginary)
 
 
@@ -67,23 +71,24 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, matrix: Tensor, signs: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
         amplitudes = x @ matrix  # (..., B, R or 2 * R)
         outcomes = probabilities(amplitudes, signs.shape[-2])
-        values, norms, ctx.size = outcomes @ signs, None, size
+        values, sums, norms, ctx.size = outcomes @ signs, None, None, size
         if size:
             norms = outcomes[..., :size].sum(-1, keepdim=True)
-            values.div_(norms)
+            values, sums = values / norms, values  # the caller may change the values in place
             ctx.mark_non_differentiable(norms)
-        ctx.save_for_backward(x, matrix, signs, amplitudes, values, norms)
+        ctx.save_for_backward(x, matrix, signs, amplitudes, sums, norms)
         return values, norms
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        x, matrix, signs, amplitudes, values, norms = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted: let autograd go through the steps
-            return *_differentiable_backward(ctx, grads[0], x, matrix, signs), None, None
+        x, matrix, signs, amplitudes, sums, norms = ctx.saved_tensors
+        if torch_must_differentiate(grads[0]):
+            steps, needed = lambda x, matrix: _differentiable(x, matrix, signs, ctx.size), ctx.needs_input_grad[:2]
+            return *partial_gradients(steps, (x, matrix), needed, grads[0]), None, None
         grad = grads[0] if norms is None else grads[0] / norms
         slope = grad @ (2 * signs).mT  # (..., B, R)
         if norms is not None:
-            slope[..., : ctx.size] -= 2 * (grad * values).sum(-1, keepdim=True)
+            slope[..., : ctx.size] -= 2 * (grad * sums).sum(-1, keepdim=True) / norms
         parts = amplitudes.unflatten(-1, (-1, slope.shape[-1]))  # (..., B, 1 or 2, R)
         slope = (parts * slope.unsqueeze(-2)).flatten(-2)
         of_x = slope @ matrix.mT if ctx.needs_input_grad[0] else None
@@ -100,17 +105,11 @@ def gradient_of(tensor: Tensor, grad: Tensor | None) -> Tensor | None:
     return grad
 
 
-def _differentiable_backward(
-    ctx: Any, grad: Tensor, x: Tensor, matrix: Tensor, signs: Tensor
-) -> tuple[Tensor | None, Tensor | None]:
+def _differentiable(x: Tensor, matrix: Tensor, signs: Tensor, size: int) -> Tensor:
+    """Return the values of :class:`_Product` in torch's own operations."""
     outcomes = (x @ matrix).unflatten(-1, (-1, signs.shape[-2])).square().sum(-2)
     values = outcomes @ signs
-    if ctx.size:
-        values = values / outcomes[..., : ctx.size].sum(-1, keepdim=True)
-    wanted = [tensor for tensor, needed in zip((x, matrix), ctx.needs_input_grad, strict=False) if needed]
-    found = iter(torch.autograd.grad(values, wanted, grad, create_graph=True))
-    of_x, of_matrix = (next(found) if needed else None for needed in ctx.needs_input_grad[:2])
-    return of_x, of_matrix
+    return values / outcomes[..., :size].sum(-1, keepdim=True) if size else values
 
 
 def unique_phases(coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -24,6 +24,7 @@ from qiskit_qattn.simulation.cost import (
     forms_matrix,
     keeps_matrix,
 )
+from qiskit_qattn.simulation.derivatives import torch_must_see
 from qiskit_qattn.simulation.effective import effective_observables, quadratic_forms
 from qiskit_qattn.simulation.gates import flatten
 from qiskit_qattn.simulation.kept import Kept
@@ -167,13 +168,14 @@ class StatevectorProgram(ConstantModule):
         return self.signs * scale.unsqueeze(-2)  # (..., R, M)
 
     def _expectations(self, inputs: Tensor, weights: Tensor, fused: Fused | None, signs: Tensor | None) -> Tensor:
+        self.leave_meta(weights)
         signs = self.signs if signs is None else signs
         few = inputs.shape[-2] < self.fewest_rows and (torch.is_grad_enabled() or not self.always_formed)
         if not self.dense or (few and fused is None):
             squares = squared_moduli(self._gate_by_gate(inputs, weights))
             return (squares @ signs.to(squares.dtype)).to(self.signs.dtype)
         effective = self.effective is not None and inputs.shape[-2] >= self.effective
-        if self.enters_once and not effective and not torch.compiler.is_compiling():
+        if self.enters_once and not effective and not torch_must_see():
             first, data = cast(AngleMap, self.first), self._data(inputs, weights)
             if fused is None and "1" in self.sums and torch.is_grad_enabled():
                 block = cast(TrigonometricMatrix, self.sums["1"])
@@ -181,6 +183,8 @@ class StatevectorProgram(ConstantModule):
             return phase_product(data, first, (fused or self.fused(weights))[0], signs, apart=self.apart)
         matrices = self.fused(weights) if fused is None else fused
         if self.input_kind == "amplitude":
+            if inputs.dtype == torch.float64 != self.signs.dtype:
+                return squared_product(self._unit_vectors(inputs), matrices[0], signs)
             return expectations_of_vectors(inputs.to(self.signs.dtype), matrices[0], signs)
         state, last = self._dense(inputs, weights, matrices)
         if effective:
@@ -215,7 +219,8 @@ class StatevectorProgram(ConstantModule):
 
         Without gradients the result is kept until the weights change.
         """
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        self.leave_meta(weights)
+        if torch.is_grad_enabled() or torch_must_see():
             return self._fuse(weights)
         return self._kept.get(lambda: self._fuse(weights), [weights], self.signs.dtype)
 
@@ -267,11 +272,17 @@ class StatevectorProgram(ConstantModule):
     def _features(self, inputs: Tensor, data: Tensor) -> Tensor:
         """Return the features f of the dense path, shape ``(..., B, F)``."""
         if self.input_kind == "amplitude":
-            return unit_vectors(inputs.to(self.state_dtype))
+            return self._unit_vectors(inputs)
         if self.first is None:
             return inputs.new_ones((*inputs.shape[:-1], 1), dtype=self.state_dtype)
         phases = self.first(data)  # (..., B, U)
         return torch.cat([torch.cos(phases), torch.sin(phases)], -1).to(self.state_dtype)
+
+    def _unit_vectors(self, inputs: Tensor) -> Tensor:
+        """Return normalised inputs; those in float64 may be out of float32's range before."""
+        if inputs.dtype != torch.float64:
+            inputs = inputs.to(self.state_dtype)
+        return unit_vectors(inputs).to(self.state_dtype)
 
     def _dense(self, inputs: Tensor, weights: Tensor, fused: Fused) -> tuple[Tensor, Tensor]:
         """Return what the last fused matrix acts on, and that matrix."""
@@ -287,7 +298,7 @@ class StatevectorProgram(ConstantModule):
         dtype = torch.complex128 if exact else torch.complex64
         data = self._data(inputs, weights)
         if self.input_kind == "amplitude":
-            columns = unit_vectors(inputs.to(self.state_dtype)).mT.to(dtype)  # (..., 2**n, B)
+            columns = self._unit_vectors(inputs).mT.to(dtype)  # (..., 2**n, B)
         else:
             columns = self.constant("ground").to(dtype)  # (2**n, 1) until data comes in
         for phases, block in zip([None, *self.phases], self.blocks, strict=True):
@@ -302,7 +313,7 @@ class StatevectorProgram(ConstantModule):
         """Find out, by two random draws of weights, which parts are zero; then sines may be kept without their i."""
         if len(self.phases) > 1 or not self.dense:
             return
-        draws = 6 * torch.rand(2, self.num_weights, generator=torch.Generator().manual_seed(0))
+        draws = 6 * torch.rand(2, self.num_weights, generator=torch.Generator().manual_seed(0), device="cpu")
         with torch.no_grad():
             self.real, self.apart = real_parts(self._fuse(draws)[-1], phases=self.first is not None)
         if self.apart:
@@ -316,10 +327,14 @@ class StatevectorProgram(ConstantModule):
         if self.num_qubits > MAX_QUBITS:
             return
         if self._prepared:
-            columns = self._start(torch.zeros(self.num_weights, dtype=torch.float64))
+            columns = self._start(self._no_weights())
             start = np.eye(2**self.num_qubits) if columns is None else columns.numpy()
         end = self.measure.constant("matrix").numpy()
         self.sums = trigonometric_blocks(blocks, weight_params, self._first_block, start, end, self.real)
+
+    def _no_weights(self) -> Tensor:
+        """Return zeros, for what no weight enters."""
+        return torch.zeros(self.num_weights, dtype=torch.float64, device="cpu")
 
     @property
     def _prepared(self) -> bool:
@@ -330,6 +345,6 @@ class StatevectorProgram(ConstantModule):
         """Form the matrices that no weight enters once and for all."""
         for i in range(self._first_block, len(self.blocks)):
             if self.blocks[i].constant and (i > self._first_block or self._prepared):
-                matrix = self._matrix(i, torch.zeros(self.num_weights, dtype=torch.float64), torch.float64)
+                matrix = self._matrix(i, self._no_weights(), torch.float64)
                 self.add_constant(f"matrix_{i}", matrix.numpy(), double=True)
                 self._constant.add(i)

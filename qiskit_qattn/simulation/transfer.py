@@ -6,27 +6,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterExpression
 from qiskit.quantum_info import Pauli
 from torch import Tensor
 
+from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.constants import ConstantModule
-from qiskit_qattn.simulation.elementary import (
-    Fixed,
-    Measurement,
-    Operation,
-    ParityRotation,
-    Permutation,
-    Phase,
-    Reset,
-    Unitary,
-)
-from qiskit_qattn.simulation.gates import IGNORED, elementary, standard_name
+from qiskit_qattn.simulation.decomposition import decompose_custom_gates, without_last_measurements
+from qiskit_qattn.simulation.elementary import Fixed, ParityRotation, Permutation, Unitary, UnitaryOperation
+from qiskit_qattn.simulation.gates import flatten, standard_name
 from qiskit_qattn.simulation.noise import DeviceNoise, transfer_matrix
 
-_RESET = np.outer([1.0, 0, 0, 1], [1.0, 0, 0, 0])  # |0⟩ whatever the qubit was
+_RESET = np.array([[1.0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1.0, 0, 0, 0]])
 _DENSE_QUBITS = 4  # up to 256×256 transfer matrices; above, matrices act on pairs of qubits
 
 
@@ -112,47 +104,53 @@ class TurnModule(ConstantModule):
         self.add_constant("partner", partner @ 4 ** np.arange(n)[::-1])
         self.add_constant("sign", np.where(moved, np.real(-1j * 1j**power), 0.0))
 
-    def forward(self, rows: Tensor, angle: Tensor) -> Tensor:
-        """Return T(θ) r for rows r ``(..., B, 4**n)`` and angles θ ``(..., B)`` in radians."""
-        angle = angle.unsqueeze(-1)  # (..., B, 1)
-        kept = rows * (1 + self.moved * (torch.cos(angle) - 1))
-        return kept + torch.sin(angle) * (self.sign * rows.index_select(-1, self.partner))
+    def forward(self, rows: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        """Return T(θ) r for rows r ``(..., B, 4**n)`` and the cosines and sines of θ, each ``(..., B)``."""
+        kept = rows * (1 + self.moved * (cosine.unsqueeze(-1) - 1))
+        return kept + sine.unsqueeze(-1) * (self.sign * rows.index_select(-1, self.partner))
 
-    def transpose(self, rows: Tensor, angle: Tensor) -> Tensor:
+    def transpose(self, rows: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         """Return T(θ)ᵀ o for rows o of observables."""
-        return self(rows, -angle)  # transfer matrices of unitaries are orthogonal
+        return self(rows, cosine, -sine)  # transfer matrices of unitaries are orthogonal
 
 
 def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[Turn | Channel]:
     """Yield rotations by free angles, and the transfer matrices of everything else."""
-    for item in circuit.data:
-        operation = item.operation
+    for item in decompose_custom_gates(without_last_measurements(circuit)).data:
+        operation, name = item.operation, standard_name(item.operation)
         qubits = tuple(circuit.find_bit(qubit).index for qubit in item.qubits)
-        if standard_name(operation) in IGNORED:
+        if name in ("barrier", "global_phase"):
             continue
-        alone = QuantumCircuit(len(qubits))
-        alone.append(operation, range(len(qubits)))
-        for op in elementary(alone):
-            if not isinstance(op, Phase):
+        if item.clbits:
+            raise CircuitError(
+                f"Instruction {operation.name!r} on qubits {list(qubits)} uses classical bits before the circuit's "
+                f"end; the noisy engine takes measurements at the end only, and drops them."
+            )
+        if name == "reset":
+            yield Channel(_RESET, qubits)
+        elif name == "initialize":  # to Aer one instruction, without the noise of gates
+            whole = QuantumCircuit(circuit.num_qubits)
+            yield from _steps(whole.compose(operation.definition, qubits), DeviceNoise())
+        elif name not in ("id", "delay"):
+            alone = QuantumCircuit(len(qubits))
+            alone.append(operation, range(len(qubits)))
+            for op in flatten(alone):
                 yield _elementary(op, qubits, circuit.num_qubits)
-        error = noise.after(operation.name, qubits)
+        error = noise.after(operation, qubits)
         if error is not None:
             yield Channel(error, qubits)
 
 
-def _elementary(op: Operation, qubits: tuple[int, ...], num_qubits: int) -> Turn | Channel:
+def _elementary(op: UnitaryOperation, qubits: tuple[int, ...], num_qubits: int) -> Turn | Channel:
     """Return an elementary operation, whose qubits count within ``qubits``, as a rotation or a transfer matrix."""
     if isinstance(op, Fixed):
         return Channel(transfer_matrix(op.matrix), (qubits[op.qubit],))
     if isinstance(op, Unitary):
         return Channel(transfer_matrix(op.matrix), tuple(qubits[q] for q in op.qubits))
-    if isinstance(op, Reset):
-        return Channel(_RESET, tuple(qubits[q] for q in op.qubits))
     if isinstance(op, Permutation):
         matrix = np.zeros((len(op.image), len(op.image)))
         matrix[list(op.image), range(len(op.image))] = 1
         return Channel(transfer_matrix(matrix), tuple(qubits[q] for q in op.qubits))
-    assert not isinstance(op, Measurement | Phase)
     letter, local = ("Z", op.qubits) if isinstance(op, ParityRotation) else (op.axis, (op.qubit,))
     where = tuple(qubits[q] for q in local)
     if isinstance(op.angle, ParameterExpression):

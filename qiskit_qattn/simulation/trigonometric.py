@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from qiskit_qattn.simulation import compiled_form
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
+from qiskit_qattn.simulation.derivatives import partial_gradients, torch_must_differentiate, torch_must_see
 from qiskit_qattn.simulation.elementary import Angle, Rotation
 from qiskit_qattn.simulation.program import LocalStep, MatrixStep, PermuteStep, Step
 from qiskit_qattn.simulation.realform import as_real
@@ -94,7 +95,7 @@ class TrigonometricMatrix(ConstantModule):
     def forward(self, weights: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return the matrix in ``dtype``, shape ``(..., F, G)``, for weights of shape ``(..., P)``."""
         columns = self.phases.columns(weights)
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if torch.is_grad_enabled() and not torch_must_see():
             return _Formed.apply(columns, self, dtype)
         return self.form(columns)[0].to(dtype)
 
@@ -173,12 +174,11 @@ class _Formed(torch.autograd.Function):
         return matrix.to(dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
         (columns,) = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted: let autograd go through the steps
-            matrix = ctx.block.form(columns)[0].to(ctx.dtype)
-            (of_columns,) = torch.autograd.grad(matrix, columns, grads[0], create_graph=True)
-            return of_columns, None, None
+        if torch_must_differentiate(grads[0]):
+            form = ctx.block.form
+            return *partial_gradients(lambda x: form(x)[0].to(ctx.dtype), [columns], [True], grads[0]), None, None
         return ctx.block.slope(grads[0], ctx.steps).to(columns.dtype), None, None
 
 

@@ -90,8 +90,8 @@ def test_only_gradients_that_are_wanted_cost_circuits(rng):
     program = program_of(circuit, estimator, **params)
     exact = StatevectorProgram(circuit, OBSERVABLES, **params).double()
     x, w = torch.from_numpy(rng.normal(size=(4, 2))), torch.from_numpy(rng.normal(size=3))
-    # controlled rotations hold their angle twice
-    angles = {"x": 1 + 1 + 2 + 2 + 1, "w": 1 + 2 + 2 + 1 + 1 + 1 + 1, "both": 12}
+    # controlled rotations hold their angle twice, controlled phases three times
+    angles = {"x": 1 + 1 + 2 + 2 + 1, "w": 1 + 2 + 2 + 3 + 1 + 1 + 1, "both": 14}
     for wanted, count in angles.items():
         leaves = [t.detach().clone().requires_grad_(wanted in (name, "both")) for name, t in (("x", x), ("w", w))]
         inputs = [leaf for leaf in leaves if leaf.requires_grad]
@@ -123,7 +123,7 @@ def test_large_batches_are_several_pubs_of_one_job(rng):
     w = torch.from_numpy(rng.normal(size=3)).requires_grad_()
     ours, theirs = ((p(x, w), torch.autograd.grad(p(x, w).sum(), (x, w))) for p in (limited, whole))
     torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
-    backward = 120 * 2 * 12
+    backward = 120 * 2 * 14
     assert estimator.pubs == [[100, 20], [100, 20], [100] * (backward // 100) + [backward % 100]]
 
 

@@ -13,10 +13,12 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import Pauli
 
 from qiskit_qattn.backends.measurement import Plan, Samples, shots_of
-from qiskit_qattn.backends.mps.estimator import AER_LOCK
+from qiskit_qattn.backends.mps.estimator import AER_LOCK, aer_binds
 from qiskit_qattn.errors import BackendError, CircuitError
 from qiskit_qattn.library.observables import basis_rotation
 from qiskit_qattn.simulation.cutting import Cut, cut
+from qiskit_qattn.simulation.decomposition import device_pubs, preset_pass_manager, transpiled
+from qiskit_qattn.simulation.gates import standard_name
 from qiskit_qattn.simulation.local_estimator import LocalEstimator
 from qiskit_qattn.simulation.noise import DeviceNoise
 
@@ -39,7 +41,8 @@ class AerEstimator(LocalEstimator):
         seed: Seed of the sampling. Successive runs continue one stream of random numbers.
 
     Raises:
-        CircuitError: (from a job) for parameter values that are not finite, or a circuit that measures.
+        CircuitError: (from a job) for parameter values that are not finite, a circuit that measures, or exact values of
+            one that resets a qubit in use, which take a density matrix.
         BackendError: (from a job) if Aer fails.
     """
 
@@ -49,12 +52,25 @@ class AerEstimator(LocalEstimator):
         super().__init__(default_precision=default_precision, seed=seed)
         self.simulator, self.noise = simulator, noise
         self._noise_on: dict[tuple[int, ...], Any] = {}
+        self._gates = frozenset(simulator.target.operation_names) | {"barrier"}
+        self._decomposition = preset_pass_manager(0, target=simulator.target)
 
     def _evaluate(self, pubs: list[EstimatorPub]) -> list[PubResult]:
-        return [self._run_pub(pub) for pub in pubs]
+        return [self._run_pub(self._in_its_gates(pub)) for pub in device_pubs(pubs)]
+
+    def _in_its_gates(self, pub: EstimatorPub) -> EstimatorPub:
+        """Return a PUB whose circuit is in gates that the simulator's method has; those it has are left alone."""
+        circuit = pub.circuit
+        if self._gates.issuperset(item.operation.name for item in circuit.data):
+            return pub
+        return EstimatorPub(
+            transpiled(self._decomposition, circuit), pub.observables, pub.parameter_values, pub.precision
+        )
 
     def _run_pub(self, pub: EstimatorPub) -> PubResult:
         plan = Plan(pub)
+        if pub.precision == 0 and self.simulator.options.method != "density_matrix":
+            _refuse_resets(pub.circuit)
         if not np.isfinite(plan.points).all():  # Aer would never return
             raise CircuitError(f"Parameter values must be finite, got {plan.points[~np.isfinite(plan.points)][0]}.")
         metadata: dict[str, Any] = {
@@ -107,7 +123,13 @@ class AerEstimator(LocalEstimator):
         self, part: Cut, circuits: list[QuantumCircuit], points: list[dict[Any, np.ndarray]], **options: Any
     ) -> Iterator[dict[str, Any]]:
         """Yield the data of each circuit at each of its points, in one run."""
-        if part.circuit.parameters:
+        if not aer_binds(part.circuit):
+            circuits = [
+                circuit.assign_parameters(dict(zip(point, row, strict=True)))
+                for circuit, point in zip(circuits, points, strict=True)
+                for row in zip(*point.values(), strict=True)
+            ]
+        elif part.circuit.parameters:
             options["parameter_binds"] = [
                 {param: values.tolist() for param, values in point.items() if param in part.circuit.parameters}
                 for point in points
@@ -129,11 +151,23 @@ def used_part(plan: Plan) -> Cut:
     Raises:
         CircuitError: For a circuit with classical bits in use.
     """
-    circuit = plan.pub.circuit
-    clashes = sorted({item.operation.name for item in circuit.data if item.clbits})
-    if clashes:
-        raise CircuitError(f"Expectations are of circuits without classical bits in use, got {clashes}.")
-    return cut(circuit, {at for label in plan.terms for at, letter in enumerate(reversed(label)) if letter != "I"})
+    return cut(
+        plan.pub.circuit, {at for label in plan.terms for at, letter in enumerate(reversed(label)) if letter != "I"}
+    )
+
+
+def _refuse_resets(circuit: QuantumCircuit) -> None:
+    """Raise :class:`CircuitError` for a reset of a qubit in use: it leaves a mixed state, of which Aer draws a part."""
+    used: set[Any] = set()
+    for item in circuit.data:
+        name = standard_name(item.operation)
+        if name in ("reset", "initialize") and not used.isdisjoint(item.qubits):
+            raise CircuitError(
+                f"Instruction {name!r} on a qubit in use leaves a mixed state: take aer:density_matrix for exact "
+                f"values, or give shots."
+            )
+        if name not in ("barrier", "reset", "id", "delay"):
+            used.update(item.qubits)
 
 
 def noise_on(model: Any, qubits: Sequence[int]) -> Any:
@@ -156,7 +190,28 @@ def noise_on(model: Any, qubits: Sequence[int]) -> Any:
     for where, error in model._local_readout_errors.items():
         if place.keys() >= set(where):
             part.add_readout_error(error, [place[qubit] for qubit in where], warnings=False)
+    for each in model._custom_noise_passes:
+        part._custom_noise_passes.append(_moved(each, qubits))
     return part
+
+
+def _moved(noise_pass: Any, qubits: Sequence[int]) -> Any:
+    """Return a noise pass for a circuit whose qubit i is the whole circuit's ``qubits[i]``.
+
+    Raises:
+        CircuitError: For a pass of another kind than Aer's ``LocalNoisePass``.
+    """
+    from qiskit_aer.noise import LocalNoisePass
+
+    if not isinstance(noise_pass, LocalNoisePass):
+        raise CircuitError(
+            f"The noise model's pass {type(noise_pass).__name__} is not supported; known is LocalNoisePass."
+        )
+
+    def moved(operation: Any, where: Sequence[int]) -> Any:
+        return noise_pass._func(operation, [qubits[qubit] for qubit in where])
+
+    return LocalNoisePass(moved, noise_pass._ops, noise_pass._method)
 
 
 def _measured(circuit: QuantumCircuit, label: str) -> QuantumCircuit:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from qiskit.transpiler import generate_preset_pass_manager
-
 from qiskit_qattn.backends.aer.estimator import AerEstimator
 from qiskit_qattn.backends.gradients import gradient_option
 from qiskit_qattn.backends.mps.estimator import MAX_BOND, MPSEstimator
@@ -14,6 +12,7 @@ from qiskit_qattn.backends.registry import Backend, Provider
 from qiskit_qattn.backends.sampling import SAMPLING_OPTIONS, sampling_option
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, unknown_name
+from qiskit_qattn.simulation.decomposition import preset_pass_manager
 
 METHODS = ("statevector", "density_matrix", "matrix_product_state")
 AER_OPTIONS = (
@@ -55,13 +54,14 @@ def aer(spec: BackendSpec) -> Backend:
     else:
         simulator = _simulator(method, device, bond)
         estimator = AerEstimator(simulator, noise.model, default_precision=sampling.precision, seed=sampling.seed)
-        pass_manager = noise.pass_manager or generate_preset_pass_manager(0, backend=simulator)
+        pass_manager = noise.pass_manager or preset_pass_manager(0, backend=simulator)
     return Backend(
         str(spec),
         estimator,
         pass_manager=pass_manager,
         precision=sampling.precision,
         shots=sampling.shots,
+        dedupe=sampling.dedupe,
         gradient=gradient_option(spec, sampling.seed),
     )
 

@@ -8,10 +8,13 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
+from qiskit.exceptions import QiskitError
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.transpiler.passes import RemoveBarriers
 
 from qiskit_qattn.backends.measurement import Basis, Plan, Samples
+from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.simulation.decomposition import device_circuit, from_zero
 
 
 class BraketProgram:
@@ -20,6 +23,9 @@ class BraketProgram:
     Args:
         pub: A PUB of any broadcast shape.
         gates: Qiskit's names of the gates the device takes, or None for all of Braket's.
+
+    Raises:
+        CircuitError: For a circuit that has no form in Braket's gates, such as one that resets or waits.
     """
 
     def __init__(self, pub: EstimatorPub, gates: Collection[str] | None = None) -> None:
@@ -27,11 +33,14 @@ class BraketProgram:
         from qiskit_braket_provider.providers.adapter import rename_parameter
 
         self.plan = Plan(pub)
-        circuit = RemoveBarriers()(pub.circuit.remove_final_measurements(inplace=False))
+        circuit = from_zero(device_circuit(pub.circuit)).remove_final_measurements(inplace=False)
         with warnings.catch_warnings():
             # Expectations do not depend on it.
             warnings.filterwarnings("ignore", message="Device does not support global phase")
-            self.circuit = to_braket(circuit, basis_gates=gates, add_measurements=False)
+            try:
+                self.circuit = to_braket(RemoveBarriers()(circuit), basis_gates=gates, add_measurements=False)
+            except QiskitError as error:
+                raise CircuitError(f"Amazon Braket cannot run the circuit: {error.message}") from error
         self.names = [rename_parameter(parameter) for parameter in self.plan.parameters]
         self.num_qubits = pub.circuit.num_qubits
 

@@ -20,6 +20,7 @@ from qiskit_qattn.backends.jobs.device import Cost, JobStatus, State, Values
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.measurement import shots_of
 from qiskit_qattn.errors import BackendError, JobError
+from qiskit_qattn.simulation.decomposition import device_pubs
 
 _STATES: Mapping[str, State] = {
     "INITIALIZING": "queued",
@@ -175,7 +176,7 @@ class IBMDevice:
         from qiskit_ibm_runtime import IBMRuntimeError
 
         options = self._estimator_settings.options(tag, self._limit, self._seed(pubs, precision))
-        device = self.backend
+        pubs, device = device_pubs(pubs), self.backend
         if self._snapshot is not None:
             pubs, device = self._snapshot.cut(pubs)
         target = self._mode.target(device)

@@ -13,11 +13,11 @@ from typing import Any
 
 import qiskit
 from qiskit import QuantumCircuit, qpy
-from qiskit.transpiler import generate_preset_pass_manager
 
 from qiskit_qattn.backends.folders import cache_folder
 from qiskit_qattn.backends.jobs.circuit_text import circuit_text, plain_names, plain_parameters, with_parameters
 from qiskit_qattn.errors import BackendError, CircuitError
+from qiskit_qattn.simulation.decomposition import preset_pass_manager, transpiled
 
 _SEED = 0
 _FORMAT = 2  # of the entries
@@ -55,7 +55,8 @@ class ISAPassManager:
 
         Raises:
             BackendError: For a circuit with more qubits than the device.
-            CircuitError: If it would need an RZZ gate with a parameter, whose angle the device limits.
+            CircuitError: If it cannot be transpiled, or would need an RZZ gate with a parameter, whose angle the
+                device limits.
         """
         if circuit.num_qubits > self.device.num_qubits:
             raise BackendError(
@@ -72,8 +73,8 @@ class ISAPassManager:
         return _load(stored, circuit.parameters)
 
     def _transpile(self, circuit: QuantumCircuit) -> QuantumCircuit:
-        manager = generate_preset_pass_manager(self.optimization, backend=self.device, seed_transpiler=_SEED)
-        isa = manager.run(circuit)
+        manager = preset_pass_manager(self.optimization, backend=self.device, seed_transpiler=_SEED)
+        isa = transpiled(manager, circuit)
         if any(item.operation.name == "rzz" and item.operation.is_parameterized() for item in isa.data):
             raise CircuitError(
                 f"On {self.device.name} this circuit has RZZ gates with parameters, which the device takes between 0 "

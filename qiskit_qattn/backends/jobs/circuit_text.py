@@ -7,21 +7,36 @@ from typing import Any
 
 import numpy as np
 from qiskit import QuantumCircuit
-from qiskit.circuit import ControlledGate, Parameter, ParameterExpression
-from qiskit.circuit.library import get_standard_gate_name_mapping
+from qiskit.circuit import (
+    AnnotatedOperation,
+    ControlledGate,
+    ControlModifier,
+    Parameter,
+    ParameterExpression,
+    PowerModifier,
+)
+from qiskit.circuit.library import (
+    Isometry,
+    PermutationGate,
+    UnitaryGate,
+    get_standard_gate_name_mapping,
+)
 
 from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.simulation.decomposition import definition_of
+from qiskit_qattn.simulation.gates import standard_name
 
 _STANDARD = frozenset(get_standard_gate_name_mapping())
-_OPAQUE = {"barrier", "delay", "measure", "reset"}  # without a definition; known by their name
+_OPAQUE = {"barrier", "delay", "measure", "reset"}  # without a definition
 
 
 def circuit_text(circuit: QuantumCircuit) -> str:
     """Return one line an instruction: name, parameters, qubits and classical bits by their index.
 
     Parameters are written by their place in ``circuit.parameters``. What no expectation depends on is left out: names
-    of the circuit, its registers and parameters, the global phase, metadata. An instruction that is not Qiskit's own
-    is written as its definition, so that its name, which Qiskit may number differently in each process, does not count.
+    of the circuit, its registers and parameters, the global phase, metadata. An instruction that is not Qiskit's own,
+    told by its class, is written as its definition, so that its name, which the user chose or Qiskit may number
+    differently in each process, does not count.
 
     Raises:
         CircuitError: For an instruction without a definition, or with a parameter that has no stable text.
@@ -63,29 +78,58 @@ def _lines(circuit: QuantumCircuit) -> list[str]:
 
 
 def _operation(operation: Any) -> str:
-    name = operation.name
-    if name in _STANDARD or name in _OPAQUE:
+    name = standard_name(operation)
+    if name is not None and name == operation.name and (name in _STANDARD or name in _OPAQUE):
         params = ",".join(_number(name, value) for value in operation.params)
         state = f"@{operation.ctrl_state}" if isinstance(operation, ControlledGate) else ""
         unit = operation.unit if name == "delay" else ""
         return f"{name}{state}({params}{unit})"
-    if len(operation.params) == 1 and isinstance(operation.params[0], np.ndarray):  # a unitary
+    if _is_matrix(operation):
         matrix = np.ascontiguousarray(operation.params[0], dtype="<c16")
         return f"matrix[{matrix.tobytes().hex()}]"
-    definition = getattr(operation, "definition", None)
-    blocks = any(isinstance(value, QuantumCircuit) for value in getattr(operation, "params", ()))
-    if definition is None or blocks:
+    if isinstance(operation, AnnotatedOperation):
+        return f"{_operation(operation.base_op)}[{_phase(operation.base_op)}{_modifiers(operation)}]"
+    definition = definition_of(operation)
+    if definition is None:
         raise CircuitError(
-            f"Instruction {name!r} cannot be sent to a device through the ledger: it is neither one of Qiskit's gates "
-            "nor has it a definition made of them."
+            f"Instruction {operation.name!r} cannot be sent to a device through the ledger: it is neither one of "
+            f"Qiskit's gates nor has it a definition made of them."
         )
     return "{" + "; ".join(_lines(definition)) + "}"
+
+
+def _is_matrix(operation: Any) -> bool:
+    """Tell whether an operation is written as the array it was made of; those of no two classes are alike."""
+    if type(operation) is Isometry:
+        return len(operation.params[0]) == 2**operation.num_qubits  # no ancillas
+    return type(operation) in (UnitaryGate, PermutationGate)
+
+
+def _modifiers(operation: AnnotatedOperation) -> str:
+    """Return the modifiers of an annotated operation."""
+    texts = []
+    for modifier in operation.modifiers:
+        text = type(modifier).__name__
+        if isinstance(modifier, ControlModifier):
+            text += f" {modifier.num_ctrl_qubits} {modifier.ctrl_state}"
+        elif isinstance(modifier, PowerModifier):
+            text += f" {float(modifier.power).hex()}"
+        texts.append(text)
+    return "; ".join(texts)
+
+
+def _phase(operation: Any) -> str:
+    """Return the phase of a definition, which counts once it is controlled, or raised to a power."""
+    definition = None if standard_name(operation) else definition_of(operation)
+    return "" if definition is None else f"phase {_number(operation.name, definition.global_phase)}; "
 
 
 def _number(name: str, value: Any) -> str:
     """Return a parameter of an instruction in full precision."""
     if isinstance(value, ParameterExpression):
-        return str(value) if value.parameters else float(value).hex()
+        if value.parameters:
+            return str(value)
+        value = value.numeric()
     if isinstance(value, int | float | np.integer | np.floating):
         return float(value).hex()
     raise CircuitError(f"Instruction {name!r} has a parameter of kind {type(value).__name__}, expected a number.")

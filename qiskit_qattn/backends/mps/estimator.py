@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from qiskit import QuantumCircuit
+from qiskit.circuit import ControlledGate
 from qiskit.primitives import BackendEstimatorV2, DataBin, PubResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import Pauli, SparseObservable, SparsePauliOp
@@ -19,7 +20,10 @@ from qiskit.quantum_info.operators.base_operator import BaseOperator
 from qiskit_qattn.backends.mps.line import bond_bound, check_width, on_a_line
 from qiskit_qattn.backends.mps.log import measured_angles
 from qiskit_qattn.backends.pub import PubProgram
+from qiskit_qattn.backends.unroll import unroll
 from qiskit_qattn.errors import BackendError, CircuitError, ConfigError, missing_dependency
+from qiskit_qattn.simulation.gates import is_parametric
+from qiskit_qattn.simulation.kept import Lent, circuit_content
 from qiskit_qattn.simulation.local_estimator import LocalEstimator
 
 MAX_BOND = 64  # six layers of neighbouring CX gates, or three closed rings of them, are exact
@@ -72,12 +76,17 @@ class MPSEstimator(LocalEstimator):
         _simulator(max_bond)
         self.max_bond = max_bond
         self.truncation_error = 0.0
+        self._lines = Lent[QuantumCircuit]()
 
     def _evaluate(self, pubs: list[EstimatorPub]) -> list[PubResult]:
         return [self._run_pub(pub) for pub in pubs]
 
     def _run_pub(self, pub: EstimatorPub) -> PubResult:
-        circuit = on_a_line(pub.circuit)
+        content = circuit_content(pub.circuit)
+        circuit = None if content is None else self._lines.take(content)
+        circuit = on_a_line(pub.circuit) if circuit is None else circuit
+        if content is not None:
+            self._lines.give(content, circuit)  # which nobody changes
         params = list(circuit.parameters)
         shape = pub.parameter_values.shape
         values = pub.parameter_values.as_array(params).reshape(math.prod(shape), len(params))  # (N, P)
@@ -135,9 +144,11 @@ class MPSEstimator(LocalEstimator):
         observed = circuit.copy()
         for label in labels:
             observed.save_expectation_value(Pauli(label), where, label=label)
-        binds = {p: values[:, k].tolist() for k, p in enumerate(circuit.parameters)}
+        circuits, binds = [observed], {p: values[:, k].tolist() for k, p in enumerate(circuit.parameters)}
+        if not aer_binds(circuit):
+            circuits, binds = [observed.assign_parameters(row) for row in values], {}
         with AER_LOCK:
-            result = _simulator(self.max_bond).run(observed, parameter_binds=[binds] if binds else None, shots=1)
+            result = _simulator(self.max_bond).run(circuits, parameter_binds=[binds] if binds else None, shots=1)
             found = result.result()
         if not found.success:
             raise BackendError(f"Aer could not run the circuit: {found.status}")
@@ -193,12 +204,19 @@ def mps_summary(circuit: QuantumCircuit) -> str:
     Raises:
         CircuitError: For more than 30 qubits, or a circuit that measures or resets.
     """
-    bound = bond_bound(on_a_line(circuit))
+    bound = bond_bound(on_a_line(unroll(circuit)[0]))
     if bound <= MAX_BOND:
         cost = f"bonds of at most {bound}, so nothing is truncated"
     else:
         cost = f"bonds cut at {MAX_BOND}, the error in program.estimator.truncation_error"
     return f"{circuit.num_qubits} qubits, matrix product states with {cost}, parameter shift"
+
+
+def aer_binds(circuit: QuantumCircuit) -> bool:
+    """Tell whether Aer binds a circuit's parameters right: controlled gates it gets wrong (its issue 2403)."""
+    return not any(
+        isinstance(item.operation, ControlledGate) and is_parametric(item.operation) for item in circuit.data
+    )
 
 
 @lru_cache(maxsize=8)

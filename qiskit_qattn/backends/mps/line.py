@@ -6,9 +6,11 @@ from functools import lru_cache
 from typing import Any
 
 from qiskit import QuantumCircuit
-from qiskit.transpiler import CouplingMap, generate_preset_pass_manager
+from qiskit.transpiler import CouplingMap
 
 from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.simulation.decomposition import device_circuit, from_zero, preset_pass_manager, transpiled
+from qiskit_qattn.simulation.gates import standard_name
 
 MAX_QUBITS = 30
 _RANK_TWO = ["cx", "cy", "cz", "cp", "rxx", "ryy", "rzz", "rzx"]  # sums of two products; other gates of four
@@ -29,11 +31,21 @@ def on_a_line(circuit: QuantumCircuit) -> QuantumCircuit:
         CircuitError: For more than 30 qubits, or a circuit that measures or resets.
     """
     check_width(circuit)
-    line = _line(circuit.num_qubits).run(circuit)
+    line = transpiled(_line(circuit.num_qubits), _acting(circuit))
     foreign = sorted(set(line.count_ops()) - {*_BASIS, "barrier"})
     if foreign:
         raise CircuitError(f"Matrix product states take unitary gates only, got {foreign}.")
     return line
+
+
+def _acting(circuit: QuantumCircuit) -> QuantumCircuit:
+    """Return the circuit without what does nothing: waiting, and resets at the start."""
+    circuit = from_zero(device_circuit(circuit))
+    target = circuit.copy_empty_like()
+    for item in circuit.data:
+        if standard_name(item.operation) not in ("id", "delay"):
+            target.append(item)
+    return target
 
 
 def bond_bound(line: QuantumCircuit) -> int:
@@ -56,6 +68,4 @@ def bond_bound(line: QuantumCircuit) -> int:
 
 @lru_cache(maxsize=MAX_QUBITS)
 def _line(num_qubits: int) -> Any:
-    return generate_preset_pass_manager(
-        1, basis_gates=_BASIS, coupling_map=CouplingMap.from_line(num_qubits), seed_transpiler=0
-    )
+    return preset_pass_manager(1, basis_gates=_BASIS, coupling_map=CouplingMap.from_line(num_qubits), seed_transpiler=0)

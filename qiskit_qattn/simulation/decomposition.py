@@ -1,0 +1,333 @@
+"""Circuits in Qiskit's own gates, as simulators and devices take them.
+
+Transpilers, simulators and services decide by a gate's name, and users choose names: a composite gate called ``swap``
+runs as SWAP. So :func:`device_circuit` is applied wherever a circuit enters a backend: first in each pass manager of
+ours (:func:`preset_pass_manager`), and in each estimator, for circuits that come to it directly.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from qiskit import QuantumCircuit
+from qiskit.circuit import (
+    AnnotatedOperation,
+    BoxOp,
+    BreakLoopOp,
+    ContinueLoopOp,
+    ControlFlowOp,
+    ControlledGate,
+    ControlModifier,
+    ForLoopOp,
+    InverseModifier,
+    Operation,
+    PowerModifier,
+)
+from qiskit.circuit.exceptions import CircuitError as QiskitCircuitError
+from qiskit.circuit.library import PauliEvolutionGate, UnitaryGate, get_standard_gate_name_mapping
+from qiskit.converters import circuit_to_dag, dag_to_circuit
+from qiskit.dagcircuit import DAGCircuit
+from qiskit.exceptions import QiskitError
+from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
+from qiskit.quantum_info import Operator, SparsePauliOp
+from qiskit.synthesis import MatrixExponential
+from qiskit.transpiler import PassManager, StagedPassManager, TransformationPass, generate_preset_pass_manager
+from qiskit.transpiler.passes import HighLevelSynthesis, RemoveResetInZeroState
+
+from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.simulation.gates import is_parametric, standard_name
+
+STANDARD_NAMES = frozenset(get_standard_gate_name_mapping()) | {"barrier", "initialize"}
+_TAKEN = STANDARD_NAMES | {"ms"}  # IonQ's MS, which qiskit-braket-provider teaches Qiskit, is not Qiskit's MSGate
+_OWN_MODULES = ("qiskit.circuit.library.", "qiskit_aer.")
+_COMPARED_QUBITS = 6  # up to which a product formula is compared with the exponential
+
+
+class ProductFormulaWarning(UserWarning):
+    """A ``PauliEvolutionGate`` that runs as a product formula, which differs from its exponential."""
+
+
+def device_circuit(circuit: QuantumCircuit) -> QuantumCircuit:
+    r"""Return a circuit as simulators and devices run it, in gates and instructions of Qiskit's own.
+
+    Gates are told apart by class. A composite, a subclass, a controlled gate of either, a gate that was given another
+    name, and one with open controls, is replaced by its definition, an annotated operation by its synthesis, and a loop
+    over known numbers by its turns. Every ``PauliEvolutionGate`` :math:`e^{-itH}` becomes the product formula that its
+    synthesis gives.
+
+    Warns:
+        ProductFormulaWarning: Where that is not the exponential.
+
+    Raises:
+        CircuitError: For a gate that has the name of one of Qiskit's but neither definition nor matrix, or an
+            annotated operation that cannot be synthesised.
+    """
+    return _decomposed(circuit, evolutions=True)
+
+
+def decompose_custom_gates(circuit: QuantumCircuit) -> QuantumCircuit:
+    """Return what :func:`device_circuit` does, with each ``PauliEvolutionGate`` as it is.
+
+    Raises:
+        CircuitError: As there.
+    """
+    return _decomposed(circuit, evolutions=False)
+
+
+def device_pubs(pubs: Iterable[EstimatorPubLike], precision: float | None = None) -> list[EstimatorPub]:
+    """Return PUBs, coerced, whose circuits are :func:`device_circuit`; those that shared a circuit share one.
+
+    Raises:
+        CircuitError: As there.
+    """
+    coerced = [EstimatorPub.coerce(pub, precision) for pub in pubs]
+    circuits = {id(pub.circuit): pub.circuit for pub in coerced}
+    ours = {key: device_circuit(circuit) for key, circuit in circuits.items()}
+    return [
+        pub
+        if ours[id(pub.circuit)] is pub.circuit
+        else EstimatorPub(ours[id(pub.circuit)], pub.observables, pub.parameter_values, pub.precision)
+        for pub in coerced
+    ]
+
+
+def preset_pass_manager(optimization: int, **options: Any) -> StagedPassManager:
+    """Return Qiskit's preset pass manager with :func:`device_circuit` before its first stage.
+
+    Args:
+        optimization: Qiskit's optimization level, 0 to 3.
+        options: As for ``generate_preset_pass_manager``.
+    """
+    manager = generate_preset_pass_manager(optimization, **options)
+    manager.pre_init = PassManager([_DeviceCircuit()])
+    return manager
+
+
+def transpiled(manager: Any, circuit: QuantumCircuit) -> QuantumCircuit:
+    """Return what a pass manager makes of a circuit.
+
+    Raises:
+        CircuitError: If it cannot; the message holds its reason.
+    """
+    try:
+        return manager.run(circuit)
+    except QiskitError as error:
+        raise CircuitError(f"The circuit cannot be transpiled: {error.message}") from error
+
+
+def from_zero(circuit: QuantumCircuit) -> QuantumCircuit:
+    """Return a circuit without the resets of qubits that are 0 anyway, for what cannot reset.
+
+    Args:
+        circuit: In gates of Qiskit's own. An ``Initialize`` is resets and gates.
+    """
+    names = {standard_name(item.operation) for item in circuit.data}
+    if "initialize" in names:
+        circuit = circuit.decompose("initialize")
+    return RemoveResetInZeroState()(circuit) if names & {"initialize", "reset"} else circuit
+
+
+def without_last_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
+    """Return the circuit without classical bits and the measurements that nothing follows on their qubits.
+
+    What else uses classical bits is kept as it is, with those bits.
+    """
+    if not circuit.num_clbits:
+        return circuit
+    kept, followed = [], set[Any]()
+    for item in reversed(circuit.data):
+        name = standard_name(item.operation)
+        if name == "measure" and followed.isdisjoint(item.qubits):
+            continue
+        if name != "barrier":
+            followed.update(item.qubits)
+        kept.append(item)
+    target = circuit.copy_empty_like()
+    if not any(item.clbits for item in kept):
+        target = QuantumCircuit(circuit.qubits, *circuit.qregs, name=circuit.name, metadata=circuit.metadata)
+        target._layout = circuit.layout  # of an ISA circuit
+    for item in reversed(kept):
+        target.append(item)
+    return target
+
+
+def is_own(operation: Any) -> bool:
+    """Tell whether an operation is one of Qiskit's own under its own name, so that deciding by its name is right."""
+    name = standard_name(operation)
+    if name is not None:
+        return operation.name == name
+    if isinstance(operation, ControlledGate) and "1" * operation.num_ctrl_qubits != f"{operation.ctrl_state:b}":
+        return False
+    kind = getattr(operation, "base_class", type(operation))
+    return kind.__module__.startswith(_OWN_MODULES) and operation.name not in _TAKEN
+
+
+def takes_a_name(operation: Any) -> bool:
+    """Tell whether an operation has the name of one of Qiskit's but is another."""
+    return operation.name in STANDARD_NAMES and not is_own(operation)
+
+
+def definition_of(operation: Any) -> QuantumCircuit | None:
+    """Return a circuit that does what an operation does, or None where it has no definition.
+
+    A gate without parameters that has a matrix only is a circuit of this one unitary.
+
+    Raises:
+        CircuitError: If its definition cannot be made, or an annotated operation cannot be synthesised.
+    """
+    try:
+        if isinstance(operation, AnnotatedOperation):
+            return _synthesis(operation)
+        if isinstance(operation, ControlFlowOp):
+            return _unrolled(operation)
+        found = getattr(operation, "definition", None)
+        if isinstance(found, QuantumCircuit):
+            return found
+        if is_parametric(operation) or not hasattr(operation, "to_matrix"):
+            return None
+        matrix = np.asarray(operation.to_matrix())
+    except QiskitCircuitError:  # a gate without a matrix
+        return None
+    except (QiskitError, TypeError, ValueError) as error:
+        raise CircuitError(f"The definition of {operation.name!r} cannot be made: {error}") from error
+    alone = QuantumCircuit(operation.num_qubits)
+    alone.append(UnitaryGate(matrix), range(operation.num_qubits))
+    return alone
+
+
+class _DeviceCircuit(TransformationPass):
+    """:func:`device_circuit` as a transpiler pass."""
+
+    def run(self, dag: DAGCircuit) -> DAGCircuit:
+        circuit = dag_to_circuit(dag, copy_operations=False)
+        ours = device_circuit(circuit)
+        return dag if ours is circuit else circuit_to_dag(ours)
+
+
+def _decomposed(circuit: QuantumCircuit, *, evolutions: bool) -> QuantumCircuit:
+    if all(_stays(item.operation, evolutions) for item in circuit.data):
+        return circuit
+    target = circuit.copy_empty_like()
+    _append(circuit, target.qubits, target.clbits, target, evolutions)
+    return target
+
+
+def _stays(operation: Any, evolutions: bool) -> bool:
+    """Tell whether an operation is left as it is."""
+    if isinstance(operation, PauliEvolutionGate):
+        return not evolutions
+    if isinstance(operation, ControlFlowOp):
+        return _unrolled(operation) is None
+    if is_own(operation):
+        return True
+    # a device's own gate, or a channel: nothing to replace it by, and no name of Qiskit's
+    return (
+        not isinstance(operation, AnnotatedOperation) and not takes_a_name(operation) and operation.definition is None
+    )
+
+
+def _append(
+    source: QuantumCircuit, qubits: Sequence[Any], clbits: Sequence[Any], target: QuantumCircuit, evolutions: bool
+) -> None:
+    """Append a circuit's operations to ``target``."""
+    for item in source.data:
+        operation = item.operation
+        where = [qubits[source.find_bit(qubit).index] for qubit in item.qubits]
+        bits = [clbits[source.find_bit(bit).index] for bit in item.clbits]
+        if _stays(operation, evolutions):
+            target.append(operation, where, bits)
+            continue
+        if isinstance(operation, PauliEvolutionGate):
+            warn_of_product_formula(operation)
+        definition = definition_of(operation)
+        if definition is None:
+            raise CircuitError(
+                f"The gate {operation.name!r} on qubits {[target.find_bit(qubit).index for qubit in where]} has the "
+                f"name of one of Qiskit's but is none, and neither a definition nor a matrix. Give it a definition."
+            )
+        target.global_phase += definition.global_phase
+        _append(definition, where, bits, target, evolutions)
+
+
+def _unrolled(operation: ControlFlowOp) -> QuantumCircuit | None:
+    """Return a box, or a loop over known numbers, as a circuit, and None for any other control flow."""
+    if isinstance(operation, BoxOp):
+        return operation.blocks[0]
+    if not isinstance(operation, ForLoopOp) or not isinstance(operation.params[0], range | tuple | list):
+        return None
+    values, parameter, body = operation.params
+    if _leaves_early(body):
+        return None
+    turns = body.copy_empty_like()
+    turns.global_phase = 0
+    for value in values:
+        turns.compose(body if parameter is None else body.assign_parameters({parameter: value}), inplace=True)
+    return turns
+
+
+def _leaves_early(body: QuantumCircuit) -> bool:
+    """Tell whether a loop may end, or go on, before its body ends."""
+    return any(
+        isinstance(item.operation, BreakLoopOp | ContinueLoopOp)
+        or (isinstance(item.operation, ControlFlowOp) and any(map(_leaves_early, item.operation.blocks)))
+        for item in body.data
+    )
+
+
+def _synthesis(operation: AnnotatedOperation) -> QuantumCircuit:
+    """Return an annotated operation as a circuit."""
+    alone = QuantumCircuit(operation.num_qubits)
+    if isinstance(operation.base_op, PauliEvolutionGate):  # every form of it is another
+        alone.append(_modified(operation.base_op, operation.modifiers), range(operation.num_qubits))
+        return alone
+    base: Operation = operation.base_op
+    if not is_own(base):
+        definition = definition_of(base)
+        if definition is None:
+            raise CircuitError(f"The annotated gate {base.name!r} has neither a definition nor a matrix.")
+        gate = decompose_custom_gates(definition).to_gate()
+        gate.name = "custom"  # a name of no gate of Qiskit's
+        base = gate
+    alone.append(AnnotatedOperation(base, operation.modifiers), range(operation.num_qubits))
+    return PassManager([HighLevelSynthesis(basis_gates=sorted(STANDARD_NAMES))]).run(alone)
+
+
+def _modified(gate: PauliEvolutionGate, modifiers: Iterable[Any]) -> PauliEvolutionGate:
+    """Return an evolution under modifiers, which is one too."""
+    for modifier in modifiers:
+        if isinstance(modifier, InverseModifier):
+            gate = gate.inverse()
+        elif isinstance(modifier, PowerModifier):
+            gate = gate.power(modifier.power)
+        elif isinstance(modifier, ControlModifier):
+            gate = gate.control(modifier.num_ctrl_qubits, ctrl_state=modifier.ctrl_state)
+    return gate
+
+
+def warn_of_product_formula(gate: PauliEvolutionGate) -> None:
+    """Warn where the product formula of an evolution is not its exponential."""
+    operator = SparsePauliOp.from_sparse_observable(gate._extract_sparse_observable())
+    if len(operator.paulis.group_commuting()) <= 1 or isinstance(gate.synthesis, MatrixExponential):
+        return
+    difference = ""
+    if not is_parametric(gate) and gate.num_qubits <= _COMPARED_QUBITS:
+        exact = scipy.linalg.expm(-1j * float(gate.time) * operator.to_matrix())
+        run = Operator(gate.definition).data
+        overlap = np.vdot(exact, run)
+        distance = float(np.linalg.norm(run * (abs(overlap) / overlap if overlap else 1) - exact, 2))
+        if distance < 1e-8:
+            return
+        difference = f" by {distance:.2g} in spectral norm"
+    terms = ", ".join(operator.paulis.to_labels()[:4]) + (", …" if len(operator) > 4 else "")
+    warnings.warn(
+        f"PauliEvolutionGate of {terms}: the terms do not commute. Simulators and devices run its product formula, "
+        f"{type(gate.synthesis).__name__} with reps={getattr(gate.synthesis, 'reps', 1)}, which differs from the "
+        f"exponential{difference}; exact engines take the exponential. Raise reps of its synthesis, or take "
+        f"SuzukiTrotter of a higher order, to bring them together.",
+        ProductFormulaWarning,
+        stacklevel=2,
+    )
