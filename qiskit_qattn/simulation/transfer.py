@@ -14,8 +14,17 @@ from torch import Tensor
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.decomposition import decompose_custom_gates, without_last_measurements
-from qiskit_qattn.simulation.elementary import Fixed, ParityRotation, Permutation, Unitary, UnitaryOperation
-from qiskit_qattn.simulation.gates import flatten, standard_name
+from qiskit_qattn.simulation.elementary import (
+    Fixed,
+    Measurement,
+    ParityRotation,
+    Permutation,
+    Phase,
+    Reset,
+    Unitary,
+    UnitaryOperation,
+)
+from qiskit_qattn.simulation.gates import elementary, flatten, standard_name
 from qiskit_qattn.simulation.noise import DeviceNoise, transfer_matrix
 
 _RESET = np.array([[1.0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1.0, 0, 0, 0]])
@@ -116,16 +125,22 @@ class TurnModule(ConstantModule):
 
 def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[Turn | Channel]:
     """Yield rotations by free angles, and the transfer matrices of everything else."""
-    for item in decompose_custom_gates(without_last_measurements(circuit)).data:
+    circuit = without_last_measurements(circuit)
+    for item in circuit.data:
+        if item.clbits:
+            where = [circuit.find_bit(qubit).index for qubit in item.qubits]
+            raise CircuitError(
+                f"Instruction {item.operation.name!r} on qubits {where} uses classical bits before the circuit's "
+                f"end; the noisy engine takes measurements at the end only, and drops them."
+            )
+    if noise.model is None:
+        yield from _noiseless(circuit)
+        return
+    for item in decompose_custom_gates(circuit).data:
         operation, name = item.operation, standard_name(item.operation)
         qubits = tuple(circuit.find_bit(qubit).index for qubit in item.qubits)
         if name in ("barrier", "global_phase"):
             continue
-        if item.clbits:
-            raise CircuitError(
-                f"Instruction {operation.name!r} on qubits {list(qubits)} uses classical bits before the circuit's "
-                f"end; the noisy engine takes measurements at the end only, and drops them."
-            )
         if name == "reset":
             yield Channel(_RESET, qubits)
         elif name == "initialize":  # to Aer one instruction, without the noise of gates
@@ -139,6 +154,16 @@ def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[Turn | Chann
         error = noise.after(operation, qubits)
         if error is not None:
             yield Channel(error, qubits)
+
+
+def _noiseless(circuit: QuantumCircuit) -> Iterator[Turn | Channel]:
+    """Yield the steps of a circuit whose gates may be anything, since no noise comes with them."""
+    for op in elementary(circuit):
+        if isinstance(op, Reset):
+            yield Channel(_RESET, op.qubits)
+        elif not isinstance(op, Phase):
+            assert not isinstance(op, Measurement)  # those that are not last use classical bits
+            yield _elementary(op, tuple(range(circuit.num_qubits)), circuit.num_qubits)
 
 
 def _elementary(op: UnitaryOperation, qubits: tuple[int, ...], num_qubits: int) -> Turn | Channel:
