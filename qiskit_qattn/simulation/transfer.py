@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterExpression
+from qiskit.circuit.library import UnitaryGate
 from qiskit.quantum_info import Pauli
 from torch import Tensor
 
@@ -28,6 +29,7 @@ from qiskit_qattn.simulation.gates import elementary, flatten, standard_name
 from qiskit_qattn.simulation.noise import DeviceNoise, transfer_matrix
 
 _RESET = np.array([[1.0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1.0, 0, 0, 0]])
+_WIDEST = 5  # qubits of a gate whose transfer matrix is formed: 1024×1024
 _DENSE_QUBITS = 4  # up to 256×256 transfer matrices; above, matrices act on pairs of qubits
 
 
@@ -150,7 +152,7 @@ def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[Turn | Chann
             alone = QuantumCircuit(len(qubits))
             alone.append(operation, range(len(qubits)))
             for op in flatten(alone):
-                yield _elementary(op, qubits, circuit.num_qubits)
+                yield from _narrow(op, qubits, circuit.num_qubits)
         error = noise.after(operation, qubits)
         if error is not None:
             yield Channel(error, qubits)
@@ -163,7 +165,17 @@ def _noiseless(circuit: QuantumCircuit) -> Iterator[Turn | Channel]:
             yield Channel(_RESET, op.qubits)
         elif not isinstance(op, Phase):
             assert not isinstance(op, Measurement)  # those that are not last use classical bits
-            yield _elementary(op, tuple(range(circuit.num_qubits)), circuit.num_qubits)
+            yield from _narrow(op, tuple(range(circuit.num_qubits)), circuit.num_qubits)
+
+
+def _narrow(op: UnitaryOperation, qubits: tuple[int, ...], num_qubits: int) -> Iterator[Turn | Channel]:
+    """Yield an elementary operation as :func:`_elementary`, and a wide matrix by gates on few qubits."""
+    if isinstance(op, Unitary) and len(op.qubits) > _WIDEST:
+        own = tuple(qubits[q] for q in op.qubits)
+        for part in flatten(UnitaryGate(op.matrix).definition):
+            yield from _narrow(part, own, num_qubits)
+    else:
+        yield _elementary(op, qubits, num_qubits)
 
 
 def _elementary(op: UnitaryOperation, qubits: tuple[int, ...], num_qubits: int) -> Turn | Channel:
