@@ -21,9 +21,8 @@ from qiskit_qattn.simulation.decomposition import (
     definition_of,
     takes_a_name,
     warn_of_product_formula,
-    without_last_measurements,
 )
-from qiskit_qattn.simulation.gates import is_parametric, standard_name
+from qiskit_qattn.simulation.gates import is_parametric, standard_name, without_final_measurements
 
 # Gates that are products of e^{-iθG/2} (up to a phase), one factor an angle, where G has two eigenvalues 2 apart: the
 # shift rule is exact for each angle. G is a Pauli string, or twice a projector for phases. Controlled phases have such
@@ -45,7 +44,7 @@ def unroll(circuit: QuantumCircuit) -> tuple[QuantumCircuit, list[Parameter], li
         CircuitError: For a parametric gate without a shift rule or a definition that leads to one; for measurements
             before the end, and control flow that a measurement decides.
     """
-    circuit = without_last_measurements(circuit)
+    circuit = without_final_measurements(circuit)
     target = circuit.copy_empty_like()
     target.global_phase = 0
     expressions: list[ParameterExpression] = []

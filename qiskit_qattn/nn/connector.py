@@ -31,10 +31,9 @@ from qiskit_qattn.nn.fallback import Chain, program_on
 from qiskit_qattn.nn.networks import WEIGHTS, check_layout, load_network, network_circuit, save_network
 from qiskit_qattn.nn.placement import Placed, Placement
 from qiskit_qattn.simulation.amplitude import check_finite
-from qiskit_qattn.simulation.decomposition import without_last_measurements
 from qiskit_qattn.simulation.elementary import as_circuit
 from qiskit_qattn.simulation.estimator import TorchEstimator
-from qiskit_qattn.simulation.gates import flatten
+from qiskit_qattn.simulation.gates import flatten, without_final_measurements
 from qiskit_qattn.simulation.program import MAX_QUBITS
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 from qiskit_qattn.simulation.vector_input import vector_program
@@ -305,7 +304,7 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
             program = engine(circuit, observables, **arguments)
             name: Any = "statevector" if isinstance(program, StatevectorProgram) else "density_matrix"
             return CompiledQNN(name, f"{type(estimator).__name__} returns exact values; {program.summary()}.", program)
-        circuit = without_last_measurements(circuit)
+        circuit = without_final_measurements(circuit)
         if type(gradient) is not ParamShiftEstimatorGradient:
             return CompiledQNN("network", f"{type(gradient).__name__} on an estimator that is not exact is kept.", None)
         precision = network.default_precision

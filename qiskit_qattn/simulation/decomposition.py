@@ -131,30 +131,6 @@ def from_zero(circuit: QuantumCircuit) -> QuantumCircuit:
     return RemoveResetInZeroState()(circuit) if names & {"initialize", "reset"} else circuit
 
 
-def without_last_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
-    """Return the circuit without classical bits and the measurements that nothing follows on their qubits.
-
-    What else uses classical bits is kept as it is, with those bits.
-    """
-    if not circuit.num_clbits:
-        return circuit
-    kept, followed = [], set[Any]()
-    for item in reversed(circuit.data):
-        name = standard_name(item.operation)
-        if name == "measure" and followed.isdisjoint(item.qubits):
-            continue
-        if name != "barrier":
-            followed.update(item.qubits)
-        kept.append(item)
-    target = circuit.copy_empty_like()
-    if not any(item.clbits for item in kept):
-        target = QuantumCircuit(circuit.qubits, *circuit.qregs, name=circuit.name, metadata=circuit.metadata)
-        target._layout = circuit.layout  # of an ISA circuit
-    for item in reversed(kept):
-        target.append(item)
-    return target
-
-
 def is_own(operation: Any) -> bool:
     """Tell whether an operation is one of Qiskit's own under its own name, so that deciding by its name is right."""
     name = standard_name(operation)

@@ -28,7 +28,8 @@ from qiskit_qattn.library.observables import served
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.cutting import cut
-from qiskit_qattn.simulation.decomposition import transpiled, without_last_measurements
+from qiskit_qattn.simulation.decomposition import transpiled
+from qiskit_qattn.simulation.gates import without_final_measurements
 from qiskit_qattn.simulation.kept import Same
 from qiskit_qattn.simulation.noise import DeviceNoise, pauli_labels
 from qiskit_qattn.simulation.readout import as_pauli_sum, build_readout
@@ -164,8 +165,8 @@ class NoisyEngine:
         Raises:
             CircuitError: If more than 6 qubits are in use, or the circuit cannot be transpiled or simulated.
         """
+        circuit = without_final_measurements(circuit)
         operators = [as_pauli_sum(op) for op in observables]
-        circuit = without_last_measurements(circuit)
         if self.pass_manager is not None:
             circuit = transpiled(self.pass_manager, circuit)
             if circuit.layout is not None:

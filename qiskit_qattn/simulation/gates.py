@@ -55,7 +55,8 @@ from qiskit_qattn.simulation.elementary import (
 )
 from qiskit_qattn.simulation.evolution import matrix_evolution, pauli_evolution
 
-_IGNORED = {"barrier", "delay", "id"}
+IDLE = {"id", "delay"}  # only noise makes them more than nothing
+_IGNORED = {"barrier", *IDLE}
 _PAULI_ROTATIONS: dict[str, Axis] = {"rx": "X", "ry": "Y", "rz": "Z"}
 _PERMUTATIONS = {"cx": (0, 3, 2, 1), "swap": (0, 2, 1, 3), "ccx": (0, 1, 2, 7, 4, 5, 6, 3)}
 _SMALL = 8  # qubits on which a power is formed as a matrix
@@ -90,6 +91,32 @@ def flatten(circuit: QuantumCircuit) -> list[UnitaryOperation]:
         elif not touched.isdisjoint(op.qubits):
             raise _refusal("reset", op.qubits, "is no unitary gate")
     return found
+
+
+def without_final_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
+    """Return the circuit without the measurements that nothing follows, and their classical bits.
+
+    Raises:
+        CircuitError: If a measurement, or anything else that uses classical bits, is left.
+    """
+    if not circuit.clbits:
+        return circuit
+    kept, followed = [], set[Any]()
+    for item in reversed(circuit.data):
+        name = standard_name(item.operation)
+        if name == "measure" and followed.isdisjoint(item.qubits):
+            continue
+        if item.clbits:
+            where = {circuit.find_bit(qubit).index for qubit in item.qubits}
+            raise _refusal(item.operation.name, where, "uses classical bits before the end")
+        if name != "barrier":
+            followed.update(item.qubits)
+        kept.append(item)
+    rest = QuantumCircuit(circuit.qubits, *circuit.qregs, name=circuit.name, metadata=circuit.metadata)
+    rest.global_phase, rest._layout = circuit.global_phase, circuit.layout  # of an ISA circuit
+    for item in reversed(kept):
+        rest.append(item)
+    return rest
 
 
 def elementary(circuit: QuantumCircuit) -> Iterator[Operation]:

@@ -12,23 +12,22 @@ from qiskit.circuit.library import UnitaryGate
 from qiskit.quantum_info import Pauli
 from torch import Tensor
 
-from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.constants import ConstantModule
-from qiskit_qattn.simulation.decomposition import decompose_custom_gates, without_last_measurements
+from qiskit_qattn.simulation.decomposition import decompose_custom_gates
 from qiskit_qattn.simulation.elementary import (
     Fixed,
     Measurement,
+    Operation,
     ParityRotation,
     Permutation,
     Phase,
     Reset,
     Unitary,
-    UnitaryOperation,
 )
-from qiskit_qattn.simulation.gates import elementary, flatten, standard_name
+from qiskit_qattn.simulation.gates import IDLE, elementary, standard_name, without_final_measurements
 from qiskit_qattn.simulation.noise import DeviceNoise, transfer_matrix
 
-_RESET = np.array([[1.0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1.0, 0, 0, 0]])
+_RESET = np.outer([1.0, 0, 0, 1], [1.0, 0, 0, 0])  # |0⟩ whatever the qubit was
 _WIDEST = 5  # qubits of a gate whose transfer matrix is formed: 1024×1024
 _DENSE_QUBITS = 4  # up to 256×256 transfer matrices; above, matrices act on pairs of qubits
 
@@ -127,14 +126,7 @@ class TurnModule(ConstantModule):
 
 def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[Turn | Channel]:
     """Yield rotations by free angles, and the transfer matrices of everything else."""
-    circuit = without_last_measurements(circuit)
-    for item in circuit.data:
-        if item.clbits:
-            where = [circuit.find_bit(qubit).index for qubit in item.qubits]
-            raise CircuitError(
-                f"Instruction {item.operation.name!r} on qubits {where} uses classical bits before the circuit's "
-                f"end; the noisy engine takes measurements at the end only, and drops them."
-            )
+    circuit = without_final_measurements(circuit)
     if noise.model is None:
         yield from _noiseless(circuit)
         return
@@ -143,15 +135,13 @@ def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[Turn | Chann
         qubits = tuple(circuit.find_bit(qubit).index for qubit in item.qubits)
         if name in ("barrier", "global_phase"):
             continue
-        if name == "reset":
-            yield Channel(_RESET, qubits)
-        elif name == "initialize":  # to Aer one instruction, without the noise of gates
+        if name == "initialize":  # to Aer one instruction, without the noise of gates
             whole = QuantumCircuit(circuit.num_qubits)
             yield from _steps(whole.compose(operation.definition, qubits), DeviceNoise())
-        elif name not in ("id", "delay"):
+        elif name not in IDLE:
             alone = QuantumCircuit(len(qubits))
             alone.append(operation, range(len(qubits)))
-            for op in flatten(alone):
+            for op in elementary(alone):
                 yield from _narrow(op, qubits, circuit.num_qubits)
         error = noise.after(operation, qubits)
         if error is not None:
@@ -161,33 +151,32 @@ def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[Turn | Chann
 def _noiseless(circuit: QuantumCircuit) -> Iterator[Turn | Channel]:
     """Yield the steps of a circuit whose gates may be anything, since no noise comes with them."""
     for op in elementary(circuit):
-        if isinstance(op, Reset):
-            yield Channel(_RESET, op.qubits)
-        elif not isinstance(op, Phase):
-            assert not isinstance(op, Measurement)  # those that are not last use classical bits
-            yield from _narrow(op, tuple(range(circuit.num_qubits)), circuit.num_qubits)
+        yield from _narrow(op, tuple(range(circuit.num_qubits)), circuit.num_qubits)
 
 
-def _narrow(op: UnitaryOperation, qubits: tuple[int, ...], num_qubits: int) -> Iterator[Turn | Channel]:
-    """Yield an elementary operation as :func:`_elementary`, and a wide matrix by gates on few qubits."""
+def _narrow(op: Operation, qubits: tuple[int, ...], num_qubits: int) -> Iterator[Turn | Channel]:
+    """Yield an elementary operation as :func:`_elementary`, a wide matrix by gates on few qubits, and no phase."""
     if isinstance(op, Unitary) and len(op.qubits) > _WIDEST:
         own = tuple(qubits[q] for q in op.qubits)
-        for part in flatten(UnitaryGate(op.matrix).definition):
+        for part in elementary(UnitaryGate(op.matrix).definition):
             yield from _narrow(part, own, num_qubits)
-    else:
+    elif not isinstance(op, Phase):
         yield _elementary(op, qubits, num_qubits)
 
 
-def _elementary(op: UnitaryOperation, qubits: tuple[int, ...], num_qubits: int) -> Turn | Channel:
+def _elementary(op: Operation, qubits: tuple[int, ...], num_qubits: int) -> Turn | Channel:
     """Return an elementary operation, whose qubits count within ``qubits``, as a rotation or a transfer matrix."""
     if isinstance(op, Fixed):
         return Channel(transfer_matrix(op.matrix), (qubits[op.qubit],))
     if isinstance(op, Unitary):
         return Channel(transfer_matrix(op.matrix), tuple(qubits[q] for q in op.qubits))
+    if isinstance(op, Reset):
+        return Channel(_RESET, tuple(qubits[q] for q in op.qubits))
     if isinstance(op, Permutation):
         matrix = np.zeros((len(op.image), len(op.image)))
         matrix[list(op.image), range(len(op.image))] = 1
         return Channel(transfer_matrix(matrix), tuple(qubits[q] for q in op.qubits))
+    assert not isinstance(op, Measurement | Phase)
     letter, local = ("Z", op.qubits) if isinstance(op, ParityRotation) else (op.axis, (op.qubit,))
     where = tuple(qubits[q] for q in local)
     if isinstance(op.angle, ParameterExpression):

@@ -192,5 +192,5 @@ def test_measurements_at_the_end_are_dropped_and_others_refused():
     circuit.measure_all()
     np.testing.assert_allclose(values(TorchEstimator(NoisyEngine(noise)), circuit), expected, atol=1e-10)
     circuit.x(0)
-    with pytest.raises(CircuitError, match="without classical bits in use, got"):
+    with pytest.raises(CircuitError, match="uses classical bits before the end"):
         values(TorchEstimator(NoisyEngine(noise)), circuit)
