@@ -42,8 +42,7 @@ class DensityMatrixProgram(ConstantModule):
     r"""Expectations :math:`\mathrm{tr}(O_m\, \rho(x, \theta))` under noise, for batches of x.
 
     Args:
-        circuit: Any circuit of unitary gates and resets on at most 6 qubits, in the gates the noise model speaks of.
-            Measurements at the end are left out.
+        circuit: Any circuit of unitary gates on at most 6 qubits, in the gates the noise model speaks of.
         observables: Hermitian operators on its qubits.
         input_params: Parameters that carry data, in the order of the input's last axis.
         weight_params: Trainable parameters, in the order of the weights' last axis.
@@ -71,7 +70,6 @@ class DensityMatrixProgram(ConstantModule):
         all_outcomes: bool = False,
     ) -> None:
         super().__init__()
-        circuit = without_final_measurements(circuit)
         self.num_qubits = circuit.num_qubits
         if self.num_qubits > MAX_QUBITS:
             raise CircuitError(

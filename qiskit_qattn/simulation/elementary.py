@@ -171,7 +171,8 @@ def as_circuit(operations: Iterable[UnitaryOperation], num_qubits: int) -> Quant
     """Return operations as a circuit of Qiskit's own gates, of which only RX, RY, RZ and RZZ hold parameters.
 
     Raises:
-        CircuitError: For a permutation of states that is none of qubits and no controlled X, on more than 8 qubits.
+        CircuitError: For a matrix that is not unitary, and on more than 8 qubits for a permutation of states that is
+            neither one of qubits nor a controlled X.
     """
     circuit = QuantumCircuit(num_qubits)
     turns = {"X": circuit.rx, "Y": circuit.ry, "Z": circuit.rz}
@@ -183,8 +184,15 @@ def as_circuit(operations: Iterable[UnitaryOperation], num_qubits: int) -> Quant
         elif isinstance(op, Permutation):
             circuit.append(_permutation_gate(op), op.qubits)
         else:
-            circuit.append(UnitaryGate(op.matrix), op.qubits)
+            circuit.append(_unitary_gate(op.matrix), op.qubits)
     return circuit
+
+
+def _unitary_gate(matrix: np.ndarray) -> Gate:
+    try:
+        return UnitaryGate(matrix)
+    except ValueError as error:
+        raise CircuitError(f"A gate has a matrix of shape {matrix.shape} that is not unitary.") from error
 
 
 def _append_parity(circuit: QuantumCircuit, op: ParityRotation) -> None:

@@ -56,7 +56,7 @@ from qiskit_qattn.simulation.elementary import (
 from qiskit_qattn.simulation.evolution import matrix_evolution, pauli_evolution
 
 IDLE = {"id", "delay"}  # only noise makes them more than nothing
-IGNORED = {"barrier", *IDLE}
+_IGNORED = {"barrier", *IDLE}
 _PAULI_ROTATIONS: dict[str, Axis] = {"rx": "X", "ry": "Y", "rz": "Z"}
 _PERMUTATIONS = {"cx": (0, 3, 2, 1), "swap": (0, 2, 1, 3), "ccx": (0, 1, 2, 7, 4, 5, 6, 3)}
 _SMALL = 8  # qubits on which a power is formed as a matrix
@@ -135,8 +135,11 @@ def _elementary(circuit: QuantumCircuit, where: tuple[int, ...]) -> Iterator[Ope
 def _expand(gate: Any, qubits: tuple[int, ...]) -> Iterator[Operation]:
     """Yield the elementary operations of one instruction."""
     name = standard_name(gate)
-    if name in _gate_classes() and _base_class(gate) is not _gate_classes()[name]:
-        gate = _gate_classes()[name](*gate.params)  # a subclass
+    standard = getattr(gate, "_standard_gate", None)
+    if name is None and standard is not None and _is_closed(gate):
+        # a subclass: Qiskit's circuits hold the standard gate, whatever its definition says
+        name = standard.name
+        gate = _gate_classes()[name](*gate.params)
     if name is not None and (rule := _standard(name, gate.params, qubits)) is not None:
         yield from rule
     elif isinstance(gate, AnnotatedOperation):
@@ -168,7 +171,7 @@ def _standard(name: str, params: Sequence[Any], qubits: tuple[int, ...]) -> list
     """Return the operations of one of Qiskit's own gates that has a rule, or None."""
     if name == "initialize":
         return None
-    if name in IGNORED:
+    if name in _IGNORED:
         return []
     angles = [_angle(value) for value in params]
     if name == "measure":
@@ -331,13 +334,15 @@ def standard_name(operation: Any) -> str | None:
     """Return the name of the gate or instruction of Qiskit's own that this is, or None for any other.
 
     The class decides, since users choose names: a composite gate that somebody called ``cz`` is not Qiskit's. A
-    subclass of a standard gate is one to Qiskit itself, whatever its definition says, unless it clears the class
-    attribute ``_standard_gate``. Gates with open controls have no name here; they are told by ``ctrl_state``.
+    subclass is not either, nor is a gate with open controls, which are told by ``ctrl_state``.
     """
-    standard = getattr(operation, "_standard_gate", None)
-    name = _standard_classes().get(_base_class(operation)) or (None if standard is None else standard.name)
-    controls = getattr(operation, "num_ctrl_qubits", 0)
-    return name if getattr(operation, "ctrl_state", None) in (None, 2**controls - 1) else None
+    name = _standard_classes().get(_base_class(operation))
+    return name if _is_closed(operation) else None
+
+
+def _is_closed(operation: Any) -> bool:
+    """Tell whether a gate's controls, if it has any, all act on 1."""
+    return getattr(operation, "ctrl_state", None) in (None, 2 ** getattr(operation, "num_ctrl_qubits", 0) - 1)
 
 
 def is_parametric(gate: Any) -> bool:

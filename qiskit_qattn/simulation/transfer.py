@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterExpression
+from qiskit.circuit.library import UnitaryGate
 from qiskit.quantum_info import Pauli
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from qiskit_qattn.simulation.gates import IDLE, elementary, standard_name
 from qiskit_qattn.simulation.noise import DeviceNoise, transfer_matrix
 
 _RESET = np.outer([1.0, 0, 0, 1], [1.0, 0, 0, 0])  # |0⟩ whatever the qubit was
+_WIDEST = 5  # qubits of a gate whose transfer matrix is formed: 1024×1024
 _DENSE_QUBITS = 4  # up to 256×256 transfer matrices; above, matrices act on pairs of qubits
 
 
@@ -124,9 +126,11 @@ class TurnModule(ConstantModule):
 
 def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[Turn | Channel]:
     """Yield rotations by free angles, and the transfer matrices of everything else."""
-    if noise.model is not None:
-        circuit = decompose_custom_gates(circuit)  # errors go by the gates that are left
-    for item in circuit.data:
+    circuit = without_final_measurements(circuit)
+    if noise.model is None:
+        yield from _noiseless(circuit)
+        return
+    for item in decompose_custom_gates(circuit).data:
         operation, name = item.operation, standard_name(item.operation)
         qubits = tuple(circuit.find_bit(qubit).index for qubit in item.qubits)
         if name == "barrier":
@@ -135,11 +139,26 @@ def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[Turn | Chann
             alone = QuantumCircuit(len(qubits))
             alone.append(operation, range(len(qubits)))
             for op in elementary(alone):
-                if not isinstance(op, Phase):
-                    yield _elementary(op, qubits, circuit.num_qubits)
+                yield from _narrow(op, qubits, circuit.num_qubits)
         error = noise.after(operation, qubits)
         if error is not None:
             yield Channel(error, qubits)
+
+
+def _noiseless(circuit: QuantumCircuit) -> Iterator[Turn | Channel]:
+    """Yield the steps of a circuit whose gates may be anything, since no noise comes with them."""
+    for op in elementary(circuit):
+        yield from _narrow(op, tuple(range(circuit.num_qubits)), circuit.num_qubits)
+
+
+def _narrow(op: Operation, qubits: tuple[int, ...], num_qubits: int) -> Iterator[Turn | Channel]:
+    """Yield an elementary operation as :func:`_elementary`, a wide matrix by gates on few qubits, and no phase."""
+    if isinstance(op, Unitary) and len(op.qubits) > _WIDEST:
+        own = tuple(qubits[q] for q in op.qubits)
+        for part in elementary(UnitaryGate(op.matrix).definition):
+            yield from _narrow(part, own, num_qubits)
+    elif not isinstance(op, Phase):
+        yield _elementary(op, qubits, num_qubits)
 
 
 def _elementary(op: Operation, qubits: tuple[int, ...], num_qubits: int) -> Turn | Channel:

@@ -229,6 +229,17 @@ def test_raw_feature_vectors_are_amplitudes(num_qubits, wrap, rng):
         assert torch.autograd.gradcheck(model, x)
 
 
+def test_derivatives_of_raw_feature_vectors():
+    model = TorchConnector(vector_network(2, beside)).double()
+    x = torch.rand(2, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(model, x)
+    (plain,) = torch.autograd.grad(model(x).sum(), x)
+    (again,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+    torch.testing.assert_close(plain, again)
+    rows = torch.func.vmap(lambda row: model(row))(x.detach())
+    torch.testing.assert_close(rows, model(x))
+
+
 def test_raw_feature_vectors_learn():
     model = TorchConnector(vector_network(2))
     x = torch.rand(4, 4, requires_grad=True)

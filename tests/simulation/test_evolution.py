@@ -8,6 +8,7 @@ from qiskit.circuit import Parameter
 from qiskit.circuit.library import HamiltonianGate, PauliEvolutionGate
 from qiskit.primitives import StatevectorEstimator
 from qiskit.quantum_info import Pauli, SparseObservable, SparsePauliOp, Statevector
+from qiskit.transpiler import generate_preset_pass_manager
 
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.density_matrix import DensityMatrixProgram, NoisyEngine
@@ -67,6 +68,15 @@ def test_the_sum_of_the_issue(engine, time):
     np.testing.assert_allclose(found[0], expected, atol=1e-12)
     if time != -0.4:
         assert float(found[0, 0]) == pytest.approx(0.10102, abs=5e-6)
+
+
+def test_the_noisy_engine_runs_the_product_formula_where_it_transpiles():
+    circuit = QuantumCircuit(2)
+    circuit.ry(0.4, 0)
+    circuit.append(PauliEvolutionGate(ISING, 1.3), [0, 1])
+    engine = NoisyEngine(pass_manager=generate_preset_pass_manager(0, basis_gates=["rz", "sx", "x", "cx"]))
+    value = engine(circuit, [SparsePauliOp("IZ")]).double()(torch.zeros(1, 0), torch.zeros(0))
+    assert float(value) == pytest.approx(-0.78925, abs=5e-6)
 
 
 @pytest.mark.parametrize("engine", [StatevectorProgram, DensityMatrixProgram])

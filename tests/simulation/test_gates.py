@@ -419,3 +419,11 @@ def test_elementary_operations_as_a_circuit_again(rng):
         parametric = {standard_name(item.operation) for item in again.data if is_parametric(item.operation)}
         assert parametric <= {"rx", "ry", "rz", "rzz"}
         assert Statevector(again.assign_parameters(values)).equiv(Statevector(circuit.assign_parameters(values)))
+
+
+@pytest.mark.parametrize("num_qubits", [3, 5, 6])
+def test_wide_matrices_on_the_density_matrix(num_qubits, rng):
+    circuit = around([UnitaryGate(random_unitary(2**num_qubits, seed=rng))], num_qubits, rng)
+    operators, state = observables(num_qubits, rng), Statevector(circuit)
+    found = DensityMatrixProgram(circuit, operators).double()(torch.zeros(1, 0), torch.zeros(0))
+    np.testing.assert_allclose(found[0], [state.expectation_value(op).real for op in operators], atol=1e-8)
