@@ -89,7 +89,7 @@ run(model)  # in the same session
 ENDS = {
     "the end of the program": ("", 0),
     "Ctrl-C": ("os.kill(os.getpid(), signal.SIGINT)", -signal.SIGINT),
-    "SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM)", 128 + signal.SIGTERM),
+    "SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
     "children that end before": (CHILDREN, 0),
 }
 
