@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -19,6 +20,8 @@ _log = logging.getLogger(__name__)
 _Close = tuple[str, Callable[[], None]]
 _PATIENCE = 10.0  # seconds for closing before SIGTERM ends the program
 _LIVE: weakref.WeakSet[Opened] = weakref.WeakSet()
+_CLOSING: list[threading.Thread] = []
+_PROCESS = os.getpid()
 
 
 class Opened:
@@ -44,7 +47,7 @@ class Opened:
         if self._closes:
             _close_on_sigterm()
             _LIVE.add(self)
-            weakref.finalize(self, _close_quietly, self._closes, os.getpid())
+            weakref.finalize(self, _close_apart, self._closes, os.getpid()).atexit = False
 
     def close(self) -> None:
         """Close what the backends hold open; their next job opens it again.
@@ -113,6 +116,29 @@ def _close_quietly(closes: Iterable[_Close], process: int) -> None:
     if os.getpid() == process:
         for name, error in _close(closes):
             _log.warning("%s could not be closed: %s", name, error)
+
+
+def _close_apart(closes: Iterable[_Close], process: int) -> None:
+    """Close in a thread: garbage may be collected in the middle of anything, a request of the same client included."""
+    if os.getpid() == process:
+        _CLOSING.append(threading.Thread(target=_close_quietly, args=(closes, process), daemon=True))
+        _CLOSING[-1].start()
+
+
+def wait_until_closed() -> None:
+    """Wait a while for what nobody keeps any more to be closed."""
+    while _CLOSING:
+        _CLOSING.pop().join(_PATIENCE)
+
+
+def _close_all() -> None:
+    if os.getpid() == _PROCESS:
+        wait_until_closed()
+        for opened in list(_LIVE):
+            _close_quietly(opened._closes, _PROCESS)
+
+
+atexit.register(_close_all)
 
 
 def _close_on_sigterm() -> None:
