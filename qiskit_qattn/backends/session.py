@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +18,10 @@ from qiskit_qattn.errors import BackendError
 
 _log = logging.getLogger(__name__)
 _Close = tuple[str, Callable[[], None]]
+_PATIENCE = 10.0  # seconds for closing before SIGTERM ends the program
+_LIVE: weakref.WeakSet[Opened] = weakref.WeakSet()
+_CLOSING: list[threading.Thread] = []
+_PROCESS = os.getpid()
 
 
 class Opened:
@@ -25,8 +29,8 @@ class Opened:
 
     Whoever runs on them keeps this object. When the last of them lets go of it, and when the program ends, what the
     backends hold open on their devices, such as sessions, is closed; jobs that wait then still run. Ctrl-C ends a
-    program so; SIGTERM does too once a backend was opened, unless the program has a handler of its own. In a ``with``
-    statement they are closed at the end of the block.
+    program so, and SIGTERM too, unless the program has a handler of its own. In a ``with`` statement they are closed at
+    the end of the block.
 
     Copies of what runs on them share it. A process that was forked closes nothing of its parent's.
 
@@ -41,8 +45,9 @@ class Opened:
         self.backends = tuple(backends)
         self._closes = [(each.name, close) for each in self.backends if (close := _close_of(each)) is not None]
         if self._closes:
-            _exit_on_sigterm()
-            weakref.finalize(self, _close_quietly, self._closes, os.getpid())
+            _close_on_sigterm()
+            _LIVE.add(self)
+            weakref.finalize(self, _close_apart, self._closes, os.getpid()).atexit = False
 
     def close(self) -> None:
         """Close what the backends hold open; their next job opens it again.
@@ -113,17 +118,48 @@ def _close_quietly(closes: Iterable[_Close], process: int) -> None:
             _log.warning("%s could not be closed: %s", name, error)
 
 
-def _exit_on_sigterm() -> None:
-    """Let SIGTERM end the program as ``sys.exit`` does, if it would end it without a word now."""
+def _close_apart(closes: Iterable[_Close], process: int) -> None:
+    """Close in a thread: garbage may be collected in the middle of anything, a request of the same client included."""
+    if os.getpid() == process:
+        _CLOSING.append(threading.Thread(target=_close_quietly, args=(closes, process), daemon=True))
+        _CLOSING[-1].start()
+
+
+def wait_until_closed() -> None:
+    """Wait a while for what nobody keeps any more to be closed."""
+    while _CLOSING:
+        _CLOSING.pop().join(_PATIENCE)
+
+
+def _close_all() -> None:
+    if os.getpid() == _PROCESS:
+        wait_until_closed()
+        for opened in list(_LIVE):
+            _close_quietly(opened._closes, _PROCESS)
+
+
+atexit.register(_close_all)
+
+
+def _close_on_sigterm() -> None:
+    """Let SIGTERM, where it would end the program without a word, close what is open first.
+
+    A thread of its own does, so that a lock which the interrupted code holds delays the end but does not prevent it.
+    """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         return
     process = os.getpid()
 
+    def close() -> None:
+        for opened in list(_LIVE):
+            _close_quietly(opened._closes, process)
+
     def leave(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != process:  # a child has nothing to close
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
-        sys.exit(128 + number)
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() == process:  # a child has nothing to close
+            closing = threading.Thread(target=close, daemon=True)
+            closing.start()
+            closing.join(_PATIENCE)
+        os.kill(os.getpid(), number)
 
     signal.signal(signal.SIGTERM, leave)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from qiskit_qattn.backends.joint import Call, evaluate
 from qiskit_qattn.backends.registry import Backend, get_backend
-from qiskit_qattn.backends.session import Opened
+from qiskit_qattn.backends.session import Opened, wait_until_closed
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.nn.audit import Audit
@@ -132,6 +132,7 @@ class QuantumHead(nn.Module):
         target, opened = held_open(backend)
         audit = Audit(None, self.circuit.name)
         self.place(target, self.prepare(target, audit), audit, opened)
+        wait_until_closed()
         return self
 
     def prepare(self, backend: Backend | Chain, audit: Audit) -> nn.Module:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from torch import nn
 
 from qiskit_qattn.backends.registry import Backend
-from qiskit_qattn.backends.session import Opened
+from qiskit_qattn.backends.session import Opened, wait_until_closed
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.audit import Audit
 from qiskit_qattn.nn.fallback import Chain, backends_of, held_open
@@ -115,6 +115,7 @@ class Placement(ABC):
         self._last_move = before, None if opened is None else weakref.ref(opened)
         for (_, _, head), program, audit in zip(heads, programs, audits, strict=True):
             head.place(target, program, audit, opened)
+        wait_until_closed()
         return self
 
     def __enter__(self) -> Self:

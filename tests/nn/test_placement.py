@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from qiskit_qattn import GPT, GPTConfig, get_backend, leakage
+from qiskit_qattn.backends.session import wait_until_closed
 from qiskit_qattn.errors import BackendError, ConfigError, QattnError
 from qiskit_qattn.nn.audit import FallbackWarning
 
@@ -154,6 +155,7 @@ def test_a_deleted_model_closes_what_it_opened():
     model(idx)
     del model
     gc.collect()
+    wait_until_closed()
     assert device.closed == 1
 
 
@@ -168,6 +170,7 @@ def test_a_copy_keeps_the_session_it_shares():
     assert device.closed == 0
     del other
     gc.collect()
+    wait_until_closed()
     assert device.closed == 1
 
 

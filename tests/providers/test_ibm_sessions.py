@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import qiskit_qattn as qa
+from qiskit_qattn.backends.session import wait_until_closed
 
 from .ibm_server import IBMServer
 
@@ -51,6 +52,7 @@ def test_a_move_closes_the_session_it_leaves(ibm_server: IBMServer) -> None:
     assert states(ibm_server) == ["closed", "closed", "active"]
     del model
     gc.collect()
+    wait_until_closed()
     assert states(ibm_server) == 3 * ["closed"]
 
 
@@ -89,7 +91,7 @@ run(model)  # in the same session
 ENDS = {
     "the end of the program": ("", 0),
     "Ctrl-C": ("os.kill(os.getpid(), signal.SIGINT)", -signal.SIGINT),
-    "SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM)", 128 + signal.SIGTERM),
+    "SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
     "children that end before": (CHILDREN, 0),
 }
 
