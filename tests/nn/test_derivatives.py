@@ -162,6 +162,16 @@ def test_estimators_in_torch_func(engine):
         jacobian(model, x, vectorize=True)
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own insides
+@pytest.mark.parametrize("engine", [*EXACT, "pub"])
+def test_connectors_in_compiled_graphs(engine):
+    model, x = connector(engine), torch.randn(3, 2)
+    inputs = [x.requires_grad_(), model.weight]
+    wanted = torch.autograd.grad(model(x).square().sum(), inputs)
+    values = torch.compile(model, backend="aot_eager", fullgraph=engine != "pub")(x)
+    torch.testing.assert_close(torch.autograd.grad(values.square().sum(), inputs), wanted)
+
+
 @pytest.mark.parametrize("name", ["qisa", "zz"])
 @pytest.mark.parametrize("backend", EXACT)
 def test_heads_in_torch_func(name, backend):
