@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, gradient_option
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from qiskit_qattn.library.attention_circuit import AttentionCircuit
+    from qiskit_qattn.simulation.density_matrix import NoisyEngine
 
 METHODS = ("auto", "dense", "mps")
 STATEVECTOR_OPTIONS = SAMPLING_OPTIONS | {
@@ -71,17 +73,8 @@ def density_matrix(spec: BackendSpec) -> Backend:
     """
     sampling = sampling_option(spec)
     engine = build_noise(spec)
-
-    def program(circuit: AttentionCircuit) -> nn.Module:
-        return engine(
-            circuit.circuit,
-            circuit.observables,
-            input_params=circuit.input_params,
-            weight_params=circuit.weight_params,
-        )
-
     estimator = TorchEstimator(engine, default_precision=sampling.precision, seed=sampling.seed)
-    return _backend(spec, estimator, sampling, program)
+    return _backend(spec, estimator, sampling, partial(_noisy_program, engine))
 
 
 STATEVECTOR = Provider(
@@ -94,6 +87,12 @@ DENSITY_MATRIX = Provider(
     build=density_matrix,
     options=SAMPLING_OPTIONS | NOISE_OPTIONS,
 )
+
+
+def _noisy_program(engine: NoisyEngine, circuit: AttentionCircuit) -> nn.Module:
+    return engine(
+        circuit.circuit, circuit.observables, input_params=circuit.input_params, weight_params=circuit.weight_params
+    )
 
 
 def _exact_or_mps(circuit: AttentionCircuit) -> nn.Module:

@@ -104,6 +104,7 @@ class PubProgram(JointProgram):
         return id(self.estimator), self.precision
 
     @staticmethod
+    @torch.compiler.disable  # a job is no part of a graph
     def together(calls: Sequence[Call]) -> list[Tensor]:
         """Return expectations, each of shape ``(..., B, M)``; calls as for :class:`StatevectorProgram`."""
         parts, angles = zip(*(cast(PubProgram, program).part(*pair) for program, *pair in calls), strict=True)

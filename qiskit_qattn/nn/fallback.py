@@ -124,6 +124,7 @@ class ChainProgram(JointProgram):
         return id(self.chain)
 
     @staticmethod
+    @torch.compiler.disable  # a job is no part of a graph
     def together(calls: Sequence[Call]) -> list[Tensor]:
         """Return expectations, each of shape ``(..., B, M)``; inputs are heads', for amplitude encoding vectors.
 

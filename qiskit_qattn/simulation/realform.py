@@ -80,7 +80,7 @@ class _Product(torch.autograd.Function):
         return values, norms
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, matrix, signs, amplitudes, sums, norms = ctx.saved_tensors
         if torch_must_differentiate(grads[0]):
             steps, needed = lambda x, matrix: _differentiable(x, matrix, signs, ctx.size), ctx.needs_input_grad[:2]

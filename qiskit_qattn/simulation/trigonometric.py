@@ -174,7 +174,7 @@ class _Formed(torch.autograd.Function):
         return matrix.to(dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (columns,) = ctx.saved_tensors
         if torch_must_differentiate(grads[0]):
             form = ctx.block.form
