@@ -8,6 +8,7 @@ from rows import Row, at_most, compared
 from steps import inference, make_model, random_tokens, training_step
 from timing import Effort, interleave
 
+import qiskit_qattn as qa
 from qiskit_qattn.training.config import resolve
 
 _CLASSICAL = "classical:1"
@@ -19,7 +20,7 @@ def measure(effort: Effort) -> Iterator[Row]:
     tokens, _ = random_tokens(config)
     passes: dict[str, tuple[Callable[[str], Callable[[], None]], float]] = {
         "training step": (lambda kind: training_step(make_model(config, kind), config), 1.5),
-        "inference": (lambda kind: inference(make_model(config, kind), tokens), 1.15),
+        "inference": (lambda kind: inference(qa.inference(make_model(config, kind)), tokens), 1.25),
     }
     for name, (make, bound) in passes.items():
         timings = interleave({kind: make(kind) for kind in (_CLASSICAL, heads)}, effort)

@@ -6,7 +6,7 @@ import math
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,8 @@ from qiskit_qattn.evaluation.state_measures import haar_divergence, meyer_wallac
 from qiskit_qattn.evaluation.windows import spaced_windows
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.nn.attention import CausalSelfAttention
-from qiskit_qattn.nn.controls import LinearValues
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.heads import QuantumHead
-from qiskit_qattn.nn.kinds import HEAD_KINDS
 from qiskit_qattn.simulation.states import StateProgram
 
 WINDOWS = 16  # of text, which the model reads
@@ -184,11 +182,8 @@ def _observe(model: GPT, x: Tensor) -> dict[tuple[int, str], tuple[Tensor, Tenso
     with ExitStack() as stack:
         for layer, attention in enumerate(model.attention_layers()):
             for kind, value_map in attention.maps.items():
-                # A linear map's product is made by the attention's projection.
-                module = cast(nn.Linear, attention.c_attn) if isinstance(value_map, LinearValues) else value_map
-                stack.callback(module.register_forward_hook(partial(_note, calls, (layer, kind))).remove)
-        with torch.enable_grad():  # without gradients circuits are folded into projections
-            model.eval()(x)
+                stack.callback(value_map.register_forward_hook(partial(_note, calls, (layer, kind))).remove)
+        model.eval()(x)
     return {
         (layer, kind): _by_head(attention, kind, *calls[layer, kind])
         for layer, attention in enumerate(model.attention_layers())
@@ -205,10 +200,7 @@ def _by_head(attention: CausalSelfAttention, kind: str, inputs: Tensor, values: 
     module = attention.maps[kind]
     if isinstance(module, QuantumHead):
         inputs = inputs.expand(*module.weight.shape[:-1], -1, -1).flatten(0, -3)  # (H, N, F)
-    if isinstance(module, LinearValues):  # (W, T, all kinds' features)
-        own = values.flatten(0, 1).split(attention.sizes, -1)[1 + list(attention.counts).index(kind)]
-        values = own.unflatten(-1, (attention.counts[kind], -1)).transpose(0, 1)  # (heads, N, h)
-    return inputs, values[2] if HEAD_KINDS[kind].projections == "qkv" else values
+    return inputs, values[2] if attention.kinds[kind].projections == "qkv" else values
 
 
 def _sample(inputs: Tensor, count: int, generator: torch.Generator) -> Tensor:

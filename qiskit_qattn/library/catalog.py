@@ -52,6 +52,17 @@ CATALOG: dict[str, Recipe] = {
 ALIASES = {"qisa": "qisa-v3"}
 
 
+def register_circuit(name: str, recipe: Recipe) -> None:
+    """Add an entry to the catalog.
+
+    Raises:
+        ConfigError: For a name that another recipe has.
+    """
+    if name in ALIASES or CATALOG.get(name, recipe) != recipe:
+        raise ConfigError(f"The catalog has an attention circuit {name!r} already; choose another name.")
+    CATALOG[name] = recipe
+
+
 def list_circuits() -> list[str]:
     """Return the names in the catalog, without aliases."""
     return list(CATALOG)

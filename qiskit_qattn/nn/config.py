@@ -6,12 +6,13 @@ import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Self
 
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, attention_circuit
-from qiskit_qattn.nn.kinds import HEAD_KINDS, HeadKind, parse_heads
+from qiskit_qattn.nn.kinds import HeadKind, HeadShape, head_kind, parse_heads
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class GPTConfig:
 
     def kinds(self) -> list[HeadKind]:
         """Return the kinds in use, in order of appearance."""
-        return [HEAD_KINDS[name] for name in dict.fromkeys(name for layer in self.layers() for name in layer)]
+        return [head_kind(name) for name in dict.fromkeys(name for layer in self.layers() for name in layer)]
 
     def kind_qubits(self, kind: HeadKind) -> int:
         """Return the number of qubits of a kind's circuits (of its encoded vector's index, for a classical kind).
@@ -122,21 +123,32 @@ class GPTConfig:
         Raises:
             ConfigError: If a kind that encodes the whole token has too few.
         """
-        needed = max(1, math.ceil(math.log2(self.n_embd if kind.whole_token else self.head_size)))
+        needed = max(1, math.ceil(math.log2(self.n_embd if kind.encodes_token else self.head_size)))
         if self.num_qubits is None:
             return needed
-        if kind.whole_token and self.num_qubits < needed:
+        if kind.encodes_token and self.num_qubits < needed:
             raise ConfigError(
                 f"{kind.name} encodes the whole token of width {self.n_embd} and needs num_qubits of at least "
                 f"{needed}, got {self.num_qubits}. Use num_qubits={needed}, or a kind with a linear map such as qisa."
             )
         return self.num_qubits
 
+    def head_shape(self, kind: HeadKind, count: int) -> HeadShape:
+        """Return the sizes of a number of heads of one kind in a layer."""
+        circuit = None if kind.circuit is None else self.circuit(kind)
+        return HeadShape(count, self.n_embd, self.head_size, self.kind_qubits(kind), circuit)
+
     def circuit(self, kind: HeadKind) -> AttentionCircuit:
         """Return the circuit of a quantum kind with this model's observables."""
         assert kind.circuit is not None and self.observables is not None
         labels = self.observables[kind.name]
-        return attention_circuit(kind.circuit, self.kind_qubits(kind), reps=self.reps, observables=labels)
+        return _circuit(kind.circuit, self.kind_qubits(kind), self.reps, tuple(labels))
+
+
+@cache
+def _circuit(name: str, num_qubits: int, reps: int | None, labels: tuple[str, ...]) -> AttentionCircuit:
+    """Return one circuit for all layers that ask for it, so that their unitaries are formed together."""
+    return attention_circuit(name, num_qubits, reps=reps, observables=labels)
 
 
 def _integer(name: str, value: Any, *, least: int) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.cache import KeyValueCache
+from qiskit_qattn.nn.inference import inference
 
 if TYPE_CHECKING:
     from qiskit_qattn.nn.gpt import GPT
@@ -32,7 +33,7 @@ def stream(
     each head, amortised over the window, and the text is the same with and without the cache.
 
     Args:
-        model: The model, used in evaluation mode and left in the mode it was in.
+        model: The model; a copy of it for inference computes the tokens.
         idx: Prompt, shape ``(B, T)``, at least one token.
         max_new_tokens: How many tokens to sample.
         temperature: Divides the logits; 0 takes the likeliest token.
@@ -67,26 +68,21 @@ def _tokens(
     use_cache: bool,
 ) -> Iterator[Tensor]:
     """Yield the tokens."""
-    size, fused = model.config.block_size, model.fuse_circuits(cached=use_cache)
-    was_training = model.training
-    model.eval()
-    try:
-        start, done, caches = max(0, idx.shape[1] - size), 0, None
-        for _ in range(max_new_tokens):
-            if idx.shape[1] - start > size:
-                start, caches = idx.shape[1] - max(1, size // 2), None
-            if caches is None:
-                caches, done = [KeyValueCache() for _ in model.blocks], start
-            if use_cache:
-                logits, _ = model(idx[:, done:], caches=caches, position=done - start, fused=fused)
-            else:
-                logits, _ = model(idx[:, start:], fused=fused)
-            done = idx.shape[1]
-            token = _sample(logits[:, -1], temperature, top_k, generator)
-            idx = torch.cat([idx, token], 1)
-            yield token
-    finally:
-        model.train(was_training)
+    size, model = model.config.block_size, inference(model)
+    start, done, caches = max(0, idx.shape[1] - size), 0, None
+    for _ in range(max_new_tokens):
+        if idx.shape[1] - start > size:
+            start, caches = idx.shape[1] - max(1, size // 2), None
+        if caches is None:
+            caches, done = [KeyValueCache() for _ in model.blocks], start
+        if use_cache:
+            logits, _ = model(idx[:, done:], caches=caches, position=done - start)
+        else:
+            logits, _ = model(idx[:, start:])
+        done = idx.shape[1]
+        token = _sample(logits[:, -1], temperature, top_k, generator)
+        idx = torch.cat([idx, token], 1)
+        yield token
 
 
 def _sample(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None) -> Tensor:

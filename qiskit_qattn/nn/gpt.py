@@ -3,7 +3,7 @@
 import inspect
 import json
 import math
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,12 +18,10 @@ from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError, unknow
 from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.cache import KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
-from qiskit_qattn.nn.folding import FEW_ROWS, FoldedPass, FoldedProjection, FusedLayer
 from qiskit_qattn.nn.generation import stream
-from qiskit_qattn.nn.heads import FusedHead, QuantumHead, fuse_heads
+from qiskit_qattn.nn.heads import form_unitaries
 from qiskit_qattn.nn.placement import ModelPlacement
-from qiskit_qattn.simulation.derivatives import torch_must_see
-from qiskit_qattn.simulation.kept import Kept
+from qiskit_qattn.simulation.statevector import Fused
 
 
 class LayerNorm(nn.Module):
@@ -63,11 +61,9 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(config.n_embd, config.bias)
         self.mlp = MLP(config)
 
-    def forward(
-        self, x: Tensor, cache: KeyValueCache | None, fused: FusedLayer, shared: FoldedPass | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, unitaries: Mapping[str, Fused], cache: KeyValueCache | None = None) -> Tensor:
         """Return the block's output, of the input's shape ``(B, T, d)``; arguments as for the attention."""
-        x = x + self.attn(self.ln_1(x), cache, fused, shared)
+        x = x + self.attn(self.ln_1(x), cache, unitaries)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -110,7 +106,6 @@ class GPT(
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
-        self._folded = Kept[list[FusedLayer]]()
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd)
         self.blocks = nn.ModuleList(Block(config, counts) for counts in config.layers())
@@ -202,7 +197,6 @@ class GPT(
         *,
         caches: list[KeyValueCache] | None = None,
         position: int = 0,
-        fused: list[FusedLayer] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return logits for every position and, with targets, their mean cross-entropy in nats.
 
@@ -211,7 +205,6 @@ class GPT(
             targets: Next tokens, shape ``(B, T)``; −1 is ignored.
             caches: One cache a layer, which the tokens follow and are appended to.
             position: Position of the first token, with caches.
-            fused: What :meth:`fuse_circuits` gave, where many calls share the same weights.
 
         Returns:
             Logits, shape ``(B, T, vocab_size)``, and the loss or None.
@@ -226,75 +219,17 @@ class GPT(
             )
         positions = torch.arange(position, position + steps, device=idx.device)
         x = F.dropout(self.wte(idx) + self.wpe(positions), self.config.dropout, self.training)  # (B, T, d)
-        fused = self._fused(idx.numel(), caches is not None) if fused is None else fused
-        x = self._through_blocks(x, caches, fused)
+        for i, (block, unitaries) in enumerate(zip(self.blocks, self.unitaries(), strict=True)):
+            x = block(x, unitaries, None if caches is None else caches[i])
         logits = self.lm_head(self.ln_f(x))  # (B, T, vocab_size)
         if targets is None:
             return logits, None
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=-1)
         return logits, loss
 
-    def _through_blocks(self, x: Tensor, caches: list[KeyValueCache] | None, fused: list[FusedLayer]) -> Tensor:
-        """Return what the blocks make of embedded tokens, ``(B, T, d)``.
-
-        Where nothing but folded projections runs, which can be run again, norms that no compiled loop has looked at are
-        looked at once, at the end.
-        """
-        folded = any(isinstance(layer.projection, FoldedProjection) for layer in fused)
-        if self.training or torch_must_see() or not folded or not all(layer.whole for layer in fused):
-            return self._run_blocks(x, caches, fused)
-        shared = FoldedPass()
-        before = [dict(cache.pairs) for cache in caches or ()]
-        result = self._run_blocks(x, caches, fused, shared)
-        if shared.holds():
-            return result
-        for cache, pairs in zip(caches or (), before, strict=True):
-            cache.pairs = pairs
-        return self._run_blocks(x, caches, fused)
-
-    def _run_blocks(
-        self,
-        x: Tensor,
-        caches: list[KeyValueCache] | None,
-        fused: list[FusedLayer],
-        shared: FoldedPass | None = None,
-    ) -> Tensor:
-        for i, block in enumerate(self.blocks):
-            x = block(x, caches[i] if caches is not None else None, fused[i], shared)
-        return x
-
-    def fuse_circuits(self, rows: int = 1, cached: bool = False) -> list[FusedLayer]:
-        """Form what does not depend on data: the unitaries of all layers together, one batched product a kind.
-
-        Args:
-            rows: How many tokens a forward pass will take, which tells what is worth folding into projections.
-            cached: Whether it will be given caches.
-        """
-        groups: dict[tuple[str, torch.Size], list[tuple[int, QuantumHead]]] = {}
-        for layer, kind, head in self.quantum_heads():
-            if head.fusible:
-                groups.setdefault((kind, head.weight.shape), []).append((layer, head))
-        heads: list[dict[str, FusedHead]] = [{} for _ in self.blocks]
-        for (kind, _), members in groups.items():
-            for (layer, _), fused in zip(members, fuse_heads([head for _, head in members]), strict=True):
-                heads[layer][kind] = fused
-        return [block.attn.fold(fused, rows, cached) for block, fused in zip(self._blocks(), heads, strict=True)]
-
-    def _fused(self, rows: int, cached: bool) -> list[FusedLayer]:
-        """Return what :meth:`fuse_circuits` gives; without gradients it is kept until the weights change."""
-        if torch.is_grad_enabled() or torch_must_see():
-            return self.fuse_circuits(rows, cached)
-        weights: list[Tensor] = []
-        others: list[Hashable] = []
-        for attention in self.attention_layers():
-            of_layer, more = attention.folded_from()
-            weights += of_layer
-            others += more
-        if not others:
-            return [FusedLayer()] * len(self.blocks)
-        autocast = torch.is_autocast_enabled(weights[0].device.type)
-        key = rows <= FEW_ROWS, cached, autocast
-        return self._folded.get(lambda: self.fuse_circuits(rows, cached), weights, *key, *others)
+    def unitaries(self) -> list[dict[str, Fused]]:
+        """Form the unitaries of all layers' circuits, one batched product per circuit; by kind for each layer."""
+        return form_unitaries([attention.maps for attention in self.attention_layers()])
 
     def generate(self, idx: Tensor, max_new_tokens: int, **options: Any) -> Tensor:
         """Return ``idx`` followed by ``max_new_tokens`` sampled tokens, shape ``(B, T + max_new_tokens)``.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -21,39 +20,64 @@ from qiskit_qattn.simulation.amplitude import amplitude_angles, check_finite
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
 
 
-@dataclass(frozen=True)
-class FusedHead:
-    """What of a head does not depend on data: its matrices and, where no gradient is wanted, its signs times gains."""
-
-    matrices: Fused
-    signs: Tensor | None
-
-
-def fuse_heads(heads: Sequence[QuantumHead]) -> list[FusedHead]:
+def fuse_heads(heads: Sequence[QuantumHead]) -> list[Fused]:
     """Form the unitaries of several heads of the same circuit and shape in one batched product.
 
     Args:
-        heads: Heads the exact engine runs, for example those of one kind in all layers of a model.
+        heads: Heads that the exact engine runs, for example those of one kind in all layers of a model.
 
     Returns:
-        For each head, what its call takes as ``fused``.
+        For each head, what its call takes as ``unitary``.
     """
-    weights = torch.stack([head.weight for head in heads])  # (L, *heads, P)
     program = cast(StatevectorProgram, heads[0]._program)
+    matrices = program.fused(torch.stack([head.weight for head in heads]))  # of weights (L, *heads, P)
     # Matrices that no weight enters have no leading axes and are shared.
-    each = (matrix.unbind(0) if matrix.ndim > 2 else [matrix] * len(heads) for matrix in program.fused(weights))
-    signs = [None if torch.is_grad_enabled() else program.scaled_signs(head.gain) for head in heads]
-    return [FusedHead(m, s) for m, s in zip(zip(*each, strict=True), signs, strict=True)]
+    each = (matrix.unbind(0) if matrix.ndim > 2 else [matrix] * len(heads) for matrix in matrices)
+    return list(zip(*each, strict=True))
 
 
-def run_heads(calls: Sequence[tuple[QuantumHead, Tensor, FusedHead | None]]) -> list[Tensor]:
-    """Return the values of several heads; those on the same estimator or chain share one job a pass.
+def form_unitaries(layers: Sequence[nn.ModuleDict]) -> list[dict[str, Fused]]:
+    """Form the unitaries of all heads that the exact engine runs, one batched product per circuit.
 
     Args:
-        calls: Head, input and ``fused`` of each, as for the head's own call.
+        layers: For each layer its value maps by kind.
+
+    Returns:
+        For each layer the unitary of each such kind.
     """
-    values = iter(evaluate([head.call(x) for head, x, _ in calls if not head.fusible]))
-    return [head(x, fused) if head.fusible else head.scaled(next(values)) for head, x, fused in calls]
+    groups: dict[Hashable, list[tuple[int, str, QuantumHead]]] = {}
+    for layer, maps in enumerate(layers):
+        for kind, head in maps.items():
+            if isinstance(head, QuantumHead) and head.fusible and head.foreseeable:
+                like = id(head.circuit), head.weight.shape, head.weight.dtype, head.weight.device
+                groups.setdefault(like, []).append((layer, kind, head))
+    found: list[dict[str, Fused]] = [{} for _ in layers]
+    for members in groups.values():
+        for (layer, kind, _), unitary in zip(members, fuse_heads([head for *_, head in members]), strict=True):
+            found[layer][kind] = unitary
+    return found
+
+
+def run_heads(calls: Mapping[str, tuple[nn.Module, Tensor]], unitaries: Mapping[str, Fused]) -> dict[str, Tensor]:
+    """Return what the value maps of a layer give; circuits that go to the same estimator share one job.
+
+    Args:
+        calls: Module and input of each, by kind.
+        unitaries: What :func:`form_unitaries` gave for the layer.
+    """
+    shared = {
+        name: module.call(x)
+        for name, (module, x) in calls.items()
+        if isinstance(module, QuantumHead) and module.foreseeable and not module.fusible
+    }
+    measured = dict(zip(shared, evaluate(list(shared.values())), strict=True))
+    found = {}
+    for name, (module, x) in calls.items():
+        if name in measured:
+            found[name] = module(x, expectations=measured[name])
+        else:
+            found[name] = module(x, unitaries[name]) if name in unitaries else module(x)
+    return found
 
 
 class QuantumHead(nn.Module):
@@ -155,32 +179,30 @@ class QuantumHead(nn.Module):
         """On a chain, the number of calls that each backend computed so far; empty otherwise."""
         return dict(self._program.audit.calls) if isinstance(self._program, ChainProgram) else {}
 
-    def forward(self, x: Tensor, fused: FusedHead | None = None) -> Tensor:
+    def forward(self, x: Tensor, unitary: Fused | None = None, *, expectations: Tensor | None = None) -> Tensor:
         """Return values, shape ``(*heads, N, M)``.
 
         Args:
             x: Inputs, shape ``(*heads, N, num_features)``; leading axes broadcast.
-            fused: This head's part of what :func:`fuse_heads` gave.
+            unitary: This head's part of what :func:`fuse_heads` gave, where that was formed already.
+            expectations: Of these inputs, shape ``(*heads, N, M)``, where they were measured already.
 
         Raises:
             EncodingError: For an input of another length, or one that holds NaN or infinity.
         """
-        if not self.fusible:
-            return self.scaled(evaluate([self.call(x)])[0])
-        self._check(x)
-        if fused is not None and fused.signs is not None:
-            return self._program(x, self.weight, fused.matrices, fused.signs).to(self.gain.dtype)
-        return self.scaled(self._program(x, self.weight, None if fused is None else fused.matrices))
+        if expectations is None and self.fusible:
+            self._check(x)
+            expectations = self._program(x, self.weight, unitary)
+        elif expectations is None:
+            expectations = evaluate([self.call(x)])[0]
+        # Half-precision models simulate in float32.
+        return (expectations * self.gain.unsqueeze(-2)).to(self.gain.dtype)
 
     def call(self, x: Tensor) -> Call:
         """Return what :func:`evaluate` takes to give this head's expectations; errors are those of a call."""
         self._check(x)
         takes_angles = self.amplitude and not isinstance(self._program, StatevectorProgram | ChainProgram)
         return self._program, amplitude_angles(x) if takes_angles else x, self.weight
-
-    def scaled(self, values: Tensor) -> Tensor:
-        """Return expectations times gains; half-precision models simulate in float32."""
-        return (values * self.gain.unsqueeze(-2)).to(self.gain.dtype)
 
     def _check(self, x: Tensor) -> None:
         if x.shape[-1] != self.num_features:
@@ -194,3 +216,8 @@ class QuantumHead(nn.Module):
     def fusible(self) -> bool:
         """Whether the exact engine runs this head."""
         return isinstance(self._program, StatevectorProgram)
+
+    @property
+    def foreseeable(self) -> bool:
+        """Whether a call takes the inputs and weights as they are: no pre-hook or other ``forward`` may change them."""
+        return type(self).forward is QuantumHead.forward and "forward" not in vars(self) and not self._forward_pre_hooks

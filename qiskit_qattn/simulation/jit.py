@@ -25,14 +25,6 @@ def compile_loops(function: Callable[..., Any]) -> Any:
         return numba.njit(nogil=True, **_OPTIONS)(function)
 
 
-def compile_callback(signature: Any, function: Callable[..., Any]) -> Any:
-    """Compile what a library written in C may call, at once, and keep the machine code likewise."""
-    try:
-        return numba.cfunc(signature, cache=True, **_OPTIONS)(function)
-    except RuntimeError:
-        return numba.cfunc(signature, **_OPTIONS)(function)
-
-
 def shares_memory(tensor: Tensor) -> bool:
     """Tell whether loops can take a tensor's memory: a plain one of float32 or float64 on a CPU, which nobody watches.
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from qiskit_qattn.nn.inference import inference
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.data import random_batch, sequential_batches
 
@@ -39,24 +40,18 @@ def evaluate(
     *,
     autocast: AbstractContextManager[object] | None = None,
 ) -> Losses:
-    """Return the losses of ``model``, in evaluation mode, over ``batches`` of tokens and targets, each (B, T)."""
-    was_training = model.training
-    model.eval()
+    """Return the losses of a copy of ``model`` for inference, over ``batches`` of tokens and targets, each (B, T)."""
+    model = inference(model)
     total = last = 0.0
     windows = positions = 0
-    try:
-        with autocast or nullcontext():
-            for x, y in batches:
-                logits, _ = model(x.to(device))  # (B, T, V)
-                losses = functional.cross_entropy(
-                    logits.float().transpose(1, 2), y.to(device), reduction="none"
-                )  # (B, T)
-                total += losses.sum().item()
-                last += losses[:, -1].sum().item()
-                positions += losses.numel()
-                windows += len(losses)
-    finally:
-        model.train(was_training)
+    with autocast or nullcontext():
+        for x, y in batches:
+            logits, _ = model(x.to(device))  # (B, T, V)
+            losses = functional.cross_entropy(logits.float().transpose(1, 2), y.to(device), reduction="none")  # (B, T)
+            total += losses.sum().item()
+            last += losses[:, -1].sum().item()
+            positions += losses.numel()
+            windows += len(losses)
     return Losses(total / positions, last / windows)
 
 

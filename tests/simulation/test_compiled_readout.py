@@ -1,47 +1,46 @@
-"""The compiled readout computes its formula, and tells which values do not hold."""
+"""The compiled loop from amplitudes to values."""
+
+from __future__ import annotations
 
 import numpy as np
 import pytest
 
 from qiskit_qattn.simulation.compiled_readout import read_out
 
-# Heads, parts, outcomes, of the first basis, values: numbers to copy between two kinds of heads and after them.
-LAYOUT = np.array([(1, 0, 0, 0, 3), (2, 1, 6, 4, 5), (1, 0, 0, 0, 2), (3, 2, 4, 2, 7), (1, 0, 0, 0, 1)])
-RANGE = 1e-30, 1e30
+HEADS, ROWS, OUTCOMES, BASIS, OUTPUTS = 3, 5, 6, 4, 2
 
 
-def row_of(seed, rows=3, dtype=np.float64):
-    """Return rows to read out, signs and the expected result, kind by kind."""
-    rng = np.random.default_rng(seed)
-    pieces, signs, expected = [], [], []
-    for heads, parts, outcomes, basis, outputs in LAYOUT.tolist():
-        if parts == 0:
-            pieces.append(rng.normal(size=(rows, outputs)))
-            expected.append(pieces[-1])
-            continue
-        amplitudes, s = rng.normal(size=(rows, parts, heads, outcomes)), rng.normal(size=(heads, outcomes, outputs))
-        squares = (amplitudes**2).sum(1)
-        values = np.einsum("bhr,hrm->bhm", squares, s) / squares[..., :basis].sum(-1, keepdims=True)
-        pieces.append(amplitudes.reshape(rows, parts * heads * outcomes))
-        signs.append(s.ravel())
-        expected.append(values.reshape(rows, heads * outputs))
-    return tuple(np.concatenate(parts, -1).astype(dtype) for parts in (pieces, signs, expected))
+def problem(parts: int, dtype: type = np.float64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Amplitudes, signs with norms in the last column, and the values by their definition."""
+    rng = np.random.default_rng(parts)
+    amplitudes = rng.normal(size=(HEADS, ROWS, parts * OUTCOMES)).astype(dtype)
+    signs = rng.normal(size=(HEADS, OUTCOMES, OUTPUTS + 1)).astype(dtype)
+    signs[..., -1] = np.arange(OUTCOMES) < BASIS
+    squares = (amplitudes.reshape(HEADS, ROWS, parts, OUTCOMES).astype(float) ** 2).sum(2)
+    sums = squares @ signs.astype(float)
+    return amplitudes, signs, sums[..., :-1] / sums[..., -1:]
 
 
-@pytest.mark.parametrize("dtype, atol", [(np.float32, 1e-4), (np.float64, 1e-12)])
-@pytest.mark.parametrize("rows", [0, 1, 5])
-def test_rows_of_all_pieces(rows, dtype, atol):
-    given, signs, expected = row_of(1, rows, dtype)
-    out = np.full_like(expected, np.nan)
-    assert read_out(given, LAYOUT, signs, *RANGE, out)
-    np.testing.assert_allclose(out, expected, rtol=atol, atol=atol)
+@pytest.mark.parametrize("dtype, atol", [(np.float32, 1e-5), (np.float64, 1e-12)])
+@pytest.mark.parametrize("parts", [1, 2], ids=["real", "complex"])
+def test_values_are_their_definition(parts, dtype, atol):
+    amplitudes, signs, expected = problem(parts, dtype)
+    values = np.empty_like(expected, dtype=dtype)
+    assert read_out(amplitudes, np.empty((HEADS, 0, 0), dtype), signs, values)
+    np.testing.assert_allclose(values, expected, atol=atol)
+
+
+def test_a_matrix_takes_vectors_to_amplitudes():
+    amplitudes, signs, expected = problem(2)
+    matrix = np.random.default_rng(0).normal(size=(HEADS, 12, 12))
+    values = np.empty_like(expected)
+    assert read_out(amplitudes @ np.linalg.inv(matrix), matrix, signs, values)
+    np.testing.assert_allclose(values, expected, atol=1e-10)
 
 
 @pytest.mark.parametrize("bad", [0.0, np.nan, np.inf, 1e-16, 1e16])
 @pytest.mark.parametrize("head", [0, 2])
 def test_a_vector_out_of_range_is_told(head, bad):
-    given, signs, expected = row_of(2)
-    first = 3 + 2 * 6 + 2 + head * 4
-    given[1, first : first + 4] = given[1, first + 12 : first + 16] = bad
-    assert not read_out(given, LAYOUT, signs, *RANGE, np.empty_like(expected))
-    assert read_out(given[[0, 2]], LAYOUT, signs, *RANGE, np.empty_like(expected[:2]))
+    amplitudes, signs, expected = problem(2)
+    amplitudes[head, 1] = bad
+    assert not read_out(amplitudes, np.empty((HEADS, 0, 0)), signs, np.empty_like(expected))

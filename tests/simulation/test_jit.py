@@ -1,12 +1,9 @@
 """Compiled loops where machine code cannot be kept."""
 
-from numba import types
-
-from qiskit_qattn.simulation.jit import compile_callback, compile_loops
+from qiskit_qattn.simulation.jit import compile_loops
 
 
 def test_code_that_cannot_be_kept_on_disk_is_compiled_anew():
     namespace: dict = {}
     exec("def twice(x): return 2 * x", namespace)  # numba knows no folder for what has no file
     assert compile_loops(namespace["twice"])(3) == 6
-    assert compile_callback(types.int64(types.int64), namespace["twice"]).ctypes(3) == 6

@@ -17,11 +17,10 @@ from typing import Any
 
 import torch
 
-from qiskit_qattn.errors import ConfigError, unknown_name
-from qiskit_qattn.library.catalog import ALIASES
+from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.controls import FourierValues
 from qiskit_qattn.nn.gpt import GPT
-from qiskit_qattn.nn.kinds import HEAD_KINDS
+from qiskit_qattn.nn.kinds import head_kind
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.figures import model_config
 
@@ -73,10 +72,7 @@ def canonical(kind: str) -> str:
     Raises:
         UnknownNameError: For a kind that is not in the catalog.
     """
-    found = ALIASES.get(kind, kind)
-    if found not in HEAD_KINDS:
-        raise unknown_name("head kind", kind, [*HEAD_KINDS, *ALIASES])
-    return found
+    return head_kind(kind).name
 
 
 def kind_config(config: TrainConfig, kind: str, n_inner: int) -> TrainConfig:
@@ -84,7 +80,7 @@ def kind_config(config: TrainConfig, kind: str, n_inner: int) -> TrainConfig:
 
     A kind that encodes the whole token takes the fewest qubits that will do, where ``num_qubits`` is too few.
     """
-    few = HEAD_KINDS[canonical(kind)].whole_token and 2**config.num_qubits < config.n_embd
+    few = head_kind(kind).encodes_token and 2**config.num_qubits < config.n_embd
     qubits = 0 if few else config.num_qubits
     return replace(config, heads=f"{kind}:{config.n_head}", n_inner=n_inner, num_qubits=qubits)
 

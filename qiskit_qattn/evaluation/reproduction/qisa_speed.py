@@ -11,6 +11,7 @@ from qiskit_qattn.evaluation.reproduction.claims import Options, Reproduction, t
 from qiskit_qattn.evaluation.reproduction.timing import in_turns, slow_down
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import GPT
+from qiskit_qattn.nn.inference import inference as fixed_copy
 from qiskit_qattn.training.progress import Progress
 
 ROUNDS = 20
@@ -122,13 +123,11 @@ def layer(kind: str, size: Size) -> GPT:
 
 def inference(model: GPT, x: torch.Tensor, *, precomputed: bool = False) -> Callable[[], None]:
     """Return a call of the attention of x, shape ``(B, T, d)``, that forms the circuits' matrices, or has them."""
-    attention, rows = model.attention_layers()[0], x.shape[0] * x.shape[1]
-    with torch.no_grad():
-        kept = model.fuse_circuits(rows)[0]
+    attention = (fixed_copy(model) if precomputed else model).attention_layers()[0]
 
     @torch.no_grad()
     def call() -> None:
-        attention(x, None, kept if precomputed else model.fuse_circuits(rows)[0])
+        attention(x)
 
     return call
 
@@ -138,7 +137,7 @@ def training(model: GPT, x: torch.Tensor) -> Callable[[], None]:
     attention, inputs = model.attention_layers()[0], x.clone().requires_grad_()
 
     def call() -> None:
-        attention(inputs, None, model.fuse_circuits(x.shape[0] * x.shape[1])[0]).sum().backward()
+        attention(inputs).sum().backward()
 
     return call
 

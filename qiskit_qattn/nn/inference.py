@@ -1,0 +1,200 @@
+r"""Inference: a copy of a model in which circuits are part of the attention's input projection.
+
+Encoding a projected token :math:`W x + b` into amplitudes and applying the unitary U is linear up to a norm:
+:math:`a = A x + c` with :math:`A = U W`, :math:`c = U b`. So
+
+.. math:: g_m \langle P_m \rangle = g_m \sum_i S_{im} |a_i|^2 \Big/ \sum_i |a_i|^2
+
+where the last sum is over one measurement basis: one product with the token, squares, and one product with the signs S.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from qiskit_qattn.nn.attention import CausalSelfAttention
+from qiskit_qattn.nn.heads import QuantumHead, fuse_heads
+from qiskit_qattn.simulation.amplitude import check_finite, within_range
+from qiskit_qattn.simulation.compiled_readout import read_out
+from qiskit_qattn.simulation.derivatives import torch_must_see
+from qiskit_qattn.simulation.jit import shares_memory
+from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
+
+M = TypeVar("M", bound=nn.Module)
+_FEW_ROWS = 64  # up to here a CPU takes one compiled loop: torch's calls cost more than the work in them
+
+
+def inference(model: M) -> M:
+    """Return a copy of a model for inference: a snapshot of its weights, in evaluation mode.
+
+    The copy has the same interface and gives the same values. Circuits on the exact engine are formed once:
+    amplitude-encoded ones become part of the attention's input projection where that takes fewer multiplications, the
+    others keep their unitary. Later changes of the model's weights do not reach the copy, and the copy is neither
+    trained, saved nor moved to another backend: do that with the model. Heads on other backends are the model's own
+    and stay where they run; so do heads and projections that have hooks, are adapted or are subclasses.
+
+    Args:
+        model: A :class:`GPT`, or any module that holds :class:`CausalSelfAttention`.
+    """
+    replaced: dict[int, nn.Module] = {}  # what deepcopy takes for a module, by its id
+    sizes: dict[str, list[int]] = {}
+    for name, attention in model.named_modules():
+        if isinstance(attention, CausalSelfAttention):
+            sizes[name] = _replace_heads(attention, replaced)
+    twin = copy.deepcopy(model, dict(replaced)).eval()
+    for name, found in sizes.items():
+        cast(CausalSelfAttention, twin.get_submodule(name)).sizes = found
+    return twin
+
+
+class FixedHead(nn.Module):
+    """A quantum head whose unitary is formed: rows to values without its weights.
+
+    Args:
+        program: The exact engine's program.
+        unitary: The matrices of the weights.
+        weight: The weights, for what is not part of a matrix.
+        gain: Of each value, shape ``(*heads, M)``.
+    """
+
+    def __init__(self, program: StatevectorProgram, unitary: Fused, weight: Tensor, gain: Tensor) -> None:
+        super().__init__()
+        self.program = program
+        self.count = len(unitary)
+        for i, matrix in enumerate(unitary):
+            self.register_buffer(f"unitary_{i}", matrix.clone())
+        self.register_buffer("weight", weight.detach().clone())
+        self.register_buffer("signs", program.scaled_signs(gain.detach()))
+        self.num_features = program.num_inputs
+
+    weight: Tensor
+    signs: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return values, shape ``(*heads, N, M)``, of inputs ``(*heads, N, num_features)``."""
+        check_finite(x)
+        unitary = tuple(getattr(self, f"unitary_{i}") for i in range(self.count))
+        return self.program(x, self.weight, unitary, self.signs).to(x.dtype)
+
+
+class FixedAmplitudeHead(nn.Module):
+    r"""Values of H amplitude-encoded heads whose unitary is formed: amplitudes, squares, signs and norms.
+
+    Args:
+        matrix: U, shape ``(H, 2**n, R or 2 * R)``; of size 0 where the projection gives amplitudes already.
+        signs: S times gains, shape ``(H, R, M)``.
+        basis: How many of the R outcomes are of the first basis, whose squares sum to the squared norm.
+        first: The amplitudes of the state |0…0⟩, which a zero vector is encoded as, shape ``(H, R or 2 * R)``.
+    """
+
+    matrix: Tensor
+    signs: Tensor
+    zero: Tensor
+
+    def __init__(self, matrix: Tensor, signs: Tensor, basis: int, first: Tensor) -> None:
+        super().__init__()
+        norms = signs.new_zeros(*signs.shape[:2], 1)
+        norms[:, :basis] = 1
+        self.register_buffer("matrix", matrix)
+        self.register_buffer("signs", torch.cat([signs, norms], -1))  # (H, R, M + 1): the last column gives norms
+        self.register_buffer("zero", _outcomes(first.unsqueeze(1), signs.shape[1]) @ signs)  # (H, 1, M)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return values, shape ``(H, N, M)``.
+
+        Args:
+            x: Vectors of any norm, shape ``(H, N, 2**n)``; or amplitudes of all R outcomes, real parts and then, where
+                there are any, imaginary ones, shape ``(H, N, R or 2 * R)``.
+
+        Raises:
+            EncodingError: For NaN or infinity (not checked inside ``torch.compile``).
+        """
+        if torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return self(x.to(self.signs.dtype))
+        if x.shape[1] <= _FEW_ROWS and not torch.is_grad_enabled() and shares_memory(x):
+            values = x.new_empty(*x.shape[:2], self.signs.shape[-1] - 1)
+            if read_out(*(tensor.numpy() for tensor in (x.contiguous(), self.matrix, self.signs, values))):
+                return values
+        amplitudes = x @ self.matrix if self.matrix.numel() else x
+        if not torch_must_see():
+            product = self._product(amplitudes)
+            if within_range(product[..., -1]):
+                return product[..., :-1] / product[..., -1:]
+            check_finite(amplitudes)
+        largest = amplitudes.abs().amax(-1, keepdim=True)  # (H, N, 1)
+        product = self._product(amplitudes / torch.where(largest == 0, 1.0, largest))
+        norms = torch.where(largest == 0, 1.0, product[..., -1:])
+        return torch.where(largest == 0, self.zero, product[..., :-1] / norms)
+
+    def _product(self, amplitudes: Tensor) -> Tensor:
+        """Return values times squared norms, then squared norms, shape ``(H, N, M + 1)``."""
+        return _outcomes(amplitudes, self.signs.shape[1]) @ self.signs
+
+
+def _replace_heads(attention: CausalSelfAttention, replaced: dict[int, nn.Module]) -> list[int]:
+    """Say what stands in for the heads of a layer and for its projection; return the sizes of what that gives."""
+    linear, sizes = attention.c_attn, list(attention.sizes)
+    plain = linear if type(linear) is nn.Linear and _is_plain(linear) else None
+    weights = [] if plain is None else list(plain.weight.detach().split(sizes))
+    biases = [] if plain is None or plain.bias is None else list(plain.bias.detach().split(sizes))
+    for position, (name, head) in enumerate(attention.maps.items(), 1):
+        if not isinstance(head, QuantumHead):
+            continue
+        if not head.fusible:
+            replaced[id(head)] = head  # it runs elsewhere
+            continue
+        if type(head) is not QuantumHead or not _is_plain(head):
+            continue
+        with torch.no_grad():
+            [unitary] = fuse_heads([head])
+        program = cast(StatevectorProgram, head._program)
+        values_only = attention.kinds[name].projections == "v"
+        # Half-precision models simulate in float32.
+        if not (head.amplitude and values_only and unitary[0].dtype == head.weight.dtype):
+            replaced[id(head)] = FixedHead(copy.deepcopy(program), unitary, head.weight, head.gain)
+            continue
+        matrix = unitary[0].expand(attention.counts[name], -1, -1)  # (H, 2**n, R or 2 * R)
+        signs = program.scaled_signs(head.gain.detach())  # (H, R, M)
+        folds = plain is not None and _saves_work(attention.n_embd, *matrix.shape[1:])
+        apart = matrix[:, :0] if folds else matrix
+        replaced[id(head)] = FixedAmplitudeHead(apart.contiguous(), signs, matrix.shape[1], matrix[:, 0])
+        if not folds:
+            continue
+        weights[position] = _times(matrix, weights[position])
+        if biases:
+            biases[position] = _times(matrix, biases[position].unsqueeze(-1)).squeeze(-1)
+        sizes[position] = len(weights[position])
+    if plain is not None and sizes != attention.sizes:
+        folded = nn.utils.skip_init(nn.Linear, plain.in_features, sum(sizes), bias=bool(biases))
+        folded.weight = nn.Parameter(torch.cat(weights), requires_grad=False)
+        if biases:
+            folded.bias = nn.Parameter(torch.cat(biases), requires_grad=False)
+        replaced[id(plain)] = folded
+    return sizes
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Tell whether calling a module does no more than its class and weights say."""
+    hooks = module._forward_hooks or module._forward_pre_hooks
+    return not hooks and "forward" not in vars(module) and not nn.utils.parametrize.is_parametrized(module)
+
+
+def _saves_work(width: int, size: int, outputs: int) -> bool:
+    """Tell whether a row takes fewer multiplications by A = U W than by W and U one after the other."""
+    return width * outputs <= size * (width + outputs)
+
+
+def _times(matrix: Tensor, columns: Tensor) -> Tensor:
+    """Return U W of all heads, shape ``(H * R or 2 H * R, C)``, for W ``(H * 2**n, C)``."""
+    return (matrix.mT @ columns.unflatten(0, matrix.shape[:2]).to(matrix.dtype)).flatten(0, 1).to(columns.dtype)
+
+
+def _outcomes(amplitudes: Tensor, count: int) -> Tensor:
+    """Return the squared moduli of R amplitudes, shape ``(H, N, R)``."""
+    squares = amplitudes.square()
+    return squares if squares.shape[-1] == count else squares[..., :count] + squares[..., count:]
