@@ -19,8 +19,9 @@ from .runs import run_examples
 
 # Torch's forward mode loads decompositions through torch.jit.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+IN_MORE = {"connector, TorchEstimator", "dense"}  # the same program as the connector's
 GATES = [
-    pytest.param(gate, engine, id=f"{engine}-{gate}")
+    pytest.param(gate, engine, id=f"{engine}-{gate}", marks=[pytest.mark.more] if engine in IN_MORE else [])
     for engine, (most, _) in ENGINES.items()
     for gate in TABLE
     if TABLE[gate][0] <= most
@@ -55,6 +56,7 @@ def test_values_derivatives_and_transforms(gate: str, engine: str) -> None:
     run_examples(check, gate, most)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("gate", TABLE)
 def test_single_precision(gate: str) -> None:
     def check(example: Example) -> None:
