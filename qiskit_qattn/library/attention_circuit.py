@@ -50,7 +50,7 @@ class ShotReport:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AttentionCircuit:
     r"""The circuit of an attention head and what is measured on it.
 
@@ -116,6 +116,17 @@ class AttentionCircuit:
         labels = tuple(dict.fromkeys(label for each in sums for label in each.paulis.to_labels()))
         data = Encoding("plain", QuantumCircuit(circuit.num_qubits), tuple(input_params), len(input_params))
         return cls(circuit.name, data, circuit, labels, sums, tuple(weight_params))
+
+    def __repr__(self) -> str:
+        return (
+            f"AttentionCircuit({self.name!r}, num_qubits={self.num_qubits}, encoding={self.encoding.kind!r}, "
+            f"inputs={self.encoding.num_features}, weights={len(self.weight_params)}, outputs={len(self.observables)})"
+        )
+
+    def __str__(self) -> str:
+        """Return a line that says what it is, and the drawing."""
+        measured = ", ".join(self.labels[:4]) + (", …" if len(self.labels) > 4 else "")
+        return f"{self!r} measuring {measured}\n{self.draw()}"
 
     @property
     def num_qubits(self) -> int:

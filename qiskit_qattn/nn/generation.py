@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.nn.cache import KeyValueCache
+from qiskit_qattn.nn.attention import KeyValueCache
 from qiskit_qattn.nn.inference import inference
-
-if TYPE_CHECKING:
-    from qiskit_qattn.nn.gpt import GPT
 
 
 def stream(
-    model: GPT,
+    model: nn.Module,
     idx: Tensor,
     max_new_tokens: int,
     *,
@@ -33,7 +30,7 @@ def stream(
     each head, amortised over the window, and the text is the same with and without the cache.
 
     Args:
-        model: The model; a copy of it for inference computes the tokens.
+        model: A :class:`GPT`; a copy of it for inference computes the tokens.
         idx: Prompt, shape ``(B, T)``, at least one token.
         max_new_tokens: How many tokens to sample.
         temperature: Divides the logits; 0 takes the likeliest token.
@@ -59,7 +56,7 @@ def stream(
 
 @torch.no_grad()
 def _tokens(
-    model: GPT,
+    model: nn.Module,
     idx: Tensor,
     max_new_tokens: int,
     temperature: float,
@@ -68,17 +65,18 @@ def _tokens(
     use_cache: bool,
 ) -> Iterator[Tensor]:
     """Yield the tokens."""
-    size, model = model.config.block_size, inference(model)
+    fixed: Any = inference(model)
+    size = fixed.config.block_size
     start, done, caches = max(0, idx.shape[1] - size), 0, None
     for _ in range(max_new_tokens):
         if idx.shape[1] - start > size:
             start, caches = idx.shape[1] - max(1, size // 2), None
         if caches is None:
-            caches, done = [KeyValueCache() for _ in model.blocks], start
+            caches, done = [KeyValueCache() for _ in fixed.blocks], start
         if use_cache:
-            logits, _ = model(idx[:, done:], caches=caches, position=done - start)
+            logits, _ = fixed(idx[:, done:], caches=caches, position=done - start)
         else:
-            logits, _ = model(idx[:, start:])
+            logits, _ = fixed(idx[:, start:])
         done = idx.shape[1]
         token = _sample(logits[:, -1], temperature, top_k, generator)
         idx = torch.cat([idx, token], 1)
@@ -86,7 +84,7 @@ def _tokens(
 
 
 def _sample(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None) -> Tensor:
-    """Draw one token a row, shape ``(B, 1)``, from logits ``(B, vocab_size)``."""
+    """Draw one token per row, shape ``(B, 1)``, from logits ``(B, vocab_size)``."""
     if temperature == 0:
         return logits.argmax(-1, keepdim=True)
     logits = (logits - logits.amax(-1, keepdim=True)).double() / temperature  # no overflow, however cold

@@ -123,3 +123,8 @@ def test_shots_count_bases_not_strings():
     for precision in (0, -1, float("nan"), float("inf"), 1e-200):
         with pytest.raises(CircuitError, match="precision must be at least 1e-9"):
             attention_circuit("qisa", 2).shots(precision)
+
+
+def test_printing_a_circuit_says_what_it_is_and_draws_it():
+    circuit = attention_circuit("qisa", 2)
+    assert "num_qubits=2" in repr(circuit) and "IZ, ZI" in str(circuit) and "encoding" in str(circuit)

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from qiskit_qattn.evaluation.reproduction.claims import Options, Reproduction
 from qiskit_qattn.evaluation.reproduction.runs import settings, shortened, trained, verdict
-from qiskit_qattn.nn.attention import CausalSelfAttention, causal_attention
-from qiskit_qattn.nn.cache import KeyValueCache
+from qiskit_qattn.nn.attention import CausalSelfAttention, KeyValueCache, causal_attention
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.kinds import Score
