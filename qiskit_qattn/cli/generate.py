@@ -11,7 +11,7 @@ import typer
 
 from qiskit_qattn.cli.cost import cost_table
 from qiskit_qattn.cli.devices import Asked, open_devices
-from qiskit_qattn.cli.waiting import watch_jobs
+from qiskit_qattn.cli.progress import watch_jobs
 from qiskit_qattn.errors import CheckpointError, DataError, RunFolderError
 
 if TYPE_CHECKING:

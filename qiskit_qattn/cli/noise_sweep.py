@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from qiskit_qattn.cli.extras import TRAINING, require
+from qiskit_qattn.cli.options import TRAINING, require
 from qiskit_qattn.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qiskit_qattn.cli.extras import TRAINING, require
+from qiskit_qattn.cli.options import TRAINING, require
 
 if TYPE_CHECKING:
     from qiskit_qattn.evaluation.reproduction.claims import Reproduction
@@ -37,7 +37,7 @@ def command(
     from qiskit_qattn.cli.progress import make_progress
     from qiskit_qattn.evaluation.reproduction.claims import Options, reproduce
     from qiskit_qattn.evaluation.reproduction.report import write_report
-    from qiskit_qattn.training.interrupt import TrainingInterrupted
+    from qiskit_qattn.training.progress import TrainingInterrupted
 
     folder = out or Path("runs") / f"reproduce-{claim}"
     try:

@@ -21,7 +21,7 @@ from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.measurement import Plan
 from qiskit_qattn.backends.registry import Backend, get_backend
 from qiskit_qattn.cli.generate import load_model
-from qiskit_qattn.cli.waiting import watch_jobs
+from qiskit_qattn.cli.progress import watch_jobs
 from qiskit_qattn.evaluation.generation_cost import generation_cost
 from qiskit_qattn.evaluation.training_cost import step_cost
 from qiskit_qattn.nn.config import GPTConfig

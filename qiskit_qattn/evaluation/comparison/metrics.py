@@ -13,7 +13,7 @@ from qiskit_qattn.nn.fallback import Chain
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.data import Corpus
-from qiskit_qattn.training.run import read_metrics
+from qiskit_qattn.training.figures import read_metrics
 
 #: What a cell takes over from its run's figures.
 FROM_TRAINING = (

@@ -12,7 +12,7 @@ from qiskit_qattn.errors import CheckpointError, RunFolderError
 from qiskit_qattn.evaluation.noise_sweep.models import TrainedRun
 from qiskit_qattn.evaluation.noise_sweep.plan import NoiseSweep, Point
 from qiskit_qattn.evaluation.report import machine, versions
-from qiskit_qattn.training.figures import fingerprint
+from qiskit_qattn.training.data import fingerprint
 from qiskit_qattn.training.files import write_text, writing
 
 FORMAT = "qiskit-qattn/noise-sweep"
@@ -116,7 +116,7 @@ def _new_record(sweep: NoiseSweep, run: TrainedRun, settings: dict[str, Any]) ->
         "data": run.config.data,
         "heads": heads if isinstance(heads, str) else list(heads),
         "num_qubits": max(head.circuit.num_qubits for _, _, head in run.model.quantum_heads()),
-        "block_size": run.config.block_size,
+        "block_size": run.config.model.block_size,
         "settings": settings,
         "versions": versions(),
         "machine": machine(),

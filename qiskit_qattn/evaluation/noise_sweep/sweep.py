@@ -17,8 +17,8 @@ from qiskit_qattn.evaluation.noise_sweep.record import add_point, find, open_rec
 from qiskit_qattn.evaluation.noise_sweep.report import write_report
 from qiskit_qattn.evaluation.windows import spaced_windows
 from qiskit_qattn.nn.gpt import GPT
-from qiskit_qattn.training.accelerators import make_accelerator
 from qiskit_qattn.training.progress import Progress
+from qiskit_qattn.training.run import make_accelerator
 
 BATCH = 8  # windows at a time: a density matrix of 6 qubits is 4,096 numbers a token
 
@@ -70,10 +70,10 @@ def measure(
     Raises:
         DataError: If the validation split has fewer than two windows.
     """
-    x, y = spaced_windows(run.corpus.val, run.config.block_size, sweep.windows)  # (W, T)
+    x, y = spaced_windows(run.corpus.val, run.config.model.block_size, sweep.windows)  # (W, T)
     if len(x) < 2:
         raise DataError(
-            f"The validation split has {len(run.corpus.val)} tokens: one window of {run.config.block_size}, and a"
+            f"The validation split has {len(run.corpus.val)} tokens: one window of {run.config.model.block_size}, and a"
             f" standard error takes at least 2."
         )
     for point in missing(sweep, record):

@@ -39,7 +39,7 @@ def test_cells_are_pairs_of_kinds_under_one_seed(plan: Plan):
         *("classical-s7", "qisa-s7", "rff-s7", "classical-s8", "qisa-s8", "rff-s8")
     ]
     configs = [study.cell_config(Cell(7, kind)) for kind in study.kinds]
-    assert [config.heads for config in configs] == ["classical:1", "qisa:1", "rff:1"]
+    assert [config.model.heads for config in configs] == ["classical:1", "qisa:1", "rff:1"]
     own = {"heads", "n_inner", "out"}
     shared = [{name: v for name, v in config.to_dict().items() if name not in own} for config in configs]
     assert shared[0] == shared[1] == shared[2]

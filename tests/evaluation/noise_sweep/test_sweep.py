@@ -16,8 +16,7 @@ from qiskit_qattn.evaluation.noise_sweep.record import find, mean_and_error
 from qiskit_qattn.evaluation.noise_sweep.sweep import measure, missing, open_sweep, train_models
 from qiskit_qattn.evaluation.windows import spaced_windows
 from qiskit_qattn.nn.gpt import GPT
-from qiskit_qattn.training.interrupt import TrainingInterrupted
-from qiskit_qattn.training.progress import Progress
+from qiskit_qattn.training.progress import Progress, TrainingInterrupted
 
 
 def swept(sweep, **options):
