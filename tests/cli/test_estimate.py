@@ -127,7 +127,7 @@ def test_a_snapshot_is_estimated_as_its_device(qattn: Run, finished_run: Path):
         "two-qubit depth": f"{cost.depth}, transpiled",
         "shots": f"{256 * cost.total.circuits:,}",
         "processor": f"{cost.total.seconds:.3g} s on the device itself",
-        "price": "nothing: it asks for no payment",
+        "price": "free",
     }
     assert Ledger().rows() == []
 
@@ -140,7 +140,7 @@ def test_local_backends_cost_nothing(qattn: Run, finished_run: Path, backend: st
     assert result.exit_code == 0, result.output
     found = figures(result.stdout)
     assert found["jobs"] == "12"
-    assert found["price"] == "nothing: it runs in this process"
+    assert found["price"] == "free: it runs in this process"
     # 8 tokens fill the context; then half of it is computed again, and 4 more follow: 8 + 4 + 3 sets of parameters
     circuits = int(found["circuits"].partition(",")[0])
     if backend.endswith("shots=64"):

@@ -108,3 +108,14 @@ def test_a_plan_that_lost_a_part_is_refused(plan: Plan):
 def test_a_study_needs_a_seed(plan: Plan):
     with pytest.raises(ConfigError, match="--seeds is 0"):
         plan(seeds=0)
+
+
+def test_a_study_whose_own_heads_are_the_presets_is_read(plan: Plan):
+    """As earlier releases wrote it: the heads of its settings, which no cell has, do not fit ``n_head``."""
+    study = plan()
+    open_study(study)
+    record = json.loads((study.folder / NAME).read_text())
+    record["config"]["heads"] = "qisa:2,classical:2"
+    (study.folder / NAME).write_text(json.dumps(record))
+    assert load_study(study.folder) == study
+    assert open_study(plan())
