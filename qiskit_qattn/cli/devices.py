@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from qiskit_qattn.backends.registry import Backend
     from qiskit_qattn.nn.fallback import Chain
 
-Asked = tuple[RenderableType, "Cost | None"]
+#: The cost on a device, to be shown, and that of the first job, None if there is none.
+Quote = tuple[RenderableType, "Cost | None"]
 
 
 @contextmanager
 def open_devices(
-    text: str, *, yes: bool, cost: Callable[[Backend], Asked]
+    text: str, *, yes: bool, cost: Callable[[Backend], Quote]
 ) -> Iterator[tuple[Backend | Chain, list[ManagedEstimator]]]:
     """Yield a backend, or a chain, and the estimators in it that send jobs to devices; close them at the end.
 
@@ -31,7 +32,7 @@ def open_devices(
     Args:
         text: A backend string, or a chain of them.
         yes: Whether the user agrees to any cost of a device without a budget.
-        cost: Returns the cost on a paid device, to be shown, and that of the first job, None if there is none.
+        cost: Returns the quote of a paid device.
 
     Raises:
         BudgetError: For a paid device without a budget, unless ``yes``.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qiskit_qattn.cli.cost import cost_table
-from qiskit_qattn.cli.devices import Asked, open_devices
+from qiskit_qattn.cli.devices import Quote, open_devices
 from qiskit_qattn.cli.progress import watch_jobs
 from qiskit_qattn.errors import CheckpointError, DataError, RunFolderError
 
@@ -95,7 +95,7 @@ def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool)
         return
     from qiskit_qattn.evaluation.generation_cost import generation_cost
 
-    def cost(link: Backend) -> Asked:
+    def cost(link: Backend) -> Quote:
         counted = generation_cost(model, link, ids, tokens)
         return cost_table(link, counted, ids.shape[1], tokens), counted.first
 
