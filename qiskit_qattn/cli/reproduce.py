@@ -66,6 +66,8 @@ def _show(found: Reproduction) -> None:
     for row in found.rows:
         shown.add_row(*(escape(cell.replace("`", "")) for cell in row))
     console.print()
+    if found.shortened:
+        console.print(f"[yellow]{escape(found.shortened)}[/yellow]")
     console.print(shown)
     console.print("\nWhy they differ")
     for reason in found.reasons:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,13 +13,14 @@ from typing import Any
 
 import torch
 
+from qiskit_qattn import __version__
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import CheckpointError, RunFolderError
 from qiskit_qattn.evaluation.leakage import leakage
 from qiskit_qattn.evaluation.plots import loss_plot
 from qiskit_qattn.evaluation.report_markdown import render_markdown
 from qiskit_qattn.evaluation.text_difference import text_difference
-from qiskit_qattn.nn.fallback import Chain, open_backend
+from qiskit_qattn.nn.fallback import Chain, held_open
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.files import write_bytes, write_text
@@ -26,7 +28,7 @@ from qiskit_qattn.training.run import read_metrics, saved_config
 from qiskit_qattn.training.tokenizer import CharTokenizer
 
 FORMAT = "qiskit-qattn/report"
-PACKAGES = ("qiskit-qattn", "torch", "qiskit", "qiskit-machine-learning", "accelerate", "numpy")
+PACKAGES = ("torch", "qiskit", "qiskit-machine-learning", "accelerate", "numpy")
 
 
 def write_report(folder: Path, backend: Backend | Chain | None = None) -> dict[str, Any]:
@@ -92,13 +94,14 @@ def collect_report(folder: Path, backend: Backend | Chain | None = None) -> dict
         raise RunFolderError(f"The run in {str(folder)!r} has not finished; go on with --resume.")
     twin = read_metrics(folder / "baseline") if config.baseline else None
     prompt = model.pop("prompt")
-    where = open_backend(config.backend) if backend is None else backend
-    model |= _examine(folder / "model", config, prompt, where)
-    differences = None
-    if twin is not None:
-        twin.pop("prompt")
-        twin |= _examine(folder / "baseline" / "model", config, prompt, where)
-        differences = text_difference(model["sample"], twin["sample"]).to_dict()
+    where, opened = held_open(config.backend if backend is None else backend)
+    with opened or nullcontext():
+        model |= _examine(folder / "model", config, prompt, where)
+        differences = None
+        if twin is not None:
+            twin.pop("prompt")
+            twin |= _examine(folder / "baseline" / "model", config, prompt, where)
+            differences = text_difference(model["sample"], twin["sample"]).to_dict()
     return {
         "format": FORMAT,
         "val_loss": model["val_loss"],
@@ -117,7 +120,7 @@ def collect_report(folder: Path, backend: Backend | Chain | None = None) -> dict
 
 def versions() -> dict[str, str | None]:
     """Return the versions of Python and of the packages that decide a result; None for what is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    found: dict[str, str | None] = {"python": platform.python_version(), "qiskit-qattn": __version__}
     for package in PACKAGES:
         try:
             found[package] = version(package)

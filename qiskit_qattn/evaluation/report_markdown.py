@@ -21,8 +21,8 @@ ROWS: tuple[tuple[str, Callable[[dict[str, Any]], Any], str], ...] = (
 )
 
 ONE_SEED = (
-    "One seed of each: runs that differ in nothing but the seed differ by about 0.01, so no claim about the heads"
-    " follows from this table."
+    "One seed of each. How much runs differ that differ in nothing but the seed was not measured, so no claim about the"
+    " heads follows from this table; `qattn compare` measures it."
 )
 
 

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from qiskit_qattn.backends.joint import Call, JointProgram, evaluate
 from qiskit_qattn.backends.pub import attention_program
 from qiskit_qattn.backends.registry import Backend, get_backend
+from qiskit_qattn.backends.session import Opened
 from qiskit_qattn.backends.spec import BackendSpec, End, parse_chain
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
@@ -56,6 +57,26 @@ def open_backend(text: str) -> Backend | Chain:
     if len(failed) == len(links) and chain.end == "raise":
         raise failed[-1]
     return Chain(str(chain), links, chain.end)
+
+
+def backends_of(target: Backend | Chain) -> list[Backend]:
+    """Return a backend, or the backends of a chain that could be opened."""
+    links = [target] if isinstance(target, Backend) else [link for _, link in target.links]
+    return [link for link in links if isinstance(link, Backend)]
+
+
+def held_open(backend: Backend | Chain | str) -> tuple[Backend | Chain, Opened | None]:
+    """Return a backend, opened if it is a string, and what a module keeps as long as it runs there.
+
+    That closes the backend's sessions when no module keeps it any more. It is None for a backend of the caller's own.
+
+    Raises:
+        UnknownNameError, ConfigError, MissingDependencyError, BackendError: As :func:`open_backend` does.
+    """
+    if not isinstance(backend, str):
+        return backend, None
+    target = open_backend(backend)
+    return target, Opened(backends_of(target))
 
 
 def head_program(circuit: AttentionCircuit, backend: Backend) -> nn.Module:

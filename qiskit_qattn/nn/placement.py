@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
 from collections import Counter
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from torch import nn
-
 from qiskit_qattn.backends.registry import Backend
-from qiskit_qattn.backends.session import session
+from qiskit_qattn.backends.session import Opened
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.audit import Audit
-from qiskit_qattn.nn.fallback import Chain, open_backend
+from qiskit_qattn.nn.fallback import Chain, backends_of, held_open
 from qiskit_qattn.nn.heads import QuantumHead
 
 if TYPE_CHECKING:
     from qiskit_qattn.nn.attention import CausalSelfAttention
 
 
-@dataclass(frozen=True)
-class _Move:
-    """What undoes a move: where the heads were, and the backends that it opened."""
+class _Place:
+    """Where a head is, for a way back to it that does not keep sessions open by itself."""
 
-    before: list[tuple[QuantumHead, Backend | Chain, nn.Module]]
-    opened: list[Backend]
+    def __init__(self, head: QuantumHead) -> None:
+        self._head = head
+        self._backend, self._program, opened = head.placed
+        self._opened = None if opened is None else weakref.ref(opened)
+
+    def come_back(self, again: dict[int, Opened]) -> None:
+        """Bring the head back; ``again`` holds what was closed since and is opened again, by backend."""
+        opened = None if self._opened is None else self._opened()
+        if opened is None and self._opened is not None:
+            opened = again.setdefault(id(self._backend), Opened(backends_of(self._backend)))
+        self._head.place(self._backend, self._program, self._head.audit, opened)
 
 
 class Placement(ABC):
     """The part of a model that knows its quantum heads and moves them between backends."""
 
-    _last_move: _Move | None = None
-    _blocks_entered: tuple[tuple[_Move, ExitStack], ...] = ()
+    # The places that a move left, and what it opened: None for a backend of the caller's own.
+    _last_move: tuple[list[_Place], weakref.ref[Opened] | None] | None = None
+    _blocks_entered: tuple[tuple[list[_Place], Opened | None], ...] = ()
 
     @abstractmethod
     def attention_layers(self) -> list[CausalSelfAttention]:
@@ -92,8 +99,11 @@ class Placement(ABC):
     def to_backend(self, backend: Backend | Chain | str) -> Self:
         """Run every quantum head on another backend; weights and ``state_dict`` stay as they are.
 
-        In a ``with`` statement the heads come back at the end of the block to the backend they were on, and what a
-        backend named by a string holds open on its device, such as a session, is closed::
+        What a backend named by a string holds open on its device, such as a session, is closed when no head, and no
+        block that was entered, is on it any more: by the next move, with the model, or at the end of the program.
+
+        In a ``with`` statement the heads come back at the end of the block to the backend they were on, and what was
+        opened for it is closed then::
 
             with model.to_backend("ibm:least_busy?mode=session&budget=60s"):
                 model.generate(prompt, 100)
@@ -106,14 +116,14 @@ class Placement(ABC):
             UnknownNameError, ConfigError: For a string that names no backend; no head was moved then.
         """
         heads = self.quantum_heads()
-        target = open_backend(backend) if isinstance(backend, str) else backend
+        target, opened = held_open(backend)
         audits = [Audit(layer, kind) for layer, kind, _ in heads]
         # All are built before the first moves.
         programs = [head.prepare(target, audit) for (_, _, head), audit in zip(heads, audits, strict=True)]
-        opened = _backends(target) if isinstance(backend, str) else []
-        self._last_move = _Move([(head, *head.placed) for _, _, head in heads], opened)
+        before = [_Place(head) for _, _, head in heads]
+        self._last_move = before, None if opened is None else weakref.ref(opened)
         for (_, _, head), program, audit in zip(heads, programs, audits, strict=True):
-            head.place(target, program, audit)
+            head.place(target, program, audit, opened)
         return self
 
     def __enter__(self) -> Self:
@@ -125,21 +135,25 @@ class Placement(ABC):
         move, self._last_move = self._last_move, None
         if move is None:
             raise ConfigError("A model in a with statement must have been moved: with model.to_backend(…).")
-        stack = ExitStack()
-        for opened in move.opened:
-            stack.enter_context(session(opened))
-        self._blocks_entered += ((move, stack),)
+        before, opened = move
+        self._blocks_entered += ((before, None if opened is None else opened()),)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Bring the heads back, and close what the move opened."""
-        *outer, (move, stack) = self._blocks_entered
+        *outer, (before, opened) = self._blocks_entered
         self._blocks_entered, self._last_move = tuple(outer), None
-        for head, backend, program in move.before:
-            head.place(backend, program, head.audit)
-        stack.__exit__(kind, error, traceback)
+        again: dict[int, Opened] = {}
+        for place in before:
+            place.come_back(again)
+        if opened is not None:
+            opened.__exit__(kind, error, traceback)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the moves: a copy was not moved itself."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_last_move", "_blocks_entered")}
 
 
 def ran_on(calls: dict[str, int]) -> str:
@@ -147,9 +161,3 @@ def ran_on(calls: dict[str, int]) -> str:
     if len(calls) == 1:
         return next(iter(calls))
     return ", ".join(f"{name} ({count:,} of {sum(calls.values()):,} calls)" for name, count in calls.items())
-
-
-def _backends(target: Backend | Chain) -> list[Backend]:
-    if isinstance(target, Backend):
-        return [target]
-    return [backend for _, backend in target.links if isinstance(backend, Backend)]

@@ -68,6 +68,12 @@ def test_the_markdown_shows_both_models_side_by_side(report: dict[str, Any]):
     assert "None" not in text
 
 
+def test_what_one_seed_of_each_shows_is_said_without_a_figure(report: dict[str, Any]):
+    [told] = [part for part in render_markdown(report).split("\n\n") if part.startswith("One seed of each")]
+    assert "was not measured" in told and not any(letter.isdigit() for letter in told)
+    assert "One seed of each" not in render_markdown({**report, "baseline": None, "text_differences": None})
+
+
 def test_a_run_without_a_baseline_has_one_column(report: dict[str, Any]):
     alone = {**report, "baseline": None, "text_differences": None}
     text = render_markdown(alone)

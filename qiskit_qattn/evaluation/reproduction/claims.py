@@ -49,6 +49,7 @@ class Reproduction:
         reasons: Why they differ, and what follows.
         figures: Our figures as numbers.
         settings: What was run.
+        shortened: That less was run than the claim needs, in a sentence; empty where all was.
     """
 
     claim: str
@@ -59,6 +60,14 @@ class Reproduction:
     reasons: list[str]
     figures: dict[str, Any]
     settings: dict[str, Any] = field(default_factory=dict)
+    shortened: str = ""
+
+
+def told_short(steps: int | None, full: int, what: str) -> str:
+    """Return in a sentence that ``steps`` were run of the ``full`` number that a claim needs; empty if all were."""
+    if steps is None or steps >= full:
+        return ""
+    return f"Shortened: {steps:,} of {full:,} {what}. These are not the figures of the claim; run it without --steps."
 
 
 class Claim(Protocol):

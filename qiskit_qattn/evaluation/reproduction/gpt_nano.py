@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qiskit_qattn.evaluation.reproduction.claims import Options, Reproduction
-from qiskit_qattn.evaluation.reproduction.runs import settings, trained, verdict
+from qiskit_qattn.evaluation.reproduction.runs import settings, shortened, trained, verdict
 from qiskit_qattn.training.progress import Progress
 
 PUBLISHED = {
@@ -69,4 +69,5 @@ def run(options: Options, progress: Progress) -> Reproduction:
         ],
         figures={"model": quantum, "baseline": classical, "slow_down": slower[1]},
         settings=config.to_dict(),
+        shortened=shortened(options, "gpt-nano", **SETTINGS),
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qiskit_qattn.evaluation.reproduction.claims import Options, Reproduction
-from qiskit_qattn.evaluation.reproduction.runs import settings, trained, verdict
+from qiskit_qattn.evaluation.reproduction.runs import settings, shortened, trained, verdict
 from qiskit_qattn.nn.attention import CausalSelfAttention, causal_attention
 from qiskit_qattn.nn.cache import KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
@@ -114,4 +114,5 @@ def run(options: Options, progress: Progress) -> Reproduction:
         ],
         figures=figures,
         settings={name: value for name, value in config.to_dict().items() if name != "heads"},  # these differ
+        shortened=shortened(options, "qisa", **SETTINGS),
     )

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from qiskit_qattn.evaluation.reproduction.claims import Options, Reproduction
+from qiskit_qattn.evaluation.reproduction.claims import Options, Reproduction, told_short
 from qiskit_qattn.evaluation.reproduction.timing import in_turns, slow_down
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import GPT
@@ -103,6 +103,7 @@ def run(options: Options, progress: Progress) -> Reproduction:
         ],
         figures={**ours, "seconds": {task: {n: min(s) for n, s in found.items()} for task, found in seconds.items()}},
         settings={**asdict(size), "rounds": rounds, "threads": torch.get_num_threads(), "seed": options.seed},
+        shortened=told_short(options.steps, ROUNDS, "rounds of timing"),
     )
 
 

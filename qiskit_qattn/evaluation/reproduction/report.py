@@ -28,6 +28,7 @@ def write_report(folder: Path, found: Reproduction, command: str) -> None:
     parts = [
         f"# {found.title}",
         f"A published claim ({found.source}), run again {created} with `{command}`.",
+        *([f"**{found.shortened}**"] if found.shortened else []),
         table(found.head, found.rows),
         "## Why they differ",
         "\n".join(f"- {reason}" for reason in found.reasons),

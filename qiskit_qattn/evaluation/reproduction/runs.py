@@ -8,7 +8,7 @@ from typing import Any
 
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.evaluation.leakage import leakage
-from qiskit_qattn.evaluation.reproduction.claims import Options
+from qiskit_qattn.evaluation.reproduction.claims import Options, told_short
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.config import TrainConfig, resolve
 from qiskit_qattn.training.progress import Progress
@@ -26,6 +26,11 @@ def settings(options: Options, name: str, preset: str, **changes: Any) -> TrainC
         "device": "cpu",
     }
     return resolve({**changes, **{key: value for key, value in fixed.items() if value is not None}}, preset=preset)
+
+
+def shortened(options: Options, preset: str, **changes: Any) -> str:
+    """Return in a sentence that a run of these settings was shortened; empty where it was not."""
+    return told_short(options.steps, resolve(changes, preset=preset).max_steps, "training steps")
 
 
 def trained(config: TrainConfig, progress: Progress, model_class: type[GPT] = GPT) -> dict[str, dict[str, Any]]:
