@@ -48,6 +48,7 @@ class Backend:
         shots: Samples a measurement basis, or None where values are exact.
         differentiable: Whether a torch engine computes the values, so that autograd applies.
         max_pub_size: Largest number of parameter sets in one PUB, or None for no limit.
+        dedupe: Whether equal rows of a batch are evaluated once, and so share their samples.
         gradient: How values of the estimator are differentiated, where autograd does not apply.
         program: Makes a differentiable torch program of an :class:`AttentionCircuit`, or None where there is none.
         price: Price per task and shot in US dollars where the provider publishes one, else None.
@@ -62,6 +63,7 @@ class Backend:
     gradient: Gradient = field(default_factory=ParameterShift)
     program: Callable[[AttentionCircuit], nn.Module] | None = None
     max_pub_size: int | None = None
+    dedupe: bool = True
     price: tuple[float, float] | None = None
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qiskit_qattn.cli.cost import cost_table
+from qiskit_qattn.cli.cost import cost_table, text_row
 from qiskit_qattn.cli.devices import Asked, open_devices
 from qiskit_qattn.cli.waiting import watch_jobs
 from qiskit_qattn.errors import CheckpointError, DataError, RunFolderError
@@ -97,7 +97,7 @@ def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool)
 
     def cost(link: Backend) -> Asked:
         counted = generation_cost(model, link, ids, tokens)
-        return cost_table(link, counted, ids.shape[1], tokens), counted.first
+        return cost_table(link, counted, text_row(ids.shape[1], tokens)), counted.first
 
     with open_devices(backend, yes=yes, cost=cost) as (target, estimators):
         model.to_backend(target)

@@ -1,8 +1,10 @@
-"""What generating text on a backend takes, counted before anything is sent."""
+"""What generating text, or any other run of circuits, takes on a backend, counted before anything is sent."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -11,15 +13,16 @@ from qiskit_qattn.backends.ibm.isa import two_qubit_depth
 from qiskit_qattn.backends.jobs.device import Cost
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.nn.gpt import GPT
+from qiskit_qattn.nn.placement import Placement
 
 
 @dataclass(frozen=True)
-class GenerationCost:
-    """What a generation takes.
+class RunCost:
+    """What a run of circuits takes, such as a generation or a forward pass.
 
     Attributes:
         total: All jobs.
-        first: The first job, or None for a model without quantum heads.
+        first: The first job, or None if there is none.
         depth: Layers of gates on two or more qubits of the deepest circuit, as it is sent.
     """
 
@@ -28,7 +31,7 @@ class GenerationCost:
     depth: int
 
 
-def generation_cost(model: GPT, backend: Backend, prompt: Tensor, tokens: int) -> GenerationCost:
+def generation_cost(model: GPT, backend: Backend, prompt: Tensor, tokens: int) -> RunCost:
     """Count what ``model.stream(prompt, tokens)`` sends to a backend; nothing is sent.
 
     The model generates as it would on the backend, with arbitrary expectations in place of measured ones: every layer
@@ -44,15 +47,33 @@ def generation_cost(model: GPT, backend: Backend, prompt: Tensor, tokens: int) -
     Raises:
         BackendError: For circuits that do not fit on the device.
     """
-    where, counting = counted(backend)
-    with model.to_backend(where):
+
+    def generate() -> None:
         for _ in model.stream(prompt, tokens, seed=0):
             pass
+
+    return run_cost(model, backend, generate)
+
+
+def run_cost(module: Placement, backend: Backend, run: Callable[[], Any]) -> RunCost:
+    """Count what a run of a module's circuits sends to a backend; nothing is sent.
+
+    Args:
+        module: A model, or a connector; it stays where it is.
+        backend: Where it would run.
+        run: Calls the module.
+
+    Raises:
+        BackendError: For circuits that do not fit on the device, or a job that it does not take.
+    """
+    where, counting = _counted(backend)
+    with module.to_backend(where):
+        run()
     depth = max(map(two_qubit_depth, counting.circuits.values()), default=0)
-    return GenerationCost(counting.total, counting.first, depth)
+    return RunCost(counting.total, counting.first, depth)
 
 
-def counted(backend: Backend) -> tuple[Backend, CountingEstimator]:
+def _counted(backend: Backend) -> tuple[Backend, CountingEstimator]:
     """Return a backend on which nothing runs, and what counts the jobs that ``backend`` would get.
 
     Exact engines have no PUBs; the estimator's program counts for them, in circuits of exact values.

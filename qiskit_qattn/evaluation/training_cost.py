@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qiskit_qattn.backends.counting import CountingEstimator
 from qiskit_qattn.backends.jobs.device import Cost
 from qiskit_qattn.backends.registry import Backend
-from qiskit_qattn.evaluation.generation_cost import counted, generation_cost
+from qiskit_qattn.evaluation.generation_cost import RunCost, generation_cost, run_cost
+from qiskit_qattn.nn.connector import TorchConnector
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.data import Corpus, random_batch
@@ -28,12 +28,54 @@ def step_cost(model: GPT, backend: Backend, tokens: Tensor) -> Cost:
     Raises:
         BackendError: For circuits that do not fit on the device, or a job that it does not take.
     """
-    where, counting = counted(backend)
-    with model.to_backend(where):
+
+    def step() -> None:
         _, loss = model(tokens[:, :-1], tokens[:, 1:])
         loss.backward()
+
+    cost = run_cost(model, backend, step).total
     model.zero_grad(set_to_none=True)
-    return counting.total
+    return cost
+
+
+def forward_cost(layer: TorchConnector, backend: Backend, samples: int) -> RunCost:
+    """Count what a forward pass of different samples through a connector's network sends to a backend.
+
+    Args:
+        layer: The connector; it stays where it is.
+        backend: Where it would run.
+        samples: How many.
+
+    Raises:
+        BackendError: As :func:`step_cost` does.
+    """
+    with torch.no_grad():
+        return run_cost(layer, backend, lambda: layer(_samples(layer, samples)))
+
+
+def network_step_cost(layer: TorchConnector, backend: Backend, samples: int) -> Cost:
+    """Count what the forward and the backward pass of different samples send to a backend; nothing is sent.
+
+    Gradients go to the weights and, where the network has ``input_gradients``, to the samples too, as they do where
+    other layers come first.
+
+    Args:
+        layer: The connector; it stays where it is, its gradients are cleared.
+        backend: Where it would run, with the gradient rule that decides the backward pass.
+        samples: How many.
+
+    Raises:
+        BackendError: As :func:`step_cost` does.
+    """
+
+    def step() -> None:
+        values = layer(_samples(layer, samples).requires_grad_())
+        if values.requires_grad:
+            values.sum().backward()
+
+    cost = run_cost(layer, backend, step).total
+    layer.zero_grad(set_to_none=True)
+    return cost
 
 
 def training_cost(
@@ -65,9 +107,12 @@ def training_cost(
     return parts, forward.first
 
 
-def _passed(model: GPT, backend: Backend, tokens: Tensor) -> CountingEstimator:
-    """Return the count of a forward pass of tokens, shape ``(B, T)``."""
-    where, counting = counted(backend)
-    with torch.no_grad(), model.to_backend(where):
-        model(tokens)
-    return counting
+def _passed(model: GPT, backend: Backend, tokens: Tensor) -> RunCost:
+    """Return the cost of a forward pass of tokens, shape ``(B, T)``."""
+    with torch.no_grad():
+        return run_cost(model, backend, lambda: model(tokens))
+
+
+def _samples(layer: TorchConnector, samples: int) -> Tensor:
+    """Return samples, shape ``(B, num_inputs)``, no two of them equal."""
+    return torch.rand(samples, layer.neural_network.num_inputs, generator=torch.Generator().manual_seed(0))

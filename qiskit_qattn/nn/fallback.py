@@ -86,6 +86,11 @@ def head_program(circuit: AttentionCircuit, backend: Backend) -> nn.Module:
     return attention_program(circuit, backend)
 
 
+def program_on(circuit: AttentionCircuit, where: Backend | Chain, audit: Audit) -> nn.Module:
+    """Return a circuit's program on a backend, or on a chain of them that writes down what was computed where."""
+    return ChainProgram(circuit, where, audit) if isinstance(where, Chain) else head_program(circuit, where)
+
+
 class ChainProgram(JointProgram):
     """A head's program on each link of a chain; a link that raises :class:`BackendError` passes the call on.
 

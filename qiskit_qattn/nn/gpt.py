@@ -20,7 +20,7 @@ from qiskit_qattn.nn.cache import KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.generation import stream
 from qiskit_qattn.nn.heads import form_unitaries
-from qiskit_qattn.nn.placement import Placement
+from qiskit_qattn.nn.placement import ModelPlacement
 from qiskit_qattn.simulation.statevector import Fused
 
 
@@ -85,7 +85,7 @@ Its shape, heads and observables are in `config.json`.
 
 
 class GPT(
-    Placement,
+    ModelPlacement,
     nn.Module,
     PyTorchModelHubMixin,
     library_name="qiskit-qattn",

@@ -15,7 +15,7 @@ from qiskit_qattn.backends.session import Opened
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.nn.audit import Audit
-from qiskit_qattn.nn.fallback import Chain, ChainProgram, head_program, held_open
+from qiskit_qattn.nn.fallback import Chain, ChainProgram, held_open, program_on
 from qiskit_qattn.simulation.amplitude import amplitude_angles, check_finite
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
 
@@ -116,7 +116,7 @@ class QuantumHead(nn.Module):
         weight = torch.empty(*heads, len(circuit.weight_params)).uniform_(-math.pi, math.pi)
         self.weight = nn.Parameter(weight, requires_grad=trainable)
         start = gain * 2 ** (circuit.num_qubits / 2)
-        self.gain = nn.Parameter(torch.full((*heads, len(circuit.labels)), start))
+        self.gain = nn.Parameter(torch.full((*heads, len(circuit.observables)), start))
         codes = [["IXYZ".index(letter) for letter in label] for label in circuit.labels]
         self.register_buffer("observables", torch.tensor(codes, dtype=torch.uint8))
         self.to_backend(get_backend("statevector"))
@@ -156,10 +156,7 @@ class QuantumHead(nn.Module):
 
     def prepare(self, backend: Backend | Chain, audit: Audit) -> nn.Module:
         """Return the program that :meth:`place` takes, without moving there."""
-        if isinstance(backend, Chain):
-            program: nn.Module = ChainProgram(self.circuit, backend, audit)
-        else:
-            program = head_program(self.circuit, backend)
+        program = program_on(self.circuit, backend, audit)
         return program.to(device=self.weight.device, dtype=self.weight.dtype)
 
     def place(self, backend: Backend | Chain, program: nn.Module, audit: Audit, opened: Opened | None) -> None:
