@@ -120,7 +120,7 @@ def _cost(study: Study, backend: Backend) -> Asked:
     """Return what the cells that are not done take on a paid device, to be shown, and what the first job takes."""
     from qiskit_qattn.cli.cost import parts_table
     from qiskit_qattn.evaluation.comparison.cell import records
-    from qiskit_qattn.evaluation.training_cost import training_cost
+    from qiskit_qattn.evaluation.device_cost import training_cost
     from qiskit_qattn.training.data import load_corpus
 
     corpus = load_corpus(study.config.data, study.config.block_size)

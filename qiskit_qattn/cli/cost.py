@@ -15,7 +15,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from qiskit_qattn.backends.jobs.device import Cost, Device
     from qiskit_qattn.backends.registry import Backend
-    from qiskit_qattn.evaluation.generation_cost import RunCost
+    from qiskit_qattn.evaluation.device_cost import RunCost
 
 
 def seconds_text(seconds: float) -> str:

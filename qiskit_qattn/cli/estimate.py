@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from qiskit_qattn.backends.jobs.device import Cost
     from qiskit_qattn.backends.registry import Backend
-    from qiskit_qattn.evaluation.generation_cost import RunCost
+    from qiskit_qattn.evaluation.device_cost import RunCost
 
 _LARGEST = 2**27  # numbers in the displaced angles of a backward pass; a step beyond is not counted
 _TOKENS = 100
@@ -111,8 +111,7 @@ def _model_work(run: Path, prompt: str, tokens: int, batch_size: int | None) -> 
     """Return the generation and the training step of a model of text."""
     import torch
 
-    from qiskit_qattn.evaluation.generation_cost import generation_cost
-    from qiskit_qattn.evaluation.training_cost import step_cost
+    from qiskit_qattn.evaluation.device_cost import generation_cost, step_cost
 
     model, _, ids = load_model(run, prompt)
     size, config = _batch_size(run) if batch_size is None else batch_size, model.config
@@ -132,7 +131,7 @@ def _model_work(run: Path, prompt: str, tokens: int, batch_size: int | None) -> 
 def _network_work(folder: Path, samples: int | None) -> _Work:
     """Return the forward pass and the training step of a network."""
     from qiskit_qattn.backends.unroll import unroll
-    from qiskit_qattn.evaluation.training_cost import forward_cost, network_step_cost
+    from qiskit_qattn.evaluation.device_cost import forward_cost, network_step_cost
     from qiskit_qattn.nn.connector import TorchConnector
     from qiskit_qattn.nn.networks import load_network
     from qiskit_qattn.training.config import TrainConfig

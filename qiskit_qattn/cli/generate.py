@@ -93,7 +93,7 @@ def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool)
     if backend is None:
         yield []
         return
-    from qiskit_qattn.evaluation.generation_cost import generation_cost
+    from qiskit_qattn.evaluation.device_cost import generation_cost
 
     def cost(link: Backend) -> Asked:
         counted = generation_cost(model, link, ids, tokens)

@@ -11,7 +11,7 @@ import typer
 from qiskit_qattn.cli.extras import TRAINING, require
 
 if TYPE_CHECKING:
-    from qiskit_qattn.evaluation.reproduction.claims import Reproduction
+    from qiskit_qattn.evaluation.reproduction.runs import Reproduction
 
 
 def command(
@@ -35,8 +35,8 @@ def command(
     """
     require(TRAINING, "train")
     from qiskit_qattn.cli.progress import make_progress
-    from qiskit_qattn.evaluation.reproduction.claims import Options, reproduce
-    from qiskit_qattn.evaluation.reproduction.report import write_report
+    from qiskit_qattn.evaluation.reproduction.claims import reproduce, write_report
+    from qiskit_qattn.evaluation.reproduction.runs import Options
     from qiskit_qattn.training.interrupt import TrainingInterrupted
 
     folder = out or Path("runs") / f"reproduce-{claim}"

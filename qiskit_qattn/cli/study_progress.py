@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from qiskit_qattn.evaluation.comparison.cell import read_record, steps_done, told_since
+from qiskit_qattn.evaluation.comparison.cell import read_record, reported_since, steps_done
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study
 
 _INTERVAL = 0.5  # seconds between two looks at the folder
@@ -57,7 +57,7 @@ def _watch(study: Study, shown: Progress, stopped: threading.Event) -> None:
                 done.add(cell)
                 text = f"{len(done)}/{len(cells)} {_words(cell)}: validation loss {record['val_loss']:.4f}"
                 shown.console.print(text, highlight=False, markup=False, soft_wrap=True)
-        now = ", ".join(_words(cell) for cell in cells if cell not in done and told_since(study, cell, begin))
+        now = ", ".join(_words(cell) for cell in cells if cell not in done and reported_since(study, cell, begin))
         steps = sum(steps_done(study, cell) for cell in cells)
         shown.update(task, completed=steps, done=len(done), now=now)
 

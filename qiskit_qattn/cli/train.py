@@ -71,7 +71,7 @@ def _train(
 def _cost(config: TrainConfig, backend: Backend) -> Asked:
     """Return what the rest of a run takes on a paid device, to be shown, and what its first job takes."""
     from qiskit_qattn.cli.cost import parts_table
-    from qiskit_qattn.evaluation.training_cost import training_cost
+    from qiskit_qattn.evaluation.device_cost import training_cost
     from qiskit_qattn.training.checkpoint import list_checkpoints
     from qiskit_qattn.training.data import load_corpus
 
