@@ -248,9 +248,7 @@ def _logits(output: Any, x: torch.Tensor) -> torch.Tensor:
         if item.dim() >= 3 and item.shape[:2] == x.shape:
             return item  # (B, T, ...)
     shapes = ", ".join(str(tuple(item.shape)) for item in tensors) or "no tensor"
-    raise ConfigError(
-        f"Expected logits of shape ({x.shape[0]}, {x.shape[1]}, vocabulary); the model gave {shapes}."
-    )
+    raise ConfigError(f"Expected logits of shape ({x.shape[0]}, {x.shape[1]}, vocabulary); the model gave {shapes}.")
 
 
 @contextmanager

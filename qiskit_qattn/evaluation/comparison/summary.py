@@ -81,7 +81,7 @@ def _objection(study: Study, kind: str, found: Mapping[int, Mapping[str, Any]]) 
         where = f"seed{'s' if len(leaks) > 1 else ''} {', '.join(map(str, leaks))}"
         return f"its model reads its own future ({where}), so its losses are not comparable"
     if missing := len(study.seeds) - len(found):
-        return f"{missing} of its {len(study.seeds)} cells are not done"
+        return f"{missing} of its {len(study.seeds)} cells {'is' if missing == 1 else 'are'} not done"
     return None
 
 
@@ -96,7 +96,7 @@ def _spread(values: Iterable[float | None]) -> dict[str, float | None]:
 
 def _sentence(study: Study, kind: str, withheld: str | None, verdict: str | None) -> str:
     if withheld is not None:
-        return f"{kind}: verdict withheld, {withheld}."
+        return f"{kind}: verdict withheld because {withheld}."
     if verdict is not None:
         return verdict
     return f"{kind}: the reference." if kind == study.reference else f"{kind}: no kind to compare it with."

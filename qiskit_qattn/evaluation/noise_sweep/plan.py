@@ -24,14 +24,13 @@ class Noise:
     meaning: str
 
 
+_GATES = "After every gate, including those of the encoding, "
 NOISES = {
     "depolarizing": Noise(
-        ("p1", "p2"), "After every gate, its qubits are replaced by the maximally mixed state with probability p."
+        ("p1", "p2"), f"{_GATES}its qubits are replaced by the maximally mixed state with probability p."
     ),
-    "amplitude_damping": Noise(
-        ("gamma",), "After every gate, each of its qubits decays from |1⟩ to |0⟩ with probability p."
-    ),
-    "phase_damping": Noise(("gamma",), "After every gate, each of its qubits loses its phase with probability p."),
+    "amplitude_damping": Noise(("gamma",), f"{_GATES}each of its qubits decays from |1⟩ to |0⟩ with probability p."),
+    "phase_damping": Noise(("gamma",), f"{_GATES}each of its qubits loses its phase with probability p."),
     "readout": Noise(("readout",), "Each measured bit flips with probability p; gates are noiseless."),
 }
 

@@ -75,8 +75,8 @@ def render_markdown(record: dict[str, Any]) -> str:
         f"Validation loss of the model in `{record['run']}` ({record['num_qubits']} qubits per circuit, trained on"
         f" `{record['data']}`), in nats per token: the mean over {len(first['losses'])} windows of"
         f" {record['block_size']} tokens, evenly spaced over the validation split and the same in every row.",
-        f"{NOISES[settings['noise']].meaning} Noise acts on the whole circuit, including the encoding, and expectations"
-        f" are exact. In rows with a number of shots, expectations are sampled without noise.",
+        f"{NOISES[settings['noise']].meaning} Expectations are exact; in rows with a number of shots they are sampled,"
+        f" without noise.",
         "The number after ± is one standard error over windows. Changes are differences from the exact loss of the same"
         " model without noise, paired by window, so that the variation between windows does not add to their error.",
     ]

@@ -73,7 +73,7 @@ def test_an_incomplete_study_says_what_is_missing(done: Study):
     text = (done.folder / "report.md").read_text()
     assert "**Incomplete:** 3 of 4 cells" in text
     assert "- qisa-s1 failed: no | memory" in text
-    assert "1 of its 2 cells are not done" in text
+    assert "1 of its 2 cells is not done" in text
     for cell in done.cells():
         (done.cell_folder(cell) / RECORD).unlink(missing_ok=True)
     assert figures(write_report(done, {})).keys() == FIGURES
