@@ -1,4 +1,4 @@
-"""How the commands show what jobs take."""
+"""Tables of the cost of jobs: time and price."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def seconds_text(seconds: float) -> str:
 
 
 def usd_text(usd: float) -> str:
-    """Return a price, to the cent or, below a dollar, to two digits."""
+    """Return a price, to the cent or, below a dollar, with two significant digits."""
     return f"{usd:,.2f} USD" if usd >= 1 or usd == 0 else f"{usd:.2g} USD"
 
 
 def used_text(cost: Cost) -> str:
-    """Return the time and price of jobs that ran."""
+    """Return the time and the price of jobs that ran."""
     return seconds_text(cost.seconds) + ("" if cost.usd is None else f", {usd_text(cost.usd)}")
 
 
@@ -71,12 +71,12 @@ def cost_table(backend: Backend, cost: RunCost, what: tuple[str, str]) -> Table:
 
 
 def parts_table(title: str, backend: Backend, parts: Mapping[str, Cost | str], *, total: bool = True) -> Group:
-    """Return what several things take, one a row.
+    """Return the costs of several parts, one per row.
 
     Args:
-        title: What stands above.
+        title: The line above the table.
         backend: Where they would run.
-        parts: The cost of each, or in words why it has none.
+        parts: The cost of each part, or a text that says why it has none.
         total: Whether the last row is their sum.
     """
     device = getattr(backend.estimator, "device", None)
@@ -92,19 +92,19 @@ def parts_table(title: str, backend: Backend, parts: Mapping[str, Cost | str], *
             continue
         numbers = [f"{cost.jobs:,}", f"{cost.circuits:,}", f"{cost.shots:,}" if cost.shots else "none"]
         if device is not None:
-            price = "nothing" if not device.paid else "not published" if cost.usd is None else usd_text(cost.usd)
+            price = "free" if not device.paid else "not published" if cost.usd is None else usd_text(cost.usd)
             numbers += [seconds_text(cost.seconds) if cost.seconds else "not known", price]
         table.add_row(Text(name), *map(Text, numbers))
     return Group(Text(title), table)
 
 
 def _time_and_price(device: Device | None, total: Cost) -> list[tuple[str, str]]:
-    """Return the rows that only a device has, and the price."""
+    """Return the rows that only a device has, and the row of the price."""
     if device is None:
-        return [("price", "nothing: it runs in this process")]
+        return [("price", "free: it runs in this process")]
     time = seconds_text(total.seconds) if total.seconds else "not known before it runs"
     if not device.paid:
-        return [("processor", f"{time} on the device itself"), ("price", "nothing: it asks for no payment")]
+        return [("processor", f"{time} on the device itself"), ("price", "free")]
     if total.usd is None:
         return [("processor", time), ("price", "not published")]
     note = ""

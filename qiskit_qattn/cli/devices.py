@@ -1,4 +1,4 @@
-"""The devices of a command: opened once, agreed to where they cost money, and at the end what they did."""
+"""The devices of a command: opened once, with consent to their cost, and a summary of their jobs at the end."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def open_devices(
 ) -> Iterator[tuple[Backend | Chain, list[ManagedEstimator]]]:
     """Yield a backend, or a chain, and the estimators in it that send jobs to devices; close them at the end.
 
-    What a paid device will take is shown before anything is sent, and at the end what each device did.
+    The cost of a paid device is shown before anything is sent, and a summary of each device's jobs at the end.
 
     Args:
         text: A backend string, or a chain of them.
-        yes: Whether any cost of a device without a budget is agreed to.
-        cost: Returns what a paid device will take, to be shown, and the cost of the first job, None if there is none.
+        yes: Whether the user agrees to any cost of a device without a budget.
+        cost: Returns the cost on a paid device, to be shown, and that of the first job, None if there is none.
 
     Raises:
-        BudgetError: For a paid device without a budget, where ``yes`` is not given.
+        BudgetError: For a paid device without a budget, unless ``yes``.
     """
     from qiskit_qattn.backends.session import Opened
     from qiskit_qattn.nn.fallback import backends_of, open_backend
@@ -55,7 +55,7 @@ def open_devices(
 
 
 def _agree(estimator: ManagedEstimator, yes: bool, shown: RenderableType, first: Cost | None) -> None:
-    """Show what a paid device will take, and stop where nobody has agreed to that."""
+    """Show the cost on a paid device, and stop if the user has not agreed to it."""
     from qiskit_qattn.backends.jobs.budget import Budget, no_budget
 
     Console(stderr=True, highlight=False).print(shown)
@@ -66,10 +66,10 @@ def _agree(estimator: ManagedEstimator, yes: bool, shown: RenderableType, first:
 
 
 def _used(estimator: ManagedEstimator) -> str:
-    """Return a line with what was sent, what the ledger served, and what that took."""
+    """Return a line with the jobs that were sent and served from the ledger, and their cost."""
     parts = [f"jobs sent: {estimator.jobs_sent}", f"served from the ledger: {estimator.jobs_cached}"]
     if estimator.jobs_attached:
-        parts.append(f"picked up on their way: {estimator.jobs_attached}")
+        parts.append(f"picked up in flight: {estimator.jobs_attached}")
     if estimator.device.paid:
         parts.append(f"used: {used_text(estimator.spent)}")
     return f"{estimator.device.name}: {'; '.join(parts)}"

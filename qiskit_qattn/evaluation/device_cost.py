@@ -18,7 +18,6 @@ from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.placement import Placement
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.data import Corpus, random_batch
-from qiskit_qattn.training.figures import model_config
 from qiskit_qattn.training.run import default_prompt
 from qiskit_qattn.training.validation import final_batches
 
@@ -157,8 +156,9 @@ def training_cost(
     Raises:
         BackendError: As :func:`run_cost` does.
     """
-    model = GPT(model_config(config, corpus.tokenizer.vocab_size, config.heads))
-    x, y = random_batch(corpus.train, config.batch_size, config.block_size, torch.Generator().manual_seed(config.seed))
+    model = GPT(replace(config.model, vocab_size=corpus.tokenizer.vocab_size))
+    generator = torch.Generator().manual_seed(config.seed)
+    x, y = random_batch(corpus.train, config.batch_size, config.model.block_size, generator)
     batch = torch.cat([x, y[:, -1:]], -1)  # (B, T + 1)
     steps = config.max_steps - start
     parts = {"training steps": step_cost(model, backend, batch) * steps} if steps else {}

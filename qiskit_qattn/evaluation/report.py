@@ -27,8 +27,9 @@ from qiskit_qattn.evaluation.text_metrics import text_difference
 from qiskit_qattn.nn.fallback import Chain, backends_of, held_open
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.config import TrainConfig
+from qiskit_qattn.training.figures import read_metrics
 from qiskit_qattn.training.files import write_bytes, write_text
-from qiskit_qattn.training.run import read_metrics, saved_config
+from qiskit_qattn.training.run import saved_config
 from qiskit_qattn.training.tokenizer import CharTokenizer
 
 FORMAT = "qiskit-qattn/report"

@@ -1,7 +1,7 @@
-"""Named settings to start a run from.
+"""Presets: named settings to start a run from.
 
 ``nano`` is nanoGPT's CPU configuration for Shakespeare with half of the heads quantum, and equals the defaults of
-:class:`~qiskit_qattn.training.config.TrainConfig`; the others say how they differ from it.
+:class:`~qiskit_qattn.training.config.TrainConfig`; the others list how they differ from it.
 """
 
 from __future__ import annotations

@@ -33,12 +33,11 @@ from qiskit_qattn.evaluation.text_metrics import prediction_errors
 from qiskit_qattn.nn.fallback import Chain, backends_of, open_backend
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.data import Corpus, load_corpus
-from qiskit_qattn.training.figures import fingerprint
+from qiskit_qattn.training.data import Corpus, fingerprint, load_corpus
+from qiskit_qattn.training.figures import read_metrics
 from qiskit_qattn.training.files import write_text, writing
-from qiskit_qattn.training.interrupt import TrainingInterrupted
-from qiskit_qattn.training.progress import Progress
-from qiskit_qattn.training.run import read_metrics, train_run
+from qiskit_qattn.training.progress import Progress, TrainingInterrupted
+from qiskit_qattn.training.run import train_run
 
 RECORD = "cell.json"
 FORMAT = "qiskit-qattn/cell"
@@ -78,7 +77,7 @@ def run_cell(study: Study, cell: Cell) -> dict[str, Any]:
 def _train_and_measure(study: Study, cell: Cell) -> dict[str, Any]:
     """Train a cell, or continue where it stopped, and return its record."""
     config, folder = study.cell_config(cell), study.cell_folder(cell)
-    corpus = load_corpus(config.data, config.block_size)
+    corpus = load_corpus(config.data, config.model.block_size)
     if fingerprint(corpus) != study.text:
         raise ConfigError(f"The text {config.data!r} is not the one that {str(study.folder)!r} was planned for.")
     resume = (folder / "config.toml").is_file()

@@ -21,7 +21,6 @@ from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.kinds import head_kind
 from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.figures import model_config
 
 TOLERANCE = 0.01  # largest deviation, as a share of the reference's parameters
 
@@ -71,9 +70,10 @@ def kind_config(config: TrainConfig, kind: str, n_inner: int) -> TrainConfig:
 
     A kind that encodes the whole token takes the smallest sufficient number of qubits where ``num_qubits`` is too few.
     """
-    few = head_kind(kind).encodes_token and 2**config.num_qubits < config.n_embd
-    qubits = 0 if few else config.num_qubits
-    return replace(config, heads=f"{kind}:{config.n_head}", n_inner=n_inner, num_qubits=qubits)
+    model = config.model
+    qubits = model.num_qubits or 0  # 0: the fewest
+    few = head_kind(kind).encodes_token and 2**qubits < model.n_embd
+    return config.replace(heads=f"{kind}:{model.n_head}", n_inner=n_inner, num_qubits=0 if few else qubits)
 
 
 def match_sizes(config: TrainConfig, kinds: Iterable[str], reference: str, vocab_size: int) -> dict[str, Size]:
@@ -85,7 +85,7 @@ def match_sizes(config: TrainConfig, kinds: Iterable[str], reference: str, vocab
         reference: The kind that keeps its width.
         vocab_size: Number of tokens.
     """
-    target = model_size(config, reference, config.n_inner, vocab_size)
+    target = model_size(config, reference, config.model.n_inner or 0, vocab_size)
     return {kind: target if kind == reference else _match(config, kind, target, vocab_size) for kind in kinds}
 
 
@@ -108,7 +108,7 @@ def model_size(config: TrainConfig, kind: str, n_inner: int, vocab_size: int) ->
     """Build the model of one kind, and return its size; global random generators are not changed."""
     found = kind_config(config, kind, n_inner)
     with torch.random.fork_rng(devices=[]):
-        model = GPT(model_config(found, vocab_size, found.heads))
+        model = GPT(replace(found.model, vocab_size=vocab_size))
     counts, names = model.num_parameters(), {name for name, _ in model.named_parameters(remove_duplicate=False)}
     fixed = [v for name, v in model.state_dict().items() if name not in names and v.is_floating_point()]
     heads = [head for _, _, head in model.quantum_heads()]

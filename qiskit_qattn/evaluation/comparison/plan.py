@@ -14,15 +14,14 @@ from qiskit_qattn.evaluation.comparison.matching import Size, check_matched, kin
 from qiskit_qattn.nn.fallback import open_backend
 from qiskit_qattn.nn.kinds import head_kind
 from qiskit_qattn.training.config import TrainConfig, resolve
-from qiskit_qattn.training.data import load_corpus
-from qiskit_qattn.training.figures import fingerprint
+from qiskit_qattn.training.data import fingerprint, load_corpus
 from qiskit_qattn.training.files import write_text, writing
 
 NAME = "study.json"
 FORMAT = "qiskit-qattn/study"
 VERSION = 1
 #: Settings of a run that a comparison does not use; they keep the preset's values.
-_UNUSED = ("heads", "sample_prompt", "sample_tokens", "temperature", "top_k")
+_UNUSED = ("sample_prompt", "sample_tokens", "temperature", "top_k")
 
 
 @dataclass(frozen=True, order=True)
@@ -94,7 +93,7 @@ class Study:
     def command(self) -> str:
         """Return the command line of this study, with every setting that differs from the preset."""
         preset = resolve({}, preset=self.config.preset).to_dict()
-        own = {"out", "baseline", "profile", "trackers", "preset", *_UNUSED}
+        own = {"out", "baseline", "profile", "trackers", "preset", "heads", *_UNUSED}
         settings = {name: value for name, value in self.config.to_dict().items() if name not in own}
         flags = {
             "kinds": ",".join(self.kinds),
@@ -120,6 +119,11 @@ class Study:
             "text": self.text,
             "sizes": sizes,
         }
+
+
+def any_heads(n_head: int) -> str:
+    """Return the heads of a study's own settings, which every cell replaces by those of its kind."""
+    return f"classical:{n_head}"
 
 
 def _flag(name: str, value: Any) -> list[str]:
@@ -171,8 +175,9 @@ def plan_study(config: TrainConfig, kinds: str, count: int, reference: str, *, a
     preset = resolve({}, preset=config.preset)
     config = dataclasses.replace(config, **{name: getattr(preset, name) for name in _UNUSED})
     config = dataclasses.replace(config, baseline=False, profile=False, trackers="none", threads=config.threads or 1)
+    config = config.replace(heads=any_heads(config.model.n_head))
     open_backend(config.backend)  # an unavailable backend fails before any cell
-    corpus = load_corpus(config.data, config.block_size)
+    corpus = load_corpus(config.data, config.model.block_size)
     sizes = match_sizes(config, chosen, against, corpus.tokenizer.vocab_size)
     if not allow_unmatched:
         check_matched(sizes, against)
@@ -212,7 +217,8 @@ def load_study(folder: Path) -> Study:
             raise CheckpointError(f"{str(path)!r} is not a study of qiskit-qattn.")
         if record.pop("version", None) != VERSION:
             raise CheckpointError(f"{str(path)!r} was written by another version of qiskit-qattn.")
-        config = TrainConfig(**record.pop("config"), out=str(folder))
+        settings = record.pop("config")
+        config = TrainConfig.from_dict({**settings, "heads": any_heads(settings["n_head"]), "out": str(folder)})
         kinds, seeds = tuple(record.pop("kinds")), tuple(record.pop("seeds"))
         sizes = {kind: Size.from_dict(size) for kind, size in record.pop("sizes").items()}
         return Study(kinds, seeds, config=config, sizes=sizes, **record)

@@ -62,7 +62,7 @@ def load_run(sweep: NoiseSweep) -> TrainedRun:
         with model.to_backend(sweep.noisy(noisy[0])):  # fails before the folder is made
             pass
     tokenizer = CharTokenizer.load(run / "model" / "tokenizer.json")
-    return TrainedRun(config, load_corpus(config.data, config.block_size, tokenizer=tokenizer), model)
+    return TrainedRun(config, load_corpus(config.data, config.model.block_size, tokenizer=tokenizer), model)
 
 
 def sweep_models(

@@ -21,10 +21,10 @@ from qiskit_qattn.evaluation.rendering import machine, versions, write_json
 from qiskit_qattn.evaluation.text_metrics import spaced_windows
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.inference import inference
-from qiskit_qattn.training.accelerators import make_accelerator
-from qiskit_qattn.training.figures import fingerprint
+from qiskit_qattn.training.data import fingerprint
 from qiskit_qattn.training.files import writing
 from qiskit_qattn.training.progress import Progress
+from qiskit_qattn.training.run import make_accelerator
 
 FORMAT = "qiskit-qattn/noise-sweep"
 BATCH = 8  # windows per forward pass: a density matrix of 6 qubits has 4,096 entries per token
@@ -78,10 +78,10 @@ def measure(
     Raises:
         DataError: If the validation split has fewer than two windows.
     """
-    x, y = spaced_windows(run.corpus.val, run.config.block_size, sweep.windows)  # (W, T)
+    x, y = spaced_windows(run.corpus.val, run.config.model.block_size, sweep.windows)  # (W, T)
     if len(x) < 2:
         raise DataError(
-            f"The validation split has {len(run.corpus.val)} tokens: one window of {run.config.block_size}, and a"
+            f"The validation split has {len(run.corpus.val)} tokens: one window of {run.config.model.block_size}, and a"
             f" standard error takes at least 2."
         )
     for point in missing(sweep, record):
@@ -193,7 +193,7 @@ def _new_record(sweep: NoiseSweep, run: TrainedRun, settings: dict[str, Any]) ->
         "data": run.config.data,
         "heads": heads if isinstance(heads, str) else list(heads),
         "num_qubits": max(head.circuit.num_qubits for _, _, head in run.model.quantum_heads()),
-        "block_size": run.config.block_size,
+        "block_size": run.config.model.block_size,
         "settings": settings,
         "versions": versions(),
         "machine": machine(),

@@ -77,7 +77,7 @@ def nanogpt(options: Options, progress: Progress) -> Reproduction:
     """Train nanoGPT's small model with two of four heads quantum, and its all-classical baseline."""
     config = settings(options, "nano", "nano", baseline=True, eval_interval=500)
     found = trained(config, progress)
-    labels = {"baseline": f"`{config.baseline_heads}`", "model": f"`{config.heads}`"}
+    labels = {"baseline": f"`{config.baseline_heads}`", "model": f"`{config.model.heads}`"}
     rows = [
         [
             label,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.evaluation.leakage import leakage
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.config import TrainConfig, resolve
+from qiskit_qattn.training.figures import read_metrics
 from qiskit_qattn.training.progress import Progress
-from qiskit_qattn.training.run import read_metrics, saved_config, train_run
+from qiskit_qattn.training.run import saved_config, train_run
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def trained(config: TrainConfig, progress: Progress, model_class: type[GPT] = GP
     if not resume and folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()  # left by a process that was killed before the run started
     if resume and (found := saved_config(folder)) != config:
-        names = [item.name for item in dataclasses.fields(config)]
-        changed = [name for name in names if getattr(found, name) != getattr(config, name)]
+        there = found.to_dict()
+        changed = [name for name, value in config.to_dict().items() if value != there[name]]
         raise ConfigError(
             f"{str(folder)!r} contains a run with other settings ({', '.join(changed)}); give another --out."
         )

@@ -25,9 +25,9 @@ from qiskit_qattn.evaluation.comparison.cell import (
 )
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study, open_study
 from qiskit_qattn.training import trainer as trainer_module
-from qiskit_qattn.training.interrupt import TrainingInterrupted
-from qiskit_qattn.training.progress import Progress
-from qiskit_qattn.training.run import read_metrics, train_run
+from qiskit_qattn.training.figures import read_metrics
+from qiskit_qattn.training.progress import Progress, TrainingInterrupted
+from qiskit_qattn.training.run import train_run
 
 Plan = Callable[..., Study]
 TIMES = {"tokens_per_second", "train_seconds", "wall_seconds", "cpu_seconds", "peak_rss_mib"}

@@ -16,8 +16,7 @@ from qiskit_qattn.evaluation.noise_sweep.report import mean_and_error
 from qiskit_qattn.evaluation.noise_sweep.sweep import find, measure, missing, open_sweep, train_models
 from qiskit_qattn.evaluation.text_metrics import spaced_windows
 from qiskit_qattn.nn.gpt import GPT
-from qiskit_qattn.training.interrupt import TrainingInterrupted
-from qiskit_qattn.training.progress import Progress
+from qiskit_qattn.training.progress import Progress, TrainingInterrupted
 
 
 def swept(sweep, **options):
