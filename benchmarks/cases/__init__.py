@@ -10,5 +10,6 @@ CASES = (
     "compile",
     "noise",
     "executions",
+    "sampling",
     "import_time",
 )

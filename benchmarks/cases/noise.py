@@ -36,7 +36,7 @@ def measure(effort: Effort) -> Iterator[Row]:
     theirs_seconds = line[many] + (_BATCH - many) * (line[many] - line[few]) / (many - few)
     yield Row(
         f"noisy head, {_QUBITS} qubits, batch {_BATCH}",
-        "parameter shift on Aer's density matrices, one job a pass",
+        f"parameter shift on Aer's density matrices, one job a pass, a line through {few} and {many} samples",
         duration(timings.spread("ours").median),
         duration(Spread.of(theirs_seconds).median),
         Spread.of(theirs_seconds / timings.seconds["ours"]),

@@ -40,7 +40,7 @@ def measure(effort: Effort) -> Iterator[Row]:
         )
         yield Row(
             f"user's circuit, {_QUBITS} qubits, batch {batch}",
-            "Qiskit ML TorchConnector",
+            f"Qiskit ML TorchConnector, a line through {few} and {many} samples",
             duration(timings.spread(f"ours {batch}").median),
             duration(Spread.of(theirs_seconds).median),
             Spread.of(theirs_seconds / timings.seconds[f"ours {batch}"]),

@@ -108,7 +108,7 @@ def gradient_option(spec: BackendSpec, seed: int | None = None) -> Gradient:
     return SPSA(samples or _SAMPLES, rng=rng)
 
 
-def unique_rows(rows: np.ndarray, tolerance: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+def unique_rows(rows: np.ndarray, tolerance: float | None = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct rows in the order in which they first appear, and for each row which of them it is.
 
     Rows are equal where no entry differs by more than the tolerance. Sorting along one direction makes equal rows
@@ -116,8 +116,10 @@ def unique_rows(rows: np.ndarray, tolerance: float = 0.0) -> tuple[np.ndarray, n
 
     Args:
         rows: Shape ``(N, K)``.
-        tolerance: Differences that rounding may have made.
+        tolerance: Differences that rounding may have made; None takes all rows as distinct.
     """
+    if tolerance is None:
+        return rows, np.arange(len(rows))
     direction = np.sqrt(np.arange(2, rows.shape[1] + 2))
     order = np.argsort(rows @ direction, kind="stable")
     new = (np.abs(np.diff(rows[order], axis=0)) > tolerance).any(-1)
@@ -133,7 +135,8 @@ class VectorJacobian:
 
     .. math:: g_{nk} = \sum_m v_{nm} \, \partial f_m(\alpha_n) / \partial \alpha_{nk}
 
-    Equal rows are evaluated once; rows with a cotangent of zero not at all. The Jacobian is not formed.
+    Equal rows are evaluated once, unless ``tolerance`` is None; rows with a cotangent of zero not at all. The Jacobian
+    is not formed.
 
     Args:
         rule: Which displacements to evaluate.
@@ -152,7 +155,7 @@ class VectorJacobian:
         angles: np.ndarray,
         cotangent: np.ndarray,
         wanted: np.ndarray,
-        tolerance: float = 0.0,
+        tolerance: float | None = 0.0,
     ) -> None:
         self._shape, self._cotangent = angles.shape, cotangent
         self._rows, self._columns = np.flatnonzero(cotangent.any(-1)), np.flatnonzero(wanted)

@@ -49,7 +49,14 @@ def statevector(spec: BackendSpec) -> Backend:
         bond = MAX_BOND if max_bond is None else max_bond
         mps = MPSEstimator(max_bond=bond, default_precision=sampling.precision, seed=sampling.seed)
         gradient = gradient_option(spec, sampling.seed)  # values come as PUBs, exact ones too
-        return Backend(str(spec), mps, precision=sampling.precision, shots=sampling.shots, gradient=gradient)
+        return Backend(
+            str(spec),
+            mps,
+            precision=sampling.precision,
+            shots=sampling.shots,
+            dedupe=sampling.dedupe,
+            gradient=gradient,
+        )
     estimator = TorchEstimator(default_precision=sampling.precision, seed=sampling.seed)
     return _backend(spec, estimator, sampling, _exact_program if method == "dense" else _exact_or_mps)
 
@@ -129,6 +136,7 @@ def _backend(
         precision=sampling.precision,
         shots=sampling.shots,
         differentiable=exact,
+        dedupe=sampling.dedupe,
         gradient=gradient_option(spec, sampling.seed),
         program=program if exact else None,
     )

@@ -6,13 +6,15 @@ import math
 import os
 import tomllib
 from collections.abc import Mapping
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from qiskit_qattn.errors import ConfigError, unknown_name
 
 VARIABLE = "QATTN_PRICES"
-_SHIPPED = Path(__file__).with_name("prices.toml")
+_SHIPPED = files(__package__) / "prices.toml"  # perhaps in an archive
 _FORM: Mapping[str, Any] = {
     "ibm": {"date": None, "source": None, "plan": str, "second": float},
     "braket": {"date": None, "source": None, "task": float, "shot": float},
@@ -81,7 +83,7 @@ def _own() -> dict[str, Any]:
     return _read(Path(named).expanduser()) if named else {}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path | Traversable) -> dict[str, Any]:
     """Return what a file of prices holds, checked."""
     try:
         content = tomllib.loads(path.read_text("utf-8"))

@@ -35,17 +35,18 @@ def attention_program(circuit: AttentionCircuit, backend: Backend) -> PubProgram
 
     It takes the encoding's angles, for amplitude encoding as for others.
     """
-    network = circuit.qnn(backend)  # transpiled
+    isa, observables = circuit.transpiled(backend)
     params: dict[str, Any] = {"input_params": circuit.input_params, "weight_params": circuit.weight_params}
     options = params | {
         "estimator": backend.estimator,
         "precision": backend.precision,
         "max_pub_size": backend.max_pub_size,
+        "dedupe": backend.dedupe,
     }
     if isinstance(backend.gradient, Simulated):
         exact = StatevectorProgram(circuit.circuit, circuit.observables, **params)
-        return SimulatedGradient(network.circuit, network.observables, exact=exact, **options)
-    return PubProgram(network.circuit, network.observables, gradient=backend.gradient, **options)
+        return SimulatedGradient(isa, observables, exact=exact, **options)
+    return PubProgram(isa, observables, gradient=backend.gradient, **options)
 
 
 class PubProgram(JointProgram):
@@ -54,7 +55,7 @@ class PubProgram(JointProgram):
     Every gate that holds a parameter gets an angle α of its own, a differentiable function of inputs and weights. The
     rule differentiates with respect to α, and only where a gradient is asked for: the angles of frozen weights, or of
     inputs that need no gradient, cost no circuit. Rows of angles that are equal up to rounding are evaluated once and
-    share their samples. Programs on the same estimator share jobs.
+    share their samples, unless ``dedupe`` is off. Programs on the same estimator share jobs.
 
     Args:
         circuit: A circuit the estimator accepts as it is (transpiled where that is needed).
@@ -65,6 +66,7 @@ class PubProgram(JointProgram):
         precision: Target standard error; 0 asks for exact values.
         gradient: Which circuits the backward pass runs; the parameter-shift rule by default.
         max_pub_size: Largest number of parameter sets in one PUB, or None for no limit. More are several PUBs of a job.
+        dedupe: Whether equal rows are evaluated once.
 
     Raises:
         CircuitError: For a parametric gate without a shift rule or a definition that leads to one.
@@ -81,6 +83,7 @@ class PubProgram(JointProgram):
         precision: float,
         gradient: DifferenceRule | None = None,
         max_pub_size: int | None = None,
+        dedupe: bool = True,
     ) -> None:
         super().__init__()
         self.circuit, self.params, expressions = unroll(circuit)
@@ -92,6 +95,7 @@ class PubProgram(JointProgram):
         self.observables = ObservablesArray.coerce(list(observables)).reshape(-1, 1)  # a column against the bindings
         self.estimator, self.precision, self.max_pub_size = estimator, precision, max_pub_size
         self.gradient = ParameterShift() if gradient is None else gradient
+        self.dedupe = dedupe
 
     @property
     def place(self) -> tuple[int, float]:
@@ -114,7 +118,7 @@ class PubProgram(JointProgram):
         lead = torch.broadcast_shapes(inputs.shape[:-1], (*weights.shape[:-1], 1))
         both = torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1).to(inputs.dtype)], -1)
         wanted = self.of_inputs & inputs.requires_grad | self.of_weights & weights.requires_grad  # (K,)
-        tolerance = min(_ROUNDING * torch.finfo(inputs.dtype).eps, _LARGEST)
+        tolerance = min(_ROUNDING * torch.finfo(inputs.dtype).eps, _LARGEST) if self.dedupe else None
         return _Part(self, lead, wanted, tolerance), self.angles(both).flatten(0, -2)
 
     def differentiable(self, values: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
@@ -123,10 +127,14 @@ class PubProgram(JointProgram):
 
     def pubs(self, angles: np.ndarray) -> list[tuple]:
         """Return the PUBs that evaluate angles of shape ``(N, K)``."""
-        size = self.max_pub_size or max(1, len(angles))
+        size = self._size(len(angles))
         parts = [angles[start : start + size] for start in range(0, len(angles), size)]
         params = tuple(self.params)
         return [(self.circuit, self.observables, *([{params: part}] if params else [])) for part in parts]
+
+    def _size(self, count: int) -> int:
+        """Return how many of ``count`` rows go into one PUB; a circuit without parameters is a PUB a row."""
+        return (self.max_pub_size or max(1, count)) if self.params else 1
 
     def values(self, evs: Sequence[Any], count: int) -> np.ndarray:
         """Return expectations, shape ``(N, M)``, of what the PUBs of N rows of angles gave.
@@ -134,13 +142,11 @@ class PubProgram(JointProgram):
         Raises:
             BackendError: For values of another shape.
         """
-        size = self.max_pub_size or max(1, count)
+        size = self._size(count)
         parts = [np.zeros((0, self.observables.size))]
         for start, found in zip(range(0, count, size), evs, strict=True):
             expected = (self.observables.size, min(size, count - start))
             values = np.asarray(found)
-            if not self.params and values.shape == (expected[0], 1):  # nothing was bound: all rows are one
-                values = values.repeat(expected[1], 1)
             if values.shape != expected:
                 raise BackendError(
                     f"{type(self.estimator).__name__} returned values of shape {values.shape}, expected {expected}; "
@@ -203,13 +209,13 @@ class _Part:
         program: The program.
         lead: The shape ``(..., B)`` of its rows.
         wanted: Which of its angles need a derivative, shape ``(K,)``.
-        tolerance: Differences up to which angles count as equal.
+        tolerance: Differences up to which angles count as equal, or None where every row is one of its own.
     """
 
     program: PubProgram
     lead: torch.Size
     wanted: np.ndarray
-    tolerance: float
+    tolerance: float | None
 
 
 class _Expectations(torch.autograd.Function):

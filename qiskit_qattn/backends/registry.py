@@ -1,10 +1,12 @@
-"""Backends by name. A provider is an entry point that names a :class:`Provider`."""
+"""Backends by name: ours, which the code knows, and other packages', which are entry points that name a Provider."""
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,17 @@ if TYPE_CHECKING:
     from qiskit_qattn.library.attention_circuit import AttentionCircuit
 
 GROUP = "qiskit_qattn.backends"
+_PACKAGE = "qiskit-qattn"
+_OURS = {
+    name: EntryPoint(name, f"qiskit_qattn.backends.{where}", GROUP)
+    for name, where in {
+        "aer": "aer.provider:PROVIDER",
+        "braket": "braket.provider:PROVIDER",
+        "density_matrix": "local:DENSITY_MATRIX",
+        "ibm": "ibm.provider:PROVIDER",
+        "statevector": "local:STATEVECTOR",
+    }.items()
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,7 @@ class Backend:
         shots: Samples a measurement basis, or None where values are exact.
         differentiable: Whether a torch engine computes the values, so that autograd applies.
         max_pub_size: Largest number of parameter sets in one PUB, or None for no limit.
+        dedupe: Whether equal rows of a batch are evaluated once, and so share their samples.
         gradient: How values of the estimator are differentiated, where autograd does not apply.
         program: Makes a differentiable torch program of an :class:`AttentionCircuit`, or None where there is none.
         price: Price per task and shot in US dollars where the provider publishes one, else None.
@@ -49,6 +63,7 @@ class Backend:
     gradient: Gradient = field(default_factory=ParameterShift)
     program: Callable[[AttentionCircuit], nn.Module] | None = None
     max_pub_size: int | None = None
+    dedupe: bool = True
     price: tuple[float, float] | None = None
 
 
@@ -126,7 +141,7 @@ def precision_of(shots: int) -> float:
 
 def list_backends() -> list[str]:
     """Return the names that are registered here, ours and third parties'."""
-    return sorted(_entries())
+    return sorted({*_OURS, *_others(afresh=True)})
 
 
 def registration(name: str) -> Registration:
@@ -136,13 +151,15 @@ def registration(name: str) -> Registration:
         UnknownNameError: For an unknown name; the message lists the known ones.
         BackendError: If its package cannot be loaded or names no :class:`Provider`, or two packages claim the name.
     """
-    entries = _entries()
-    if name not in entries:
-        raise unknown_name("backend", name, entries)
-    first, *others = entries[name]
+    known = _known()
+    if name not in known:
+        known = _known(afresh=True)  # a package may have been installed since
+    if name not in known:
+        raise unknown_name("backend", name, known)
+    first, *others = known[name]
     package = _package(first)
     if others:
-        claims = ", ".join(sorted({_package(entry) for entry in entries[name]}))
+        claims = ", ".join(sorted({_package(entry) for entry in known[name]}))
         raise BackendError(f"Backend {name!r} is registered more than once, by {claims}; uninstall all but one.")
     try:
         provider = first.load()
@@ -175,15 +192,37 @@ def get_backend(text: str) -> Backend:
     return registration(spec.name).build(spec)
 
 
-def _entries() -> dict[str, list[EntryPoint]]:
-    """Return the entry points of our group by name, in lower case as backend strings are read."""
+def _known(*, afresh: bool = False) -> dict[str, list[EntryPoint]]:
+    """Return what claims each name."""
+    known = {name: [entry] for name, entry in _OURS.items()}
+    for name, entries in _others(afresh=afresh).items():
+        known[name] = known.get(name, []) + entries
+    return known
+
+
+def _others(*, afresh: bool = False) -> dict[str, list[EntryPoint]]:
+    """Return the entry points of other packages by name; they are looked up once, unless asked for afresh."""
+    if afresh:
+        _installed_entries.cache_clear()
+    return _installed_entries(tuple(sys.path))
+
+
+@lru_cache(maxsize=1)
+def _installed_entries(_path: tuple[str, ...]) -> dict[str, list[EntryPoint]]:
+    """Return the entry points of our group by name, in lower case as backend strings are read.
+
+    An older version of this package, if installed, lists its own backends there too; those are known anyway.
+    """
     found: dict[str, list[EntryPoint]] = {}
     for entry in entry_points(group=GROUP):
-        found.setdefault(entry.name.lower(), []).append(entry)
+        if entry.value.partition(".")[0] != __name__.partition(".")[0]:
+            found.setdefault(entry.name.lower(), []).append(entry)
     return found
 
 
 def _package(entry: EntryPoint) -> str:
+    if _OURS.get(entry.name) is entry:
+        return _PACKAGE
     return "an unknown package" if entry.dist is None else entry.dist.name
 
 

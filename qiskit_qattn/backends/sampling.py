@@ -1,4 +1,4 @@
-"""The options ``shots`` and ``seed`` of backend strings."""
+"""The options ``shots``, ``seed`` and ``dedupe`` of backend strings."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS
 from qiskit_qattn.backends.registry import precision_of
 from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.errors import ConfigError, unknown_name
 
+DEDUPE_OPTION = {
+    "dedupe": "on: equal rows of a batch share one sample, the default; off: each has its own, and costs it"
+}
 SAMPLING_OPTIONS = {
     "shots": "samples a measurement basis; exact values without it",
     "seed": "seed of the sampling",
     **GRADIENT_OPTIONS,
+    **DEDUPE_OPTION,
 }
 
 
@@ -23,18 +28,45 @@ class Sampling:
         shots: Samples a measurement basis, or None for exact values.
         precision: The standard error that they give; 0 for exact values.
         seed: Seed of the sampling, or None.
+        dedupe: Whether equal rows share a sample.
     """
 
     shots: int | None
     precision: float
     seed: int | None
+    dedupe: bool
 
 
 def sampling_option(spec: BackendSpec) -> Sampling:
     """Return how a backend string asks to sample.
 
     Raises:
-        ConfigError: For ``shots`` below 1 or ``seed`` below 0.
+        ConfigError: For ``shots`` below 1 or ``seed`` below 0, or ``dedupe`` without shots.
+        UnknownNameError: For another value of ``dedupe`` than on and off.
     """
     shots, seed = spec.integer("shots", minimum=1), spec.integer("seed", minimum=0)
-    return Sampling(shots, 0.0 if shots is None else precision_of(shots), seed)
+    return Sampling(shots, 0.0 if shots is None else precision_of(shots), seed, dedupe_option(spec, shots))
+
+
+def dedupe_option(spec: BackendSpec, shots: int | None) -> bool:
+    """Return whether equal rows share a sample.
+
+    Args:
+        spec: The parsed string.
+        shots: Samples a measurement basis, or None for exact values.
+
+    Raises:
+        UnknownNameError: For another value than on and off.
+        ConfigError: For exact values, which are equal for equal rows.
+    """
+    value = spec.options.get("dedupe")
+    if value is None:
+        return True
+    if value not in ("on", "off"):
+        raise unknown_name("dedupe", value, ("on", "off"))
+    if shots is None:
+        raise ConfigError(
+            f"dedupe is for sampled values, but {str(spec)!r} is exact, so that equal rows have equal values: give "
+            f"shots, or leave dedupe out."
+        )
+    return value == "on"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
 
+from qiskit_qattn import __version__
 from qiskit_qattn.cli import backends, compare, draw, estimate, generate, jobs, noise_sweep, report, reproduce, train
 from qiskit_qattn.errors import QattnError
 
@@ -79,10 +79,7 @@ app.command("report")(report.command)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        try:
-            typer.echo(f"qattn {version('qiskit-qattn')}")
-        except PackageNotFoundError:
-            typer.echo("qattn (not installed)")
+        typer.echo(f"qattn {__version__}")
         raise typer.Exit
 
 

@@ -153,7 +153,7 @@ def _cost(study: Study, backend: Backend) -> Quote:
     """Return the cost of the remaining cells on a paid device, to be shown, and that of the first job."""
     from qiskit_qattn.cli.cost import parts_table
     from qiskit_qattn.evaluation.comparison.cell import records
-    from qiskit_qattn.evaluation.training_cost import training_cost
+    from qiskit_qattn.evaluation.device_cost import training_cost
     from qiskit_qattn.training.data import load_corpus
 
     corpus = load_corpus(study.config.data, study.config.model.block_size)
@@ -206,7 +206,7 @@ def _progress(study: Study) -> Iterator[None]:
 
 def _watch(study: Study, shown: Progress, stopped: threading.Event) -> None:
     """Read the cells' folders at intervals, and print a line for each cell that ends."""
-    from qiskit_qattn.evaluation.comparison.cell import read_record, steps_done, told_since
+    from qiskit_qattn.evaluation.comparison.cell import read_record, reported_since, steps_done
 
     cells, begin = study.cells(), time.time()
     total = len(cells) * study.config.max_steps
@@ -221,7 +221,7 @@ def _watch(study: Study, shown: Progress, stopped: threading.Event) -> None:
                 done.add(cell)
                 text = f"{len(done)}/{len(cells)} {_title(cell)}: validation loss {record['val_loss']:.4f}"
                 shown.console.print(text, highlight=False, markup=False, soft_wrap=True)
-        now = ", ".join(_title(cell) for cell in cells if cell not in done and told_since(study, cell, begin))
+        now = ", ".join(_title(cell) for cell in cells if cell not in done and reported_since(study, cell, begin))
         steps = sum(steps_done(study, cell) for cell in cells)
         shown.update(task, completed=steps, done=len(done), now=now)
 

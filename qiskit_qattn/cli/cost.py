@@ -15,7 +15,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from qiskit_qattn.backends.jobs.device import Cost, Device
     from qiskit_qattn.backends.registry import Backend
-    from qiskit_qattn.evaluation.generation_cost import GenerationCost
+    from qiskit_qattn.evaluation.device_cost import RunCost
 
 
 def seconds_text(seconds: float) -> str:
@@ -36,20 +36,24 @@ def used_text(cost: Cost) -> str:
     return seconds_text(cost.seconds) + ("" if cost.usd is None else f", {usd_text(cost.usd)}")
 
 
-def cost_table(backend: Backend, cost: GenerationCost, prompt: int, tokens: int) -> Table:
-    """Return what a generation takes, one figure a row.
+def text_row(prompt: int, tokens: int) -> tuple[str, str]:
+    """Return the row that says how many tokens are generated after a prompt."""
+    return "text", f"{tokens:,} tokens after a prompt of {prompt:,}"
+
+
+def cost_table(backend: Backend, cost: RunCost, what: tuple[str, str]) -> Table:
+    """Return what a run of circuits takes, one figure a row.
 
     Args:
         backend: Where it would run.
         cost: What was counted.
-        prompt: Tokens of the prompt.
-        tokens: How many are added.
+        what: The row that says what runs.
     """
     total, device = cost.total, getattr(backend.estimator, "device", None)
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
-    rows = [("backend", backend.name), ("text", f"{tokens:,} tokens after a prompt of {prompt:,}")]
+    rows = [("backend", backend.name), what]
     if not total.jobs:
         rows.append(("jobs", "none: no head of the model is a circuit"))
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import typer
@@ -37,13 +37,12 @@ def open_devices(
     Raises:
         BudgetError: For a paid device without a budget, unless ``yes``.
     """
-    from qiskit_qattn.backends.session import session
-    from qiskit_qattn.nn.fallback import open_backend
+    from qiskit_qattn.backends.session import Opened
+    from qiskit_qattn.nn.fallback import backends_of, open_backend
 
     target = open_backend(text)
-    with ExitStack() as stack:
-        found = [stack.enter_context(session(link)) for link in opened_links(target)]
-        devices = [link for link in found if hasattr(link.estimator, "device")]
+    with Opened(backends_of(target)) as opened:
+        devices = [link for link in opened.backends if hasattr(link.estimator, "device")]
         estimators = [cast("ManagedEstimator", link.estimator) for link in devices]
         for link, estimator in zip(devices, estimators, strict=True):
             if estimator.device.paid:
@@ -54,14 +53,6 @@ def open_devices(
             for estimator in estimators:
                 if estimator.jobs_sent or estimator.jobs_cached or estimator.jobs_attached:
                     typer.echo(_used(estimator), err=True)
-
-
-def opened_links(target: Backend | Chain) -> list[Backend]:
-    """Return a backend, or the backends of a chain that could be opened."""
-    from qiskit_qattn.backends.registry import Backend
-
-    links = [target] if isinstance(target, Backend) else [link for _, link in target.links]
-    return [link for link in links if isinstance(link, Backend)]
 
 
 def _agree(estimator: ManagedEstimator, yes: bool, shown: RenderableType, first: Cost | None) -> None:

@@ -1,50 +1,96 @@
-"""``qattn estimate``: what a generation and a training step take on a backend, before anything is sent."""
+"""``qattn estimate``: what circuits and a training step take on a backend, before anything is sent."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from qiskit_qattn.cli.cost import cost_table, parts_table
+from qiskit_qattn.cli.cost import cost_table, parts_table, text_row
 from qiskit_qattn.cli.generate import load_model
-from qiskit_qattn.errors import BackendError
+from qiskit_qattn.errors import BackendError, CircuitError, ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from qiskit_qattn.backends.jobs.device import Cost
     from qiskit_qattn.backends.registry import Backend
-    from qiskit_qattn.nn.gpt import GPT
+    from qiskit_qattn.evaluation.device_cost import RunCost
 
 _LARGEST = 2**27  # numbers in the displaced angles of a backward pass; a step beyond is not counted
+_TOKENS = 100
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is estimated.
+
+    Attributes:
+        row: What runs, for the table.
+        cost: Counts it on a backend.
+        title: What a training step is of.
+        step: Counts a training step on a backend, by its gradient rule; None where there is no circuit.
+        angles: Angles of the circuit that has most of them.
+        rows: Rows of data of a step.
+        is_network: Whether it is a network, not a model of text.
+    """
+
+    row: tuple[str, str]
+    cost: Callable[[Backend], RunCost]
+    title: str
+    step: Callable[[Backend], Cost] | None
+    angles: int
+    rows: int
+    is_network: bool = False
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a saved model's folder.", show_default=False)],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="A run folder, a saved model's folder, or the folder of a network that TorchConnector.save_pretrained "
+            "wrote.",
+            show_default=False,
+        ),
+    ],
     backend: Annotated[str, typer.Option(help="Where the circuits would run: a backend string, or a chain of them.")],
-    tokens: Annotated[int, typer.Option(help="How many tokens to add.", min=1)] = 100,
-    prompt: Annotated[str, typer.Option(help="What the text starts with.", show_default="a line break")] = "\n",
+    tokens: Annotated[
+        int | None, typer.Option(help="How many tokens to add.", min=1, show_default=str(_TOKENS))
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="What the text starts with.", show_default="a line break")] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Sequences of a training step.", min=1, show_default="the run's, else 12")
+        int | None,
+        typer.Option(
+            help="Sequences of a training step; of a network, samples of a pass and of a step.",
+            min=1,
+            show_default="the run's, else 12",
+        ),
     ] = None,
 ) -> None:
     """Say what generating text with the model of RUN takes on a backend, and what a step of training it takes.
 
-    Of a chain, each backend is estimated as if it had to answer all calls. Nothing is sent. Prices are those the
-    package was released with, and can be replaced by a file of your own named in the environment variable QATTN_PRICES.
+    Of a network it is a forward pass, and a step of training. Of a chain, each backend is estimated as if it had to
+    answer all calls. Nothing is sent. Prices are those the package was released with, and can be replaced by a file of
+    your own named in the environment variable QATTN_PRICES.
     """
     from qiskit_qattn.backends.registry import Backend
-    from qiskit_qattn.evaluation.generation_cost import generation_cost
     from qiskit_qattn.nn.fallback import open_backend
+    from qiskit_qattn.nn.networks import is_network
 
-    model, _, ids = load_model(run, prompt)
-    size = _batch_size(run) if batch_size is None else batch_size
+    if is_network(run):
+        if tokens is not None or prompt is not None:
+            raise ConfigError(f"--tokens and --prompt are for models of text, but {str(run)!r} holds a network.")
+        work = _network_work(run, batch_size)
+    else:
+        work = _model_work(run, "\n" if prompt is None else prompt, tokens or _TOKENS, batch_size)
     target = open_backend(backend)
     links = [(target.name, target)] if isinstance(target, Backend) else list(target.links)
+    if work.is_network and not isinstance(target, Backend) and target.end == "classical":
+        raise ConfigError("A network has no classical twin: end the chain with statevector, the exact engine, instead.")
     console = Console(highlight=False)
     for number, (name, link) in enumerate(links, start=1):
         if len(links) > 1:
@@ -52,13 +98,56 @@ def command(
         if isinstance(link, BackendError):
             console.print(f"{name} cannot be opened: {link}", markup=False)
             continue
-        console.print(cost_table(link, generation_cost(model, link, ids, tokens), ids.shape[1], tokens))
-        if not link.differentiable and model.quantum_heads():
-            title = f"A training step of {size:,} × {model.config.block_size:,} tokens, by the option gradient"
+        console.print(cost_table(link, work.cost(link), work.row))
+        if not link.differentiable and work.step is not None:
+            title = f"A training step of {work.title}, by the option gradient"
             console.print()
-            console.print(parts_table(title, link, _steps(model, link, size), total=False))
+            console.print(parts_table(title, link, _steps(work, work.step, link), total=False))
     if not isinstance(target, Backend) and target.end == "classical":
         console.print("\nThen the classical twin of each head, which sends nothing.")
+
+
+def _model_work(run: Path, prompt: str, tokens: int, batch_size: int | None) -> _Work:
+    """Return the generation and the training step of a model of text."""
+    import torch
+
+    from qiskit_qattn.evaluation.device_cost import generation_cost, step_cost
+
+    model, _, ids = load_model(run, prompt)
+    size, config = _batch_size(run) if batch_size is None else batch_size, model.config
+    shape = (size, config.block_size + 1)
+    batch: Tensor = torch.randint(config.vocab_size, shape, generator=torch.Generator().manual_seed(0))  # (B, T + 1)
+    heads = [head for _, _, head in model.quantum_heads()]
+    return _Work(
+        row=text_row(ids.shape[1], tokens),
+        cost=lambda link: generation_cost(model, link, ids, tokens),
+        title=f"{size:,} × {config.block_size:,} tokens",
+        step=(lambda link: step_cost(model, link, batch)) if heads else None,
+        angles=max((head.circuit.circuit.num_parameters for head in heads), default=0),
+        rows=batch.numel(),
+    )
+
+
+def _network_work(folder: Path, samples: int | None) -> _Work:
+    """Return the forward pass and the training step of a network."""
+    from qiskit_qattn.backends.unroll import unroll
+    from qiskit_qattn.evaluation.device_cost import forward_cost, network_step_cost
+    from qiskit_qattn.nn.connector import TorchConnector
+    from qiskit_qattn.nn.networks import load_network
+    from qiskit_qattn.training.config import TrainConfig
+
+    network = load_network(folder)
+    layer, size = TorchConnector(network, backend="statevector?shots=1"), samples or TrainConfig().batch_size
+    qubits, count = network.circuit.num_qubits, f"{size:,} {'sample' if size == 1 else 'samples'}"
+    return _Work(
+        row=("network", f"a forward pass of {count} on {qubits:,} {'qubit' if qubits == 1 else 'qubits'}"),
+        cost=lambda link: forward_cost(layer, link, size),
+        title=count,
+        step=lambda link: network_step_cost(layer, link, size),
+        angles=len(unroll(network.circuit)[1]),
+        rows=size,
+        is_network=True,
+    )
 
 
 def _batch_size(run: Path) -> int:
@@ -69,26 +158,20 @@ def _batch_size(run: Path) -> int:
     return (saved_config(run) if (run / "config.toml").is_file() else TrainConfig()).batch_size
 
 
-def _steps(model: GPT, link: Backend, batch_size: int) -> dict[str, Cost | str]:
+def _steps(work: _Work, step: Callable[[Backend], Cost], link: Backend) -> dict[str, Cost | str]:
     """Return the cost of a training step by gradient rule, or why it has none."""
-    import torch
-
     from qiskit_qattn.backends.gradients import GRADIENTS, gradient_option
     from qiskit_qattn.backends.spec import BackendSpec
-    from qiskit_qattn.evaluation.training_cost import step_cost
 
-    config = model.config
-    shape = (batch_size, config.block_size + 1)
-    batch: Tensor = torch.randint(config.vocab_size, shape, generator=torch.Generator().manual_seed(0))  # (B, T + 1)
-    angles = max(head.circuit.circuit.num_parameters for _, _, head in model.quantum_heads())
     steps: dict[str, Cost | str] = {}
     for name in GRADIENTS:
-        if name == "parameter_shift" and 2 * angles**2 * batch.numel() > _LARGEST:
-            steps[name] = f"two circuits for each of {angles:,} angles of each token; too many to count here"
+        if name == "parameter_shift" and 2 * work.angles**2 * work.rows > _LARGEST:
+            each = "sample" if work.is_network else "token"
+            steps[name] = f"two circuits for each of {work.angles:,} angles of each {each}; too many to count here"
             continue
         rule = gradient_option(BackendSpec("", options={"gradient": name}))
         try:
-            steps[name] = step_cost(model, replace(link, gradient=rule), batch)
-        except BackendError as error:
+            steps[name] = step(replace(link, gradient=rule))
+        except (BackendError, CircuitError) as error:  # the exact engine may be too narrow for gradient=simulated
             steps[name] = str(error)
     return steps

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qiskit_qattn.cli.cost import cost_table
+from qiskit_qattn.cli.cost import cost_table, text_row
 from qiskit_qattn.cli.devices import Quote, open_devices
 from qiskit_qattn.cli.progress import watch_jobs
 from qiskit_qattn.errors import CheckpointError, DataError, RunFolderError
@@ -93,11 +93,11 @@ def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool)
     if backend is None:
         yield []
         return
-    from qiskit_qattn.evaluation.generation_cost import generation_cost
+    from qiskit_qattn.evaluation.device_cost import generation_cost
 
     def cost(link: Backend) -> Quote:
         counted = generation_cost(model, link, ids, tokens)
-        return cost_table(link, counted, ids.shape[1], tokens), counted.first
+        return cost_table(link, counted, text_row(ids.shape[1], tokens)), counted.first
 
     with open_devices(backend, yes=yes, cost=cost) as (target, estimators):
         model.to_backend(target)

@@ -69,7 +69,7 @@ def _run(sweep: NoiseSweep) -> None:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from qiskit_qattn.cli.progress import make_progress
-    from qiskit_qattn.evaluation.noise_sweep.series import NAMES
+    from qiskit_qattn.evaluation.noise_sweep.report import NAMES
     from qiskit_qattn.evaluation.noise_sweep.sweep import measure, missing, open_sweep, train_models
 
     console = Console()
@@ -95,12 +95,12 @@ def _run(sweep: NoiseSweep) -> None:
             line = f"{NAMES[point.model]:>11}, {point.label:>12}: {_figures(point, found)}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-        measure(sweep, run, models, record, told=tell, advanced=lambda share: bars.advance(task, share))
+        measure(sweep, run, models, record, on_point=tell, on_progress=lambda share: bars.advance(task, share))
 
 
 def _figures(point: Point, found: dict[str, Any]) -> str:
     """Return the results of a point as text."""
-    from qiskit_qattn.evaluation.noise_sweep.series import change_words, loss_words
+    from qiskit_qattn.evaluation.noise_sweep.report import change_words, loss_words
 
     if point.strength is None and point.shots is None:
         return f"loss {loss_words(found)}"

@@ -11,7 +11,7 @@ import typer
 from qiskit_qattn.cli.options import TRAINING, require
 
 if TYPE_CHECKING:
-    from qiskit_qattn.evaluation.reproduction.claims import Reproduction
+    from qiskit_qattn.evaluation.reproduction.runs import Reproduction
 
 
 def command(
@@ -35,8 +35,8 @@ def command(
     """
     require(TRAINING, "train")
     from qiskit_qattn.cli.progress import make_progress
-    from qiskit_qattn.evaluation.reproduction.claims import Options, reproduce
-    from qiskit_qattn.evaluation.reproduction.report import write_report
+    from qiskit_qattn.evaluation.reproduction.claims import reproduce, write_report
+    from qiskit_qattn.evaluation.reproduction.runs import Options
     from qiskit_qattn.training.progress import TrainingInterrupted
 
     folder = out or Path("runs") / f"reproduce-{claim}"
@@ -66,6 +66,8 @@ def _show(found: Reproduction) -> None:
     for row in found.rows:
         shown.add_row(*(escape(cell.replace("`", "")) for cell in row))
     console.print()
+    if found.shortened:
+        console.print(f"[yellow]{escape(found.shortened)}[/yellow]")
     console.print(shown)
     console.print("\nWhy they differ")
     for reason in found.reasons:

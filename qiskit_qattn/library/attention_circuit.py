@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from qiskit import QuantumCircuit, qasm3
-from qiskit.quantum_info import SparsePauliOp
+from qiskit.circuit import Parameter
+from qiskit.quantum_info import Pauli, SparsePauliOp
 
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.library.encodings import Encoding
@@ -20,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ShotReport:
-    """What a precision costs.
+    """The shots that a precision takes.
 
     Attributes:
         precision: Largest standard error of an expectation.
-        num_observables: How many expectations the shots serve.
-        bases: The measurement bases, one of ``X``, ``Y``, ``Z`` a qubit, qubit 0 last.
-        shots: Samples a basis; what a backend string takes as ``shots``.
+        num_observables: Number of expectations that are estimated from the shots.
+        bases: The measurement bases, one of ``X``, ``Y``, ``Z`` per qubit, qubit 0 last.
+        shots: Shots per basis, the option ``shots`` of a backend string.
     """
 
     precision: float
@@ -43,7 +46,7 @@ class ShotReport:
         bases = "basis" if len(self.bases) == 1 else "bases"
         return (
             f"{self.num_observables} observables in {len(self.bases)} measurement {bases}, {self.shots} shots each: "
-            f"{self.total} executions an input for standard errors of at most {self.precision:g}."
+            f"{self.total} executions per input for standard errors of at most {self.precision:g}."
         )
 
 
@@ -58,12 +61,16 @@ class AttentionCircuit:
         encoding: E, the data-encoding circuit.
         ansatz: A, the trainable circuit on the same qubits.
         labels: The Pauli strings :math:`P_m` in Qiskit's order (qubit 0 last).
+        sums: The observables, where they are sums of these strings; else None.
+        weight_order: The trainable parameters in order; None for the order of the ansatz.
     """
 
     name: str
     encoding: Encoding
     ansatz: QuantumCircuit
     labels: tuple[str, ...]
+    sums: tuple[SparsePauliOp, ...] | None = None
+    weight_order: tuple | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
@@ -74,6 +81,51 @@ class AttentionCircuit:
         if wrong or not self.labels:
             raise CircuitError(f"Observables must be strings of {n} letters I, X, Y, Z, at least one; got {wrong}.")
 
+    @classmethod
+    def from_circuit(
+        cls,
+        circuit: QuantumCircuit,
+        observables: Sequence[SparsePauliOp | Pauli | str],
+        input_params: Sequence[Parameter],
+        weight_params: Sequence[Parameter],
+    ) -> AttentionCircuit:
+        r"""Return the attention circuit of any other circuit.
+
+        .. math:: f_m(x; \theta) = \langle 0 | U(x, \theta)^\dagger O_m U(x, \theta) | 0 \rangle
+
+        Args:
+            circuit: U, in which data and weights may enter anywhere; final measurements are removed.
+            observables: :math:`O_m`, on the circuit's qubits.
+            input_params: The parameters that carry data, in the order of the data.
+            weight_params: The trainable parameters, in order.
+
+        Raises:
+            CircuitError: For a parameter that is listed twice or not at all, no observable, or one on another number of
+                qubits.
+        """
+        named = Counter([*input_params, *weight_params])
+        twice = sorted(each.name for each, count in named.items() if count > 1)
+        missing = sorted(each.name for each in circuit.parameters if each not in named)
+        if twice or missing:
+            raise CircuitError(
+                f"Every parameter of a circuit must be in input_params or weight_params, once; "
+                f"in neither: {missing}, more than once: {twice}."
+            )
+        if circuit.clbits:  # transpilers drop what does not affect measurements
+            circuit = circuit.remove_final_measurements(inplace=False)
+        sums = tuple(SparsePauliOp(each) for each in observables)
+        labels = tuple(dict.fromkeys(label for each in sums for label in each.paulis.to_labels()))
+        data = Encoding("plain", QuantumCircuit(circuit.num_qubits), tuple(input_params), len(input_params))
+        return cls(circuit.name, data, circuit, labels, sums, tuple(weight_params))
+
+    def __repr__(self) -> str:
+        bases = len(measurement_bases(self.labels))
+        return (
+            f"<AttentionCircuit {self.name}: {self.num_qubits} qubits, {len(self.input_params)} input parameters, "
+            f"{len(self.weight_params)} weights, {len(self.observables)} observables in {bases} measurement "
+            f"{'basis' if bases == 1 else 'bases'}>"
+        )
+
     @property
     def num_qubits(self) -> int:
         """The number of qubits, n."""
@@ -82,6 +134,8 @@ class AttentionCircuit:
     @cached_property
     def circuit(self) -> QuantumCircuit:
         """Encoding then ansatz, without measurement."""
+        if self.encoding.kind == "plain":
+            return self.ansatz
         circuit = QuantumCircuit(self.num_qubits, name=self.name)
         circuit.compose(self.encoding.circuit, inplace=True)
         circuit.compose(self.ansatz, inplace=True)
@@ -95,19 +149,24 @@ class AttentionCircuit:
     @cached_property
     def weight_params(self) -> tuple:
         """The ansatz's parameters, in the order of their vector."""
+        if self.weight_order is not None:
+            return self.weight_order
         return tuple(sorted(self.ansatz.parameters, key=lambda p: p.index))
 
     @cached_property
     def observables(self) -> tuple[SparsePauliOp, ...]:
-        """One operator an output."""
+        """One operator per output."""
+        if self.sums is not None:
+            return self.sums
         return tuple(SparsePauliOp(label) for label in self.labels)
 
     def annotated(self) -> QuantumCircuit:
         """Return the circuit with labelled barriers between its parts, measured in its first basis."""
         circuit = QuantumCircuit(self.num_qubits, self.num_qubits, name=self.name)
-        circuit.barrier(label="encoding")
-        circuit.compose(self.encoding.circuit, inplace=True)
-        circuit.barrier(label="ansatz")
+        if self.encoding.kind != "plain":
+            circuit.barrier(label="encoding")
+            circuit.compose(self.encoding.circuit, inplace=True)
+            circuit.barrier(label="ansatz")
         circuit.compose(self.ansatz, inplace=True)
         circuit.barrier(label="measure")
         basis = measurement_bases(self.labels)[0][0]
@@ -137,8 +196,10 @@ class AttentionCircuit:
 
         .. math:: N = B \lceil 1 / \varepsilon^2 \rceil
 
-        for one input and B measurement bases: all strings of a basis share its shots, and a string's variance a shot,
-        :math:`1 - \langle P \rangle^2`, is at most 1. A head's gain multiplies the error of its outputs.
+        for one input and B measurement bases: all strings of a basis share its shots, and a string's variance per shot,
+        :math:`1 - \langle P \rangle^2`, is at most 1. Where sums :math:`\sum_P c_P P` are measured, the shots are
+        multiplied by the largest :math:`\sum_b (\sum_{P \in b} |c_P|)^2`. A head's gain multiplies the error of its
+        outputs.
 
         Args:
             precision: ε, at least 1e-9 and finite.
@@ -148,8 +209,34 @@ class AttentionCircuit:
         """
         if not 1e-9 <= precision < math.inf:
             raise CircuitError(f"precision must be at least 1e-9 and finite, got {precision}.")
-        bases = tuple(basis for basis, _ in measurement_bases(self.labels))
-        return ShotReport(precision, len(self.labels), bases, math.ceil(1 / precision**2))
+        grouped = measurement_bases(self.labels)
+        bases = tuple(basis for basis, _ in grouped)
+        shots = max(1, math.ceil(self._variance(grouped) / precision**2))
+        return ShotReport(precision, len(self.observables), bases, shots)
+
+    def _variance(self, grouped: Sequence[tuple[str, Sequence[int]]]) -> float:
+        """Return the largest variance of an observable, at one shot of each basis."""
+        if self.sums is None:
+            return 1.0
+        spreads = []
+        for terms in (dict(each.simplify().to_list()) for each in self.sums):
+            factors = [
+                sum(abs(terms.get(self.labels[i], 0.0)) for i in each if set(self.labels[i]) != {"I"})
+                for _, each in grouped
+            ]
+            spreads.append(sum(factor**2 for factor in factors))
+        return max(spreads)
+
+    def transpiled(self, backend: Any) -> tuple[QuantumCircuit, list[SparsePauliOp]]:
+        """Return the circuit in the gates and layout of a backend, and the observables on the qubits they are then on.
+
+        Args:
+            backend: Anything with the attribute ``pass_manager``; None there keeps the circuit as it is.
+        """
+        if backend.pass_manager is None:
+            return self.circuit, list(self.observables)
+        circuit = backend.pass_manager.run(self.circuit)
+        return circuit, [observable.apply_layout(circuit.layout) for observable in self.observables]
 
     def qnn(self, backend: Any = "statevector") -> EstimatorQNN:
         """Return the head as a Qiskit Machine Learning network with input gradients.
@@ -169,10 +256,7 @@ class AttentionCircuit:
             )
 
             backend = get_backend(backend)
-        circuit, observables = self.circuit, list(self.observables)
-        if backend.pass_manager is not None:
-            circuit = backend.pass_manager.run(circuit)
-            observables = [op.apply_layout(circuit.layout) for op in observables]
+        circuit, observables = self.transpiled(backend)
         return EstimatorQNN(
             circuit=circuit,
             observables=observables,

@@ -48,7 +48,7 @@ class Audit:
 
     Attributes:
         layer: The head's layer, or None for a head without a model.
-        kind: The head's kind.
+        kind: The head's kind, or ``EstimatorQNN`` for the network of a connector.
         calls: Number of calls whose values each backend computed.
         gradients: Number of calls whose gradients each backend computed.
         falls: What failed, in order.
@@ -65,9 +65,9 @@ class Audit:
         fall = Fall(self.layer, self.kind, call, during, link, to, " ".join(str(error).split()))
         first = all(link != other.link for other in self.falls)
         self.falls.append(fall)
-        where = f"{self.kind} heads" if self.layer is None else f"Layer {self.layer}, {self.kind} heads"
+        where = self.kind if self.layer is None else f"Layer {self.layer}, {self.kind} heads"
         text = f"{where}, call {call}, {during} pass: {link} failed, {to} is next. {fall.reason}"
         _LOG.warning("%s", text)
         if first:
-            more = "(Later falls of these heads from this link are in the log and in audit() only.)"
+            more = "(Later ones from this link are in the log and in audit() only.)"
             warnings.warn(FallbackWarning(f"{text} {more}"), stacklevel=2)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
@@ -18,6 +18,8 @@ from qiskit_qattn.nn.kinds import HeadKind, HeadShape, head_kind, parse_heads
 @dataclass(frozen=True)
 class GPTConfig:
     """Shape of a :class:`GPT`. Names and defaults follow nanoGPT.
+
+    Lists become tuples; configs of equal fields are equal and have one hash.
 
     Attributes:
         vocab_size: Number of tokens.
@@ -49,6 +51,23 @@ class GPTConfig:
     observables: Mapping[str, Sequence[str]] | None = None
     n_inner: int | None = None
 
+    def __new__(cls, *args: Any, **settings: Any) -> Self:
+        """Refuse a setting that there is not.
+
+        Raises:
+            UnknownNameError: For its name; the message lists the known ones.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in settings:
+            if name not in known:
+                raise unknown_name("setting of GPTConfig", name, known)
+        return super().__new__(cls)
+
+    def __hash__(self) -> int:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        observables = frozenset(values.pop("observables").items())
+        return hash((*values.values(), observables))
+
     def __post_init__(self) -> None:
         """Check every field and choose the observables."""
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
@@ -58,6 +77,8 @@ class GPTConfig:
                 object.__setattr__(self, name, _integer(name, getattr(self, name), least=least))
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must be a number of at least 0 and below 1, got {self.dropout!r}.")
+        if isinstance(self.heads, Sequence) and not isinstance(self.heads, str):
+            object.__setattr__(self, "heads", tuple(self.heads))
         if not isinstance(self.bias, bool):
             raise ConfigError(f"bias must be True or False, got {self.bias!r}.")
         if not isinstance(self.observables, Mapping | None):
@@ -76,7 +97,7 @@ class GPTConfig:
                 chosen[kind.name] = attention_circuit(
                     kind.circuit, self.kind_qubits(kind), reps=self.reps, num_observables=self.head_size
                 ).labels
-        object.__setattr__(self, "observables", {name: list(labels) for name, labels in chosen.items()})
+        object.__setattr__(self, "observables", {name: tuple(labels) for name, labels in chosen.items()})
 
     @property
     def head_size(self) -> int:

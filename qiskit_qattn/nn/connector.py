@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import os
+import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from qiskit.primitives import StatevectorEstimator
 from qiskit_machine_learning import QiskitMachineLearningError
 from qiskit_machine_learning.connectors import TorchConnector as QiskitTorchConnector
 from qiskit_machine_learning.gradients import LinCombEstimatorGradient, ParamShiftEstimatorGradient
 from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork
 from qiskit_machine_learning.primitives import QMLEstimator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from qiskit_qattn.backends.mps.estimator import mps_program, mps_summary
 from qiskit_qattn.backends.pub import PubProgram
-from qiskit_qattn.errors import CircuitError, MissingDependencyError
+from qiskit_qattn.backends.registry import Backend
+from qiskit_qattn.backends.session import Opened
+from qiskit_qattn.errors import CheckpointError, CircuitError, MissingDependencyError
+from qiskit_qattn.nn.audit import Audit
+from qiskit_qattn.nn.fallback import Chain, program_on
+from qiskit_qattn.nn.networks import WEIGHTS, check_layout, load_network, network_circuit, save_network
+from qiskit_qattn.nn.placement import Placed, Placement
+from qiskit_qattn.simulation.amplitude import check_finite
 from qiskit_qattn.simulation.estimator import TorchEstimator
 from qiskit_qattn.simulation.program import MAX_QUBITS
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 
-class TorchConnector(QiskitTorchConnector):
+class TorchConnector(Placement, QiskitTorchConnector):
     r"""A drop-in for :class:`qiskit_machine_learning.connectors.TorchConnector`.
 
     .. math:: y_{b,m} = \langle O_m \rangle(x_b, \theta)
@@ -30,25 +43,57 @@ class TorchConnector(QiskitTorchConnector):
     program with autograd to inputs and weights, on the device and in the dtype of ``weight``; from 17 to 30 qubits
     from matrix product states, with gradients by parameter shift (:func:`compile_qnn` tells). On any other estimator
     each pass is one broadcast PUB, with gradients by parameter shift. Networks of other kinds, other gradient methods
-    and circuits the engine cannot take run as in the parent class.
+    and circuits the engine cannot take run as in the parent class. Without the network's ``input_gradients`` nothing
+    flows to inputs, as in the parent class, and no circuit is run for it.
+
+    With ``backend``, or after :meth:`to_backend`, an :class:`EstimatorQNN` runs on a backend, or on a chain of them:
+    transpiled once with its observables in the layout, with the backend's shots, gradient rule, ledger and budget. Of
+    the network, the circuit, the observables and the order of the parameters count then; its estimator, precision,
+    gradient and pass manager do not.
 
     Args:
         neural_network: Any Qiskit Machine Learning network.
         initial_weights: Initial weights; None draws them uniformly from [−1, 1].
         sparse: Whether to return sparse output; None takes the network's setting.
+        backend: Where the circuit runs: a backend string, a chain such as ``"ibm:ibm_fez?budget=60s -> statevector"``,
+            or what they open; None takes the network's own estimator.
 
     Raises:
         QiskitMachineLearningError: If sparse output is asked of a dense network, and, when called, if the last axis of
             the input is not ``neural_network.num_inputs`` long.
+        CircuitError: For a network that measures other qubits than those its layout put the circuit on.
+        ConfigError: For a backend, with a network of another class than :class:`EstimatorQNN`, also a subclass.
+        UnknownNameError, ConfigError: For a string that names no backend.
     """
 
     def __init__(
-        self, neural_network: NeuralNetwork, initial_weights: Any | None = None, sparse: bool | None = None
+        self,
+        neural_network: NeuralNetwork,
+        initial_weights: Any | None = None,
+        sparse: bool | None = None,
+        *,
+        backend: Backend | Chain | str | None = None,
     ) -> None:
         super().__init__(neural_network, initial_weights, sparse)
+        check_layout(neural_network)
         self._program: nn.Module | None = None
         self._program_for: tuple[Any, Any] | None = None
-        self._refresh()
+        self._backend: Backend | Chain | None = None
+        self._audit = Audit(None, "EstimatorQNN")
+        self._opened: Opened | None = None  # kept as long as it runs there
+        if backend is None:
+            self._refresh()
+        else:
+            self.to_backend(backend)
+
+    @property
+    def backend(self) -> Backend | Chain | None:
+        """The backend that the circuit runs on, or the chain of them; None for the network's own estimator."""
+        return self._backend
+
+    def placed_parts(self) -> list[tuple[int | None, str, Placed]]:
+        """Return the network."""
+        return [(None, "EstimatorQNN", _Network(self))]
 
     def forward(self, input_data: Tensor | None = None) -> Tensor:
         """Return expectations, shape ``(..., M)``, for inputs of shape ``(..., num_inputs)`` or None for no inputs."""
@@ -65,13 +110,70 @@ class TorchConnector(QiskitTorchConnector):
         rows = inputs.to(weight)
         if rows.ndim != 2:
             rows = rows.flatten(0, -2) if rows.ndim > 2 else rows[None]
-        values = self._program(rows, weight)  # (B, M)
+        where = self._backend
+        if where is not None and not (isinstance(where, Backend) and where.differentiable):
+            check_finite(rows)  # a device would be paid for it
+        if self.neural_network.input_gradients:
+            values = self._program(rows, weight)  # (B, M)
+        else:
+            values = self._program(rows.detach(), weight)  # (B, M)
+            if rows.requires_grad and not values.requires_grad:
+                values = _WithoutGradient.apply(values, rows)
         if inputs.ndim == 2 and inputs.device == weight.device:
             return values.to(weight.dtype)
         return values.reshape(*inputs.shape[:-1], values.shape[-1]).to(device=inputs.device, dtype=weight.dtype)
 
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the network and its weights to a folder; the estimator is not part of it.
+
+        ``network.qpy`` holds the circuit, ``network.json`` observables and the order of inputs and weights, which is
+        all that ``qattn estimate`` reads, and ``model.safetensors`` the weights.
+
+        Args:
+            folder: Where to; made if it is not there.
+
+        Raises:
+            ConfigError: For a network of another class than :class:`EstimatorQNN`.
+            CheckpointError: If the files cannot be written.
+        """
+        save_network(self.neural_network, folder)
+        try:
+            save_file({"weight": self._weights.detach().cpu().contiguous()}, Path(folder) / WEIGHTS)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"The weights cannot be written to {str(folder)!r}: {error}") from error
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | os.PathLike[str], *, backend: Backend | Chain | str | None = None
+    ) -> TorchConnector:
+        """Return what :meth:`save_pretrained` wrote, with an exact estimator.
+
+        Args:
+            folder: Where from.
+            backend: As for the class.
+
+        Raises:
+            CheckpointError: For a folder without a network, or files that are damaged or do not fit together.
+        """
+        network = load_network(folder)
+        try:
+            weight = load_file(Path(folder) / WEIGHTS)["weight"]
+        except (OSError, KeyError, SafetensorError) as error:
+            raise CheckpointError(f"{WEIGHTS} in {str(folder)!r} cannot be read: {error}") from error
+        if weight.shape != (network.num_weights,):
+            raise CheckpointError(
+                f"{WEIGHTS} in {str(folder)!r} holds weights of shape {tuple(weight.shape)}, but the network has "
+                f"{network.num_weights}."
+            )
+        layer = cls(network, backend=backend).to(weight.dtype)
+        with torch.no_grad():
+            layer._weights.copy_(weight)
+        return layer
+
     def _refresh(self) -> None:
         """Build the program again if the network's estimator or gradient was replaced."""
+        if self._backend is not None:
+            return
         network = self.neural_network
         estimator, gradient = getattr(network, "estimator", None), getattr(network, "gradient", None)
         known = self._program_for
@@ -79,6 +181,59 @@ class TorchConnector(QiskitTorchConnector):
             self._program_for = estimator, gradient
             program = compile_qnn(network).program
             self._program = None if program is None else program.to(self._weights)
+
+
+class _Network:
+    """A connector's network as the part of it that is placed; does not keep the connector alive."""
+
+    def __init__(self, layer: TorchConnector) -> None:
+        self._layer = weakref.ref(layer)
+
+    @property
+    def layer(self) -> TorchConnector:
+        layer = self._layer()
+        assert layer is not None, "only the connector moves its network"
+        return layer
+
+    @property
+    def audit(self) -> Audit:
+        return self.layer._audit
+
+    @property
+    def placed(self) -> tuple[Backend | Chain | None, nn.Module | None, Opened | None]:
+        return self.layer._backend, self.layer._program, self.layer._opened
+
+    def prepare(self, backend: Backend | Chain, audit: Audit, /) -> nn.Module:
+        return program_on(network_circuit(self.layer.neural_network), backend, audit).to(self.layer._weights)
+
+    def place(
+        self, backend: Backend | Chain | None, program: nn.Module | None, audit: Audit, opened: Opened | None, /
+    ) -> None:
+        layer = self.layer
+        layer._backend, layer._audit, layer._opened = backend, audit, opened
+        layer._program = None if program is None else program.to(layer._weights)
+
+
+class _WithoutGradient(torch.autograd.Function):
+    """The first argument, which depends on the second but gives it no gradient, as Qiskit Machine Learning's does."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(values: Tensor, inputs: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+    @staticmethod
+    def jvp(ctx: Any, values: Tensor | None, inputs: Tensor | None) -> Tensor | None:
+        return values
 
 
 @dataclass(frozen=True)

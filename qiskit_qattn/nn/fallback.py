@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from qiskit_qattn.backends.joint import Call, JointProgram, evaluate
 from qiskit_qattn.backends.pub import attention_program
 from qiskit_qattn.backends.registry import Backend, get_backend
+from qiskit_qattn.backends.session import Opened
 from qiskit_qattn.backends.spec import BackendSpec, End, parse_chain
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
@@ -58,11 +59,36 @@ def open_backend(text: str) -> Backend | Chain:
     return Chain(str(chain), links, chain.end)
 
 
+def backends_of(target: Backend | Chain) -> list[Backend]:
+    """Return a backend, or the backends of a chain that could be opened."""
+    links = [target] if isinstance(target, Backend) else [link for _, link in target.links]
+    return [link for link in links if isinstance(link, Backend)]
+
+
+def held_open(backend: Backend | Chain | str) -> tuple[Backend | Chain, Opened | None]:
+    """Return a backend, opened if it is a string, and what a module keeps as long as it runs there.
+
+    That closes the backend's sessions when no module keeps it any more. It is None for a backend of the caller's own.
+
+    Raises:
+        UnknownNameError, ConfigError, MissingDependencyError, BackendError: As :func:`open_backend` does.
+    """
+    if not isinstance(backend, str):
+        return backend, None
+    target = open_backend(backend)
+    return target, Opened(backends_of(target))
+
+
 def head_program(circuit: AttentionCircuit, backend: Backend) -> nn.Module:
     """Return a head's program on a backend: the backend's own engine, or PUBs for its estimator."""
     if backend.program is not None:
         return backend.program(circuit)
     return attention_program(circuit, backend)
+
+
+def program_on(circuit: AttentionCircuit, where: Backend | Chain, audit: Audit) -> nn.Module:
+    """Return a circuit's program on a backend, or on a chain of them that writes down what was computed where."""
+    return ChainProgram(circuit, where, audit) if isinstance(where, Chain) else head_program(circuit, where)
 
 
 class ChainProgram(JointProgram):

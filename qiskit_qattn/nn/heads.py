@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from qiskit_qattn.backends.joint import Call, evaluate
 from qiskit_qattn.backends.registry import Backend, get_backend
+from qiskit_qattn.backends.session import Opened
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.nn.audit import Audit
-from qiskit_qattn.nn.fallback import Chain, ChainProgram, head_program, open_backend
+from qiskit_qattn.nn.fallback import Chain, ChainProgram, held_open, program_on
 from qiskit_qattn.simulation.amplitude import amplitude_angles, check_finite
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
 
@@ -104,6 +105,7 @@ class QuantumHead(nn.Module):
     observables: Tensor
     backend: Backend | Chain
     audit: Audit
+    _opened: Opened | None  # kept as long as the head runs there
 
     def __init__(
         self, circuit: AttentionCircuit, heads: tuple[int, ...] = (), *, gain: float = 1.0, trainable: bool = True
@@ -114,7 +116,7 @@ class QuantumHead(nn.Module):
         weight = torch.empty(*heads, len(circuit.weight_params)).uniform_(-math.pi, math.pi)
         self.weight = nn.Parameter(weight, requires_grad=trainable)
         start = gain * 2 ** (circuit.num_qubits / 2)
-        self.gain = nn.Parameter(torch.full((*heads, len(circuit.labels)), start))
+        self.gain = nn.Parameter(torch.full((*heads, len(circuit.observables)), start))
         codes = [["IXYZ".index(letter) for letter in label] for label in circuit.labels]
         self.register_buffer("observables", torch.tensor(codes, dtype=torch.uint8))
         self.to_backend(get_backend("statevector"))
@@ -137,6 +139,8 @@ class QuantumHead(nn.Module):
     def to_backend(self, backend: Backend | Chain | str) -> QuantumHead:
         """Run on another backend from now on; weights stay as they are.
 
+        What a string opens, such as a session, is closed when no head runs there any more.
+
         Args:
             backend: A backend, or a string such as ``ibm:ibm_fez?budget=60s -> aer -> statevector``: a call that one
                 link of this chain cannot answer goes to the next. It may end with ``classical``, the quadratic form
@@ -145,26 +149,25 @@ class QuantumHead(nn.Module):
         Raises:
             UnknownNameError, ConfigError: For a string that names no backend, or ``classical`` for another encoding.
         """
-        target = open_backend(backend) if isinstance(backend, str) else backend
+        target, opened = held_open(backend)
         audit = Audit(None, self.circuit.name)
-        self.place(target, self.prepare(target, audit), audit)
+        self.place(target, self.prepare(target, audit), audit, opened)
         return self
 
     def prepare(self, backend: Backend | Chain, audit: Audit) -> nn.Module:
         """Return the program that :meth:`place` takes, without moving there."""
-        if isinstance(backend, Chain):
-            return ChainProgram(self.circuit, backend, audit)
-        return head_program(self.circuit, backend)
+        program = program_on(self.circuit, backend, audit)
+        return program.to(device=self.weight.device, dtype=self.weight.dtype)
 
-    def place(self, backend: Backend | Chain, program: nn.Module, audit: Audit) -> None:
-        """Run a program from now on."""
-        self.backend, self.audit = backend, audit
+    def place(self, backend: Backend | Chain, program: nn.Module, audit: Audit, opened: Opened | None) -> None:
+        """Run a program from now on, and keep what the backend's sessions need to stay open."""
+        self.backend, self.audit, self._opened = backend, audit, opened
         self._program = program.to(device=self.weight.device, dtype=self.weight.dtype)
 
     @property
-    def placed(self) -> tuple[Backend | Chain, nn.Module]:
-        """The backend and the program, which :meth:`place` takes to come back to them."""
-        return self.backend, self._program
+    def placed(self) -> tuple[Backend | Chain, nn.Module, Opened | None]:
+        """The backend, the program and what is kept for it, which :meth:`place` takes to come back to them."""
+        return self.backend, self._program, self._opened
 
     @property
     def ran_on(self) -> dict[str, int]:

@@ -11,7 +11,7 @@ data-dependent angle is applied once, to the observables, in the Heisenberg pict
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -29,6 +29,7 @@ from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.cutting import cut
 from qiskit_qattn.simulation.gates import IGNORED
+from qiskit_qattn.simulation.kept import Same
 from qiskit_qattn.simulation.noise import DeviceNoise, pauli_labels
 from qiskit_qattn.simulation.readout import as_pauli_sum, build_readout
 from qiskit_qattn.simulation.transfer import ChannelModule, Turn, TurnModule, transfer_steps
@@ -174,6 +175,17 @@ class NoisyEngine:
         ]
         noise = DeviceNoise(self.model, part.qubits, self.readout)
         return DensityMatrixProgram(part.circuit, reduced, noise=noise, **options)
+
+    def settings(self) -> Hashable:
+        """Return what programs depend on besides the circuit: the errors that the model holds now, and the rest."""
+        errors: list[tuple[Any, Same]] = []
+        if self.model is not None:
+            local, everywhere = self.model._local_quantum_errors, self.model._default_quantum_errors
+            errors += [((name, qubits), Same(error)) for name in local for qubits, error in local[name].items()]
+            errors += [(name, Same(error)) for name, error in everywhere.items()]
+            errors += [(qubits, Same(error)) for qubits, error in self.model._local_readout_errors.items()]
+            errors.append((None, Same(self.model._default_readout_error)))
+        return Same(self.pass_manager), self.readout, tuple(errors)
 
 
 def _rows(observables: Sequence[BaseOperator], noise: DeviceNoise, num_qubits: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import SparseObservable, SparsePauliOp
 from torch import Tensor
 
+from qiskit_qattn.simulation.kept import Lent, circuit_content
 from qiskit_qattn.simulation.local_estimator import LocalEstimator
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
@@ -33,6 +34,9 @@ class Program(Protocol):
     def double(self) -> Program:
         """Turn to double precision."""
 
+    def buffers(self) -> Iterator[Tensor]:
+        """Yield the constants."""
+
 
 class TorchEstimator(LocalEstimator):
     r"""A ``BaseEstimatorV2`` over a torch engine: one batched evaluation a PUB.
@@ -40,8 +44,13 @@ class TorchEstimator(LocalEstimator):
     With precision 0 values are exact. With precision ε > 0 they are means over :math:`\lceil 1/\varepsilon^2 \rceil`
     samples drawn from the outcome distribution of each measurement basis, as a device would give them.
 
+    Programs of circuits are kept between runs, at most 32 and 128 MiB of them. A circuit that was changed in place is
+    another one.
+
     Args:
-        engine: Makes a program of a circuit: :class:`StatevectorProgram`, the default, or a :class:`NoisyEngine`.
+        engine: Makes a program of a circuit: :class:`StatevectorProgram`, the default, or a :class:`NoisyEngine`. Of
+            another engine programs are kept if it has a method ``settings``, which returns all that they depend on
+            besides their arguments.
         default_precision: Precision where a run gives none.
         seed: Seed of the sampling. Successive calls continue one stream of random numbers, so noise is never repeated.
 
@@ -58,22 +67,40 @@ class TorchEstimator(LocalEstimator):
     ) -> None:
         super().__init__(default_precision=default_precision, seed=seed)
         self.engine = engine
+        self._programs = Lent[Program]()
 
     def _evaluate(self, pubs: list[EstimatorPub]) -> list[PubResult]:
-        programs: dict[Any, Program] = {}
-        return [self._run_pub(pub, programs) for pub in pubs]
+        contents: dict[int, Hashable | None] = {}
+        return [self._run_pub(pub, contents) for pub in pubs]
 
-    def _run_pub(self, pub: EstimatorPub, programs: dict[Any, Program]) -> PubResult:
-        params = list(pub.circuit.parameters)
+    def _run_pub(self, pub: EstimatorPub, contents: dict[int, Hashable | None]) -> PubResult:
         terms = [tuple(sorted(observable.items())) for observable in pub.observables.ravel().tolist()]
         unique = list(dict.fromkeys(terms))
-        key = (id(pub.circuit), tuple(unique), pub.precision > 0)
-        if key not in programs:  # PUBs of one run often share a circuit
+        if id(pub.circuit) not in contents:  # PUBs of one run often share a circuit
+            contents[id(pub.circuit)] = circuit_content(pub.circuit)
+        content, settings = contents[id(pub.circuit)], self._settings()
+        key = None if content is None or settings is None else (settings, content, tuple(unique), pub.precision > 0)
+        program = None if key is None else self._programs.take(key)
+        if program is None:
             observables = [_operator(observable) for observable in unique]
-            programs[key] = self.engine(
-                pub.circuit, observables, input_params=params, all_outcomes=pub.precision > 0
+            program = self.engine(
+                pub.circuit, observables, input_params=list(pub.circuit.parameters), all_outcomes=pub.precision > 0
             ).double()
-        program = programs[key]
+        result = self._result(pub, program, terms, unique)
+        if key is not None:
+            self._programs.give(key, program, sum(constant.nbytes for constant in program.buffers()))
+        return result
+
+    def _settings(self) -> Hashable | None:
+        """Return what the engine's programs depend on besides their arguments, or None where it does not tell."""
+        if self.engine is StatevectorProgram:
+            return StatevectorProgram
+        settings = getattr(self.engine, "settings", None)
+        return None if settings is None else (type(self.engine), settings())
+
+    def _result(self, pub: EstimatorPub, program: Program, terms: list[Any], unique: list[Any]) -> PubResult:
+        """Return a PUB's result; ``unique`` are its observables once each, as the program takes them."""
+        params = list(pub.circuit.parameters)
         values = pub.parameter_values.as_array(params)  # (*shape, P)
         flat = torch.from_numpy(values.reshape(int(np.prod(values.shape[:-1])), len(params)))  # (N, P)
         with torch.no_grad():

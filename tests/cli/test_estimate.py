@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from io import StringIO
@@ -11,8 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from qiskit import QuantumCircuit
+from qiskit.circuit import ParameterVector
 from qiskit.primitives import BaseEstimatorV2
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.quantum_info import SparsePauliOp
+from qiskit_machine_learning.neural_networks import EstimatorQNN
 from rich.console import Console
 
 from qiskit_qattn.backends.counting import CountingEstimator
@@ -22,9 +28,9 @@ from qiskit_qattn.backends.measurement import Plan
 from qiskit_qattn.backends.registry import Backend, get_backend
 from qiskit_qattn.cli.generate import load_model
 from qiskit_qattn.cli.progress import watch_jobs
-from qiskit_qattn.evaluation.generation_cost import generation_cost
-from qiskit_qattn.evaluation.training_cost import step_cost
+from qiskit_qattn.evaluation.device_cost import forward_cost, generation_cost, network_step_cost, step_cost
 from qiskit_qattn.nn.config import GPTConfig
+from qiskit_qattn.nn.connector import TorchConnector
 from qiskit_qattn.nn.gpt import GPT
 
 Run = Callable[..., Any]
@@ -205,3 +211,133 @@ def test_a_terminal_shows_the_last_message_below_the_text(
     frames = [line for line in shown.splitlines() if "queued" in line]
     assert frames and all("…" in line and "position 3, 0 s elapsed" in line for line in frames)
     assert capsys.readouterr().out == "two"  # the line that had not ended
+
+
+# Networks
+
+
+def own_network(**options: Any) -> EstimatorQNN:
+    x, w = ParameterVector("x", 12), ParameterVector("w", 3)
+    circuit = QuantumCircuit(2)
+    circuit.ry(x[10], 0)  # of a vector of which nothing else is used
+    circuit.rx(x[2] * w[0], 1)
+    circuit.cx(0, 1)
+    circuit.rz(w[2], 1)
+    circuit.ry(w[1], 1)
+    observables = [SparsePauliOp(["ZI", "IX"], [1.0, -0.5]), SparsePauliOp("ZZ")]
+    params = {"input_params": [x[10], x[2]], "weight_params": [w[1], w[0], w[2]]}
+    return EstimatorQNN(circuit=circuit, observables=observables, **params, **options)
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    """Return the folder of a saved network."""
+    TorchConnector(own_network(input_gradients=True)).save_pretrained(tmp_path / "network")
+    return tmp_path / "network"
+
+
+@pytest.mark.parametrize("to_inputs", [True, False])
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_the_count_of_a_network_is_what_it_sends(gradient: str, to_inputs: bool):
+    layer = TorchConnector(own_network(input_gradients=to_inputs))
+    backend = get_backend(f"statevector?shots=4001&seed=1&gradient={gradient}")
+    forward, step = forward_cost(layer, backend, 5), network_step_cost(layer, backend, 5)
+    assert layer.backend is None and layer.weight.grad is None
+    recorder = CountingEstimator(estimator=backend.estimator)
+    layer.to_backend(dataclasses.replace(backend, estimator=recorder))
+    layer(torch.rand(5, 2, requires_grad=True)).sum().backward()
+    assert forward.total == recorder.jobs[0] and step == recorder.total
+    assert forward.total.circuits == 10 and forward.total.shots == 10 * 4001  # two bases
+    angles = 4 if to_inputs else 3
+    assert step.circuits == 10 * (1 + {"parameter_shift": 2 * angles, "spsa": 16, "simulated": 0}[gradient])
+
+
+def test_a_network_is_estimated(qattn: Run, network: Path):
+    result = qattn("estimate", network, "--backend", "statevector?shots=10", "--batch-size", 5)
+    assert result.exit_code == 0, result.output
+    found = figures(result.stdout)
+    assert found["network"] == "a forward pass of 5 samples on 2 qubits"
+    assert (found["jobs"], found["circuits"], found["shots"]) == ("1", "10", "100")
+    assert "A training step of 5 samples, by the option gradient" in result.stdout
+    rows = {name: [number.replace(",", "") for number in row] for name, row in steps(result.stdout).items()}
+    assert rows == {
+        "parameter_shift": ["2", "90", "900"],  # four angles, two shifts each, and the values; two bases
+        "spsa": ["2", "170", "1700"],
+        "simulated": ["1", "10", "100"],
+    }
+    assert "of 12 samples" in qattn("estimate", network, "--backend", "statevector?shots=10").stdout
+    assert not steps(qattn("estimate", network, "--backend", "statevector").stdout)
+
+
+def test_a_network_on_a_snapshot_is_estimated_as_on_its_device(qattn: Run, network: Path):
+    pytest.importorskip("qiskit_aer")
+    pytest.importorskip("qiskit_ibm_runtime")
+    text = "ibm:fake_manila?resilience=0&shots=256"
+    result = qattn("estimate", network, "--backend", f"{text} -> statevector", "--batch-size", 3)
+    assert result.exit_code == 0, result.output
+    first = figures(result.stdout.split("\n", 1)[1])
+    cost = forward_cost(TorchConnector.from_pretrained(network), get_backend(text), 3)
+    assert first["processor"] == f"{cost.total.seconds:.3g} s on the device itself" and cost.total.seconds > 1
+    assert first["two-qubit depth"] == f"{cost.depth}, transpiled" and cost.depth > 0
+    assert first["shots"] == f"{256 * cost.total.circuits:,}"
+    assert "2 of 2, if it answers all calls" in result.stdout
+    assert Ledger().rows() == []
+
+
+def test_more_qubits_than_the_exact_engine_has_say_why_a_gradient_costs_nothing(qattn: Run, tmp_path: Path):
+    w = ParameterVector("w", 17)
+    circuit = QuantumCircuit(17)
+    for qubit in range(17):
+        circuit.ry(w[qubit], qubit)
+    network = EstimatorQNN(circuit=circuit, weight_params=w, observables=SparsePauliOp("Z" * 17))
+    TorchConnector(network, backend="statevector?shots=9").save_pretrained(tmp_path)
+    result = qattn("estimate", tmp_path, "--backend", "statevector?shots=10", "--batch-size", 1)
+    assert result.exit_code == 0, result.output
+    assert "a forward pass of 1 sample on 17 qubits" in result.stdout
+    assert steps(result.stdout)["parameter_shift"] == ["2", "35", "350"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("network.qpy", b"", "network.qpy in .* is no circuit this Qiskit can read"),
+        ("network.qpy", b"QISKIT\x10garbage", "is no circuit this Qiskit can read"),
+        ("network.qpy", None, "holds no saved network: network.qpy missing"),
+        ("network.json", None, "holds no saved network: network.json missing"),
+        ("network.json", b"{", "network.json in .* cannot be used"),
+        ("network.json", b"\xff", "network.json in .* cannot be used"),
+        ("network.json", b"[]", "must be an object with the keys format, observables"),
+        ("format", 9, "it is of format 9; this version reads 1"),
+        ("input_params", "x", "must be lists of names"),
+        ("input_params", ["x[10]"], r"do not fit together: .*in neither: \['x\[2\]'\]"),
+        ("weight_params", ["w[0]", "w[0]", "w[1]", "w[2]"], r"more than once: \['w\[0\]'\]"),
+        ("observables", [], "must be a list of lists of pairs"),
+        ("observables", [[["ZQ", 1.0]]], "must be a list of lists of pairs"),
+        ("observables", [[["ZI", 1.0], ["Z", 1.0]]], "must be a list of lists of pairs"),
+        ("observables", [[["ZIZ", 1.0]]], "do not fit together: .*2 letters"),
+        ("observables", [[["ZI", "1"]]], "must be a list of lists of pairs"),
+        ("input_gradients", 1, "input_gradients must be true or false, got 1"),
+    ],
+)
+def test_a_bad_file_is_one_line(qattn: Run, network: Path, name: str, content: Any, message: str):
+    if name.startswith("network."):
+        (network / name).unlink() if content is None else (network / name).write_bytes(content)
+    else:
+        about = json.loads((network / "network.json").read_text())
+        (network / "network.json").write_text(json.dumps(about | {name: content}))
+    result = qattn("estimate", network, "--backend", "statevector")
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1 and result.stderr.startswith("error: ")
+    assert re.search(message, result.stderr), result.stderr
+
+
+def test_what_a_network_does_not_take_is_one_line(qattn: Run, network: Path):
+    for arguments, message in (
+        (("--tokens", 3), "--tokens and --prompt are for models of text"),
+        (("--prompt", "x"), "--tokens and --prompt are for models of text"),
+        (("--backend", "statevector -> classical"), "A network has no classical twin"),
+        (("--backend", "statevectr"), "Did you mean"),
+    ):
+        result = qattn("estimate", network, "--backend", "statevector", *arguments)
+        assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
+        assert message in result.stderr

@@ -22,6 +22,8 @@ def test_a_claim_is_shown_and_reported(qattn: Run, text_file: Path, tmp_path: Pa
         assert "3.3506" in shown
         assert f"{report['figures']['model']['val_loss']:.4f}" in shown
         assert "Why they differ" in shown
+        assert "Shortened: 2 of 200 training steps." in shown
+    assert report["shortened"].startswith("Shortened: 2 of 200 ")
     assert all(reason in text for reason in report["reasons"])
 
 

@@ -8,10 +8,16 @@ from typing import Any
 import pytest
 
 from qiskit_qattn.errors import CheckpointError, RunFolderError
-from qiskit_qattn.evaluation.plots import loss_plot, smoothed
-from qiskit_qattn.evaluation.report import collect_report, read_report, render_report, write_report
-from qiskit_qattn.evaluation.report_markdown import render_markdown
-from qiskit_qattn.evaluation.text_difference import text_difference
+from qiskit_qattn.evaluation.report import (
+    collect_report,
+    loss_plot,
+    read_report,
+    render_markdown,
+    render_report,
+    smoothed,
+    write_report,
+)
+from qiskit_qattn.evaluation.text_metrics import text_difference
 from qiskit_qattn.nn.gpt import GPT
 
 
@@ -66,6 +72,12 @@ def test_the_markdown_shows_both_models_side_by_side(report: dict[str, Any]):
     ):
         assert part in text
     assert "None" not in text
+
+
+def test_what_one_seed_of_each_shows_is_said_without_a_figure(report: dict[str, Any]):
+    [told] = [part for part in render_markdown(report).split("\n\n") if part.startswith("One seed of each")]
+    assert "was not measured" in told and not any(letter.isdigit() for letter in told)
+    assert "One seed of each" not in render_markdown({**report, "baseline": None, "text_differences": None})
 
 
 def test_a_run_without_a_baseline_has_one_column(report: dict[str, Any]):

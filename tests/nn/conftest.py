@@ -8,9 +8,10 @@ from qiskit_qattn import errors
 from qiskit_qattn.backends.registry import Backend, Provider
 
 class Device:
-    closed = 0
+    """Opens a session with its first run, and again after it was closed; counts those it closed."""
+    closed, open = 0, True
     def close(self):
-        self.closed += 1
+        self.closed, self.open = self.closed + self.open, False
 
 class Lab(StatevectorEstimator):
     """Fails in the runs that the option names, counted over all heads."""
@@ -20,7 +21,7 @@ class Lab(StatevectorEstimator):
         self.error = getattr(errors, spec.options.get("error", "BackendError"), None) or RuntimeError
 
     def run(self, pubs, *, precision=None):
-        self.runs += 1
+        self.runs, self.device.open = self.runs + 1, True
         if self.fails == "all" or str(self.runs) in self.fails.split("+"):
             raise self.error("The laboratory\\nis closed.")
         return super().run(pubs, precision=precision)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qiskit_qattn.errors import ConfigError
+from qiskit_qattn.errors import ConfigError, UnknownNameError
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import GPT
 
@@ -35,3 +38,29 @@ def test_a_model_that_was_saved_without_the_setting_has_the_standard_width(tmp_p
 def test_a_width_that_is_none_is_refused(n_inner: Any):
     with pytest.raises(ConfigError, match="n_inner"):
         GPTConfig(**SMALL, n_inner=n_inner)
+
+
+def test_equal_configs_have_one_hash():
+    labels = ["ZI", "IZ", "XX", "ZZ", "XI", "IX", "ZX", "XZ"]
+    heads, n_head = ["zz:1,qisa:1", "classical:2"], 2
+    settings = {**SMALL, "n_embd": 16, "num_qubits": 3, "n_head": n_head}
+    first = GPTConfig(**{**settings, "heads": heads})
+    second = GPTConfig(**{**settings, "heads": tuple(heads), "dropout": 0})
+    assert first == second and hash(first) == hash(second) and len({first, second}) == 1
+    assert first.heads == tuple(heads)
+    small = {**settings, "num_qubits": 2, "heads": "zz:2"}
+    given = [GPTConfig(**small, observables={"zz": kind(labels)}) for kind in (list, tuple)]
+    assert given[0] == given[1] and len({*given, first}) == 2
+    assert len({GPTConfig(), GPTConfig(n_layer=3), GPTConfig(heads="classical:4")}) == 3
+    for other in (copy.copy(first), copy.deepcopy(first), pickle.loads(pickle.dumps(first))):
+        assert other == first and hash(other) == hash(first)
+    saved = json.loads(json.dumps(dataclasses.asdict(first)))
+    assert saved["heads"] == heads and saved["observables"].keys() == {"zz", "qisa-v3"}
+    assert GPTConfig(**saved) == first == dataclasses.replace(first)
+
+
+def test_an_unknown_setting_is_told_the_known_ones(tmp_path: Path):
+    with pytest.raises(UnknownNameError, match=r"setting of GPTConfig 'n_layers'. Did you mean 'n_layer'.*block_size"):
+        GPTConfig(n_layers=2)
+    with pytest.raises(UnknownNameError, match="'n_layers'"):
+        dataclasses.replace(GPTConfig(), n_layers=2)

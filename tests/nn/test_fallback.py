@@ -41,7 +41,7 @@ def test_after_a_fall_values_and_gradients_are_the_next_links(name):
     head.to_backend("lab?fails=all -> statevector")
     with pytest.warns(
         FallbackWarning,
-        match=r"heads, call 1, forward pass: lab\?fails=all failed, statevector is next\. The laboratory is",
+        match=r"call 1, forward pass: lab\?fails=all failed, statevector is next\. The laboratory is",
     ):
         values = head(x)
     assert_close([values], [expected])

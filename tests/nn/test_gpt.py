@@ -110,6 +110,7 @@ def test_the_saved_observables_are_what_a_loaded_model_measures(tmp_path):
         (lambda folder: (folder / "config.json").write_text("[]"), "must hold block_size"),
         (lambda folder: edit_config(folder, heads="nope:2"), "Unknown head kind 'nope'"),
         (lambda folder: edit_config(folder, n_embd=32), "no model this version can load"),
+        (lambda folder: edit_config(folder, n_heads=2), "setting of GPTConfig 'n_heads'. Did you mean 'n_head'.*Known"),
     ],
 )
 def test_damaged_and_foreign_folders_are_checkpoint_errors(damage, message, tmp_path, capsys):
@@ -228,6 +229,34 @@ def test_other_dtypes_train_generate_and_reload_to_the_bit(kind, dtype, tmp_path
     loaded = GPT.from_pretrained(tmp_path)
     assert loaded.wte.weight.dtype == dtype
     assert torch.equal(loaded(idx)[0], model(idx)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_model_of_the_hub_keeps_its_dtype(dtype, tmp_path, capsys):
+    model = model_of("qisa:1,classical:1").to(dtype).eval()
+    repository = tmp_path / "models--someone--some-model"  # as the Hub's client caches what it has fetched
+    model.save_pretrained(repository / "snapshots" / "0123abcd")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123abcd")
+    options = {"cache_dir": tmp_path, "local_files_only": True}
+    loaded = GPT.from_pretrained("someone/some-model", **options, map_location="cpu")
+    assert {p.dtype for p in loaded.parameters()} == {dtype} and not loaded.training
+    assert torch.equal(loaded(idx := tokens())[0], model(idx)[0])
+    (repository / "snapshots" / "0123abcd" / "model.safetensors").unlink()
+    for name in ("someone/some-model", "someone/no-model", "no/such/model"):
+        with pytest.raises(CheckpointError, match=name):
+            GPT.from_pretrained(name, **options)
+    assert capsys.readouterr().out == ""
+
+
+def test_unknown_options_of_loading_and_saving_are_refused(tmp_path):
+    model = model_of("classical:2")
+    with pytest.raises(UnknownNameError, match=r"GPT.save_pretrained 'repo'. Did you mean 'repo_id'\? Known: .*branch"):
+        model.save_pretrained(tmp_path / "model", repo="someone/some-model")
+    assert not (tmp_path / "model").exists()
+    model.save_pretrained(tmp_path / "model", push_to_hub=False)
+    with pytest.raises(UnknownNameError, match=r"option of GPT.from_pretrained 'bogus'. Known: .*map_location, revis"):
+        GPT.from_pretrained(tmp_path / "model", bogus=1)
 
 
 @pytest.mark.parametrize("kind", KINDS)

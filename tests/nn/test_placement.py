@@ -1,14 +1,16 @@
 """Moving a model between backends and chains of them, and what it says about where it ran."""
 
 import copy
+import gc
 import json
+import pickle
 import warnings
 
 import pytest
 import torch
 
 from qiskit_qattn import GPT, GPTConfig, get_backend, leakage
-from qiskit_qattn.errors import ConfigError
+from qiskit_qattn.errors import BackendError, ConfigError, QattnError
 from qiskit_qattn.nn.audit import FallbackWarning
 
 pytestmark = pytest.mark.usefixtures("laboratory")
@@ -110,3 +112,104 @@ def test_a_model_of_any_precision_runs_on_a_chain(dtype, text):
     torch.testing.assert_close(loss.double(), expected, atol=0.05, rtol=0)
     loss.backward()
     assert all(weight.grad.isfinite().all() for weight in model.circuit_parameters())
+
+
+# what a move leaves behind
+
+
+def device_of(model, link=0):
+    backend = model.quantum_heads()[0][2].backend
+    return (backend if hasattr(backend, "estimator") else backend.links[link][1]).estimator.device
+
+
+@pytest.mark.parametrize("text", ["lab", "lab -> statevector", "statevector -> lab -> lab?fails=9"])
+def test_what_a_move_leaves_is_closed(text):
+    model, idx = small_model()
+    model.to_backend(text)
+    devices = [device_of(model, link) for link, part in enumerate(text.split(" -> ")) if part.startswith("lab")]
+    model(idx)
+    assert [device.closed for device in devices] == [0] * len(devices)
+    model.to_backend("lab")
+    assert [device.closed for device in devices] == [1] * len(devices)
+    last = device_of(model)
+    model.to_backend("statevector")
+    assert last.closed == 1 and [device.closed for device in devices] == [1] * len(devices)
+
+
+def test_a_session_is_left_when_its_last_head_leaves():
+    model, idx = small_model("qisa:1,zz:1")
+    device = device_of(model.to_backend("lab"))
+    *others, last = [head for _, _, head in model.quantum_heads()]
+    for head in others:
+        head.to_backend("statevector")
+    model(idx)
+    assert (device.closed, device.open) == (0, True)
+    last.to_backend("statevector")
+    assert device.closed == 1
+
+
+def test_a_deleted_model_closes_what_it_opened():
+    model, idx = small_model()
+    device = device_of(model.to_backend("lab -> statevector"))
+    model(idx)
+    del model
+    gc.collect()
+    assert device.closed == 1
+
+
+def test_a_copy_keeps_the_session_it_shares():
+    model, idx = small_model()
+    device = device_of(model.to_backend("lab"))
+    other = copy.deepcopy(model)
+    model.to_backend("statevector")
+    torch.testing.assert_close(other(idx)[0], model(idx)[0])
+    with pytest.raises(ConfigError, match="must have been moved"), other:
+        pass
+    assert device.closed == 0
+    del other
+    gc.collect()
+    assert device.closed == 1
+
+
+def test_a_move_that_fails_leaves_the_session_open():
+    model, idx = small_model("qisa:1,zz:1")
+    device = device_of(model.to_backend("lab"))
+    for text in ("lab -> classical", "nowhere", "lab:gone"):
+        with pytest.raises(QattnError):
+            model.to_backend(text)
+    model(idx)
+    assert (device.closed, device.open) == (0, True)
+
+
+def test_a_session_that_a_block_comes_back_to_is_opened_again():
+    model, idx = small_model()
+    device = device_of(model.to_backend("lab"))
+    with model.to_backend("statevector"):
+        assert device.closed == 1
+    assert model.head_backends()[0]["backend"] == "lab"
+    model(idx)
+    assert (device.closed, device.open) == (1, True)
+    model.to_backend("statevector")
+    assert device.closed == 2
+
+
+def test_a_backend_that_cannot_be_closed_does_not_stop_the_move(caplog, monkeypatch):
+    model, idx = small_model()
+    exact = model(idx)[0]
+
+    def close(device):
+        raise BackendError("The laboratory does not answer.")
+
+    monkeypatch.setattr(type(device_of(model.to_backend("lab"))), "close", close)
+    model.to_backend("lab").to_backend("statevector")
+    assert caplog.messages == ["lab could not be closed: The laboratory does not answer."]
+    torch.testing.assert_close(model(idx)[0], exact)
+    with pytest.raises(BackendError, match="does not answer"), model.to_backend("lab"):
+        pass
+
+
+def test_a_moved_model_can_be_pickled():
+    model, idx = small_model()
+    model.to_backend("statevector?shots=20&seed=1").to_backend("statevector?method=dense")
+    other = pickle.loads(pickle.dumps(model))
+    assert torch.equal(other(idx)[0], model(idx)[0])

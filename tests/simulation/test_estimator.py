@@ -1,14 +1,21 @@
 """TorchEstimator is a Qiskit primitive."""
 
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from qiskit import QuantumCircuit
-from qiskit.circuit.library import real_amplitudes
+from qiskit.circuit import Gate
+from qiskit.circuit.library import UnitaryGate, real_amplitudes
 from qiskit.primitives import BaseEstimatorV2, StatevectorEstimator
 from qiskit.quantum_info import SparsePauliOp
 
 from qiskit_qattn.errors import CircuitError, ConfigError
+from qiskit_qattn.simulation.density_matrix import NoisyEngine
 from qiskit_qattn.simulation.estimator import TorchEstimator
+from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 CIRCUIT = real_amplitudes(2, reps=1)
 ZX, XX = SparsePauliOp("ZX"), SparsePauliOp(["XX", "IZ"], [0.5, 2.0])
@@ -85,3 +92,95 @@ def test_errors():
     measured.measure(0, 0)
     with pytest.raises(CircuitError, match="measure"):
         TorchEstimator().run([(measured, ZX)]).result()
+
+
+# programs that are kept between runs
+
+
+class Counting:
+    """The exact engine, which counts what it makes."""
+
+    def __init__(self):
+        self.made = 0
+
+    def __call__(self, *arguments, **options):
+        self.made += 1
+        return StatevectorProgram(*arguments, **options)
+
+    def settings(self):
+        return ()
+
+
+def same_as_qiskit(estimator, pub):
+    ours, theirs = (each.run([pub]).result()[0].data.evs for each in (estimator, StatevectorEstimator()))
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
+def test_a_program_is_made_once_for_a_circuit_and_its_observables(rng):
+    engine = Counting()
+    estimator = TorchEstimator(engine, seed=1)
+    for _ in range(3):
+        same_as_qiskit(estimator, (CIRCUIT, [[ZX], [XX]], rng.normal(size=(5, 4))))
+        same_as_qiskit(estimator, (CIRCUIT.copy(CIRCUIT.name), [[ZX], [XX]], rng.normal(size=(2, 4))))
+    assert engine.made == 1
+    same_as_qiskit(estimator, (CIRCUIT, [[ZX], [2 * XX]], rng.normal(size=(5, 4))))
+    estimator.run([(CIRCUIT, [[ZX], [XX]], rng.normal(size=(5, 4)))], precision=0.1).result()
+    assert engine.made == 3
+    for number in range(1, 41):
+        same_as_qiskit(estimator, (CIRCUIT, number * ZX, rng.normal(size=4)))
+    assert len(estimator._programs._held) == 32
+    for other in (copy.deepcopy(estimator), pickle.loads(pickle.dumps(estimator))):
+        same_as_qiskit(other, (CIRCUIT, ZX, rng.normal(size=4)))
+
+
+def test_a_circuit_that_was_changed_in_place_gives_new_values(rng):
+    estimator, circuit = TorchEstimator(), CIRCUIT.copy()
+    circuit.append(UnitaryGate(np.eye(2)), [0])
+    part = QuantumCircuit(2)
+    part.ry(0.3, 1)
+    circuit.append(part.to_gate(), [0, 1])
+    observables, values = [[ZX], [XX]], rng.normal(size=(3, 4))
+    same_as_qiskit(estimator, (circuit, observables, values))
+    circuit.ry(0.4, 0)
+    same_as_qiskit(estimator, (circuit, observables, values))
+    circuit.data.insert(0, circuit.data[-1])
+    same_as_qiskit(estimator, (circuit, observables, values))
+    at = next(number for number, item in enumerate(circuit.data) if item.name == "unitary")
+    circuit.data[at] = circuit.data[at].replace(operation=UnitaryGate([[0, 1], [1, 0]]))
+    same_as_qiskit(estimator, (circuit, observables, values))
+    circuit.assign_parameters({circuit.parameters[0]: 0.7}, inplace=True)
+    same_as_qiskit(estimator, (circuit, observables, values[:, 1:]))
+
+
+def test_a_gate_of_a_local_class_that_changes_gives_new_values():
+    class Turn(Gate):
+        angle = 0.3
+
+        def _define(self):
+            self.definition = QuantumCircuit(1)
+            self.definition.ry(self.angle, 0)
+
+    estimator = TorchEstimator()
+    for angle in (0.3, 0.8):
+        Turn.angle = angle
+        circuit = QuantumCircuit(1, name="turned")
+        circuit.append(Turn("turn", 1, []), [0])
+        assert estimator.run([(circuit, SparsePauliOp("Z"))]).result()[0].data.evs == pytest.approx(np.cos(angle))
+
+
+def test_noise_that_was_added_to_the_model_is_seen():
+    noise = pytest.importorskip("qiskit_aer.noise")
+    model, circuit = noise.NoiseModel(), QuantumCircuit(1)
+    circuit.x(0)
+    estimator, found = TorchEstimator(NoisyEngine(model)), []
+    for _ in range(2):
+        found.append(float(estimator.run([(circuit, SparsePauliOp("Z"))]).result()[0].data.evs))
+        model.add_all_qubit_quantum_error(noise.depolarizing_error(0.5, 1), ["x"])
+    assert found == pytest.approx([-1, -0.5])
+
+
+def test_jobs_at_one_time_do_not_disturb_each_other(rng):
+    estimator = TorchEstimator()
+    every = [(CIRCUIT, [[ZX], [XX]], rng.normal(size=(50, 4))) for _ in range(30)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda pub: same_as_qiskit(estimator, pub), every))

@@ -106,7 +106,7 @@ def test_what_was_computed_by_a_killed_process_is_not_claimed(config):
     assert read_metrics(config.folder)["audit"]["from_step"] == 2
     with pytest.warns(FallbackWarning):
         write_report(config.folder)
-    assert "of training and validation, from step 2 on:" in (config.folder / "report.md").read_text("utf-8")
+    assert "during training and validation, from step 2 on:" in (config.folder / "report.md").read_text("utf-8")
 
 
 def test_a_run_on_one_backend_has_no_audit(tiny):

@@ -62,6 +62,7 @@ def aer(spec: BackendSpec) -> Backend:
         pass_manager=pass_manager,
         precision=sampling.precision,
         shots=sampling.shots,
+        dedupe=sampling.dedupe,
         gradient=gradient_option(spec, sampling.seed),
     )
 

@@ -10,6 +10,7 @@ from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, gradient_option
 from qiskit_qattn.backends.jobs.managed import DEVICE_MODULES, DEVICE_OPTIONS, managed_estimator
 from qiskit_qattn.backends.prices import braket_price
 from qiskit_qattn.backends.registry import Backend, Provider, precision_of
+from qiskit_qattn.backends.sampling import DEDUPE_OPTION, dedupe_option
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, unknown_name
 
@@ -29,6 +30,7 @@ OPTIONS = {
     **LOCAL_NOISE_OPTIONS,
     **AWS_OPTIONS,
     **GRADIENT_OPTIONS,
+    **DEDUPE_OPTION,
     **DEVICE_OPTIONS,
 }
 
@@ -58,12 +60,20 @@ def _local(spec: BackendSpec) -> Backend:
     estimator = BraketLocalEstimator(
         _LOCAL[spec.target], default_precision=precision, gates=None if noise is None else GATES, noise=noise
     )
-    return Backend(str(spec), estimator, precision=precision, shots=shots, gradient=gradient_option(spec))
+    return Backend(
+        str(spec),
+        estimator,
+        precision=precision,
+        shots=shots,
+        dedupe=dedupe_option(spec, shots),
+        gradient=gradient_option(spec),
+    )
 
 
 def _aws(spec: BackendSpec) -> Backend:
     spec.refuse(LOCAL_NOISE_OPTIONS, "needs the target local_dm")
     shots = spec.integer("shots", minimum=1, maximum=10**9) or _SHOTS
+    dedupe = dedupe_option(spec, shots)
     place = _location(spec.options.get("s3"))
     found = aws_device(str(spec.target), spec.options.get("region"))
     device = BraketDevice(found, s3=place, reservation=spec.options.get("reservation"), price=braket_price(found))
@@ -73,6 +83,7 @@ def _aws(spec: BackendSpec) -> Backend:
         managed_estimator(spec, device, precision=precision),
         precision=precision,
         shots=shots,
+        dedupe=dedupe,
         gradient=gradient_option(spec),
         price=device.price,
     )

@@ -16,6 +16,7 @@ from qiskit_qattn.backends.ibm.mode import MODES
 from qiskit_qattn.backends.jobs.managed import DEVICE_MODULES, DEVICE_OPTIONS, managed_estimator
 from qiskit_qattn.backends.prices import ibm_second_price
 from qiskit_qattn.backends.registry import Backend, Provider, precision_of
+from qiskit_qattn.backends.sampling import DEDUPE_OPTION, dedupe_option
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, missing_dependency, unknown_name
 
@@ -37,6 +38,7 @@ IBM_OPTIONS = {
     "seed": "fake_<device> only: seed of the simulation",
     "noise": "fake_<device> only: off leaves the device's noise out; on by default",
     **GRADIENT_OPTIONS,
+    **DEDUPE_OPTION,
     **DEVICE_OPTIONS,
 }
 
@@ -63,7 +65,7 @@ def ibm(spec: BackendSpec) -> Backend:
     max_time = spec.integer("max_time", minimum=1)
     optimization = spec.integer("optimization", minimum=0, maximum=3)
     shots = spec.integer("shots", minimum=1, maximum=10**9) or _SHOTS
-    gradient = gradient_option(spec, settings.seed)
+    gradient, dedupe = gradient_option(spec, settings.seed), dedupe_option(spec, shots)
     if local:
         backend = _snapshot(spec.target, fractional)
         device = IBMDevice(backend, mode=mode, settings=settings, max_time=max_time)
@@ -80,6 +82,7 @@ def ibm(spec: BackendSpec) -> Backend:
         pass_manager=ISAPassManager(backend, _OPTIMIZATION if optimization is None else optimization),
         precision=precision_of(shots),
         shots=shots,
+        dedupe=dedupe,
         gradient=gradient,
     )
 

@@ -106,6 +106,10 @@ class ManagedEstimator(BaseEstimatorV2):
         empty._submit()
         return empty
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> ManagedEstimator:
+        """Return this estimator: a copy of what runs on a device has the same session, budget and ledger."""
+        return self
+
     def open(self, request: Request, owner: str, estimate: Cost) -> Row | None:
         """Write a request down as about to be sent, if the budget allows; None if another process has just done so."""
         with self._lock:  # no other job of this estimator may come between the check and the charge

@@ -20,6 +20,7 @@ from qiskit_qattn.backends.mps.line import bond_bound, check_width, on_a_line
 from qiskit_qattn.backends.mps.log import measured_angles
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.errors import BackendError, CircuitError, ConfigError, missing_dependency
+from qiskit_qattn.simulation.kept import Lent, circuit_content
 from qiskit_qattn.simulation.local_estimator import LocalEstimator
 
 MAX_BOND = 64  # six layers of neighbouring CX gates, or three closed rings of them, are exact
@@ -72,12 +73,17 @@ class MPSEstimator(LocalEstimator):
         _simulator(max_bond)
         self.max_bond = max_bond
         self.truncation_error = 0.0
+        self._lines = Lent[QuantumCircuit]()
 
     def _evaluate(self, pubs: list[EstimatorPub]) -> list[PubResult]:
         return [self._run_pub(pub) for pub in pubs]
 
     def _run_pub(self, pub: EstimatorPub) -> PubResult:
-        circuit = on_a_line(pub.circuit)
+        content = circuit_content(pub.circuit)
+        circuit = None if content is None else self._lines.take(content)
+        circuit = on_a_line(pub.circuit) if circuit is None else circuit
+        if content is not None:
+            self._lines.give(content, circuit)  # which nobody changes
         params = list(circuit.parameters)
         shape = pub.parameter_values.shape
         values = pub.parameter_values.as_array(params).reshape(math.prod(shape), len(params))  # (N, P)

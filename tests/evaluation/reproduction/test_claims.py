@@ -7,8 +7,9 @@ import torch
 
 from qiskit_qattn.errors import ConfigError, UnknownNameError
 from qiskit_qattn.evaluation.reproduction import qisa_speed
-from qiskit_qattn.evaluation.reproduction.claims import Options, reproduce
-from qiskit_qattn.evaluation.reproduction.timing import in_turns, slow_down
+from qiskit_qattn.evaluation.reproduction.claims import reproduce
+from qiskit_qattn.evaluation.reproduction.qisa_speed import in_turns, slow_down
+from qiskit_qattn.evaluation.reproduction.runs import Options, shortened_note
 from qiskit_qattn.nn.inference import inference
 from qiskit_qattn.training.progress import Progress
 
@@ -21,6 +22,17 @@ class Heard(Progress):
 
     def phase_started(self, name: str, step: int, max_steps: int) -> None:
         self.phases.append((name, step))
+
+
+@pytest.mark.parametrize("steps", [None, 20, 21])
+def test_what_was_run_whole_is_not_called_short(steps: int | None):
+    assert shortened_note(steps, 20, "rounds") == ""
+
+
+@pytest.mark.parametrize(("claim", "full"), [("qisa-leak", "2,000"), ("gpt-nano", "200"), ("nanogpt", "2,000")])
+def test_a_shortened_run_says_of_how_many_steps(claim: str, full: str, dice: Path, tmp_path: Path):
+    found = reproduce(claim, Options(tmp_path, str(dice), steps=1))
+    assert found.shortened.startswith(f"Shortened: 1 of {full} training steps.")
 
 
 def test_an_unknown_claim_is_told_the_known_ones(tmp_path: Path):
@@ -58,6 +70,7 @@ def test_the_speed_table_has_every_version(tmp_path: Path, monkeypatch: pytest.M
     assert [row[0] for row in found.rows] == ["classical", "QISA v1", "QISA v2", "QISA v3", "QISA v3, precomputed"]
     assert all(len(row) == len(found.head) for row in found.rows)
     assert found.rows[0][3] == found.rows[0][5] == "1"
+    assert found.shortened.startswith("Shortened: 1 of 20 rounds of timing.")
     assert all(value > 0 for task in ("inference", "training") for value in found.figures[task].values())
 
 
