@@ -151,7 +151,7 @@ def command(
 
 def _cost(study: Study, backend: Backend) -> Quote:
     """Return the cost of the remaining cells on a paid device, to be shown, and that of the first job."""
-    from qiskit_qattn.cli.cost import parts_table
+    from qiskit_qattn.cli.devices import parts_table
     from qiskit_qattn.evaluation.comparison.cell import records
     from qiskit_qattn.evaluation.device_cost import training_cost
     from qiskit_qattn.training.data import load_corpus

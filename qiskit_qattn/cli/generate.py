@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qiskit_qattn.cli.cost import cost_table, text_row
-from qiskit_qattn.cli.devices import Quote, open_devices
+from qiskit_qattn.cli.devices import Quote, cost_table, open_devices, text_row
 from qiskit_qattn.cli.progress import watch_jobs
 from qiskit_qattn.errors import CheckpointError, DataError, RunFolderError
 

@@ -106,7 +106,7 @@ def command(
 
 def _cost(config: TrainConfig, backend: Backend) -> Quote:
     """Return the cost of the rest of a run on a paid device, to be shown, and that of its first job."""
-    from qiskit_qattn.cli.cost import parts_table
+    from qiskit_qattn.cli.devices import parts_table
     from qiskit_qattn.evaluation.device_cost import training_cost
     from qiskit_qattn.training.checkpoint import list_checkpoints
     from qiskit_qattn.training.data import load_corpus
