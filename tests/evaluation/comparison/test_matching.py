@@ -10,11 +10,10 @@ from qiskit_qattn.evaluation.comparison.matching import TOLERANCE, check_matched
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.kinds import HEAD_KINDS
-from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.figures import model_config
+from qiskit_qattn.training.config import resolve
 
 Plan = Callable[..., Study]
-SMALL = TrainConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, num_qubits=3)
+SMALL = resolve({"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 8, "heads": "classical:2", "num_qubits": 3})
 
 
 def test_every_kind_is_within_one_percent_of_the_reference():
@@ -30,8 +29,8 @@ def test_the_models_that_are_trained_have_the_sizes_that_are_stated(plan: Plan):
     study = plan("qsann,frozen,qisa-v2")
     for kind in study.kinds:
         config = study.cell_config(Cell(0, kind))
-        model = GPT(model_config(config, 65, config.heads))
-        size = model_size(study.config, kind, config.n_inner, 65)
+        model = GPT(config.model)
+        size = model_size(study.config, kind, config.model.n_inner, 65)
         assert (size.total, size.circuit) == tuple(model.num_parameters()[name] for name in ("total", "quantum"))
         assert size.trainable == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
@@ -44,7 +43,7 @@ def test_a_frozen_kind_is_the_same_network_as_the_kind_it_is_frozen_from():
 
 
 def test_the_reference_keeps_its_width():
-    sizes = match_sizes(TrainConfig(**{**SMALL.to_dict(), "n_inner": 40}), ["qisa", "classical"], "qisa", 65)
+    sizes = match_sizes(SMALL.replace(n_inner=40), ["qisa", "classical"], "qisa", 65)
     assert sizes["qisa"].n_inner == 40
     assert sizes["qisa"].deviation == 0
 

@@ -1,11 +1,12 @@
-"""Error rates of predicted characters and words."""
+"""Spaced windows, error rates of predictions, and differences of texts."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from qiskit_qattn.errors import DataError
-from qiskit_qattn.evaluation.prediction_errors import prediction_errors
+from qiskit_qattn.errors import ConfigError, DataError
+from qiskit_qattn.evaluation.text_metrics import prediction_errors, spaced_windows, text_difference
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.tokenizer import CharTokenizer
@@ -69,5 +70,52 @@ def test_the_windows_bound_the_cost_and_nothing_is_random():
 def test_a_text_without_words_has_no_word_error_rate():
     tokenizer = CharTokenizer("a \n")
     oracle = Oracle(tokenizer, {}, 4)
-    with pytest.raises(DataError, match="hold no word"):
+    with pytest.raises(DataError, match="contain no word"):
         prediction_errors(oracle, tokenizer, tokenizer.encode(" \n" * 20))
+
+
+def test_windows_are_spread_over_the_whole_text_without_overlap():
+    x, y = spaced_windows(torch.arange(101), 10, 4)
+    assert x[:, 0].tolist() == [0, 20, 50, 70]
+    assert x.shape == y.shape == (4, 10) and torch.equal(y, x + 1)
+
+
+@pytest.mark.parametrize("count", [10, 11, 1000])
+def test_a_short_text_is_read_whole(count):
+    x, _ = spaced_windows(torch.arange(101), 10, count)
+    assert torch.equal(x.flatten(), torch.arange(100))
+
+
+def test_what_cannot_be_had_is_refused():
+    with pytest.raises(ConfigError, match="windows is 0; it must be at least 1"):
+        spaced_windows(torch.arange(101), 10, 0)
+    with pytest.raises(DataError, match="needs at least 11"):
+        spaced_windows(torch.arange(10), 10, 4)
+
+
+def test_known_texts():
+    found = text_difference("to be or not", "to bee or no")
+    assert (found.length, found.hamming, found.levenshtein) == (12, 7, 2)
+    assert found.agreement == pytest.approx(5 / 12)
+    assert found.jaccard == pytest.approx(2 / 6)
+
+
+def test_texts_of_different_length():
+    found = text_difference("abc", "abcde")
+    assert (found.length, found.hamming, found.levenshtein, found.jaccard) == (5, 2, 2, 0.0)
+
+
+@pytest.mark.parametrize("text", ["", " \n", "a", "the king, the king"])
+def test_a_text_equals_itself(text: str):
+    found = text_difference(text, text)
+    assert (found.hamming, found.agreement, found.jaccard, found.levenshtein) == (0, 1.0, 1.0, 0)
+
+
+def test_the_measures_are_symmetric_and_bounded(rng: np.random.Generator):
+    for _ in range(50):
+        a, b = ("".join(rng.choice(list("ab \n"), size=int(rng.integers(0, 30)))) for _ in range(2))
+        found = text_difference(a, b)
+        assert found == text_difference(b, a)
+        assert abs(len(a) - len(b)) <= found.levenshtein <= found.hamming <= found.length
+        assert 0 <= found.agreement <= 1
+        assert 0 <= found.jaccard <= 1

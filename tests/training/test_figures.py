@@ -9,10 +9,9 @@ import pytest
 from qiskit_qattn.errors import CheckpointError
 from qiskit_qattn.evaluation.report import write_report
 from qiskit_qattn.nn.audit import FallbackWarning
-from qiskit_qattn.training.interrupt import TrainingInterrupted
-from qiskit_qattn.training.progress import Progress
-from qiskit_qattn.training.run import read_metrics, train_run
-from qiskit_qattn.training.run_audit import NAME, read_audit
+from qiskit_qattn.training.figures import AUDIT, read_audit, read_metrics
+from qiskit_qattn.training.progress import Progress, TrainingInterrupted
+from qiskit_qattn.training.run import train_run
 
 PROVIDER = '''
 from qiskit.primitives import StatevectorEstimator
@@ -101,24 +100,24 @@ def test_a_resumed_run_counts_on(config):
 def test_what_was_computed_by_a_killed_process_is_not_claimed(config):
     with pytest.warns(FallbackWarning), pytest.raises(TrainingInterrupted):
         train_run(config, progress=StopAt(2))
-    (config.folder / NAME).unlink()  # as if it had been killed after the checkpoint
+    (config.folder / AUDIT).unlink()  # as if it had been killed after the checkpoint
     with pytest.warns(FallbackWarning):
         train_run(config, resume=True)
     assert read_metrics(config.folder)["audit"]["from_step"] == 2
     with pytest.warns(FallbackWarning):
         write_report(config.folder)
-    assert "of training and validation, from step 2 on:" in (config.folder / "report.md").read_text("utf-8")
+    assert "during training and validation, from step 2 on:" in (config.folder / "report.md").read_text("utf-8")
 
 
 def test_a_run_on_one_backend_has_no_audit(tiny):
     config = tiny(max_steps=1)
     train_run(config)
     assert "audit" not in read_metrics(config.folder)
-    assert not any((config.folder / name).exists() for name in (NAME, "backends.log"))
+    assert not any((config.folder / name).exists() for name in (AUDIT, "backends.log"))
 
 
 @pytest.mark.parametrize("content", ["", "[]", json.dumps({"calls": {}})])
 def test_a_damaged_audit_is_named(tmp_path, content):
-    (tmp_path / NAME).write_text(content)
+    (tmp_path / AUDIT).write_text(content)
     with pytest.raises(CheckpointError, match=r"audit\.json.* is damaged"):
         read_audit(tmp_path, 1)

@@ -1,4 +1,4 @@
-"""Pictures of a study: losses over steps, paired differences, and loss against cost."""
+"""Figures of a study: losses over steps, paired differences, and loss against cost."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from qiskit_qattn.evaluation.png import blank_figure, png
+from qiskit_qattn.evaluation.rendering import GRID, blank_figure, png
 
 REFERENCE = "#8a8a8a"
 COLORS = ("#6929c4", "#1192e8", "#005d5d", "#9f1853", "#fa4d56", "#198038", "#b28600", "#002d9c", "#ee538b", "#570408")
 Points = dict[str, dict[int, float]]  # by kind and seed
 
 
-def pictures(report: dict[str, Any]) -> dict[str, bytes]:
-    """Return the pictures of a report as PNG, by file name.
+def figures(report: dict[str, Any]) -> dict[str, bytes]:
+    """Return the figures of a report as PNG, by file name.
 
     Raises:
         MissingDependencyError: If matplotlib is not installed.
@@ -33,7 +33,7 @@ def pictures(report: dict[str, Any]) -> dict[str, bytes]:
 
 
 def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
-    """Return the names of the points that no other equals or beats in both numbers, the least first number first."""
+    """Return the names of the Pareto-optimal points of two costs, sorted by the first; of equal points only one."""
     front: list[str] = []
     best = float("inf")
     for name, (_, second) in sorted(points.items(), key=lambda item: item[1]):
@@ -44,7 +44,7 @@ def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
 
 
 def _losses(figure: Any, report: dict[str, Any]) -> None:
-    """Draw validation losses over steps, and their paired differences from the reference; bands are one deviation."""
+    """Draw validation losses and their paired differences from the reference over steps, with standard deviations."""
     figure.set_size_inches(10, 4.6)
     left, right = figure.subplots(1, 2)
     reference = report["study"]["reference"]
@@ -59,16 +59,16 @@ def _losses(figure: Any, report: dict[str, Any]) -> None:
         if kind != reference and shared:
             gaps = [[by_seed[seed][s] - curves[reference][seed][s] for seed in shared] for s in steps]
             _band(right, steps, gaps, color, kind, front)
-    left.set_ylabel("validation loss, nats a token")
-    right.set_ylabel(f"difference from {reference}, nats a token")
+    left.set_ylabel("validation loss, nats per token")
+    right.set_ylabel(f"difference from {reference}, nats per token")
     right.axhline(0, color=REFERENCE, linewidth=1, zorder=1)
     for axes, title in (
-        (left, "Validation during training; bands: one deviation"),
-        (right, "Paired by seed; below zero is better"),
+        (left, "Validation during training; bands: ± one standard deviation"),
+        (right, "Paired by seed; below zero: better"),
     ):
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_xlabel("training step")
-        axes.grid(axis="y", color="#e0e0e0", linewidth=0.8)
+        axes.grid(axis="y", **GRID)
         axes.margins(x=0.01)
     if left.lines:
         left.legend(frameon=False, fontsize=9)
@@ -112,14 +112,14 @@ def _differences(figure: Any, report: dict[str, Any]) -> None:
     axes.axvline(0, color=REFERENCE, linewidth=1, zorder=1)
     axes.set_yticks(range(len(kinds)), kinds)
     axes.set_ylim(len(kinds) - 0.4, -0.6)
-    axes.set_xlabel(f"validation loss less that of {reference}, nats a token (left is better)")
+    axes.set_xlabel(f"validation loss minus that of {reference}, nats per token (left is better)")
     axes.set_title("Paired differences: seeds, mean and 95% interval", loc="left", fontsize=10)
-    axes.grid(axis="x", color="#e0e0e0", linewidth=0.8)
+    axes.grid(axis="x", **GRID)
     axes.margins(x=0.08)
 
 
 def _cost(figure: Any, report: dict[str, Any]) -> None:
-    """Draw validation loss against training time; the line joins the kinds that none beats in both."""
+    """Draw validation loss against training time; the line joins the Pareto-optimal kinds."""
     from matplotlib.ticker import LogFormatter
 
     figure.set_size_inches(7.6, 4.6)
@@ -139,10 +139,10 @@ def _cost(figure: Any, report: dict[str, Any]) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(LogFormatter())
     axes.xaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))
-    axes.set_xlabel("training time, s (mean of seeds; dots are seeds)")
-    axes.set_ylabel("validation loss, nats a token")
-    axes.set_title("Loss against cost; dashed: beaten by none in both", loc="left", fontsize=10)
-    axes.grid(color="#e0e0e0", linewidth=0.8)
+    axes.set_xlabel("training time, s (small dots: seeds; large dots: means)")
+    axes.set_ylabel("validation loss, nats per token")
+    axes.set_title("Loss against cost; dashed: Pareto front", loc="left", fontsize=10)
+    axes.grid(**GRID)
     axes.margins(0.12)
 
 
