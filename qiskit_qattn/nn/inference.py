@@ -84,17 +84,17 @@ class FixedAmplitudeHead(nn.Module):
     r"""Values of H amplitude-encoded heads whose unitary is formed: amplitudes, squares, signs and norms.
 
     Args:
-        matrix: U, shape ``(H, 2**n, R or 2 * R)``, or None where the projection gives amplitudes already.
+        matrix: U, shape ``(H, 2**n, R or 2 * R)``; of size 0 where the projection gives amplitudes already.
         signs: S times gains, shape ``(H, R, M)``.
         basis: How many of the R outcomes are of the first basis, whose squares sum to the squared norm.
         first: The amplitudes of the state |0…0⟩, which a zero vector is encoded as, shape ``(H, R or 2 * R)``.
     """
 
-    matrix: Tensor | None
+    matrix: Tensor
     signs: Tensor
     zero: Tensor
 
-    def __init__(self, matrix: Tensor | None, signs: Tensor, basis: int, first: Tensor) -> None:
+    def __init__(self, matrix: Tensor, signs: Tensor, basis: int, first: Tensor) -> None:
         super().__init__()
         norms = signs.new_zeros(*signs.shape[:2], 1)
         norms[:, :basis] = 1
@@ -115,12 +115,11 @@ class FixedAmplitudeHead(nn.Module):
         if torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
                 return self(x.to(self.signs.dtype))
-        amplitudes = x if self.matrix is None else x @ self.matrix
-        if amplitudes.shape[1] <= _FEW_ROWS and not torch.is_grad_enabled() and shares_memory(amplitudes):
-            values = amplitudes.new_empty(*amplitudes.shape[:2], self.signs.shape[-1] - 1)
-            arrays = (tensor.numpy() for tensor in (amplitudes.contiguous(), self.signs, values))
-            if read_out(*arrays):
+        if x.shape[1] <= _FEW_ROWS and not torch.is_grad_enabled() and shares_memory(x):
+            values = x.new_empty(*x.shape[:2], self.signs.shape[-1] - 1)
+            if read_out(*(tensor.numpy() for tensor in (x.contiguous(), self.matrix, self.signs, values))):
                 return values
+        amplitudes = x @ self.matrix if self.matrix.numel() else x
         if not torch.compiler.is_compiling():
             product = self._product(amplitudes)
             if within_range(product[..., -1]):
@@ -161,8 +160,8 @@ def _replace_heads(attention: CausalSelfAttention, replaced: dict[int, nn.Module
         matrix = unitary[0].expand(attention.counts[name], -1, -1)  # (H, 2**n, R or 2 * R)
         signs = program.scaled_signs(head.gain.detach())  # (H, R, M)
         folds = plain is not None and _saves_work(attention.n_embd, *matrix.shape[1:])
-        kept = None if folds else matrix.contiguous()
-        replaced[id(head)] = FixedAmplitudeHead(kept, signs, matrix.shape[1], matrix[:, 0])
+        apart = matrix[:, :0] if folds else matrix
+        replaced[id(head)] = FixedAmplitudeHead(apart.contiguous(), signs, matrix.shape[1], matrix[:, 0])
         if not folds:
             continue
         weights[position] = _times(matrix, weights[position])

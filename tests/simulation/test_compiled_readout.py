@@ -26,8 +26,16 @@ def problem(parts: int, dtype: type = np.float64) -> tuple[np.ndarray, np.ndarra
 def test_values_are_their_definition(parts, dtype, atol):
     amplitudes, signs, expected = problem(parts, dtype)
     values = np.empty_like(expected, dtype=dtype)
-    assert read_out(amplitudes, signs, values)
+    assert read_out(amplitudes, np.empty((HEADS, 0, 0), dtype), signs, values)
     np.testing.assert_allclose(values, expected, atol=atol)
+
+
+def test_a_matrix_takes_vectors_to_amplitudes():
+    amplitudes, signs, expected = problem(2)
+    matrix = np.random.default_rng(0).normal(size=(HEADS, 12, 12))
+    values = np.empty_like(expected)
+    assert read_out(amplitudes @ np.linalg.inv(matrix), matrix, signs, values)
+    np.testing.assert_allclose(values, expected, atol=1e-10)
 
 
 @pytest.mark.parametrize("bad", [0.0, np.nan, np.inf, 1e-16, 1e16])
@@ -35,4 +43,4 @@ def test_values_are_their_definition(parts, dtype, atol):
 def test_a_vector_out_of_range_is_told(head, bad):
     amplitudes, signs, expected = problem(2)
     amplitudes[head, 1] = bad
-    assert not read_out(amplitudes, signs, np.empty_like(expected))
+    assert not read_out(amplitudes, np.empty((HEADS, 0, 0)), signs, np.empty_like(expected))
