@@ -19,7 +19,7 @@ from qiskit_qattn.cli import options
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.registry import Backend
-    from qiskit_qattn.cli.devices import Asked
+    from qiskit_qattn.cli.devices import Quote
     from qiskit_qattn.evaluation.comparison.plan import Cell, Study
 
 _PANEL = "Comparison"
@@ -149,9 +149,9 @@ def command(
     _print_result(write_report(study, failed), out)
 
 
-def _cost(study: Study, backend: Backend) -> Asked:
+def _cost(study: Study, backend: Backend) -> Quote:
     """Return the cost of the remaining cells on a paid device, to be shown, and that of the first job."""
-    from qiskit_qattn.cli.cost import parts_table
+    from qiskit_qattn.cli.devices import parts_table
     from qiskit_qattn.evaluation.comparison.cell import records
     from qiskit_qattn.evaluation.device_cost import training_cost
     from qiskit_qattn.training.data import load_corpus

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qiskit_qattn.cli.cost import cost_table, text_row
-from qiskit_qattn.cli.devices import Asked, open_devices
+from qiskit_qattn.cli.devices import Quote, cost_table, open_devices, text_row
 from qiskit_qattn.cli.progress import watch_jobs
 from qiskit_qattn.errors import CheckpointError, DataError, RunFolderError
 
@@ -95,7 +94,7 @@ def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool)
         return
     from qiskit_qattn.evaluation.device_cost import generation_cost
 
-    def cost(link: Backend) -> Asked:
+    def cost(link: Backend) -> Quote:
         counted = generation_cost(model, link, ids, tokens)
         return cost_table(link, counted, text_row(ids.shape[1], tokens)), counted.first
 

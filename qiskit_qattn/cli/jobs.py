@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qiskit_qattn.cli.cost import seconds_text, usd_text, used_text
+from qiskit_qattn.cli.devices import seconds_text, usd_text, used_text
 from qiskit_qattn.errors import BackendError, unknown_name
 
 if TYPE_CHECKING:

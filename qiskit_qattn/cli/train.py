@@ -16,7 +16,7 @@ from qiskit_qattn.errors import BackendError
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.registry import Backend
-    from qiskit_qattn.cli.devices import Asked
+    from qiskit_qattn.cli.devices import Quote
     from qiskit_qattn.training.config import TrainConfig
 
 
@@ -104,9 +104,9 @@ def command(
             raise
 
 
-def _cost(config: TrainConfig, backend: Backend) -> Asked:
+def _cost(config: TrainConfig, backend: Backend) -> Quote:
     """Return the cost of the rest of a run on a paid device, to be shown, and that of its first job."""
-    from qiskit_qattn.cli.cost import parts_table
+    from qiskit_qattn.cli.devices import parts_table
     from qiskit_qattn.evaluation.device_cost import training_cost
     from qiskit_qattn.training.checkpoint import list_checkpoints
     from qiskit_qattn.training.data import load_corpus

@@ -110,7 +110,7 @@ def _named_bytes(corpus: NamedCorpus) -> bytes:
     except DataError as error:
         raise DataError(
             f"Cannot fetch the corpus {corpus.name!r}: {error} Three ways out: connect to the network once, and it is "
-            f"cached for good; set QATTN_DATA_DIR to a folder that holds {corpus.name}.txt (copied from a connected "
+            f"cached for good; set QATTN_DATA_DIR to a folder with {corpus.name}.txt (copied from a connected "
             f"machine's {cached}, say); or give the path of any UTF-8 text file instead."
         ) from error
     _checked(corpus, content, "what was fetched")
@@ -125,7 +125,7 @@ def _named_bytes(corpus: NamedCorpus) -> bytes:
 
 
 def _read_bytes(path: Path) -> bytes:
-    """Return what ``path`` holds."""
+    """Return the bytes of the file ``path``."""
     try:
         return path.read_bytes()
     except OSError as error:

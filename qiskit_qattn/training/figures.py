@@ -82,16 +82,16 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"The figures {str(path)!r} are damaged: {error}") from error
     if not isinstance(figures, dict):
-        raise CheckpointError(f"{str(path)!r} holds no figures of qiskit-qattn.")
+        raise CheckpointError(f"{str(path)!r} has no figures of qiskit-qattn.")
     for name, kind in FIGURES.items():
         if name not in figures or not isinstance(figures[name], kind):
-            raise CheckpointError(f"{str(path)!r} holds no figures of qiskit-qattn: {name!r} is missing or damaged.")
+            raise CheckpointError(f"{str(path)!r} has no figures of qiskit-qattn: {name!r} is missing or damaged.")
     return figures
 
 
 def reset_peaks() -> None:
     """Start new peaks where the system allows it (Linux, CUDA), so that each of two models in a row has its own."""
-    with suppress(OSError):  # elsewhere the peak stays that of the whole process
+    with suppress(OSError):  # elsewhere the peak is that of the process
         _CLEAR.write_text("5", encoding="ascii")
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

@@ -11,7 +11,7 @@ from typing import Any, Final
 #: Each preset as the settings in which it differs from ``nano``.
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     "nano": {},
-    # The model of QISA (arXiv 2603.03318): one quantum head a block, small context, large batches.
+    # The model of QISA (arXiv 2603.03318): one quantum head per block, small context, large batches.
     "qisa": {
         "n_layer": 6,
         "n_head": 1,
