@@ -29,6 +29,7 @@ from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError
 from qiskit_qattn.evaluation.circuit_measures import circuit_measures
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study, load_study
 from qiskit_qattn.evaluation.leakage import leakage
+from qiskit_qattn.evaluation.rendering import write_json
 from qiskit_qattn.evaluation.text_metrics import prediction_errors
 from qiskit_qattn.nn.fallback import Chain, backends_of, open_backend
 from qiskit_qattn.nn.gpt import GPT
@@ -69,7 +70,7 @@ def run_cell(study: Study, cell: Cell) -> dict[str, Any]:
         except QattnError:
             step_path(study, cell).unlink(missing_ok=True)
             raise
-        write_text(folder / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
+        write_json(folder / RECORD, record)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # the model and its figures are kept
         return record
 
@@ -88,8 +89,12 @@ def _train_and_measure(study: Study, cell: Cell) -> dict[str, Any]:
     with Opened(backends_of(backend)), qpu_clock(backend, study.side_file(cell, "qpu")) as qpu:
         train_run(config, resume=resume, progress=StepFile(step_path(study, cell)), backend=backend)
         measured = cell_metrics(config, corpus, backend)
-    head = {"format": FORMAT, "version": VERSION, "kind": cell.kind, "seed": cell.seed}
-    return {**head, **measured, "qpu_seconds": qpu()}
+    return {**_head(cell), **measured, "qpu_seconds": qpu()}
+
+
+def _head(cell: Cell) -> dict[str, Any]:
+    """Return what a record says about itself."""
+    return {"format": FORMAT, "version": VERSION, "kind": cell.kind, "seed": cell.seed}
 
 
 def cell_metrics(config: TrainConfig, corpus: Corpus, backend: Backend | Chain) -> dict[str, Any]:
@@ -185,8 +190,8 @@ def read_record(study: Study, cell: Cell) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"The record {str(path)!r} is damaged: {error}. Delete it to measure again.") from error
-    head = {"format": FORMAT, "version": VERSION, "kind": cell.kind, "seed": cell.seed}
-    if not isinstance(record, dict) or "causality" not in record or any(record.get(k) != v for k, v in head.items()):
+    own = isinstance(record, dict) and "causality" in record
+    if not own or any(record.get(name) != value for name, value in _head(cell).items()):
         raise CheckpointError(f"{str(path)!r} is not the record of {cell.name}. Delete it to measure again.")
     return record
 
@@ -198,7 +203,7 @@ def records(study: Study) -> dict[Cell, dict[str, Any]]:
 
 
 def steps_done(study: Study, cell: Cell) -> int:
-    """Return how many steps of a cell are trained, as far as it has reported."""
+    """Return how many steps of a cell are done, as far as it has reported."""
     if (study.cell_folder(cell) / RECORD).is_file():
         return study.config.max_steps
     try:

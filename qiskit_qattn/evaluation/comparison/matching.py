@@ -95,7 +95,7 @@ def check_matched(sizes: Mapping[str, Size], reference: str) -> None:
     Raises:
         ConfigError: For the kinds that cannot be matched.
     """
-    reasons = [_reason(size, sizes[reference]) for size in sizes.values() if not size.matched]
+    reasons = [_reason(size) for size in sizes.values() if not size.matched]
     if reasons:
         raise ConfigError(
             f"Not within {TOLERANCE:.0%} of the {sizes[reference].total:,} parameters of {reference}: "
@@ -136,7 +136,7 @@ def _match(config: TrainConfig, kind: str, target: Size, vocab_size: int) -> Siz
     return replace(found, deviation=found.total / target.total - 1)
 
 
-def _reason(size: Size, target: Size) -> str:
+def _reason(size: Size) -> str:
     if size.n_inner == 1 and size.deviation > 0:
         return f"{size.kind} has {size.total:,} ({size.deviation:+.1%}) even with the narrowest MLP"
     return f"{size.kind} has {size.total:,} ({size.deviation:+.1%}), and a unit of n_inner is a larger step than that"

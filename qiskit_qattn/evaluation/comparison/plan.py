@@ -11,11 +11,12 @@ from typing import Any
 
 from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError
 from qiskit_qattn.evaluation.comparison.matching import Size, check_matched, kind_config, match_sizes
+from qiskit_qattn.evaluation.rendering import write_json
 from qiskit_qattn.nn.fallback import open_backend
 from qiskit_qattn.nn.kinds import head_kind
 from qiskit_qattn.training.config import TrainConfig, resolve
 from qiskit_qattn.training.data import fingerprint, load_corpus
-from qiskit_qattn.training.files import write_text, writing
+from qiskit_qattn.training.files import writing
 
 NAME = "study.json"
 FORMAT = "qiskit-qattn/study"
@@ -198,8 +199,7 @@ def open_study(study: Study) -> bool:
             return True
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RunFolderError(f"{str(folder)!r} exists and contains no study; give another --out.")
-    record = {"format": FORMAT, "version": VERSION, **study.to_dict()}
-    write_text(folder / NAME, json.dumps(record, indent=1) + "\n")
+    write_json(folder / NAME, {"format": FORMAT, "version": VERSION, **study.to_dict()})
     return False
 
 

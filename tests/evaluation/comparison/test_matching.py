@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
 
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.evaluation.comparison.matching import TOLERANCE, check_matched, match_sizes, model_size
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study
+from qiskit_qattn.nn import kinds
 from qiskit_qattn.nn.gpt import GPT
-from qiskit_qattn.nn.kinds import HEAD_KINDS
+from qiskit_qattn.nn.kinds import HEAD_KINDS, HeadKind, HeadShape
 from qiskit_qattn.training.config import resolve
 
 Plan = Callable[..., Study]
@@ -51,6 +53,26 @@ def test_the_reference_keeps_its_width():
 def test_random_features_that_are_no_parameters_are_stated():
     assert model_size(SMALL, "rff", 0, 65).fixed == 2 * 2 * (16 * 16 + 16)
     assert model_size(SMALL, "classical", 0, 65).fixed == 0
+
+
+class Projected(nn.Module):
+    """Values that are a fixed random projection of the features."""
+
+    def __init__(self, shape: HeadShape) -> None:
+        super().__init__()
+        self.register_buffer("projection", torch.randn(shape.count, 3, shape.head_size))  # (H, 3, h)
+        self.register_buffer("scratch", torch.zeros(5), persistent=False)
+
+    projection: torch.Tensor
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features @ self.projection
+
+
+def test_fixed_values_of_a_registered_kind_are_stated(monkeypatch: pytest.MonkeyPatch):
+    kind = HeadKind("projected", values=Projected, num_features=lambda shape: 3)
+    monkeypatch.setitem(kinds._KINDS, "projected", kind)
+    assert model_size(SMALL, "projected", 0, 65).fixed == 2 * 2 * 3 * 8
 
 
 def test_a_kind_of_the_whole_token_gets_the_qubits_it_needs(plan: Plan):
