@@ -119,6 +119,90 @@ class AttentionCircuit:
         return cls(circuit.name, data, circuit, labels, sums, tuple(weight_params))
 
     def __repr__(self) -> str:
+        bases = len(measurement_bases(self.labels))
+        return (
+            f"<AttentionCircuit {self.name}: {self.num_qubits} qubits, {len(self.input_params)} input parameters, "
+            f"{len(self.weight_params)} weights, {len(self.observables)} observables in {bases} measurement "
+            f"{'basis' if bases == 1 else 'bases'}>"
+        )
+
+    def __str__(self) -> str:
+        bases = "basis" if len(self.bases) == 1 else "bases"
+        return (
+            f"{self.num_observables} observables in {len(self.bases)} measurement {bases}, {self.shots} shots each: "
+            f"{self.total} executions per input for standard errors of at most {self.precision:g}."
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AttentionCircuit:
+    r"""The circuit of an attention head and what is measured on it.
+
+    .. math:: f_m(x; \theta) = \langle 0 | E(x)^\dagger A(\theta)^\dagger P_m A(\theta) E(x) | 0 \rangle
+
+    Attributes:
+        name: Name in the catalog, or any label.
+        encoding: E, the data-encoding circuit.
+        ansatz: A, the trainable circuit on the same qubits.
+        labels: The Pauli strings :math:`P_m` in Qiskit's order (qubit 0 last).
+        sums: The observables, where they are sums of these strings; else None.
+        weight_order: The trainable parameters in order; None for the order of the ansatz.
+    """
+
+    name: str
+    encoding: Encoding
+    ansatz: QuantumCircuit
+    labels: tuple[str, ...]
+    sums: tuple[SparsePauliOp, ...] | None = None
+    weight_order: tuple | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit together."""
+        n = self.encoding.num_qubits
+        if self.ansatz.num_qubits != n:
+            raise CircuitError(f"The encoding has {n} qubits and the ansatz {self.ansatz.num_qubits}; they must match.")
+        wrong = [label for label in self.labels if len(label) != n or set(label) - set("IXYZ")]
+        if wrong or not self.labels:
+            raise CircuitError(f"Observables must be strings of {n} letters I, X, Y, Z, at least one; got {wrong}.")
+
+    @classmethod
+    def from_circuit(
+        cls,
+        circuit: QuantumCircuit,
+        observables: Sequence[SparsePauliOp | Pauli | str],
+        input_params: Sequence[Parameter],
+        weight_params: Sequence[Parameter],
+    ) -> AttentionCircuit:
+        r"""Return the attention circuit of any other circuit.
+
+        .. math:: f_m(x; \theta) = \langle 0 | U(x, \theta)^\dagger O_m U(x, \theta) | 0 \rangle
+
+        Args:
+            circuit: U, in which data and weights may enter anywhere; final measurements are removed.
+            observables: :math:`O_m`, on the circuit's qubits.
+            input_params: The parameters that carry data, in the order of the data.
+            weight_params: The trainable parameters, in order.
+
+        Raises:
+            CircuitError: For a parameter that is listed twice or not at all, no observable, or one on another number of
+                qubits.
+        """
+        named = Counter([*input_params, *weight_params])
+        twice = sorted(each.name for each, count in named.items() if count > 1)
+        missing = sorted(each.name for each in circuit.parameters if each not in named)
+        if twice or missing:
+            raise CircuitError(
+                f"Every parameter of a circuit must be in input_params or weight_params, once; "
+                f"in neither: {missing}, more than once: {twice}."
+            )
+        if circuit.clbits:  # transpilers drop what does not affect measurements
+            circuit = circuit.remove_final_measurements(inplace=False)
+        sums = tuple(SparsePauliOp(each) for each in observables)
+        labels = tuple(dict.fromkeys(label for each in sums for label in each.paulis.to_labels()))
+        data = Encoding("plain", QuantumCircuit(circuit.num_qubits), tuple(input_params), len(input_params))
+        return cls(circuit.name, data, circuit, labels, sums, tuple(weight_params))
+
+    def __repr__(self) -> str:
         return (
             f"AttentionCircuit({self.name!r}, num_qubits={self.num_qubits}, encoding={self.encoding.kind!r}, "
             f"inputs={self.encoding.num_features}, weights={len(self.weight_params)}, outputs={len(self.observables)})"
