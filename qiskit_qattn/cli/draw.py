@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -43,7 +44,9 @@ def command(
     chosen = format or _format_of(output)
     if output is None and chosen in BINARY:
         raise ConfigError(f"{chosen} is binary; give the file to write with -o FILE.")
-    drawn = render(attention_circuit(circuit, num_qubits=num_qubits, reps=reps), chosen)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The encoding .* has a limited charset")  # main replaces what it lacks
+        drawn = render(attention_circuit(circuit, num_qubits=num_qubits, reps=reps), chosen)
     if output is None:
         typer.echo(drawn)
     else:

@@ -9,6 +9,7 @@ from qiskit.circuit.library import real_amplitudes
 from qiskit_qattn.errors import CircuitError
 
 MAX_QUBITS = 12
+MAX_REPS = 1000
 
 
 def check_num_qubits(num_qubits: int) -> None:
@@ -18,9 +19,9 @@ def check_num_qubits(num_qubits: int) -> None:
 
 
 def check_reps(reps: int) -> None:
-    """Raise :class:`CircuitError` for a negative number of layers."""
-    if reps < 0:
-        raise CircuitError(f"reps (the number of ansatz layers) must be at least 0, got {reps}.")
+    """Raise :class:`CircuitError` unless ``0 <= reps <= 1000``."""
+    if not 0 <= reps <= MAX_REPS:
+        raise CircuitError(f"reps (the number of ansatz layers) must be at least 0 and at most {MAX_REPS}, got {reps}.")
 
 
 def cx_ring(circuit: QuantumCircuit) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from qiskit_qattn.errors import CheckpointError, RunFolderError
+from qiskit_qattn.evaluation.rendering import block, code
 from qiskit_qattn.evaluation.report import (
     collect_report,
     loss_plot,
@@ -120,3 +122,34 @@ def test_smoothing_keeps_lines_and_ends():
     assert smoothed(line) == pytest.approx(line)
     assert smoothed([3.0]) == [3.0]
     assert smoothed([]) == []
+
+
+EVIL = "a`b``c|d\n# <script>alert(1)</script>\x1b[31m $\\frac$"
+
+
+def test_text_from_outside_is_shown_as_text_in_markdown(report: dict[str, Any]):
+    fall = {"layer": 0, "kind": EVIL, "call": 1, "during": "forward", "link": EVIL, "to": EVIL, "reason": EVIL}
+    audit = {"calls": {EVIL: 1}, "gradients": {}, "heads": [], "falls": [fall]}
+    spoilt = {
+        **report,
+        "config": {**report["config"], "data": EVIL, "sample_prompt": EVIL, EVIL: EVIL},
+        "prompt": EVIL,
+        "model": {**report["model"], "sample": EVIL, "heads": EVIL, "audit": audit},
+    }
+    text = render_markdown(spoilt)
+    assert "\x1b" not in text
+    blocks = re.sub(r"(?ms)^(`{3,})text\n.*?\n\1$", "", text)
+    assert not [line for line in blocks.splitlines() if line.startswith("# ") and "Run report" not in line]
+    outside_code = re.sub(r"(?<![\\`])(`+)(?!`)(.*?)(?<!`)\1(?!`)", "", blocks)
+    assert not re.search(r"(?<!\\)<", outside_code)
+    loss_plot(spoilt)
+
+
+@pytest.mark.parametrize("text", ["", "`", "``", "a`b", "`a", "x ``` y", "a\nb", "|"])
+def test_code_is_one_span_of_code(text: str):
+    span = code(text)
+    fence = re.match("`+", span)
+    assert fence is not None and span.endswith(fence[0]) and "\n" not in span
+    assert fence[0] not in re.findall("`+", span[len(fence[0]) : -len(fence[0])])
+    shown = block(f"```\n{text}", "text").splitlines()
+    assert shown[-1] not in shown[1:-1]

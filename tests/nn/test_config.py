@@ -64,3 +64,25 @@ def test_an_unknown_setting_is_told_the_known_ones(tmp_path: Path):
         GPTConfig(n_layers=2)
     with pytest.raises(UnknownNameError, match="'n_layers'"):
         dataclasses.replace(GPTConfig(), n_layers=2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [
+        ({"n_embd": 2**20, "n_head": 4}, r"takes [\d,.]+ GiB, but this machine has [\d,.]+ GiB"),
+        ({"vocab_size": 2**31 - 1}, "GiB"),
+        ({"n_layer": 10_001}, "n_layer can be at most 10,000, got 10001"),
+        ({"n_layer": 10**5000}, "n_layer can be at most 10,000, got a number of 16,610 bits"),
+        ({"num_qubits": 31, "heads": "quadratic:4"}, "num_qubits can be at most 30"),
+        ({"num_qubits": 30, "heads": "quadratic:4"}, "GiB"),
+        ({"reps": 10**9}, "reps can be at most 1,000"),
+        ({"observables": {"qisa": 5}}, "Pauli strings"),
+        ({"observables": {"qisa": [5] * 32}}, "Pauli strings"),
+        ({"observables": {"qisa": "Z" * 32}}, "Pauli strings"),
+        ({"heads": "qisa:" + "9" * 5000}, "counts of at least 1"),
+        ({"dropout": 10**5000}, "dropout"),
+    ],
+)
+def test_a_shape_beyond_all_bounds_is_refused_before_anything_is_built(shape: dict[str, Any], told: str):
+    with pytest.raises(ConfigError, match=told):
+        GPTConfig(**shape)
