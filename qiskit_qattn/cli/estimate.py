@@ -61,7 +61,7 @@ def command(
     ],
     backend: Annotated[str, typer.Option(help="Where the circuits would run: a backend string, or a chain of them.")],
     tokens: Annotated[
-        int | None, typer.Option(help="Number of tokens to generate.", min=1, show_default=str(_TOKENS))
+        int | None, typer.Option(help="Number of tokens to generate.", min=1, max=10**6, show_default=str(_TOKENS))
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="The beginning of the text.", show_default="a line break")] = None,
     batch_size: Annotated[

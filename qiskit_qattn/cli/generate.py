@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def command(
     run: Annotated[Path, typer.Argument(help="A run folder, or a saved model's folder.", show_default=False)],
     prompt: Annotated[str, typer.Option(help="The beginning of the text.", show_default="a line break")] = "\n",
-    tokens: Annotated[int, typer.Option(help="Number of tokens to generate.", min=1)] = 500,
+    tokens: Annotated[int, typer.Option(help="Number of tokens to generate.", min=1, max=10**6)] = 500,
     backend: Annotated[
         str | None,
         typer.Option(

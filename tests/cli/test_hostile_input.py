@@ -58,19 +58,7 @@ def test_a_drawing_that_the_code_page_cannot_show_is_drawn_with_replacements(enc
 def test_a_run_is_reported_whatever_the_code_page(tmp_path: Path):
     (tmp_path / "text.txt").write_text("übermäßig schöne Größen — ψ ☃\n" * 60, "utf-8")
     flags = ["--preset", "smoke", "--max-steps", "2", "--eval-interval", "2", "--trackers", "none", "--device", "cpu"]
-        "--preset",
-        "smoke",
-        "--max-steps",
-        "2",
-        "--eval-interval",
-        "2",
-        "--trackers",
-        "none",
-        "--device",
-        "cpu",
-        "--num-qubits",
-        "3",
-    ]
+    flags += ["--num-qubits", "3"]
     done = run(
         *("train", *flags, "--data", tmp_path / "text.txt", "--out", tmp_path / "run", "--sample-prompt", "☃"),
         PYTHONIOENCODING="ascii",

@@ -99,6 +99,22 @@ def test_installed_packages_bring_kinds(monkeypatch):
         model_of("broken:2")
 
 
+@pytest.mark.parametrize("act", ["raise RuntimeError('no')", "import sys; sys.exit(7)", "1 / 0", "raise OSError(5, 'x')"])
+def test_a_package_that_fails_in_any_way_does_not_hide_other_kinds(monkeypatch, tmp_path, act):
+    (tmp_path / "qattn_failing_head.py").write_text(act)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entry = EntryPoint("failing", "qattn_failing_head:KIND", kinds.GROUP)
+    monkeypatch.setattr(kinds, "entry_points", lambda group: [entry])
+    kinds._installed.cache_clear()
+    try:
+        assert {"failing", "qisa-v3"} <= set(qa.list_heads())
+        assert model_of("qisa:2").config.heads == "qisa:2"
+        with pytest.raises(ConfigError, match="'failing' of an unknown package cannot be loaded"):
+            model_of("failing:2")
+    finally:
+        kinds._installed.cache_clear()
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_layers_of_one_kind_may_run_different_circuits(training):
     """Unitaries are formed together for heads of the same circuit only."""
