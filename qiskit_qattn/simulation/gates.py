@@ -146,6 +146,8 @@ def _expand(gate: Any, qubits: tuple[int, ...]) -> Iterator[Operation]:
         yield from _annotated(gate.base_op, gate.modifiers, qubits)
     elif isinstance(gate, PauliEvolutionGate) and type(gate).to_matrix is PauliEvolutionGate.to_matrix:
         yield from pauli_evolution(gate.operator, _angle(gate.time), qubits)
+    elif is_pauli_product_rotation(gate):
+        yield from pauli_evolution(gate.pauli(), _angle(gate.params[0]) / 2, qubits)
     elif type(gate) is HamiltonianGate:
         yield from matrix_evolution(np.asarray(gate.params[0]), _angle(gate.params[1]), qubits)
     elif getattr(gate, "base_class", None) is MCXGate and len(qubits) <= _LISTED:
@@ -324,6 +326,11 @@ def _standard_classes() -> dict[type, str]:
 def _library() -> frozenset[type]:
     """Return all gate classes of Qiskit's library, whose definitions are their matrices."""
     return frozenset(thing for thing in vars(library).values() if isinstance(thing, type))
+
+
+def is_pauli_product_rotation(operation: Any) -> bool:
+    """Tell whether an operation is Qiskit's ``PauliProductRotationGate``, which older ones lack."""
+    return type(operation) is getattr(library, "PauliProductRotationGate", None)
 
 
 def _base_class(operation: Any) -> type:

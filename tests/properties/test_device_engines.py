@@ -82,9 +82,7 @@ def expected_of(example: Example, sent: Example) -> Reference:
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         device_circuit(example.circuit)
-    # Of the inverse of a root Qiskit synthesises the root of the inverse, another branch where an eigenvalue is -1.
-    other_branch = "PowerModifier(0.5)" in example.code
-    if not other_branch and not any(issubclass(warning.category, ProductFormulaWarning) for warning in found):
+    if not any(issubclass(warning.category, ProductFormulaWarning) for warning in found):
         np.testing.assert_allclose(expected.values, itself.values, atol=1e-7)
     return expected
 
