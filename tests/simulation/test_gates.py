@@ -209,6 +209,9 @@ def unusual():
         "ucry": lib.UCRYGate([0.1, 0.2, -0.3, 2.0]),
         "ucrz": lib.UCRZGate([0.1, 0.2, -0.3, 2.0]),
         "uniform": lib.UniformSuperpositionGate(3, 2),
+        "c3x": lib.C3XGate(),
+        "c3x_open": lib.C3XGate(ctrl_state=2),
+        "c4x": lib.C4XGate(),
         "xx_minus": lib.XXMinusYYGate(X, W),
         "xx_plus": lib.XXPlusYYGate(X, W),
     } | ({"product": lib.PauliProductRotationGate(Pauli("XYZ"), X)} if PRODUCTS else {})
