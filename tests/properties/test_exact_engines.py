@@ -46,6 +46,7 @@ def test_values_derivatives_and_transforms(gate: str, engine: str) -> None:
 @pytest.mark.parametrize("gate", TABLE)
 def test_single_precision(gate: str) -> None:
     def check(example: Example) -> None:
-        checks.check_single_precision(connector(example, StatevectorEstimator(), dtype=torch.float32), known(example))
+        found = known(example)
+        checks.check_single_precision(connector(example, StatevectorEstimator(), dtype=torch.float32), found)
 
     run_examples(check, gate, 5)
