@@ -52,6 +52,8 @@ def backend_of(text: str) -> Backend:
 
 def as_sent(backend: Backend, example: Example) -> Example:
     """Return an example with the circuit as it is sent, and observables on its qubits."""
+    if reference(example) is None:
+        reject()
     with _refusals():
         if backend.pass_manager is None:
             circuit = device_circuit(example.circuit)
@@ -104,12 +106,12 @@ def program_of(backend: Backend, sent: Example) -> PubProgram:
 def _refusals() -> Iterator[None]:
     """Reject an example that is refused: exponentials of matrices and fractional powers while they have parameters.
 
-    Amazon Braket has no delay.
+    Amazon Braket has no delay, and Qiskit's pass managers for IBM's devices want one to be scheduled.
     """
     try:
         yield
     except CircuitError as error:
-        if not any(word in str(error) for word in ("hamiltonian", "whole numbers", '("delay", 1)')):
+        if not any(word in str(error) for word in ("hamiltonian", "whole numbers", '("delay", 1)', "is not scheduled")):
             raise
         reject()
 
