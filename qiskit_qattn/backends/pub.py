@@ -99,7 +99,7 @@ class PubProgram(JointProgram):
         self.dedupe = dedupe
 
     @property
-    def place(self) -> tuple[int, float]:
+    def job_key(self) -> tuple[int, float]:
         """The estimator and the precision."""
         return id(self.estimator), self.precision
 

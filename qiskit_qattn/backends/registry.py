@@ -27,7 +27,7 @@ _PACKAGE = "qiskit-qattn"
 _OURS = {
     name: EntryPoint(name, f"qiskit_qattn.backends.{where}", GROUP)
     for name, where in {
-        "aer": "aer.provider:PROVIDER",
+        "aer": "aer:PROVIDER",
         "braket": "braket.provider:PROVIDER",
         "density_matrix": "local:DENSITY_MATRIX",
         "ibm": "ibm.provider:PROVIDER",

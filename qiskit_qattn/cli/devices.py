@@ -13,9 +13,9 @@ from qiskit_qattn.cli.cost import used_text
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.jobs.device import Cost
-    from qiskit_qattn.backends.jobs.managed import ManagedEstimator
+    from qiskit_qattn.backends.jobs.estimator import ManagedEstimator
+    from qiskit_qattn.backends.place import Place
     from qiskit_qattn.backends.registry import Backend
-    from qiskit_qattn.nn.fallback import Chain
 
 Asked = tuple[RenderableType, "Cost | None"]
 
@@ -23,8 +23,8 @@ Asked = tuple[RenderableType, "Cost | None"]
 @contextmanager
 def open_devices(
     text: str, *, yes: bool, cost: Callable[[Backend], Asked]
-) -> Iterator[tuple[Backend | Chain, list[ManagedEstimator]]]:
-    """Yield a backend, or a chain, and the estimators in it that send jobs to devices; close them at the end.
+) -> Iterator[tuple[Place, list[ManagedEstimator]]]:
+    """Yield the opened place, and its estimators that send jobs to devices; close its sessions at the end.
 
     What a paid device will take is shown before anything is sent, and at the end what each device did.
 
@@ -36,20 +36,18 @@ def open_devices(
     Raises:
         BudgetError: For a paid device without a budget, where ``yes`` is not given.
     """
-    from qiskit_qattn.backends.session import Opened
-    from qiskit_qattn.nn.fallback import backends_of, open_backend
+    from qiskit_qattn.backends.place import Place
 
-    target = open_backend(text)
-    with Opened(backends_of(target)) as opened:
-        devices = [link for link in opened.backends if hasattr(link.estimator, "device")]
-        estimators = [cast("ManagedEstimator", link.estimator) for link in devices]
-        for link, estimator in zip(devices, estimators, strict=True):
-            if estimator.device.paid:
-                _agree(estimator, yes, *cost(link))
+    with Place.open(text) as place:
+        for link in place.backends:
+            if link.estimator in place.devices:
+                estimator = cast("ManagedEstimator", link.estimator)
+                if estimator.device.paid:
+                    _agree(estimator, yes, *cost(link))
         try:
-            yield target, estimators
+            yield place, place.devices
         finally:
-            for estimator in estimators:
+            for estimator in place.devices:
                 if estimator.jobs_sent or estimator.jobs_cached or estimator.jobs_attached:
                     typer.echo(_used(estimator), err=True)
 

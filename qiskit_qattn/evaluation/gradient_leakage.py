@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.nn.heads import QuantumHead
 
 COSTS_CIRCUITS = "on its backend a gradient costs circuits"
@@ -62,11 +61,7 @@ def gradient_leaks(
 def gradients_cost_circuits(model: Any) -> bool:
     """Return whether a quantum head runs where autograd does not reach, so that its gradients cost circuits."""
     parts = model.modules() if isinstance(model, nn.Module) else ()
-    places = [part.backend for part in parts if isinstance(part, QuantumHead)]
-    backends = [
-        link for place in places for link in ([place] if isinstance(place, Backend) else dict(place.links).values())
-    ]
-    return any(isinstance(backend, Backend) and not backend.differentiable for backend in backends)
+    return any(isinstance(part, QuantumHead) and not part.place.differentiable for part in parts)
 
 
 @contextmanager

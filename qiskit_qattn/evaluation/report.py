@@ -14,13 +14,12 @@ from typing import Any
 import torch
 
 from qiskit_qattn import __version__
-from qiskit_qattn.backends.registry import Backend
+from qiskit_qattn.backends.place import Place
 from qiskit_qattn.errors import CheckpointError, RunFolderError
 from qiskit_qattn.evaluation.leakage import leakage
 from qiskit_qattn.evaluation.plots import loss_plot
 from qiskit_qattn.evaluation.report_markdown import render_markdown
 from qiskit_qattn.evaluation.text_difference import text_difference
-from qiskit_qattn.nn.fallback import Chain, held_open
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.files import write_bytes, write_text
@@ -31,7 +30,7 @@ FORMAT = "qiskit-qattn/report"
 PACKAGES = ("torch", "qiskit", "qiskit-machine-learning", "accelerate", "numpy")
 
 
-def write_report(folder: Path, backend: Backend | Chain | None = None) -> dict[str, Any]:
+def write_report(folder: Path, backend: Place | None = None) -> dict[str, Any]:
     """Collect the report of a finished run, write it into the run folder, and return it.
 
     Args:
@@ -77,7 +76,7 @@ def read_report(folder: Path) -> dict[str, Any]:
     return report
 
 
-def collect_report(folder: Path, backend: Backend | Chain | None = None) -> dict[str, Any]:
+def collect_report(folder: Path, backend: Place | None = None) -> dict[str, Any]:
     """Return the report of a finished run: its figures, and what its saved models say and leak.
 
     Args:
@@ -94,8 +93,8 @@ def collect_report(folder: Path, backend: Backend | Chain | None = None) -> dict
         raise RunFolderError(f"The run in {str(folder)!r} has not finished; go on with --resume.")
     twin = read_metrics(folder / "baseline") if config.baseline else None
     prompt = model.pop("prompt")
-    where, opened = held_open(config.backend if backend is None else backend)
-    with opened or nullcontext():
+    where = Place.open(config.backend) if backend is None else backend
+    with where if backend is None else nullcontext():
         model |= _examine(folder / "model", config, prompt, where)
         differences = None
         if twin is not None:
@@ -141,7 +140,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _examine(folder: Path, config: TrainConfig, prompt: str, backend: Backend | Chain) -> dict[str, Any]:
+def _examine(folder: Path, config: TrainConfig, prompt: str, backend: Place) -> dict[str, Any]:
     """Load a saved model as users do, and return the text it generates and what it leaks.
 
     Where values are sampled, two passes never agree; there the exact engine tells what the model reads.
@@ -153,7 +152,7 @@ def _examine(folder: Path, config: TrainConfig, prompt: str, backend: Backend | 
     out = model.generate(
         ids, config.sample_tokens, temperature=config.temperature, top_k=config.top_k or None, seed=config.seed
     )  # (1, P + N)
-    sampled = _samples(backend)
+    sampled = backend.samples
     found = leakage(GPT.from_pretrained(folder) if sampled else model)
     audit = model.audit()
     return {
@@ -163,9 +162,3 @@ def _examine(folder: Path, config: TrainConfig, prompt: str, backend: Backend | 
         "leakage_edits": found.edits,
         **({"leakage_backend": "statevector"} if sampled else {}),
     }
-
-
-def _samples(backend: Backend | Chain) -> bool:
-    """Return whether any value of a backend, or of a link of a chain, is sampled."""
-    links = [backend] if isinstance(backend, Backend) else [link for _, link in backend.links]
-    return any(isinstance(link, Backend) and link.precision > 0 for link in links)

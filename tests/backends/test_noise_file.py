@@ -8,7 +8,7 @@ import torch
 from qiskit.circuit.library import XGate, ZGate
 
 from qiskit_qattn import QuantumHead, attention_circuit, get_backend
-from qiskit_qattn.backends.noise_file import load_noise, save_noise
+from qiskit_qattn.backends.noise import load_noise, save_noise
 from qiskit_qattn.errors import ConfigError
 
 noise = pytest.importorskip("qiskit_aer.noise")

@@ -13,7 +13,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import SparsePauliOp
 
 from qiskit_qattn import QuantumHead, attention_circuit
-from qiskit_qattn.backends.jobs.courier import cancel
+from qiskit_qattn.backends.jobs.client import cancel
 from qiskit_qattn.backends.jobs.device import Cost, JobStatus
 from qiskit_qattn.errors import (
     BackendError,

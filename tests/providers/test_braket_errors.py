@@ -7,7 +7,7 @@ from qiskit import QuantumCircuit
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import SparsePauliOp
 
-from qiskit_qattn.backends.braket.search import aws_device
+from qiskit_qattn.backends.braket.provider import aws_device
 from qiskit_qattn.backends.registry import precision_of
 from qiskit_qattn.errors import (
     BackendError,

@@ -8,7 +8,7 @@ import pytest
 
 from qiskit_qattn.errors import CheckpointError
 from qiskit_qattn.evaluation.report import write_report
-from qiskit_qattn.nn.audit import FallbackWarning
+from qiskit_qattn.nn.fallback import FallbackWarning
 from qiskit_qattn.training.interrupt import TrainingInterrupted
 from qiskit_qattn.training.progress import Progress
 from qiskit_qattn.training.run import read_metrics, train_run

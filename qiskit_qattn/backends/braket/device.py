@@ -8,9 +8,8 @@ from typing import Any
 
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
+from qiskit_qattn.backends.braket.aws import Tasks, aws_errors
 from qiskit_qattn.backends.braket.circuits import BraketProgram, program_sets, samples_of
-from qiskit_qattn.backends.braket.errors import aws_errors
-from qiskit_qattn.backends.braket.tasks import Tasks
 from qiskit_qattn.backends.jobs.device import Cost, JobStatus, Values
 from qiskit_qattn.backends.measurement import Plan, Samples, shots_of
 from qiskit_qattn.errors import BackendError, ConfigError, TransientBackendError

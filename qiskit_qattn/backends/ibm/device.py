@@ -11,11 +11,17 @@ from typing import Any
 import numpy as np
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
-from qiskit_qattn.backends.ibm import cost as ibm_cost
 from qiskit_qattn.backends.ibm.errors import Guard
-from qiskit_qattn.backends.ibm.estimator import EstimatorSettings, runtime_estimator
-from qiskit_qattn.backends.ibm.mode import Kind, Mode, is_closed
-from qiskit_qattn.backends.ibm.snapshot import Snapshot
+from qiskit_qattn.backends.ibm.runtime import (
+    EstimatorSettings,
+    Kind,
+    Mode,
+    Snapshot,
+    check_executions,
+    estimated_cost,
+    is_closed,
+    runtime_estimator,
+)
 from qiskit_qattn.backends.jobs.device import Cost, JobStatus, State, Values
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.measurement import shots_of
@@ -155,7 +161,7 @@ class IBMDevice:
             BackendError: For more executions than the service takes in a job.
         """
         settings = self._estimator_settings
-        cost = ibm_cost.estimate(
+        cost = estimated_cost(
             pubs,
             precision,
             self.backend,
@@ -164,7 +170,7 @@ class IBMDevice:
             seconds_price=self._price,
         )
         if self._service is not None:
-            ibm_cost.check_executions(self.name, cost)
+            check_executions(self.name, cost)
         return cost
 
     def close(self) -> None:

@@ -1,24 +1,23 @@
-"""IBM Quantum through Qiskit Runtime: devices of an account, and snapshots of devices in this process."""
+"""The backend ``ibm``: devices of an IBM Quantum account, and snapshots of devices simulated in this process."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from typing import Any, cast
 
-from qiskit_qattn.backends.fake_devices import fake_device
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, gradient_option
-from qiskit_qattn.backends.ibm.account import find_device, open_service
 from qiskit_qattn.backends.ibm.device import IBMDevice
-from qiskit_qattn.backends.ibm.estimator import EstimatorSettings
+from qiskit_qattn.backends.ibm.errors import Guard
 from qiskit_qattn.backends.ibm.isa import ISAPassManager
-from qiskit_qattn.backends.ibm.mode import MODES
-from qiskit_qattn.backends.jobs.managed import DEVICE_MODULES, DEVICE_OPTIONS, managed_estimator
+from qiskit_qattn.backends.ibm.runtime import MODES, EstimatorSettings
+from qiskit_qattn.backends.noise import fake_device
+from qiskit_qattn.backends.options import DEDUPE_OPTION, DEVICE_MODULES, DEVICE_OPTIONS, dedupe_option
 from qiskit_qattn.backends.prices import ibm_second_price
 from qiskit_qattn.backends.registry import Backend, Provider, precision_of
-from qiskit_qattn.backends.sampling import DEDUPE_OPTION, dedupe_option
 from qiskit_qattn.backends.spec import BackendSpec
-from qiskit_qattn.errors import ConfigError, missing_dependency, unknown_name
+from qiskit_qattn.errors import BackendError, ConfigError, missing_dependency, unknown_name
 
 _SHOTS = 4096
 _RESILIENCE = 1
@@ -52,6 +51,8 @@ def ibm(spec: BackendSpec) -> Backend:
         BackendError: Without an account, or where the service refuses.
         MissingDependencyError: For a snapshot without Aer.
     """
+    from qiskit_qattn.backends.jobs.estimator import managed_estimator  # it needs the extra `ibm`
+
     if spec.target is None:
         raise ConfigError(f"Backend 'ibm' needs a target, such as ibm:least_busy. Targets: {TARGETS}.")
     local = spec.target.startswith("fake_")
@@ -127,3 +128,62 @@ PROVIDER = Provider(
     extra="ibm",
     modules=("qiskit_ibm_runtime", *DEVICE_MODULES),
 )
+
+
+LEAST_BUSY = "least_busy"
+_log = logging.getLogger(__name__)
+
+
+def open_service(instance: str | None = None) -> tuple[Any, tuple[str, ...]]:
+    """Return a client of the service, and the texts that no message may hold.
+
+    The account is the saved one, or that of ``$QISKIT_IBM_TOKEN``, ``$QISKIT_IBM_INSTANCE`` and ``$QISKIT_IBM_URL``.
+
+    Args:
+        instance: Name or CRN of an instance, or None for the account's own.
+
+    Raises:
+        TransientBackendError: If the service cannot be reached.
+        BackendError: Without an account, or with one that the service refuses.
+    """
+    from qiskit_ibm_runtime import QiskitRuntimeService
+
+    service = Guard()("opening the account", QiskitRuntimeService, instance=instance)
+    account = service.active_account() or {}
+    return service, (account.get("token") or "",)
+
+
+def find_device(service: Any, name: str, *, fractional: bool = False, secrets: Sequence[str] = ()) -> Any:
+    """Return a device of an account.
+
+    Args:
+        service: The client.
+        name: The device's name, or ``least_busy``.
+        fractional: Whether the device's fractional gates are used.
+        secrets: Texts that no message may hold.
+
+    Raises:
+        UnknownNameError: For a device that the account does not have; the message lists those that it has.
+        BackendError: If the account has no device in operation, or the device no fractional gates.
+    """
+    from qiskit.providers import QiskitBackendNotFoundError
+
+    def look() -> Any:
+        try:
+            if name == LEAST_BUSY:
+                return service.least_busy(use_fractional_gates=fractional)
+            return service.backend(name, use_fractional_gates=fractional)
+        except QiskitBackendNotFoundError:
+            return None
+
+    call = Guard(*secrets)
+    device = call(f"looking for {name}", look)
+    if device is None and name == LEAST_BUSY:
+        kind = "device with fractional gates" if fractional else "device"
+        raise BackendError(f"No {kind} of this IBM Quantum account is in operation; look at its instances and plan.")
+    if device is None:
+        known = [found.name for found in call("listing devices", service.backends)]
+        raise unknown_name("device of this IBM Quantum account", name, [*known, LEAST_BUSY])
+    if name == LEAST_BUSY:
+        _log.info("ibm:%s is %s.", LEAST_BUSY, device.name)
+    return device

@@ -25,9 +25,17 @@ from typing import Literal, cast
 from platformdirs import user_data_path
 
 from qiskit_qattn.backends.jobs.device import Cost, Values
-from qiskit_qattn.backends.jobs.ledger_file import transaction
-from qiskit_qattn.backends.jobs.ledger_rows import IN_FLIGHT, STATES, Row, cost_text, select, select_row, update
-from qiskit_qattn.backends.jobs.owners import lives
+from qiskit_qattn.backends.jobs.ledger_file import (
+    IN_FLIGHT,
+    STATES,
+    Row,
+    cost_text,
+    is_alive,
+    select,
+    select_row,
+    transaction,
+    update,
+)
 from qiskit_qattn.backends.jobs.request import Request, pack_values, unpack_values
 from qiskit_qattn.errors import BackendError, UnknownNameError
 
@@ -58,7 +66,7 @@ class Ledger:
         """
         with transaction(self.path) as db:
             for row in select(db, _ANSWERS, [key], "state = 'done' DESC, id DESC"):
-                if row.state == "done" or row.owner == owner or lives(row.owner, row.updated):
+                if row.state == "done" or row.owner == owner or is_alive(row.owner, row.updated):
                     if cached or row.owner == owner:
                         return row
                 else:
@@ -102,7 +110,7 @@ class Ledger:
         """Take over a row in flight that nobody works on, and return it; it is another's as before if one does."""
         with transaction(self.path) as db:
             row = select_row(db, number)
-            if row.state not in IN_FLIGHT or lives(row.owner, row.updated):
+            if row.state not in IN_FLIGHT or is_alive(row.owner, row.updated):
                 return row
             return update(db, number, owner=owner)
 

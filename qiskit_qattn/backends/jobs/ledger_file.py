@@ -1,15 +1,23 @@
-"""The SQLite file of the ledger: made, checked and opened."""
+"""The ledger on disk: its SQLite file, its rows, and which process works on a row."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
+import socket
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
+import psutil
+
+from qiskit_qattn.backends.jobs.device import Cost
 from qiskit_qattn.errors import BackendError
 
 VERSION = 1
@@ -121,3 +129,121 @@ def _check_ours(path: Path, connection: sqlite3.Connection) -> None:
             f"The ledger {str(path)!r} has version {version}, this release reads up to {VERSION}. Update "
             f"qiskit-qattn, or name another ledger with the environment variable QATTN_LEDGER."
         )
+
+
+RowState = Literal["sending", "sent", "done", "failed", "cancelled"]
+STATES: tuple[RowState, ...] = ("sending", "sent", "done", "failed", "cancelled")
+IN_FLIGHT = ("sending", "sent")
+
+_COLUMNS = "id, key, tag, device, settings, state, job_id, owner, created, updated, shots, estimate, used, error"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job in the ledger.
+
+    Attributes:
+        id: Number of the row.
+        key: Hash of the request; rows of the same request share it.
+        tag: What marks the job on the device.
+        device: Name of the device.
+        settings: All that changes what the device returns besides the PUBs.
+        state: One of ``STATES``.
+        job_id: The device's id of the job, once it is known.
+        owner: Who sends it or waits for it, or None.
+        created: When it was written, in seconds since 1970.
+        updated: When it last changed.
+        shots: Samples a circuit.
+        estimate: What it was expected to take.
+        used: What it took, where the device said so.
+        error: Why it failed.
+    """
+
+    id: int
+    key: str
+    tag: str
+    device: str
+    settings: str
+    state: RowState
+    job_id: str | None
+    owner: str | None
+    created: float
+    updated: float
+    shots: int
+    estimate: Cost
+    used: Cost | None
+    error: str
+
+    @property
+    def cost(self) -> Cost:
+        """What it took, or until that is known what it was expected to take."""
+        return self.estimate if self.used is None else self.used
+
+
+def select(db: sqlite3.Connection, where: str, values: Sequence[object], order: str = "id DESC") -> list[Row]:
+    """Return the rows that fit a condition, newest first."""
+    found = db.execute(f"SELECT {_COLUMNS} FROM jobs WHERE {where} ORDER BY {order}", tuple(values))
+    return [_read(dict(item)) for item in found]
+
+
+def select_row(db: sqlite3.Connection, number: int) -> Row:
+    """Return a row by its number.
+
+    Raises:
+        BackendError: If it is gone.
+    """
+    found = select(db, "id = ?", [number])
+    if not found:
+        raise BackendError(f"Row {number} of the ledger is gone: it was cleared while its job was on the way.")
+    return found[0]
+
+
+def update(db: sqlite3.Connection, number: int, *, only: Sequence[str] = STATES, **columns: object) -> Row:
+    """Change columns of a row that is in one of some states, note the time, and return the row as it then is."""
+    columns["updated"] = time.time()
+    changes = ", ".join(f"{name} = ?" for name in columns)
+    states = ", ".join(f"'{state}'" for state in only)
+    db.execute(f"UPDATE jobs SET {changes} WHERE id = ? AND state IN ({states})", (*columns.values(), number))
+    return select_row(db, number)
+
+
+def cost_text(cost: Cost | None) -> str | None:
+    """Return a cost as JSON."""
+    return None if cost is None else json.dumps(asdict(cost))
+
+
+def _read(item: dict[str, Any]) -> Row:
+    item["estimate"] = Cost(**json.loads(item["estimate"]))
+    item["used"] = None if item["used"] is None else Cost(**json.loads(item["used"]))
+    return Row(**item)
+
+
+_SAME_START = 2.0  # seconds by which two readings of one process's start may differ
+_ELSEWHERE = 900.0  # seconds after which a silent owner on another host counts as gone
+
+
+def new_owner() -> str:
+    """Return a mark of its own for a piece of work in this process: host, process id, its start, and a random part."""
+    start = psutil.Process().create_time()
+    return f"{socket.gethostname()} {os.getpid()} {start:.2f} {secrets.token_hex(4)}"
+
+
+def is_alive(owner: str | None, updated: float) -> bool:
+    """Return whether the process that left a mark still runs.
+
+    Processes of another host cannot be asked; they count as living for a quarter of an hour after their last word.
+
+    Args:
+        owner: A mark of :func:`new_owner`, or None for nobody's work.
+        updated: When the owner last wrote, in seconds since 1970.
+    """
+    if owner is None:
+        return False
+    host, pid, start, _ = owner.split(" ")
+    if host != socket.gethostname():
+        return time.time() - updated < _ELSEWHERE
+    try:
+        process = psutil.Process(int(pid))
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - float(start)) < _SAME_START
+    except psutil.NoSuchProcess:
+        return False

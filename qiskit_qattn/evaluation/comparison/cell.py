@@ -20,13 +20,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from qiskit_qattn.backends.registry import Backend
-from qiskit_qattn.backends.session import Opened
+from qiskit_qattn.backends.place import Place
 from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError
 from qiskit_qattn.evaluation.comparison.devices import qpu_seconds, share_budget
 from qiskit_qattn.evaluation.comparison.metrics import cell_metrics
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study, load_study
-from qiskit_qattn.nn.fallback import Chain, backends_of, open_backend
 from qiskit_qattn.training.data import load_corpus
 from qiskit_qattn.training.figures import fingerprint
 from qiskit_qattn.training.files import write_text, writing
@@ -93,9 +91,9 @@ def _train_and_measure(study: Study, cell: Cell) -> dict[str, Any]:
     resume = (folder / "config.toml").is_file()
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)  # killed before the run had begun
-    backend = open_backend(config.backend)
+    backend = Place.open(config.backend)
     share_budget(backend, study.num_circuit_cells)
-    with Opened(backends_of(backend)), qpu_clock(backend, _beside(study, cell, "qpu")) as qpu:
+    with backend, qpu_clock(backend, _beside(study, cell, "qpu")) as qpu:
         train_run(config, resume=resume, progress=StepFile(step_path(study, cell)), backend=backend)
         measured = cell_metrics(config, corpus, backend)
     head = {"format": FORMAT, "version": VERSION, "kind": cell.kind, "seed": cell.seed}
@@ -103,7 +101,7 @@ def _train_and_measure(study: Study, cell: Cell) -> dict[str, Any]:
 
 
 @contextmanager
-def qpu_clock(backend: Backend | Chain, path: Path) -> Iterator[Callable[[], float]]:
+def qpu_clock(backend: Place, path: Path) -> Iterator[Callable[[], float]]:
     """Yield a function that returns the QPU seconds of a cell, those of earlier processes in the file included.
 
     At the end of the block, however it ends, the file gets them; a process that is killed loses its own.

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from qiskit_qattn.backends.registry import Backend
+from qiskit_qattn.backends.place import Place
 from qiskit_qattn.evaluation.circuit_measures import circuit_measures
 from qiskit_qattn.evaluation.leakage import leakage
 from qiskit_qattn.evaluation.prediction_errors import prediction_errors
-from qiskit_qattn.nn.fallback import Chain
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.data import Corpus
@@ -22,7 +21,7 @@ FROM_TRAINING = (
 )
 
 
-def cell_metrics(config: TrainConfig, corpus: Corpus, backend: Backend | Chain) -> dict[str, Any]:
+def cell_metrics(config: TrainConfig, corpus: Corpus, backend: Place) -> dict[str, Any]:
     """Return the figures of a finished run, and what its saved model says when it is loaded as users load it.
 
     Causality and the measures of circuits belong to the model, not to where it runs: they are computed exactly.

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qiskit_qattn.backends.place import Place
 from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError
 from qiskit_qattn.evaluation.comparison.matching import Size, canonical, check_matched, kind_config, match_sizes
-from qiskit_qattn.nn.fallback import open_backend
 from qiskit_qattn.training.config import TrainConfig, resolve
 from qiskit_qattn.training.data import load_corpus
 from qiskit_qattn.training.figures import fingerprint
@@ -166,7 +166,7 @@ def plan_study(config: TrainConfig, kinds: str, count: int, reference: str, *, a
     preset = resolve({}, preset=config.preset)
     config = dataclasses.replace(config, **{name: getattr(preset, name) for name in _UNUSED})
     config = dataclasses.replace(config, baseline=False, profile=False, trackers="none", threads=config.threads or 1)
-    open_backend(config.backend)  # what cannot be had fails before any cell
+    Place.open(config.backend)  # what cannot be had fails before any cell
     corpus = load_corpus(config.data, config.block_size)
     sizes = match_sizes(config, chosen, against, corpus.tokenizer.vocab_size)
     if not allow_unmatched:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from qiskit_qattn.backends.jobs.managed import ManagedEstimator
+from qiskit_qattn.backends.jobs.estimator import ManagedEstimator
 from qiskit_qattn.backends.registry import get_backend
 from qiskit_qattn.evaluation.comparison.devices import qpu_seconds, share_budget
 from qiskit_qattn.evaluation.comparison.plan import Study

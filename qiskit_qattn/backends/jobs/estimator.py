@@ -1,26 +1,167 @@
-"""One request on its way: answered from the ledger, by a job that runs already, or by a new one."""
+"""An Estimator over a queued, perhaps paid, device: one job per run, recorded first, sent once, within the budget."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from functools import reduce
+from operator import add
+from typing import Any
 
-from qiskit.primitives import BasePrimitiveJob, DataBin, PrimitiveResult, PubResult
+from qiskit.primitives import BaseEstimatorV2, BasePrimitiveJob, DataBin, PrimitiveJob, PrimitiveResult, PubResult
+from qiskit.primitives.containers.estimator_pub import EstimatorPubLike
 
-from qiskit_qattn.backends.jobs.courier import cancel
-from qiskit_qattn.backends.jobs.device import JobStatus
-from qiskit_qattn.backends.jobs.ledger_rows import IN_FLIGHT, Row
-from qiskit_qattn.backends.jobs.owners import new_owner
+from qiskit_qattn.backends.jobs.budget import Budget, no_budget
+from qiskit_qattn.backends.jobs.client import JobClient, cancel
+from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus
+from qiskit_qattn.backends.jobs.ledger import Ledger
+from qiskit_qattn.backends.jobs.ledger_file import IN_FLIGHT, Row, new_owner
 from qiskit_qattn.backends.jobs.request import Request
-from qiskit_qattn.errors import BackendError, JobError
-
-if TYPE_CHECKING:
-    from qiskit_qattn.backends.jobs.managed import ManagedEstimator
+from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.errors import BackendError, BudgetError, ConfigError, JobError
 
 FIRST_POLL, LONGEST_POLL = 0.05, 10.0  # seconds between two looks at a job; each wait is half as long again
 _LOG = logging.getLogger("qiskit_qattn.backends")
+
+
+def managed_estimator(spec: BackendSpec, device: Device, *, precision: float) -> ManagedEstimator:
+    """Return the estimator of a backend string, with ``DEVICE_OPTIONS`` read and the user's ledger.
+
+    Args:
+        spec: The parsed string.
+        device: The device it names.
+        precision: Target standard error, above 0.
+
+    Raises:
+        ConfigError: For a bad value of an option.
+    """
+    cache = spec.options.get("cache", "on")
+    if cache not in ("on", "off"):
+        raise ConfigError(f"Backend option cache must be on or off, got {cache!r}.")
+    budget, retries = spec.options.get("budget"), spec.integer("retries", minimum=0, maximum=100)
+    return ManagedEstimator(
+        device,
+        ledger=Ledger(),
+        budget=None if budget is None else Budget.parse(budget),
+        cache=cache == "on",
+        precision=precision,
+        timeout=spec.integer("timeout", minimum=1),
+        retries=RETRIES if retries is None else retries,
+    )
+
+
+class ManagedEstimator(BaseEstimatorV2):
+    """A ``BaseEstimatorV2`` over a :class:`Device`. A run is one job, written to the ledger before it is sent.
+
+    A request that was answered before takes the stored result. One whose job is on its way, sent by this process or by
+    another that lives or was killed, waits for that job.
+
+    Args:
+        device: Where jobs run.
+        ledger: Where they are written down.
+        budget: What this estimator's jobs together may take; needed where the device is paid.
+        cache: Whether stored results will do. Without, each run is a new job, except that a job which nobody waits for
+            any more is picked up.
+        precision: Target standard error where a run gives none.
+        timeout: Seconds to wait for a job, or None for no limit.
+        retries: How often a call to the device that failed for a while is repeated.
+
+    Attributes:
+        jobs_sent: Jobs that were sent.
+        jobs_cached: Requests that stored results answered.
+        jobs_attached: Requests that a job on its way answered.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        *,
+        ledger: Ledger,
+        budget: Budget | None = None,
+        cache: bool = True,
+        precision: float = 0.015625,
+        timeout: float | None = None,
+        retries: int = RETRIES,
+    ) -> None:
+        self.device, self.ledger, self.budget = device, ledger, budget
+        self.cache, self.precision, self.timeout = cache, precision, timeout
+        self.client = JobClient(ledger, device, retries)
+        self.jobs_sent = self.jobs_cached = self.jobs_attached = 0
+        self._charges: dict[int, Cost] = {}  # of rows of the ledger: estimated, then actual
+        self._lock = threading.Lock()
+
+    @property
+    def spent(self) -> Cost:
+        """What this estimator's jobs took, those on their way as estimated. Stored results cost nothing."""
+        with self._lock:
+            return self._total()
+
+    def run(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> BasePrimitiveJob[Any, Any]:
+        """Send PUBs as one job, unless they were sent before.
+
+        Args:
+            pubs: Tuples of circuit, observables, parameter values and, optionally, precision, the same for all.
+            precision: Target standard error, above 0.
+
+        Raises:
+            ConfigError: For a precision of 0, or several.
+            BudgetError: If the job would pass the budget, or the device is paid and there is none; nothing was sent.
+            JobError: (from ``result``) if the job failed or was cancelled.
+            BackendError: If the device refuses the job or does not answer.
+        """
+        target = self.precision if precision is None else precision
+        request = Request.of(pubs, target, self.device.name, self.device.settings)
+        if request.pubs:
+            return ManagedJob(self, request)
+        empty: PrimitiveJob[Any] = PrimitiveJob(PrimitiveResult, [])
+        empty._submit()
+        return empty
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ManagedEstimator:
+        """Return this estimator: a copy of what runs on a device has the same session, budget and ledger."""
+        return self
+
+    def open(self, request: Request, owner: str, estimate: Cost) -> Row | None:
+        """Write a request down as about to be sent, if the budget allows; None if another process has just done so."""
+        with self._lock:  # no other job of this estimator may come between the check and the charge
+            self._check(estimate, self._total())
+            row = self.ledger.open(request, owner, estimate, cached=self.cache)
+            if row is not None:
+                self._charges[row.id] = estimate
+            return row
+
+    def reserve(self, row: Row) -> None:
+        """Charge for a row that is to be sent after all, if the budget allows."""
+        with self._lock:
+            self._charges.pop(row.id, None)
+            try:
+                self._check(row.estimate, self._total())
+            except BudgetError as error:
+                self.ledger.close(row.id, "failed", str(error), Cost())
+                raise
+            self._charges[row.id] = row.estimate
+
+    def charge(self, row: Row) -> None:
+        """Charge for a row what is known of its cost."""
+        with self._lock:
+            self._charges[row.id] = row.cost
+
+    def settle(self, row: Row) -> None:
+        """Replace what was charged for a row, if anything was, by what its job took."""
+        with self._lock:
+            if row.id in self._charges:
+                self._charges[row.id] = row.cost
+
+    def _total(self) -> Cost:
+        return reduce(add, self._charges.values(), Cost())
+
+    def _check(self, estimate: Cost, spent: Cost) -> None:
+        if self.budget is not None:
+            self.budget.check(self.device.name, estimate, spent)
+        elif self.device.paid:
+            raise no_budget(self.device.name, estimate)
 
 
 class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
@@ -38,7 +179,7 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
     def __init__(self, estimator: ManagedEstimator, request: Request) -> None:
         super().__init__(request.key)
         self._estimator, self._request = estimator, request
-        self._courier, self._ledger = estimator.courier, estimator.ledger
+        self._client, self._ledger = estimator.client, estimator.ledger
         self._owner = new_owner()
         self._result: PrimitiveResult | None = None
         self._started = time.monotonic()
@@ -83,7 +224,7 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
         self._row = self._ledger.row(self._row.id)
         if self._row.state != "sent":
             return self._row.state
-        return self._courier.call(self._courier.device.status, self._row.job_id or "").state
+        return self._client.call(self._client.device.status, self._row.job_id or "").state
 
     def done(self) -> bool:
         """Return whether the result is there."""
@@ -103,7 +244,7 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
 
     def cancel(self) -> None:
         """Ask the device to cancel it."""
-        self._row = cancel(self._ledger, self._ledger.row(self._row.id), self._courier.device)
+        self._row = cancel(self._ledger, self._ledger.row(self._row.id), self._client.device)
 
     def _mine(self, row: Row) -> bool:
         return row.owner == self._owner
@@ -114,12 +255,12 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
         while True:
             row = self._ledger.claim(request.key, self._owner, cached=estimator.cache)
             if row is None:
-                estimate = self._courier.estimate(request)
+                estimate = self._client.estimate(request)
                 row = estimator.open(request, self._owner, estimate)
                 if row is not None:
                     return self._send(row)
             elif row.state == "sending" and self._mine(row):  # of a process that is gone, or that gave up
-                row = self._courier.locate(row)
+                row = self._client.locate(row)
                 if row.state == "sending":
                     estimator.reserve(row)
                     return self._send(row)
@@ -132,7 +273,7 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
 
     def _send(self, row: Row) -> Row:
         try:
-            row = self._courier.send(row, self._request)
+            row = self._client.send(row, self._request)
         except BackendError:
             self._estimator.charge(self._ledger.row(row.id))  # nothing, if the device refused it
             raise
@@ -150,7 +291,7 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
             if row.state == "sending":
                 row = self._advance()
             if row.state == "sent":
-                row, status = self._courier.collect(row, self._request.pubs, self._owner)
+                row, status = self._client.collect(row, self._request.pubs, self._owner)
                 self._report(row, status)
                 if status.state == "lost" and row.state == "failed":
                     self._estimator.settle(row)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from qiskit_qattn.backends.jobs.courier import cancel, resume
+from qiskit_qattn.backends.jobs.client import cancel, resume
 from qiskit_qattn.backends.jobs.device import Cost
-from qiskit_qattn.backends.jobs.managed import ManagedEstimator
-from qiskit_qattn.backends.jobs.owners import new_owner
+from qiskit_qattn.backends.jobs.estimator import ManagedEstimator
+from qiskit_qattn.backends.jobs.ledger_file import new_owner
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.errors import BackendError
 

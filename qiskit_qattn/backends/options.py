@@ -1,10 +1,11 @@
-"""The options ``shots``, ``seed`` and ``dedupe`` of backend strings."""
+"""Options that backend strings of several providers share: sampling, and what jobs on a device may do."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS
+from qiskit_qattn.backends.jobs.device import RETRIES
 from qiskit_qattn.backends.registry import precision_of
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, unknown_name
@@ -18,6 +19,13 @@ SAMPLING_OPTIONS = {
     **GRADIENT_OPTIONS,
     **DEDUPE_OPTION,
 }
+DEVICE_OPTIONS = {
+    "budget": "what all jobs may take: seconds on the processor (60s), US dollars (5usd), or unlimited",
+    "cache": "on, the default: a request that was answered before takes the stored answer; off: it is sent again",
+    "timeout": "seconds to wait for a job before giving up, without cancelling it; no limit by default",
+    "retries": f"how often a call that failed for a while is repeated; {RETRIES} by default",
+}
+DEVICE_MODULES = ("platformdirs", "psutil", "pybreaker", "tenacity")  # what devices need besides an SDK
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Circuits beyond the dense engine's reach: Aer's matrix product states as a primitive."""
+"""Circuits of 17 to 30 qubits: Aer's matrix product states as a primitive."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from qiskit.primitives import BackendEstimatorV2, DataBin, PubResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import Pauli, SparseObservable, SparsePauliOp
 from qiskit.quantum_info.operators.base_operator import BaseOperator
+from qiskit.transpiler import CouplingMap
 
-from qiskit_qattn.backends.mps.line import bond_bound, check_width, on_a_line
-from qiskit_qattn.backends.mps.log import measured_angles
+from qiskit_qattn.backends.mps_log import measured_angles
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.unroll import unroll
 from qiskit_qattn.errors import BackendError, CircuitError, ConfigError, missing_dependency
-from qiskit_qattn.simulation.gates import is_parametric
+from qiskit_qattn.simulation.decomposition import device_circuit, from_zero, preset_pass_manager, transpiled
+from qiskit_qattn.simulation.gates import is_parametric, standard_name
 from qiskit_qattn.simulation.kept import Lent, circuit_content
 from qiskit_qattn.simulation.local_estimator import LocalEstimator
 
@@ -231,3 +232,62 @@ def _simulator(max_bond: int) -> Any:
 def _operator(terms: tuple[tuple[str, float], ...]) -> SparsePauliOp:
     """Return an observable given as pairs of a label, projectors such as ``0`` and ``+`` included, and a factor."""
     return SparsePauliOp.from_sparse_observable(SparseObservable.from_list(list(terms)).as_paulis())
+
+
+MAX_QUBITS = 30
+_RANK_TWO = ["cx", "cy", "cz", "cp", "rxx", "ryy", "rzz", "rzx"]  # sums of two products; other gates of four
+_ONE_QUBIT = ["rx", "ry", "rz", "p", "u", "h", "x", "y", "z", "s", "sdg", "t", "tdg", "sx", "sxdg"]
+_BASIS = [*_ONE_QUBIT, *_RANK_TWO, "swap"]
+
+
+def check_width(circuit: QuantumCircuit) -> None:
+    """Raise :class:`CircuitError` for more than 30 qubits."""
+    if circuit.num_qubits > MAX_QUBITS:
+        raise CircuitError(f"Matrix product states take at most {MAX_QUBITS} qubits here, got {circuit.num_qubits}.")
+
+
+def on_a_line(circuit: QuantumCircuit) -> QuantumCircuit:
+    """Return the circuit with gates between neighbours only, and swaps where that takes them.
+
+    Raises:
+        CircuitError: For more than 30 qubits, or a circuit that measures or resets.
+    """
+    check_width(circuit)
+    line = transpiled(_line(circuit.num_qubits), _acting(circuit))
+    foreign = sorted(set(line.count_ops()) - {*_BASIS, "barrier"})
+    if foreign:
+        raise CircuitError(f"Matrix product states take unitary gates only, got {foreign}.")
+    return line
+
+
+def _acting(circuit: QuantumCircuit) -> QuantumCircuit:
+    """Return the circuit without what does nothing: waiting, and resets at the start."""
+    circuit = from_zero(device_circuit(circuit))
+    target = circuit.copy_empty_like()
+    for item in circuit.data:
+        if standard_name(item.operation) not in ("id", "delay"):
+            target.append(item)
+    return target
+
+
+def bond_bound(line: QuantumCircuit) -> int:
+    r"""Return a bound on the widest bond that a circuit of neighbouring gates can make.
+
+    .. math:: d_b \leftarrow \min(r\, d_b, 2 d_{b-1}, 2 d_{b+1})
+
+    for a gate of operator Schmidt rank r across bond b: a sum of r products, between two qubits of dimension 2.
+    """
+    bonds = [1] * (line.num_qubits + 1)  # bond b is left of qubit b; the outer two stay 1
+    widest = 1
+    for item in line.data:
+        if len(item.qubits) == 2 and item.name != "barrier":
+            at = max(line.find_bit(qubit).index for qubit in item.qubits)
+            rank = 2 if item.name in _RANK_TWO else 4
+            bonds[at] = min(rank * bonds[at], 2 * bonds[at - 1], 2 * bonds[at + 1])
+            widest = max(widest, bonds[at])
+    return widest
+
+
+@lru_cache(maxsize=MAX_QUBITS)
+def _line(num_qubits: int) -> Any:
+    return preset_pass_manager(1, basis_gates=_BASIS, coupling_map=CouplingMap.from_line(num_qubits), seed_transpiler=0)
