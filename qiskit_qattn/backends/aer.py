@@ -56,7 +56,7 @@ def aer(spec: BackendSpec) -> Backend:
         raise ConfigError(f"Backend option max_bond={max_bond} needs aer:matrix_product_state, got aer:{method}.")
     if noise.model is not None and method != "density_matrix" and sampling.shots is None:
         raise ConfigError(
-            f"aer:{method} with noise follows one random course of the noise a shot: give shots, or take "
+            f"aer:{method} with noise simulates one random noise realisation per shot: give shots, or take "
             f"aer:density_matrix, which is exact."
         )
     device = _device(spec, method)
@@ -115,7 +115,7 @@ def _simulator(method: str, device: str, max_bond: int) -> Any:
 
 
 class AerEstimator(LocalEstimator):
-    r"""A ``BaseEstimatorV2`` over an ``AerSimulator``: one Aer run a PUB, for all its parameter sets.
+    r"""A ``BaseEstimatorV2`` over an ``AerSimulator``: one Aer run per PUB, for all its parameter sets.
 
     With precision 0 values are exact. Readout error, which Aer's own estimator leaves out, turns a measured Z into
 
@@ -150,7 +150,7 @@ class AerEstimator(LocalEstimator):
         return [self._run_pub(self._in_its_gates(pub)) for pub in device_pubs(pubs)]
 
     def _in_its_gates(self, pub: EstimatorPub) -> EstimatorPub:
-        """Return a PUB whose circuit is in gates that the simulator's method has; those it has are left alone."""
+        """Return a PUB whose circuit uses only gates that the simulator's method supports."""
         circuit = pub.circuit
         if self._gates.issuperset(item.operation.name for item in circuit.data):
             return pub
@@ -287,7 +287,7 @@ def noise_on(model: Any, qubits: Sequence[int]) -> Any:
 
 
 def _moved(noise_pass: Any, qubits: Sequence[int]) -> Any:
-    """Return a noise pass for a circuit whose qubit i is the whole circuit's ``qubits[i]``.
+    """Return a noise pass for a circuit whose qubit i was ``qubits[i]`` before the circuit was cut.
 
     Raises:
         CircuitError: For a pass of another kind than Aer's ``LocalNoisePass``.
@@ -312,7 +312,7 @@ def _measured(circuit: QuantumCircuit, label: str) -> QuantumCircuit:
     rotations = basis_rotation(label.replace("I", "Z"))
     for qubit, letter in enumerate(reversed(label)):
         if letter in "XY":
-            measured.append(UnitaryGate(rotations[qubit]), [qubit])  # no gate that a noise model speaks of
+            measured.append(UnitaryGate(rotations[qubit]), [qubit])  # noise models have no errors for it
         if letter != "I":
             measured.measure(qubit, qubit)
     return measured

@@ -37,7 +37,7 @@ class TruncationWarning(UserWarning):
 
 
 class MPSEstimator(LocalEstimator):
-    r"""A ``BaseEstimatorV2`` over Aer's matrix product states: one Aer run a PUB, for all its parameter sets.
+    r"""A ``BaseEstimatorV2`` over Aer's matrix product states: one Aer run per PUB, for all its parameter sets.
 
     Circuits are put on a line of qubits, and every gate between neighbours keeps the χ largest Schmidt values of the
     bond between them. With :math:`\varepsilon_k` the sum of squares that gate k discards, the error reported is
@@ -47,7 +47,7 @@ class MPSEstimator(LocalEstimator):
 
     since angles between states at most add up. (Aer's Schmidt values are themselves approximate once much was
     discarded; τ is then near 1.) Where the gates cannot make a bond wider than χ nothing is discarded and τ is 0.
-    Elsewhere the circuits run a second time, in a process of their own, to measure it.
+    Otherwise the circuits run a second time, in a child process, to measure it.
 
     Each result's metadata holds ``truncation_error``, τ of each parameter set, and ``max_bond``, χ. With precision
     ε > 0 values are means over :math:`\lceil 1/\varepsilon^2 \rceil` samples of each measurement basis.
@@ -87,7 +87,7 @@ class MPSEstimator(LocalEstimator):
         circuit = None if content is None else self._lines.take(content)
         circuit = on_a_line(pub.circuit) if circuit is None else circuit
         if content is not None:
-            self._lines.give(content, circuit)  # which nobody changes
+            self._lines.give(content, circuit)  # it is never changed
         params = list(circuit.parameters)
         shape = pub.parameter_values.shape
         values = pub.parameter_values.as_array(params).reshape(math.prod(shape), len(params))  # (N, P)
@@ -247,7 +247,7 @@ def check_width(circuit: QuantumCircuit) -> None:
 
 
 def on_a_line(circuit: QuantumCircuit) -> QuantumCircuit:
-    """Return the circuit with gates between neighbours only, and swaps where that takes them.
+    """Return the circuit with gates between neighbours only, with swaps where they are needed.
 
     Raises:
         CircuitError: For more than 30 qubits, or a circuit that measures or resets.
@@ -261,7 +261,7 @@ def on_a_line(circuit: QuantumCircuit) -> QuantumCircuit:
 
 
 def _acting(circuit: QuantumCircuit) -> QuantumCircuit:
-    """Return the circuit without what does nothing: waiting, and resets at the start."""
+    """Return the circuit without delays and initial resets, which do nothing."""
     circuit = from_zero(device_circuit(circuit))
     target = circuit.copy_empty_like()
     for item in circuit.data:

@@ -38,9 +38,9 @@ class Kind:
 
 
 def build_noise(spec: BackendSpec) -> NoisyEngine:
-    """Return the noise a backend string asks for: a model, and what brings circuits to its gates and layout.
+    """Return the noise a backend string asks for: a model, and a pass manager for its gates and layout.
 
-    Without ``noise`` the engine has no model. A model holds readout error only where the string leaves it on.
+    Without ``noise`` the engine has no model. Its readout error is left out where the string says ``readout=off``.
 
     Raises:
         UnknownNameError: For a noise that is not known.
@@ -116,7 +116,7 @@ def _thermal(spec: BackendSpec) -> tuple[Any, Any]:
 
 
 def _readout(spec: BackendSpec) -> None:
-    number(spec, "readout", 0, 1)  # it has to be there
+    number(spec, "readout", 0, 1)  # it is required
 
 
 _KINDS = {
@@ -175,18 +175,15 @@ def _readout_on(spec: BackendSpec) -> bool:
     """Tell whether a model's own readout error is kept; only ``readout=off`` may be given."""
     value = spec.options.get("readout")
     if value not in (None, "off"):
-        raise ConfigError(
-            f"readout={value}: noise={spec.options['noise']} brings its own; only readout=off can be given."
-        )
+        raise ConfigError(f"readout={value}: noise={spec.options['noise']} has its own; only readout=off can be given.")
     return value is None
 
 
 def save_noise(model: Any, path: str | Path) -> None:
     """Write an Aer ``NoiseModel`` to a file that ``noise=<file>.json`` of a backend string names.
 
-    The file holds what ``NoiseModel.to_dict(serializable=True)`` gives, and the model's basis gates, to which circuits
-    will be decomposed. A noise model knows no coupling map: circuits keep their qubits, and what has no error of its
-    own is perfect.
+    The file contains ``NoiseModel.to_dict(serializable=True)`` and the model's basis gates, to which circuits will be
+    decomposed. A noise model has no coupling map: circuits are not routed, and gates without an error are perfect.
 
     Args:
         model: The noise model.
@@ -213,7 +210,7 @@ def load_noise(path: str | Path, *, readout: bool = True) -> Any:
         readout: Whether to keep its readout errors.
 
     Raises:
-        ConfigError: For a file that cannot be read, or holds no noise model.
+        ConfigError: For a file that cannot be read, or contains no noise model.
         MissingDependencyError: Without Aer.
     """
     noise = _aer_noise()
@@ -232,7 +229,7 @@ def load_noise(path: str | Path, *, readout: bool = True) -> Any:
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, QiskitError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"{str(path)!r} holds no noise model ({reason}); expected a file that save_noise wrote."
+            f"{str(path)!r} is not a noise model ({reason}); expected a file that save_noise wrote."
         ) from error
     return model
 
@@ -254,7 +251,7 @@ def _add_readout_error(model: Any, entry: dict[str, Any]) -> None:
 
 
 def _circuit(instructions: list[dict[str, Any]]) -> QuantumCircuit:
-    """Return what an error does, once it happens."""
+    """Return the circuit that an error applies."""
     circuit = QuantumCircuit(1 + max(qubit for item in instructions for qubit in item["qubits"]))
     for item in instructions:
         circuit.append(_instruction(item["name"], len(item["qubits"]), item.get("params", [])), item["qubits"])

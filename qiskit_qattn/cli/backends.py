@@ -36,7 +36,7 @@ def command(
 
 
 def _table() -> Table:
-    """Return all backends, one a row; those that cannot run here say why."""
+    """Return all backends, one per row; those that cannot run here say why."""
     from qiskit_qattn.backends.registry import list_backends, registration
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, leading=1)

@@ -44,10 +44,10 @@ class TorchConnector(Placement, QiskitTorchConnector):
 
     Where the network is an :class:`EstimatorQNN` on an exact, noiseless simulator, values come from one batched torch
     program with autograd to inputs and weights, on the device and in the dtype of ``weight``; from 17 to 30 qubits
-    from matrix product states, with gradients by parameter shift (:func:`compile_qnn` tells). On any other estimator
+    from matrix product states, with gradients by parameter shift (see :func:`compile_qnn`). On any other estimator
     each pass is one broadcast PUB, with gradients by parameter shift. Networks of other kinds, other gradient methods
     and circuits the engine cannot take run as in the parent class. Without the network's ``input_gradients`` nothing
-    flows to inputs, as in the parent class, and no circuit is run for it.
+    flows to inputs, as in the parent class, and no circuit is run for that.
 
     With ``backend``, or after :meth:`to_backend`, an :class:`EstimatorQNN` runs on a backend, or on a chain of them:
     transpiled once with its observables in the layout, with the backend's shots, gradient rule, ledger and budget. Of
@@ -143,8 +143,8 @@ class TorchConnector(Placement, QiskitTorchConnector):
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the network and its weights to a folder; the estimator is not part of it.
 
-        ``network.qpy`` holds the circuit, ``network.json`` observables and the order of inputs and weights, which is
-        all that ``qattn estimate`` reads, and ``model.safetensors`` the weights.
+        ``network.qpy`` is the circuit, ``network.json`` the observables and the order of inputs and weights, and
+        ``model.safetensors`` the weights. ``qattn estimate`` reads the first two only.
 
         Args:
             folder: Where to; made if it is not there.
@@ -179,7 +179,7 @@ class TorchConnector(Placement, QiskitTorchConnector):
             raise CheckpointError(f"{WEIGHTS} in {str(folder)!r} cannot be read: {error}") from error
         if weight.shape != (network.num_weights,):
             raise CheckpointError(
-                f"{WEIGHTS} in {str(folder)!r} holds weights of shape {tuple(weight.shape)}, but the network has "
+                f"{WEIGHTS} in {str(folder)!r} has weights of shape {tuple(weight.shape)}, but the network has "
                 f"{network.num_weights}."
             )
         layer = cls(network, backend=backend).to(weight.dtype)
@@ -240,7 +240,7 @@ class CompiledQNN:
     Attributes:
         engine: ``statevector`` and ``density_matrix`` are torch engines with autograd. ``mps`` and ``pub`` send
             broadcast PUBs with gradients by parameter shift: to matrix product states, for exact values beyond 16
-            qubits, and to the network's own estimator. ``network`` leaves everything to the network, one PUB a sample.
+            qubits, and to the network's own estimator. ``network`` leaves all to the network, one PUB per sample.
         reason: Why this one, in a sentence.
         program: The module that evaluates ``(inputs, weights)``, or None for ``network``.
     """
@@ -292,7 +292,7 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
     except (CircuitError, MissingDependencyError, QiskitError) as error:
         # too wide, not unitary, no Aer, no definition before parameters are bound: the network may manage
         return CompiledQNN("network", str(error), None)
-    why = f"{type(estimator).__name__} at precision {precision:g} is no exact simulator; one PUB a pass."
+    why = f"{type(estimator).__name__} at precision {precision:g} is no exact simulator; one PUB per pass."
     return CompiledQNN("pub", why, program)
 
 

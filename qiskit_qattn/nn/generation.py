@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.cache import KeyValueCache
 from qiskit_qattn.nn.inference import inference
 
-if TYPE_CHECKING:
-    from qiskit_qattn.nn.gpt import GPT
-
 
 def stream(
-    model: GPT,
+    model: nn.Module,
     idx: Tensor,
     max_new_tokens: int,
     *,
@@ -33,7 +30,7 @@ def stream(
     each head, amortised over the window, and the text is the same with and without the cache.
 
     Args:
-        model: The model; a copy of it for inference computes the tokens.
+        model: A :class:`GPT`; a copy of it for inference computes the tokens.
         idx: Prompt, shape ``(B, T)``, at least one token.
         max_new_tokens: How many tokens to sample.
         temperature: Divides the logits; 0 takes the likeliest token.
@@ -59,7 +56,7 @@ def stream(
 
 @torch.no_grad()
 def _tokens(
-    model: GPT,
+    model: Any,  # a GPT, whose module imports this one
     idx: Tensor,
     max_new_tokens: int,
     temperature: float,

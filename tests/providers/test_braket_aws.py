@@ -55,7 +55,7 @@ def test_several_pubs_are_one_job(aws, pub, rng):
     for found, sent in zip(device.result(job, [pub, other, constant]), [pub, other, constant], strict=True):
         assert_right(found, sent)
     for wrong in ([pub], [pub, other, constant, constant]):
-        with pytest.raises(BackendError, match="circuits than its PUBs hold"):
+        with pytest.raises(BackendError, match="circuits than its PUBs have"):
             device.result(job, wrong)
 
 

@@ -114,7 +114,7 @@ def test_devices_by_name_and_region(aws):
 
 def test_limits_of_a_device(aws, pub):
     device = device_of()
-    with pytest.raises(ConfigError, match="takes 1 to 20000 shots a circuit, got 40000"):
+    with pytest.raises(ConfigError, match="takes 1 to 20000 shots per circuit, got 40000"):
         device.submit([pub], precision_of(40000), "tag")
     with pytest.raises(BackendError, match="Set shots"):
         device.estimate([pub], 0.0)

@@ -51,7 +51,7 @@ def aws_errors(doing: str) -> Iterator[None]:
     from botocore import exceptions
     from botocore.parsers import ResponseParserError
 
-    # Errors of a connection that hold no secret and may pass.
+    # Transient errors of a connection; their texts contain no secret.
     connection = (
         exceptions.ConnectionError,
         exceptions.HTTPClientError,
@@ -95,7 +95,7 @@ def _of_service(doing: str, response: dict[str, Any]) -> BackendError:
 
 
 def _seconds(text: str | None) -> float | None:
-    """Return the seconds of a Retry-After header that holds a number."""
+    """Return the seconds of a numeric Retry-After header."""
     try:
         return float(text) if text else None
     except ValueError:
@@ -106,7 +106,7 @@ TAG, PART = "qiskit-qattn", "qiskit-qattn-part"
 
 
 class Tasks:
-    """What a device asks AWS about its tasks.
+    """A client of AWS for the tasks of one device.
 
     Args:
         session: Braket's ``AwsSession`` in the device's region.
@@ -116,8 +116,8 @@ class Tasks:
 
     def __init__(self, session: Any, device_arn: str, s3: tuple[str, str] | None) -> None:
         self._session, self._client, self._arn, self._s3 = session, session.braket_client, device_arn, s3
-        self._store: Any = None  # a client of S3, once there is something to read
-        self._left: dict[tuple[str, int], str] = {}  # tasks of jobs that were not sent as a whole, by tag and part
+        self._store: Any = None  # a client of S3, made when it is first needed
+        self._left: dict[tuple[str, int], str] = {}  # tasks of incomplete jobs, by tag and part
         self._dead: dict[tuple[str, int], int] = {}  # how often they failed
         self._client.meta.events.register("provide-client-params.braket.CreateQuantumTask", self._add_token)
         self._token = ""
@@ -153,19 +153,19 @@ class Tasks:
         return task.id
 
     def parts(self, tag: str) -> list[str]:
-        """Return the ARNs of the tasks with a tag, as far as they are known here, that belong to no whole job."""
+        """Return the ARNs of the known tasks with a tag that belong to no complete job."""
         return [arn for key, arn in self._left.items() if key[0] == tag]
 
     def forget(self, tag: str) -> None:
-        """Let tasks of a tag be created anew."""
+        """Forget the tasks of a tag, so that they can be created again."""
         self._left = {key: arn for key, arn in self._left.items() if key[0] != tag}
 
     def find(self, tag: str, dead: Collection[str]) -> list[list[str]]:
-        """Return the ARNs of each job with a tag, oldest first; remember what belongs to none.
+        """Return the ARNs of each complete job with a tag, oldest first; remember tasks that belong to none.
 
         Args:
             tag: Tag of the job.
-            dead: States of tasks that will give no result.
+            dead: States of tasks that will have no result.
         """
         filters = [{"name": "deviceArn", "operator": "EQUAL", "values": [self._arn]}]
         pages = self._client.get_paginator("search_quantum_tasks").paginate(
@@ -182,20 +182,20 @@ class Tasks:
                 failed.setdefault(part, []).append(task["quantumTaskArn"])
             else:
                 parts.setdefault(part, []).append(task["quantumTaskArn"])
-        whole = min((len(parts.get(part, [])) for part in range(size)), default=0)
+        complete = min((len(parts.get(part, [])) for part in range(size)), default=0)
         gone = {arn for arns in failed.values() for arn in arns}
         # The search may be behind: what this process sent stays known.
         self._left = {key: arn for key, arn in self._left.items() if arn not in gone}
-        self._left |= {(tag, part): arns[whole] for part, arns in parts.items() if len(arns) > whole}
+        self._left |= {(tag, part): arns[complete] for part, arns in parts.items() if len(arns) > complete}
         self._dead |= {(tag, part): len(arns) for part, arns in failed.items()}
-        return [[parts[part][index] for part in range(size)] for index in range(whole)]
+        return [[parts[part][index] for part in range(size)] for index in range(complete)]
 
     def metadata(self, arn: str) -> dict[str, Any]:
-        """Return what AWS tells about a task."""
+        """Return AWS's metadata of a task."""
         return self._client.get_quantum_task(quantumTaskArn=arn, additionalAttributeNames=["QueueInfo"])
 
     def cancel(self, arn: str) -> None:
-        """Cancel a task; one that has just ended stays as it is."""
+        """Cancel a task, unless it has just ended."""
         try:
             self._client.cancel_quantum_task(quantumTaskArn=arn)
         except self._client.exceptions.ConflictException:
@@ -223,9 +223,9 @@ class Tasks:
         return entries
 
     def seconds(self, metadata: dict[str, Any]) -> float:
-        """Return how long a simulator worked on a task, in seconds, or 0 where it does not tell."""
-        told = getattr(self._schema(metadata), "additionalMetadata", None)
-        duration = getattr(getattr(told, "simulatorMetadata", None), "executionDuration", None)
+        """Return how long a simulator worked on a task, in seconds, or 0 if it does not report it."""
+        found = getattr(self._schema(metadata), "additionalMetadata", None)
+        duration = getattr(getattr(found, "simulatorMetadata", None), "executionDuration", None)
         return (duration or 0) / 1000
 
     def _schema(self, metadata: dict[str, Any]) -> Any:
@@ -240,5 +240,5 @@ class Tasks:
         return BraketSchemaBase.parse_raw_schema(body.decode())
 
     def _add_token(self, params: dict[str, Any], **_: Any) -> None:
-        """Let AWS return the task it has, should a request be sent again whose answer was lost."""
+        """Add a token with which AWS returns the existing task if a request is sent again after a lost answer."""
         params["clientToken"] = self._token

@@ -25,7 +25,7 @@ _PROGRAMS = 100  # executables the simulator takes at a time, as devices do
 class BraketLocalEstimator(LocalEstimator):
     """Expectations from a Braket local simulator.
 
-    With precision 0 values are exact; with precision ε they come from ⌈1/ε²⌉ samples a measurement basis.
+    With precision 0 values are exact; with precision ε they come from ⌈1/ε²⌉ samples per measurement basis.
 
     Args:
         simulator: ``braket_sv`` (state vectors) or ``braket_dm`` (density matrices).

@@ -21,12 +21,12 @@ TARGETS = (
     "simulators; the name or ARN of an AWS device"
 )
 AWS_OPTIONS = {
-    "region": "AWS region; a device's own by default",
+    "region": "AWS region; the device's by default",
     "s3": "bucket/prefix for results; Braket's default bucket without it",
     "reservation": "ARN of a Braket Direct reservation",
 }
 OPTIONS = {
-    "shots": f"samples a measurement basis; local: exact values without it, AWS: {_SHOTS} by default",
+    "shots": f"samples per measurement basis; local: exact values without it, AWS: {_SHOTS} by default",
     **LOCAL_NOISE_OPTIONS,
     **AWS_OPTIONS,
     **GRADIENT_OPTIONS,
@@ -76,9 +76,9 @@ def _aws(spec: BackendSpec) -> Backend:
     spec.refuse(LOCAL_NOISE_OPTIONS, "needs the target local_dm")
     shots = spec.integer("shots", minimum=1, maximum=10**9) or _SHOTS
     dedupe = dedupe_option(spec, shots)
-    place = _location(spec.options.get("s3"))
+    s3 = _location(spec.options.get("s3"))
     found = aws_device(str(spec.target), spec.options.get("region"))
-    device = BraketDevice(found, s3=place, reservation=spec.options.get("reservation"), price=braket_price(found))
+    device = BraketDevice(found, s3=s3, reservation=spec.options.get("reservation"), price=braket_price(found))
     precision = precision_of(shots)
     return Backend(
         str(spec),
@@ -119,7 +119,7 @@ def aws_device(target: str, region: str | None = None) -> Any:
 
     Args:
         target: ``sv1``, ``dm1``, ``tn1``, a device's name in any case, or its ARN.
-        region: AWS region, or None for the device's own; simulators are in the region AWS is set up for.
+        region: AWS region, or None for the device's; simulators are in the configured region.
 
     Raises:
         UnknownNameError: For a name no region has.
@@ -158,7 +158,7 @@ def _session(region: str | None) -> Any:
 
 
 def _search(name: str, region: str | None) -> tuple[str, str]:
-    """Return the ARN and the region of the QPU of a name, looked for in one region and then in all."""
+    """Return the ARN and the region of a QPU by name, searched in the configured region and then in all."""
     import boto3
     from braket.aws import AwsDevice
 
@@ -180,5 +180,5 @@ def _search(name: str, region: str | None) -> tuple[str, str]:
 
 
 def _plain(name: str) -> str:
-    """Return a name in lower case, with hyphens for spaces: backend strings hold none."""
+    """Return a name in lower case, with hyphens for spaces, which backend strings cannot have."""
     return name.lower().replace(" ", "-")

@@ -26,13 +26,13 @@ _SEQUENCES = ("off", "XX", "XpXm", "XY4")
 TARGETS = "a device of your account, such as ibm_fez; least_busy; fake_<device>, a snapshot simulated in this process"
 IBM_OPTIONS = {
     "mode": "; ".join(f"{name}: {what}" for name, what in MODES.items()) + "; batch by default",
-    "shots": f"samples a measurement basis; {_SHOTS} by default",
+    "shots": f"samples per measurement basis; {_SHOTS} by default",
     "resilience": "0: raw values; 1: readout errors mitigated, the default; 2: zero-noise extrapolation too",
     "twirling": "on or off: twirl two-qubit gates; the resilience level decides by default",
     "dd": f"dynamical decoupling of idle qubits: {', '.join(_SEQUENCES)}; off by default",
     "fractional": "on or off: RX and RZZ of any angle as gates, where the device has them; off by default",
     "optimization": f"level of the transpiler, 0 to 3; {_OPTIMIZATION} by default",
-    "max_time": "seconds: device time a job may use in job mode, else how long a session or batch stays open",
+    "max_time": "seconds: device time per job in job mode, else how long a session or batch stays open",
     "instance": "the account's instance, as a name or CRN; the saved one by default",
     "seed": "fake_<device> only: seed of the simulation",
     "noise": "fake_<device> only: off leaves the device's noise out; on by default",
@@ -94,7 +94,7 @@ def _settings(spec: BackendSpec) -> EstimatorSettings:
     sequence = _choice(spec, "dd", _SEQUENCES, "off")
     noise = _choice(spec, "noise", ("on", "off"), "on") == "on"
     if sequence != "off" and not noise:
-        raise ConfigError(f"dd={sequence} acts against noise, and {str(spec)!r} has noise=off; leave one out.")
+        raise ConfigError(f"dd={sequence} reduces noise, but {str(spec)!r} has noise=off; leave one out.")
     return EstimatorSettings(
         resilience=cast("Any", _RESILIENCE if level is None else level),
         twirling=twirling == "on" if twirling else None,
@@ -135,7 +135,7 @@ _log = logging.getLogger(__name__)
 
 
 def open_service(instance: str | None = None) -> tuple[Any, tuple[str, ...]]:
-    """Return a client of the service, and the texts that no message may hold.
+    """Return a client of the service, and the texts that no message may contain.
 
     The account is the saved one, or that of ``$QISKIT_IBM_TOKEN``, ``$QISKIT_IBM_INSTANCE`` and ``$QISKIT_IBM_URL``.
 
@@ -160,7 +160,7 @@ def find_device(service: Any, name: str, *, fractional: bool = False, secrets: S
         service: The client.
         name: The device's name, or ``least_busy``.
         fractional: Whether the device's fractional gates are used.
-        secrets: Texts that no message may hold.
+        secrets: Texts that no message may contain.
 
     Raises:
         UnknownNameError: For a device that the account does not have; the message lists those that it has.
@@ -180,7 +180,7 @@ def find_device(service: Any, name: str, *, fractional: bool = False, secrets: S
     device = call(f"looking for {name}", look)
     if device is None and name == LEAST_BUSY:
         kind = "device with fractional gates" if fractional else "device"
-        raise BackendError(f"No {kind} of this IBM Quantum account is in operation; look at its instances and plan.")
+        raise BackendError(f"No {kind} of this IBM Quantum account is in operation; check its instances and plan.")
     if device is None:
         known = [found.name for found in call("listing devices", service.backends)]
         raise unknown_name("device of this IBM Quantum account", name, [*known, LEAST_BUSY])

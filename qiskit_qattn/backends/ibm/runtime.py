@@ -33,7 +33,7 @@ class EstimatorSettings:
         resilience: 0 for raw values; 1 mitigates readout errors; 2 also extrapolates to zero gate noise.
         twirling: Whether two-qubit gates are twirled; None leaves it to the resilience level.
         decoupling: The dynamical decoupling sequence of idle qubits, or None.
-        seed: Seed of the simulation of a snapshot; each job draws its own from it.
+        seed: Seed of the simulation of a snapshot; each job's seed is derived from it.
         noise: Whether a snapshot's noise is simulated.
     """
 
@@ -69,9 +69,9 @@ def runtime_estimator(mode: Any, options: dict[str, Any]) -> Any:
 Kind = Literal["batch", "job", "session"]
 MODES: dict[Kind, str] = {
     "batch": "jobs are charged for their own time; every plan has it",
-    "job": "each job waits in the queue for itself",
-    "session": "the device is held between jobs, and charged while it is held, which a budget does not see; not on the "
-    "open plan",
+    "job": "each job is queued separately",
+    "session": "the device is reserved between jobs and charged for that time too, which a budget does not count; "
+    "not on the open plan",
 }
 _NO_SESSIONS = 1352  # the service's code where the plan has none
 _CLOSED = 1217
@@ -89,13 +89,13 @@ class Mode:
     def __init__(self, kind: Kind, max_time: int | None = None) -> None:
         self.kind, self._max_time = kind, max_time
         self._opened: Any = None
-        self._device: Any = None  # of what is open
+        self._device: Any = None  # that the session or batch is on
         self._lock = RLock()
 
     def target(self, device: Any) -> Any:
         """Return what an estimator of Qiskit Runtime takes as its mode to send a job to a device.
 
-        What is open on another device is closed.
+        A session or batch on another device is closed.
         """
         if self.kind == "job":
             return device
@@ -107,13 +107,13 @@ class Mode:
             return self._opened
 
     def renew(self, closed: Any) -> None:
-        """Open another session or batch the next time, in place of one that closed under us."""
+        """Open another session or batch the next time, in place of one that the service closed."""
         with self._lock:
             if self._opened is closed:
                 self._opened = None
 
     def close(self) -> None:
-        """Accept no more jobs in what is open; those that wait still run."""
+        """Close the session or batch for new jobs; queued ones still run."""
         with self._lock:
             opened, self._opened = self._opened, None
         if opened is not None:
@@ -142,7 +142,7 @@ def is_closed(error: BaseException) -> bool:
 
 
 class Snapshot:
-    """A local backend of any size, in parts that can be simulated.
+    """A local backend of any size, cut to the qubits that a job uses.
 
     Qiskit Runtime's Estimator measures every qubit of its circuits, also the idle ones, so that a simulation of a
     circuit in the layout of a hundred qubits does not fit into memory. On the qubits in use it gives the same values.
@@ -157,7 +157,7 @@ class Snapshot:
         self._simulators: dict[tuple[int, ...], Any] = {}
 
     def cut(self, pubs: Sequence[EstimatorPub]) -> tuple[list[EstimatorPub], Any]:
-        """Return PUBs on the qubits that any of them uses, and a simulator of these qubits, the same one each time."""
+        """Return PUBs on the qubits that any of them uses, and the simulator of these qubits, which is cached."""
         qubits = tuple(sorted(set().union(*map(_used, pubs))))
         if qubits not in self._simulators:
             self._simulators[qubits] = self._simulator(qubits)
@@ -175,7 +175,7 @@ class Snapshot:
 
 
 def part_of(target: Target, qubits: Sequence[int]) -> Target:
-    """Return what a device can do on some of its qubits, which are counted from 0 in the order given."""
+    """Return the target of some of a device's qubits, numbered from 0 in the order given."""
     place = {qubit: index for index, qubit in enumerate(qubits)}
     part = Target(
         num_qubits=len(qubits),
@@ -198,16 +198,16 @@ def part_of(target: Target, qubits: Sequence[int]) -> Target:
 
 
 def _used(pub: EstimatorPub) -> set[int]:
-    """Return the qubits that a PUB's circuit acts on or that its observables are about."""
+    """Return the qubits that a PUB's circuit or its observables act on."""
     observed = {int(qubit) for each in pub.observables.sparse_observables_array().flat for qubit in each.indices}
     return set(cut(pub.circuit, observed).qubits)
 
 
 def _on(pub: EstimatorPub, qubits: Sequence[int]) -> EstimatorPub:
-    """Return a PUB on some of its qubits, among them all that it uses."""
+    """Return a PUB on some of its qubits, which include all that it uses."""
     place = {qubit: index for index, qubit in enumerate(qubits)}
 
-    def placed(observable: SparseObservable) -> SparseObservable:
+    def moved(observable: SparseObservable) -> SparseObservable:
         terms = [
             (letters, [place[qubit] for qubit in where], factor)
             for letters, where, factor in observable.to_sparse_list()
@@ -215,13 +215,13 @@ def _on(pub: EstimatorPub, qubits: Sequence[int]) -> EstimatorPub:
         return SparseObservable.from_sparse_list(terms, len(place))
 
     circuit = cut(pub.circuit, qubits).circuit
-    circuit.global_phase = pub.circuit.global_phase  # it may hold a parameter that nothing else does
-    observables = np.vectorize(placed, otypes=[object])(pub.observables.sparse_observables_array())
+    circuit.global_phase = pub.circuit.global_phase  # it may have a parameter that occurs nowhere else
+    observables = np.vectorize(moved, otypes=[object])(pub.observables.sparse_observables_array())
     return EstimatorPub(circuit, ObservablesArray(observables), pub.parameter_values, pub.precision)
 
 
 _JOB_SECONDS = 2.0
-_REPETITION_SECONDS = 250e-6  # of a device that does not tell
+_REPETITION_SECONDS = 250e-6  # of a device that does not report it
 _NOISE_FACTORS = (1, 3, 5)
 _EXECUTIONS = 10_000_000  # circuits times shots that the service takes in one job
 
@@ -235,7 +235,7 @@ def estimated_cost(
     twirled: bool,
     seconds_price: float | None = None,
 ) -> Cost:
-    r"""Return what one job takes.
+    r"""Return the cost of one job.
 
     .. math:: T = 2\,\mathrm{s} + \sum_c N (d + t_c)
 
@@ -249,7 +249,7 @@ def estimated_cost(
         device: A device of Qiskit Runtime.
         resilience: The resilience level, 0 to 2.
         twirled: Whether gates are twirled; from level 1 on measurements always are.
-        seconds_price: US dollars a second, or None where none is known.
+        seconds_price: US dollars per second, or None where none is known.
 
     Raises:
         BackendError: For a precision that is no positive number.
@@ -286,8 +286,8 @@ def check_executions(device: str, cost: Cost) -> None:
     if cost.shots > _EXECUTIONS:
         raise BackendError(
             f"One job on {device} would take {cost.circuits:,} circuits of {cost.shots // cost.circuits:,} shots, "
-            f"{cost.shots:,} executions; IBM Quantum takes at most {_EXECUTIONS:,} a job. It was not sent. Give fewer "
-            f"shots, a shorter prompt or a smaller batch; where this is training, gradient=spsa or gradient=simulated."
+            f"{cost.shots:,} executions; IBM Quantum takes at most {_EXECUTIONS:,} per job. It was not sent. Give "
+            f"fewer shots, a shorter prompt or a smaller batch; in training, also gradient=spsa or gradient=simulated."
         )
 
 

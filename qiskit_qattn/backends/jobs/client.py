@@ -24,8 +24,8 @@ from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
 T = TypeVar("T")
 BACKOFF = 1.0  # seconds: the first wait is at most this, each later one at most twice the one before
 LONGEST_BACKOFF = 60.0
-FAILURES = 10  # in a row, after which a device is left alone
-OPEN_SECONDS = 60.0  # for which it is left alone
+FAILURES = 10  # consecutive ones, after which the circuit breaker opens
+OPEN_SECONDS = 60.0  # how long it stays open
 
 _LOG = logging.getLogger("qiskit_qattn.backends")
 _BREAKERS: dict[str, tuple[pybreaker.CircuitBreaker, pybreaker.CircuitMemoryStorage]] = {}
@@ -33,11 +33,11 @@ _BREAKERS_LOCK = threading.Lock()
 
 
 class Caller:
-    r"""Calls functions of one device, again while they raise :class:`TransientBackendError`.
+    r"""Calls functions of one device, and repeats calls that raise :class:`TransientBackendError`.
 
-    The wait before try n is uniform between 0 and :math:`\min(2^{n-1}, 60)` seconds, and where the service asked for a
-    time, that time and up to a second more. After ten failures in a row, of all callers of this process together,
-    calls to the device fail at once for a minute; then one is let through to see.
+    The wait before attempt n is uniform between 0 and :math:`\min(2^{n-1}, 60)` seconds, or, where the service
+    asked for a delay, that delay and up to a second more. After ten consecutive failures, of all callers in this
+    process together, calls to the device fail at once for a minute; then one is tried.
 
     Args:
         device: Name of the device.
@@ -60,8 +60,8 @@ class Caller:
         """Return what ``function(*args)`` returns.
 
         Raises:
-            TransientBackendError: Of the last try.
-            BackendError: Of the first that is not transient, or if the device is left alone for now.
+            TransientBackendError: Of the last attempt.
+            BackendError: The first that is not transient, or if the circuit breaker is open.
         """
         return self._retrying(self._once, function, *args)
 
@@ -82,7 +82,7 @@ class Caller:
 
 
 def _breaker(device: str) -> tuple[pybreaker.CircuitBreaker, pybreaker.CircuitMemoryStorage]:
-    """Return the breaker of a device, one in the process, and where it keeps the time at which it opened."""
+    """Return the circuit breaker of a device, one per process, and the storage with the time at which it opened."""
     with _BREAKERS_LOCK:
         if device not in _BREAKERS:
             memory = pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)
@@ -112,11 +112,11 @@ _LOG = logging.getLogger("qiskit_qattn.backends")
 
 
 class JobClient:
-    """Takes jobs to a device and brings results back.
+    """Sends jobs to a device and fetches their results, recording each step in the ledger.
 
     Args:
-        ledger: Where every step is written.
-        device: The device; its calls are repeated while they fail for a while.
+        ledger: Where every step is recorded.
+        device: The device; calls that fail with a transient error are repeated.
         retries: How often a call is repeated.
     """
 
@@ -125,11 +125,11 @@ class JobClient:
         self.call = Caller(device.name, retries)
 
     def estimate(self, request: Request) -> Cost:
-        """Return what a request would take."""
+        """Return the estimated cost of a request."""
         return self.call(self.device.estimate, request.pubs, request.precision)
 
     def locate(self, row: Row) -> Row:
-        """Look on the device for the job of a row in state ``sending``, and note its id if it is there."""
+        """Look on the device for the job of a row in state ``sending``, and record its id if it is there."""
         ids = self.call(self.device.find, row.tag)
         if not ids:
             return row
@@ -139,10 +139,10 @@ class JobClient:
     def send(self, row: Row, request: Request) -> Row:
         """Send the job of a row in state ``sending`` that the device does not have, and return the row.
 
-        A try whose answer did not come is followed by a look for the tag before the next.
+        If an attempt got no answer, the tag is looked for before the next attempt.
 
         Raises:
-            TransientBackendError: If no try was answered; the row stays ``sending``, since the device may have the job.
+            TransientBackendError: If no attempt was answered; the row stays ``sending``: the device may have the job.
             BackendError: If the device refused the job; the row is ``failed``.
         """
         unsure = False  # whether the device may have the job
@@ -173,17 +173,17 @@ class JobClient:
         return self.ledger.sent(row.id, job_id)
 
     def collect(self, row: Row, pubs: Sequence[EstimatorPub], owner: str = "") -> tuple[Row, JobStatus]:
-        """Look once at the job of a row in state ``sent``; if it has ended, write down its result or failure.
+        """Ask once for the job of a row in state ``sent``; if it has ended, record its result or failure.
 
-        A job that runs in another process that lives is left to that process.
+        A job that runs inside another live process is left to that process.
 
         Args:
             row: The row.
             pubs: The PUBs of the job.
-            owner: Who asks.
+            owner: The caller's owner mark.
 
         Raises:
-            BackendError: If the device cannot say, or returns values of another shape; the row stays ``sent``.
+            BackendError: If the device does not answer, or returns values of another shape; the row stays ``sent``.
         """
         job_id = row.job_id or ""
         try:
@@ -203,7 +203,7 @@ class JobClient:
         return row, status
 
     def _usage(self, row: Row) -> Cost | None:
-        """Return what a job took; dollars as estimated where the device tells none. None where it does not answer."""
+        """Return what a job cost, in dollars as estimated if the device reports none; None if it does not answer."""
         try:
             used = self.call(self.device.usage, row.job_id or "")
         except BackendError as error:
@@ -214,10 +214,10 @@ class JobClient:
 
 
 def resume(ledger: Ledger, row: Row, device: Device) -> Row:
-    """Bring the result of a row in flight, if its job has ended, and return the row; nothing is sent.
+    """Fetch the result of a row in flight, if its job has ended, and return the row; nothing is sent.
 
     Raises:
-        BackendError: If the device is not the row's, or cannot say how the job stands.
+        BackendError: If the device is not the row's, or cannot report the job's status.
     """
     row = _current(ledger, row, device)
     client = JobClient(ledger, device)
@@ -227,10 +227,10 @@ def resume(ledger: Ledger, row: Row, device: Device) -> Row:
 
 
 def cancel(ledger: Ledger, row: Row, device: Device) -> Row:
-    """Cancel the job of a row in flight, and return the row: ``sent`` as long as the device has not confirmed it.
+    """Cancel the job of a row in flight, and return the row, which stays ``sent`` until the device confirms it.
 
     Raises:
-        BackendError: If another process is about to send the job, the device is not the row's, or it refuses.
+        BackendError: If another process is sending the job, the device is not the row's, or it refuses.
     """
     row = _current(ledger, row, device)
     client, owner = JobClient(ledger, device), new_owner()
@@ -242,11 +242,11 @@ def cancel(ledger: Ledger, row: Row, device: Device) -> Row:
             row = client.locate(row) if row.state == "sending" else row
             if row.state == "sending":
                 client.call(device.abandon, row.tag)
-                return ledger.close(row.id, "cancelled", "it never reached the device as a whole", Cost())
+                return ledger.close(row.id, "cancelled", "it never reached the device completely", Cost())
         finally:
             ledger.release(owner)
     if row.state == "sent":
-        with suppress(JobError):  # it is not there; collecting says why
+        with suppress(JobError):  # the job is not there; collect() records why
             client.call(device.cancel, row.job_id or "")
         row, _ = client.collect(row, ledger.request(row.id).pubs)
     return row
@@ -262,7 +262,7 @@ def _check(values: Sequence[Values], pubs: Sequence[EstimatorPub], row: Row) -> 
 
 
 def _current(ledger: Ledger, row: Row, device: Device) -> Row:
-    """Return a row as it is now, which must be of the device."""
+    """Return the current state of a row, which must belong to the device."""
     if row.device != device.name:
         raise BackendError(f"Row {row.id} is a job on {row.device}, not on {device.name}.")
     return ledger.row(row.id)

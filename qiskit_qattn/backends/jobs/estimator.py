@@ -22,7 +22,7 @@ from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import BackendError, BudgetError, ConfigError, JobError
 
-FIRST_POLL, LONGEST_POLL = 0.05, 10.0  # seconds between two looks at a job; each wait is half as long again
+FIRST_POLL, LONGEST_POLL = 0.05, 10.0  # seconds between two status requests; each wait is 1.5 times the last
 _LOG = logging.getLogger("qiskit_qattn.backends")
 
 
@@ -53,25 +53,25 @@ def managed_estimator(spec: BackendSpec, device: Device, *, precision: float) ->
 
 
 class ManagedEstimator(BaseEstimatorV2):
-    """A ``BaseEstimatorV2`` over a :class:`Device`. A run is one job, written to the ledger before it is sent.
+    """A ``BaseEstimatorV2`` over a :class:`Device`. A run is one job, recorded in the ledger before it is sent.
 
     A request that was answered before takes the stored result. One whose job is on its way, sent by this process or by
-    another that lives or was killed, waits for that job.
+    another, even one that has ended, waits for that job.
 
     Args:
         device: Where jobs run.
-        ledger: Where they are written down.
-        budget: What this estimator's jobs together may take; needed where the device is paid.
-        cache: Whether stored results will do. Without, each run is a new job, except that a job which nobody waits for
-            any more is picked up.
+        ledger: Where they are recorded.
+        budget: What this estimator's jobs may cost in total; required for a paid device.
+        cache: Whether stored results may answer. Without, each run is a new job, unless a job of the same request was
+            sent and its run has ended.
         precision: Target standard error where a run gives none.
         timeout: Seconds to wait for a job, or None for no limit.
-        retries: How often a call to the device that failed for a while is repeated.
+        retries: How often a call to the device is repeated after a transient error.
 
     Attributes:
         jobs_sent: Jobs that were sent.
         jobs_cached: Requests that stored results answered.
-        jobs_attached: Requests that a job on its way answered.
+        jobs_attached: Requests that a job sent earlier answered.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class ManagedEstimator(BaseEstimatorV2):
 
     @property
     def spent(self) -> Cost:
-        """What this estimator's jobs took, those on their way as estimated. Stored results cost nothing."""
+        """What this estimator's jobs cost, as estimated for those in flight. Stored results cost nothing."""
         with self._lock:
             return self._total()
 
@@ -120,12 +120,12 @@ class ManagedEstimator(BaseEstimatorV2):
         return empty
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ManagedEstimator:
-        """Return this estimator: a copy of what runs on a device has the same session, budget and ledger."""
+        """Return this estimator: copies share the session, budget and ledger."""
         return self
 
     def open(self, request: Request, owner: str, estimate: Cost) -> Row | None:
-        """Write a request down as about to be sent, if the budget allows; None if another process has just done so."""
-        with self._lock:  # no other job of this estimator may come between the check and the charge
+        """Record a request as about to be sent, if the budget allows; None if another process has just done so."""
+        with self._lock:  # check and charge together
             self._check(estimate, self._total())
             row = self.ledger.open(request, owner, estimate, cached=self.cache)
             if row is not None:
@@ -133,7 +133,7 @@ class ManagedEstimator(BaseEstimatorV2):
             return row
 
     def reserve(self, row: Row) -> None:
-        """Charge for a row that is to be sent after all, if the budget allows."""
+        """Charge for a row that is about to be sent, if the budget allows."""
         with self._lock:
             self._charges.pop(row.id, None)
             try:
@@ -144,12 +144,12 @@ class ManagedEstimator(BaseEstimatorV2):
             self._charges[row.id] = row.estimate
 
     def charge(self, row: Row) -> None:
-        """Charge for a row what is known of its cost."""
+        """Charge the known cost of a row."""
         with self._lock:
             self._charges[row.id] = row.cost
 
     def settle(self, row: Row) -> None:
-        """Replace what was charged for a row, if anything was, by what its job took."""
+        """Replace the charge for a row, if there is one, by the job's actual cost."""
         with self._lock:
             if row.id in self._charges:
                 self._charges[row.id] = row.cost
@@ -165,7 +165,7 @@ class ManagedEstimator(BaseEstimatorV2):
 
 
 class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
-    """What :meth:`ManagedEstimator.run` returns. Made, it has been sent or found; ``result`` waits for it.
+    """What :meth:`ManagedEstimator.run` returns: a job that was sent or found; ``result`` waits for it.
 
     Args:
         estimator: The estimator, whose budget and counters it uses.
@@ -190,7 +190,7 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
             self._row = self._advance()
             ready = True
         finally:
-            if not ready:  # the next request takes over
+            if not ready:  # the next run of the same request becomes the owner
                 self._ledger.release(self._owner)
         self._cached = self._row.state == "done"
         if self._row.state == "sending":
@@ -227,11 +227,11 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
         return self._client.call(self._client.device.status, self._row.job_id or "").state
 
     def done(self) -> bool:
-        """Return whether the result is there."""
+        """Return whether the result is available."""
         return self.status() == "done"
 
     def running(self) -> bool:
-        """Return whether the device works on it."""
+        """Return whether the device runs it."""
         return self.status() == "running"
 
     def cancelled(self) -> bool:
@@ -239,7 +239,7 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
         return self.status() == "cancelled"
 
     def in_final_state(self) -> bool:
-        """Return whether it has ended, well or not."""
+        """Return whether it has ended, successfully or not."""
         return self.status() in {"done", "failed", "cancelled"}
 
     def cancel(self) -> None:
@@ -250,7 +250,7 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
         return row.owner == self._owner
 
     def _advance(self) -> Row:
-        """Return the row that answers the request, its job sent if that is ours to do."""
+        """Return the row that answers the request; its job is sent if nobody else sends it."""
         estimator, request = self._estimator, self._request
         while True:
             row = self._ledger.claim(request.key, self._owner, cached=estimator.cache)
@@ -259,7 +259,7 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
                 row = estimator.open(request, self._owner, estimate)
                 if row is not None:
                     return self._send(row)
-            elif row.state == "sending" and self._mine(row):  # of a process that is gone, or that gave up
+            elif row.state == "sending" and self._mine(row):  # its owner has ended or gave up
                 row = self._client.locate(row)
                 if row.state == "sending":
                     estimator.reserve(row)
@@ -275,7 +275,7 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
         try:
             row = self._client.send(row, self._request)
         except BackendError:
-            self._estimator.charge(self._ledger.row(row.id))  # nothing, if the device refused it
+            self._estimator.charge(self._ledger.row(row.id))  # 0 if the device refused it
             raise
         self._sent = True
         self._estimator.jobs_sent += 1
@@ -283,7 +283,7 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
         return row
 
     def _wait(self) -> None:
-        """Bring the row to its end."""
+        """Wait until the row is in a final state."""
         timeout = self._estimator.timeout
         deadline = None if timeout is None else time.monotonic() + timeout
         for pause in _pauses():
@@ -322,7 +322,7 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
         _LOG.info("%s job %s: %s%s, %.0f s elapsed%s", row.device, row.job_id, status.state, place, elapsed, used)
 
     def _decode(self) -> PrimitiveResult:
-        """Return what the ledger holds of the job, as an Estimator returns it."""
+        """Return the job's stored values as an Estimator returns them."""
         about = {
             "job_id": self.job_id(),
             "cached": self._cached,

@@ -24,7 +24,7 @@ VERSION = 1
 _APPLICATION = 0x5141544E  # "QATN", where SQLite keeps whose file it is
 _MAGIC = b"SQLite format 3\0"
 _BUSY_SECONDS = 60.0
-# One connection at a time: closing a file drops the locks that other connections of the process hold on it.
+# One connection at a time: closing a file drops the locks of this process's other connections to it.
 _ALONE = threading.Lock()
 _ELSE = "Move it away, or name another with the environment variable QATTN_LEDGER."
 _SCHEMA = """
@@ -54,7 +54,7 @@ INSERT INTO about VALUES (lower(hex(randomblob(4))));
 
 @contextmanager
 def transaction(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open the ledger, made where there is none, and run a block in one transaction, alone among all processes.
+    """Open the ledger, made where there is none, and run a block in one transaction, which locks out other processes.
 
     Raises:
         BackendError: For a file that is damaged, another program's, of a newer version, or that cannot be used.
@@ -90,9 +90,9 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _make(path: Path) -> None:
-    """Make an empty ledger that only its owner can read, unless another process is faster.
+    """Make an empty ledger that only its owner can read, unless another process has just made it.
 
-    It appears under its name in one step: SQLite does not make others wait while a file turns to write-ahead logging.
+    It is linked to its name once it is complete: SQLite has no lock for switching a file to write-ahead logging.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -110,7 +110,7 @@ def _make(path: Path) -> None:
 
 
 def _check_header(path: Path) -> None:
-    """Raise for a file that is no SQLite database, before SQLite sees it."""
+    """Raise for a file that is not an SQLite database, before SQLite opens it."""
     with path.open("rb") as stream:
         start = stream.read(len(_MAGIC))
     if start != _MAGIC:
@@ -119,7 +119,7 @@ def _check_header(path: Path) -> None:
 
 
 def _check_ours(path: Path, connection: sqlite3.Connection) -> None:
-    """Raise for a database that is not a ledger of a version we can read."""
+    """Raise for a database that is not a ledger, or of a newer version."""
     [application] = connection.execute("PRAGMA application_id").fetchone()
     [version] = connection.execute("PRAGMA user_version").fetchone()
     if application != _APPLICATION:
@@ -145,17 +145,17 @@ class Row:
     Attributes:
         id: Number of the row.
         key: Hash of the request; rows of the same request share it.
-        tag: What marks the job on the device.
+        tag: The tag that the job has on the device.
         device: Name of the device.
-        settings: All that changes what the device returns besides the PUBs.
+        settings: Everything else that changes what the device returns.
         state: One of ``STATES``.
         job_id: The device's id of the job, once it is known.
         owner: Who sends it or waits for it, or None.
         created: When it was written, in seconds since 1970.
         updated: When it last changed.
-        shots: Samples a circuit.
-        estimate: What it was expected to take.
-        used: What it took, where the device said so.
+        shots: Samples per circuit.
+        estimate: Its estimated cost.
+        used: Its actual cost, where the device reports it.
         error: Why it failed.
     """
 
@@ -176,12 +176,12 @@ class Row:
 
     @property
     def cost(self) -> Cost:
-        """What it took, or until that is known what it was expected to take."""
+        """Its actual cost, or the estimate until that is known."""
         return self.estimate if self.used is None else self.used
 
 
 def select(db: sqlite3.Connection, where: str, values: Sequence[object], order: str = "id DESC") -> list[Row]:
-    """Return the rows that fit a condition, newest first."""
+    """Return the rows that satisfy a condition, newest first."""
     found = db.execute(f"SELECT {_COLUMNS} FROM jobs WHERE {where} ORDER BY {order}", tuple(values))
     return [_read(dict(item)) for item in found]
 
@@ -199,7 +199,7 @@ def select_row(db: sqlite3.Connection, number: int) -> Row:
 
 
 def update(db: sqlite3.Connection, number: int, *, only: Sequence[str] = STATES, **columns: object) -> Row:
-    """Change columns of a row that is in one of some states, note the time, and return the row as it then is."""
+    """Change columns of a row if it is in one of the given states, record the time, and return the row."""
     columns["updated"] = time.time()
     changes = ", ".join(f"{name} = ?" for name in columns)
     states = ", ".join(f"'{state}'" for state in only)
@@ -219,22 +219,22 @@ def _read(item: dict[str, Any]) -> Row:
 
 
 _SAME_START = 2.0  # seconds by which two readings of one process's start may differ
-_ELSEWHERE = 900.0  # seconds after which a silent owner on another host counts as gone
+_ELSEWHERE = 900.0  # seconds after which an owner on another host that writes nothing counts as ended
 
 
 def new_owner() -> str:
-    """Return a mark of its own for a piece of work in this process: host, process id, its start, and a random part."""
+    """Return a new owner mark: host, process id, start time of the process, and a random part."""
     start = psutil.Process().create_time()
     return f"{socket.gethostname()} {os.getpid()} {start:.2f} {secrets.token_hex(4)}"
 
 
 def is_alive(owner: str | None, updated: float) -> bool:
-    """Return whether the process that left a mark still runs.
+    """Return whether the process of an owner mark still runs.
 
-    Processes of another host cannot be asked; they count as living for a quarter of an hour after their last word.
+    Processes on other hosts cannot be checked; they count as running for 15 minutes after they last wrote.
 
     Args:
-        owner: A mark of :func:`new_owner`, or None for nobody's work.
+        owner: A mark of :func:`new_owner`, or None for a row without an owner.
         updated: When the owner last wrote, in seconds since 1970.
     """
     if owner is None:

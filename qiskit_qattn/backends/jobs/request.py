@@ -47,7 +47,7 @@ class Request:
         pubs: The PUBs.
         precision: Target standard error of every expectation, above 0.
         device: Name of the device.
-        settings: All else that changes what the device returns.
+        settings: Everything else that changes what the device returns.
     """
 
     pubs: tuple[EstimatorPub, ...]
@@ -65,7 +65,7 @@ class Request:
         coerced = tuple(EstimatorPub.coerce(pub, precision) for pub in pubs)
         found = {float(pub.precision) for pub in coerced} or {float(precision)}
         if len(found) > 1:
-            raise ConfigError(f"A job on {device} has one precision, got PUBs of {sorted(found)}; run them apart.")
+            raise ConfigError(f"A job on {device} has one precision, got PUBs of {sorted(found)}; run them separately.")
         value = found.pop()
         if not 0 < value < math.inf:
             raise ConfigError(f"{device} samples, so precision must be above 0, got {value}.")
@@ -73,7 +73,7 @@ class Request:
 
     @property
     def shots(self) -> int:
-        r"""Samples a circuit, :math:`\lceil 1 / \varepsilon^2 \rceil`."""
+        r"""Samples per circuit, :math:`\lceil 1 / \varepsilon^2 \rceil`."""
         return math.ceil(1 / self.precision**2)
 
     @cached_property
@@ -183,12 +183,11 @@ _OPAQUE = {"barrier", "delay", "measure", "reset"}  # without a definition
 
 
 def circuit_text(circuit: QuantumCircuit) -> str:
-    """Return one line an instruction: name, parameters, qubits and classical bits by their index.
+    """Return one line per instruction: name, parameters, qubits and classical bits by their index.
 
-    Parameters are written by their place in ``circuit.parameters``. What no expectation depends on is left out: names
-    of the circuit, its registers and parameters, the global phase, metadata. An instruction that is not Qiskit's own,
-    told by its class, is written as its definition, so that its name, which the user chose or Qiskit may number
-    differently in each process, does not count.
+    Parameters are numbered as in ``circuit.parameters``. What no expectation depends on is left out: names of the
+    circuit, its registers and parameters, the global phase, metadata. An instruction whose class is not Qiskit's is
+    written as its definition, since its name may be the user's, or numbered differently by Qiskit in each process.
 
     Raises:
         CircuitError: For an instruction without a definition, or with a parameter that has no stable text.
@@ -208,11 +207,11 @@ def plain_names(count: int) -> list[str]:
 
 
 def with_parameters(circuit: QuantumCircuit, parameters: Sequence[Parameter]) -> QuantumCircuit:
-    """Return the circuit with others in place of its parameters, in their order; a name may be of both."""
+    """Return the circuit with other parameters in place of its own, in their order; names may occur in both."""
     names = {old.name for old in circuit.parameters}
     if not names:
         return circuit
-    if names & {new.name for new in parameters}:  # Qiskit would meet both at once in an expression
+    if names & {new.name for new in parameters}:  # Qiskit refuses two parameters of one name in an expression
         prefix = "_" * max(map(len, names))  # longer than any of the names
         neutral = {old: Parameter(f"{prefix}{index:07d}") for index, old in enumerate(circuit.parameters)}
         circuit = circuit.assign_parameters(neutral)
@@ -251,7 +250,7 @@ def _operation(operation: Any) -> str:
 
 
 def _is_matrix(operation: Any) -> bool:
-    """Tell whether an operation is written as the array it was made of; those of no two classes are alike."""
+    """Tell whether an operation is written as the array that defines it; each class has arrays of another shape."""
     if type(operation) is Isometry:
         return len(operation.params[0]) == 2**operation.num_qubits  # no ancillas
     return type(operation) in (UnitaryGate, PermutationGate)
