@@ -25,8 +25,8 @@ from qiskit_qattn.simulation.decomposition import (
 from qiskit_qattn.simulation.gates import is_parametric, standard_name, without_final_measurements
 
 # Gates that are products of e^{-iθG/2} (up to a phase), one factor per angle, where the two eigenvalues of G differ by
-# 2: the shift rule is exact for each angle. G is a Pauli string, or twice a projector for phases. Controlled phases have
-# such a G too, but Aer binds parameters of controlled gates wrong (its issue 2403), so their definition is used.
+# 2: the shift rule is exact for each angle. G is a Pauli string, or twice a projector for phases. Controlled phases
+# have such a G too, but Aer binds parameters of controlled gates wrong (its issue 2403), so their definition is used.
 SHIFT_GATES = {"rx", "ry", "rz", "p", "u", "u1", "u2", "u3", "rxx", "ryy", "rzz", "rzx"}
 
 

@@ -134,11 +134,11 @@ def test_another_text_is_refused(plan: Plan, text_file: Path, tmp_path: Path):
 
 
 def test_the_seconds_on_processors_add_up_over_processes(tmp_path: Path):
-    from qiskit_qattn.backends.registry import get_backend
+    from qiskit_qattn.backends.place import Place
 
     path = tmp_path / "qpu"
     path.write_text("2.5")
-    with pytest.raises(TrainingInterrupted), cell_module.qpu_clock(get_backend("statevector"), path) as read:
+    with pytest.raises(TrainingInterrupted), cell_module.qpu_clock(Place.open("statevector"), path) as read:
         assert read() == 2.5
         raise TrainingInterrupted(tmp_path, 3, 15)
     assert json.loads(path.read_text()) == 2.5
