@@ -30,6 +30,10 @@ from qiskit_qattn.simulation.local_estimator import LocalEstimator
 MAX_BOND = 64  # six layers of neighbouring CX gates, or three closed rings of them, are exact
 WARN_ABOVE = 1e-3
 AER_LOCK = threading.Lock()  # Aer keeps the bond dimension in a variable of the process: one run at a time
+MAX_QUBITS = 30
+_RANK_TWO = ["cx", "cy", "cz", "cp", "rxx", "ryy", "rzz", "rzx"]  # sums of two products; other gates of four
+_ONE_QUBIT = ["rx", "ry", "rz", "p", "u", "h", "x", "y", "z", "s", "sdg", "t", "tdg", "sx", "sxdg"]
+_BASIS = [*_ONE_QUBIT, *_RANK_TWO, "swap"]
 
 
 class TruncationWarning(UserWarning):
@@ -232,12 +236,6 @@ def _simulator(max_bond: int) -> Any:
 def _operator(terms: tuple[tuple[str, float], ...]) -> SparsePauliOp:
     """Return an observable given as pairs of a label, projectors such as ``0`` and ``+`` included, and a factor."""
     return SparsePauliOp.from_sparse_observable(SparseObservable.from_list(list(terms)).as_paulis())
-
-
-MAX_QUBITS = 30
-_RANK_TWO = ["cx", "cy", "cz", "cp", "rxx", "ryy", "rzz", "rzx"]  # sums of two products; other gates of four
-_ONE_QUBIT = ["rx", "ry", "rz", "p", "u", "h", "x", "y", "z", "s", "sdg", "t", "tdg", "sx", "sxdg"]
-_BASIS = [*_ONE_QUBIT, *_RANK_TWO, "swap"]
 
 
 def check_width(circuit: QuantumCircuit) -> None:

@@ -21,9 +21,9 @@ class Device:
         self.open, self.closed, self.error = True, 0, error
 
     def close(self):
-        self.closed += self.open
-        self.open = False
-        if self.error is not None:
+        was_open, self.open = self.open, False
+        self.closed += was_open
+        if was_open and self.error is not None:
             raise self.error
 
 
@@ -91,6 +91,7 @@ def test_a_block_closes_all_and_raises_the_first_error(caplog):
     with pytest.raises(BackendError, match="does not answer"), opened(first, last):
         pass
     assert (first.closed, last.closed) == (1, 1)
+    first.open = True
     with pytest.raises(ZeroDivisionError), opened(first, last):
         raise ZeroDivisionError
     assert caplog.messages[:1] == ["disk:0 could not be closed: It does not answer."]

@@ -28,6 +28,7 @@ _IDENTITY = {
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 }
+TAG, PART = "qiskit-qattn", "qiskit-qattn-part"
 
 
 def one_attempt() -> Any:
@@ -100,9 +101,6 @@ def _seconds(text: str | None) -> float | None:
         return float(text) if text else None
     except ValueError:
         return None
-
-
-TAG, PART = "qiskit-qattn", "qiskit-qattn-part"
 
 
 class Tasks:

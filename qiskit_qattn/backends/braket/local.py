@@ -20,6 +20,11 @@ from qiskit_qattn.errors import BackendError, ConfigError, unknown_name
 from qiskit_qattn.simulation.local_estimator import LocalEstimator
 
 _PROGRAMS = 100  # executables the simulator takes at a time, as devices do
+KINDS = ("depolarizing", "amplitude_damping", "phase_damping")
+LOCAL_NOISE_OPTIONS = {"noise": f"local_dm: {', '.join(KINDS)}"} | {
+    key: NOISE_OPTIONS[key] for key in ("p1", "p2", "gamma")
+}
+GATES = [*ONE_QUBIT_GATES, *TWO_QUBIT_GATES]
 
 
 class BraketLocalEstimator(LocalEstimator):
@@ -99,13 +104,6 @@ def _without_advice() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You are running a noise-free circuit")
         yield
-
-
-KINDS = ("depolarizing", "amplitude_damping", "phase_damping")
-LOCAL_NOISE_OPTIONS = {"noise": f"local_dm: {', '.join(KINDS)}"} | {
-    key: NOISE_OPTIONS[key] for key in ("p1", "p2", "gamma")
-}
-GATES = [*ONE_QUBIT_GATES, *TWO_QUBIT_GATES]
 
 
 def local_noise(spec: BackendSpec) -> Callable[[Any], Any] | None:

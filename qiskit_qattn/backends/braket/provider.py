@@ -33,6 +33,7 @@ OPTIONS = {
     **DEDUPE_OPTION,
     **DEVICE_OPTIONS,
 }
+SIMULATORS = {name: f"arn:aws:braket:::device/quantum-simulator/amazon/{name}" for name in ("sv1", "dm1", "tn1")}
 
 
 def braket(spec: BackendSpec) -> Backend:
@@ -109,9 +110,6 @@ PROVIDER = Provider(
     extra="braket",
     modules=("braket", "qiskit_braket_provider", *DEVICE_MODULES),
 )
-
-
-SIMULATORS = {name: f"arn:aws:braket:::device/quantum-simulator/amazon/{name}" for name in ("sv1", "dm1", "tn1")}
 
 
 def aws_device(target: str, region: str | None = None) -> Any:

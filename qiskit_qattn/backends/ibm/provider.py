@@ -40,6 +40,8 @@ IBM_OPTIONS = {
     **DEDUPE_OPTION,
     **DEVICE_OPTIONS,
 }
+LEAST_BUSY = "least_busy"
+_log = logging.getLogger(__name__)
 
 
 def ibm(spec: BackendSpec) -> Backend:
@@ -128,10 +130,6 @@ PROVIDER = Provider(
     extra="ibm",
     modules=("qiskit_ibm_runtime", *DEVICE_MODULES),
 )
-
-
-LEAST_BUSY = "least_busy"
-_log = logging.getLogger(__name__)
 
 
 def open_service(instance: str | None = None) -> tuple[Any, tuple[str, ...]]:

@@ -24,6 +24,21 @@ from qiskit_qattn.backends.measurement import Plan, shots_of
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.simulation.cutting import cut
 
+Kind = Literal["batch", "job", "session"]
+MODES: dict[Kind, str] = {
+    "batch": "jobs are charged for their own time; every plan has it",
+    "job": "each job is queued separately",
+    "session": "the device is reserved between jobs and charged for that time too, which a budget does not count; "
+    "not on the open plan",
+}
+_NO_SESSIONS = 1352  # the service's code where the plan has none
+_CLOSED = 1217
+_JOB_SECONDS = 2.0
+_REPETITION_SECONDS = 250e-6  # of a device that does not report it
+_NOISE_FACTORS = (1, 3, 5)
+_EXECUTIONS = 10_000_000  # circuits times shots that the service takes in one job
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EstimatorSettings:
@@ -64,18 +79,6 @@ def runtime_estimator(mode: Any, options: dict[str, Any]) -> Any:
     except ImportError:
         from qiskit_ibm_runtime import EstimatorV2 as Estimator
     return Estimator(mode=mode, options=options)
-
-
-Kind = Literal["batch", "job", "session"]
-MODES: dict[Kind, str] = {
-    "batch": "jobs are charged for their own time; every plan has it",
-    "job": "each job is queued separately",
-    "session": "the device is reserved between jobs and charged for that time too, which a budget does not count; "
-    "not on the open plan",
-}
-_NO_SESSIONS = 1352  # the service's code where the plan has none
-_CLOSED = 1217
-_log = logging.getLogger(__name__)
 
 
 class Mode:
@@ -218,12 +221,6 @@ def _on(pub: EstimatorPub, qubits: Sequence[int]) -> EstimatorPub:
     circuit.global_phase = pub.circuit.global_phase  # it may have a parameter that occurs nowhere else
     observables = np.vectorize(moved, otypes=[object])(pub.observables.sparse_observables_array())
     return EstimatorPub(circuit, ObservablesArray(observables), pub.parameter_values, pub.precision)
-
-
-_JOB_SECONDS = 2.0
-_REPETITION_SECONDS = 250e-6  # of a device that does not report it
-_NOISE_FACTORS = (1, 3, 5)
-_EXECUTIONS = 10_000_000  # circuits times shots that the service takes in one job
 
 
 def estimated_cost(

@@ -108,9 +108,6 @@ def _error(state: tenacity.RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome else None
 
 
-_LOG = logging.getLogger("qiskit_qattn.backends")
-
-
 class JobClient:
     """Sends jobs to a device and fetches their results, recording each step in the ledger.
 

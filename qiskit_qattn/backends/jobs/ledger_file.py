@@ -25,8 +25,8 @@ _APPLICATION = 0x5141544E  # "QATN", where SQLite keeps whose file it is
 _MAGIC = b"SQLite format 3\0"
 _BUSY_SECONDS = 60.0
 # One connection at a time: closing a file drops the locks of this process's other connections to it.
-_ALONE = threading.Lock()
-_ELSE = "Move it away, or name another with the environment variable QATTN_LEDGER."
+_LOCK = threading.Lock()
+_ADVICE = "Move it away, or name another with the environment variable QATTN_LEDGER."
 _SCHEMA = """
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -50,6 +50,12 @@ CREATE INDEX jobs_by_key ON jobs (key);
 CREATE TABLE about (ledger TEXT NOT NULL);
 INSERT INTO about VALUES (lower(hex(randomblob(4))));
 """
+RowState = Literal["sending", "sent", "done", "failed", "cancelled"]
+STATES: tuple[RowState, ...] = ("sending", "sent", "done", "failed", "cancelled")
+IN_FLIGHT = ("sending", "sent")
+_COLUMNS = "id, key, tag, device, settings, state, job_id, owner, created, updated, shots, estimate, used, error"
+_START_TOLERANCE = 2.0  # seconds by which two readings of one process's start may differ
+_REMOTE_TIMEOUT = 900.0  # seconds after which an owner on another host that writes nothing counts as ended
 
 
 @contextmanager
@@ -60,7 +66,7 @@ def transaction(path: Path) -> Iterator[sqlite3.Connection]:
         BackendError: For a file that is damaged, another program's, of a newer version, or that cannot be used.
     """
     try:
-        with _ALONE:
+        with _LOCK:
             if not path.exists():
                 _make(path)
             if path.stat().st_mode & 0o077:
@@ -76,11 +82,11 @@ def transaction(path: Path) -> Iterator[sqlite3.Connection]:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
     except OSError as error:
-        raise BackendError(f"Cannot use the ledger {str(path)!r}: {error.strerror or error}. {_ELSE}") from error
+        raise BackendError(f"Cannot use the ledger {str(path)!r}: {error.strerror or error}. {_ADVICE}") from error
     except sqlite3.OperationalError as error:
-        raise BackendError(f"Cannot use the ledger {str(path)!r}: {error}. {_ELSE}") from error
+        raise BackendError(f"Cannot use the ledger {str(path)!r}: {error}. {_ADVICE}") from error
     except sqlite3.DatabaseError as error:
-        raise BackendError(f"The ledger {str(path)!r} is damaged: {error}. Nothing was changed. {_ELSE}") from error
+        raise BackendError(f"The ledger {str(path)!r} is damaged: {error}. Nothing was changed. {_ADVICE}") from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -115,7 +121,7 @@ def _check_header(path: Path) -> None:
         start = stream.read(len(_MAGIC))
     if start != _MAGIC:
         what = "it is not an SQLite file" if start else "it is empty"
-        raise BackendError(f"{str(path)!r} is no ledger: {what}. Nothing was changed. {_ELSE}")
+        raise BackendError(f"{str(path)!r} is no ledger: {what}. Nothing was changed. {_ADVICE}")
 
 
 def _check_ours(path: Path, connection: sqlite3.Connection) -> None:
@@ -123,19 +129,12 @@ def _check_ours(path: Path, connection: sqlite3.Connection) -> None:
     [application] = connection.execute("PRAGMA application_id").fetchone()
     [version] = connection.execute("PRAGMA user_version").fetchone()
     if application != _APPLICATION:
-        raise BackendError(f"{str(path)!r} is no ledger but another program's database. Nothing was changed. {_ELSE}")
+        raise BackendError(f"{str(path)!r} is no ledger but another program's database. Nothing was changed. {_ADVICE}")
     if version > VERSION:
         raise BackendError(
             f"The ledger {str(path)!r} has version {version}, this release reads up to {VERSION}. Update "
             f"qiskit-qattn, or name another ledger with the environment variable QATTN_LEDGER."
         )
-
-
-RowState = Literal["sending", "sent", "done", "failed", "cancelled"]
-STATES: tuple[RowState, ...] = ("sending", "sent", "done", "failed", "cancelled")
-IN_FLIGHT = ("sending", "sent")
-
-_COLUMNS = "id, key, tag, device, settings, state, job_id, owner, created, updated, shots, estimate, used, error"
 
 
 @dataclass(frozen=True)
@@ -218,10 +217,6 @@ def _read(item: dict[str, Any]) -> Row:
     return Row(**item)
 
 
-_SAME_START = 2.0  # seconds by which two readings of one process's start may differ
-_ELSEWHERE = 900.0  # seconds after which an owner on another host that writes nothing counts as ended
-
-
 def new_owner() -> str:
     """Return a new owner mark: host, process id, start time of the process, and a random part."""
     start = psutil.Process().create_time()
@@ -241,9 +236,9 @@ def is_alive(owner: str | None, updated: float) -> bool:
         return False
     host, pid, start, _ = owner.split(" ")
     if host != socket.gethostname():
-        return time.time() - updated < _ELSEWHERE
+        return time.time() - updated < _REMOTE_TIMEOUT
     try:
         process = psutil.Process(int(pid))
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - float(start)) < _SAME_START
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - float(start)) < _START_TOLERANCE
     except psutil.NoSuchProcess:
         return False

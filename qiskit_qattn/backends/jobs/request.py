@@ -37,6 +37,8 @@ from qiskit_qattn.simulation.decomposition import definition_of
 from qiskit_qattn.simulation.gates import standard_name
 
 _FORMAT = 1  # part of the key: raise it when the text of a circuit changes
+_STANDARD = frozenset(get_standard_gate_name_mapping())
+_OPAQUE = {"barrier", "delay", "measure", "reset"}  # without a definition
 
 
 @dataclass(frozen=True)
@@ -176,10 +178,6 @@ def _json(content: object) -> bytes:
 
 def _bytes(content: bytes) -> np.ndarray:
     return np.frombuffer(content, dtype=np.uint8)
-
-
-_STANDARD = frozenset(get_standard_gate_name_mapping())
-_OPAQUE = {"barrier", "delay", "measure", "reset"}  # without a definition
 
 
 def circuit_text(circuit: QuantumCircuit) -> str:

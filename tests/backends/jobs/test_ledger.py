@@ -95,7 +95,7 @@ def test_owners_by_their_process(monkeypatch):
     assert not is_alive(None, now)
     assert not is_alive(f"{host} {pid} {float(start) - 60} {part}", now)  # another process had this number before
     assert is_alive(f"elsewhere {pid} {start} {part}", now)
-    assert not is_alive(f"elsewhere {pid} {start} {part}", now - 2 * ledger_file._ELSEWHERE)
+    assert not is_alive(f"elsewhere {pid} {start} {part}", now - 2 * ledger_file._REMOTE_TIMEOUT)
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     started = ledger_file.psutil.Process(child.pid).create_time()
     assert is_alive(f"{host} {child.pid} {started} x", now)
