@@ -115,8 +115,8 @@ class Tasks:
     def __init__(self, session: Any, device_arn: str, s3: tuple[str, str] | None) -> None:
         self._session, self._client, self._arn, self._s3 = session, session.braket_client, device_arn, s3
         self._store: Any = None  # a client of S3, made when it is first needed
-        self._left: dict[tuple[str, int], str] = {}  # tasks of incomplete jobs, by tag and part
-        self._dead: dict[tuple[str, int], int] = {}  # how often they failed
+        self._incomplete: dict[tuple[str, int], str] = {}  # tasks of incomplete jobs, by tag and part
+        self._failures: dict[tuple[str, int], int] = {}  # how often they failed
         self._client.meta.events.register("provide-client-params.braket.CreateQuantumTask", self._add_token)
         self._token = ""
 
@@ -135,9 +135,9 @@ class Tasks:
         from braket.aws import AwsQuantumTask
 
         key = (tag, part[0])
-        if key in self._left:
-            return self._left[key]
-        self._token = hashlib.sha256(f"{tag}/{part[0]}/{self._dead.get(key, 0)}".encode()).hexdigest()
+        if key in self._incomplete:
+            return self._incomplete[key]
+        self._token = hashlib.sha256(f"{tag}/{part[0]}/{self._failures.get(key, 0)}".encode()).hexdigest()
         task = AwsQuantumTask.create(
             self._session,
             self._arn,
@@ -147,16 +147,16 @@ class Tasks:
             tags={TAG: tag, PART: f"{part[0]}/{part[1]}"},
             reservation_arn=reservation,
         )
-        self._left[key] = task.id
+        self._incomplete[key] = task.id
         return task.id
 
     def parts(self, tag: str) -> list[str]:
         """Return the ARNs of the known tasks with a tag that belong to no complete job."""
-        return [arn for key, arn in self._left.items() if key[0] == tag]
+        return [arn for key, arn in self._incomplete.items() if key[0] == tag]
 
     def forget(self, tag: str) -> None:
         """Forget the tasks of a tag, so that they can be created again."""
-        self._left = {key: arn for key, arn in self._left.items() if key[0] != tag}
+        self._incomplete = {key: arn for key, arn in self._incomplete.items() if key[0] != tag}
 
     def find(self, tag: str, dead: Collection[str]) -> list[list[str]]:
         """Return the ARNs of each complete job with a tag, oldest first; remember tasks that belong to none.
@@ -183,9 +183,9 @@ class Tasks:
         complete = min((len(parts.get(part, [])) for part in range(size)), default=0)
         gone = {arn for arns in failed.values() for arn in arns}
         # The search may be behind: what this process sent stays known.
-        self._left = {key: arn for key, arn in self._left.items() if arn not in gone}
-        self._left |= {(tag, part): arns[complete] for part, arns in parts.items() if len(arns) > complete}
-        self._dead |= {(tag, part): len(arns) for part, arns in failed.items()}
+        self._incomplete = {key: arn for key, arn in self._incomplete.items() if arn not in gone}
+        self._incomplete |= {(tag, part): arns[complete] for part, arns in parts.items() if len(arns) > complete}
+        self._failures |= {(tag, part): len(arns) for part, arns in failed.items()}
         return [[parts[part][index] for part in range(size)] for index in range(complete)]
 
     def metadata(self, arn: str) -> dict[str, Any]:
