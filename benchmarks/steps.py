@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from qiskit_qattn import GPT
 from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.figures import model_config
 from qiskit_qattn.training.optimizer import clip_gradients, make_optimizer
 
 VOCAB_SIZE = 65
@@ -44,13 +44,13 @@ def inference(module: nn.Module, x: Tensor) -> Callable[[], None]:
 def make_model(config: TrainConfig, heads: str | tuple[str, ...]) -> GPT:
     """Return the model of a run's settings, from a fixed seed."""
     torch.manual_seed(0)
-    return GPT(model_config(config, VOCAB_SIZE, heads))
+    return GPT(replace(config.replace(heads=heads).model, vocab_size=VOCAB_SIZE))
 
 
 def random_tokens(config: TrainConfig) -> tuple[Tensor, Tensor]:
     """Return a batch of inputs and targets, each ``(B, T)``."""
     generator = torch.Generator().manual_seed(1)
-    tokens = torch.randint(VOCAB_SIZE, (config.batch_size, config.block_size + 1), generator=generator)
+    tokens = torch.randint(VOCAB_SIZE, (config.batch_size, config.model.block_size + 1), generator=generator)
     return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
 

@@ -39,7 +39,7 @@ def measure(effort: Effort) -> Iterator[Row]:
     for name, gradient in _CHEAPER.items():
         counts = _count(config, _ours(gradient))
         yield _row("circuits executed", counts, theirs, suffix=f", gradient={name}")
-    layers = make_model(config, str(config.heads)).config.n_layer
+    layers = make_model(config, str(config.model.heads)).config.n_layer
     a_layer = {who: max(counts["jobs"]) / layers for who, counts in (("ours", ours), ("theirs", theirs))}
     yield Row(
         "gpt-nano, training step, jobs a layer and pass",
@@ -85,7 +85,7 @@ def _theirs(model: GPT, estimator: BaseEstimatorV2, precision: float) -> None:
 def _count(config: TrainConfig, move: Move) -> dict[str, list[int]]:
     """Return each quantity of a forward and of a backward pass."""
     counting = CountingEstimator(estimator=TorchEstimator(seed=0), default_precision=_PRECISION)
-    model = make_model(config, str(config.heads))
+    model = make_model(config, str(config.model.heads))
     move(model, counting, _PRECISION)
     _, loss = model(*random_tokens(config))
     seen = [_totals(counting)]
@@ -103,12 +103,12 @@ def _check_agreement(config: TrainConfig) -> None:
     """Compare the losses of both with exact values, and the gradients of one layer's heads on two tokens."""
     exact, losses = TorchEstimator(), []
     for move in (_ours(ParameterShift()), _theirs):
-        model = make_model(config, str(config.heads))
+        model = make_model(config, str(config.model.heads))
         move(model, exact, 0.0)
         with torch.no_grad():
             losses.append(model(*random_tokens(config))[1])
     torch.testing.assert_close(*losses, rtol=0, atol=1e-5)
-    heads = make_model(config, str(config.heads)).quantum_heads()[0][2]
+    heads = make_model(config, str(config.model.heads)).quantum_heads()[0][2]
     x = torch.randn(len(heads.weight), 2, heads.num_features)
     slope = torch.randn(len(x), 2, len(heads.circuit.labels))
     peer = ConnectorHeads(heads, exact, 0.0)

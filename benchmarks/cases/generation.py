@@ -16,7 +16,7 @@ _QUANTUM, _CLASSICAL = "qisa:2,classical:2", "classical:4"
 
 def measure(effort: Effort) -> Iterator[Row]:
     config = resolve({}, preset="nano")
-    tokens = config.block_size if effort.quick else 2 * config.block_size
+    tokens = config.model.block_size if effort.quick else 2 * config.model.block_size
     prompt = torch.zeros(1, 1, dtype=torch.long)
     models = {heads: make_model(config, heads) for heads in (_CLASSICAL, _QUANTUM)}
     timings = interleave(

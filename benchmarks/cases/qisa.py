@@ -16,7 +16,7 @@ _CLASSICAL = "classical:1"
 
 def measure(effort: Effort) -> Iterator[Row]:
     config = resolve({}, preset="qisa")
-    heads = str(config.heads)
+    heads = str(config.model.heads)
     tokens, _ = random_tokens(config)
     passes: dict[str, tuple[Callable[[str], Callable[[], None]], float]] = {
         "training step": (lambda kind: training_step(make_model(config, kind), config), 1.5),

@@ -177,6 +177,8 @@ class AerEstimator(LocalEstimator):
 
     def _expectations(self, plan: Plan) -> np.ndarray:
         """Return the expectations of a plan's Pauli strings, shape ``(N, T)``."""
+        if not plan.terms:  # nothing but multiples of the identity
+            return np.zeros((len(plan.points), 0))
         part = used_part(plan)
         noise = DeviceNoise(self.noise, part.qubits)
         read = [noise.as_read(part.label(label)) for label in plan.terms]

@@ -95,10 +95,10 @@ class Place:
         return last if not others and self.end == "raise" and isinstance(last, Backend) else None
 
     @property
-    def devices(self) -> list[ManagedEstimator]:
-        """The estimators that send jobs to a device, with their budgets and what they have spent."""
-        found: list[Any] = [each.estimator for each in self.backends]
-        return [estimator for estimator in found if hasattr(estimator, "device") and hasattr(estimator, "budget")]
+    def devices(self) -> list[tuple[Backend, ManagedEstimator]]:
+        """The backends that send jobs to a device, each with its estimator, which has its budget and expenses."""
+        found: list[tuple[Backend, Any]] = [(each, each.estimator) for each in self.backends]
+        return [(each, estimator) for each, estimator in found if hasattr(estimator, "budget")]
 
     @property
     def differentiable(self) -> bool:

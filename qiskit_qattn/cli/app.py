@@ -1,4 +1,4 @@
-"""The application: its commands, and what an error looks like to a person."""
+"""The command line: its commands, and how errors are printed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Group(TyperGroup):
     """Commands whose errors end in one line on stderr and exit code 2; ``QATTN_DEBUG=1`` shows the traceback."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read what stands before the command."""
+        """Parse the options before the command."""
         if not args:
             return super().parse_args(ctx, args)  # shows the help
         try:
@@ -50,7 +50,7 @@ class _Group(TyperGroup):
 
 
 def _misused(error: typer.BadParameter) -> typer.Exit:
-    """Say in one line what is wrong with the command line, and return the exit."""
+    """Print in one line what is wrong with the command line, and return the exit."""
     hint = f" See {error.ctx.command_path} --help." if error.ctx else ""
     typer.echo("error: " + " ".join(error.format_message().split()).rstrip(".") + "." + hint, err=True)
     return typer.Exit(2)
@@ -59,7 +59,7 @@ def _misused(error: typer.BadParameter) -> typer.Exit:
 app = typer.Typer(
     name="qattn",
     cls=_Group,
-    help="Train, run and look at transformers with quantum attention heads.",
+    help="Train, run and examine transformers with quantum attention heads.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -89,4 +89,4 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Options before a command."""

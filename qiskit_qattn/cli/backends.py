@@ -1,4 +1,4 @@
-"""``qattn backends``: where circuits can run, and with which options."""
+"""``qattn backends``: the backends and their options."""
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ if TYPE_CHECKING:
 
 
 def command(
-    name: Annotated[
-        str | None, typer.Argument(help="A backend, to see what its options mean.", show_default=False)
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="A backend, to list its options.", show_default=False)] = None,
 ) -> None:
-    """List the backends that are installed, or say what one of them accepts.
+    """List the backends, or describe the options of one.
 
     A backend string is name[:target][?option=value&option=value…].
     """
@@ -30,13 +28,13 @@ def command(
     console = Console(highlight=False)
     if name is None:
         console.print(_table())
-        console.print(Text("qattn backends NAME tells what the options of a backend mean.", style="dim"))
+        console.print(Text("qattn backends NAME describes the options of a backend.", style="dim"))
     else:
         console.print(_details(registration(name.lower())))
 
 
 def _table() -> Table:
-    """Return all backends, one per row; those that cannot run here say why."""
+    """Return all backends, one per row; those that are not installed say how to install them."""
     from qiskit_qattn.backends.registry import list_backends, registration
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, leading=1)
@@ -46,7 +44,7 @@ def _table() -> Table:
     for name in list_backends():
         try:
             found = registration(name)
-        except BackendError as error:  # another package's fault must not hide the others
+        except BackendError as error:  # a broken package must not hide the others
             table.add_row(Text(name), Text(str(error), style="red"), Text(""))
             continue
         about = [Text(found.provider.summary)]
@@ -59,7 +57,7 @@ def _table() -> Table:
 
 
 def _details(found: Registration) -> Group:
-    """Return what a backend takes, and what each option means."""
+    """Return the target and the options of a backend."""
     provider = found.provider
     lines = [Text.assemble((found.name, "bold"), f": {provider.summary}. From the package {found.package}.")]
     if provider.targets:
@@ -71,7 +69,7 @@ def _details(found: Registration) -> Group:
     options.add_column("meaning")
     for key, meaning in provider.options.items():
         options.add_row(Text(key), Text(meaning))
-    return Group(*lines, options) if provider.options else Group(*lines, Text("It takes no options."))
+    return Group(*lines, options) if provider.options else Group(*lines, Text("It has no options."))
 
 
 def _install(found: Registration) -> str:

@@ -1,97 +1,131 @@
-"""``qattn compare``: train kinds of head on equal terms, and say what the seeds show."""
+"""``qattn compare``: train kinds of head on equal terms, and compare them over seeds."""
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from qiskit_qattn.cli.extras import TRAINING, require
-from qiskit_qattn.cli.train import setting_parameters
-from qiskit_qattn.training.config import resolve
+from qiskit_qattn.cli import options
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.registry import Backend
-    from qiskit_qattn.cli.devices import Asked
-    from qiskit_qattn.evaluation.comparison.plan import Study
+    from qiskit_qattn.cli.devices import Quote
+    from qiskit_qattn.evaluation.comparison.plan import Cell, Study
 
-#: Settings that the kinds decide, or that a comparison has no use for.
-FIXED = frozenset(
-    {"heads", "baseline", "out", "trackers", "profile", "sample_prompt", "sample_tokens", "temperature", "top_k"}
-)
+_PANEL = "Comparison"
+_INTERVAL = 0.5  # seconds between two looks at the folder
+_HOUR = 3600.0  # cells differ in speed, so the remaining time is estimated over long
 
 
-def _compare(
+def command(
+    context: typer.Context,
     kinds: Annotated[
-        str, typer.Option(help="Kinds of head by comma: all heads of a model are of one.", rich_help_panel="Comparison")
+        str,
+        typer.Option(
+            help="Kinds of head, separated by commas; a model has heads of one kind only.", rich_help_panel=_PANEL
+        ),
     ] = "qisa,classical,quadratic,rff,frozen",
     seeds: Annotated[
         int,
         typer.Option(
-            help="Models of each kind, with seeds in a row from --seed; fewer than 8 can show nothing of 4 rivals.",
-            rich_help_panel="Comparison",
+            help="Models of each kind, with consecutive seeds from --seed; fewer than 8 cannot rank 4 kinds.",
+            rich_help_panel=_PANEL,
         ),
     ] = 8,
     reference: Annotated[
-        str, typer.Option(help="The kind that the others are compared with.", rich_help_panel="Comparison")
+        str, typer.Option(help="The kind that the others are compared with.", rich_help_panel=_PANEL)
     ] = "classical",
     out: Annotated[
-        Path,
-        typer.Option(help="The study's folder. The same command there goes on.", rich_help_panel="Comparison"),
+        Path, typer.Option(help="The study's folder. The same command continues a study.", rich_help_panel=_PANEL)
     ] = Path("runs/compare"),
     jobs: Annotated[
         int,
         typer.Option(
             min=0,
-            help="Models trained at a time; 0: one a physical core, on a cluster one a CPU of it.",
-            rich_help_panel="Comparison",
+            help="Models trained at a time; 0: one per physical core, on a cluster one per CPU.",
+            rich_help_panel=_PANEL,
         ),
     ] = 0,
     cluster: Annotated[
         Literal["none", "ray"],
         typer.Option(
-            help="none, or ray: on the Ray cluster of RAY_ADDRESS, else on a local one.", rich_help_panel="Comparison"
+            help="none, or ray: on the Ray cluster at RAY_ADDRESS, else on a local one.", rich_help_panel=_PANEL
         ),
     ] = "none",
     allow_unmatched: Annotated[
         bool,
         typer.Option(
             "--allow-unmatched",
-            help="Go on where a kind cannot be brought within 1% of the reference's size.",
-            rich_help_panel="Comparison",
+            help="Compare kinds that cannot be brought within 1% of the reference's size, too.",
+            rich_help_panel=_PANEL,
         ),
     ] = False,
-    config: Annotated[
-        Path | None, typer.Option(help="A TOML file with settings.", rich_help_panel="Run", show_default=False)
-    ] = None,
-    **settings: Any,
+    config: options.Config = None,
+    preset: options.Preset = None,
+    data: options.Data = None,
+    seed: options.Seed = None,
+    backend: options.Backend = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    mixed_precision: options.MixedPrecision = None,
+    n_layer: options.NLayer = None,
+    n_head: options.NHead = None,
+    n_embd: options.NEmbd = None,
+    n_inner: options.NInner = None,
+    block_size: options.BlockSize = None,
+    dropout: options.Dropout = None,
+    bias: options.Bias = None,
+    num_qubits: options.NumQubits = None,
+    reps: options.Reps = None,
+    batch_size: options.BatchSize = None,
+    max_steps: options.MaxSteps = None,
+    learning_rate: options.LearningRate = None,
+    min_lr: options.MinLr = None,
+    warmup_steps: options.WarmupSteps = None,
+    weight_decay: options.WeightDecay = None,
+    beta1: options.Beta1 = None,
+    beta2: options.Beta2 = None,
+    grad_clip: options.GradClip = None,
+    circuit_lr: options.CircuitLr = None,
+    circuit_grad_clip: options.CircuitGradClip = None,
+    log_interval: options.LogInterval = None,
+    eval_interval: options.EvalInterval = None,
+    eval_batches: options.EvalBatches = None,
+    val_windows: options.ValWindows = None,
+    checkpoint_interval: options.CheckpointInterval = None,
 ) -> None:
-    """Train models that differ in the kind of their heads alone, and say what the seeds show.
+    """Train models that differ in the kind of their heads only, and compare them over seeds.
 
     Models of one seed see the same batches; all have the same number of parameters, within 1%. A cell, one kind with
-    one seed, that is done is not run again: after an interruption the same command goes on. A kind whose model reads
-    its own future is not ranked. On a paid device, what the cells will take is shown first, and nothing is sent without
-    a budget in the backend string, as in ?budget=5usd, which all cells share.
+    one seed, is trained once: after an interruption the same command continues. A kind whose model reads its own future
+    is not ranked. On a paid device, the cost of the cells is shown first, and nothing is sent without a budget in the
+    backend string, as in ?budget=5usd, which all cells share.
     """
-    require((*TRAINING, "joblib", "filelock", "statsmodels"), "compare")
+    options.require((*options.TRAINING, "joblib", "filelock", "statsmodels"), "compare")
     from qiskit_qattn.cli.devices import open_devices
-    from qiskit_qattn.cli.study_progress import study_progress
     from qiskit_qattn.evaluation.comparison.cell import records
-    from qiskit_qattn.evaluation.comparison.plan import open_study, plan_study
+    from qiskit_qattn.evaluation.comparison.plan import any_heads, open_study, plan_study
     from qiskit_qattn.evaluation.comparison.report import write_report
     from qiskit_qattn.evaluation.comparison.runners import run_cells
     from qiskit_qattn.evaluation.paired_tests import minimum_seeds
+    from qiskit_qattn.nn.config import GPTConfig
+    from qiskit_qattn.training.config import TrainConfig, merged_settings
 
-    preset = settings.pop("preset")
-    decided = dataclasses.replace(resolve(settings, preset=preset, config_file=config), out=str(out))
-    study = plan_study(decided, kinds, seeds, reference, allow_unmatched=allow_unmatched)
+    settings = merged_settings(options.given_settings(context) | {"out": str(out)}, config_file=config)
+    settings["heads"] = any_heads(settings.get("n_head", GPTConfig.n_head))
+    study = plan_study(TrainConfig.from_dict(settings), kinds, seeds, reference, allow_unmatched=allow_unmatched)
     with open_devices(study.config.backend, yes=False, cost=partial(_cost, study)):
-        pass  # what a paid device will take is shown, and needs a budget; each cell opens its own
+        pass  # the cost of a paid device is shown, and needs a budget; each cell opens its own
     resumed = open_study(study)
     done = records(study)
     rest = [cell for cell in study.cells() if cell not in done]
@@ -106,24 +140,23 @@ def _compare(
             f" {study.reference}; that takes at least {needed}"
         )
     try:
-        with study_progress(study):
+        with _progress(study):
             failed = run_cells(study, rest, jobs=jobs, cluster=cluster)
     except KeyboardInterrupt as error:
-        typer.echo(f"Stopped with {len(records(study))} of {len(study.cells())} cells done; to go on:", err=True)
+        typer.echo(f"Stopped with {len(records(study))} of {len(study.cells())} cells done; to continue:", err=True)
         typer.echo(study.command(), err=True)
         raise typer.Exit(130) from error
-    report = write_report(study, failed)
-    _tell(report, out)
+    _print_result(write_report(study, failed), out)
 
 
-def _cost(study: Study, backend: Backend) -> Asked:
-    """Return what the cells that are not done take on a paid device, to be shown, and what the first job takes."""
-    from qiskit_qattn.cli.cost import parts_table
+def _cost(study: Study, backend: Backend) -> Quote:
+    """Return the cost of the remaining cells on a paid device, to be shown, and that of the first job."""
+    from qiskit_qattn.cli.devices import parts_table
     from qiskit_qattn.evaluation.comparison.cell import records
-    from qiskit_qattn.evaluation.training_cost import training_cost
+    from qiskit_qattn.evaluation.device_cost import training_cost
     from qiskit_qattn.training.data import load_corpus
 
-    corpus = load_corpus(study.config.data, study.config.block_size)
+    corpus = load_corpus(study.config.data, study.config.model.block_size)
     done, parts, first = records(study), {}, None
     for kind in study.kinds:
         some = [cell for cell in study.cells() if cell.kind == kind and cell not in done]
@@ -132,11 +165,11 @@ def _cost(study: Study, backend: Backend) -> Asked:
             each.pop("report's sample")  # a cell has none
             parts[f"{kind}, {len(some)} cells"] = reduce(add, each.values()) * len(some)
             first = first or job
-    return parts_table(f"What the comparison takes on {backend.name}, about", backend, parts), first
+    return parts_table(f"Cost of the comparison on {backend.name}, about", backend, parts), first
 
 
-def _tell(report: dict[str, Any], out: Path) -> None:
-    """Say the most important of a report; exit with 1 where a cell is missing."""
+def _print_result(report: dict[str, Any], out: Path) -> None:
+    """Print the main results of a report; exit with 1 if a cell is missing."""
     for found in report["kinds"].values():
         typer.echo(found["sentence"])
     for name, reason in report["failed"].items():
@@ -146,17 +179,52 @@ def _tell(report: dict[str, Any], out: Path) -> None:
         raise typer.Exit(1)
 
 
-def _signature() -> inspect.Signature:
-    """Return the signature of :func:`_compare` with the settings' flags in place of ``settings``."""
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    own = [p.replace(kind=keyword) for p in inspect.signature(_compare, eval_str=True).parameters.values()]
-    return inspect.Signature([*(p for p in own if p.name != "settings"), *setting_parameters(without=FIXED)])
+@contextmanager
+def _progress(study: Study) -> Iterator[None]:
+    """Show the progress of a study's cells while a block runs: a bar on a terminal, a line per cell elsewhere."""
+    console = Console()
+    columns = (
+        TextColumn("[bold]{task.fields[done]}/{task.fields[cells]} cells"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[now]}"),
+        TimeElapsedColumn(),
+        TextColumn("[dim]left"),
+        TimeRemainingColumn(),
+    )
+    shown = Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=_HOUR)
+    stopped = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(study, shown, stopped), daemon=True)
+    with shown:
+        watcher.start()
+        try:
+            yield
+        finally:
+            stopped.set()
+            watcher.join()
 
 
-def command(**flags: Any) -> None:
-    """Run :func:`_compare` with the flags that :func:`_signature` declares."""
-    _compare(**flags)
+def _watch(study: Study, shown: Progress, stopped: threading.Event) -> None:
+    """Read the cells' folders at intervals, and print a line for each cell that ends."""
+    from qiskit_qattn.evaluation.comparison.cell import read_record, reported_since, steps_done
+
+    cells, begin = study.cells(), time.time()
+    total = len(cells) * study.config.max_steps
+    done = {cell for cell in cells if read_record(study, cell) is not None}
+    steps = sum(steps_done(study, cell) for cell in cells)
+    task = shown.add_task("", total=total, completed=steps, cells=len(cells), done=len(done), now="")
+    last = False
+    while not last:
+        last = stopped.wait(_INTERVAL)
+        for cell in cells:
+            if cell not in done and (record := read_record(study, cell)) is not None:
+                done.add(cell)
+                text = f"{len(done)}/{len(cells)} {_title(cell)}: validation loss {record['val_loss']:.4f}"
+                shown.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        now = ", ".join(_title(cell) for cell in cells if cell not in done and reported_since(study, cell, begin))
+        steps = sum(steps_done(study, cell) for cell in cells)
+        shown.update(task, completed=steps, done=len(done), now=now)
 
 
-command.__doc__ = _compare.__doc__
-command.__signature__ = _signature()  # type: ignore[attr-defined]
+def _title(cell: Cell) -> str:
+    return f"{cell.kind} seed {cell.seed}"

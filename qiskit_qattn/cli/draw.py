@@ -19,11 +19,12 @@ def command(
         str | None, typer.Argument(help="A circuit of the catalog, for example qisa.", show_default=False)
     ] = None,
     num_qubits: Annotated[int, typer.Option("--num-qubits", "-n", help="Number of qubits.")] = 4,
-    reps: Annotated[int | None, typer.Option(help="Ansatz layers.", show_default="the source's")] = None,
+    reps: Annotated[int | None, typer.Option(help="Ansatz layers.", show_default="the circuit's own")] = None,
     format: Annotated[  # noqa: A002 - the flag's name
-        Format | None, typer.Option("--format", "-f", help="What to draw.", show_default="by FILE's ending, else txt")
+        Format | None,
+        typer.Option("--format", "-f", help="Output format.", show_default="by the suffix, else txt"),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; else stdout.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead of stdout.")] = None,
     gallery: Annotated[Path | None, typer.Option(help="Write the gallery of all circuits into this folder.")] = None,
 ) -> None:
     """Draw a circuit of the catalog, or the whole gallery."""
@@ -50,13 +51,13 @@ def command(
 
 
 def _format_of(output: Path | None) -> str:
-    """Return the format that a file's ending asks for; txt without a file."""
+    """Return the format of a file's suffix; txt without a file."""
     if output is None:
         return "txt"
     suffix = output.suffix.removeprefix(".").lower()
     chosen = SUFFIXES.get(suffix, suffix)
     if chosen not in get_args(Format):
         raise ConfigError(
-            f"{str(output)!r} does not end in a known format; give --format {'|'.join(get_args(Format))}."
+            f"{str(output)!r} has no suffix of a known format; give --format {'|'.join(get_args(Format))}."
         )
     return chosen

@@ -1,4 +1,4 @@
-"""``qattn estimate``: what circuits and a training step take on a backend, before anything is sent."""
+"""``qattn estimate``: the cost of circuits and of a training step on a backend, before anything is sent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from qiskit_qattn.cli.cost import cost_table, parts_table, text_row
+from qiskit_qattn.cli.devices import cost_table, parts_table, text_row
 from qiskit_qattn.cli.generate import load_model
 from qiskit_qattn.errors import BackendError, CircuitError, ConfigError
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from qiskit_qattn.backends.jobs.device import Cost
     from qiskit_qattn.backends.registry import Backend
-    from qiskit_qattn.evaluation.generation_cost import RunCost
+    from qiskit_qattn.evaluation.device_cost import RunCost
 
-_LARGEST = 2**27  # numbers in the displaced angles of a backward pass; a step beyond is not counted
+_LARGEST = 2**27  # numbers in the shifted angles of a backward pass; a larger step is not counted
 _TOKENS = 100
 
 
@@ -32,9 +32,9 @@ class _Work:
     Attributes:
         row: What runs, for the table.
         cost: Counts it on a backend.
-        title: What a training step is of.
+        title: The size of a training step.
         step: Counts a training step on a backend, by its gradient rule; None where there is no circuit.
-        angles: Angles of the circuit that has most of them.
+        angles: The largest number of angles of a circuit.
         rows: Rows of data of a step.
         is_network: Whether it is a network, not a model of text.
     """
@@ -59,9 +59,9 @@ def command(
     ],
     backend: Annotated[str, typer.Option(help="Where the circuits would run: a backend string, or a chain of them.")],
     tokens: Annotated[
-        int | None, typer.Option(help="How many tokens to add.", min=1, show_default=str(_TOKENS))
+        int | None, typer.Option(help="Number of tokens to generate.", min=1, show_default=str(_TOKENS))
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="What the text starts with.", show_default="a line break")] = None,
+    prompt: Annotated[str | None, typer.Option(help="The beginning of the text.", show_default="a line break")] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -71,18 +71,18 @@ def command(
         ),
     ] = None,
 ) -> None:
-    """Say what generating text with the model of RUN takes on a backend, and what a step of training it takes.
+    """Estimate the cost of generating text with the model of RUN on a backend, and that of a training step.
 
-    Of a network it is a forward pass, and a step of training. Of a chain, each backend is estimated as if it had to
-    answer all calls. Nothing is sent. Prices are those the package was released with, and can be replaced by a file of
-    your own named in the environment variable QATTN_PRICES.
+    For a network it is the cost of a forward pass and of a training step. Each backend of a chain is estimated as if it
+    answered all calls. Nothing is sent. Prices are those of the release; the environment variable QATTN_PRICES names a
+    file that replaces them.
     """
     from qiskit_qattn.backends.place import Place
     from qiskit_qattn.nn.networks import is_network
 
     if is_network(run):
         if tokens is not None or prompt is not None:
-            raise ConfigError(f"--tokens and --prompt are for models of text, but {str(run)!r} holds a network.")
+            raise ConfigError(f"--tokens and --prompt are for models of text, but {str(run)!r} is a network.")
         work = _network_work(run, batch_size)
     else:
         work = _model_work(run, "\n" if prompt is None else prompt, tokens or _TOKENS, batch_size)
@@ -110,8 +110,7 @@ def _model_work(run: Path, prompt: str, tokens: int, batch_size: int | None) -> 
     """Return the generation and the training step of a model of text."""
     import torch
 
-    from qiskit_qattn.evaluation.generation_cost import generation_cost
-    from qiskit_qattn.evaluation.training_cost import step_cost
+    from qiskit_qattn.evaluation.device_cost import generation_cost, step_cost
 
     model, _, ids = load_model(run, prompt)
     size, config = _batch_size(run) if batch_size is None else batch_size, model.config
@@ -131,13 +130,13 @@ def _model_work(run: Path, prompt: str, tokens: int, batch_size: int | None) -> 
 def _network_work(folder: Path, samples: int | None) -> _Work:
     """Return the forward pass and the training step of a network."""
     from qiskit_qattn.backends.unroll import unroll
-    from qiskit_qattn.evaluation.training_cost import forward_cost, network_step_cost
+    from qiskit_qattn.evaluation.device_cost import forward_cost, network_step_cost
     from qiskit_qattn.nn.connector import TorchConnector
     from qiskit_qattn.nn.networks import load_network
     from qiskit_qattn.training.config import TrainConfig
 
     network = load_network(folder)
-    layer, size = TorchConnector(network, backend="statevector?shots=1"), samples or TrainConfig().batch_size
+    layer, size = TorchConnector(network, backend="statevector?shots=1"), samples or TrainConfig.batch_size
     qubits, count = network.circuit.num_qubits, f"{size:,} {'sample' if size == 1 else 'samples'}"
     return _Work(
         row=("network", f"a forward pass of {count} on {qubits:,} {'qubit' if qubits == 1 else 'qubits'}"),
@@ -151,11 +150,11 @@ def _network_work(folder: Path, samples: int | None) -> _Work:
 
 
 def _batch_size(run: Path) -> int:
-    """Return the batch size of a run folder; of another folder the default."""
+    """Return the batch size of a run folder; the default for another folder."""
     from qiskit_qattn.training.config import TrainConfig
     from qiskit_qattn.training.run import saved_config
 
-    return (saved_config(run) if (run / "config.toml").is_file() else TrainConfig()).batch_size
+    return (saved_config(run) if (run / "config.toml").is_file() else TrainConfig).batch_size
 
 
 def _steps(work: _Work, step: Callable[[Backend], Cost], link: Backend) -> dict[str, Cost | str]:

@@ -1,4 +1,4 @@
-"""``qattn generate``: text from a trained model, as it is made."""
+"""``qattn generate``: text from a trained model, printed as it is generated."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qiskit_qattn.cli.cost import cost_table, text_row
-from qiskit_qattn.cli.devices import Asked, open_devices
-from qiskit_qattn.cli.waiting import watch_jobs
+from qiskit_qattn.cli.devices import Quote, cost_table, open_devices, text_row
+from qiskit_qattn.cli.progress import watch_jobs
 from qiskit_qattn.errors import CheckpointError, DataError, RunFolderError
 
 if TYPE_CHECKING:
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
 
 def command(
     run: Annotated[Path, typer.Argument(help="A run folder, or a saved model's folder.", show_default=False)],
-    prompt: Annotated[str, typer.Option(help="What the text starts with.", show_default="a line break")] = "\n",
-    tokens: Annotated[int, typer.Option(help="How many tokens to add.", min=1)] = 500,
+    prompt: Annotated[str, typer.Option(help="The beginning of the text.", show_default="a line break")] = "\n",
+    tokens: Annotated[int, typer.Option(help="Number of tokens to generate.", min=1)] = 500,
     backend: Annotated[
         str | None,
         typer.Option(
@@ -34,16 +33,16 @@ def command(
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the sampling.", show_default="a new one")] = None,
-    temperature: Annotated[float, typer.Option(help="Below 1: likelier tokens; above 1: bolder ones.")] = 0.8,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature; 0: the most likely token.")] = 0.8,
     top_k: Annotated[
-        int | None, typer.Option(help="Sample among the k likeliest tokens.", min=1, show_default="all")
+        int | None, typer.Option(help="Sample from the k most likely tokens.", min=1, show_default="all")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Agree to any cost of a paid device.")] = False,
 ) -> None:
     """Continue a prompt with the model of RUN, character by character.
 
-    On a paid device, what it will take is shown first, and nothing is sent without a budget in the backend string, as
-    in ?budget=5usd, or --yes.
+    On a paid device, the cost is shown first, and nothing is sent without a budget in the backend string, as in
+    ?budget=5usd, or --yes.
     """
     model, tokenizer, ids = load_model(run, prompt)
     with _moved(model, backend, ids, tokens, yes) as estimators:
@@ -68,8 +67,8 @@ def load_model(run: Path, prompt: str) -> tuple[GPT, CharTokenizer, Tensor]:
 
     Raises:
         RunFolderError: If there is no model.
-        CheckpointError: If the model cannot be loaded, or is not the tokenizer's.
-        DataError: For an empty prompt, or one with characters the tokenizer does not know.
+        CheckpointError: If the model cannot be loaded, or does not match the tokenizer.
+        DataError: For an empty prompt, or one with characters outside the tokenizer's vocabulary.
     """
     from qiskit_qattn.nn.gpt import GPT
     from qiskit_qattn.training.tokenizer import CharTokenizer
@@ -93,9 +92,9 @@ def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool)
     if backend is None:
         yield []
         return
-    from qiskit_qattn.evaluation.generation_cost import generation_cost
+    from qiskit_qattn.evaluation.device_cost import generation_cost
 
-    def cost(link: Backend) -> Asked:
+    def cost(link: Backend) -> Quote:
         counted = generation_cost(model, link, ids, tokens)
         return cost_table(link, counted, text_row(ids.shape[1], tokens)), counted.first
 
@@ -109,7 +108,7 @@ def _write(text: str) -> None:
 
 
 def find_model(run: Path) -> Path:
-    """Return the folder of a run's model: the finished one, else the newest checkpoint's, else ``run`` itself.
+    """Return the folder of a run's model: the final one, else the newest checkpoint's, else ``run`` itself.
 
     Raises:
         RunFolderError: If there is no model.

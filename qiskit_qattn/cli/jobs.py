@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qiskit_qattn.cli.cost import seconds_text, usd_text, used_text
+from qiskit_qattn.cli.devices import seconds_text, usd_text, used_text
 from qiskit_qattn.errors import BackendError, unknown_name
 
 if TYPE_CHECKING:
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 _Which = Annotated[
-    str, typer.Argument(metavar="ID", help="Number, job id or key, or the beginning of one.", show_default=False)
+    str, typer.Argument(metavar="ID", help="Number, job id or key, or a prefix of one.", show_default=False)
 ]
 _Backend = Annotated[
     str | None,
-    typer.Option(help="Backend string that reaches the device.", show_default="the job's device, without options"),
+    typer.Option(help="Backend string of the device.", show_default="the job's device, without options"),
 ]
 
 
 @app.callback(invoke_without_command=True)
 def jobs(ctx: typer.Context) -> None:
-    """List, fetch, cancel or forget the jobs that were sent to devices. Their results are kept in a ledger."""
+    """List, fetch, cancel or delete the jobs that were sent to devices. A ledger stores their results."""
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
 
@@ -43,10 +43,10 @@ def list_jobs(
         str | None, typer.Option(help="sending, sent, done, failed or cancelled.", show_default="all")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="A device, or how its name begins, such as ibm:.", show_default="all")
+        str | None, typer.Option(help="A device, or a prefix of its name, such as ibm:.", show_default="all")
     ] = None,
 ) -> None:
-    """List the jobs, newest first. Time and price are estimates (~) until the device says what it took."""
+    """List the jobs, newest first. Time and price are estimates (~) until the device reports its own."""
     from qiskit_qattn.backends.jobs.ledger import Ledger
     from qiskit_qattn.backends.jobs.ledger_file import STATES
 
@@ -74,7 +74,7 @@ def list_jobs(
 
 @app.command("show")
 def show(which: _Which) -> None:
-    """Show all that the ledger holds of a job."""
+    """Show the ledger's record of a job."""
     from qiskit_qattn.backends.jobs.ledger import Ledger
 
     ledger = Ledger()
@@ -95,7 +95,7 @@ def show(which: _Which) -> None:
             f"{pub.observables.size} observables"
             for pub in pubs
         ),
-        "shots": f"{row.shots:,} a circuit",
+        "shots": f"{row.shots:,} per circuit",
         "estimate": used_text(row.estimate),
         "used": "not known" if row.used is None else used_text(row.used),
     }
@@ -111,7 +111,7 @@ def show(which: _Which) -> None:
 
 @app.command("resume")
 def resume(which: _Which, backend: _Backend = None) -> None:
-    """Fetch the result of a job on its way, if it has ended; nothing is sent."""
+    """Fetch the result of a job on its way, if it has finished; nothing is sent."""
     from qiskit_qattn.backends.jobs.ledger import Ledger
     from qiskit_qattn.backends.jobs.ledger_file import IN_FLIGHT
 
@@ -139,21 +139,22 @@ def cancel(which: _Which, backend: _Backend = None) -> None:
     from qiskit_qattn.backends.jobs import client
 
     row = client.cancel(ledger, row, device)
-    asked = " It was asked to stop; look again with: qattn jobs resume." if row.state == "sent" else ""
+    asked = " The device was asked to stop it; check with: qattn jobs resume." if row.state == "sent" else ""
     typer.echo(_line(row) + asked)
 
 
 @app.command("clear")
 def clear(
     before: Annotated[
-        float | None, typer.Option(help="Only jobs that have not changed for so many days.", min=0, show_default="all")
+        float | None,
+        typer.Option(help="Only jobs unchanged for this many days.", min=0, show_default="all"),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="A device, or how its name begins.", show_default="all")] = None,
+    device: Annotated[str | None, typer.Option(help="A device, or a prefix of its name.", show_default="all")] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Forget jobs on their way too, which may still be paid for.")
+        bool, typer.Option("--force", help="Delete jobs on their way too, which may still cost money.")
     ] = False,
 ) -> None:
-    """Delete jobs and their results from the ledger; asked for again, they are sent again."""
+    """Delete jobs and their results from the ledger; the same requests are then sent again."""
     from qiskit_qattn.backends.jobs.ledger import Ledger
     from qiskit_qattn.backends.jobs.ledger_file import IN_FLIGHT
 
@@ -161,12 +162,12 @@ def clear(
     ledger = Ledger()
     deleted = ledger.clear(device=device, before=limit, force=force)
     left = ledger.rows(states=IN_FLIGHT, device=device, before=limit)
-    stay = f" {len(left)} on their way stay; --force forgets them." if left else ""
+    stay = f" {len(left)} on their way stay; --force deletes them." if left else ""
     typer.echo(f"Deleted {deleted} of the jobs in {ledger.path}.{stay}")
 
 
 def _device(row: Row, backend: str | None) -> Device:
-    """Return the device of a row, through the provider that its name begins with or through a backend string.
+    """Return the device of a row, by the backend string, or by the device's own name.
 
     Raises:
         BackendError: If there is no such device; the message says how to name it.
@@ -174,7 +175,7 @@ def _device(row: Row, backend: str | None) -> Device:
     from qiskit_qattn.backends.registry import get_backend
 
     if backend is None and any(letter in row.device for letter in " ?"):
-        raise BackendError(f"{row.device!r} is no backend string; give the one the job was sent with as --backend.")
+        raise BackendError(f"{row.device!r} is not a backend string; give the one the job was sent with as --backend.")
     found = getattr(get_backend(row.device if backend is None else backend).estimator, "device", None)
     if found is None:
         raise BackendError(f"{backend!r} runs in this process and has no jobs; job {row.id} is on {row.device}.")

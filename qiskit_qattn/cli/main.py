@@ -9,7 +9,7 @@ from qiskit_qattn.errors import missing_dependency
 
 
 def main() -> None:
-    """Run ``qattn``, or say what it needs."""
+    """Run ``qattn``, or print which package is missing."""
     if find_spec("typer") is None:
         sys.stderr.write(f"error: {missing_dependency('typer', 'train')}\n")
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""``qattn noise-sweep``: what noise, and few shots, do to a trained model."""
+"""``qattn noise-sweep``: the loss of a trained model against noise and against shots."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from qiskit_qattn.cli.extras import TRAINING, require
+from qiskit_qattn.cli.options import TRAINING, require
 from qiskit_qattn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,26 +21,24 @@ def command(
     noise: Annotated[
         str, typer.Option(help="depolarizing, amplitude_damping, phase_damping or readout.")
     ] = "depolarizing",
-    p: Annotated[str, typer.Option("--p", help="Noise strengths by comma, 0 to 1; or none.")] = (
+    p: Annotated[str, typer.Option("--p", help="Noise strengths from 0 to 1, separated by commas; or none.")] = (
         "0,0.001,0.003,0.01,0.03"
     ),
-    shots: Annotated[str, typer.Option(help="Numbers of shots by comma, without noise; or none.")] = "100,1000,10000",
+    shots: Annotated[str, typer.Option(help="Numbers of shots, separated by commas; or none.")] = "100,1000,10000",
     aware_steps: Annotated[
-        int, typer.Option(help="Also train a copy this many steps under noise, and one without; 0: neither.", min=0)
+        int, typer.Option(help="Also train a copy for this many steps with noise, and one without; 0: neither.", min=0)
     ] = 0,
     aware_p: Annotated[
         float | None, typer.Option(help="The noise strength of that training.", show_default=False)
     ] = None,
     windows: Annotated[int, typer.Option(help="Windows of validation text at each point.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.", min=0)] = 0,
-    out: Annotated[
-        Path | None, typer.Option(help="The folder of the report.", show_default="the run's name with -noise")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder of the report.", show_default="RUN-noise")] = None,
 ) -> None:
     """Measure the validation loss of RUN's model against noise strength and against shots.
 
-    Every point reads the same windows of text. With --aware-steps, copies of the model are trained further, under noise
-    and without. RUN is only read. The same command with the same --out goes on where it was stopped, and a longer list
+    Every point uses the same windows of text. With --aware-steps, copies of the model are trained further, with noise
+    and without. RUN is only read. The same command with the same --out continues where it stopped, and a longer list
     of strengths or shots adds points.
     """
     require(TRAINING, "train")
@@ -60,18 +58,18 @@ def command(
     try:
         _run(sweep)
     except KeyboardInterrupt as stop:
-        typer.echo(f"Interrupted. What was done is kept in {str(sweep.out)!r}; the same command goes on.", err=True)
+        typer.echo(f"Interrupted. The results so far are in {str(sweep.out)!r}; the same command continues.", err=True)
         raise typer.Exit(128 + getattr(stop, "signal", 2)) from stop
     typer.echo(f"report: {sweep.out / 'report.md'}")
 
 
 def _run(sweep: NoiseSweep) -> None:
-    """Train what is to be trained, measure what is to be measured, and show how far that is."""
+    """Train the copies of the model, measure all points, and show the progress."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from qiskit_qattn.cli.progress import make_progress
-    from qiskit_qattn.evaluation.noise_sweep.series import NAMES
+    from qiskit_qattn.evaluation.noise_sweep.report import NAMES
     from qiskit_qattn.evaluation.noise_sweep.sweep import measure, missing, open_sweep, train_models
 
     console = Console()
@@ -97,12 +95,12 @@ def _run(sweep: NoiseSweep) -> None:
             line = f"{NAMES[point.model]:>11}, {point.label:>12}: {_figures(point, found)}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-        measure(sweep, run, models, record, told=tell, advanced=lambda share: bars.advance(task, share))
+        measure(sweep, run, models, record, on_point=tell, on_progress=lambda share: bars.advance(task, share))
 
 
 def _figures(point: Point, found: dict[str, Any]) -> str:
-    """Return what was measured at a point, in words."""
-    from qiskit_qattn.evaluation.noise_sweep.series import change_words, loss_words
+    """Return the results of a point as text."""
+    from qiskit_qattn.evaluation.noise_sweep.report import change_words, loss_words
 
     if point.strength is None and point.shots is None:
         return f"loss {loss_words(found)}"
@@ -110,7 +108,7 @@ def _figures(point: Point, found: dict[str, Any]) -> str:
 
 
 def _numbers(flag: str, text: str, kind: type[T]) -> tuple[T, ...]:
-    """Return the numbers of a list by comma; none for ``none``.
+    """Return the numbers of a comma-separated list; none for ``none``.
 
     Raises:
         ConfigError: For anything else.
@@ -121,4 +119,4 @@ def _numbers(flag: str, text: str, kind: type[T]) -> tuple[T, ...]:
         return tuple(kind(item) for item in text.split(","))
     except ValueError:
         what = "whole numbers" if kind is int else "numbers"
-        raise ConfigError(f"{flag} takes {what} by comma, or none; got {text!r}.") from None
+        raise ConfigError(f"{flag} takes {what} separated by commas, or none; got {text!r}.") from None

@@ -1,19 +1,26 @@
-"""How ``qattn train`` shows its progress: a bar on a terminal, lines elsewhere."""
+"""What is shown while a command works: the progress of training, and messages about jobs on devices."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
-from qiskit_qattn.cli.waiting import StatusMessage
 from qiskit_qattn.training.progress import Progress
-from qiskit_qattn.training.state import Validation
+
+if TYPE_CHECKING:
+    from qiskit_qattn.training.checkpoint import Validation
+
+LOGGER = "qiskit_qattn.backends"
 
 
 @contextmanager
@@ -37,7 +44,7 @@ def make_progress(console: Console | None = None) -> Iterator[LineProgress]:
 
 
 class _BarsAndMessage(Bars):
-    """Bars, with the last word of a device below them."""
+    """Bars, with the last message of a device below them."""
 
     message: StatusMessage | None = None
 
@@ -49,13 +56,13 @@ class _BarsAndMessage(Bars):
 
 
 class LineProgress(Progress):
-    """One line a validation, which also suits a log file."""
+    """One line per validation, for log files too."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
 
     def device_message(self, text: str, level: int) -> None:
-        """Print what a device says to stderr."""
+        """Print a message of a device to stderr."""
         typer.echo(text, err=True)
 
     def message(self, text: str) -> None:
@@ -63,7 +70,7 @@ class LineProgress(Progress):
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def phase_started(self, name: str, step: int, max_steps: int) -> None:
-        """Say what starts."""
+        """Print the name and the steps of a model."""
         self.message(f"{name}: {'resuming at' if step else 'training from'} step {step} to {max_steps}")
 
     def validated(self, found: Validation, tokens_per_second: float) -> None:
@@ -79,12 +86,12 @@ class LineProgress(Progress):
         self.message("  ".join(parts))
 
     def phase_finished(self, name: str, val_loss: float, val_loss_last_position: float) -> None:
-        """Print the last validation."""
+        """Print the final validation."""
         self.message(f"{name}: validation loss {val_loss:.4f}, last position {val_loss_last_position:.4f}")
 
 
 class BarProgress(LineProgress):
-    """The same lines above a bar with step, losses, speed and time left."""
+    """The same lines above a bar with step, losses, speed and remaining time."""
 
     def __init__(self, console: Console, bars: _BarsAndMessage) -> None:
         super().__init__(console)
@@ -93,7 +100,7 @@ class BarProgress(LineProgress):
         self.train = self.val = "–"
 
     def device_message(self, text: str, level: int) -> None:
-        """Show what a device says below the bars; a warning stays above them."""
+        """Show a message of a device below the bars, a warning permanently above them."""
         if level >= logging.WARNING:
             self.message(text)
         else:
@@ -111,17 +118,17 @@ class BarProgress(LineProgress):
         self._show(completed=step, figures=self._figures(tokens_per_second))
 
     def validated(self, found: Validation, tokens_per_second: float) -> None:
-        """Print the figures, and keep them in the bar."""
+        """Print the figures, and show them in the bar."""
         super().validated(found, tokens_per_second)
         self.val = f"{found.val_loss:.3f}"
         self._show(figures=self._figures(tokens_per_second))
 
     def final_validation(self, done: int, total: int) -> None:
-        """Show how far the last validation is."""
+        """Show the progress of the final validation."""
         self._show(figures=f"validating the whole split {done}/{total}")
 
     def phase_finished(self, name: str, val_loss: float, val_loss_last_position: float) -> None:
-        """Leave the bar full, with the last figures."""
+        """Show the final figures in the bar."""
         self.bars.message = None
         self._show(figures=f"val {val_loss:.4f}")
         super().phase_finished(name, val_loss, val_loss_last_position)
@@ -132,3 +139,109 @@ class BarProgress(LineProgress):
     def _show(self, *, completed: int | None = None, figures: str) -> None:
         if self.task is not None:
             self.bars.update(self.task, completed=completed, figures=figures)
+
+
+@contextmanager
+def watch_jobs(out: Console | None = None, err: Console | None = None) -> Iterator[Callable[[str], None]]:
+    """Yield a function that writes text to stdout; until the block ends, messages about jobs go to stderr.
+
+    On a terminal the last message is shown below the text, with its age; elsewhere each message is a line.
+    """
+    out, err = out or Console(), err or Console(stderr=True)
+    if err.is_terminal and not err.is_dumb_terminal:
+        line = _StatusLine(out if out.is_terminal else err, both=out.is_terminal)
+        with line.running(), device_messages(line.show):
+            yield line.write
+    else:
+        with device_messages(lambda message, _: typer.echo(message, err=True)):
+            yield lambda text: typer.echo(text, nl=False)
+
+
+class StatusMessage:
+    """The last message of a device, with its age."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self._since = text, time.monotonic()
+
+    def line(self, width: int) -> Text:
+        """Return it as a line of at most ``width`` characters."""
+        age = int(time.monotonic() - self._since)
+        return Text(_fitted(self.text + (f" ({age} s ago)" if age else ""), width), style="dim")
+
+
+class _StatusLine:
+    """The last line of a terminal.
+
+    Args:
+        console: The terminal.
+        both: Whether the text is written there too; its last line is then part of the display.
+    """
+
+    def __init__(self, console: Console, both: bool) -> None:
+        self.console, self.both = console, both
+        self.text, self.message = "", StatusMessage("")
+        self.live = Live(get_renderable=self._render, console=console, transient=True, redirect_stdout=both)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Show the line until the block ends; the text remains."""
+        try:
+            with self.live:
+                yield
+        finally:
+            if self.text:
+                typer.echo(self.text, nl=False)
+
+    def write(self, text: str) -> None:
+        """Write text to stdout."""
+        if not self.both:
+            typer.echo(text, nl=False)
+            return
+        done, newline, self.text = (self.text + text).rpartition("\n")
+        if newline:
+            self.live.refresh()  # without the text that is printed above it
+            self.console.print(Text(done), soft_wrap=True)
+
+    def show(self, message: str, level: int) -> None:
+        """Show a message; a warning remains."""
+        if level >= logging.WARNING:
+            self.console.print(Text(message), soft_wrap=True)
+        else:
+            self.message = StatusMessage(message)
+
+    def _render(self) -> RenderableType:
+        parts = [Text(self.text)] if self.text else []
+        if self.message.text:
+            parts.append(self.message.line(self.console.width - 1))
+        return Group(*parts)
+
+
+def _fitted(line: str, width: int) -> str:
+    """Return a line of at most ``width`` characters; a long one is cut in the middle."""
+    if len(line) <= width:
+        return line
+    tail = min(45, width // 2)
+    return f"{line[: width - tail - 1]}…{line[-tail:]}"
+
+
+class _Handler(logging.Handler):
+    def __init__(self, show: Callable[[str, int], None]) -> None:
+        super().__init__(logging.INFO)
+        self.receive = show
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.receive(record.getMessage(), record.levelno)
+
+
+@contextmanager
+def device_messages(show: Callable[[str, int], None]) -> Iterator[None]:
+    """Pass the messages of devices, with their level in ``logging``, to ``show`` until the block ends."""
+    logger, handler = logging.getLogger(LOGGER), _Handler(show)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(min(level or logging.INFO, logging.INFO))
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -1,4 +1,4 @@
-"""``qattn report``: write a run's report again."""
+"""``qattn report``: write the report of a run again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 def command(
     run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
     recompute: Annotated[
-        bool, typer.Option("--recompute", help="Examine the saved models again, instead of reading report.json.")
+        bool, typer.Option("--recompute", help="Evaluate the saved models again, instead of reading report.json.")
     ] = False,
 ) -> None:
     """Write report.md and loss.png of RUN again, from its report.json."""

@@ -1,4 +1,4 @@
-"""``qattn reproduce``: run a published claim again, and show it beside what was found."""
+"""``qattn reproduce``: run a published claim again, and compare the results."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qiskit_qattn.cli.extras import TRAINING, require
+from qiskit_qattn.cli.options import TRAINING, require
 
 if TYPE_CHECKING:
-    from qiskit_qattn.evaluation.reproduction.claims import Reproduction
+    from qiskit_qattn.evaluation.reproduction.runs import Reproduction
 
 
 def command(
@@ -27,24 +27,24 @@ def command(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and batches.", min=0)] = 0,
 ) -> None:
-    """Run a published claim again, and print what was published, what was found, and why they differ.
+    """Run a published claim again, and print the published results, ours, and why they differ.
 
-    qisa-leak: a 13 times lower cross-entropy, and the certificate that its model fails. gpt-nano: Qiskit GPT nano's
+    qisa-leak: a 13 times lower cross-entropy, and the causality check that its model fails. gpt-nano: Qiskit GPT nano's
     losses, parameters and throughput. qisa-speed: how much slower QISA's layers are. nanogpt: 1.88 on tinyshakespeare.
-    What was trained is kept: the same command goes on where it was stopped.
+    Trained models are kept: the same command continues where it stopped.
     """
     require(TRAINING, "train")
     from qiskit_qattn.cli.progress import make_progress
-    from qiskit_qattn.evaluation.reproduction.claims import Options, reproduce
-    from qiskit_qattn.evaluation.reproduction.report import write_report
-    from qiskit_qattn.training.interrupt import TrainingInterrupted
+    from qiskit_qattn.evaluation.reproduction.claims import reproduce, write_report
+    from qiskit_qattn.evaluation.reproduction.runs import Options
+    from qiskit_qattn.training.progress import TrainingInterrupted
 
     folder = out or Path("runs") / f"reproduce-{claim}"
     try:
         with make_progress() as progress:
             found = reproduce(claim, Options(folder, data, steps, seed), progress)
     except TrainingInterrupted as stop:
-        typer.echo(f"Stopped at step {stop.step} of {stop.folder.name}; the same command goes on from there.", err=True)
+        typer.echo(f"Stopped at step {stop.step} of {stop.folder.name}; the same command continues.", err=True)
         raise typer.Exit(128 + stop.signal) from stop
     changed = {"--data": data if data != "tinyshakespeare" else None, "--steps": steps, "--seed": seed or None}
     flags = [f"{name} {shlex.quote(str(value))}" for name, value in changed.items() if value is not None]

@@ -2,87 +2,123 @@
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 import os
 import shlex
-from collections.abc import Container
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qiskit_qattn.cli.extras import TRAINING, require
+from qiskit_qattn.cli import options
 from qiskit_qattn.errors import BackendError
-from qiskit_qattn.training.config import TrainConfig, resolve, resolve_resumed
-from qiskit_qattn.training.presets import PRESETS
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.registry import Backend
-    from qiskit_qattn.cli.devices import Asked
+    from qiskit_qattn.cli.devices import Quote
+    from qiskit_qattn.training.config import TrainConfig
 
 
-def _train(
-    config: Path | None,
-    resume: bool,
-    yes: bool,
-    **settings: Any,
+def command(
+    context: typer.Context,
+    config: options.Config = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.", rich_help_panel="Run")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Agree to any cost of a paid device.", rich_help_panel="Run")
+    ] = False,
+    preset: options.Preset = None,
+    data: options.Data = None,
+    out: options.Out = None,
+    seed: options.Seed = None,
+    baseline: options.Baseline = None,
+    backend: options.Backend = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    mixed_precision: options.MixedPrecision = None,
+    trackers: options.Trackers = None,
+    profile: options.Profile = None,
+    n_layer: options.NLayer = None,
+    n_head: options.NHead = None,
+    n_embd: options.NEmbd = None,
+    n_inner: options.NInner = None,
+    block_size: options.BlockSize = None,
+    dropout: options.Dropout = None,
+    bias: options.Bias = None,
+    heads: options.Heads = None,
+    num_qubits: options.NumQubits = None,
+    reps: options.Reps = None,
+    batch_size: options.BatchSize = None,
+    max_steps: options.MaxSteps = None,
+    learning_rate: options.LearningRate = None,
+    min_lr: options.MinLr = None,
+    warmup_steps: options.WarmupSteps = None,
+    weight_decay: options.WeightDecay = None,
+    beta1: options.Beta1 = None,
+    beta2: options.Beta2 = None,
+    grad_clip: options.GradClip = None,
+    circuit_lr: options.CircuitLr = None,
+    circuit_grad_clip: options.CircuitGradClip = None,
+    log_interval: options.LogInterval = None,
+    eval_interval: options.EvalInterval = None,
+    eval_batches: options.EvalBatches = None,
+    val_windows: options.ValWindows = None,
+    checkpoint_interval: options.CheckpointInterval = None,
+    sample_prompt: options.SamplePrompt = None,
+    sample_tokens: options.SampleTokens = None,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
 ) -> None:
     """Train a GPT with quantum heads, and write its report.
 
-    The preset's settings come first, then those of --config, then the flags. Ctrl-C saves before it leaves, and
-    --resume goes on from there to the same losses as if nothing had happened. On a paid device, what the run will take
-    is shown first, and nothing is sent without a budget in the backend string, as in ?budget=5usd, or --yes.
+    The preset's settings come first, then those of --config, then the flags. Ctrl-C saves the state before it stops,
+    and --resume continues to the same losses as if nothing had happened. On a paid device, the cost of the run is shown
+    first, and nothing is sent without a budget in the backend string, as in ?budget=5usd, or --yes.
     """
-    require(TRAINING, "train")
+    options.require(options.TRAINING, "train")
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler writes notes of its own to stderr
-    preset = settings.pop("preset")
-    if resume:
-        from qiskit_qattn.training.run import saved_config
-
-        folder = Path(settings["out"]) if settings["out"] else resolve({}, preset=preset, config_file=config).folder
-        decided = resolve_resumed(saved_config(folder), settings, preset=preset, config_file=config)
-    else:
-        decided = resolve(settings, preset=preset, config_file=config)
-
     from qiskit_qattn.cli.devices import open_devices
-    from qiskit_qattn.cli.progress import make_progress
-    from qiskit_qattn.cli.waiting import device_messages, watch_jobs
+    from qiskit_qattn.cli.progress import device_messages, make_progress, watch_jobs
     from qiskit_qattn.evaluation.report import write_report
-    from qiskit_qattn.training.run import train_run
+    from qiskit_qattn.training.config import resolve, resolve_resumed
+    from qiskit_qattn.training.run import saved_config, train_run
 
-    with open_devices(decided.backend, yes=yes, cost=partial(_cost, decided)) as (backend, estimators):
+    settings = options.given_settings(context)
+    if resume:
+        folder = Path(out) if out else resolve({"preset": preset}, config_file=config).folder
+        decided = resolve_resumed(saved_config(folder), settings, config_file=config)
+    else:
+        decided = resolve(settings, config_file=config)
+    with open_devices(decided.backend, yes=yes, cost=partial(_cost, decided)) as (target, estimators):
         try:
             with make_progress() as progress, device_messages(progress.device_message) if estimators else nullcontext():
-                finished = train_run(decided, resume=resume, progress=progress, backend=backend)
+                finished = train_run(decided, resume=resume, progress=progress, backend=target)
             if finished.is_main_process:
                 with watch_jobs() if estimators else nullcontext():
-                    report = write_report(finished.folder, backend)
-                _tell(finished.folder, report)
+                    report = write_report(finished.folder, target)
+                _print_result(finished.folder, report)
         except BackendError as error:
             if any(decided.folder.glob("**/step-*")):
-                out = shlex.quote(str(decided.folder))
-                error.add_note(f"What was trained is saved; go on with: qattn train --resume --out {out}")
+                quoted = shlex.quote(str(decided.folder))
+                error.add_note(f"The trained steps are saved; continue with: qattn train --resume --out {quoted}")
             raise
 
 
-def _cost(config: TrainConfig, backend: Backend) -> Asked:
-    """Return what the rest of a run takes on a paid device, to be shown, and what its first job takes."""
-    from qiskit_qattn.cli.cost import parts_table
-    from qiskit_qattn.evaluation.training_cost import training_cost
+def _cost(config: TrainConfig, backend: Backend) -> Quote:
+    """Return the cost of the rest of a run on a paid device, to be shown, and that of its first job."""
+    from qiskit_qattn.cli.devices import parts_table
+    from qiskit_qattn.evaluation.device_cost import training_cost
     from qiskit_qattn.training.checkpoint import list_checkpoints
     from qiskit_qattn.training.data import load_corpus
 
     done = [int(path.name.removeprefix("step-")) for path in list_checkpoints(config.folder / "checkpoints")]
-    corpus = load_corpus(config.data, config.block_size)
+    corpus = load_corpus(config.data, config.model.block_size)
     parts, first = training_cost(config, corpus, backend, start=max(done, default=0))
-    return parts_table(f"What the run takes on {backend.name}, about", backend, parts), first
+    return parts_table(f"Cost of the run on {backend.name}, about", backend, parts), first
 
 
-def _tell(folder: Path, report: dict[str, Any]) -> None:
-    """Say the most important of a report."""
+def _print_result(folder: Path, report: dict[str, Any]) -> None:
+    """Print the sample and the main figures of a report."""
     typer.echo(f"\n{report['prompt']}{report['model']['sample']}\n")
     for name in ("model", "baseline"):
         if (figures := report[name]) is not None:
@@ -92,77 +128,3 @@ def _tell(folder: Path, report: dict[str, Any]) -> None:
                 f" {figures['tokens_per_second']:,.0f} tokens/s, leakage {figures['leakage']:.1e}"
             )
     typer.echo(f"report: {folder / 'report.md'}")
-
-
-def _plain(item: dataclasses.Field[Any]) -> str | bool:
-    """Return how the help shows a default that does not depend on the preset; False hides an empty or a false one."""
-    return str(item.default) if item.default else False
-
-
-def setting_parameters(without: Container[str] = ()) -> list[inspect.Parameter]:
-    """Return the parameters of the settings' flags, each with its help, its group and nano's value."""
-    hints = get_type_hints(TrainConfig)
-    parameters = []
-    for item in dataclasses.fields(TrainConfig):
-        if item.name in without:
-            continue
-        kind = str if item.name == "heads" else hints[item.name]
-        about = item.metadata["help"]
-        if item.name == "preset":
-            about += f" One of {', '.join(PRESETS)}."
-        flag = "--" + item.name.replace("_", "-")
-        option = typer.Option(
-            f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
-            help=about,
-            rich_help_panel=item.metadata["group"],
-            show_default=f"nano: {item.default}"
-            if item.metadata["group"] in ("Model", "Optimisation")
-            else _plain(item),
-        )
-        parameters.append(
-            inspect.Parameter(
-                item.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
-            )
-        )
-    return parameters
-
-
-def _signature() -> inspect.Signature:
-    """Return the signature whose flags are the settings."""
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [
-        inspect.Parameter(
-            "config",
-            keyword,
-            default=None,
-            annotation=Annotated[
-                Path | None, typer.Option(help="A TOML file with settings.", rich_help_panel="Run", show_default=False)
-            ],
-        ),
-        inspect.Parameter(
-            "resume",
-            keyword,
-            default=False,
-            annotation=Annotated[
-                bool, typer.Option("--resume", help="Continue the run in --out.", rich_help_panel="Run")
-            ],
-        ),
-        inspect.Parameter(
-            "yes",
-            keyword,
-            default=False,
-            annotation=Annotated[
-                bool, typer.Option("--yes", "-y", help="Agree to any cost of a paid device.", rich_help_panel="Run")
-            ],
-        ),
-    ]
-    return inspect.Signature([*parameters, *setting_parameters()])
-
-
-def command(**flags: Any) -> None:
-    """Run :func:`_train` with the flags that :func:`_signature` declares."""
-    _train(**flags)
-
-
-command.__doc__ = _train.__doc__
-command.__signature__ = _signature()  # type: ignore[attr-defined]

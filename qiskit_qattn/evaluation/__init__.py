@@ -1,1 +1,1 @@
-"""What a trained model is worth: causality, figures, and how its text differs from a baseline's."""
+"""Evaluation of models: causality, costs, reports, comparisons, noise sweeps and published claims."""

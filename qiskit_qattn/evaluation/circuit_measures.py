@@ -1,4 +1,4 @@
-"""What a model's circuits do to its data: trainability, entanglement, coverage, and the dimension of the values."""
+"""Measures of a model's circuits: trainability, entanglement, expressibility, and the dimension of the values."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from qiskit_qattn.backends.registry import get_backend
-from qiskit_qattn.evaluation.state_measures import haar_divergence, meyer_wallach, participation_ratio
-from qiskit_qattn.evaluation.windows import spaced_windows
+from qiskit_qattn.evaluation.text_metrics import spaced_windows
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.heads import QuantumHead
 from qiskit_qattn.simulation.states import StateProgram
 
-WINDOWS = 16  # of text, which the model reads
-STATES = 512  # tokens whose states are compared, with each other
+WINDOWS = 16  # of the text
+STATES = 512  # tokens whose states are compared in pairs
 DRAWS = 512  # of random weights, for the variance of gradients
 PAIRS = 2048  # of states at random weights
+BINS = 75  # of the histogram of fidelities, as in Sim et al.
 _LARGEST = 2**22  # amplitudes at a time
 
 
@@ -34,13 +34,13 @@ class HeadMeasures:
     Attributes:
         layer: Number of the layer.
         kind: Kind of the heads.
-        heads: How many there are.
+        heads: Number of heads.
         effective_dimension: Participation ratio of the values, of at most the head size.
-        gradient_variance: Of the circuit's expectations at the start; None for a kind without a circuit, as are those
-            that follow.
+        gradient_variance: Of the circuit's expectations before training; this and the following are None for a kind
+            without a circuit.
         meyer_wallach: Mean entanglement of the trained circuit's states.
         expressibility: Divergence from Haar of the trained circuit's states over the data.
-        expressibility_random_weights: The same at random weights, which is the definition of the paper.
+        expressibility_random_weights: The same at random weights, as the paper defines it.
     """
 
     layer: int
@@ -54,35 +54,35 @@ class HeadMeasures:
 
 
 def circuit_measures(model: GPT, tokens: Tensor, *, seed: int = 0) -> dict[str, Any]:
-    r"""Measure a trained model's heads on a text, exactly and without noise, wherever they run.
+    r"""Measure a trained model's heads on a text, exactly and without noise, whatever backend they run on.
 
     gradient_variance
         The barren-plateau probe (McClean et al., Nat. Commun. 9, 4812 (2018)), by :func:`gradient_variance`: on the
-        inputs that the circuits get in the untrained model of the same shape.
+        inputs of the circuits in an untrained model of the same shape.
     effective_dimension
-        :func:`~qiskit_qattn.evaluation.state_measures.participation_ratio` of a head's values v over all tokens of the
-        text: among how many directions of the value space they spread. It asks only for values, so it compares heads
-        of every kind, classical ones included.
+        :func:`participation_ratio` of a head's values v over all tokens of the text: the number of directions over
+        which they spread. It depends only on values, so it compares heads of every kind, including classical ones.
     meyer_wallach
-        Mean of :func:`~qiskit_qattn.evaluation.state_measures.meyer_wallach` over the states
+        Mean of :func:`meyer_wallach` over the states
         :math:`|\psi(x, \theta)\rangle` that the trained circuit prepares from the data.
     expressibility
-        :func:`~qiskit_qattn.evaluation.state_measures.haar_divergence` of the fidelities
+        :func:`haar_divergence` of the fidelities
         :math:`|\langle \psi(x, \theta) | \psi(x', \theta) \rangle|^2` of all pairs of inputs at the trained weights:
-        how evenly the data covers the space of states. Lower is more even. Weights that act after all data, those of
-        amplitude encoding for example, cannot change it, because a unitary keeps fidelities; what it shows then is the
-        linear map that is encoded.
+        how evenly the data covers the space of states; lower is more even. Weights that act after all data, as with
+        amplitude encoding, cannot change it, because a unitary preserves fidelities; it then characterises the linear
+        map that is encoded.
     expressibility_random_weights
         The same for pairs of random weights at one input x, :math:`|\langle \psi(x, \theta) | \psi(x, \theta')
-        \rangle|^2`: expressibility as Sim et al. define it. It belongs to the ansatz; training changes only the inputs.
+        \rangle|^2`: expressibility as Sim et al. define it. It is a property of the ansatz; training changes
+        only the inputs.
 
-    Each is the mean over all heads that have it, or None; ``layers`` holds it for each layer and kind.
+    Each is the mean over all heads that have it, or None; ``layers`` has the values for each layer and kind.
 
     Args:
-        model: The trained model; it is left as it is.
+        model: The trained model; it is not changed.
         tokens: Text, shape ``(N,)``, of which 16 evenly spaced windows are read.
-        seed: Seed of the untrained model (that of a run, for the very weights it started from) and of all draws;
-            global generators are not touched.
+        seed: Seed of the untrained model (a run's seed gives its initial weights) and of all random draws; global
+            generators are not changed.
 
     Raises:
         DataError: For a text shorter than a window.
@@ -117,14 +117,14 @@ def gradient_variance(circuit: AttentionCircuit, inputs: Tensor, generator: torc
     .. math:: \frac{1}{M P} \sum_{m=1}^{M} \sum_{j=1}^{P} \mathbb E_x \operatorname{Var}_\theta
               \left[ \frac{\partial \langle P_m \rangle(x, \theta)}{\partial \theta_j} \right]
 
-    for angles uniform in [−π, π], as training starts. Over its full turn the mean of each derivative is exactly 0, so
-    the variance is the mean of squares, taken over one draw of all weights for each input. The squares of all M
-    derivatives are estimated at once, without bias, by the square of their sum with random signs. Gains are left out.
-    On a barren plateau the variance vanishes exponentially in the number of qubits.
+    for angles uniform in [−π, π], as at initialisation. Over a full period the mean of each derivative is exactly 0,
+    so the variance is the mean of squares, taken over one draw of all weights for each input. The squares of all M
+    derivatives are estimated at once, without bias, by the square of their sum with random signs. Gains are not
+    included. On a barren plateau the variance vanishes exponentially in the number of qubits.
 
     Args:
         circuit: The circuit, with P weights and M observables.
-        inputs: One input a draw, shape ``(S, num_features)``.
+        inputs: One input per draw, shape ``(S, num_features)``.
         generator: Draws the weights and the signs.
 
     Source: McClean et al., Nat. Commun. 9, 4812 (2018).
@@ -140,10 +140,79 @@ def gradient_variance(circuit: AttentionCircuit, inputs: Tensor, generator: torc
     return float(slopes.square().mean()) / values.shape[-1]
 
 
+def meyer_wallach(states: Tensor) -> Tensor:
+    r"""Return the global entanglement of pure states, between 0 (product states) and 1, shape ``(...)``.
+
+    .. math:: Q(\psi) = 2 \Big( 1 - \frac{1}{n} \sum_{k=1}^{n} \mathrm{tr}\, \rho_k^2 \Big)
+
+    with :math:`\rho_k` the state of qubit k alone. A GHZ state has Q = 1.
+
+    Args:
+        states: Amplitudes of unit vectors, shape ``(..., 2**n)``.
+
+    Source: Meyer and Wallach, J. Math. Phys. 43, 4273 (2002), in the form of Brennen, Quantum Inf. Comput. 3, 619
+    (2003).
+    """
+    num_qubits = states.shape[-1].bit_length() - 1
+    purities = []
+    for k in range(num_qubits):
+        split = states.unflatten(-1, (-1, 2, 2**k)).transpose(-3, -2).flatten(-2)  # (..., 2, 2**(n - 1))
+        reduced = split @ split.mH  # (..., 2, 2)
+        purities.append(reduced.abs().square().sum((-2, -1)))
+    return 2 * (1 - torch.stack(purities).mean(0))
+
+
+def haar_divergence(fidelities: Tensor, dimension: int, bins: int = BINS) -> float:
+    r"""Return the divergence of the fidelities of pairs of states from those of Haar-random pairs, in nats.
+
+    .. math:: D_{KL}(\hat P \,\|\, P_{Haar}) = \sum_b \hat p_b \ln \frac{\hat p_b}{p_b}, \qquad
+              p_b = (1 - F_b)^{N-1} - (1 - F_{b+1})^{N-1}
+
+    over equal bins :math:`[F_b, F_{b+1})` of [0, 1], where :math:`p_b` integrates :math:`P_{Haar}(F) = (N-1)
+    (1-F)^{N-2}`. Haar-random states have 0, up to about bins / (2 · pairs); equal states have the largest value,
+    :math:`(N - 1) \ln(\mathrm{bins})`.
+
+    Args:
+        fidelities: :math:`|\langle \psi | \phi \rangle|^2` of pairs, any shape.
+        dimension: N, at least 2.
+        bins: Number of bins.
+
+    Source: Sim, Johnson and Aspuru-Guzik, Adv. Quantum Technol. 2, 1900070 (2019), with its 75 bins.
+    """
+    counts = torch.histc(fidelities.flatten().double().clamp(0, 1), bins, 0, 1)  # (bins,)
+    shares = counts / counts.sum()
+    # ln((1 - a)^(N-1) - (1 - b)^(N-1)) with 1 - a = (bins - i) / bins, so that nothing underflows
+    left = torch.arange(bins, 0, -1, dtype=torch.float64)
+    power = dimension - 1
+    log_haar = power * (left.log() - math.log(bins)) + torch.log1p(-((left - 1) / left).pow(power))
+    seen = shares > 0
+    return float((shares[seen] * (shares[seen].log() - log_haar[seen])).sum())
+
+
+def participation_ratio(vectors: Tensor) -> Tensor:
+    r"""Return the effective dimension of sets of vectors, between 1 and their length, shape ``(...)``.
+
+    .. math:: d_{\mathrm{eff}} = \frac{(\sum_i \lambda_i)^2}{\sum_i \lambda_i^2}
+              = \frac{(\mathrm{tr}\, C)^2}{\mathrm{tr}\, C^2}
+
+    with :math:`\lambda_i` the eigenvalues of the covariance matrix C: the number of directions over which the
+    variance is spread. It is invariant under scaling and rotation of the vectors. Equal vectors have 0.
+
+    Args:
+        vectors: Shape ``(..., N, M)``.
+
+    Source: Gao et al., bioRxiv 214262 (2017); Litwin-Kumar et al., Neuron 93, 1153 (2017).
+    """
+    centred = vectors.double() - vectors.double().mean(-2, keepdim=True)  # (..., N, M)
+    covariance = centred.mT @ centred / vectors.shape[-2]  # (..., M, M)
+    total = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return total.square() / covariance.square().sum((-2, -1)).clamp_min(torch.finfo(torch.float64).tiny)
+
+
 def _state_measures(
     program: StateProgram, weights: Tensor, inputs: Tensor, generator: torch.Generator
 ) -> dict[str, float]:
-    """Return the measures of the states that circuits with weights ``(..., P)`` prepare from inputs ``(H, N, F)``."""
+    """Return measures of the states that circuits with weights ``(..., P)`` prepare from inputs ``(H, N, F)``."""
     dimension = 2**program.num_qubits
     weights = weights.detach().double().flatten(0, -2)  # (H, P)
     chosen = torch.randperm(inputs.shape[1], generator=generator)[:STATES]  # (S,)
@@ -164,7 +233,7 @@ def _state_measures(
 
 
 def _random_weight_fidelities(program: StateProgram, inputs: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the fidelity of two states of each input ``(K, F)``, at weights drawn for each, shape ``(K,)``."""
+    """Return the fidelities of two states per input ``(K, F)``, each at random weights, shape ``(K,)``."""
     found = []
     for x in inputs.double().unsqueeze(-2).split(max(1, _LARGEST // 2**program.num_qubits)):  # (k, 1, F)
         one, other = (program.states(x, _angles(len(x), program.num_weights, generator)) for _ in range(2))
@@ -173,7 +242,7 @@ def _random_weight_fidelities(program: StateProgram, inputs: Tensor, generator: 
 
 
 def _observe(model: GPT, x: Tensor) -> dict[tuple[int, str], tuple[Tensor, Tensor]]:
-    """Read windows ``(W, T)``; return, by layer and kind, what the value maps took and gave.
+    """Run the model on windows ``(W, T)``; return the inputs and outputs of its value maps, by layer and kind.
 
     Returns:
         Inputs of circuits, ``(H, W * T, F)`` for H sets of weights, and values, ``(heads, W * T, h)``.
@@ -196,7 +265,7 @@ def _note(calls: dict[Any, Any], key: tuple[int, str], _module: nn.Module, args:
 
 
 def _by_head(attention: CausalSelfAttention, kind: str, inputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what one value map took and gave, with heads on the first axis."""
+    """Return the inputs and outputs of one value map, with heads on the first axis."""
     module = attention.maps[kind]
     if isinstance(module, QuantumHead):
         inputs = inputs.expand(*module.weight.shape[:-1], -1, -1).flatten(0, -3)  # (H, N, F)

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from qiskit_qattn.nn.heads import QuantumHead
 
-COSTS_CIRCUITS = "on its backend a gradient costs circuits"
-NOT_WANTED = "they were not asked for"
-NO_MODULE = "it is no torch module"
-NO_EMBEDDING = "no nn.Embedding of it takes the token ids"
-NO_GRAPH = "autograd finds no way from its outputs to the token embedding"
+COSTS_CIRCUITS = "on its backend, gradients would require running circuits"
+NOT_WANTED = "they were not requested"
+NO_MODULE = "the model is not a torch module"
+NO_EMBEDDING = "no nn.Embedding of the model receives the token ids"
+NO_GRAPH = "autograd finds no path from the outputs to the token embedding"
 
 
 def gradient_leaks(
@@ -23,17 +23,17 @@ def gradient_leaks(
 ) -> Tensor | str:
     r"""Return :math:`\max_i |\partial (u_s \cdot f(x)_s) / \partial e_{t,i}|` for outputs s and tokens t > s.
 
-    The embeddings e are what the model's ``nn.Embedding`` gives for the ids; u is drawn from the normal distribution,
-    so that a dependence that cancels in a sum over logits shows. Where s ≥ t the entry is zero.
+    The embeddings e are the output of the model's ``nn.Embedding`` for the ids; u is drawn from the normal
+    distribution, so that a dependence that cancels in a sum over logits is found. Entries with s ≥ t are zero.
 
     Args:
-        model: The module; in evaluation mode.
+        model: The module, in evaluation mode.
         ids: Tokens, shape ``(1, T)``.
-        logits: Finds logits, shape ``(1, T, ...)``, in what the model returns.
+        logits: Extracts the logits, shape ``(1, T, ...)``, from the model's output.
         generator: Draws u.
 
     Returns:
-        The leaks, shape ``(T, T)``, by t and s; or why there are none to be had.
+        The leaks, shape ``(T, T)``, by t and s; or the reason why there are none.
     """
     if not isinstance(model, nn.Module):
         return NO_MODULE
@@ -59,14 +59,14 @@ def gradient_leaks(
 
 
 def gradients_cost_circuits(model: Any) -> bool:
-    """Return whether a quantum head runs where autograd does not reach, so that its gradients cost circuits."""
+    """Return whether a quantum head runs on a backend that computes gradients by running circuits."""
     parts = model.modules() if isinstance(model, nn.Module) else ()
     return any(isinstance(part, QuantumHead) and not part.place.differentiable for part in parts)
 
 
 @contextmanager
 def _embeddings(model: nn.Module, ids: Tensor) -> Iterator[list[Tensor]]:
-    """Yield a list to which each embedding of the ids is added, as a leaf that requires gradients, while open."""
+    """Yield a list to which each embedding of the ids is added as a leaf that requires gradients."""
     found: list[Tensor] = []
 
     def make_leaf(_: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:

@@ -1,16 +1,16 @@
-r"""Does a model read its own future? A certificate of causality.
+r"""Whether a model depends on future tokens: a certificate of causality.
 
-A language model is causal when its output at position s depends on tokens 0 … s only. :func:`leakage` tests that in
-two ways, knowing nothing about how the model works: it edits later tokens, and it differentiates earlier outputs with
-respect to the embeddings of later tokens. Both must give exactly zero.
+A language model is causal if its output at position s depends only on tokens 0 … s. :func:`leakage` tests this in two
+ways, for any model: it edits later tokens, and it differentiates earlier outputs with respect to the embeddings of
+later tokens. Both must give exactly zero.
 
-Why exactly: x and its edit pass through the model in batches of the same shape, so every product of matrices does the
-same sums in the same order, and what does not depend on the edited token is the same to the last bit; a weight that is
-masked before a softmax is exactly zero, and so is its gradient. The exceptions are models that mix all positions in one
-sum and rely on cancellation, such as a convolution by Fourier transform: they leak by rounding, about 1e-7 of their
-logits in float32, and pass with a ``tolerance`` of that size. And models whose answers vary from call to call, such as
-circuits sampled with shots: there an edit is measured against how much the answers vary anyway, and gradients, which
-stay exactly zero, decide.
+Why exactly: x and its edit pass through the model in batches of the same shape, so every matrix product does the same
+sums in the same order, and whatever does not depend on the edited token is equal to the last bit; a weight that is
+masked before a softmax is exactly zero, and so is its gradient. There are two exceptions. Models that mix all positions
+in one sum and rely on cancellation, such as a convolution by Fourier transform, leak by rounding, about 1e-7 of their
+logits in float32, and pass with a ``tolerance`` of that size. And the outputs of some models vary from call to call,
+such as those of circuits sampled with shots: there the effect of an edit is compared with that variation, and the
+gradients, which are still exactly zero, decide.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.evaluation.gradient_leakage import COSTS_CIRCUITS, NOT_WANTED, gradient_leaks, gradients_cost_circuits
 
 _SHOWN = 5  # worst pairs
-_NOISE_FACTOR = 10.0  # the largest of many edits exceeds what a single pass varies by
+_NOISE_FACTOR = 10.0  # the largest of many changes exceeds the variation of a single pass
 Pair = tuple[int, int, float]
 
 
@@ -35,16 +35,16 @@ class Leakage(float):
 
     Attributes:
         verdict: ``passed``, ``failed`` or ``undecided``.
-        passed: Whether it is the first.
+        passed: Whether the verdict is ``passed``.
         edited: The position of the token whose edit made that change; None if nothing changed.
         changed: The earlier position whose output changed most.
-        edits: How many edits were tried.
+        edits: Number of edits.
         worst: The largest changes, at most five, as (edited position, changed position, size).
         gradient: The largest derivative of an earlier output with respect to a later token's embedding; None where
             gradients are not applicable.
-        worst_gradients: The largest of those, likewise.
-        skipped: Why there is no gradient; empty where there is one.
-        noise: The largest change that no edit explains: of a sequence that was not edited, beside others that were.
+        worst_gradients: The largest derivatives, likewise.
+        skipped: Why there is no gradient; empty if there is one.
+        noise: The largest change without an edit: of an unedited sequence, in a batch with edited ones.
         tolerance: The largest change and derivative that pass.
     """
 
@@ -68,7 +68,7 @@ class Leakage(float):
         noise: float = 0.0,
         tolerance: float = 0.0,
     ) -> Leakage:
-        """Return ``value`` with what was found."""
+        """Return ``value`` with its attributes."""
         self = super().__new__(cls, value)
         self.edits, self.worst, self.noise, self.tolerance = edits, worst, noise, tolerance
         self.gradient, self.worst_gradients, self.skipped = gradient, worst_gradients, skipped
@@ -90,7 +90,7 @@ class Leakage(float):
 
     @property
     def verdict(self) -> Literal["passed", "failed", "undecided"]:
-        """Whether the model is causal; undecided where its answers vary by themselves and there are no gradients."""
+        """Whether the model is causal; undecided if its outputs vary from call to call and there are no gradients."""
         within = self <= max(self.tolerance, _NOISE_FACTOR * self.noise)  # false for NaN
         if not within or not (self.gradient is None or self.gradient <= self.tolerance):
             return "failed"
@@ -110,7 +110,9 @@ class Leakage(float):
             gradients += _pairs(self.worst_gradients)
         lines = [f"causality: {self.verdict}", f"  edits: {edits}", f"  gradients: {gradients}"]
         if self.noise:
-            lines.append(f"  noise: outputs vary by {self.noise:.1e} where nothing was edited, so edits show no less")
+            lines.append(
+                f"  noise: outputs vary by {self.noise:.1e} without an edit, so edits cannot show smaller changes"
+            )
         if self.tolerance:
             lines.append(f"  tolerance: {self.tolerance:.1e}")
         return "\n".join(lines)
@@ -130,19 +132,19 @@ def leakage(
 ) -> Leakage:
     r"""Return max over t, s < t, x of :math:`|f(x)_s - f(x')_s|`, where x' is x with another token at t, and more.
 
-    Each position t = 1 … T - 1 is edited in several random sequences. Where the model is a module whose
-    ``nn.Embedding`` takes the token ids, the outputs f(x)_s of one sequence are also differentiated with respect to
+    Each position t = 1 … T - 1 is edited in several random sequences. If the model is a module whose
+    ``nn.Embedding`` receives the token ids, the outputs f(x)_s of one sequence are also differentiated with respect to
     the embeddings at t > s. That takes T backward passes.
 
     Args:
         model: Any callable from token ids (B, T) to logits (B, T, …), or to a tuple, mapping or object (``.logits``)
-            that holds them. A module is run in evaluation mode and left as it was, without gradients.
+            that contains them. A module is run in evaluation mode; afterwards its modes are restored.
         vocab_size: Number of tokens; by default ``model.config.vocab_size``.
         block_size: Length T; by default ``model.config.block_size``.
-        edits: How many random sequences are edited at each position; two or more also show noise.
-        seed: Seed of the sequences and the edits; global generators are not touched.
+        edits: Number of random sequences that are edited at each position; two or more also measure noise.
+        seed: Seed of the sequences and the edits; global generators are not changed.
         tolerance: The largest change and derivative that pass, for models that mix positions by rounding.
-        gradients: Whether to differentiate; None does where that costs no circuit on a device.
+        gradients: Whether to differentiate; None differentiates unless that would run circuits.
 
     Returns:
         The largest change as a float (NaN if an output is NaN) with ``passed``, ``gradient``, ``worst`` and
@@ -194,15 +196,15 @@ def leakage(
 def _edited(
     x: torch.Tensor, rows: slice, columns: int | slice, vocabulary: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """Return the tokens with another one at each of some places."""
+    """Return the tokens with a different one at each selected position."""
     edited = x.clone()
-    places = edited[rows, columns]
-    edited[rows, columns] = (places + torch.randint(1, vocabulary, places.shape, generator=generator)) % vocabulary
+    tokens = edited[rows, columns]
+    edited[rows, columns] = (tokens + torch.randint(1, vocabulary, tokens.shape, generator=generator)) % vocabulary
     return edited
 
 
 def _change(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-    """Return absolute differences; equal infinities, as of tokens that are ruled out, have none."""
+    """Return absolute differences; that of equal infinities, as of excluded tokens, is 0."""
     return (after - before).abs().masked_fill(after == before, 0.0)
 
 
@@ -224,7 +226,7 @@ def _pairs(pairs: tuple[Pair, ...]) -> str:
 
 
 def _size(model: Any, name: str, given: int | None, *, least: int) -> int:
-    """Return a size as given, or as the model's configuration has it."""
+    """Return a size as given, or from the model's configuration."""
     size = given if given is not None else getattr(getattr(model, "config", None), name, None)
     if not isinstance(size, int):
         raise ConfigError(f"The model has no config.{name}; give {name} to leakage().")
@@ -234,7 +236,7 @@ def _size(model: Any, name: str, given: int | None, *, least: int) -> int:
 
 
 def _logits(output: Any, x: torch.Tensor) -> torch.Tensor:
-    """Find the logits, a tensor of shape (B, T, ...), in what a model returned for the tokens ``x``."""
+    """Return the logits, a tensor of shape (B, T, ...), in a model's output for the tokens ``x``."""
     if isinstance(output, Mapping):
         candidates = [output.get("logits")]
     elif isinstance(output, tuple | list):
@@ -246,14 +248,12 @@ def _logits(output: Any, x: torch.Tensor) -> torch.Tensor:
         if item.dim() >= 3 and item.shape[:2] == x.shape:
             return item  # (B, T, ...)
     shapes = ", ".join(str(tuple(item.shape)) for item in tensors) or "no tensor"
-    raise ConfigError(
-        f"Logits of shape ({x.shape[0]}, {x.shape[1]}, vocabulary) were expected; the model gave {shapes}."
-    )
+    raise ConfigError(f"Expected logits of shape ({x.shape[0]}, {x.shape[1]}, vocabulary); the model gave {shapes}.")
 
 
 @contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
-    """Put a module and its parts into evaluation mode for a while, and each back into its own mode."""
+    """Put a module and its parts into evaluation mode for the block, and restore the mode of each afterwards."""
     if not isinstance(model, nn.Module):
         yield
         return

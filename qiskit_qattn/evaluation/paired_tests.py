@@ -1,4 +1,4 @@
-"""Paired differences over a handful of seeds: a test, an interval, and what a study of so many seeds can show."""
+"""Paired differences over a few seeds: a permutation test, a bootstrap interval, and the power of a study."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from qiskit_qattn.errors import ConfigError
 Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95  # of the interval
-POWER = 0.8  # that a number of seeds, or a detectable effect, is stated for
-EXACT_SEEDS = 12  # up to here all sign flips are visited, and power is simulated
-_FLIPS = 9999  # random ones beyond
+POWER = 0.8  # for which numbers of seeds and detectable effects are reported
+EXACT_SEEDS = 12  # up to here all sign flips are enumerated, and power is simulated
+_FLIPS = 9999  # random sign flips beyond
 _RESAMPLES = 9999
 _STUDIES = 2000
 _QUANTILES = 200
@@ -27,18 +27,18 @@ _ROUNDING = 1e-12  # relative; sums that differ by less are equal
 def permutation_p_values(differences: Floats, *, seed: int = 0) -> Floats:
     """Return two-sided p-values of the paired sign-flip test of a zero mean, shape ``(...)``.
 
-    Under the null hypothesis the members of a pair can be exchanged, so every sign of every difference is as likely as
-    the other; p is the share of flips whose mean is as far from zero as the one observed. All 2ⁿ are visited up to 12
-    seeds; beyond, the observed one and 9999 random ones.
+    Under the null hypothesis the members of a pair are exchangeable, so both signs of every difference are equally
+    likely; p is the share of sign flips whose mean is at least as far from zero as the observed one. Up to 12 seeds all
+    2ⁿ are enumerated; beyond, the observed one and 9999 random ones are used.
 
     Args:
         differences: Paired differences, shape ``(..., n)``, n at least 2.
-        seed: Of the random flips.
+        seed: Seed of the random flips.
 
     Source: R. A. Fisher, The Design of Experiments (1935), section 21; Phipson and Smyth, arXiv 1603.05766.
     """
     n = differences.shape[-1]
-    if n <= EXACT_SEEDS:  # a flip of all signs is as far from zero, so the last one can stay
+    if n <= EXACT_SEEDS:  # flipping all signs changes no distance from zero, so the last sign is fixed
         signs = 1.0 - 2.0 * (np.arange(2 ** (n - 1)) >> np.arange(n)[:, None] & 1)  # (n, flips)
     else:
         signs = np.random.default_rng(seed).choice([-1.0, 1.0], (n, _FLIPS + 1))
@@ -51,14 +51,14 @@ def permutation_p_values(differences: Floats, *, seed: int = 0) -> Floats:
 def bootstrap_intervals(differences: Floats, *, seed: int = 0, resamples: int = _RESAMPLES) -> tuple[Floats, Floats]:
     r"""Return 95% bootstrap intervals of the mean: their lower and upper ends, each of shape ``(...)``.
 
-    Percentile intervals of a handful of values are too short, so the percentiles are taken at
+    Percentile intervals of few values are too short, so the percentiles are taken at
     :math:`\alpha'/2 = \Phi(-\sqrt{n/(n-1)}\; t_{\alpha/2,\,n-1})`, which widens them as Student's t would. For normal
-    data they hold the mean in 92 % of cases with 5 seeds and in 94 % with 8.
+    data they cover the mean in 92 % of cases with 5 seeds and in 94 % with 8.
 
     Args:
         differences: Shape ``(..., n)``, n at least 2.
-        seed: Of the resampling.
-        resamples: How many resamples.
+        seed: Seed of the resampling.
+        resamples: Number of resamples.
 
     Source: T. Hesterberg, What teachers should know about the bootstrap, arXiv 1411.5279, on expanded percentiles.
     """
@@ -79,10 +79,10 @@ def bootstrap_intervals(differences: Floats, *, seed: int = 0, resamples: int = 
 
 
 def minimum_seeds(alpha: float = 0.05, num_comparisons: int = 1) -> int:
-    """Return the fewest seeds n for which 2/2ⁿ, the smallest p, stays within ``alpha`` when Holm multiplies it.
+    """Return the fewest seeds n with which 2/2ⁿ, the smallest possible p, is at most ``alpha`` after Holm's correction.
 
     Raises:
-        ConfigError: If ``alpha`` is no rate between 0 and 1, or there is no comparison.
+        ConfigError: If ``alpha`` is not between 0 and 1, or there is no comparison.
     """
     if not 0 < alpha < 1:
         raise ConfigError(f"alpha is {alpha}, but must lie between 0 and 1.")
@@ -93,18 +93,18 @@ def minimum_seeds(alpha: float = 0.05, num_comparisons: int = 1) -> int:
 
 @lru_cache(maxsize=256)
 def predicted_power(num_seeds: int, effect: float, alpha: float = 0.05, num_comparisons: int = 1) -> float:
-    """Return how often a study of ``num_seeds`` seeds shows a true difference of ``effect`` standard deviations.
+    """Return the power of a study of ``num_seeds`` seeds to detect a difference of ``effect`` standard deviations.
 
-    The standard deviation is that of the paired differences, taken as normal, and the kind has to pass the strictest
-    step of Holm's correction; that the interval must exclude zero too is left out, since it seldom decides. Up to 12
-    seeds the test itself is run on 2,000 simulated studies; beyond, it agrees with Student's test, whose power is
-    returned.
+    The standard deviation is that of the paired differences, which are assumed normal; the kind has to pass the
+    strictest step of Holm's correction. The condition that the interval excludes zero is ignored, since it rarely
+    decides. Up to 12 seeds the test itself is run on 2,000 simulated studies; beyond, the power of Student's test is
+    returned, with which it agrees.
 
     Raises:
-        ConfigError: If a number is out of its range.
+        ConfigError: If a number is out of range.
     """
     if num_seeds < 1 or not math.isfinite(effect):
-        raise ConfigError(f"A power takes at least 1 seed and a finite effect, got {num_seeds} and {effect}.")
+        raise ConfigError(f"Power requires at least 1 seed and a finite effect; got {num_seeds} and {effect}.")
     if num_seeds < minimum_seeds(alpha, num_comparisons):
         return 0.0
     level = alpha / num_comparisons
@@ -116,7 +116,7 @@ def predicted_power(num_seeds: int, effect: float, alpha: float = 0.05, num_comp
 
 @lru_cache(maxsize=256)
 def seeds_needed(effect: float, alpha: float = 0.05, num_comparisons: int = 1) -> int | None:
-    """Return the fewest seeds that show ``effect`` standard deviations with power 0.8; None if above 100,000."""
+    """Return the fewest seeds that detect ``effect`` standard deviations with power 0.8; None if above 100,000."""
     low, high = minimum_seeds(alpha, num_comparisons), _MOST_SEEDS
     if predicted_power(high, effect, alpha, num_comparisons) < POWER:
         return None
@@ -131,7 +131,7 @@ def seeds_needed(effect: float, alpha: float = 0.05, num_comparisons: int = 1) -
 
 @lru_cache(maxsize=256)
 def detectable_effect(num_seeds: int, alpha: float = 0.05, num_comparisons: int = 1) -> float | None:
-    """Return the effect, in standard deviations, shown with power 0.8 by so many seeds; None if they are too few."""
+    """Return the effect, in standard deviations, that is detected with power 0.8; None if the seeds are too few."""
     if num_seeds < minimum_seeds(alpha, num_comparisons):
         return None
 
@@ -144,7 +144,7 @@ def detectable_effect(num_seeds: int, alpha: float = 0.05, num_comparisons: int 
 def _student_power(n: int, effect: float, level: float) -> float:
     """Return the power of Student's two-sided test: P(|Z + √n effect| > t s) averaged over quantiles of the spread s.
 
-    SciPy's noncentral t distribution is NaN where it is far from zero.
+    SciPy's noncentral t distribution is NaN far from zero.
     """
     quantiles = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
     bounds = stats.t.isf(level / 2, n - 1) * np.sqrt(stats.chi2.ppf(quantiles, n - 1) / (n - 1))  # (quantiles,)

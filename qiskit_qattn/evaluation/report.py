@@ -1,33 +1,56 @@
-"""The report of a run, collected from its folder: ``report.json``, ``report.md`` and ``loss.png``."""
+"""The report of a training run: ``report.json``, ``report.md`` and ``loss.png`` in the run's folder."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
+from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from qiskit_qattn import __version__
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.errors import CheckpointError, RunFolderError
 from qiskit_qattn.evaluation.leakage import leakage
-from qiskit_qattn.evaluation.plots import loss_plot
-from qiskit_qattn.evaluation.report_markdown import render_markdown
-from qiskit_qattn.evaluation.text_difference import text_difference
+from qiskit_qattn.evaluation.rendering import (
+    GRID,
+    blank_figure,
+    heads_text,
+    machine,
+    pairs,
+    png,
+    table,
+    versions,
+    write_json,
+)
+from qiskit_qattn.evaluation.text_metrics import text_difference
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.config import TrainConfig
+from qiskit_qattn.training.figures import read_metrics
 from qiskit_qattn.training.files import write_bytes, write_text
-from qiskit_qattn.training.run import read_metrics, saved_config
+from qiskit_qattn.training.run import saved_config
 from qiskit_qattn.training.tokenizer import CharTokenizer
 
 FORMAT = "qiskit-qattn/report"
-PACKAGES = ("torch", "qiskit", "qiskit-machine-learning", "accelerate", "numpy")
+COLORS = {"model": "#6929c4", "baseline": "#8a8a8a"}
+#: The side-by-side table: the label of a row, its value in a model's figures, and its format.
+ROWS: tuple[tuple[str, Callable[[dict[str, Any]], Any], str], ...] = (
+    ("Validation loss", lambda m: m["val_loss"], "{:.4f}"),
+    ("Validation loss, last position", lambda m: m["val_loss_last_position"], "{:.4f}"),
+    ("Training loss", lambda m: m["train_loss"], "{:.4f}"),
+    ("Quantum parameters", lambda m: m["parameters"]["quantum"], "{:,}"),
+    ("Classical parameters", lambda m: m["parameters"]["classical"], "{:,}"),
+    ("Training tokens/s", lambda m: m["tokens_per_second"], "{:,.0f}"),
+    ("Wall time, s", lambda m: m["wall_seconds"], "{:,.1f}"),
+    ("CPU time, s", lambda m: m["cpu_seconds"], "{:,.1f}"),
+    ("Peak memory (RSS), MiB", lambda m: m["peak_rss_mib"], "{:,.0f}"),
+    ("Peak GPU memory, MiB", lambda m: m["peak_gpu_mib"], "{:,.0f}"),
+    ("Causality: largest change by a later token", lambda m: m["leakage"], "{:.1e}"),
+)
+ONE_SEED = (
+    "One seed of each: the variation between seeds was not measured, so this table supports no claim about the heads."
+    " `qattn compare` measures it."
+)
 
 
 def write_report(folder: Path, backend: Place | None = None) -> dict[str, Any]:
@@ -39,10 +62,10 @@ def write_report(folder: Path, backend: Place | None = None) -> dict[str, Any]:
 
     Raises:
         BackendError: If the backend fails.
-        RunFolderError: If the folder is no finished run, or cannot be written.
+        RunFolderError: If the run has not finished, or the folder cannot be written.
     """
     report = collect_report(folder, backend)
-    write_text(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_json(folder / "report.json", report)
     render_report(folder, report)
     return report
 
@@ -62,7 +85,7 @@ def read_report(folder: Path) -> dict[str, Any]:
 
     Raises:
         RunFolderError: If there is none.
-        CheckpointError: If it is damaged or not ours.
+        CheckpointError: If it is damaged, or not a report of a training run.
     """
     path = folder / "report.json"
     try:
@@ -72,16 +95,16 @@ def read_report(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"The report {str(path)!r} is damaged: {error}") from error
     if not isinstance(report, dict) or report.get("format") != FORMAT:
-        raise CheckpointError(f"{str(path)!r} is no report of qiskit-qattn.")
+        raise CheckpointError(f"{str(path)!r} is not a report of a qiskit-qattn training run.")
     return report
 
 
 def collect_report(folder: Path, backend: Place | None = None) -> dict[str, Any]:
-    """Return the report of a finished run: its figures, and what its saved models say and leak.
+    """Return the report of a finished run: its figures, and samples and causality of its saved models.
 
     Args:
         folder: The run folder, with ``metrics.json`` and ``model`` in it.
-        backend: The run's backend, opened; None opens it.
+        backend: The run's backend, already open; None opens it.
 
     Raises:
         BackendError: If the backend fails.
@@ -90,17 +113,17 @@ def collect_report(folder: Path, backend: Place | None = None) -> dict[str, Any]
     config = saved_config(folder)
     model = read_metrics(folder)
     if model is None:
-        raise RunFolderError(f"The run in {str(folder)!r} has not finished; go on with --resume.")
-    twin = read_metrics(folder / "baseline") if config.baseline else None
+        raise RunFolderError(f"The run in {str(folder)!r} has not finished; continue it with --resume.")
+    baseline = read_metrics(folder / "baseline") if config.baseline else None
     prompt = model.pop("prompt")
-    where = Place.open(config.backend) if backend is None else backend
-    with where if backend is None else nullcontext():
-        model |= _examine(folder / "model", config, prompt, where)
+    place = Place.open(config.backend) if backend is None else backend
+    with place if backend is None else nullcontext():
+        model |= _examine(folder / "model", config, prompt, place)
         differences = None
-        if twin is not None:
-            twin.pop("prompt")
-            twin |= _examine(folder / "baseline" / "model", config, prompt, where)
-            differences = text_difference(model["sample"], twin["sample"]).to_dict()
+        if baseline is not None:
+            baseline.pop("prompt")
+            baseline |= _examine(folder / "baseline" / "model", config, prompt, place)
+            differences = text_difference(model["sample"], baseline["sample"]).to_dict()
     return {
         "format": FORMAT,
         "val_loss": model["val_loss"],
@@ -112,47 +135,24 @@ def collect_report(folder: Path, backend: Place | None = None) -> dict[str, Any]
         "machine": machine(),
         "prompt": prompt,
         "model": model,
-        "baseline": twin,
+        "baseline": baseline,
         "text_differences": differences,
     }
 
 
-def versions() -> dict[str, str | None]:
-    """Return the versions of Python and of the packages that decide a result; None for what is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version(), "qiskit-qattn": __version__}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return found
+def _examine(folder: Path, config: TrainConfig, prompt: str, place: Place) -> dict[str, Any]:
+    """Load a saved model as users do, and return a sample of its text and its causality.
 
-
-def machine() -> dict[str, Any]:
-    """Return what the speed figures depend on."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "system": platform.system(),
-        "architecture": platform.machine(),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": gpu,
-    }
-
-
-def _examine(folder: Path, config: TrainConfig, prompt: str, backend: Place) -> dict[str, Any]:
-    """Load a saved model as users do, and return the text it generates and what it leaks.
-
-    Where values are sampled, two passes never agree; there the exact engine tells what the model reads.
+    Two passes over sampled values never agree, so there causality is checked on the exact engine.
     """
     model = GPT.from_pretrained(folder)
-    model.to_backend(backend)
+    model.to_backend(place)
     tokenizer = CharTokenizer.load(folder / "tokenizer.json")
     ids = tokenizer.encode(prompt)[None]  # (1, P)
     out = model.generate(
         ids, config.sample_tokens, temperature=config.temperature, top_k=config.top_k or None, seed=config.seed
     )  # (1, P + N)
-    sampled = backend.samples
+    sampled = place.samples
     found = leakage(GPT.from_pretrained(folder) if sampled else model)
     audit = model.audit()
     return {
@@ -162,3 +162,149 @@ def _examine(folder: Path, config: TrainConfig, prompt: str, backend: Place) -> 
         "leakage_edits": found.edits,
         **({"leakage_backend": "statevector"} if sampled else {}),
     }
+
+
+def loss_plot(report: dict[str, Any]) -> bytes:
+    """Return a PNG of the training and validation losses of the model and of the baseline, if there is one.
+
+    Raises:
+        MissingDependencyError: If matplotlib is not installed.
+    """
+    figure = blank_figure(figsize=(8, 4.8))
+    axes = figure.add_subplot()
+    for name in ("baseline", "model"):
+        if report[name] is not None:
+            _curves(axes, report[name], name)
+    axes.set_xlabel("training step")
+    axes.set_ylabel("cross-entropy, nats per token")
+    axes.set_title(f"{heads_text(report['model']['heads'])} on {report['config']['data']}", loc="left", fontsize=11)
+    axes.grid(axis="y", **GRID)
+    axes.margins(x=0.01)
+    axes.legend(frameon=False, fontsize=9)
+    return png(figure)
+
+
+def smoothed(values: list[float], share: float = 0.05) -> list[float]:
+    """Return the centred moving average of ``values`` over ``share`` of their number, narrower at the ends."""
+    half = int(len(values) * share / 2)
+    means = []
+    for i in range(len(values)):
+        reach = min(half, i, len(values) - 1 - i)
+        window = values[i - reach : i + reach + 1]
+        means.append(sum(window) / len(window))
+    return means
+
+
+def _curves(axes: Any, figures: dict[str, Any], name: str) -> None:
+    """Draw the training losses of a model, faint and smoothed, and its validation losses with dots."""
+    color, front = COLORS[name], 3 if name == "model" else 2
+    train, val = figures["history"]["train"], figures["history"]["val"]
+    label = name if name == "model" else "all-classical baseline"
+    steps, losses = [item["step"] for item in train], [item["loss"] for item in train]
+    axes.plot(steps, losses, color=color, alpha=0.18, linewidth=0.8, zorder=front)
+    axes.plot(steps, smoothed(losses), color=color, alpha=0.75, linewidth=1.2, zorder=front, label=f"{label}, training")
+    axes.plot(
+        [item["step"] for item in val],
+        [item["val_loss"] for item in val],
+        color=color,
+        marker="o",
+        markersize=4,
+        linewidth=1.8,
+        linestyle="-" if name == "model" else "--",
+        zorder=front + 2,
+        label=f"{label}, validation (end: {figures['val_loss']:.3f})",
+    )
+
+
+def render_markdown(report: dict[str, Any]) -> str:
+    """Return the report as one Markdown document."""
+    model, baseline = report["model"], report["baseline"]
+    parts = [
+        f"# Run report: {heads_text(model['heads'])}",
+        f"{model['step']:,} steps on `{report['config']['data']}`, {report['created']}, device `{model['device']}`.",
+        "Losses are mean cross-entropies in nats per token. Validation losses are those of the saved model over the"
+        " validation split, in non-overlapping windows. At the last position of a window there are no later tokens, so"
+        " the loss there is not affected by leakage.",
+        _side_by_side(model, baseline),
+        *([] if baseline is None else [ONE_SEED]),
+        "![Training and validation loss](loss.png)",
+        "## Samples",
+        _sample("Model", report["prompt"], model["sample"]),
+    ]
+    if baseline is not None:
+        parts.append(_sample("All-classical baseline", report["prompt"], baseline["sample"]))
+        parts.append(_differences(report["text_differences"]))
+    parts += ["## Where the heads ran", _backends(model), *_audits(model)]
+    for title, figures in (("model", model), ("baseline", baseline)):
+        if figures is not None and figures["profile"]:
+            parts += [f"## Hottest functions: {title}", _profile(figures["profile"])]
+    parts += ["## Settings", pairs(report["config"])]
+    parts += ["## Versions and machine", pairs({**report["versions"], **report["machine"]})]
+    return "\n\n".join(parts) + "\n"
+
+
+def _side_by_side(model: dict[str, Any], baseline: dict[str, Any] | None) -> str:
+    columns = [model] if baseline is None else [model, baseline]
+    titles = ["Model", "All-classical baseline"][: len(columns)]
+    rows = [
+        [label, *(form.format(value(m)) for m in columns)]
+        for label, value, form in ROWS
+        if all(value(m) is not None for m in columns)
+    ]
+    return table(["", *titles], [["Heads", *(f"`{heads_text(m['heads'])}`" for m in columns)], *rows])
+
+
+def _sample(title: str, prompt: str, text: str) -> str:
+    fence = "```"
+    while fence in prompt + text:
+        fence += "`"
+    return f"### {title}\n\n{fence}text\n{prompt}{text}\n{fence}"
+
+
+def _differences(found: dict[str, float]) -> str:
+    rows = [
+        ["Hamming distance", f"{found['hamming']} of {found['length']} characters"],
+        ["Agreement ratio", f"{found['agreement']:.3f}"],
+        ["Jaccard similarity of words", f"{found['jaccard']:.3f}"],
+        ["Levenshtein distance", f"{found['levenshtein']}"],
+    ]
+    return "Comparison of the two samples, generated from the same prompt and seed:\n\n" + table(
+        ["Measure", "Value"], rows
+    )
+
+
+def _backends(model: dict[str, Any]) -> str:
+    rows = [[str(h["layer"]), str(h["head"]), f"`{h['kind']}`", f"`{h['backend']}`"] for h in model["head_backends"]]
+    return table(["Layer", "Head", "Kind", "Backend"], rows)
+
+
+def _audits(model: dict[str, Any]) -> list[str]:
+    """Return what each link of a chain of backends computed, and the fallbacks; nothing for a single backend."""
+    parts = []
+    for key, what in (("audit", "training and validation"), ("report_audit", "the sample and the causality check")):
+        audit = model.get(key)
+        if audit is None:
+            continue
+        names = dict.fromkeys([*audit["calls"], *audit["gradients"]])
+        rows = [[f"`{n}`", *(f"{audit[kind].get(n, 0):,}" for kind in ("calls", "gradients"))] for n in names]
+        since = f", from step {audit['from_step']} on" if audit.get("from_step") else ""
+        parts.append(f"Number of circuit calls computed by each backend during {what}{since}:")
+        parts.append(table(["Backend", "Values", "Gradients"], rows))
+        if audit["falls"]:
+            parts += [f"Fallbacks during {what}:", _fallbacks(audit["falls"])]
+    return parts
+
+
+def _fallbacks(falls: list[dict[str, Any]]) -> str:
+    """Return a table with one row for each combination of head, pass and link."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for fall in falls:
+        key = (str(fall["layer"]), f"`{fall['kind']}`", fall["during"], f"`{fall['link']}`", f"`{fall['to']}`")
+        groups.setdefault(key, []).append(fall)
+    rows = [[*key, f"{len(found):,}", f"{found[0]['call']:,}", found[0]["reason"]] for key, found in groups.items()]
+    return table(["Layer", "Kind", "Pass", "Failed", "Fell back to", "Times", "First call", "Reason"], rows)
+
+
+def _profile(found: list[dict[str, Any]]) -> str:
+    rows = [[f"`{f['name']}`", f"{f['calls']:,}", f"{f['self_ms']:,.1f}", f"{f['share']:.1%}"] for f in found]
+    return table(["Function", "Calls", "Self time, ms", "Share"], rows)

@@ -1,8 +1,8 @@
-r"""Do two kinds of head differ? Paired statistics over seeds, and a verdict in words.
+r"""Whether two kinds of head differ: paired statistics over seeds, and a verdict in words.
 
-Runs of two kinds that share a seed share their batches, so what is compared are the differences
-:math:`d_s = \ell_s^{kind} - \ell_s^{reference}` of their validation losses, one a seed. A verdict needs two things at
-once: a permutation test that survives Holm's correction over all kinds, and an interval that excludes zero.
+Runs of two kinds with the same seed see the same batches, so the statistics are of the paired differences
+:math:`d_s = \ell_s^{kind} - \ell_s^{reference}` of their validation losses, one per seed. A claim requires both a
+permutation test that is significant after Holm's correction over all kinds, and an interval that excludes zero.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from qiskit_qattn.evaluation.paired_tests import (
 )
 
 Verdict = Literal["better", "worse", "no difference shown", "not enough seeds"]
-_ROUNDING = 1e-12  # relative to the losses; differences that small are none
+_ROUNDING = 1e-12  # relative to the losses; smaller differences count as zero
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the seeds say about one kind against the reference. Negative differences favour the kind.
+    """The comparison of one kind with the reference. Negative differences favour the kind.
 
     Attributes:
         kind: The kind of head.
-        reference: What it is compared with.
-        seeds: How many seeds both have with a finite loss, n.
-        diverged: Seeds left out because a loss is not finite; with any, no claim is made.
+        reference: The kind that it is compared with.
+        seeds: The number n of seeds for which both have a finite loss.
+        diverged: Seeds excluded because a loss is not finite; if there are any, no claim is made.
         mean_difference: Mean of the paired differences, kind minus reference; None without seeds.
-        interval: 95% bootstrap interval of it, as ``bootstrap_intervals`` makes it; None below two seeds.
+        interval: Its 95% bootstrap interval, see ``bootstrap_intervals``; None below two seeds.
         effect_size: Cohen's d_z = mean / standard deviation of the differences, times Hedges' correction
             Γ(ν/2) / (√(ν/2) Γ((ν − 1)/2)) for ν = n − 1; None below three seeds or without spread.
         p_value: Two-sided, of the sign-flip test of ``permutation_p_values``; None below two seeds.
         adjusted_p: The same after Holm's correction over all kinds.
-        difference: The true difference that the next two are about.
-        seeds_needed: Seeds that show ``difference`` with power 0.8 as one of so many kinds; None below two seeds.
-        power: Predicted power of this very study to show ``difference``; None below two seeds.
-        detectable: The true difference that this study shows with power 0.8; None where there is none.
-        verdict: In the words of :data:`Verdict`.
-        sentence: The verdict and its grounds in plain words.
+        difference: The true difference that the next two refer to.
+        seeds_needed: Seeds needed to detect ``difference`` with power 0.8 correction all kinds; None below two seeds.
+        power: Predicted power of this study to detect ``difference``; None below two seeds.
+        detectable: The true difference that this study detects with power 0.8; None if there is none.
+        verdict: One of :data:`Verdict`.
+        sentence: The verdict and its reasons in words.
     """
 
     kind: str
@@ -73,7 +73,7 @@ class Comparison:
     sentence: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as values that JSON holds."""
+        """Return the fields as plain values for JSON."""
         fields = dataclasses.asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
@@ -88,23 +88,23 @@ def compare_to_reference(
 ) -> dict[str, Comparison]:
     """Compare every kind with the reference, over the seeds that both have.
 
-    "not enough seeds" where even the smallest p that the test can give, times the number of kinds, exceeds ``alpha``;
+    The verdict is "not enough seeds" where even the smallest possible p, times the number of kinds, exceeds ``alpha``;
     "better" or "worse" where the adjusted p is at most ``alpha`` and the interval excludes zero; otherwise "no
     difference shown".
 
     Args:
         losses: For each kind the validation losses by seed; lower is better.
         reference: The kind to compare with.
-        difference: The true difference that power and the number of seeds are stated for.
-        alpha: The family-wise rate of false claims.
-        seed: Of the bootstrap, and of random sign flips where there are too many to visit all.
+        difference: The true difference for which power and the number of seeds are reported.
+        alpha: The family-wise error rate.
+        seed: Seed of the bootstrap, and of random sign flips where there are too many to enumerate.
 
     Returns:
         A comparison for each other kind, in the order of ``losses``.
 
     Raises:
         UnknownNameError: If ``reference`` is not in ``losses``.
-        ConfigError: If there is no other kind, or a number is out of its range.
+        ConfigError: If there is no other kind, or a number is out of range.
     """
     if reference not in losses:
         raise unknown_name("reference", reference, losses)
@@ -113,7 +113,7 @@ def compare_to_reference(
         raise ConfigError(f"Only {reference!r} was given; there is no other kind to compare with it.")
     if not (math.isfinite(difference) and difference > 0):
         raise ConfigError(f"difference is {difference}, but must be a positive number.")
-    minimum_seeds(alpha, len(kinds))  # checks alpha
+    minimum_seeds(alpha, len(kinds))  # validates alpha
     found = [_Paired.of(kind, losses[kind], losses[reference], seed) for kind in kinds]
     known = [1.0 if pair.p is None else pair.p for pair in found]
     adjusted = multipletests(known, alpha=alpha, method="holm")[1]
@@ -125,7 +125,7 @@ def compare_to_reference(
 
 @dataclass(frozen=True)
 class _Paired:
-    """The paired differences of one kind, and what they say by themselves."""
+    """The paired differences of one kind, with statistics that do not depend on other kinds."""
 
     kind: str
     values: Floats  # (n,)
@@ -159,7 +159,7 @@ def _judge(
     n, least = len(pair.values), minimum_seeds(alpha, num_kinds)
     mean = float(pair.values.mean()) if n else None
     needed = power = detectable = hedges_d = None
-    if n > 1 and not pair.spread:  # as many seeds as the test takes show any difference
+    if n > 1 and not pair.spread:  # without spread, the smallest number of seeds detects any difference
         needed, power = least, float(n >= least)
     elif mean is not None and pair.spread:
         effect = difference / pair.spread
@@ -197,27 +197,29 @@ def _verdict(pair: _Paired, adjusted: float, alpha: float, least: int) -> Verdic
 
 
 def _hedges(n: int) -> float:
-    """Return what makes d of n differences unbiased: Γ(ν/2) / (√(ν/2) Γ((ν − 1)/2)), ν = n − 1 (Hedges 1981)."""
+    """Return the factor that makes d unbiased: Γ(ν/2) / (√(ν/2) Γ((ν − 1)/2)), ν = n − 1 (Hedges 1981)."""
     degrees = n - 1
     logarithm = special.gammaln(degrees / 2) - special.gammaln((degrees - 1) / 2)
     return math.exp(logarithm) / math.sqrt(degrees / 2)
 
 
 def _sentence(found: Comparison, alpha: float, num_kinds: int) -> str:
-    """Say the verdict and its grounds."""
+    """Return the verdict and its reasons in words."""
     least = minimum_seeds(alpha, num_kinds)
-    among = "" if num_kinds == 1 else f" with {num_kinds} kinds"
+    correction = "" if num_kinds == 1 else f" with {num_kinds} kinds"
     pair = f"{found.kind} and {found.reference}"
-    left_out = ""
+    excluded = ""
     if found.diverged:
         listed = ", ".join(str(seed) for seed in found.diverged)
-        left_out = f" Left out, since a loss is not finite, and so no claim is made: seed {listed}."
+        excluded = f" A loss is not finite for seed {listed}: excluded, and no claim is made."
     if found.verdict == "not enough seeds":
         more = found.seeds_needed
-        wish = f", and about {more} to see a difference of {found.difference:g}" if more and more > least else ""
+        for_difference = (
+            f", and about {more} to detect a difference of {found.difference:g}" if more and more > least else ""
+        )
         return (
-            f"Not enough seeds to tell {pair} apart: {found.seeds} paired, but the test needs at least {least} to"
-            f" reach {alpha:g}{among}{wish}.{left_out}"
+            f"Not enough seeds to distinguish {pair}: {found.seeds} paired, but the test needs at least {least} to"
+            f" reach {alpha:g}{correction}{for_difference}.{excluded}"
         )
     assert found.mean_difference is not None and found.interval is not None and found.adjusted_p is not None
     figures = (
@@ -227,7 +229,7 @@ def _sentence(found: Comparison, alpha: float, num_kinds: int) -> str:
     if found.verdict == "no difference shown":
         could = ""
         if found.detectable is not None:
-            could = f" A true difference of {found.detectable:.4f} would have been seen in {POWER:.0%} of such studies."
-        return f"No difference shown between {pair}: {figures}.{could}{left_out}"
+            could = f" A true difference of {found.detectable:.4f} would be detected in {POWER:.0%} of such studies."
+        return f"No difference shown between {pair}: {figures}.{could}{excluded}"
     sign = "lower" if found.verdict == "better" else "higher"
-    return f"{found.kind} is {found.verdict} than {found.reference}, its loss {sign}: {figures}."
+    return f"{found.kind} is {found.verdict} than {found.reference}: its loss is {sign}, {figures}."

@@ -106,7 +106,7 @@ def real_amplitudes_ansatz(num_qubits: int, reps: int = 2) -> QuantumCircuit:
 
 
 def angle_ansatz(num_qubits: int, reps: int = 1) -> QuantumCircuit:
-    r"""Build layers of RX on every qubit and a CX ring: n angles in radians a layer.
+    r"""Build layers of RX on every qubit and a CX ring: n angles in radians per layer.
 
     Args:
         num_qubits: n, between 1 and 12.

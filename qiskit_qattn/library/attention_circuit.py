@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ShotReport:
-    """What a precision costs.
+    """The shots that a precision takes.
 
     Attributes:
         precision: Largest standard error of an expectation.
-        num_observables: How many expectations the shots serve.
-        bases: The measurement bases, one of ``X``, ``Y``, ``Z`` a qubit, qubit 0 last.
-        shots: Samples a basis; what a backend string takes as ``shots``.
+        num_observables: Number of expectations that are estimated from the shots.
+        bases: The measurement bases, one of ``X``, ``Y``, ``Z`` per qubit, qubit 0 last.
+        shots: Shots per basis, the option ``shots`` of a backend string.
     """
 
     precision: float
@@ -46,11 +46,11 @@ class ShotReport:
         bases = "basis" if len(self.bases) == 1 else "bases"
         return (
             f"{self.num_observables} observables in {len(self.bases)} measurement {bases}, {self.shots} shots each: "
-            f"{self.total} executions an input for standard errors of at most {self.precision:g}."
+            f"{self.total} executions per input for standard errors of at most {self.precision:g}."
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AttentionCircuit:
     r"""The circuit of an attention head and what is measured on it.
 
@@ -61,8 +61,8 @@ class AttentionCircuit:
         encoding: E, the data-encoding circuit.
         ansatz: A, the trainable circuit on the same qubits.
         labels: The Pauli strings :math:`P_m` in Qiskit's order (qubit 0 last).
-        sums: Sums of these strings, where they are what is measured, else None.
-        weight_order: The trainable parameters in their order; None takes that of the ansatz.
+        sums: The observables, where they are sums of these strings; else None.
+        weight_order: The trainable parameters in order; None for the order of the ansatz.
     """
 
     name: str
@@ -89,18 +89,19 @@ class AttentionCircuit:
         input_params: Sequence[Parameter],
         weight_params: Sequence[Parameter],
     ) -> AttentionCircuit:
-        r"""Return what a circuit of someone's own computes.
+        r"""Return the attention circuit of any other circuit.
 
         .. math:: f_m(x; \theta) = \langle 0 | U(x, \theta)^\dagger O_m U(x, \theta) | 0 \rangle
 
         Args:
-            circuit: U, in which data and weights may enter anywhere; measurements at its end are left out.
+            circuit: U, in which data and weights may enter anywhere; final measurements are removed.
             observables: :math:`O_m`, on the circuit's qubits.
             input_params: The parameters that carry data, in the order of the data.
-            weight_params: The trainable parameters, in their order.
+            weight_params: The trainable parameters, in order.
 
         Raises:
-            CircuitError: For a parameter that is named twice or not at all, no observable, or one on other qubits.
+            CircuitError: For a parameter that is listed twice or not at all, no observable, or one on another number of
+                qubits.
         """
         named = Counter([*input_params, *weight_params])
         twice = sorted(each.name for each, count in named.items() if count > 1)
@@ -110,12 +111,25 @@ class AttentionCircuit:
                 f"Every parameter of a circuit must be in input_params or weight_params, once; "
                 f"in neither: {missing}, more than once: {twice}."
             )
-        if circuit.clbits:  # transpiling takes measurements for all that is asked
+        if circuit.clbits:  # transpilers drop what does not affect measurements
             circuit = circuit.remove_final_measurements(inplace=False)
         sums = tuple(SparsePauliOp(each) for each in observables)
         labels = tuple(dict.fromkeys(label for each in sums for label in each.paulis.to_labels()))
         data = Encoding("plain", QuantumCircuit(circuit.num_qubits), tuple(input_params), len(input_params))
         return cls(circuit.name, data, circuit, labels, sums, tuple(weight_params))
+
+    def __repr__(self) -> str:
+        bases = len(measurement_bases(self.labels))
+        return (
+            f"<AttentionCircuit {self.name}: {self.num_qubits} qubits, {len(self.input_params)} input parameters, "
+            f"{len(self.weight_params)} weights, {len(self.observables)} observables in {bases} measurement "
+            f"{'basis' if bases == 1 else 'bases'}>"
+        )
+
+    def __str__(self) -> str:
+        """Return a line that says what it is, and the drawing."""
+        measured = ", ".join(self.labels[:4]) + (", …" if len(self.labels) > 4 else "")
+        return f"{self!r} measuring {measured}\n{self.draw()}"
 
     @property
     def num_qubits(self) -> int:
@@ -146,7 +160,7 @@ class AttentionCircuit:
 
     @cached_property
     def observables(self) -> tuple[SparsePauliOp, ...]:
-        """One operator an output."""
+        """One operator per output."""
         if self.sums is not None:
             return self.sums
         return tuple(SparsePauliOp(label) for label in self.labels)
@@ -187,7 +201,7 @@ class AttentionCircuit:
 
         .. math:: N = B \lceil 1 / \varepsilon^2 \rceil
 
-        for one input and B measurement bases: all strings of a basis share its shots, and a string's variance a shot,
+        for one input and B measurement bases: all strings of a basis share its shots, and a string's variance per shot,
         :math:`1 - \langle P \rangle^2`, is at most 1. Where sums :math:`\sum_P c_P P` are measured, the shots are
         multiplied by the largest :math:`\sum_b (\sum_{P \in b} |c_P|)^2`. A head's gain multiplies the error of its
         outputs.

@@ -22,7 +22,15 @@ _NUM_PROBES = 2
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a catalog entry is built; ``first`` gives the strings its source measures before any others."""
+    """How a catalog entry is built.
+
+    Attributes:
+        encoding: Builds the encoding on n qubits.
+        ansatz: Builds the ansatz on n qubits with a number of layers.
+        reps: The default number of layers.
+        first: Lists the Pauli strings on n qubits that are measured before any others.
+        summary: What it is, in a line.
+    """
 
     encoding: Callable[[int], Encoding]
     ansatz: Callable[[int, int], QuantumCircuit]
@@ -53,10 +61,10 @@ ALIASES = {"qisa": "qisa-v3"}
 
 
 def register_circuit(name: str, recipe: Recipe) -> None:
-    """Add an entry to the catalog.
+    """Add an attention circuit to the catalog; adding the same recipe again has no effect.
 
     Raises:
-        ConfigError: For a name that another recipe has.
+        ConfigError: For the name of another recipe, or an alias.
     """
     if name in ALIASES or CATALOG.get(name, recipe) != recipe:
         raise ConfigError(f"The catalog has an attention circuit {name!r} already; choose another name.")
@@ -80,17 +88,18 @@ def attention_circuit(
     """Build an attention circuit from the catalog.
 
     Args:
-        name: ``qisa-v1``, ``qisa-v2``, ``qisa-v3`` (alias ``qisa``), ``qsann``, ``zz`` or ``angle``.
+        name: ``qisa-v1``, ``qisa-v2``, ``qisa-v3`` (alias ``qisa``), ``qsann``, ``zz``, ``angle``, or any other
+            name that :func:`list_circuits` returns.
         num_qubits: Number of qubits, 1 to 12.
         reps: Number of ansatz layers; None takes the source's: 1, and 2 for ``zz``.
-        num_observables: Number of outputs; None means one a qubit.
+        num_observables: Number of outputs; None means one per qubit.
         observables: ``grouped`` takes distinct strings that are not always zero, in the fewest measurement bases;
             ``random`` draws them as the QISA paper does, with ``seed``; or the Pauli strings themselves (qubit 0 last).
         seed: Seed of the random drawing.
 
     Raises:
         UnknownNameError: For a name that is not in the catalog; the message lists those that are.
-        CircuitError: For a number of qubits, layers or observables that cannot be had.
+        CircuitError: For a number of qubits, layers or observables that is not possible.
     """
     recipe = CATALOG.get(ALIASES.get(name, name))
     if recipe is None:
@@ -112,7 +121,7 @@ def attention_circuit(
 
 
 def _probe_states(encoding: Encoding, ansatz: QuantumCircuit) -> list[np.ndarray]:
-    """Return states the circuit reaches for random inputs and weights, to tell dead observables by."""
+    """Return states of the circuit for random inputs and weights, on which vanishing observables are recognised."""
     rng = np.random.default_rng(_PROBE_SEED)
     states = []
     for _ in range(_NUM_PROBES):

@@ -20,7 +20,7 @@ class Encoding:
     """A data-encoding circuit.
 
     Attributes:
-        kind: Which encoding this is; ``plain`` where data enter a circuit of someone's own as its parameters.
+        kind: Which encoding this is; ``plain`` for a user's circuit, where data is bound to parameters anywhere.
         circuit: The circuit on ``num_qubits`` qubits, starting from |0…0⟩.
         params: Its parameters (angles in radians) in the order of the data; never sorted by name.
         num_features: Length of the classical vector: ``2**num_qubits`` for ``amplitude``, whose circuit
@@ -93,7 +93,7 @@ def amplitude_encoding(num_qubits: int) -> Encoding:
 
 
 def angle_encoding(num_qubits: int) -> Encoding:
-    r"""Encode one angle a qubit: :math:`\bigotimes_i RX(x_i) |0\rangle`.
+    r"""Encode one angle per qubit: :math:`\bigotimes_i RX(x_i) |0\rangle`.
 
     Args:
         num_qubits: n, between 1 and 12; the vector has n entries, in radians.

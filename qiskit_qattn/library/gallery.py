@@ -21,7 +21,7 @@ _FOLD = 16
 
 
 def render(circuit: AttentionCircuit, output: str) -> str | bytes:
-    """Render a circuit; pictures and text show encoding, ansatz and measurement apart, code holds no measurement.
+    """Render a circuit; pictures and text mark encoding, ansatz and measurement, code has no measurement.
 
     Args:
         circuit: The circuit.
@@ -78,8 +78,8 @@ def _index(circuits: Mapping[str, Sequence[AttentionCircuit]], heads: Mapping[st
         "",
         "In the pictures, `x` are the angles that carry data and `θ` the trainable weights. Barriers stand before the",
         "encoding, the ansatz and the measurement, which is shown in the circuit's first basis. Qubit 0 is the top",
-        "wire and the last letter of a Pauli string. A head measures as many strings as its values are wide; here it",
-        "is one a qubit.",
+        "wire and the last letter of a Pauli string. A head measures one string per entry of its values; here it is",
+        "one per qubit.",
     ]
     for name, sizes_of in circuits.items():
         lines += ["", f"## {name}", "", f"Heads: {users[name]}."]

@@ -19,14 +19,14 @@ _DEAD = 1e-9
 
 
 def measurement_bases(labels: Sequence[str]) -> list[tuple[str, list[int]]]:
-    """Group Pauli strings into bases that one measurement of every qubit serves (qubit-wise commuting).
+    """Group Pauli strings that are measured in one basis (qubit-wise commuting).
 
     Args:
         labels: Pauli strings in Qiskit's order (qubit 0 is the last letter).
 
     Returns:
-        Pairs of a basis, one of ``X``, ``Y``, ``Z`` a qubit, and the positions of its strings in ``labels``.
-        First fit in the given order; a qubit no string of the group touches is measured in Z.
+        Pairs of a basis, one of ``X``, ``Y``, ``Z`` per qubit, and the positions of its strings in ``labels``.
+        First fit in the given order; a qubit on which all strings of a group are I is measured in Z.
     """
     groups: list[tuple[list[str], list[int]]] = []
     for position, label in enumerate(labels):
@@ -46,7 +46,7 @@ def basis_rotation(basis: str) -> list[np.ndarray]:
 
 
 def basis_expectations(state: np.ndarray, basis: str) -> np.ndarray:
-    """Return ⟨P⟩ of the 2ⁿ strings that ``basis`` serves; entry m has the basis letter where bit q of m is set.
+    """Return ⟨P⟩ of the 2ⁿ strings that are measured in ``basis``; string m has its letters where bits of m are set.
 
     Args:
         state: Amplitudes, shape ``(2**n,)``.
@@ -75,18 +75,18 @@ def select_observables(probes: Sequence[np.ndarray], count: int, first: Sequence
     """Choose ``count`` distinct Pauli strings that are not identically zero, in few measurement bases.
 
     Strings are taken basis by basis, all-Z by weight first, then all-X, all-Y, then mixed ones, and a string whose
-    expectation vanishes on every probe state is passed over: real states, for instance, have no odd number of Y.
+    expectation vanishes on every probe state is skipped: real states, for instance, have no odd number of Y.
 
     Args:
         probes: States the circuit reaches for random inputs and weights, each of shape ``(2**n,)``.
         count: How many strings.
-        first: Strings to take before the others, where they are alive.
+        first: Strings to take before the others, unless they always vanish.
 
     Returns:
         Strings in Qiskit's order (qubit 0 last).
 
     Raises:
-        CircuitError: If ``count`` is below 1 or more than the circuit has live strings.
+        CircuitError: If ``count`` is below 1 or more than the number of strings that do not vanish.
     """
     num_qubits = int(probes[0].size).bit_length() - 1
     if count < 1:
@@ -118,7 +118,7 @@ def select_observables(probes: Sequence[np.ndarray], count: int, first: Sequence
 def random_observables(num_qubits: int, count: int, seed: int) -> tuple[str, ...]:
     """Draw Pauli strings as the QISA paper does: each letter I with probability 0.9, else X, Y or Z.
 
-    Repeats, the identity and strings that are always zero are kept, as published. The draw is seeded.
+    As published, the strings may repeat, be the identity or have expectations that are always zero.
 
     Args:
         num_qubits: Length of the strings.
@@ -131,17 +131,17 @@ def random_observables(num_qubits: int, count: int, seed: int) -> tuple[str, ...
 
 
 def _alive(probes: Sequence[np.ndarray], basis: str) -> np.ndarray:
-    """Tell, for the 2ⁿ strings of a basis, which do not vanish on every probe."""
+    """Return, for the 2ⁿ strings of a basis, which of them do not vanish on every probe."""
     return np.max([np.abs(basis_expectations(probe, basis)) for probe in probes], axis=0) > _DEAD
 
 
 def _mask(label: str) -> int:
-    """Return the bit mask of the qubits a string touches."""
+    """Return the bit mask of the qubits on which a string is not I."""
     return sum(1 << qubit for qubit, letter in enumerate(reversed(label)) if letter != "I")
 
 
 def served(basis: str) -> list[str]:
-    """Return the 2ⁿ strings that a basis serves; string m has the basis' letter on the qubits that are set in m."""
+    """Return the 2ⁿ strings that are measured in a basis; string m has its letters on the qubits that are set in m."""
     return [masked(basis, mask) for mask in range(2 ** len(basis))]
 
 

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qiskit_qattn.nn.cache import KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.heads import run_heads
 from qiskit_qattn.nn.kinds import Score, head_kind
 from qiskit_qattn.simulation.statevector import Fused
+
+
+@dataclass
+class KeyValueCache:
+    """Keys and values of earlier tokens, one pair for each part of one layer's attention.
+
+    Nothing is written in place: a copy of ``pairs`` is what a cache held at the time.
+    """
+
+    pairs: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def extend(self, part: str, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Append new keys and values, each ``(B, nh, T, ·)``, and return all of them."""
+        if part in self.pairs:
+            past_k, past_v = self.pairs[part]
+            k, v = torch.cat([past_k, k], -2), torch.cat([past_v, v], -2)
+        self.pairs[part] = (k, v)
+        return k, v
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, score: Score, dropout: float = 0.0) -> Tensor:
@@ -87,6 +105,11 @@ class CausalSelfAttention(nn.Module):
         self.sizes = [2 * self.num_linear * self.head_size, *features]
         self.c_attn = nn.Linear(config.n_embd, sum(self.sizes), bias=config.bias) if sum(self.sizes) else None
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+
+    def extra_repr(self) -> str:
+        """Return the heads and their size, for ``print(model)``."""
+        heads = ",".join(f"{name}:{count}" for name, count in self.counts.items())
+        return f"heads={heads!r}, head_size={self.head_size}"
 
     def forward(
         self, x: Tensor, cache: KeyValueCache | None = None, unitaries: Mapping[str, Fused] | None = None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.nn.cache import KeyValueCache
+from qiskit_qattn.nn.attention import KeyValueCache
 from qiskit_qattn.nn.inference import inference
 
 
@@ -65,17 +65,18 @@ def _tokens(
     use_cache: bool,
 ) -> Iterator[Tensor]:
     """Yield the tokens."""
-    size, model = model.config.block_size, inference(model)
+    fixed: Any = inference(model)
+    size = fixed.config.block_size
     start, done, caches = max(0, idx.shape[1] - size), 0, None
     for _ in range(max_new_tokens):
         if idx.shape[1] - start > size:
             start, caches = idx.shape[1] - max(1, size // 2), None
         if caches is None:
-            caches, done = [KeyValueCache() for _ in model.blocks], start
+            caches, done = [KeyValueCache() for _ in fixed.blocks], start
         if use_cache:
-            logits, _ = model(idx[:, done:], caches=caches, position=done - start)
+            logits, _ = fixed(idx[:, done:], caches=caches, position=done - start)
         else:
-            logits, _ = model(idx[:, start:])
+            logits, _ = fixed(idx[:, start:])
         done = idx.shape[1]
         token = _sample(logits[:, -1], temperature, top_k, generator)
         idx = torch.cat([idx, token], 1)
@@ -83,7 +84,7 @@ def _tokens(
 
 
 def _sample(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None) -> Tensor:
-    """Draw one token a row, shape ``(B, 1)``, from logits ``(B, vocab_size)``."""
+    """Draw one token per row, shape ``(B, 1)``, from logits ``(B, vocab_size)``."""
     if temperature == 0:
         return logits.argmax(-1, keepdim=True)
     logits = (logits - logits.amax(-1, keepdim=True)).double() / temperature  # no overflow, however cold

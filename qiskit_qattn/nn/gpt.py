@@ -1,26 +1,20 @@
 """GPT: nanoGPT's model with attention heads of any kind."""
 
-import inspect
-import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError, unknown_name
-from qiskit_qattn.nn.attention import CausalSelfAttention
-from qiskit_qattn.nn.cache import KeyValueCache
+from qiskit_qattn.errors import ConfigError
+from qiskit_qattn.nn.attention import CausalSelfAttention, KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.generation import stream
 from qiskit_qattn.nn.heads import form_unitaries
 from qiskit_qattn.nn.placement import ModelPlacement
+from qiskit_qattn.nn.pretrained import Pretrained
 from qiskit_qattn.simulation.statevector import Fused
 
 
@@ -67,32 +61,7 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
-_FILES = ("config.json", "model.safetensors")
-_LOADING = ("cache_dir", "force_download", "local_files_only", "map_location", "revision", "token")
-_SAVING = {
-    name
-    for method in (PyTorchModelHubMixin.save_pretrained, PyTorchModelHubMixin.push_to_hub)
-    for name, parameter in inspect.signature(method).parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY
-}
-_MODEL_CARD = """---
-{{ card_data }}
----
-
-A GPT of the package `qiskit-qattn`: `qiskit_qattn.GPT.from_pretrained(folder)`.
-Its shape, heads and observables are in `config.json`.
-"""
-
-
-class GPT(
-    ModelPlacement,
-    nn.Module,
-    PyTorchModelHubMixin,
-    library_name="qiskit-qattn",
-    tags=["quantum-machine-learning", "qiskit"],
-    license="apache-2.0",
-    model_card_template=_MODEL_CARD,
-):
+class GPT(ModelPlacement, Pretrained):
     r"""A decoder-only transformer whose attention mixes quantum and classical heads.
 
     Weights are tied between the token embedding and the output, and initialised as in nanoGPT: N(0, 0.02²), with the
@@ -129,66 +98,6 @@ class GPT(
             nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
-
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
-        """Write ``config.json`` and ``model.safetensors`` into a folder, which is made if it is not there.
-
-        Args:
-            save_directory: The folder.
-            options: As for ``huggingface_hub.PyTorchModelHubMixin.save_pretrained``, such as ``push_to_hub`` and
-                ``repo_id``.
-
-        Raises:
-            UnknownNameError: For an option that there is not.
-        """
-        _check_options("GPT.save_pretrained", options, _SAVING)
-        return super().save_pretrained(save_directory, **options)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "GPT":
-        """Load a model from a folder that ``save_pretrained`` wrote, or from the Hugging Face Hub.
-
-        Args:
-            pretrained_model_name_or_path: The folder, or the name of a model on the Hub.
-            options: ``map_location``; for the Hub, ``cache_dir``, ``force_download``, ``local_files_only``,
-                ``revision`` and ``token`` as for ``huggingface_hub.hf_hub_download``.
-
-        Returns:
-            The model in evaluation mode, with the weights, dtype and observables it was saved with.
-
-        Raises:
-            CheckpointError: For a folder that holds no model of ours, or a damaged one.
-            UnknownNameError: For an option that there is not.
-        """
-        _check_options("GPT.from_pretrained", options, _LOADING)
-        folder = Path(pretrained_model_name_or_path)
-        where = options.pop("map_location", None)
-        try:
-            if not folder.exists():
-                name = str(pretrained_model_name_or_path)
-                folder, _ = (Path(hf_hub_download(name, file, **options)).parent for file in _FILES)
-            return cls._load(folder).to(where)
-        except QattnError as error:
-            raise CheckpointError(f"{str(folder)!r} holds a model that cannot be built: {error}") from error
-        except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(f"{str(folder)!r} holds no model this version can load: {reason}") from error
-
-    @classmethod
-    def _load(cls, folder: Path) -> "GPT":
-        """Load a model from a folder, in the dtype it was saved in."""
-        missing = [name for name in _FILES if not (folder / name).is_file()]
-        if missing:
-            raise CheckpointError(f"{', '.join(missing)} missing.")
-        saved = json.loads((folder / "config.json").read_text("utf-8"))
-        shape = {"vocab_size", "block_size", "n_layer", "n_head", "n_embd", "heads"}
-        if not isinstance(saved, dict) or not shape <= set(saved):
-            raise CheckpointError(f"config.json is not of a qiskit-qattn GPT; it must hold {', '.join(sorted(shape))}.")
-        model = cls(GPTConfig(**saved))
-        with safe_open(folder / "model.safetensors", "pt") as file:
-            model.to(file.get_tensor("wpe.weight").dtype)
-        load_model(model, folder / "model.safetensors", strict=True)
-        return model.eval()
 
     def forward(
         self,
@@ -263,12 +172,6 @@ class GPT(
         quantum = sum(p.numel() for p in self.circuit_parameters())
         total = sum(p.numel() for p in self.parameters())
         return {"quantum": quantum, "classical": total - quantum, "total": total}
-
-
-def _check_options(call: str, options: Mapping[str, Any], known: Collection[str]) -> None:
-    for name in options:
-        if name not in known:
-            raise unknown_name(f"option of {call}", name, known)
 
 
 def _tie(model: GPT, *_: Any) -> None:

@@ -118,6 +118,14 @@ class QuantumHead(nn.Module):
         self.register_buffer("observables", self._codes())
         self.to_backend(get_backend("statevector"))
 
+    def extra_repr(self) -> str:
+        """Return the circuit's sizes, the number of heads and the backend, for ``print(model)``."""
+        circuit, heads = self.circuit, "×".join(map(str, self.weight.shape[:-1])) or "1"
+        return (
+            f"{circuit.name}, heads={heads}, num_qubits={circuit.num_qubits}, inputs={self.num_features}, "
+            f"weights={len(circuit.weight_params)}, outputs={len(circuit.observables)}, backend={self.backend.name!r}"
+        )
+
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         """Refuse weights that were trained for other observables."""
         saved = state_dict.get(f"{prefix}observables")

@@ -16,6 +16,7 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.heads import QuantumHead, fuse_heads
 from qiskit_qattn.simulation.amplitude import check_finite, within_range
@@ -49,6 +50,12 @@ def inference(model: M) -> M:
     for name, found in sizes.items():
         cast(CausalSelfAttention, twin.get_submodule(name)).sizes = found
     return twin
+
+
+def check_not_fixed(model: nn.Module, what: str) -> None:
+    """Raise :class:`ConfigError` for a copy that :func:`inference` made, which cannot be saved, moved or trained."""
+    if any(isinstance(module, FixedHead | FixedAmplitudeHead) for module in model.modules()):
+        raise ConfigError(f"A copy for inference cannot be {what}; that is done with the model it was made from.")
 
 
 class FixedHead(nn.Module):

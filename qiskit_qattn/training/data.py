@@ -1,7 +1,8 @@
-"""From a text to the batches a language model trains and is judged on."""
+"""From a text to the batches that a language model is trained and validated on."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ class Corpus:
     """A text as tokens, split by position.
 
     Attributes:
-        tokenizer: What turned the text into tokens.
+        tokenizer: The tokenizer of the text.
         train: The first 90 % of the tokens, ``torch.long``, of shape (N_train,).
         val: The rest, of shape (N_val,).
     """
@@ -35,12 +36,12 @@ def load_corpus(
 
     Args:
         name_or_path: What :func:`~qiskit_qattn.training.corpora.load_text` takes.
-        block_size: The context length; each split must hold a window of it and the token that follows.
-        tokenizer: The one of a saved model; by default the text's own characters make the vocabulary.
+        block_size: The context length; each split must hold one window and the token after it.
+        tokenizer: The tokenizer of a saved model; by default the vocabulary is the text's own characters.
 
     Raises:
-        DataError: The text cannot be had, repeats one character, or is too short for ``block_size``.
-        TokenError: The text has characters that the given tokenizer does not know.
+        DataError: The text is not available, repeats one character, or is too short for ``block_size``.
+        TokenError: The text has characters outside the given tokenizer's vocabulary.
     """
     return split_corpus(load_text(name_or_path), block_size, tokenizer=tokenizer)
 
@@ -63,18 +64,26 @@ def split_corpus(text: str, block_size: int, *, tokenizer: CharTokenizer | None 
     return Corpus(tokenizer=tokenizer, train=train, val=val)
 
 
+def fingerprint(corpus: Corpus) -> str:
+    """Return a hash of a corpus, by which a resumed run recognises its text."""
+    digest = hashlib.sha256(corpus.tokenizer.characters.encode("utf-8", "surrogatepass"))
+    for part in (corpus.train, corpus.val):
+        digest.update(part.numpy().tobytes())
+    return digest.hexdigest()
+
+
 def random_batch(
     data: torch.Tensor, batch_size: int, block_size: int, generator: torch.Generator | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return windows of ``data`` at random places, and the same windows one token later.
+    """Return windows of ``data`` at random positions, and the same windows one token later.
 
-    y[b, t] = x[b, t + 1] is what a model that has read x[b, :t + 1] shall predict.
+    y[b, t] = x[b, t + 1] is the target of a model that has read x[b, :t + 1].
 
     Args:
         data: Tokens, of shape (N,) with N > block_size, on any device.
-        batch_size: How many windows, B.
-        block_size: How long each is, T.
-        generator: A CPU generator that draws the places, so that a seed gives the same batches on every device.
+        batch_size: Number of windows, B.
+        block_size: Length of a window, T.
+        generator: A CPU generator that draws the positions, so that a seed gives the same batches on every device.
 
     Returns:
         (x, y), both of shape (B, T) and on the device of ``data``.
@@ -85,8 +94,8 @@ def random_batch(
     """
     _window_count(data, batch_size, block_size)
     starts = torch.randint(len(data) - block_size, (batch_size, 1), generator=generator)  # (B, 1)
-    places = starts + torch.arange(block_size + 1)  # (B, T + 1)
-    windows = data[places.to(data.device)]  # (B, T + 1)
+    positions = starts + torch.arange(block_size + 1)  # (B, T + 1)
+    windows = data[positions.to(data.device)]  # (B, T + 1)
     return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()  # (B, T), (B, T)
 
 
@@ -95,12 +104,12 @@ def sequential_batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Iterate once over all non-overlapping windows of ``data``, in order: an exact validation pass.
 
-    There are ⌊(N - 1) / T⌋ windows; what is left over at the end, fewer than T tokens, is not visited.
+    There are ⌊(N - 1) / T⌋ windows; the remaining tokens at the end, fewer than T, are left out.
 
     Args:
         data: Tokens, of shape (N,) with N > block_size.
-        batch_size: How many windows a batch, B; the last batch holds what is left.
-        block_size: How long each window is, T.
+        batch_size: Windows per batch, B; the last batch may be smaller.
+        block_size: Length of a window, T.
 
     Returns:
         An iterator of (x, y), both of shape (B, T).

@@ -1,47 +1,54 @@
-"""The description of a run before it starts, and its figures once it has ended."""
+"""The figures of a run: losses, time, memory, its hottest functions, and which backends computed it.
+
+A run leaves them in ``metrics.json`` and, on a chain of backends, in ``audit.json``.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import json
+import re
+import sys
+from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from qiskit_qattn.nn.config import GPTConfig
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from qiskit_qattn.errors import CheckpointError
 from qiskit_qattn.nn.gpt import GPT
-from qiskit_qattn.training import resources
-from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.data import Corpus
-from qiskit_qattn.training.state import TrainState
+from qiskit_qattn.nn.placement import ran_on
+from qiskit_qattn.training.checkpoint import TrainState
+from qiskit_qattn.training.files import write_text, writing
 from qiskit_qattn.training.validation import Losses
 
+NUMBERS = (
+    *("step", "train_loss", "val_loss", "val_loss_last_position", "tokens_per_second"),
+    *("train_seconds", "wall_seconds", "cpu_seconds", "peak_rss_mib"),
+)
+#: The keys of metrics.json, and their types.
+FIGURES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(NUMBERS, (int, float)),
+    "prompt": str,
+    "heads": (str, list),
+    "parameters": dict,
+    "head_backends": list,
+    "peak_gpu_mib": (int, float, type(None)),
+    "profile": (list, type(None)),
+    "history": dict,
+}
 
-def model_config(config: TrainConfig, vocab_size: int, heads: str | tuple[str, ...]) -> GPTConfig:
-    """Return the model that a run's settings describe, with the given heads."""
-    return GPTConfig(
-        vocab_size=vocab_size,
-        block_size=config.block_size,
-        n_layer=config.n_layer,
-        n_head=config.n_head,
-        n_embd=config.n_embd,
-        n_inner=config.n_inner or None,
-        dropout=config.dropout,
-        bias=config.bias,
-        heads=list(heads) if isinstance(heads, tuple) else heads,
-        num_qubits=config.num_qubits or None,
-        reps=config.reps or None,
-    )
-
-
-def fingerprint(corpus: Corpus) -> str:
-    """Return a hash of a corpus, by which a resumed run knows its text again."""
-    digest = hashlib.sha256(corpus.tokenizer.characters.encode("utf-8", "surrogatepass"))
-    for part in (corpus.train, corpus.val):
-        digest.update(part.numpy().tobytes())
-    return digest.hexdigest()
+AUDIT = "audit.json"
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+_WARM_UP = 3  # steps before profiling starts
+_PROFILED = 5  # steps profiled
 
 
 def run_figures(model: GPT, state: TrainState, train: Losses, val: Losses) -> dict[str, Any]:
-    """Return what the report says about a trained model, as plain values."""
+    """Return the figures of a trained model, as plain values for JSON."""
     return {
         "step": state.step,
         "heads": heads if isinstance(heads := model.config.heads, str) else list(heads),
@@ -54,8 +61,177 @@ def run_figures(model: GPT, state: TrainState, train: Losses, val: Losses) -> di
         "train_seconds": state.train_seconds,
         "wall_seconds": state.wall_seconds,
         "cpu_seconds": state.cpu_seconds,
-        "peak_rss_mib": resources.peak_rss_mib(),
-        "peak_gpu_mib": resources.peak_gpu_mib(),
+        "peak_rss_mib": peak_rss_mib(),
+        "peak_gpu_mib": peak_gpu_mib(),
         "profile": state.profile,
         "history": {"train": [asdict(item) for item in state.train], "val": [asdict(item) for item in state.val]},
     }
+
+
+def read_metrics(folder: Path) -> dict[str, Any] | None:
+    """Return the figures of the run in ``folder``; None if it has not finished.
+
+    Raises:
+        CheckpointError: If they are damaged or not ours.
+    """
+    path = folder / "metrics.json"
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"The figures {str(path)!r} are damaged: {error}") from error
+    if not isinstance(figures, dict):
+        raise CheckpointError(f"{str(path)!r} has no figures of qiskit-qattn.")
+    for name, kind in FIGURES.items():
+        if name not in figures or not isinstance(figures[name], kind):
+            raise CheckpointError(f"{str(path)!r} has no figures of qiskit-qattn: {name!r} is missing or damaged.")
+    return figures
+
+
+def reset_peaks() -> None:
+    """Start new peaks where the system allows it (Linux, CUDA), so that each of two models in a row has its own."""
+    with suppress(OSError):  # elsewhere the peak is that of the process
+        _CLEAR.write_text("5", encoding="ascii")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_rss_mib() -> float:
+    """Return the largest resident size since :func:`reset_peaks`, or of the process where that is not available."""
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text(encoding="ascii"))
+    except OSError:
+        found = None
+    if found:
+        return int(found.group(1)) / 1024
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        import psutil
+
+        return float(psutil.Process().memory_info().peak_wset) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 1024
+
+
+def peak_gpu_mib() -> float | None:
+    """Return the largest CUDA allocation since :func:`reset_peaks`; None without CUDA."""
+    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+
+
+class StepProfiler:
+    """Profiles five training steps, after three others.
+
+    Profiled steps are slow, so the training loop does not count them in its throughput.
+    """
+
+    def __init__(self, *, enabled: bool) -> None:
+        self._seen = 0
+        self._done = not enabled
+        self._profile: profile | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether the next step is profiled."""
+        return not self._done and self._seen >= _WARM_UP
+
+    def before_step(self) -> None:
+        """Start profiling after the first steps."""
+        if self.active and self._profile is None:
+            kinds = [ProfilerActivity.CPU]
+            if torch.cuda.is_available():
+                kinds.append(ProfilerActivity.CUDA)
+            self._profile = profile(activities=kinds, acc_events=True)
+            self._profile.start()
+
+    def after_step(self) -> list[dict[str, Any]] | None:
+        """Return the hottest functions after the last profiled step, else None."""
+        self._seen += 1
+        if self._profile is None or self._seen < _WARM_UP + _PROFILED:
+            return None
+        finished, self._profile, self._done = self._profile, None, True
+        finished.stop()
+        return _hottest(finished)
+
+
+def _hottest(finished: profile, count: int = 10) -> list[dict[str, Any]]:
+    """Return the ``count`` functions with the most self time: name, calls, milliseconds, share of the total."""
+    events = list(finished.key_averages())
+
+    def own(event: Any) -> float:
+        return float(event.self_cpu_time_total + event.self_device_time_total)
+
+    total = sum(own(event) for event in events) or 1.0
+    return [
+        {"name": e.key, "calls": e.count, "self_ms": own(e) / 1000, "share": own(e) / total}
+        for e in sorted(events, key=own, reverse=True)[:count]
+    ]
+
+
+def read_audit(folder: Path, step: int) -> dict[str, Any]:
+    """Return the audit of earlier processes up to ``step`` from ``folder``; empty if there is none.
+
+    Raises:
+        CheckpointError: If it is damaged.
+    """
+    try:
+        found = json.loads((folder / AUDIT).read_text("utf-8"))
+        return dict(found) if found["to_step"] == step else {}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{str(folder / AUDIT)!r} is damaged: {error}. Remove it to continue without it."
+        ) from error
+
+
+def write_audit(folder: Path, audit: dict[str, Any]) -> None:
+    """Write an audit into ``folder``, unless it is empty.
+
+    Raises:
+        RunFolderError: If it cannot be written.
+    """
+    if audit:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / AUDIT, json.dumps(audit, indent=1) + "\n")
+
+
+def join_audits(before: dict[str, Any], now: dict[str, Any], start: int, end: int) -> dict[str, Any]:
+    """Return the audit of a run up to step ``end``: of earlier processes, and of this one from ``start`` on.
+
+    ``from_step`` and ``to_step`` are the steps that it covers. Calls are numbered on over the processes.
+    """
+    if not now:
+        return before
+    if not before:
+        return {"from_step": start, "to_step": end, **now}
+    heads = []
+    shift = {}
+    for old, new in zip(before["heads"], now["heads"], strict=True):
+        shift[old["layer"], old["kind"]] = sum(old["calls"].values())
+        heads.append({**new, **{key: _sum(old[key], new[key]) for key in ("calls", "gradients")}})
+    falls = [{**fall, "call": fall["call"] + shift[fall["layer"], fall["kind"]]} for fall in now["falls"]]
+    return {
+        "from_step": before["from_step"],
+        "to_step": end,
+        "calls": _sum(before["calls"], now["calls"]),
+        "gradients": _sum(before["gradients"], now["gradients"]),
+        "heads": heads,
+        "falls": before["falls"] + falls,
+    }
+
+
+def label_heads(head_backends: list[dict[str, Any]], audit: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the heads with the backends that computed them in all processes."""
+    calls = {(head["layer"], head["kind"]): head["calls"] for head in audit["heads"]}
+    rows = []
+    for row in head_backends:
+        found = calls.get((row["layer"], row["kind"]))
+        rows.append({**row, "backend": ran_on(found), "calls": found} if found else row)
+    return rows
+
+
+def _sum(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:
+    return dict(Counter(first) + Counter(second))

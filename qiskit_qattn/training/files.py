@@ -1,8 +1,10 @@
-"""Writing into a run folder: whole or not at all, and one clear line when the disk says no."""
+"""Writing files and folders atomically, with one clear error where the disk refuses."""
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +13,41 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from qiskit_qattn.errors import RunFolderError
-from qiskit_qattn.training.atomic import write_atomically
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write ``content`` to ``path`` so that no reader, crash or full disk ever leaves part of it there.
+
+    The bytes go to a temporary file in the same folder, which then replaces ``path`` in one step. Missing parent
+    folders are made.
+
+    Args:
+        path: The file to write or replace.
+        content: The bytes of the file.
+
+    Raises:
+        OSError: Something could not be written; ``path`` is then as it was before.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), path.parent)
+        raise NotADirectoryError(errno.ENOTDIR, f"{str(file)!r} is not a folder") from error
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # there only if something failed
 
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turn a failure to write ``path`` (full disk, read-only, file where a folder should be) into our error.
+    """Convert a failure to write ``path`` (full disk, read-only, file where a folder should be) into our error.
 
     Raises:
         RunFolderError: In place of the operating system's error.
@@ -30,7 +61,7 @@ def writing(path: str | Path) -> Iterator[None]:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write a UTF-8 text file, in full or not at all.
+    """Write a UTF-8 text file completely or not at all.
 
     Raises:
         RunFolderError: If it cannot be written.
@@ -46,7 +77,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a scratch folder beside ``path`` that becomes ``path`` when the block ends well, and else vanishes.
+    """Yield a scratch folder beside ``path``; it becomes ``path`` when the block succeeds, and is removed otherwise.
 
     Raises:
         RunFolderError: If something in it cannot be written.

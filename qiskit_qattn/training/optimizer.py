@@ -1,4 +1,4 @@
-"""AdamW over three groups of weights, one schedule, and clipping that keeps circuits and layers apart."""
+"""AdamW over three groups of weights, one schedule, and separate gradient clipping of circuits and layers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def parameter_groups(
 ) -> list[dict[str, object]]:
     """Split the trainable weights into decayed matrices, undecayed vectors and circuit weights.
 
-    Circuit weights are angles: they have a learning rate of their own and no decay, which would pull them to the
-    identity circuit. Each group remembers its peak rate as ``peak_lr``.
+    Circuit weights are angles: they have a learning rate of their own, and no decay, which would pull them to the
+    identity circuit. Each group has its peak rate as ``peak_lr``.
     """
     circuit = [p for p in circuit_parameters if p.requires_grad]
     angles = {id(p) for p in circuit}
@@ -43,9 +43,9 @@ def make_optimizer(
 
 
 def lr_factor(step: int, config: TrainConfig) -> float:
-    """Return the learning rate of ``step`` as a share of its peak.
+    """Return the learning rate of ``step`` as a fraction of its peak.
 
-    With W warm-up steps, S steps in all and m = min_lr / learning_rate: (step + 1) / (W + 1) while step < W, then
+    With W warm-up steps, S steps in total and m = min_lr / learning_rate: (step + 1) / (W + 1) while step < W, then
     m + (1 - m) (1 + cos(pi (step - W) / (S - W))) / 2.
     """
     if step < config.warmup_steps:
@@ -56,7 +56,7 @@ def lr_factor(step: int, config: TrainConfig) -> float:
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set every group's learning rate to ``factor`` of its peak."""
+    """Set every group's learning rate to ``factor`` times its peak."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
 

@@ -1,7 +1,7 @@
-"""Named settings to start a run from.
+"""Presets: named settings to start a run from.
 
 ``nano`` is nanoGPT's CPU configuration for Shakespeare with half of the heads quantum, and equals the defaults of
-:class:`~qiskit_qattn.training.config.TrainConfig`; the others say how they differ from it.
+:class:`~qiskit_qattn.training.config.TrainConfig`; the others list how they differ from it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Final
 #: Each preset as the settings in which it differs from ``nano``.
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     "nano": {},
-    # The model of QISA (arXiv 2603.03318): one quantum head a block, small context, large batches.
+    # The model of QISA (arXiv 2603.03318): one quantum head per block, small context, large batches.
     "qisa": {
         "n_layer": 6,
         "n_head": 1,

@@ -1,28 +1,34 @@
-"""A whole run: a folder, a model, and its all-classical twin."""
+"""A training run: a folder, a model, and its all-classical twin."""
 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError
+from qiskit_qattn.errors import (
+    CheckpointError,
+    ConfigError,
+    MissingDependencyError,
+    RunFolderError,
+    missing_dependency,
+    unknown_name,
+)
 from qiskit_qattn.nn.gpt import GPT
-from qiskit_qattn.training.accelerators import make_accelerator
 from qiskit_qattn.training.config import TrainConfig, read_toml
 from qiskit_qattn.training.data import Corpus, load_corpus
-from qiskit_qattn.training.figures import model_config
+from qiskit_qattn.training.figures import join_audits, label_heads, read_audit, read_metrics, write_audit
 from qiskit_qattn.training.files import write_text, writing
-from qiskit_qattn.training.interrupt import TrainingInterrupted
-from qiskit_qattn.training.progress import Progress
-from qiskit_qattn.training.run_audit import backend_log, joined, read_audit, relabelled, write_audit
+from qiskit_qattn.training.progress import Progress, TrainingInterrupted
 from qiskit_qattn.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -31,26 +37,11 @@ if TYPE_CHECKING:
     from qiskit_qattn.backends.place import Place
 
 DEFAULT_PROMPT = "ROMEO:"
-NUMBERS = (
-    *("step", "train_loss", "val_loss", "val_loss_last_position", "tokens_per_second"),
-    *("train_seconds", "wall_seconds", "cpu_seconds", "peak_rss_mib"),
-)
-#: What metrics.json must hold, and of which type.
-FIGURES: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(NUMBERS, (int, float)),
-    "prompt": str,
-    "heads": (str, list),
-    "parameters": dict,
-    "head_backends": list,
-    "peak_gpu_mib": (int, float, type(None)),
-    "profile": (list, type(None)),
-    "history": dict,
-}
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that has come to its end.
+    """A run that has finished.
 
     Attributes:
         folder: The run folder.
@@ -73,14 +64,14 @@ def train_run(
 
     The folder gets ``config.toml``, ``metrics.json``, ``model/``, ``checkpoints/``, the trackers' ``logs/`` and, for
     the twin, the same under ``baseline/``; on a chain of backends also ``audit.json``, and ``backends.log`` with every
-    fall. All that can be checked is checked before the folder is made.
+    fallback. All that can be checked is checked before the folder is made.
 
     Args:
         config: The settings.
         resume: Continue the run in the folder instead of starting one.
-        progress: Who is told about it.
+        progress: Receives the events of the run.
         backend: ``config.backend``, opened; None opens it for each model.
-        model_class: What is built; a subclass with the same weights.
+        model_class: The class of the model; a subclass with the same weights.
 
     Raises:
         BackendError: If the backend fails; what was trained before has been saved.
@@ -89,7 +80,6 @@ def train_run(
     """
     folder = config.folder
     progress = progress or Progress()
-    model_config(config, vocab_size=2, heads=config.heads)  # a bad head or size fails before any download
     if resume:
         _check_resumable(folder)
     else:
@@ -98,22 +88,21 @@ def train_run(
         torch.set_num_threads(config.threads)
     accelerator = make_accelerator(config, folder)
     with accelerator.main_process_first():
-        corpus = load_corpus(config.data, config.block_size)
+        corpus = load_corpus(config.data, config.model.block_size)
     if config.sample_prompt:
         corpus.tokenizer.encode(config.sample_prompt)
-    phases: list[tuple[str, Path, str | None]] = [("model", folder, None)]
+    phases = [("model", folder, config)]
     if config.baseline:
-        phases.append(("baseline", folder / "baseline", config.baseline_heads))
+        phases.append(("baseline", folder / "baseline", config.replace(heads=config.baseline_heads)))
     phases = [phase for phase in phases if not (resume and _finished(phase[1], config))]
 
-    def make_trainer(name: str, place: Path, heads: str | None) -> Trainer:
+    def make_trainer(name: str, place: Path, settings: TrainConfig) -> Trainer:
         trainer = Trainer(
-            config,
+            settings,
             corpus,
             place,
             accelerator=accelerator,
             name=name,
-            heads=heads,
             progress=progress,
             backend=backend,
             model_class=model_class,
@@ -122,11 +111,11 @@ def train_run(
             trainer.resume()
         return trainer
 
-    trainer = make_trainer(*phases[0]) if phases else None  # what cannot be built fails before the folder is touched
+    trainer = make_trainer(*phases[0]) if phases else None  # what cannot be built fails before the folder is made
     with (
-        _folder_of(config, folder, accelerator, fresh=not resume),
+        _run_folder(config, accelerator, fresh=not resume),
         _trackers(accelerator, folder),
-        backend_log(folder / "backends.log"),
+        _backend_log(folder / "backends.log"),
     ):
         for phase in phases:
             trainer = trainer or make_trainer(*phase)
@@ -140,44 +129,75 @@ def saved_config(folder: Path) -> TrainConfig:
     """Return the settings that a run folder was started with.
 
     Raises:
-        RunFolderError: If it is no run folder.
+        RunFolderError: If it is not a run folder.
         CheckpointError: If its settings are damaged.
     """
     _check_resumable(folder)
     try:
-        return TrainConfig(**read_toml(folder / "config.toml"), out=str(folder))
+        return TrainConfig.from_dict({**read_toml(folder / "config.toml"), "out": str(folder)})
     except ConfigError as error:
         raise CheckpointError(f"The run folder {str(folder)!r} is damaged: {error}") from error
 
 
-def read_metrics(folder: Path) -> dict[str, Any] | None:
-    """Return the figures that training left in ``folder``; None if it has not finished.
-
-    Raises:
-        CheckpointError: If they are damaged or not ours.
-    """
-    path = folder / "metrics.json"
-    try:
-        figures = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"The figures {str(path)!r} are damaged: {error}") from error
-    if not isinstance(figures, dict):
-        raise CheckpointError(f"{str(path)!r} holds no figures of qiskit-qattn.")
-    for name, kind in FIGURES.items():
-        if name not in figures or not isinstance(figures[name], kind):
-            raise CheckpointError(f"{str(path)!r} holds no figures of qiskit-qattn: {name!r} is missing or damaged.")
-    return figures
-
-
 def default_prompt(config: TrainConfig, corpus: Corpus) -> str:
-    """Return the prompt of the report's sample: the configured one, else ``ROMEO:``, else the text's first line."""
+    """Return the prompt of the report's sample: the configured one, else ``ROMEO:``, else the text's first tokens."""
     if config.sample_prompt:
         return config.sample_prompt
     if set(DEFAULT_PROMPT) <= set(corpus.tokenizer.characters):
         return DEFAULT_PROMPT
-    return corpus.tokenizer.decode(corpus.val[: min(8, config.block_size)])
+    return corpus.tokenizer.decode(corpus.val[: min(8, config.model.block_size)])
+
+
+def make_accelerator(config: TrainConfig, folder: Path) -> Accelerator:
+    """Return Accelerate's handle on devices, precision, processes and trackers; nothing is written yet.
+
+    Args:
+        config: The run's settings.
+        folder: The run folder; trackers write their files to its ``logs``.
+
+    Raises:
+        ConfigError: If the device does not support the mixed precision.
+        UnknownNameError: If a tracker is not one of Accelerate's.
+        MissingDependencyError: If Accelerate or a tracker is not installed.
+    """
+    if find_spec("accelerate") is None:
+        raise missing_dependency("accelerate", "train")
+    from accelerate import Accelerator
+    from accelerate.utils import ProjectConfiguration
+
+    project = ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "logs"))
+    names = _tracker_names(config.trackers)
+    try:
+        return Accelerator(
+            cpu=config.device == "cpu",
+            mixed_precision=config.mixed_precision,
+            log_with=names or None,
+            project_config=project,
+        )
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"device = {config.device!r} does not support mixed_precision = {config.mixed_precision!r}: {reason}"
+        ) from error
+
+
+def _tracker_names(trackers: str) -> list[str]:
+    """Return the trackers that the setting names: ``auto``, ``none`` or a comma-separated list."""
+    if trackers == "auto":
+        return ["tensorboard"] if find_spec("tensorboard") is not None else []
+    if trackers == "none":
+        return []
+    from accelerate.tracking import get_available_trackers
+    from accelerate.utils import LoggerType
+
+    known = [str(kind.value) for kind in LoggerType if kind.value != "all"]
+    names = [name.strip() for name in trackers.split(",")]
+    for name in names:
+        if name not in known:
+            raise unknown_name("tracker", name, [*known, "auto", "none"])
+        if name not in [str(kind.value) for kind in get_available_trackers()]:
+            raise MissingDependencyError(f"The tracker {name} is not installed. Install it with: pip install {name}")
+    return names
 
 
 def _check_new(folder: Path) -> None:
@@ -198,7 +218,7 @@ def _finished(place: Path, config: TrainConfig) -> bool:
 
 
 def _train_phase(trainer: Trainer, folder: Path) -> None:
-    """Train one model and leave its figures; an interruption names the run folder, not the phase's."""
+    """Train one model and write its figures; an interruption names the run folder, not the phase's."""
     start = trainer.state.step
     before = read_audit(trainer.folder, start) if start else {}
     try:
@@ -206,19 +226,20 @@ def _train_phase(trainer: Trainer, folder: Path) -> None:
     except TrainingInterrupted as stop:
         raise TrainingInterrupted(folder, stop.step, stop.signal) from None
     finally:
-        audit = joined(before, trainer.raw_model.audit(), start, trainer.state.step)
+        audit = join_audits(before, trainer.raw_model.audit(), start, trainer.state.step)
         if trainer.accelerator.is_main_process:
             write_audit(trainer.folder, audit)
     if audit:
-        figures |= {"audit": audit, "head_backends": relabelled(figures["head_backends"], audit)}
+        figures |= {"audit": audit, "head_backends": label_heads(figures["head_backends"], audit)}
     if trainer.accelerator.is_main_process:
         figures["prompt"] = default_prompt(trainer.config, trainer.corpus)
         write_text(trainer.folder / "metrics.json", json.dumps(figures, indent=1, allow_nan=False) + "\n")
 
 
 @contextmanager
-def _folder_of(config: TrainConfig, folder: Path, accelerator: Accelerator, *, fresh: bool) -> Iterator[None]:
-    """Make the run folder, or note the changed settings in it; take a new one away again if it stays empty."""
+def _run_folder(config: TrainConfig, accelerator: Accelerator, *, fresh: bool) -> Iterator[None]:
+    """Make the run folder, or update the settings in it; remove a new one again if no checkpoint was written."""
+    folder = config.folder
     if accelerator.is_main_process and fresh:
         with writing(folder):
             folder.mkdir(parents=True)
@@ -228,7 +249,7 @@ def _folder_of(config: TrainConfig, folder: Path, accelerator: Accelerator, *, f
         accelerator.wait_for_everyone()
         yield
     finally:
-        # A run that ends, or is interrupted, has left a checkpoint; without one nothing could be resumed.
+        # A run that finished or was interrupted has a checkpoint; without one there is nothing to resume.
         if fresh and accelerator.is_main_process and not any(folder.glob("**/step-*")):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -251,10 +272,25 @@ def _trackers(accelerator: Accelerator, folder: Path) -> Iterator[None]:
 
 
 def _without_disk_errors(hook: Callable[[threading.ExceptHookArgs], Any]) -> Callable[[threading.ExceptHookArgs], Any]:
-    """Return a hook that is silent where TensorBoard's thread meets a full disk: it tells the main thread as well."""
+    """Return a hook that ignores a full disk in TensorBoard's thread, which reports it to the main thread as well."""
 
     def filtered(found: threading.ExceptHookArgs) -> None:
         if not issubclass(found.exc_type, OSError):
             hook(found)
 
     return filtered
+
+
+@contextmanager
+def _backend_log(path: Path) -> Iterator[None]:
+    """Append the warnings of backends, such as each fallback in a chain, to a file made with the first line."""
+    logger = logging.getLogger("qiskit_qattn.backends")
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()

@@ -1,4 +1,4 @@
-"""One token a character."""
+"""The tokenizer: one token per character."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from qiskit_qattn.errors import CheckpointError, RunFolderError, TokenError
-from qiskit_qattn.training.atomic import write_atomically
+from qiskit_qattn.training.files import write_atomically
 
 _FORMAT = "qiskit-qattn/char-tokenizer"
 _VERSION = 1
@@ -29,7 +29,7 @@ class CharTokenizer:
 
     def __init__(self, text: str) -> None:
         if not text:
-            raise TokenError("A vocabulary was asked of an empty text; at least one character is needed.")
+            raise TokenError("The text is empty; a vocabulary needs at least one character.")
         self.characters = "".join(sorted(set(text)))
         self._points = _code_points(self.characters)  # (vocab_size,)
 
@@ -54,9 +54,9 @@ class CharTokenizer:
         ids = np.searchsorted(self._points, points)  # (T,)
         known = self._points[np.minimum(ids, self.vocab_size - 1)] == points  # (T,)
         if not known.all():
-            strangers = sorted({chr(point) for point in points[~known]})
+            unknown = sorted({chr(point) for point in points[~known]})
             raise TokenError(
-                f"The text holds {_some(strangers)}, outside the vocabulary. "
+                f"The text has {_some(unknown)}, outside the vocabulary. "
                 f"Allowed are the {self.vocab_size} characters {self.characters!r}."
             )
         return torch.from_numpy(ids.astype(np.int64))  # (T,)
@@ -71,18 +71,18 @@ class CharTokenizer:
             TokenError: An id is outside that range.
         """
         numbers = ids.tolist() if isinstance(ids, torch.Tensor) else [int(i) for i in ids]
-        strangers = sorted({number for number in numbers if not 0 <= number < self.vocab_size})
-        if strangers:
+        unknown = sorted({number for number in numbers if not 0 <= number < self.vocab_size})
+        if unknown:
             raise TokenError(
-                f"The token ids hold {_some(strangers)}; this vocabulary has the ids 0 to {self.vocab_size - 1}."
+                f"The token ids include {_some(unknown)}; this vocabulary has the ids 0 to {self.vocab_size - 1}."
             )
         return "".join([self.characters[number] for number in numbers])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the vocabulary as JSON, in full or not at all.
+        """Write the vocabulary as JSON, completely or not at all.
 
         Args:
-            path: The file, ``tokenizer.json`` by custom.
+            path: The file, ``tokenizer.json`` by convention.
 
         Raises:
             RunFolderError: The file cannot be written.
@@ -111,7 +111,7 @@ class CharTokenizer:
         except ValueError as error:  # both what is not UTF-8 and what is not JSON
             raise CheckpointError(f"The tokenizer {where} is not valid JSON: {error}.") from error
         if not isinstance(record, dict) or record.get("format") != _FORMAT:
-            raise CheckpointError(f'{where} is no tokenizer of ours: "format" must be "{_FORMAT}".')
+            raise CheckpointError(f'{where} is not a tokenizer of qiskit-qattn: "format" must be "{_FORMAT}".')
         if record.get("version") != _VERSION:
             raise CheckpointError(
                 f"The tokenizer {where} has version {record.get('version')!r}; this release reads {_VERSION}."

@@ -1,7 +1,8 @@
-"""The training loop of one model, from any step to the last."""
+"""The training loop of one model."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterator
@@ -13,16 +14,14 @@ import torch
 
 from qiskit_qattn.errors import BackendError, CheckpointError, ConfigError, EncodingError
 from qiskit_qattn.nn.gpt import GPT
-from qiskit_qattn.training import checkpoint, random_state, resources
+from qiskit_qattn.training import checkpoint
+from qiskit_qattn.training.checkpoint import TrainLoss, TrainState, Validation
 from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.data import Corpus, random_batch
-from qiskit_qattn.training.figures import fingerprint, model_config, run_figures
+from qiskit_qattn.training.data import Corpus, fingerprint, random_batch
+from qiskit_qattn.training.figures import StepProfiler, reset_peaks, run_figures
 from qiskit_qattn.training.files import writing
-from qiskit_qattn.training.hotspots import StepProfiler
-from qiskit_qattn.training.interrupt import InterruptGuard, TrainingInterrupted
 from qiskit_qattn.training.optimizer import clip_gradients, lr_factor, make_optimizer, set_learning_rates
-from qiskit_qattn.training.progress import Progress
-from qiskit_qattn.training.state import TrainLoss, TrainState, Validation
+from qiskit_qattn.training.progress import InterruptGuard, Progress, TrainingInterrupted
 from qiskit_qattn.training.validation import Batch, Losses, evaluate, final_batches, fixed_batches
 
 if TYPE_CHECKING:
@@ -34,19 +33,18 @@ if TYPE_CHECKING:
 class Trainer:
     """Trains one model on one corpus.
 
-    The same seed gives the same weights and the same batches, whatever the heads; with several processes each takes
-    its share of the same batch. On a CPU a resumed run repeats an uninterrupted one to the bit.
+    The same seed gives the same weights and the same batches, whatever the heads; each of several
+    processes takes its share of the same batch. On a CPU a resumed run repeats an uninterrupted one to the bit.
 
     Args:
         config: The run's settings.
         corpus: Tokens to train and validate on.
-        folder: Where ``checkpoints``, ``model`` and the figures go.
+        folder: The folder of ``checkpoints``, ``model`` and the figures.
         accelerator: Hugging Face Accelerate's handle on devices, precision and processes.
-        name: What the model is called in progress and trackers.
-        heads: The model's heads; None takes the configured ones.
-        progress: Who is told about it.
+        name: The model's name in progress and trackers.
+        progress: Receives the events of the training.
         backend: The configured backend, opened; None opens it.
-        model_class: What is built; a subclass with the same weights.
+        model_class: The class of the model; a subclass with the same weights.
     """
 
     def __init__(
@@ -57,7 +55,6 @@ class Trainer:
         *,
         accelerator: Accelerator,
         name: str = "model",
-        heads: str | None = None,
         progress: Progress | None = None,
         backend: Place | None = None,
         model_class: type[GPT] = GPT,
@@ -76,7 +73,7 @@ class Trainer:
         self.progress = progress or Progress()
         self.state = TrainState()
         set_seed(config.seed)
-        self.raw_model = model_class(model_config(config, corpus.tokenizer.vocab_size, heads or config.heads))
+        self.raw_model = model_class(dataclasses.replace(config.model, vocab_size=corpus.tokenizer.vocab_size))
         self.raw_model.to_backend(config.backend if backend is None else backend)
         optimizer = make_optimizer(self.raw_model, self.raw_model.circuit_parameters(), config)
         self.model, self.optimizer = accelerator.prepare(self.raw_model, optimizer)
@@ -85,13 +82,13 @@ class Trainer:
         self._text = fingerprint(corpus)
         self._profiler = StepProfiler(enabled=config.profile)
         self._started = (0.0, 0.0)
-        self._before_step: tuple[torch.Tensor, torch.Tensor] | None = None  # random states, while in a step
+        self._before_step: tuple[torch.Tensor, torch.Tensor] | None = None  # random states, during a step
 
     def resume(self) -> None:
         """Continue from the newest checkpoint, if there is one.
 
         Raises:
-            CheckpointError: If it is damaged, or not of this model.
+            CheckpointError: If it is damaged, or of another model.
             ConfigError: If it is past the last step, or was written by another number of processes.
         """
         found = checkpoint.list_checkpoints(self.folder / "checkpoints")
@@ -106,20 +103,20 @@ class Trainer:
             raise ConfigError(f"The text {self.config.data!r} is not the one that {str(path)!r} was trained on.")
         processes = self.accelerator.num_processes
         if len(tensors["random"]) != processes:
-            raise ConfigError(f"{str(path)!r} is of {len(tensors['random'])} processes, but {processes} run now.")
+            raise ConfigError(f"{str(path)!r} is of {len(tensors['random'])} processes, but {processes} are running.")
         try:
             self.raw_model.load_state_dict(GPT.from_pretrained(path / "model").state_dict())
             self.optimizer.load_state_dict(tensors["optimizer"])
             self.generator.set_state(tensors["generator"])
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(tensors["scaler"])
-            random_state.restore(tensors["random"][self.accelerator.process_index])
+            checkpoint.restore_random_states(tensors["random"][self.accelerator.process_index])
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise CheckpointError(f"The checkpoint {str(path)!r} does not fit this run: {reason}") from error
 
     def train(self) -> dict[str, Any]:
-        """Train up to the last step, validate on the whole split, save the model, and return the run's figures.
+        """Train up to the last step, validate on the whole split, save the model, and return its figures.
 
         Raises:
             TrainingInterrupted: If SIGINT or SIGTERM came; the state has been saved.
@@ -127,7 +124,7 @@ class Trainer:
             RunFolderError: If something cannot be written.
         """
         self._started = (time.perf_counter(), time.process_time())
-        resources.reset_peaks()
+        reset_peaks()
         if self.accelerator.is_main_process:
             self.progress.phase_started(self.name, self.state.step, self.config.max_steps)
         self.model.train()
@@ -159,7 +156,7 @@ class Trainer:
         self._before_step = self.generator.get_state(), torch.get_rng_state()
         self._profiler.before_step()
         begin = time.perf_counter()
-        x, y = random_batch(self.corpus.train, config.batch_size, config.block_size, self.generator)  # (B, T)
+        x, y = random_batch(self.corpus.train, config.batch_size, config.model.block_size, self.generator)  # (B, T)
         share = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
         x, y = x[share].to(self.accelerator.device), y[share].to(self.accelerator.device)  # (B / processes, T)
         set_learning_rates(self.optimizer, lr_factor(state.step, config))
@@ -176,14 +173,14 @@ class Trainer:
         self._before_step = None
         shown = self._log_loss(loss) if state.step % config.log_interval == 0 else None
         if not profiled:
-            state.tokens += config.batch_size * config.block_size
+            state.tokens += config.batch_size * config.model.block_size
             state.train_seconds += time.perf_counter() - begin
         state.profile = self._profiler.after_step() or state.profile
         if self.accelerator.is_main_process:
             self.progress.step_done(state.step, shown, state.tokens_per_second)
 
     def _log_loss(self, loss: torch.Tensor) -> float:
-        """Note the loss of the step that just ended, averaged over processes."""
+        """Record the loss of the step that just ended, averaged over processes."""
         value = float(self.accelerator.reduce(loss.detach(), reduction="mean"))
         if not math.isfinite(value):
             raise ConfigError(f"The training loss is {value} at step {self.state.step}; try a lower learning_rate.")
@@ -192,7 +189,7 @@ class Trainer:
         return value
 
     def _validate(self) -> None:
-        """Validate on the fixed batches, unless a checkpoint brought the figure along."""
+        """Validate on the fixed batches, unless the checkpoint has the figures of this step."""
         state = self.state
         if state.val and state.val[-1].step == state.step:
             return
@@ -234,7 +231,7 @@ class Trainer:
         return EncodingError(f"Training diverged at step {step}; try a lower learning_rate. {error}")
 
     def _must_stop(self, guard: InterruptGuard) -> bool:
-        """Return whether any process was asked to stop; all processes call this at the same places."""
+        """Return whether any process was asked to stop; all processes call this at the same points."""
         if self.accelerator.num_processes == 1:
             return guard.received is not None
         if guard.received is not None:
@@ -242,11 +239,11 @@ class Trainer:
         return bool(self.accelerator.check_trigger())
 
     def _signal(self, guard: InterruptGuard) -> int:
-        return guard.received or 2  # another process got it
+        return guard.received or 2  # another process received it
 
     @contextmanager
     def _saved_if_a_backend_fails(self) -> Iterator[None]:
-        """Save what is done when a backend fails: the step that failed is done again, with the jobs it has paid for."""
+        """Save the state when a backend fails: a resumed run repeats the failed step, with the jobs it has paid for."""
         try:
             yield
         except BackendError:
@@ -262,8 +259,8 @@ class Trainer:
         raise TrainingInterrupted(self.folder, self.state.step, self._signal(guard))
 
     def _save(self) -> None:
-        """Write a checkpoint of now."""
-        states = [random_state.capture()]
+        """Write a checkpoint of the current state."""
+        states = [checkpoint.random_states()]
         if self.accelerator.num_processes > 1:
             from accelerate.utils import gather_object
 
@@ -288,7 +285,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _read_clocks(self) -> None:
-        """Add what passed since the last reading."""
+        """Add the time since the last reading."""
         now = (time.perf_counter(), time.process_time())
         self.state.wall_seconds += now[0] - self._started[0]
         self.state.cpu_seconds += now[1] - self._started[1]
@@ -300,7 +297,7 @@ class Trainer:
             self.accelerator.log({f"{key}/{self.name}": value for key, value in values.items()}, step=step)
 
     def _figures(self, train: Losses, val: Losses) -> dict[str, Any]:
-        """Return what the report says about this model."""
+        """Return the figures of this model for the report."""
         self._read_clocks()
         where = {"device": str(self.accelerator.device), "processes": self.accelerator.num_processes}
         return {"name": self.name, **where, **run_figures(self.raw_model, self.state, train, val)}

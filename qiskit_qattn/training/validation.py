@@ -16,16 +16,16 @@ from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.data import random_batch, sequential_batches
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # tokens and targets, each (B, T)
-FINAL_TOKENS = 8192  # tokens a batch of the last validation, if that is more than a training batch
+FINAL_TOKENS = 8192  # tokens per batch of the final validation, if that is more than a training batch
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Mean cross-entropies in nats a token.
+    """Mean cross-entropies in nats per token.
 
     Attributes:
         all_positions: Over every position of every window.
-        last_position: Over the last position of every window, where the whole context is known and no future is.
+        last_position: Over the last position of every window, with the whole context and no future to leak from.
     """
 
     all_positions: float
@@ -56,16 +56,16 @@ def evaluate(
 
 
 def fixed_batches(data: torch.Tensor, config: TrainConfig) -> Iterator[Batch]:
-    """Iterate over the random batches of ``data`` that are the same at every validation of a run."""
+    """Iterate over the random batches of ``data`` that every validation of a run uses."""
     generator = torch.Generator().manual_seed(config.seed + 1)
     for _ in range(config.eval_batches):
-        yield random_batch(data, config.batch_size, config.block_size, generator)
+        yield random_batch(data, config.batch_size, config.model.block_size, generator)
 
 
 def final_batches(data: torch.Tensor, config: TrainConfig) -> tuple[int, Iterator[Batch]]:
-    """Return how many batches the last validation has, and them: windows of ``data`` from end to end."""
-    size = max(config.batch_size, FINAL_TOKENS // config.block_size)
+    """Return the number of batches of the final validation, and the batches: all windows of ``data`` in order."""
+    size = max(config.batch_size, FINAL_TOKENS // config.model.block_size)
     if config.val_windows:
-        data = data[: config.val_windows * config.block_size + 1]
-    count = math.ceil((len(data) - 1) // config.block_size / size)
-    return count, sequential_batches(data, size, config.block_size)
+        data = data[: config.val_windows * config.model.block_size + 1]
+    count = math.ceil((len(data) - 1) // config.model.block_size / size)
+    return count, sequential_batches(data, size, config.model.block_size)

@@ -61,7 +61,7 @@ def test_it_says_how_its_links_compute():
     assert exact.differentiable and not exact.samples
     assert sampled.samples and not sampled.differentiable
     device = Device()
-    assert exact.devices == [] and [each.device for each in opened(device).devices] == [device]
+    assert exact.devices == [] and [each.device for _, each in opened(device).devices] == [device]
 
 
 def test_a_link_that_cannot_be_opened_is_listed_with_its_error():

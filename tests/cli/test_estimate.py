@@ -27,9 +27,8 @@ from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.measurement import Plan
 from qiskit_qattn.backends.registry import Backend, get_backend
 from qiskit_qattn.cli.generate import load_model
-from qiskit_qattn.cli.waiting import watch_jobs
-from qiskit_qattn.evaluation.generation_cost import generation_cost
-from qiskit_qattn.evaluation.training_cost import forward_cost, network_step_cost, step_cost
+from qiskit_qattn.cli.progress import watch_jobs
+from qiskit_qattn.evaluation.device_cost import forward_cost, generation_cost, network_step_cost, step_cost
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.connector import TorchConnector
 from qiskit_qattn.nn.gpt import GPT
@@ -134,7 +133,7 @@ def test_a_snapshot_is_estimated_as_its_device(qattn: Run, finished_run: Path):
         "two-qubit depth": f"{cost.depth}, transpiled",
         "shots": f"{256 * cost.total.circuits:,}",
         "processor": f"{cost.total.seconds:.3g} s on the device itself",
-        "price": "nothing: it asks for no payment",
+        "price": "free",
     }
     assert Ledger().rows() == []
 
@@ -147,7 +146,7 @@ def test_local_backends_cost_nothing(qattn: Run, finished_run: Path, backend: st
     assert result.exit_code == 0, result.output
     found = figures(result.stdout)
     assert found["jobs"] == "12"
-    assert found["price"] == "nothing: it runs in this process"
+    assert found["price"] == "free: it runs in this process"
     # 8 tokens fill the context; then half of it is computed again, and 4 more follow: 8 + 4 + 3 sets of parameters
     circuits = int(found["circuits"].partition(",")[0])
     if backend.endswith("shots=64"):

@@ -29,8 +29,8 @@ def test_noise_aware_training_is_one_command(qattn, finished_run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--p", "0,much"), "error: --p takes numbers by comma, or none; got '0,much'."),
-        (("--shots", "1.5"), "error: --shots takes whole numbers by comma, or none; got '1.5'."),
+        (("--p", "0,much"), "error: --p takes numbers separated by commas, or none; got '0,much'."),
+        (("--shots", "1.5"), "error: --shots takes whole numbers separated by commas, or none; got '1.5'."),
         (("--shots", "0"), "error: shots is 0, but must be at least 1."),
         (("--p", "2"), "error: p is 2, but must be a probability between 0 and 1."),
         (("--noise", "thermal"), "error: Unknown noise with a strength p 'thermal'."),
@@ -57,4 +57,4 @@ def test_an_interrupted_sweep_says_how_to_go_on(qattn, finished_run, tmp_path, m
 
     monkeypatch.setattr(sweep, "window_losses", interrupted)
     found = qattn("noise-sweep", finished_run, "--windows", 2, "--out", tmp_path / "sweep")
-    assert found.exit_code == 130 and "the same command goes on" in found.output
+    assert found.exit_code == 130 and "the same command continues" in found.output

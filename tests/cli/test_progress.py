@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from qiskit_qattn.cli.progress import BarProgress, LineProgress, make_progress
+from qiskit_qattn.training.checkpoint import Validation
 from qiskit_qattn.training.progress import Progress
-from qiskit_qattn.training.state import Validation
 
 
 def watch(console: Console) -> Progress:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qiskit_qattn.training.config import TrainConfig
+from qiskit_qattn.training.config import SETTINGS
 
 Run = Callable[..., Any]
 ENDLESS = "--preset smoke --max-steps 100000 --trackers none --device cpu --num-qubits 3 --eval-interval 5"
@@ -58,7 +58,7 @@ def test_a_run_is_resumed_by_its_folder(train: Run, qattn: Run, tmp_path: Path):
 
 def test_every_setting_is_a_flag(qattn: Run):
     shown = qattn("train", "--help").output
-    for name in TrainConfig.__dataclass_fields__:
+    for name in SETTINGS:
         assert f"--{name.replace('_', '-')}" in shown
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qiskit_qattn.training.config import TrainConfig
+from qiskit_qattn.training.config import resolve
 from qiskit_qattn.training.run import train_run
 
 VERSE = "the king and queen shall speak to thee good sir what is this night love death come hither"
@@ -23,26 +23,28 @@ def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished_run(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a finished run with its baseline."""
-    config = TrainConfig(
-        data=str(text_file),
-        out=str(tmp_path_factory.mktemp("runs") / "run"),
-        baseline=True,
-        profile=True,
-        n_layer=1,
-        n_head=2,
-        n_embd=16,
-        block_size=8,
-        heads="qisa:1,classical:1",
-        num_qubits=3,
-        batch_size=4,
-        max_steps=12,
-        warmup_steps=2,
-        log_interval=1,
-        eval_interval=5,
-        eval_batches=2,
-        sample_tokens=40,
-        trackers="none",
-        device="cpu",
+    config = resolve(
+        {
+            "data": str(text_file),
+            "out": str(tmp_path_factory.mktemp("runs") / "run"),
+            "baseline": True,
+            "profile": True,
+            "n_layer": 1,
+            "n_head": 2,
+            "n_embd": 16,
+            "block_size": 8,
+            "heads": "qisa:1,classical:1",
+            "num_qubits": 3,
+            "batch_size": 4,
+            "max_steps": 12,
+            "warmup_steps": 2,
+            "log_interval": 1,
+            "eval_interval": 5,
+            "eval_batches": 2,
+            "sample_tokens": 40,
+            "trackers": "none",
+            "device": "cpu",
+        }
     )
     train_run(config)
     return config.folder

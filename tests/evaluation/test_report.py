@@ -8,10 +8,16 @@ from typing import Any
 import pytest
 
 from qiskit_qattn.errors import CheckpointError, RunFolderError
-from qiskit_qattn.evaluation.plots import loss_plot, smoothed
-from qiskit_qattn.evaluation.report import collect_report, read_report, render_report, write_report
-from qiskit_qattn.evaluation.report_markdown import render_markdown
-from qiskit_qattn.evaluation.text_difference import text_difference
+from qiskit_qattn.evaluation.report import (
+    collect_report,
+    loss_plot,
+    read_report,
+    render_markdown,
+    render_report,
+    smoothed,
+    write_report,
+)
+from qiskit_qattn.evaluation.text_metrics import text_difference
 from qiskit_qattn.nn.gpt import GPT
 
 

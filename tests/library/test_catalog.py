@@ -1,5 +1,7 @@
 """Circuits by name."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from qiskit import qasm3, qpy
@@ -8,7 +10,7 @@ from qiskit.quantum_info import Operator
 from qiskit_qattn.errors import CircuitError, ConfigError, QattnError, UnknownNameError
 from qiskit_qattn.library.ansatzes import qisa_ansatz
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
-from qiskit_qattn.library.catalog import attention_circuit, list_circuits
+from qiskit_qattn.library.catalog import CATALOG, attention_circuit, list_circuits, register_circuit
 from qiskit_qattn.library.encodings import amplitude_encoding
 
 
@@ -65,6 +67,23 @@ def test_observables_can_be_given_or_drawn_as_published():
     assert drawn == attention_circuit("zz", 3, num_observables=8, observables="random", seed=1).labels
 
 
+def test_a_registered_circuit_is_in_the_catalog(monkeypatch):
+    monkeypatch.delitem(CATALOG, "angle")  # put back at the end, with whatever is registered under its name
+    recipe = dataclasses.replace(CATALOG["zz"], reps=1)
+    register_circuit("angle", recipe)
+    register_circuit("angle", recipe)
+    assert "angle" in list_circuits() and len(attention_circuit("angle", 3).weight_params) == 6
+    for name in ("angle", "qisa"):
+        with pytest.raises(ConfigError, match="choose another name"):
+            register_circuit(name, CATALOG["qsann"])
+
+
+def test_a_circuit_prints_its_sizes():
+    assert repr(attention_circuit("qisa", 2, num_observables=4)) == (
+        "<AttentionCircuit qisa-v3: 2 qubits, 3 input parameters, 6 weights, 4 observables in 2 measurement bases>"
+    )
+
+
 def test_parts_must_fit():
     with pytest.raises(CircuitError, match="must match"):
         AttentionCircuit("mine", amplitude_encoding(2), qisa_ansatz(3), ("ZZ",))
@@ -117,9 +136,14 @@ def test_shots_count_bases_not_strings():
     two = attention_circuit("qisa", 4, num_observables=16).shots(0.1)
     assert (two.bases, two.shots, two.total) == (("ZZZZ", "ZZZX"), 100, 200)
     assert str(two) == (
-        "16 observables in 2 measurement bases, 100 shots each: 200 executions an input for standard errors of at "
+        "16 observables in 2 measurement bases, 100 shots each: 200 executions per input for standard errors of at "
         "most 0.1."
     )
     for precision in (0, -1, float("nan"), float("inf"), 1e-200):
         with pytest.raises(CircuitError, match="precision must be at least 1e-9"):
             attention_circuit("qisa", 2).shots(precision)
+
+
+def test_printing_a_circuit_says_what_it_is_and_draws_it():
+    circuit = attention_circuit("qisa", 2)
+    assert repr(circuit) in str(circuit) and "IZ, ZI" in str(circuit) and "encoding" in str(circuit)

@@ -7,8 +7,7 @@ from qiskit_qattn import GPT, get_backend
 from qiskit_qattn.backends.counting import CountingEstimator
 from qiskit_qattn.backends.gradients import SPSA, ParameterShift, Simulated
 from qiskit_qattn.backends.registry import Backend
-from qiskit_qattn.nn.attention import CausalSelfAttention, causal_attention
-from qiskit_qattn.nn.cache import KeyValueCache
+from qiskit_qattn.nn.attention import CausalSelfAttention, KeyValueCache, causal_attention
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.simulation.estimator import TorchEstimator
 

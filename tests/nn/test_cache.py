@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from qiskit_qattn.nn.cache import KeyValueCache
+from qiskit_qattn.nn.attention import KeyValueCache
 
 
 def test_keys_and_values_are_appended_part_by_part():

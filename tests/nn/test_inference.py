@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import qiskit_qattn as qa
-from qiskit_qattn.errors import EncodingError
+from qiskit_qattn.errors import ConfigError, EncodingError
 from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.kinds import HEAD_KINDS
 
@@ -219,3 +219,9 @@ def test_generation_gives_the_models_tokens():
     assert model.training
     for length in range(4, 24):
         assert torch.equal(model.eval()(tokens[:, :length])[0][:, -1].argmax(-1), tokens[:, length])
+
+
+def test_a_copy_is_not_saved(tmp_path):
+    with pytest.raises(ConfigError, match="the model it was made from"):
+        qa.inference(model_of("qisa:1")).save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()

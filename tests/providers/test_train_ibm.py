@@ -55,7 +55,7 @@ def test_a_budget_stops_it_and_it_goes_on_with_what_was_paid_for(ibm_server: IBM
     while result.exit_code == 2:
         error = result.stderr.splitlines()[-1]
         assert "would pass the budget of 2.2s" in error
-        assert error.endswith(f"What was trained is saved; go on with: qattn train --resume --out {run}")
+        assert error.endswith(f"The trained steps are saved; continue with: qattn train --resume --out {run}")
         assert "used: " in result.stderr and " USD" in result.stderr
         stops += 1
         assert stops < 9

@@ -46,6 +46,6 @@ def tiny(text_file: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
             "trackers": "none",
             "device": "cpu",
         }
-        return TrainConfig(**{**settings, **changes})
+        return TrainConfig.from_dict({**settings, **changes})
 
     return make

@@ -6,7 +6,8 @@ from qiskit.primitives import StatevectorEstimator
 from qiskit_qattn.backends.registry import Backend, Provider
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.training.checkpoint import list_checkpoints
-from qiskit_qattn.training.run import read_metrics, train_run
+from qiskit_qattn.training.figures import read_metrics
+from qiskit_qattn.training.run import train_run
 
 
 class Lab(StatevectorEstimator):

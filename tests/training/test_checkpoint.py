@@ -1,17 +1,29 @@
 from __future__ import annotations
 
+import io
 import json
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from qiskit_qattn.errors import CheckpointError
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import GPT
-from qiskit_qattn.training.checkpoint import list_checkpoints, load_state, load_tensors, save_checkpoint
-from qiskit_qattn.training.state import TrainLoss, TrainState, Validation
+from qiskit_qattn.training.checkpoint import (
+    TrainLoss,
+    TrainState,
+    Validation,
+    list_checkpoints,
+    load_state,
+    load_tensors,
+    random_states,
+    restore_random_states,
+    save_checkpoint,
+)
 from qiskit_qattn.training.tokenizer import CharTokenizer
 
 TENSORS: dict[str, Any] = {"optimizer": {}, "generator": torch.zeros(3), "random": [], "text": "", "scaler": None}
@@ -81,3 +93,17 @@ def test_a_state_with_a_missing_part_is_refused(save: Any, part: str):
     (path / "state.json").write_text(json.dumps(record))
     with pytest.raises(CheckpointError, match=f"is damaged: state.json: missing key '{part}'. Delete"):
         load_state(path)
+
+
+def draw() -> list[float]:
+    return [random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(()).item()]
+
+
+def test_restored_generators_repeat_themselves():
+    draw()
+    buffer = io.BytesIO()
+    torch.save(random_states(), buffer)
+    first = draw()
+    buffer.seek(0)
+    restore_random_states(torch.load(buffer, weights_only=True))
+    assert draw() == first

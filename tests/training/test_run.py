@@ -18,9 +18,9 @@ from qiskit_qattn.errors import CheckpointError, ConfigError, EncodingError, Qat
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training import trainer as trainer_module
 from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.interrupt import TrainingInterrupted
-from qiskit_qattn.training.progress import Progress
-from qiskit_qattn.training.run import read_metrics, saved_config, train_run
+from qiskit_qattn.training.figures import read_metrics
+from qiskit_qattn.training.progress import Progress, TrainingInterrupted
+from qiskit_qattn.training.run import saved_config, train_run
 from qiskit_qattn.training.validation import Losses
 
 Tiny = Callable[..., TrainConfig]
@@ -193,10 +193,9 @@ def test_tensorboard_gets_the_losses(tiny: Tiny):
     ],
 )
 def test_what_cannot_run_leaves_no_folder(tiny: Tiny, changes: dict[str, Any], kind: type[Exception]):
-    config = tiny(**changes)
     with pytest.raises(kind):
-        train_run(config)
-    assert not config.folder.exists()
+        train_run(tiny(**changes))
+    assert not tiny().folder.exists()
 
 
 @pytest.mark.parametrize(

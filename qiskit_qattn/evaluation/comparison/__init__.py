@@ -1,1 +1,1 @@
-"""A comparison of kinds of head: planned, matched in size, trained cell by cell, measured, judged and reported."""
+"""A comparison of kinds of head: plan, matched sizes, training of each cell, statistics and report."""

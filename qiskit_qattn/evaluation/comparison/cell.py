@@ -1,13 +1,14 @@
-"""One cell of a comparison: an ordinary run, its figures, and a record that says it is done.
+"""One cell of a comparison: an ordinary run, what is measured of it, and a record that marks it as done.
 
 ``python -m qiskit_qattn.evaluation.comparison.cell FOLDER KIND SEED`` runs one in a process of its own, so that
-threads, peak memory and random states are its own. It stops, as on SIGTERM, when its standard input is closed: that is
-how it learns that whoever started it is gone.
+threads, peak memory and random states are its own. It stops, as on SIGTERM, when its standard input is closed, that is,
+when the process that started it has ended.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,54 +24,42 @@ from filelock import FileLock
 
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError
-from qiskit_qattn.evaluation.comparison.devices import qpu_seconds, share_budget
-from qiskit_qattn.evaluation.comparison.metrics import cell_metrics
+from qiskit_qattn.evaluation.circuit_measures import circuit_measures
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study, load_study
-from qiskit_qattn.training.data import load_corpus
-from qiskit_qattn.training.figures import fingerprint
+from qiskit_qattn.evaluation.leakage import leakage
+from qiskit_qattn.evaluation.rendering import write_json
+from qiskit_qattn.evaluation.text_metrics import prediction_errors
+from qiskit_qattn.nn.gpt import GPT
+from qiskit_qattn.training.config import TrainConfig
+from qiskit_qattn.training.data import Corpus, fingerprint, load_corpus
+from qiskit_qattn.training.figures import read_metrics
 from qiskit_qattn.training.files import write_text, writing
-from qiskit_qattn.training.interrupt import TrainingInterrupted
-from qiskit_qattn.training.progress import Progress
+from qiskit_qattn.training.progress import Progress, TrainingInterrupted
 from qiskit_qattn.training.run import train_run
 
 RECORD = "cell.json"
 FORMAT = "qiskit-qattn/cell"
 VERSION = 1
-
-
-class StepFile(Progress):
-    """Keeps the number of the last step in a file, for whoever shows the progress of all cells."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def phase_started(self, name: str, step: int, max_steps: int) -> None:
-        """Note where training starts."""
-        self._note(step)
-
-    def step_done(self, step: int, loss: float | None, tokens_per_second: float) -> None:
-        """Note a step whose loss is logged."""
-        if loss is not None:
-            self._note(step)
-
-    def _note(self, step: int) -> None:
-        with writing(self.path):
-            self.path.write_text(str(step), encoding="ascii")
+#: The figures that a cell takes from its run.
+FROM_TRAINING = (
+    *("val_loss", "val_loss_last_position", "train_loss", "step", "tokens_per_second", "train_seconds"),
+    *("wall_seconds", "cpu_seconds", "peak_rss_mib", "peak_gpu_mib", "parameters", "head_backends", "history"),
+)
 
 
 def run_cell(study: Study, cell: Cell) -> dict[str, Any]:
-    """Train and measure a cell, or go on where it stopped, unless its record is there; return the record.
+    """Train and measure a cell, or continue where it stopped, unless its record exists; return the record.
 
-    Of two processes that come to the same cell, the second waits for the first and takes its record.
+    Of two processes that run the same cell, the second waits for the first and returns its record.
 
     Raises:
         CheckpointError: If its record or its run is damaged.
-        ConfigError: If the text is not the study's.
-        TrainingInterrupted: If SIGINT or SIGTERM came; the run's state has been saved.
+        ConfigError: If the text is not the one the study was planned for.
+        TrainingInterrupted: On SIGINT or SIGTERM; the state of the run has been saved.
     """
     folder = study.cell_folder(cell)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(_beside(study, cell, "lock")):
+    with FileLock(study.side_file(cell, "lock")):
         if (record := read_record(study, cell)) is not None:
             return record
         try:
@@ -77,44 +67,105 @@ def run_cell(study: Study, cell: Cell) -> dict[str, Any]:
         except QattnError:
             step_path(study, cell).unlink(missing_ok=True)
             raise
-        write_text(folder / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # the model and its figures stay
+        write_json(folder / RECORD, record)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # the model and its figures are kept
         return record
 
 
 def _train_and_measure(study: Study, cell: Cell) -> dict[str, Any]:
-    """Train a cell, or go on where it stopped, and return its record."""
+    """Train a cell, or continue where it stopped, and return its record."""
     config, folder = study.cell_config(cell), study.cell_folder(cell)
-    corpus = load_corpus(config.data, config.block_size)
+    corpus = load_corpus(config.data, config.model.block_size)
     if fingerprint(corpus) != study.text:
         raise ConfigError(f"The text {config.data!r} is not the one that {str(study.folder)!r} was planned for.")
     resume = (folder / "config.toml").is_file()
     if not resume:
-        shutil.rmtree(folder, ignore_errors=True)  # killed before the run had begun
-    backend = Place.open(config.backend)
-    share_budget(backend, study.num_circuit_cells)
-    with backend, qpu_clock(backend, _beside(study, cell, "qpu")) as qpu:
-        train_run(config, resume=resume, progress=StepFile(step_path(study, cell)), backend=backend)
-        measured = cell_metrics(config, corpus, backend)
-    head = {"format": FORMAT, "version": VERSION, "kind": cell.kind, "seed": cell.seed}
-    return {**head, **measured, "qpu_seconds": qpu()}
+        shutil.rmtree(folder, ignore_errors=True)  # left by a process that was killed before the run started
+    place = Place.open(config.backend)
+    share_budget(place, study.num_circuit_cells)
+    with place, qpu_clock(place, study.side_file(cell, "qpu")) as qpu:
+        train_run(config, resume=resume, progress=StepFile(step_path(study, cell)), backend=place)
+        measured = cell_metrics(config, corpus, place)
+    return {**_head(cell), **measured, "qpu_seconds": qpu()}
+
+
+def _head(cell: Cell) -> dict[str, Any]:
+    """Return what a record says about itself."""
+    return {"format": FORMAT, "version": VERSION, "kind": cell.kind, "seed": cell.seed}
+
+
+def cell_metrics(config: TrainConfig, corpus: Corpus, place: Place) -> dict[str, Any]:
+    """Return the figures of a finished run, and measurements of its saved model.
+
+    Causality and the measures of circuits are properties of the model, not of where it runs: they are computed exactly.
+
+    Args:
+        config: The run's settings.
+        corpus: The text it was trained on.
+        place: Where its circuits run, those of its predictions too.
+
+    Raises:
+        CheckpointError: If the run's figures or its model are damaged.
+    """
+    figures = read_metrics(config.folder)
+    assert figures is not None, "train_run leaves figures"
+    model = GPT.from_pretrained(config.folder / "model")
+    measured = {"causality": causality(model), "circuits": circuit_measures(model, corpus.val, seed=config.seed)}
+    model.to_backend(place)
+    measured["prediction"] = prediction_errors(model, corpus.tokenizer, corpus.val).to_dict()
+    return {**{name: figures[name] for name in FROM_TRAINING}, **measured}
+
+
+def causality(model: Any, *, vocab_size: int | None = None, block_size: int | None = None) -> dict[str, Any]:
+    """Return the causality certificate of a model as plain values; arguments as for ``qa.leakage``."""
+    found = leakage(model, vocab_size, block_size)
+    return {
+        "passed": found.passed,
+        "leakage": _finite(found),
+        "gradient": None if found.gradient is None else _finite(found.gradient),
+        "edited": found.edited,
+        "changed": found.changed,
+    }
+
+
+def _finite(value: float) -> float | None:
+    """Return a number, or None where JSON has no number for it."""
+    return float(value) if math.isfinite(value) else None
 
 
 @contextmanager
-def qpu_clock(backend: Place, path: Path) -> Iterator[Callable[[], float]]:
-    """Yield a function that returns the QPU seconds of a cell, those of earlier processes in the file included.
+def qpu_clock(place: Place, path: Path) -> Iterator[Callable[[], float]]:
+    """Yield a function that returns the QPU seconds of a cell, including those of earlier processes.
 
-    At the end of the block, however it ends, the file gets them; a process that is killed loses its own.
+    The file has the seconds of earlier processes. It is written at the end of the block, also after an error; only a
+    process that is killed loses its own seconds.
     """
     before = float(path.read_text(encoding="ascii")) if path.is_file() else 0.0
 
     def read() -> float:
-        return before + qpu_seconds(backend)
+        return before + qpu_seconds(place)
 
     try:
         yield read
     finally:
         write_text(path, repr(read()))
+
+
+def qpu_seconds(place: Place) -> float:
+    """Return the QPU seconds of all jobs since a place was opened; 0 for a simulation."""
+    return math.fsum(estimator.spent.seconds for _, estimator in place.devices)
+
+
+def share_budget(place: Place, cells: int) -> None:
+    """Limit one cell to its share of each device's budget, so that all cells together stay within it.
+
+    Args:
+        place: The cell's own, already open.
+        cells: Number of cells that share the budget.
+    """
+    for _, estimator in place.devices:
+        if estimator.budget is not None:
+            estimator.budget = replace(estimator.budget, limit=estimator.budget.limit / cells)
 
 
 def read_record(study: Study, cell: Cell) -> dict[str, Any] | None:
@@ -130,8 +181,8 @@ def read_record(study: Study, cell: Cell) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"The record {str(path)!r} is damaged: {error}. Delete it to measure again.") from error
-    head = {"format": FORMAT, "version": VERSION, "kind": cell.kind, "seed": cell.seed}
-    if not isinstance(record, dict) or "causality" not in record or any(record.get(k) != v for k, v in head.items()):
+    own = isinstance(record, dict) and "causality" in record
+    if not own or any(record.get(name) != value for name, value in _head(cell).items()):
         raise CheckpointError(f"{str(path)!r} is not the record of {cell.name}. Delete it to measure again.")
     return record
 
@@ -143,39 +194,50 @@ def records(study: Study) -> dict[Cell, dict[str, Any]]:
 
 
 def steps_done(study: Study, cell: Cell) -> int:
-    """Return how many steps of a cell are trained, as far as it has told."""
+    """Return how many steps of a cell are done, as far as it has reported."""
     if (study.cell_folder(cell) / RECORD).is_file():
         return study.config.max_steps
     try:
         return int(step_path(study, cell).read_text(encoding="ascii"))
-    except (FileNotFoundError, ValueError):  # not begun, or just being written
+    except (FileNotFoundError, ValueError):  # not started, or being written
         return 0
 
 
-def told_since(study: Study, cell: Cell, when: float) -> bool:
-    """Return whether a cell has told its step since a time in seconds since 1970."""
+def reported_since(study: Study, cell: Cell, when: float) -> bool:
+    """Return whether a cell has reported a step since a time, in seconds since 1970."""
     try:
         return step_path(study, cell).stat().st_mtime >= when
     except FileNotFoundError:
         return False
 
 
-def log_path(study: Study, cell: Cell) -> Path:
-    """Return where a cell's process writes what it has to say."""
-    return _beside(study, cell, "log")
-
-
 def step_path(study: Study, cell: Cell) -> Path:
-    """Return where a cell keeps the number of its last step."""
-    return _beside(study, cell, "step")
+    """Return the file with the number of a cell's last step."""
+    return study.side_file(cell, "step")
 
 
-def _beside(study: Study, cell: Cell, suffix: str) -> Path:
-    return study.cell_folder(cell).with_name(f".{cell.name}.{suffix}")
+class StepFile(Progress):
+    """Writes the number of the last step to a file, from which the progress of all cells is shown."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def phase_started(self, name: str, step: int, max_steps: int) -> None:
+        """Record the first step."""
+        self._write(step)
+
+    def step_done(self, step: int, loss: float | None, tokens_per_second: float) -> None:
+        """Record a step whose loss is logged."""
+        if loss is not None:
+            self._write(step)
+
+    def _write(self, step: int) -> None:
+        with writing(self.path):
+            self.path.write_text(str(step), encoding="ascii")
 
 
 def _stop_with_parent() -> None:
-    """Ask this process to stop when its standard input is closed."""
+    """Stop this process, as on SIGTERM, when its standard input is closed."""
 
     def wait() -> None:
         sys.stdin.read()

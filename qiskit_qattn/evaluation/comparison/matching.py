@@ -1,12 +1,12 @@
-"""Models of equal size: for each kind of head, the width of the MLP that makes up for what its heads take.
+"""Models of equal size: for each kind of head, the width of the MLP that balances the parameters of its heads.
 
-A kind's heads may hold more parameters than the reference's or fewer. All kinds have the same depth, embedding, number
-of heads and context; the one width that differs is ``n_inner``, of the MLP between its two maps. The reference keeps
-the standard width, and every other kind gets the width whose **total** number of parameters comes nearest to the
-reference's. Totals count frozen circuit weights too: so ``frozen`` and the kind it is frozen from are the same network,
-and differ in nothing but whether the circuit learns. What is trainable is stated beside.
+The heads of a kind may have more or fewer parameters than the reference's. All kinds have the same depth, embedding,
+number of heads and context; only ``n_inner``, the hidden width of the MLP, differs. The reference keeps its width, and
+every other kind gets the width whose **total** number of parameters is nearest to the reference's. Totals include
+frozen circuit weights: ``frozen`` and the kind it is derived from are the same network, and differ only in whether the
+circuit is trained. The number of trainable parameters is reported too.
 
-All counts are taken from models that are built, so they cannot drift from what is trained.
+All counts are of models that are built, so they agree with what is trained.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ from typing import Any
 import torch
 
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.nn.controls import FourierValues
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.kinds import head_kind
 from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.figures import model_config
 
-TOLERANCE = 0.01  # share of the reference's parameters by which a kind may be larger or smaller
+TOLERANCE = 0.01  # largest deviation, as a share of the reference's parameters
 
 
 @dataclass(frozen=True)
@@ -37,9 +35,10 @@ class Size:
         num_qubits: Qubits of its circuits; 0 for a classical kind.
         total: Number of parameters.
         trainable: Number of those that are trained.
-        circuit: Number of circuit angles among all.
-        fixed: Number of random values that are drawn once and are no parameters, such as the frequencies of ``rff``.
-        deviation: total over the reference's total, less 1.
+        circuit: Number of circuit angles among them.
+        fixed: Number of values that are saved with the model but are no parameters, such as the random frequencies of
+            ``rff``.
+        deviation: total over the reference's total, minus 1.
     """
 
     kind: str
@@ -57,7 +56,7 @@ class Size:
         return abs(self.deviation) <= TOLERANCE
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values, and whether the size is matched."""
+        """Return the fields and ``matched`` as plain values."""
         return {**asdict(self), "matched": self.matched}
 
     @classmethod
@@ -66,27 +65,19 @@ class Size:
         return cls(**{name: value for name, value in values.items() if name != "matched"})
 
 
-def canonical(kind: str) -> str:
-    """Return the catalog's name of a kind of head.
-
-    Raises:
-        UnknownNameError: For a kind that is not in the catalog.
-    """
-    return head_kind(kind).name
-
-
 def kind_config(config: TrainConfig, kind: str, n_inner: int) -> TrainConfig:
-    """Return the settings of a model whose heads are all of one kind, with its own width of the MLP.
+    """Return the settings of a model whose heads are all of one kind, with the given width of the MLP.
 
-    A kind that encodes the whole token takes the fewest qubits that will do, where ``num_qubits`` is too few.
+    A kind that encodes the whole token takes the smallest sufficient number of qubits where ``num_qubits`` is too few.
     """
-    few = head_kind(kind).encodes_token and 2**config.num_qubits < config.n_embd
-    qubits = 0 if few else config.num_qubits
-    return replace(config, heads=f"{kind}:{config.n_head}", n_inner=n_inner, num_qubits=qubits)
+    model = config.model
+    qubits = model.num_qubits or 0  # 0: the fewest
+    few = head_kind(kind).encodes_token and 2**qubits < model.n_embd
+    return config.replace(heads=f"{kind}:{model.n_head}", n_inner=n_inner, num_qubits=0 if few else qubits)
 
 
 def match_sizes(config: TrainConfig, kinds: Iterable[str], reference: str, vocab_size: int) -> dict[str, Size]:
-    """Return the sizes of all kinds, each with the MLP that brings it nearest to the reference.
+    """Return the sizes of all kinds, each with the MLP whose size is nearest to the reference.
 
     Args:
         config: The settings; its ``n_inner`` is the reference's.
@@ -94,31 +85,32 @@ def match_sizes(config: TrainConfig, kinds: Iterable[str], reference: str, vocab
         reference: The kind that keeps its width.
         vocab_size: Number of tokens.
     """
-    target = model_size(config, reference, config.n_inner, vocab_size)
+    target = model_size(config, reference, config.model.n_inner or 0, vocab_size)
     return {kind: target if kind == reference else _match(config, kind, target, vocab_size) for kind in kinds}
 
 
 def check_matched(sizes: Mapping[str, Size], reference: str) -> None:
-    """Raise if a kind is not within 1 % of the reference, saying which and why.
+    """Raise if a kind is not within 1 % of the reference, with the reasons.
 
     Raises:
         ConfigError: For the kinds that cannot be matched.
     """
-    reasons = [_reason(size, sizes[reference]) for size in sizes.values() if not size.matched]
+    reasons = [_reason(size) for size in sizes.values() if not size.matched]
     if reasons:
         raise ConfigError(
             f"Not within {TOLERANCE:.0%} of the {sizes[reference].total:,} parameters of {reference}: "
-            f"{'; '.join(reasons)}. Leave these kinds out, choose another --reference or --n-inner, or compare all the "
-            f"same with --allow-unmatched."
+            f"{'; '.join(reasons)}. Leave these kinds out, choose another --reference or --n-inner, or compare them "
+            f"anyway with --allow-unmatched."
         )
 
 
 def model_size(config: TrainConfig, kind: str, n_inner: int, vocab_size: int) -> Size:
-    """Build the model of one kind, and return its size; the global random generators stay as they are."""
+    """Build the model of one kind, and return its size; global random generators are not changed."""
     found = kind_config(config, kind, n_inner)
     with torch.random.fork_rng(devices=[]):
-        model = GPT(model_config(found, vocab_size, found.heads))
-    counts = model.num_parameters()
+        model = GPT(replace(found.model, vocab_size=vocab_size))
+    counts, names = model.num_parameters(), {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    fixed = [v for name, v in model.state_dict().items() if name not in names and v.is_floating_point()]
     heads = [head for _, _, head in model.quantum_heads()]
     return Size(
         kind=kind,
@@ -127,15 +119,15 @@ def model_size(config: TrainConfig, kind: str, n_inner: int, vocab_size: int) ->
         total=counts["total"],
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
         circuit=counts["quantum"],
-        fixed=sum(b.numel() for part in model.modules() if isinstance(part, FourierValues) for b in part.buffers()),
+        fixed=sum(value.numel() for value in fixed),
     )
 
 
 def _match(config: TrainConfig, kind: str, target: Size, vocab_size: int) -> Size:
-    """Return a kind's size at the width that comes nearest to the target.
+    """Return a kind's size at the width that is nearest to the target.
 
-    Each unit of width adds the same number of parameters, so two models show where the target lies; a third is built
-    there, and counted.
+    Each unit of width adds the same number of parameters, so two models determine the width; a third is built and
+    counted.
     """
     narrow, wide = (model_size(config, kind, width, vocab_size) for width in (1, max(2, target.n_inner)))
     per_unit = (wide.total - narrow.total) / (wide.n_inner - narrow.n_inner)
@@ -144,7 +136,7 @@ def _match(config: TrainConfig, kind: str, target: Size, vocab_size: int) -> Siz
     return replace(found, deviation=found.total / target.total - 1)
 
 
-def _reason(size: Size, target: Size) -> str:
+def _reason(size: Size) -> str:
     if size.n_inner == 1 and size.deviation > 0:
-        return f"{size.kind} has {size.total:,} ({size.deviation:+.1%}) even with the narrowest MLP, its heads alone"
+        return f"{size.kind} has {size.total:,} ({size.deviation:+.1%}) even with the narrowest MLP"
     return f"{size.kind} has {size.total:,} ({size.deviation:+.1%}), and a unit of n_inner is a larger step than that"

@@ -1,4 +1,4 @@
-"""What a comparison trains: a frozen plan, kept in its folder as ``study.json``."""
+"""The plan of a comparison: a frozen study, stored in its folder as ``study.json``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import Any
 
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError
-from qiskit_qattn.evaluation.comparison.matching import Size, canonical, check_matched, kind_config, match_sizes
+from qiskit_qattn.evaluation.comparison.matching import Size, check_matched, kind_config, match_sizes
+from qiskit_qattn.evaluation.rendering import write_json
+from qiskit_qattn.nn.kinds import head_kind
 from qiskit_qattn.training.config import TrainConfig, resolve
-from qiskit_qattn.training.data import load_corpus
-from qiskit_qattn.training.figures import fingerprint
-from qiskit_qattn.training.files import write_text, writing
+from qiskit_qattn.training.data import fingerprint, load_corpus
+from qiskit_qattn.training.files import writing
 
 NAME = "study.json"
 FORMAT = "qiskit-qattn/study"
 VERSION = 1
-#: Settings of a run that a comparison has no use for; they stay as the preset has them.
-_UNUSED = ("heads", "sample_prompt", "sample_tokens", "temperature", "top_k")
+#: Settings of a run that a comparison does not use; they keep the preset's values.
+_UNUSED = ("sample_prompt", "sample_tokens", "temperature", "top_k")
 
 
 @dataclass(frozen=True, order=True)
@@ -29,7 +30,7 @@ class Cell:
     """One model of a comparison: all of its heads are of one kind.
 
     Attributes:
-        seed: Of the weights and the batches.
+        seed: Seed of the weights and the batches.
         kind: The kind of head.
     """
 
@@ -52,8 +53,8 @@ class Study:
         reference: The kind that the others are compared with.
         config: The settings of every cell; ``heads``, ``seed``, ``out`` and, where sizes are matched, ``n_inner`` are
             the cell's own.
-        text: A hash of the text, so that every cell is trained on the same.
-        sizes: For each kind the size of its model, which says how wide its MLP is.
+        text: A hash of the text, so that every cell is trained on the same text.
+        sizes: For each kind the size of its model, with the width of its MLP.
     """
 
     kinds: tuple[str, ...]
@@ -65,7 +66,7 @@ class Study:
 
     @property
     def folder(self) -> Path:
-        """Where the study is kept."""
+        """The study's folder."""
         return self.config.folder
 
     def cells(self) -> list[Cell]:
@@ -74,12 +75,16 @@ class Study:
 
     @property
     def num_circuit_cells(self) -> int:
-        """How many cells evaluate circuits, and so share a device's budget; at least 1."""
+        """The number of cells that evaluate circuits, and so share a device's budget; at least 1."""
         return max(1, len(self.seeds) * sum(size.num_qubits > 0 for size in self.sizes.values()))
 
     def cell_folder(self, cell: Cell) -> Path:
         """Return the run folder of a cell."""
         return self.folder / "cells" / cell.name
+
+    def side_file(self, cell: Cell, suffix: str) -> Path:
+        """Return a file beside a cell's folder, such as its log."""
+        return self.cell_folder(cell).with_name(f".{cell.name}.{suffix}")
 
     def cell_config(self, cell: Cell) -> TrainConfig:
         """Return the settings of a cell's run."""
@@ -87,9 +92,9 @@ class Study:
         return dataclasses.replace(found, seed=cell.seed, out=str(self.cell_folder(cell)))
 
     def command(self) -> str:
-        """Return the command line that makes this study again: every setting that is not the preset's own."""
+        """Return the command line of this study, with every setting that differs from the preset."""
         preset = resolve({}, preset=self.config.preset).to_dict()
-        own = {"out", "baseline", "profile", "trackers", "preset", *_UNUSED}
+        own = {"out", "baseline", "profile", "trackers", "preset", "heads", *_UNUSED}
         settings = {name: value for name, value in self.config.to_dict().items() if name not in own}
         flags = {
             "kinds": ",".join(self.kinds),
@@ -104,7 +109,7 @@ class Study:
         return shlex.join(["qattn", "compare", *words, *unmatched])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; the folder is left out, so that it can be moved."""
+        """Return plain values for JSON, without the folder, so that it can be moved."""
         config = {name: value for name, value in self.config.to_dict().items() if name != "out"}
         sizes = {kind: size.to_dict() for kind, size in self.sizes.items()}
         return {
@@ -117,6 +122,11 @@ class Study:
         }
 
 
+def any_heads(n_head: int) -> str:
+    """Return the heads of a study's own settings, which every cell replaces by those of its kind."""
+    return f"classical:{n_head}"
+
+
 def _flag(name: str, value: Any) -> list[str]:
     """Return a setting as the words of a command line."""
     option = name.replace("_", "-")
@@ -126,38 +136,38 @@ def _flag(name: str, value: Any) -> list[str]:
 
 
 def parse_kinds(text: str, reference: str) -> tuple[tuple[str, ...], str]:
-    """Return the kinds in a list by comma, the reference first, and the reference; all under the names given.
+    """Return the kinds of a comma-separated list, the reference first, and the reference; all under the names given.
 
     Raises:
-        UnknownNameError: For a kind that is not in the catalog.
+        UnknownNameError: For an unknown kind.
         ConfigError: For a kind named twice, or no kind besides the reference.
     """
     named: dict[str, str] = {}
     names = [name for name in map(str.strip, text.split(",")) if name]
     for name in names:
-        if (same := named.setdefault(canonical(name), name)) != name or names.count(name) > 1:
+        if (same := named.setdefault(head_kind(name).name, name)) != name or names.count(name) > 1:
             raise ConfigError(f"--kinds {text!r} names one kind twice: {same} and {name}.")
-    chosen = named.pop(canonical(reference.strip()), reference.strip())
+    chosen = named.pop(head_kind(reference.strip()).name, reference.strip())
     if not named:
         raise ConfigError(f"--kinds {text!r} names no kind to compare with the reference {chosen}.")
     return (chosen, *named.values()), chosen
 
 
 def plan_study(config: TrainConfig, kinds: str, count: int, reference: str, *, allow_unmatched: bool = False) -> Study:
-    """Return the plan of a comparison: seeds in a row from the settings' own, and all models of one size.
+    """Return the plan of a comparison: consecutive seeds, and models of equal size.
 
     Cells get one thread unless the settings say otherwise, so that results do not depend on how many run at a time.
 
     Args:
-        config: The settings; the heads are left to the kinds.
-        kinds: Kinds of head, by comma.
-        count: How many seeds.
-        reference: The kind that the others are compared with; it is added where ``kinds`` lacks it.
-        allow_unmatched: Go on where a kind cannot be brought within 1 % of the reference's size.
+        config: The settings of every cell, with the first seed; its heads are ignored.
+        kinds: Kinds of head, separated by commas.
+        count: Number of seeds.
+        reference: The kind that the others are compared with; it is added if ``kinds`` does not list it.
+        allow_unmatched: Accept kinds that cannot be brought within 1 % of the reference's size.
 
     Raises:
         ConfigError: For kinds or seeds that make no comparison, and for kinds that cannot be matched.
-        BackendError: If the backend cannot be had.
+        BackendError: If the backend is not available.
     """
     chosen, against = parse_kinds(kinds, reference)
     if count < 1:
@@ -166,8 +176,9 @@ def plan_study(config: TrainConfig, kinds: str, count: int, reference: str, *, a
     preset = resolve({}, preset=config.preset)
     config = dataclasses.replace(config, **{name: getattr(preset, name) for name in _UNUSED})
     config = dataclasses.replace(config, baseline=False, profile=False, trackers="none", threads=config.threads or 1)
-    Place.open(config.backend)  # what cannot be had fails before any cell
-    corpus = load_corpus(config.data, config.block_size)
+    config = config.replace(heads=any_heads(config.model.n_head))
+    Place.open(config.backend)  # an unavailable backend fails before any cell
+    corpus = load_corpus(config.data, config.model.block_size)
     sizes = match_sizes(config, chosen, against, corpus.tokenizer.vocab_size)
     if not allow_unmatched:
         check_matched(sizes, against)
@@ -175,10 +186,10 @@ def plan_study(config: TrainConfig, kinds: str, count: int, reference: str, *, a
 
 
 def open_study(study: Study) -> bool:
-    """Write a study into its folder, or find it there; return whether it was there.
+    """Write a study into its folder, unless it is there already; return whether it was.
 
     Raises:
-        RunFolderError: If the folder holds another study, or something else, or cannot be written.
+        RunFolderError: If the folder contains another study or other files, or cannot be written.
         CheckpointError: If the study in it is damaged.
     """
     folder = study.folder
@@ -187,9 +198,8 @@ def open_study(study: Study) -> bool:
             _check_same(load_study(folder), study)
             return True
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RunFolderError(f"{str(folder)!r} exists and holds no study; give another --out.")
-    record = {"format": FORMAT, "version": VERSION, **study.to_dict()}
-    write_text(folder / NAME, json.dumps(record, indent=1) + "\n")
+            raise RunFolderError(f"{str(folder)!r} exists and contains no study; give another --out.")
+    write_json(folder / NAME, {"format": FORMAT, "version": VERSION, **study.to_dict()})
     return False
 
 
@@ -198,21 +208,22 @@ def load_study(folder: Path) -> Study:
 
     Raises:
         RunFolderError: If there is none.
-        CheckpointError: If it is damaged or not ours.
+        CheckpointError: If it is damaged, or of another program or version.
     """
     path = folder / NAME
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
-            raise CheckpointError(f"{str(path)!r} is no study of qiskit-qattn.")
+            raise CheckpointError(f"{str(path)!r} is not a study of qiskit-qattn.")
         if record.pop("version", None) != VERSION:
             raise CheckpointError(f"{str(path)!r} was written by another version of qiskit-qattn.")
-        config = TrainConfig(**record.pop("config"), out=str(folder))
+        settings = record.pop("config")
+        config = TrainConfig.from_dict({**settings, "heads": any_heads(settings["n_head"]), "out": str(folder)})
         kinds, seeds = tuple(record.pop("kinds")), tuple(record.pop("seeds"))
         sizes = {kind: Size.from_dict(size) for kind, size in record.pop("sizes").items()}
         return Study(kinds, seeds, config=config, sizes=sizes, **record)
     except FileNotFoundError as error:
-        raise RunFolderError(f"{str(folder)!r} holds no study: it has no {NAME}.") from error
+        raise RunFolderError(f"{str(folder)!r} contains no study: it has no {NAME}.") from error
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"The study {str(path)!r} is damaged: {error}") from error
 
@@ -223,13 +234,13 @@ def _check_same(there: Study, given: Study) -> None:
     changed = [f"{name} = {value}, not {new.get(name)}" for name, value in old.items() if value != new.get(name)]
     if changed:
         raise RunFolderError(
-            f"{str(given.folder)!r} holds another study, with {'; '.join(changed[:3])}. Give another --out, or go on "
-            f"with: {there.command()}"
+            f"{str(given.folder)!r} contains another study, with {'; '.join(changed[:3])}. Give another --out, or "
+            f"continue that study with: {there.command()}"
         )
 
 
 def _flat(study: Study) -> dict[str, Any]:
-    """Return the parts of a plan under names that a person knows."""
+    """Return the parts of a plan, named as on the command line where they are settings."""
     return {
         "kinds": ",".join(study.kinds),
         "seeds": ",".join(map(str, study.seeds)),

@@ -1,31 +1,73 @@
-"""The report of a study, collected from its cells: ``report.json``, ``report.md``, ``cells.csv`` and pictures."""
+"""The report of a study, collected from its cells: ``report.json``, ``report.md``, ``cells.csv`` and figures."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from qiskit_qattn.evaluation.comparison.cell import records
-from qiskit_qattn.evaluation.comparison.markdown import render_markdown
-from qiskit_qattn.evaluation.comparison.pictures import pictures
+from qiskit_qattn.evaluation.comparison.figures import figures
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study
 from qiskit_qattn.evaluation.comparison.summary import summarise
-from qiskit_qattn.evaluation.report import machine, versions
+from qiskit_qattn.evaluation.rendering import csv_text, machine, number, pairs, table, versions, write_json
 from qiskit_qattn.training.files import write_bytes, write_text
 
 FORMAT = "qiskit-qattn/comparison"
+#: The columns of a table: title, name of the figure, format of its mean, format of its standard deviation or "".
+Columns = tuple[tuple[str, str, str, str], ...]
+QUALITY: Columns = (
+    ("Validation loss", "val_loss", "{:.4f}", "{:.4f}"),
+    ("Loss, last position", "val_loss_last_position", "{:.4f}", "{:.4f}"),
+    ("Training loss", "train_loss", "{:.4f}", ""),
+    ("Character errors", "character_error_rate", "{:.1%}", ""),
+    ("Word errors", "word_error_rate", "{:.1%}", ""),
+)
+COST: Columns = (
+    ("Training tokens/s", "tokens_per_second", "{:,.0f}", ""),
+    ("Training, s", "train_seconds", "{:,.0f}", ""),
+    ("Wall, s", "wall_seconds", "{:,.0f}", ""),
+    ("CPU, s", "cpu_seconds", "{:,.0f}", ""),
+    ("QPU, s", "qpu_seconds", "{:,.1f}", ""),
+    ("Peak memory (RSS), MiB", "peak_rss_mib", "{:,.0f}", ""),
+)
+CIRCUITS: Columns = (
+    ("Gradient variance at the start", "gradient_variance", "{:.2e}", ""),
+    ("Effective dimension of the values", "effective_dimension", "{:.2f}", ""),
+    ("Entanglement (Meyer–Wallach)", "meyer_wallach", "{:.3f}", ""),
+    ("Expressibility over the data", "expressibility", "{:.3f}", ""),
+    ("Expressibility over weights", "expressibility_random_weights", "{:.3f}", ""),
+)
+#: Settings that differ between cells, or that a comparison does not use.
+_NOT_SHOWN = frozenset(
+    {"heads", "n_inner", "seed", "out", "baseline", "trackers", "profile", "threads"}
+    | {"sample_prompt", "sample_tokens", "temperature", "top_k"}
+)
+_ABOUT_VERDICTS = (
+    "Differences are paired by seed. The interval is a bootstrap interval; p is from a permutation test, with Holm's"
+    " correction over kinds. A kind is called better or worse only if the corrected p is at most 0.05 and the interval"
+    " excludes zero. Timings do not affect verdicts."
+)
+_ABOUT_CIRCUITS = (
+    "Means over layers, heads and seeds, of the trained models except for the gradient variance. Gradient variance: of"
+    " the expectations over random circuit weights (it vanishes on a barren plateau). Effective dimension: the number"
+    " of directions over which a head's values spread. Meyer–Wallach: between 0 for product states and 1."
+    " Expressibility: the divergence from Haar-random states of the states that the trained circuit prepares from the"
+    " data and, as defined for an ansatz, of the states at random weights; lower is closer to random."
+)
+_ABOUT_CAUSALITY = (
+    "In each model a later token is edited, and earlier outputs are differentiated with respect to the embeddings of"
+    " later tokens; both must give exactly zero. The trained weights are checked on the exact engine, wherever they"
+    " were trained."
+)
 
 
 def write_report(study: Study, failed: Mapping[Cell, str]) -> dict[str, Any]:
     """Collect the report of a study, write it into the study's folder, and return it.
 
     Args:
-        study: The study; cells that are not done are missing in the report.
-        failed: Why cells failed.
+        study: The study; the report omits cells that are not done.
+        failed: The reasons of cells that failed.
 
     Raises:
         RunFolderError: If it cannot be written.
@@ -33,10 +75,11 @@ def write_report(study: Study, failed: Mapping[Cell, str]) -> dict[str, Any]:
     """
     report = collect_report(study, failed)
     folder = study.folder
-    write_text(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    write_text(folder / "cells.csv", cells_csv(report["cells"]))
-    for name, picture in pictures(report).items():
-        write_bytes(folder / name, picture)
+    write_json(folder / "report.json", report)
+    rows = [_flat(cell) for cell in report["cells"]]
+    write_text(folder / "cells.csv", csv_text(list(dict.fromkeys(name for row in rows for name in row)), rows))
+    for name, figure in figures(report).items():
+        write_bytes(folder / name, figure)
     write_text(folder / "report.md", render_markdown(report))
     return report
 
@@ -58,19 +101,8 @@ def collect_report(study: Study, failed: Mapping[Cell, str]) -> dict[str, Any]:
     }
 
 
-def cells_csv(cells: list[dict[str, Any]]) -> str:
-    """Return one line a cell, with the figures that are numbers."""
-    rows = [_flat(cell) for cell in cells]
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def _flat(cell: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the numbers of a cell's record; those of a group carry its name."""
+    """Return the numbers of a cell's record; those of a group are prefixed with its name."""
     row: dict[str, Any] = {}
     for name, value in cell.items():
         if isinstance(value, dict) and name != "history":
@@ -78,3 +110,140 @@ def _flat(cell: Mapping[str, Any]) -> dict[str, Any]:
         elif not isinstance(value, dict | list) and name not in ("format", "version"):
             row[name] = value
     return row
+
+
+def render_markdown(report: dict[str, Any]) -> str:
+    """Return the report as one Markdown document."""
+    study, kinds = report["study"], report["kinds"]
+    config, reference = study["config"], study["reference"]
+    seeds = len(study["seeds"])
+    parts = [
+        f"# Comparison with {reference} heads on {config['data']}",
+        f"{_count(seeds, 'seed')} per kind; {config['max_steps']:,} steps of {config['batch_size']} ×"
+        f" {config['block_size']} tokens; {_count(config['n_layer'], 'layer')} of {_count(config['n_head'], 'head')}"
+        " of one kind. Models with the same seed see the same batches in the same order under the same schedule. All"
+        f" models have the same number of parameters within 1%{_unmatched(kinds)}. Losses are mean cross-entropies in"
+        " nats per token over the validation split.",
+        *_missing(report),
+        "## Verdicts",
+        "\n".join(f"- {found['sentence']}" for found in kinds.values() if found["sentence"]),
+        _verdicts(kinds, reference),
+        _ABOUT_VERDICTS,
+        "![Paired differences from the reference](differences.png)",
+        "## Quality",
+        _means(QUALITY, kinds),
+        f"{'Mean ± standard deviation over seeds. ' if seeds > 1 else ''}At the last position of a window there are no"
+        " later tokens, so the loss there is not affected by leakage. Error rates are of the most likely next character"
+        " after each true one.",
+        "![Losses over steps](losses.png)",
+        "## Size",
+        _sizes(kinds, reference),
+        "The hidden width of the MLP, n_inner, is chosen to match the reference; everything else is equal. Fixed:"
+        " random values that are drawn once and are not parameters.",
+        "## Cost",
+        _means(COST, kinds),
+        f"Means over seeds, on {_count(config['threads'], 'CPU thread')} per model. Other load on the machine, such as"
+        " models trained at the same time, affects these figures.",
+        "![Loss against training time](cost.png)",
+        "## Circuits",
+        _means(CIRCUITS, kinds),
+        _ABOUT_CIRCUITS,
+        "## Causality",
+        _causality(report),
+        _ABOUT_CAUSALITY,
+        "## Settings",
+        pairs({name: value for name, value in config.items() if name not in _NOT_SHOWN}),
+        "## Versions and machine",
+        pairs({name: v for name, v in {**report["versions"], **report["machine"]}.items() if name not in _NOT_SHOWN}),
+        "## Reproduce",
+        f"```sh\n{report['command']}\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _unmatched(kinds: dict[str, Any]) -> str:
+    names = [kind for kind, found in kinds.items() if not found["size"]["matched"]]
+    return f", except {', '.join(names)}" if names else ""
+
+
+def _missing(report: dict[str, Any]) -> list[str]:
+    """Return what is missing in an incomplete report, and why."""
+    if report["complete"]:
+        return []
+    total = len(report["study"]["kinds"]) * len(report["study"]["seeds"])
+    done = f"**Incomplete:** {len(report['cells'])} of {total} cells are done. The command at the end runs the others."
+    failed = [f"- {name} failed: {reason}" for name, reason in report["failed"].items()]
+    return [done, *(["\n".join(failed)] if failed else [])]
+
+
+def _verdicts(kinds: dict[str, Any], reference: str) -> str:
+    head = ["Kind", "Verdict", "Difference", "95% interval", "p (Holm)", "Effect size", "Seeds needed to detect"]
+    rows = []
+    for kind, found in kinds.items():
+        verdict = found["comparison"]
+        if kind == reference:
+            continue
+        if verdict is None:
+            rows.append([f"`{kind}`", "withheld", *["–"] * 5])
+            continue
+        needed = verdict["seeds_needed"]
+        rows.append(
+            [
+                f"`{kind}`",
+                f"**{verdict['verdict']}**",
+                number(verdict["mean_difference"], "{:+.4f}"),
+                " to ".join(f"{end:+.4f}" for end in verdict["interval"]) if verdict["interval"] else "–",
+                number(verdict["adjusted_p"], "{:.3g}"),
+                number(verdict["effect_size"], "{:+.2f}"),
+                f"{verdict['difference']:g}: {needed:,}" if needed else "–",
+            ]
+        )
+    return table(head, rows)
+
+
+def _means(columns: Columns, kinds: dict[str, Any]) -> str:
+    """Return a table of means over seeds, and of standard deviations in columns that have a format for them."""
+    figures = {kind: found["figures"] for kind, found in kinds.items()}
+    present = [c for c in columns if any(found.get(c[1], {}).get("mean") is not None for found in figures.values())]
+    rows = [[f"`{kind}`", *(_mean(found[c[1]], *c[2:]) for c in present)] for kind, found in figures.items()]
+    return table(["Kind", *(title for title, *_ in present)], rows)
+
+
+def _mean(figure: dict[str, float | None], form: str, spread_form: str) -> str:
+    text, spread = number(figure["mean"], form), figure["sd"]
+    return f"{text} ± {spread_form.format(spread)}" if spread_form and spread is not None else text
+
+
+def _sizes(kinds: dict[str, Any], reference: str) -> str:
+    head = [
+        *("Kind", "Parameters", f"Compared with {reference}", "Trainable", "Circuit angles", "Fixed", "n_inner"),
+        "Qubits",
+    ]
+    rows = []
+    for kind, found in kinds.items():
+        size = found["size"]
+        counts = [f"{size[name]:,}" for name in ("trainable", "circuit", "fixed")]
+        off = f"{size['deviation']:+.2%}" + ("" if size["matched"] else " (**not matched**)")
+        rows.append(
+            [f"`{kind}`", f"{size['total']:,}", off, *counts, str(size["n_inner"]), str(size["num_qubits"] or "–")]
+        )
+    return table(head, rows)
+
+
+def _causality(report: dict[str, Any]) -> str:
+    rows = []
+    for kind, found in report["kinds"].items():
+        certificates = [cell["causality"] for cell in report["cells"] if cell["kind"] == kind]
+        done, leaks = len(found["seeds"]), len(found["leaks"])
+        passed = f"{done - leaks} of {done} models pass" + (": **not ranked**" if leaks else "")
+        rows.append([f"`{kind}`", passed, _worst(certificates, "leakage"), _worst(certificates, "gradient")])
+    return table(["Kind", "Certificate", "Largest change by an edit", "Largest derivative"], rows)
+
+
+def _worst(certificates: Sequence[Mapping[str, Any]], name: str) -> str:
+    values = [certificate[name] for certificate in certificates if certificate[name] is not None]
+    return number(max(values, default=None), "{:.1e}")

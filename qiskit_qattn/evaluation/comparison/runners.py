@@ -1,19 +1,27 @@
-"""Cells in processes of their own: on this machine through joblib, on a cluster through Ray's joblib backend."""
+"""Cells in processes of their own: on this machine through joblib, on a cluster through Ray's joblib backend.
+
+Only the processes import torch: a worker of joblib or Ray just waits for one, so this module imports nothing heavy.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from qiskit_qattn.errors import missing_dependency
-from qiskit_qattn.evaluation.comparison.cell import log_path
-from qiskit_qattn.evaluation.comparison.plan import Cell, Study
-from qiskit_qattn.evaluation.comparison.process import run_in_process
+
+if TYPE_CHECKING:
+    from qiskit_qattn.evaluation.comparison.plan import Cell, Study
 
 Cluster = Literal["none", "ray"]
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def run_cells(study: Study, cells: Sequence[Cell], *, jobs: int = 0, cluster: Cluster = "none") -> dict[Cell, str]:
@@ -21,8 +29,8 @@ def run_cells(study: Study, cells: Sequence[Cell], *, jobs: int = 0, cluster: Cl
 
     Args:
         study: The study; on a cluster every node must see its folder under the same path.
-        cells: Which of its cells.
-        jobs: How many at a time; 0: one a physical core, on a cluster one a CPU of the cluster.
+        cells: The cells to run.
+        jobs: How many at a time; 0 for one per physical core, or on a cluster one per CPU of the cluster.
         cluster: ``ray``: on the Ray cluster that ``RAY_ADDRESS`` names or this machine belongs to; without one, on a
             local Ray started for it.
 
@@ -39,9 +47,40 @@ def run_cells(study: Study, cells: Sequence[Cell], *, jobs: int = 0, cluster: Cl
         at_once = jobs or (-1 if cluster == "ray" else joblib.cpu_count(only_physical_cores=True))
         parallel = joblib.Parallel(n_jobs=at_once, batch_size=1, pre_dispatch="n_jobs")
         run = joblib.delayed(run_in_process)
-        place, threads = str(study.folder), study.config.threads
-        found = parallel(run(place, c.kind, c.seed, threads, str(log_path(study, c))) for c in cells)
+        folder, threads = str(study.folder), study.config.threads
+        found = parallel(run(folder, c.kind, c.seed, threads, str(study.side_file(c, "log"))) for c in cells)
     return {cell: reason for cell, reason in zip(cells, found, strict=True) if reason is not None}
+
+
+def run_in_process(folder: str, kind: str, seed: int, threads: int, log: str) -> str | None:
+    """Run a cell in a process of its own, and return why it failed, or None.
+
+    The process stops when this one ends, for whatever reason: it reads from a pipe to which nothing is written.
+
+    Args:
+        folder: The study's folder.
+        kind: The cell's kind of head.
+        seed: Its seed.
+        threads: Number of CPU threads it may use.
+        log: A file for the output of the process; it is kept if the cell fails.
+    """
+    path = Path(log)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "qiskit_qattn.evaluation.comparison.cell", folder, kind, str(seed)],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **dict.fromkeys(_THREADS, str(threads))},
+        )
+        with process:
+            code = process.wait()
+    if code == 0:
+        path.unlink(missing_ok=True)  # another comparison in the same folder may have removed it
+        return None
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"its process ended with exit code {code}"
 
 
 @contextmanager
@@ -58,7 +97,7 @@ def _backend(cluster: Cluster) -> Iterator[None]:
     import ray
     from ray.util.joblib import register_ray
 
-    # Ray's pool warns that it does not take joblib's choice of how to start processes.
+    # Ray's pool warns that it ignores joblib's choice of how to start processes.
     logging.getLogger("ray.util.multiprocessing.pool").setLevel(logging.ERROR)
     started = not ray.is_initialized()
     if started:

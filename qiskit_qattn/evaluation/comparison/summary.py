@@ -1,4 +1,4 @@
-"""What the cells of a study say together: means and spreads by kind, and who may be judged."""
+"""The result of a study: means and standard deviations by kind, and which kinds get a verdict."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study
 from qiskit_qattn.evaluation.statistics import compare_to_reference
 
-LOSS = "val_loss"  # what kinds are judged by
-#: Where the figures that are averaged over seeds stand in a cell's record.
+LOSS = "val_loss"  # the figure that decides verdicts
+#: The figures that are averaged over seeds, by their group in a cell's record.
 FIGURES: dict[str, tuple[str, ...]] = {
     "": (
         *(LOSS, "val_loss_last_position", "train_loss"),
@@ -27,13 +27,13 @@ FIGURES: dict[str, tuple[str, ...]] = {
 def summarise(study: Study, records: Mapping[Cell, Mapping[str, Any]]) -> dict[str, Any]:
     """Return, for each kind, its figures over the seeds, whether it is ranked, and its verdict.
 
-    A kind is judged when all of its cells are done and all of its models are causal, and only against a reference of
-    which the same holds. Holm's correction is over all kinds of the study, those that cannot be judged yet included, so
-    that cells still to come do not take a verdict back by making the family larger. Timings enter no verdict.
+    A kind gets a verdict when all cells of it and of the reference are done, and all their models are causal. Holm's
+    correction is over all kinds of the study, including those without a verdict, so that later cells do not enlarge the
+    family and so revoke a verdict. Timings do not affect verdicts.
 
     Returns:
         Kinds in the study's order, each with ``size``, ``seeds``, ``figures`` (mean and sample standard deviation),
-        ``leaks`` (its seeds whose model reads its future), ``withheld`` (why there is no verdict, or None),
+        ``leaks`` (the seeds of models that depend on future tokens), ``withheld`` (why there is no verdict, or None),
         ``comparison`` and ``sentence``.
     """
     by_kind = {
@@ -76,12 +76,12 @@ def _leaks(found: Mapping[int, Mapping[str, Any]]) -> list[int]:
 
 
 def _objection(study: Study, kind: str, found: Mapping[int, Mapping[str, Any]]) -> str | None:
-    """Return why a kind cannot be judged by itself, or None."""
+    """Return why a kind gets no verdict whatever the reference, or None."""
     if leaks := _leaks(found):
         where = f"seed{'s' if len(leaks) > 1 else ''} {', '.join(map(str, leaks))}"
-        return f"its model reads its own future ({where}), so its losses mean nothing"
+        return f"its model reads its own future ({where}), so its losses are not comparable"
     if missing := len(study.seeds) - len(found):
-        return f"{missing} of its {len(study.seeds)} cells are not done"
+        return f"{missing} of its {len(study.seeds)} cells {'is' if missing == 1 else 'are'} not done"
     return None
 
 
@@ -96,7 +96,7 @@ def _spread(values: Iterable[float | None]) -> dict[str, float | None]:
 
 def _sentence(study: Study, kind: str, withheld: str | None, verdict: str | None) -> str:
     if withheld is not None:
-        return f"{kind}: verdict withheld, {withheld}."
+        return f"{kind}: verdict withheld because {withheld}."
     if verdict is not None:
         return verdict
-    return f"{kind}: the reference." if kind == study.reference else f"{kind}: nothing to compare it with."
+    return f"{kind}: the reference." if kind == study.reference else f"{kind}: no kind to compare it with."

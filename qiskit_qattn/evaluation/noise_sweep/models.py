@@ -1,4 +1,4 @@
-"""The models of a noise sweep: the run's own, and copies of it that were trained on, with noise and without."""
+"""The models of a noise sweep: the run's own, and copies trained further with and without noise."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class TrainedRun:
-    """A finished run, as a sweep reads it.
+    """A finished run.
 
     Attributes:
         config: Its settings.
@@ -37,10 +37,10 @@ class TrainedRun:
 
 
 def load_run(sweep: NoiseSweep) -> TrainedRun:
-    """Return the run of a sweep, once it is sure that the model runs under the noise.
+    """Return the run of a sweep, after checking that its model runs under the noise.
 
     Raises:
-        RunFolderError: If it is no finished run folder.
+        RunFolderError: If it is not the folder of a finished run.
         ConfigError: If the model has no quantum head.
         CircuitError: If its circuits have too many qubits for the noisy engine.
     """
@@ -49,7 +49,9 @@ def load_run(sweep: NoiseSweep) -> TrainedRun:
         raise RunFolderError(f"{str(run)!r} is no run folder of qattn train: it has no config.toml.")
     config = saved_config(run)
     if not (run / "model").is_dir():
-        raise RunFolderError(f"The run in {str(run)!r} has no trained model yet; go on with qattn train --resume.")
+        raise RunFolderError(
+            f"The run in {str(run)!r} has no trained model yet; continue it with qattn train --resume."
+        )
     model = GPT.from_pretrained(run / "model")
     if not model.quantum_heads():
         raise ConfigError(
@@ -60,16 +62,16 @@ def load_run(sweep: NoiseSweep) -> TrainedRun:
         with model.to_backend(sweep.noisy(noisy[0])):  # fails before the folder is made
             pass
     tokenizer = CharTokenizer.load(run / "model" / "tokenizer.json")
-    return TrainedRun(config, load_corpus(config.data, config.block_size, tokenizer=tokenizer), model)
+    return TrainedRun(config, load_corpus(config.data, config.model.block_size, tokenizer=tokenizer), model)
 
 
 def sweep_models(
     sweep: NoiseSweep, run: TrainedRun, accelerator: Accelerator, progress: Progress
 ) -> Iterator[tuple[ModelName, GPT]]:
-    """Yield the models of a sweep by name; those that were not trained yet are trained first.
+    """Yield the models of a sweep by name, after training those that are not trained yet.
 
     Raises:
-        TrainingInterrupted: If SIGINT or SIGTERM came; the state has been saved.
+        TrainingInterrupted: On SIGINT or SIGTERM; the state has been saved.
     """
     yield "trained", run.model
     if sweep.aware_strength is not None:
@@ -80,7 +82,7 @@ def sweep_models(
 def _train_on(
     sweep: NoiseSweep, run: TrainedRun, name: ModelName, backend: str, accelerator: Accelerator, progress: Progress
 ) -> GPT:
-    """Return a copy of the run's model that was trained for ``aware_steps`` more on a backend, saved in the folder."""
+    """Return a copy of the run's model, trained for ``aware_steps`` more steps on a backend and saved in the folder."""
     folder = sweep.out / name
     if not (folder / "model").is_dir():
         trainer = Trainer(
@@ -99,7 +101,7 @@ def _train_on(
 
 
 def _settings(sweep: NoiseSweep, config: TrainConfig, folder: Path, backend: str) -> TrainConfig:
-    """Return the settings of training on: the run's, at the learning rates it ended with; a tenth of its peak for 0."""
+    """Return the settings of further training: the run's, at its final learning rate, or a tenth of its peak for 0."""
     steps = sweep.aware_steps
     rate = config.min_lr or config.learning_rate / 10
     return dataclasses.replace(

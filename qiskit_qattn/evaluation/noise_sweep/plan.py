@@ -1,4 +1,4 @@
-"""What a noise sweep measures: a frozen plan, and the backend string of each of its points."""
+"""The plan of a noise sweep: what is measured, and on which backend string."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ModelName = Literal["trained", "control", "aware"]
 
 @dataclass(frozen=True)
 class Noise:
-    """A noise with one strength, p.
+    """A kind of noise with one strength, p.
 
     Attributes:
         options: The options of ``density_matrix`` that are set to p.
@@ -24,23 +24,26 @@ class Noise:
     meaning: str
 
 
+_GATES = "After every gate, including those of the encoding, "
 NOISES = {
-    "depolarizing": Noise(("p1", "p2"), "After every gate, its one or two qubits are fully mixed with probability p."),
-    "amplitude_damping": Noise(("gamma",), "After every gate, each of its qubits decays to |0⟩ with probability p."),
-    "phase_damping": Noise(("gamma",), "After every gate, each of its qubits loses its phase with probability p."),
-    "readout": Noise(("readout",), "Each measured bit flips with probability p; gates are perfect."),
+    "depolarizing": Noise(
+        ("p1", "p2"), f"{_GATES}its qubits are replaced by the maximally mixed state with probability p."
+    ),
+    "amplitude_damping": Noise(("gamma",), f"{_GATES}each of its qubits decays from |1⟩ to |0⟩ with probability p."),
+    "phase_damping": Noise(("gamma",), f"{_GATES}each of its qubits loses its phase with probability p."),
+    "readout": Noise(("readout",), "Each measured bit flips with probability p; gates are noiseless."),
 }
 
 
 @dataclass(frozen=True)
 class Point:
-    """One model on one backend.
+    """A point of a sweep: one model on one backend.
 
     Attributes:
         model: ``trained``, as the run left it; ``control``, trained for more steps without noise; or ``aware``,
             trained for as many steps under noise.
         strength: p, or None for no noise.
-        shots: Samples a measurement basis, or None for exact values.
+        shots: Shots per measurement basis, or None for exact expectations.
     """
 
     model: ModelName
@@ -49,7 +52,7 @@ class Point:
 
     @property
     def label(self) -> str:
-        """What is on the axis, in words."""
+        """The value on the axis, in words."""
         if self.strength is not None:
             return f"p = {self.strength:g}"
         return "no noise" if self.shots is None else f"{self.shots:,} shots"
@@ -62,18 +65,18 @@ class NoiseSweep:
     Attributes:
         run: A finished run folder of ``qattn train``; it is only read.
         out: The sweep's folder.
-        noise: One of :data:`NOISES`.
-        strengths: Values of p, exact expectations.
+        noise: A name in :data:`NOISES`.
+        strengths: Values of p, with exact expectations.
         shots: Numbers of shots, without noise.
-        aware_steps: Steps of noise-aware training, and of the control without noise; 0: neither.
+        aware_steps: Steps of noise-aware training, and of the control without noise; 0 for neither.
         aware_strength: p of the noise-aware training.
-        windows: Windows of the validation split: the same at every point.
+        windows: Number of windows of the validation split, the same at every point.
         seed: Seed of the sampling.
 
     Raises:
-        UnknownNameError: For a noise that is not known, or has no strength p.
-        ConfigError: For a value out of its range.
-        RunFolderError: Where ``out`` is the run's folder, or in it.
+        UnknownNameError: For an unknown noise, or one without a strength p.
+        ConfigError: For a value out of range.
+        RunFolderError: If ``out`` is the run's folder or inside it.
     """
 
     run: Path
@@ -87,7 +90,7 @@ class NoiseSweep:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check every field, so that a bad one fails before any work."""
+        """Check every field, so that an invalid one fails before any work."""
         if self.noise not in NOISES:
             raise unknown_name("noise with a strength p", self.noise, NOISES)
         for name, p in (*(("p", p) for p in self.strengths), ("aware_p", self.aware_strength)):
@@ -110,7 +113,7 @@ class NoiseSweep:
             )
         if self.out.resolve().is_relative_to(self.run.resolve()):
             raise RunFolderError(
-                f"{str(self.out)!r} is in the run folder, which a sweep leaves alone; give another --out."
+                f"{str(self.out)!r} is in the run folder, which a sweep must not change; give another --out."
             )
 
     @property
@@ -119,7 +122,7 @@ class NoiseSweep:
         return ("trained", "control", "aware") if self.aware_steps else ("trained",)
 
     def points(self) -> list[Point]:
-        """Return what is measured, each model's exact and noiseless loss first."""
+        """Return the points, for each model its exact loss without noise first."""
         strengths, shots = sorted(set(self.strengths)), sorted(set(self.shots))
         return [
             point

@@ -1,23 +1,25 @@
-"""The report of a noise sweep: ``report.md``, ``points.csv`` and ``noise.png`` beside its ``report.json``."""
+"""The report of a noise sweep: ``report.md``, ``points.csv`` and ``noise.png``, made of the record ``report.json``."""
 
 from __future__ import annotations
 
-import csv
-import io
+import math
 import shlex
+from statistics import fmean, stdev
 from typing import Any
 
-from qiskit_qattn.evaluation.noise_sweep.picture import sweep_plot
-from qiskit_qattn.evaluation.noise_sweep.plan import NOISES, NoiseSweep
-from qiskit_qattn.evaluation.noise_sweep.record import mean_and_error, save
-from qiskit_qattn.evaluation.noise_sweep.series import change_words, loss_words, model_words, models, series
-from qiskit_qattn.evaluation.report_markdown import heads_text, pairs, table
+from qiskit_qattn.evaluation.noise_sweep.plan import NOISES, ModelName, NoiseSweep
+from qiskit_qattn.evaluation.rendering import GRID, blank_figure, csv_text, heads_text, pairs, png, table, write_json
 from qiskit_qattn.training.files import write_bytes, write_text
 
+RECORD = "report.json"
+NAMES: dict[ModelName, str] = {"trained": "as trained", "control": "control", "aware": "noise-aware"}
 COLUMNS = (
     *("model", "strength", "shots", "backend", "loss", "standard_error", "change", "change_standard_error"),
     "windows",
 )
+COLORS: dict[ModelName, str] = {"trained": "#6929c4", "control": "#8a8a8a", "aware": "#009d9a"}
+MARKERS: dict[ModelName, str] = {"trained": "o", "control": "s", "aware": "D"}
+TITLES = {"strength": "noise, exact expectations", "shots": "shots, no noise"}
 
 
 def write_report(sweep: NoiseSweep, record: dict[str, Any]) -> None:
@@ -28,14 +30,15 @@ def write_report(sweep: NoiseSweep, record: dict[str, Any]) -> None:
         MissingDependencyError: If matplotlib is not installed.
     """
     record["command"] = command(sweep, record)
-    save(sweep, record)
-    write_text(sweep.out / "points.csv", points_csv(record))
+    write_json(sweep.out / RECORD, record)
+    rows = [{**point, "windows": len(point["losses"])} for point in record["points"]]
+    write_text(sweep.out / "points.csv", csv_text(COLUMNS, rows))
     write_bytes(sweep.out / "noise.png", sweep_plot(record))
     write_text(sweep.out / "report.md", render_markdown(record))
 
 
 def command(sweep: NoiseSweep, record: dict[str, Any]) -> str:
-    """Return the line that measures all points of a record again."""
+    """Return the command line that measures all points of a record."""
     settings = record["settings"]
     parts = ["qattn", "noise-sweep", str(sweep.run), "--noise", sweep.noise]
     for flag, axis in (("--p", "strength"), ("--shots", "shots")):
@@ -47,13 +50,20 @@ def command(sweep: NoiseSweep, record: dict[str, Any]) -> str:
     return shlex.join(parts)
 
 
-def points_csv(record: dict[str, Any]) -> str:
-    """Return all points of a record, one a line."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**point, "windows": len(point["losses"])} for point in record["points"])
-    return text.getvalue()
+def mean_and_error(values: list[float]) -> tuple[float, float]:
+    """Return the mean of at least two values, and its standard error."""
+    return fmean(values), stdev(values) / math.sqrt(len(values))
+
+
+def loss_words(point: dict[str, Any]) -> str:
+    """Return a point's loss and its standard error."""
+    return f"{point['loss']:.4f} ± {point['standard_error']:.4f}"
+
+
+def change_words(change: float, error: float) -> str:
+    """Return a difference with its sign, without one if it rounds to zero, and its standard error."""
+    rounded = round(change, 4)
+    return f"{rounded:+.4f} ± {error:.4f}" if rounded else f"0.0000 ± {error:.4f}"
 
 
 def render_markdown(record: dict[str, Any]) -> str:
@@ -62,30 +72,30 @@ def render_markdown(record: dict[str, Any]) -> str:
     steps = settings["aware_steps"]
     parts = [
         f"# Noise sweep: {heads_text(record['heads'])}, {settings['noise']}",
-        f"Validation loss of the model in `{record['run']}` ({record['num_qubits']} qubits a circuit, trained on"
-        f" `{record['data']}`), in nats a token: the mean over {len(first['losses'])} windows of {record['block_size']}"
-        f" tokens, evenly spaced over the validation split and the same in every row.",
-        f"{NOISES[settings['noise']].meaning} Noise acts on the whole circuit, encoding included, and expectations are"
-        f" exact; with a number of shots they are sampled, without noise.",
-        "After ± stands one standard error over windows. The change is from the same model's exact loss without noise,"
-        " window by window, so that the differences between texts are not in its error.",
+        f"Validation loss of the model in `{record['run']}` ({record['num_qubits']} qubits per circuit, trained on"
+        f" `{record['data']}`), in nats per token: the mean over {len(first['losses'])} windows of"
+        f" {record['block_size']} tokens, evenly spaced over the validation split and the same in every row.",
+        f"{NOISES[settings['noise']].meaning} Expectations are exact; in rows with a number of shots they are sampled,"
+        f" without noise.",
+        "The number after ± is one standard error over windows. Changes are differences from the exact loss of the same"
+        " model without noise, paired by window, so that the variation between windows does not add to their error.",
     ]
     if steps:
         parts.append(
-            f"Two copies of the model were trained {steps:,} steps further, on the same batches and at the learning"
-            f" rates with which the run ended (a tenth of the peak, where it ended at none): one under noise of"
-            f" p = {settings['aware_p']:g} (noise-aware), and one without noise (control), which shows what the steps"
-            f" alone do."
+            f"Two copies of the model were trained for {steps:,} more steps on the same batches, at the final learning"
+            f" rate of the run (a tenth of its peak where the final rate is 0): one under noise with"
+            f" p = {settings['aware_p']:g} (noise-aware), and one without noise (control), which shows the effect of"
+            f" the additional steps alone."
         )
     parts.append(
-        "![Validation loss against noise and against shots](noise.png)\n\nBars are one standard error of the change,"
-        " dotted lines the exact loss without noise."
+        "![Validation loss against noise and against shots](noise.png)\n\nError bars are one standard error of the"
+        " change; dotted lines are exact losses without noise."
     )
     for axis, title, head in (("strength", "Noise", "p"), ("shots", "Shots", "Shots")):
         if any(point[axis] is not None for point in record["points"]):
             parts += [f"## {title}", _losses(record, axis, head)]
             if steps:
-                parts += ["Loss of the noise-aware model less that of the control:", _gains(record, axis, head)]
+                parts += ["Loss of the noise-aware model minus that of the control:", _gains(record, axis, head)]
     parts += ["## Reproduce", f"```sh\n{record['command']}\n```"]
     parts += ["## Versions and machine", pairs({**record["versions"], **record["machine"]})]
     return "\n\n".join(parts) + "\n"
@@ -93,19 +103,19 @@ def render_markdown(record: dict[str, Any]) -> str:
 
 def _losses(record: dict[str, Any], axis: str, head: str) -> str:
     """Return a table with a row for each value on an axis, and each model's loss and change as columns."""
-    names = models(record)
-    heads = [part for model in names for part in (f"Loss, {model_words(record, model)}", "Change")]
+    names = _models(record)
+    heads = [part for model in names for part in (f"Loss, {_model_words(record, model)}", "Change")]
     rows = [
         [_value(points[0], axis), *(part for point in points for part in (loss_words(point), _change(point)))]
-        for points in zip(*(series(record, model, axis) for model in names), strict=True)
+        for points in zip(*(_series(record, model, axis) for model in names), strict=True)
     ]
     return table([head, *heads], rows)
 
 
 def _gains(record: dict[str, Any], axis: str, head: str) -> str:
-    """Return a table of how much lower, or higher, the loss of the noise-aware model is, window by window."""
+    """Return a table of the loss of the noise-aware model minus that of the control, paired by window."""
     rows = []
-    for one, other in zip(series(record, "aware", axis), series(record, "control", axis), strict=True):
+    for one, other in zip(_series(record, "aware", axis), _series(record, "control", axis), strict=True):
         gain, error = mean_and_error([a - b for a, b in zip(one["losses"], other["losses"], strict=True)])
         rows.append([_value(one, axis), change_words(gain, error)])
     return table([head, "Difference"], rows)
@@ -123,3 +133,84 @@ def _value(point: dict[str, Any], axis: str) -> str:
     if not _swept(point):
         return "no noise" if axis == "strength" else "exact"
     return f"{point[axis]:g}" if axis == "strength" else f"{point[axis]:,}"
+
+
+def _models(record: dict[str, Any]) -> list[ModelName]:
+    """Return the models that were measured, the run's own first."""
+    measured = {point["model"] for point in record["points"]}
+    return [name for name in NAMES if name in measured]
+
+
+def _model_words(record: dict[str, Any], model: ModelName) -> str:
+    """Return a short description of a model."""
+    steps, p = record["settings"]["aware_steps"], record["settings"]["aware_p"]
+    how = {"trained": "", "control": f": {steps:,} more steps, no noise", "aware": f": {steps:,} more steps, p = {p}"}
+    return NAMES[model] + how[model]
+
+
+def _series(record: dict[str, Any], model: ModelName, axis: str) -> list[dict[str, Any]]:
+    """Return a model's points on the axis ``strength`` or ``shots``, from less noise to more.
+
+    The first is the model's exact point without noise, where that was measured.
+    """
+    other = "shots" if axis == "strength" else "strength"
+    points = [point for point in record["points"] if point["model"] == model and point[other] is None]
+    if axis == "strength":
+        return sorted(points, key=lambda point: -1 if point[axis] is None else point[axis])
+    return sorted(points, key=lambda point: -math.inf if point[axis] is None else -point[axis])
+
+
+def sweep_plot(record: dict[str, Any]) -> bytes:
+    """Return a PNG with a panel for each axis; error bars are one standard error of the paired change.
+
+    Raises:
+        MissingDependencyError: If matplotlib is not installed.
+    """
+    swept = [axis for axis in TITLES if any(point[axis] is not None for point in record["points"])]
+    figure = blank_figure(figsize=(1 + 4.6 * len(swept), 4.4))
+    panels = figure.subplots(1, len(swept), sharey=True, squeeze=False)[0]
+    for axis, panel in zip(swept, panels, strict=True):
+        for model in _models(record):
+            _curve(panel, record, model, axis)
+        panel.set_title(TITLES[axis], loc="left", fontsize=10)
+        panel.grid(axis="y", **GRID)
+        _scale(panel, record, axis)
+    panels[0].plot([], [], color="#525252", linestyle=":", linewidth=1, label="exact, no noise")
+    panels[0].set_ylabel("validation loss, nats per token")
+    panels[0].legend(frameon=False, fontsize=9)
+    figure.suptitle(f"{heads_text(record['heads'])} on {record['data']}", x=0.01, ha="left", fontsize=11)
+    return png(figure)
+
+
+def _curve(panel: Any, record: dict[str, Any], model: ModelName, axis: str) -> None:
+    """Draw the points of one model, and its loss without noise as a dotted line."""
+    points = _series(record, model, axis)
+    exact, swept = points[0], [point for point in points if point[axis] is not None]
+    panel.axhline(exact["loss"], color=COLORS[model], linestyle=":", linewidth=1)
+    panel.errorbar(
+        [point[axis] for point in swept],
+        [point["loss"] for point in swept],
+        [point["change_standard_error"] for point in swept],
+        color=COLORS[model],
+        marker=MARKERS[model],
+        markersize=4.5,
+        linewidth=1.6,
+        capsize=3,
+        label=_model_words(record, model),
+    )
+
+
+def _scale(panel: Any, record: dict[str, Any], axis: str) -> None:
+    """Set a logarithmic scale with p = 0 at its left end; few shots, like strong noise, are on the right."""
+    values = sorted({point[axis] for point in record["points"] if point[axis] is not None})
+    if axis == "shots":
+        panel.set_xscale("log")
+        panel.invert_xaxis()
+        panel.set_xlabel("shots per measurement basis")
+    else:
+        least = min((value for value in values if value), default=1.0)
+        panel.set_xscale("symlog", linthresh=least, linscale=0.5)
+        panel.set_xlim(left=-0.2 * least if values[0] == 0 else None)
+        panel.set_xlabel(f"{record['settings']['noise']} p")
+    panel.set_xticks(values, [f"{value:,}" if axis == "shots" else f"{value:g}" for value in values], fontsize=8)
+    panel.minorticks_off()

@@ -1,1 +1,1 @@
-"""Published claims about quantum attention, run again: one file a claim."""
+"""Published claims about quantum attention, run again."""

@@ -1,4 +1,4 @@
-"""QISA's lower cross-entropy: its code lets every position read its own future."""
+"""QISA's lower cross-entropy: in its code every position depends on later tokens."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qiskit_qattn.evaluation.reproduction.claims import Options, Reproduction
-from qiskit_qattn.evaluation.reproduction.runs import settings, shortened, trained, verdict
-from qiskit_qattn.nn.attention import CausalSelfAttention, causal_attention
-from qiskit_qattn.nn.cache import KeyValueCache
+from qiskit_qattn.evaluation.reproduction.runs import Options, Reproduction, settings, shortened, trained, verdict
+from qiskit_qattn.nn.attention import CausalSelfAttention, KeyValueCache, causal_attention
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.kinds import Score
@@ -21,7 +19,7 @@ SETTINGS: dict[str, Any] = {"n_layer": 2, "batch_size": 128, "max_steps": 2000, 
 
 
 class CorrectedAttention(CausalSelfAttention):
-    r"""Linear q and k with QISA's printed score, :math:`w = \mathrm{softmax}_j(\exp(-\lVert q_i - k_j \rVert^2))`."""
+    r"""Linear q and k with the score of the paper, :math:`w = \mathrm{softmax}_j(\exp(-\lVert q_i - k_j \rVert^2))`."""
 
     def _attend(self, part: str, q: Tensor, k: Tensor, v: Tensor, score: Score, cache: KeyValueCache | None) -> Tensor:
         return super()._attend(part, q, k, v, "qisa", cache)
@@ -31,7 +29,7 @@ class PublishedAttention(CausalSelfAttention):
     r"""The same as QISA's code computes it: masked, normalised, and then transposed, :math:`\sum_j w_{ji} v_j`.
 
     Weights of row j are zero for later keys i > j; transposed, position i reads the values of all j ≥ i: its future,
-    and nothing of its past. It is a test model, no kind of head.
+    and nothing of its past. This is a model for tests, not a kind of head.
     """
 
     def _attend(self, part: str, q: Tensor, k: Tensor, v: Tensor, score: Score, cache: KeyValueCache | None) -> Tensor:
@@ -41,7 +39,7 @@ class PublishedAttention(CausalSelfAttention):
 
 
 class _OtherAttention(GPT):
-    """A GPT whose attention is exchanged; its weights, and their initial values, are those of the catalog's model."""
+    """A GPT with another attention; its weights and their initial values are those of the ordinary model."""
 
     attention: type[CausalSelfAttention]
 
@@ -60,7 +58,7 @@ class CorrectedGPT(_OtherAttention):
 
 
 class PublishedGPT(_OtherAttention):
-    """QISA's model as its code has it."""
+    """QISA's model as in its code."""
 
     attention = PublishedAttention
 
@@ -98,17 +96,17 @@ def run(options: Options, progress: Progress) -> Reproduction:
         head=["Model", "Gain, published", "Gain, ours", "Validation loss", "Last position", "Certificate"],
         rows=rows,
         reasons=[
-            "The gain is the classical model's cross-entropy over this one's.",
+            "The gain is the cross-entropy of the classical model divided by that of the model in question.",
             "After the mask and the softmax the published code multiplies by the transposed weights, so position i sums"
-            " up the values of the positions j ≥ i: it reads the very tokens it is asked to predict.",
-            "At the last position of a window there is no future to read. There the published model's loss is"
+            " the values of the positions j ≥ i: it reads the tokens that it has to predict.",
+            "At the last position of a window there are no later tokens. There the published model's loss is"
             f" {published['val_loss_last_position']:.3f}, the classical one's"
             f" {figures['classical']['val_loss_last_position']:.3f}.",
-            "The certificate finds the leak in the trained model without knowing how it works: an edited token changes"
+            "The certificate finds the leak in the trained model from inputs and outputs alone: editing a token changes"
             f" earlier logits by up to {published['certificate']['edits']:.2g}.",
             f"Without the transposition the gain is {gains['corrected']:.2f} ×; with our head, which takes the softmax"
-            f" of q·k, {gains['qisa']:.2f} ×. One seed of each model: small differences between causal models mean"
-            " nothing.",
+            f" of q·k, {gains['qisa']:.2f} ×. With one seed of each model, small differences between causal models"
+            " are not significant.",
             "The size of the gain depends on how long the models train, on their size and on the text; the published"
             " model is deeper (6 layers).",
         ],

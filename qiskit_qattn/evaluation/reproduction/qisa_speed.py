@@ -1,20 +1,22 @@
-"""QISA's slow-down table: one attention layer of each version against a classical one, on this machine."""
+"""QISA's slow-down table: one attention layer of each version, timed in turns with a classical one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from statistics import median
 
 import torch
 
-from qiskit_qattn.evaluation.reproduction.claims import Options, Reproduction, told_short
-from qiskit_qattn.evaluation.reproduction.timing import in_turns, slow_down
+from qiskit_qattn.evaluation.reproduction.runs import Options, Reproduction, shortened_note
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.inference import inference as fixed_copy
 from qiskit_qattn.training.progress import Progress
 
 ROUNDS = 20
+WARM_UPS = 2
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Published:
-    """Published slow-downs of one version; None where there is none.
+    """Published slow-downs of one version; None where none is published.
 
     Attributes:
         t4: Inference on a T4 GPU, from the paper.
@@ -90,20 +92,21 @@ def run(options: Options, progress: Progress) -> Reproduction:
         ],
         rows=rows,
         reasons=[
-            "Figures are medians of the ratio to the classical layer, timed in turns on one machine; ratios on a GPU"
-            " and on a CPU are not the same thing.",
-            "The published code applies gates one by one to a complex state of all tokens, and evaluates Pauli string"
-            " by Pauli string. Ours multiplies all gates and measurement bases into one real matrix, chosen so that"
-            " few bases measure all strings.",
-            "Precomputed means that all that depends on no data is formed once and kept. Without it ours still keeps"
-            " the circuit's matrix until a weight changes, so the two are close. In training it changes at every step.",
-            "Training is one forward and backward pass, without the optimizer. Versions 1 and 2 use the score that QISA"
-            " prints, exp of the negative squared distance before the softmax, which the fused attention kernel"
-            " of the others does not do.",
+            "Our figures are medians of the ratio to the classical layer, timed in turns on one machine. Ratios on a"
+            " GPU and on a CPU are not comparable.",
+            "The published code applies gates one by one to a complex state of all tokens, and evaluates the Pauli"
+            " strings one by one. Ours multiplies all gates and measurement bases into one real matrix; the strings are"
+            " chosen so that few bases measure them all.",
+            "Precomputed: everything that does not depend on data is formed once, in ours by `qa.inference`. Without it"
+            " ours still reuses the circuit's matrix until a weight changes, so the two are close; in training it"
+            " changes in every step.",
+            "Training is one forward and backward pass, without the optimizer. Versions 1 and 2 use the score of the"
+            " paper, exp of the negative squared distance before the softmax, which the fused attention kernel of the"
+            " others does not support.",
         ],
         figures={**ours, "seconds": {task: {n: min(s) for n, s in found.items()} for task, found in seconds.items()}},
         settings={**asdict(size), "rounds": rounds, "threads": torch.get_num_threads(), "seed": options.seed},
-        shortened=told_short(options.steps, ROUNDS, "rounds of timing"),
+        shortened=shortened_note(options.steps, ROUNDS, "rounds of timing"),
     )
 
 
@@ -122,7 +125,7 @@ def layer(kind: str, size: Size) -> GPT:
 
 
 def inference(model: GPT, x: torch.Tensor, *, precomputed: bool = False) -> Callable[[], None]:
-    """Return a call of the attention of x, shape ``(B, T, d)``, that forms the circuits' matrices, or has them."""
+    """Return a call of the attention of x, shape ``(B, T, d)``, or of that of the model's copy for inference."""
     attention = (fixed_copy(model) if precomputed else model).attention_layers()[0]
 
     @torch.no_grad()
@@ -133,13 +136,34 @@ def inference(model: GPT, x: torch.Tensor, *, precomputed: bool = False) -> Call
 
 
 def training(model: GPT, x: torch.Tensor) -> Callable[[], None]:
-    """Return a forward and backward pass of the attention of x, to weights and inputs."""
+    """Return a call of a forward and backward pass of the attention of x, with gradients of weights and inputs."""
     attention, inputs = model.attention_layers()[0], x.clone().requires_grad_()
 
     def call() -> None:
         attention(inputs).sum().backward()
 
     return call
+
+
+def in_turns(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of each call in each round, so that load on the machine slows all calls alike.
+
+    Every other round runs in reverse order.
+    """
+    for call in list(calls.values()) * WARM_UPS:
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for index in range(rounds):
+        for name in list(calls)[:: 1 if index % 2 == 0 else -1]:
+            begin = time.perf_counter()
+            calls[name]()
+            seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def slow_down(seconds: Mapping[str, list[float]], name: str, reference: str) -> float:
+    """Return the ratio of a call's time to that of the reference, the median over rounds."""
+    return median(a / b for a, b in zip(seconds[name], seconds[reference], strict=True))
 
 
 def _times(value: float | None) -> str:

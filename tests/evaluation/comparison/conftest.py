@@ -9,7 +9,7 @@ import pytest
 
 from qiskit_qattn.evaluation.comparison.cell import run_cell
 from qiskit_qattn.evaluation.comparison.plan import Study, open_study, plan_study
-from qiskit_qattn.training.config import TrainConfig
+from qiskit_qattn.training.config import resolve
 
 Plan = Callable[..., Study]
 SETTINGS: dict[str, Any] = {
@@ -17,6 +17,7 @@ SETTINGS: dict[str, Any] = {
     "n_head": 1,
     "n_embd": 8,
     "block_size": 8,
+    "heads": "classical:1",
     "num_qubits": 3,
     "batch_size": 4,
     "max_steps": 12,
@@ -36,7 +37,7 @@ def plan(text_file: Path, tmp_path: Path) -> Plan:
     def make(kinds: str = "qisa", seeds: int = 1, reference: str = "classical", **changes: Any) -> Study:
         unmatched = changes.pop("allow_unmatched", False)
         settings = {"data": str(text_file), "out": str(tmp_path / "study"), **SETTINGS, **changes}
-        return plan_study(TrainConfig(**settings), kinds, seeds, reference, allow_unmatched=unmatched)
+        return plan_study(resolve(settings), kinds, seeds, reference, allow_unmatched=unmatched)
 
     return make
 
@@ -45,7 +46,7 @@ def plan(text_file: Path, tmp_path: Path) -> Plan:
 def finished_study(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """Return a study of two kinds and two seeds whose cells are done; to be read, not changed."""
     out = str(tmp_path_factory.mktemp("studies") / "study")
-    study = plan_study(TrainConfig(data=str(text_file), out=out, **SETTINGS), "qisa", 2, "classical")
+    study = plan_study(resolve({"data": str(text_file), "out": out, **SETTINGS}), "qisa", 2, "classical")
     open_study(study)
     for cell in study.cells():
         run_cell(study, cell)

@@ -4,17 +4,18 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
 
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.evaluation.comparison.matching import TOLERANCE, check_matched, match_sizes, model_size
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study
+from qiskit_qattn.nn import kinds
 from qiskit_qattn.nn.gpt import GPT
-from qiskit_qattn.nn.kinds import HEAD_KINDS
-from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.figures import model_config
+from qiskit_qattn.nn.kinds import HEAD_KINDS, HeadKind, HeadShape
+from qiskit_qattn.training.config import resolve
 
 Plan = Callable[..., Study]
-SMALL = TrainConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, num_qubits=3)
+SMALL = resolve({"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 8, "heads": "classical:2", "num_qubits": 3})
 
 
 def test_every_kind_is_within_one_percent_of_the_reference():
@@ -30,8 +31,8 @@ def test_the_models_that_are_trained_have_the_sizes_that_are_stated(plan: Plan):
     study = plan("qsann,frozen,qisa-v2")
     for kind in study.kinds:
         config = study.cell_config(Cell(0, kind))
-        model = GPT(model_config(config, 65, config.heads))
-        size = model_size(study.config, kind, config.n_inner, 65)
+        model = GPT(config.model)
+        size = model_size(study.config, kind, config.model.n_inner, 65)
         assert (size.total, size.circuit) == tuple(model.num_parameters()[name] for name in ("total", "quantum"))
         assert size.trainable == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
@@ -44,7 +45,7 @@ def test_a_frozen_kind_is_the_same_network_as_the_kind_it_is_frozen_from():
 
 
 def test_the_reference_keeps_its_width():
-    sizes = match_sizes(TrainConfig(**{**SMALL.to_dict(), "n_inner": 40}), ["qisa", "classical"], "qisa", 65)
+    sizes = match_sizes(SMALL.replace(n_inner=40), ["qisa", "classical"], "qisa", 65)
     assert sizes["qisa"].n_inner == 40
     assert sizes["qisa"].deviation == 0
 
@@ -52,6 +53,26 @@ def test_the_reference_keeps_its_width():
 def test_random_features_that_are_no_parameters_are_stated():
     assert model_size(SMALL, "rff", 0, 65).fixed == 2 * 2 * (16 * 16 + 16)
     assert model_size(SMALL, "classical", 0, 65).fixed == 0
+
+
+class Projected(nn.Module):
+    """Values that are a fixed random projection of the features."""
+
+    def __init__(self, shape: HeadShape) -> None:
+        super().__init__()
+        self.register_buffer("projection", torch.randn(shape.count, 3, shape.head_size))  # (H, 3, h)
+        self.register_buffer("scratch", torch.zeros(5), persistent=False)
+
+    projection: torch.Tensor
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features @ self.projection
+
+
+def test_fixed_values_of_a_registered_kind_are_stated(monkeypatch: pytest.MonkeyPatch):
+    kind = HeadKind("projected", values=Projected, num_features=lambda shape: 3)
+    monkeypatch.setitem(kinds._KINDS, "projected", kind)
+    assert model_size(SMALL, "projected", 0, 65).fixed == 2 * 2 * 3 * 8
 
 
 def test_a_kind_of_the_whole_token_gets_the_qubits_it_needs(plan: Plan):

@@ -39,7 +39,7 @@ def test_cells_are_pairs_of_kinds_under_one_seed(plan: Plan):
         *("classical-s7", "qisa-s7", "rff-s7", "classical-s8", "qisa-s8", "rff-s8")
     ]
     configs = [study.cell_config(Cell(7, kind)) for kind in study.kinds]
-    assert [config.heads for config in configs] == ["classical:1", "qisa:1", "rff:1"]
+    assert [config.model.heads for config in configs] == ["classical:1", "qisa:1", "rff:1"]
     own = {"heads", "n_inner", "out"}
     shared = [{name: v for name, v in config.to_dict().items() if name not in own} for config in configs]
     assert shared[0] == shared[1] == shared[2]
@@ -108,3 +108,14 @@ def test_a_plan_that_lost_a_part_is_refused(plan: Plan):
 def test_a_study_needs_a_seed(plan: Plan):
     with pytest.raises(ConfigError, match="--seeds is 0"):
         plan(seeds=0)
+
+
+def test_a_study_whose_own_heads_are_the_presets_is_read(plan: Plan):
+    """As earlier releases wrote it: the heads of its settings, which no cell has, do not fit ``n_head``."""
+    study = plan()
+    open_study(study)
+    record = json.loads((study.folder / NAME).read_text())
+    record["config"]["heads"] = "qisa:2,classical:2"
+    (study.folder / NAME).write_text(json.dumps(record))
+    assert load_study(study.folder) == study
+    assert open_study(plan())

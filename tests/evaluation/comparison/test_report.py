@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from qiskit_qattn.evaluation.comparison.cell import RECORD
-from qiskit_qattn.evaluation.comparison.markdown import render_markdown
-from qiskit_qattn.evaluation.comparison.pictures import pareto_front, pictures
+from qiskit_qattn.evaluation.comparison.figures import figures, pareto_front
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study
-from qiskit_qattn.evaluation.comparison.report import collect_report, write_report
+from qiskit_qattn.evaluation.comparison.report import collect_report, render_markdown, write_report
 
-PICTURES = {"losses.png", "differences.png", "cost.png"}
+FIGURES = {"losses.png", "differences.png", "cost.png"}
 
 
 @pytest.fixture
@@ -25,10 +24,10 @@ def report(finished_study: Study) -> dict[str, Any]:
 def test_the_folder_holds_all_parts(done: Study):
     report = write_report(done, {})
     names = {path.name for path in done.folder.iterdir()}
-    assert names == {"cells", "cells.csv", "report.json", "report.md", "study.json", *PICTURES}
+    assert names == {"cells", "cells.csv", "report.json", "report.md", "study.json", *FIGURES}
     assert json.loads((done.folder / "report.json").read_text()) == report
     text = (done.folder / "report.md").read_text()
-    for name in PICTURES:
+    for name in FIGURES:
         assert f"({name})" in text
         assert (done.folder / name).read_bytes().startswith(b"\x89PNG")
 
@@ -74,10 +73,10 @@ def test_an_incomplete_study_says_what_is_missing(done: Study):
     text = (done.folder / "report.md").read_text()
     assert "**Incomplete:** 3 of 4 cells" in text
     assert "- qisa-s1 failed: no | memory" in text
-    assert "1 of its 2 cells are not done" in text
+    assert "1 of its 2 cells is not done" in text
     for cell in done.cells():
         (done.cell_folder(cell) / RECORD).unlink(missing_ok=True)
-    assert pictures(write_report(done, {})).keys() == PICTURES
+    assert figures(write_report(done, {})).keys() == FIGURES
 
 
 def test_the_front_is_what_none_beats_in_both():

@@ -19,7 +19,7 @@ from qiskit_qattn.evaluation.comparison.runners import run_cells
 Plan = Callable[..., Study]
 RUN_ALL = """
 import sys
-from qiskit_qattn.evaluation.comparison.process import run_in_process
+from qiskit_qattn.evaluation.comparison.runners import run_in_process
 for kind in ("classical", "qisa"):
     run_in_process(sys.argv[1], kind, 0, 1, f"{sys.argv[1]}/{kind}.log")
 """

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from qiskit_qattn.evaluation.comparison.metrics import causality
+from qiskit_qattn.evaluation.comparison.cell import causality
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study
 from qiskit_qattn.evaluation.comparison.summary import FIGURES, summarise
 

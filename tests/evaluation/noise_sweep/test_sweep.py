@@ -12,12 +12,11 @@ import torch
 
 from qiskit_qattn.errors import CheckpointError, ConfigError, DataError, RunFolderError
 from qiskit_qattn.evaluation.noise_sweep.plan import NoiseSweep, Point
-from qiskit_qattn.evaluation.noise_sweep.record import find, mean_and_error
-from qiskit_qattn.evaluation.noise_sweep.sweep import measure, missing, open_sweep, train_models
-from qiskit_qattn.evaluation.windows import spaced_windows
+from qiskit_qattn.evaluation.noise_sweep.report import mean_and_error
+from qiskit_qattn.evaluation.noise_sweep.sweep import find, measure, missing, open_sweep, train_models
+from qiskit_qattn.evaluation.text_metrics import spaced_windows
 from qiskit_qattn.nn.gpt import GPT
-from qiskit_qattn.training.interrupt import TrainingInterrupted
-from qiskit_qattn.training.progress import Progress
+from qiskit_qattn.training.progress import Progress, TrainingInterrupted
 
 
 def swept(sweep, **options):
@@ -110,7 +109,7 @@ def test_the_report_has_a_table_a_picture_and_the_line_that_repeats_it(record, s
     text = (sweep.out / "report.md").read_text()
     assert "![Validation loss against noise and against shots](noise.png)" in text
     assert "| no noise |" in text and "| 0.05 |" in text and "| 100,000 |" in text
-    assert "Loss of the noise-aware model less that of the control" in text
+    assert "Loss of the noise-aware model minus that of the control" in text
     assert (
         f"--p 0,0.05,1 --shots 20,100000 --aware-steps 4 --aware-p 0.05 --windows 6 --seed 0 --out {sweep.out}" in text
     )
@@ -129,12 +128,12 @@ def test_a_sweep_goes_on_where_it_was_stopped(record, sweep, tmp_path):
 
     plain = dataclasses.replace(sweep, out=tmp_path / "sweep", aware_steps=0, aware_strength=None)
     with pytest.raises(Stopped):
-        swept(plain, told=stop)
+        swept(plain, on_point=stop)
     run, half = open_sweep(plain)
     assert [point.label for point in missing(plain, half)] == ["p = 1", "20 shots", "100,000 shots"]
-    told = []
-    measure(plain, run, train_models(plain, run), half, told=lambda point, found: told.append(point))
-    assert len(told) == 3
+    measured = []
+    measure(plain, run, train_models(plain, run), half, on_point=lambda point, found: measured.append(point))
+    assert len(measured) == 3
     key = ("strength", "shots", "losses")
     own = [[p[k] for k in key] for p in record["points"] if p["model"] == "trained"]
     assert [[p[k] for k in key] for p in half["points"]] == own
@@ -162,7 +161,7 @@ def test_noise_aware_training_that_was_interrupted_ends_as_if_it_was_not(record,
 
 @pytest.mark.parametrize(("name", "value"), [("windows", 7), ("seed", 1), ("noise", "readout")])
 def test_another_sweep_takes_another_folder(record, sweep, name, value):
-    with pytest.raises(RunFolderError, match=f"holds a sweep with {name} = .*, not {value!r}; give another --out"):
+    with pytest.raises(RunFolderError, match=f"contains a sweep with {name} = .*, not {value!r}; give another --out"):
         open_sweep(dataclasses.replace(sweep, **{name: value}))
 
 

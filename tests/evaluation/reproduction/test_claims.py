@@ -7,8 +7,9 @@ import torch
 
 from qiskit_qattn.errors import ConfigError, UnknownNameError
 from qiskit_qattn.evaluation.reproduction import qisa_speed
-from qiskit_qattn.evaluation.reproduction.claims import Options, reproduce, told_short
-from qiskit_qattn.evaluation.reproduction.timing import in_turns, slow_down
+from qiskit_qattn.evaluation.reproduction.claims import reproduce
+from qiskit_qattn.evaluation.reproduction.qisa_speed import in_turns, slow_down
+from qiskit_qattn.evaluation.reproduction.runs import Options, shortened_note
 from qiskit_qattn.nn.inference import inference
 from qiskit_qattn.training.progress import Progress
 
@@ -25,7 +26,7 @@ class Heard(Progress):
 
 @pytest.mark.parametrize("steps", [None, 20, 21])
 def test_what_was_run_whole_is_not_called_short(steps: int | None):
-    assert told_short(steps, 20, "rounds") == ""
+    assert shortened_note(steps, 20, "rounds") == ""
 
 
 @pytest.mark.parametrize(("claim", "full"), [("qisa-leak", "2,000"), ("gpt-nano", "200"), ("nanogpt", "2,000")])

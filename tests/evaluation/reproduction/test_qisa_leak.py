@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from qiskit_qattn.evaluation.leakage import leakage
-from qiskit_qattn.evaluation.reproduction.claims import Options
 from qiskit_qattn.evaluation.reproduction.qisa_leak import CorrectedGPT, PublishedAttention, PublishedGPT, run
+from qiskit_qattn.evaluation.reproduction.runs import Options
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.kinds import HEAD_KINDS

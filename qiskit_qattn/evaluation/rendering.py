@@ -1,0 +1,113 @@
+"""What all reports are made of: tables in Markdown, figures in PNG, files, and the versions and machine of a result."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qiskit_qattn import __version__
+from qiskit_qattn.errors import missing_dependency
+from qiskit_qattn.training.files import write_text
+
+PACKAGES = ("torch", "qiskit", "qiskit-machine-learning", "accelerate", "numpy")
+GRID = {"color": "#e0e0e0", "linewidth": 0.8}
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return "\n".join([line(head), line(["---"] * len(head)), *(line(row) for row in rows)])
+
+
+def pairs(values: Mapping[str, Any]) -> str:
+    """Return a Markdown table of names and values, without those that are None or empty."""
+    return table(["", ""], [[name, f"`{value}`"] for name, value in values.items() if value not in (None, "")])
+
+
+def number(value: float | None, form: str) -> str:
+    """Return a number in a format such as ``{:.4f}``, and a dash for None."""
+    return "–" if value is None else form.format(value)
+
+
+def heads_text(heads: str | Sequence[str]) -> str:
+    """Return a model's ``heads`` as one string: those of all layers, or those of each layer."""
+    return heads if isinstance(heads, str) else " | ".join(heads)
+
+
+def csv_text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV with a header, restricted to the given columns."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain values as a JSON file.
+
+    Raises:
+        RunFolderError: If it cannot be written.
+    """
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def blank_figure(**options: Any) -> Any:
+    """Return a matplotlib ``Figure``, which needs no display.
+
+    Args:
+        options: As for ``Figure``.
+
+    Raises:
+        MissingDependencyError: If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise missing_dependency("matplotlib", "train") from error
+    return Figure(dpi=144, layout="constrained", **options)
+
+
+def png(figure: Any) -> bytes:
+    """Return a figure as PNG, its axes without the top and right spines."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    return buffer.getvalue()
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of Python and of the packages that affect results; None for one that is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version(), "qiskit-qattn": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Return the properties of this machine that affect speed."""
+    return {
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }

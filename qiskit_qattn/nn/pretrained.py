@@ -1,0 +1,113 @@
+"""Saving and loading models, in a folder or on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_model
+from torch import nn
+
+from qiskit_qattn.errors import CheckpointError, QattnError, unknown_name
+from qiskit_qattn.nn.config import GPTConfig
+from qiskit_qattn.nn.inference import check_not_fixed
+
+_FILES = ("config.json", "model.safetensors")
+_LOADING = ("cache_dir", "force_download", "local_files_only", "map_location", "revision", "token")
+_SAVING = {
+    name
+    for method in (PyTorchModelHubMixin.save_pretrained, PyTorchModelHubMixin.push_to_hub)
+    for name, parameter in inspect.signature(method).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
+_MODEL_CARD = """---
+{{ card_data }}
+---
+
+A GPT of the package `qiskit-qattn`: `qiskit_qattn.GPT.from_pretrained(folder)`.
+Its shape, heads and observables are in `config.json`.
+"""
+
+
+class Pretrained(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="qiskit-qattn",
+    tags=["quantum-machine-learning", "qiskit"],
+    license="apache-2.0",
+    model_card_template=_MODEL_CARD,
+):
+    """The part of a GPT that is saved to a folder and loaded from it."""
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Write ``config.json`` and ``model.safetensors`` into a folder, which is made if it is not there.
+
+        Args:
+            save_directory: The folder.
+            options: As for ``huggingface_hub.PyTorchModelHubMixin.save_pretrained``, such as ``push_to_hub`` and
+                ``repo_id``.
+
+        Raises:
+            UnknownNameError: For an unknown option.
+            ConfigError: For a copy for inference, whose circuits cannot be recovered.
+        """
+        _check_options("GPT.save_pretrained", options, _SAVING)
+        check_not_fixed(self, "saved")
+        return super().save_pretrained(save_directory, **options)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
+        """Load a model from a folder that ``save_pretrained`` wrote, or from the Hugging Face Hub.
+
+        Args:
+            pretrained_model_name_or_path: The folder, or the name of a model on the Hub.
+            options: ``map_location``; for the Hub, ``cache_dir``, ``force_download``, ``local_files_only``,
+                ``revision`` and ``token`` as for ``huggingface_hub.hf_hub_download``.
+
+        Returns:
+            The model in evaluation mode, with the weights, dtype and observables it was saved with.
+
+        Raises:
+            CheckpointError: For a folder that holds no model of ours, or a damaged one.
+            UnknownNameError: For an unknown option.
+        """
+        _check_options("GPT.from_pretrained", options, _LOADING)
+        folder = Path(pretrained_model_name_or_path)
+        where = options.pop("map_location", None)
+        try:
+            if not folder.exists():
+                name = str(pretrained_model_name_or_path)
+                folder, _ = (Path(hf_hub_download(name, file, **options)).parent for file in _FILES)
+            return cls._load(folder).to(where)
+        except QattnError as error:
+            raise CheckpointError(f"{str(folder)!r} holds a model that cannot be built: {error}") from error
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{str(folder)!r} holds no model this version can load: {reason}") from error
+
+    @classmethod
+    def _load(cls, folder: Path) -> Self:
+        """Load a model from a folder, in the dtype it was saved in."""
+        missing = [name for name in _FILES if not (folder / name).is_file()]
+        if missing:
+            raise CheckpointError(f"{', '.join(missing)} missing.")
+        saved = json.loads((folder / "config.json").read_text("utf-8"))
+        shape = {"vocab_size", "block_size", "n_layer", "n_head", "n_embd", "heads"}
+        if not isinstance(saved, dict) or not shape <= set(saved):
+            raise CheckpointError(f"config.json is not of a qiskit-qattn GPT; it must hold {', '.join(sorted(shape))}.")
+        model = cls(GPTConfig(**saved))
+        with safe_open(folder / "model.safetensors", "pt") as file:
+            model.to(file.get_tensor("wpe.weight").dtype)
+        load_model(model, folder / "model.safetensors", strict=True)
+        return model.eval()
+
+
+def _check_options(call: str, options: Mapping[str, Any], known: Collection[str]) -> None:
+    for name in options:
+        if name not in known:
+            raise unknown_name(f"option of {call}", name, known)
