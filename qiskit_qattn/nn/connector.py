@@ -78,7 +78,6 @@ class TorchConnector(Placement, QiskitTorchConnector):
         backend: Backend | Place | str | None = None,
     ) -> None:
         super().__init__(neural_network, initial_weights, sparse)
-        check_layout(neural_network)
         self._program: nn.Module | None = None
         self._program_for: tuple[Any, Any] | None = None
         self.place: Place | None = None
@@ -258,10 +257,14 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
 
     Args:
         network: Any Qiskit Machine Learning network.
+
+    Raises:
+        CircuitError: For a network that measures other qubits than those its layout put the circuit on.
     """
     if type(network) is not EstimatorQNN:
         kind = "a subclass of" if isinstance(network, EstimatorQNN) else "no"
         return CompiledQNN("network", f"{type(network).__name__} is {kind} EstimatorQNN.", None)
+    check_layout(network)
     estimator, gradient = network.estimator, network.gradient
     why = _own_gradient(network)
     if why is not None:

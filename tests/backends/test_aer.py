@@ -163,6 +163,15 @@ def test_odd_pubs(text):
     assert len(estimator.run([], precision=precision).result()) == 0
 
 
+@pytest.mark.parametrize("text", ["aer", "aer:density_matrix", "aer?shots=10", "aer?noise=depolarizing&p1=0.1&p2=0.1"])
+def test_observables_of_the_identity_alone(text):
+    circuit = QuantumCircuit(2)
+    circuit.ry(ParameterVector("a", 1)[0], 0)
+    observables = [SparsePauliOp("II"), SparsePauliOp(["II", "II"], [0.5, 1.0])]
+    values = expectations(text, circuit, observables, [[0.1], [0.2], [0.3]]).data.evs
+    np.testing.assert_allclose(values, [[1, 1, 1], [1.5, 1.5, 1.5]])
+
+
 def test_a_wide_device_costs_only_the_qubits_in_use():
     pytest.importorskip("qiskit_ibm_runtime")
     head = QuantumHead(attention_circuit("angle", 2)).double()

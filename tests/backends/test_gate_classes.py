@@ -89,6 +89,8 @@ FIXED = {
     "rx with controls": lib.RXGate(0.3).control(2, ctrl_state=1, annotated=False),
     "controlled composite": composite("z", 1).definition.to_gate().control(1, annotated=False),
     "annotated": AnnotatedOperation(lib.RYGate(0.4), [ControlModifier(2, 1)]),
+    "inverse of a root": AnnotatedOperation(lib.CXGate(), [PowerModifier(0.5), InverseModifier()]),
+    "controlled phase": AnnotatedOperation(lib.PauliProductRotationGate(Pauli("I"), 0.7), [ControlModifier(1)]),
     "annotated composite": AnnotatedOperation(composite("cz", 2).definition.to_gate(), [PowerModifier(0.5)]),
 }
 PARAMETRIC = {

@@ -15,7 +15,7 @@ from qiskit_machine_learning.connectors import TorchConnector as QiskitTorchConn
 from qiskit_machine_learning.neural_networks import EstimatorQNN, SamplerQNN
 from safetensors.torch import save_file
 
-from qiskit_qattn import AttentionCircuit, QuantumHead, TorchConnector, get_backend
+from qiskit_qattn import AttentionCircuit, QuantumHead, TorchConnector, compile_qnn, get_backend
 from qiskit_qattn.backends.counting import CountingEstimator
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.errors import CheckpointError, CircuitError, ConfigError, EncodingError, UnknownNameError
@@ -362,6 +362,8 @@ def test_the_wrong_way_is_refused_and_the_right_call_gives_the_value():
     for options in ({}, {"backend": "statevector"}, {"backend": "statevector?shots=9"}):
         with pytest.raises(CircuitError, match=message):
             TorchConnector(network, weights, **options)
+    with pytest.raises(CircuitError, match=message):
+        compile_qnn(network)
     right = EstimatorQNN(circuit=circuit, weight_params=w)
     layer = TorchConnector(right, weights, backend="aer" if _installed("qiskit_aer") else "statevector")
     assert layer(torch.zeros(1, 0)).item() == pytest.approx(np.cos(0.4) * np.cos(0.6), abs=1e-6)
