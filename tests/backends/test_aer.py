@@ -10,9 +10,9 @@ from qiskit.circuit import ParameterVector
 from qiskit.quantum_info import SparsePauliOp
 
 from qiskit_qattn import GPT, GPTConfig, QuantumHead, attention_circuit, get_backend, list_circuits
-from qiskit_qattn.backends.aer.estimator import AerEstimator
+from qiskit_qattn.backends.aer import AerEstimator
 from qiskit_qattn.backends.gradients import SPSA
-from qiskit_qattn.backends.mps.estimator import MPSEstimator
+from qiskit_qattn.backends.mps import MPSEstimator
 from qiskit_qattn.errors import BackendError, CircuitError, ConfigError, UnknownNameError
 
 qiskit_aer = pytest.importorskip("qiskit_aer")

@@ -19,7 +19,7 @@ from qiskit.circuit import library as lib
 from qiskit.quantum_info import DensityMatrix, Operator, Pauli, SparsePauliOp, Statevector, random_unitary
 
 from qiskit_qattn import get_backend
-from qiskit_qattn.backends.aer.estimator import AerEstimator
+from qiskit_qattn.backends.aer import AerEstimator
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.decomposition import ProductFormulaWarning

@@ -19,7 +19,7 @@ from qiskit_qattn import AttentionCircuit, QuantumHead, TorchConnector, compile_
 from qiskit_qattn.backends.counting import CountingEstimator
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.errors import CheckpointError, CircuitError, ConfigError, EncodingError, UnknownNameError
-from qiskit_qattn.nn.audit import FallbackWarning
+from qiskit_qattn.nn.fallback import FallbackWarning
 from qiskit_qattn.simulation.density_matrix import DensityMatrixProgram
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
@@ -603,7 +603,7 @@ def test_a_saved_network_comes_back(tmp_path, recwarn):
 def test_weights_of_another_network_are_refused(tmp_path):
     TorchConnector(mixed_network(), WEIGHTS).save_pretrained(tmp_path)
     save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"holds weights of shape \(2,\), but the network has 3"):
+    with pytest.raises(CheckpointError, match=r"has weights of shape \(2,\), but the network has 3"):
         TorchConnector.from_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"none")
     with pytest.raises(CheckpointError, match=r"model\.safetensors in .* cannot be read"):
