@@ -68,3 +68,9 @@ class ConstantModule(nn.Module):
         with torch.inference_mode(False):  # what is built in inference may be trained later
             setattr(self, name, torch.as_tensor(self._masters[name], dtype=dtype, device=device))
         self._on_meta = device.type == "meta"
+
+
+def constant_bytes(module: nn.Module) -> int:
+    """Return the memory that the constants of a module and its submodules take, in bytes."""
+    parts = [part for part in module.modules() if isinstance(part, ConstantModule)]
+    return sum(master.nbytes + getattr(part, name).nbytes for part in parts for name, master in part._masters.items())

@@ -1,14 +1,15 @@
-"""A circuit cut to the qubits in use."""
+"""Circuits without the qubits nothing uses, and without final measurements."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from qiskit import QuantumCircuit
 
 from qiskit_qattn.errors import CircuitError
-from qiskit_qattn.simulation.gates import IDLE, standard_name
+from qiskit_qattn.simulation.gates import IDLE, refusal, standard_name
 
 _LEFT_OUT = {"barrier", "global_phase"}
 
@@ -57,3 +58,29 @@ def cut(circuit: QuantumCircuit, asked: Iterable[int]) -> Cut:
         if place.keys() >= set(where):
             part.append(item.operation, [place[qubit] for qubit in where])
     return Cut(part, qubits)
+
+
+def without_final_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
+    """Return the circuit without the measurements that nothing follows, and their classical bits.
+
+    Raises:
+        CircuitError: If a measurement, or anything else that uses classical bits, is left.
+    """
+    if not circuit.clbits:
+        return circuit
+    kept, followed = [], set[Any]()  # by class: a user's gate may be called measure, or barrier
+    for item in reversed(circuit.data):
+        name = standard_name(item.operation)
+        if name == "measure" and followed.isdisjoint(item.qubits):
+            continue
+        if item.clbits:
+            where = {circuit.find_bit(qubit).index for qubit in item.qubits}
+            raise refusal(item.operation.name, where, "uses classical bits before the end")
+        if name != "barrier":
+            followed.update(item.qubits)
+        kept.append(item)
+    rest = QuantumCircuit(circuit.qubits, *circuit.qregs, name=circuit.name, metadata=circuit.metadata)
+    rest.global_phase, rest._layout = circuit.global_phase, circuit.layout  # of an ISA circuit
+    for item in reversed(kept):
+        rest.append(item)
+    return rest

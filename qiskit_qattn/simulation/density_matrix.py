@@ -26,11 +26,10 @@ from torch import Tensor, nn
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.library.observables import served
 from qiskit_qattn.simulation.angles import AngleMap
+from qiskit_qattn.simulation.cache import Identity
 from qiskit_qattn.simulation.constants import ConstantModule
-from qiskit_qattn.simulation.cutting import cut
+from qiskit_qattn.simulation.cutting import cut, without_final_measurements
 from qiskit_qattn.simulation.decomposition import transpiled
-from qiskit_qattn.simulation.gates import without_final_measurements
-from qiskit_qattn.simulation.kept import Same
 from qiskit_qattn.simulation.noise import DeviceNoise, pauli_labels
 from qiskit_qattn.simulation.readout import as_pauli_sum, build_readout
 from qiskit_qattn.simulation.transfer import ChannelModule, Turn, TurnModule, transfer_steps
@@ -183,14 +182,14 @@ class NoisyEngine:
 
     def settings(self) -> Hashable:
         """Return what programs depend on besides the circuit: the errors that the model holds now, and the rest."""
-        errors: list[tuple[Any, Same]] = []
+        errors: list[tuple[Any, Identity]] = []
         if self.model is not None:
             local, everywhere = self.model._local_quantum_errors, self.model._default_quantum_errors
-            errors += [((name, qubits), Same(error)) for name in local for qubits, error in local[name].items()]
-            errors += [(name, Same(error)) for name, error in everywhere.items()]
-            errors += [(qubits, Same(error)) for qubits, error in self.model._local_readout_errors.items()]
-            errors.append((None, Same(self.model._default_readout_error)))
-        return Same(self.pass_manager), self.readout, tuple(errors)
+            errors += [((name, qubits), Identity(error)) for name in local for qubits, error in local[name].items()]
+            errors += [(name, Identity(error)) for name, error in everywhere.items()]
+            errors += [(qubits, Identity(error)) for qubits, error in self.model._local_readout_errors.items()]
+            errors.append((None, Identity(self.model._default_readout_error)))
+        return Identity(self.pass_manager), self.readout, tuple(errors)
 
 
 def _waves(angles: Tensor, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:

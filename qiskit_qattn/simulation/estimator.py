@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator
-from typing import Any, Protocol
+from abc import abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
-from qiskit.primitives import DataBin, PubResult
-from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.primitives import BaseEstimatorV2, DataBin, PrimitiveJob, PrimitiveResult, PubResult
+from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 from qiskit.quantum_info import SparseObservable, SparsePauliOp
-from torch import Tensor
+from torch import Tensor, nn
 
-from qiskit_qattn.simulation.kept import Lent, circuit_content
-from qiskit_qattn.simulation.local_estimator import LocalEstimator
+from qiskit_qattn.errors import ConfigError
+from qiskit_qattn.simulation.cache import ResultPool, circuit_content
+from qiskit_qattn.simulation.constants import constant_bytes
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 
@@ -34,8 +36,52 @@ class Program(Protocol):
     def double(self) -> Program:
         """Turn to double precision."""
 
-    def buffers(self) -> Iterator[Tensor]:
-        """Yield the constants."""
+    def modules(self) -> Iterator[nn.Module]:
+        """Yield the program and its parts, whose constants take memory."""
+
+
+class LocalEstimator(BaseEstimatorV2):
+    """A ``BaseEstimatorV2`` whose jobs run in this process.
+
+    Args:
+        default_precision: Precision where a run gives none; 0 asks for exact values.
+        seed: Seed of the sampling. Successive runs continue one stream of random numbers, so noise is never repeated.
+    """
+
+    def __init__(self, *, default_precision: float = 0.0, seed: int | None = None) -> None:
+        self._default_precision = default_precision
+        self._rng = np.random.default_rng(seed)
+
+    @property
+    def default_precision(self) -> float:
+        """Precision where a run gives none."""
+        return self._default_precision
+
+    def run(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> PrimitiveJob[Any]:
+        """Evaluate PUBs.
+
+        Args:
+            pubs: Tuples of circuit, observables, parameter values and, optionally, precision.
+            precision: Precision of the PUBs that bring none of their own.
+
+        Raises:
+            ConfigError: For a negative precision.
+            QattnError: (from the job) for what the estimator's class cannot evaluate.
+        """
+        default = self._default_precision if precision is None else precision
+        if not default >= 0:  # NaN included
+            raise ConfigError(f"precision must be 0 (exact) or positive, got {default}.")
+        coerced = [EstimatorPub.coerce(pub, default) for pub in pubs]
+        job: PrimitiveJob[Any] = PrimitiveJob(self._run, coerced)
+        job._submit()
+        return job
+
+    def _run(self, pubs: list[EstimatorPub]) -> PrimitiveResult[PubResult]:
+        return PrimitiveResult(self._evaluate(pubs), metadata={"version": 2})
+
+    @abstractmethod
+    def _evaluate(self, pubs: list[EstimatorPub]) -> list[PubResult]:
+        """Return the result of each PUB."""
 
 
 class TorchEstimator(LocalEstimator):
@@ -67,7 +113,7 @@ class TorchEstimator(LocalEstimator):
     ) -> None:
         super().__init__(default_precision=default_precision, seed=seed)
         self.engine = engine
-        self._programs = Lent[Program]()
+        self._programs = ResultPool[Program]()
 
     def _evaluate(self, pubs: list[EstimatorPub]) -> list[PubResult]:
         contents: dict[int, Hashable | None] = {}
@@ -88,7 +134,7 @@ class TorchEstimator(LocalEstimator):
             ).double()
         result = self._result(pub, program, terms, unique)
         if key is not None:
-            self._programs.give(key, program, sum(constant.nbytes for constant in program.buffers()))
+            self._programs.give(key, program, constant_bytes(cast(nn.Module, program)))
         return result
 
     def _settings(self) -> Hashable | None:

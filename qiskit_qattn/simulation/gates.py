@@ -84,39 +84,13 @@ def flatten(circuit: QuantumCircuit) -> list[UnitaryOperation]:
         elif isinstance(op, Phase):
             continue
         elif not measured.isdisjoint(op.qubits):
-            raise _refusal("measure", measured.intersection(op.qubits), "is followed by other operations")
+            raise refusal("measure", measured.intersection(op.qubits), "is followed by other operations")
         elif not isinstance(op, Reset):
             touched.update(op.qubits)
             found.append(op)
         elif not touched.isdisjoint(op.qubits):
-            raise _refusal("reset", op.qubits, "is no unitary gate")
+            raise refusal("reset", op.qubits, "is no unitary gate")
     return found
-
-
-def without_final_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
-    """Return the circuit without the measurements that nothing follows, and their classical bits.
-
-    Raises:
-        CircuitError: If a measurement, or anything else that uses classical bits, is left.
-    """
-    if not circuit.clbits:
-        return circuit
-    kept, followed = [], set[Any]()  # by class: a user's gate may be called measure, or barrier
-    for item in reversed(circuit.data):
-        name = standard_name(item.operation)
-        if name == "measure" and followed.isdisjoint(item.qubits):
-            continue
-        if item.clbits:
-            where = {circuit.find_bit(qubit).index for qubit in item.qubits}
-            raise _refusal(item.operation.name, where, "uses classical bits before the end")
-        if name != "barrier":
-            followed.update(item.qubits)
-        kept.append(item)
-    rest = QuantumCircuit(circuit.qubits, *circuit.qregs, name=circuit.name, metadata=circuit.metadata)
-    rest.global_phase, rest._layout = circuit.global_phase, circuit.layout  # of an ISA circuit
-    for item in reversed(kept):
-        rest.append(item)
-    return rest
 
 
 def elementary(circuit: QuantumCircuit) -> Iterator[Operation]:
@@ -237,7 +211,7 @@ def _power(operation: AnnotatedOperation, exponent: float, qubits: tuple[int, ..
     try:
         matrix = Operator(operation).power(exponent).data
     except QiskitError as error:
-        raise _refusal(operation.base_op.name, qubits, f"has no power ({error})") from error
+        raise refusal(operation.base_op.name, qubits, f"has no power ({error})") from error
     return _constant(matrix, qubits)
 
 
@@ -252,7 +226,7 @@ def _reversible(base: Any, modifiers: Sequence[Any], qubits: tuple[int, ...]) ->
     """Return an operation under modifiers, which must be unitary."""
     operations = list(_annotated(base, modifiers, qubits))
     if any(isinstance(op, Reset | Measurement) for op in operations):
-        raise _refusal(base.name, qubits, "is no unitary gate")
+        raise refusal(base.name, qubits, "is no unitary gate")
     return operations
 
 
@@ -260,7 +234,7 @@ def _loop(loop: ForLoopOp, qubits: tuple[int, ...]) -> Iterator[Operation]:
     """Yield a loop over known numbers, unrolled."""
     values, parameter, body = loop.params
     if not isinstance(values, range | tuple | list):
-        raise _refusal(loop.name, qubits, "runs over values that only a device knows")
+        raise refusal(loop.name, qubits, "runs over values that only a device knows")
     for value in values:
         turn = body if parameter is None else body.assign_parameters({parameter: value}, strict=False)
         yield from _elementary(turn, qubits)
@@ -282,7 +256,7 @@ def _matrix(gate: Any, qubits: tuple[int, ...]) -> np.ndarray | None:
     except (AttributeError, TypeError, ValueError, QiskitError):
         return None
     if matrix.shape != (2 ** len(qubits),) * 2:
-        raise _refusal(gate.name, qubits, f"has a matrix of shape {matrix.shape}")
+        raise refusal(gate.name, qubits, f"has a matrix of shape {matrix.shape}")
     return matrix
 
 
@@ -295,13 +269,14 @@ def _definition(gate: Any, qubits: tuple[int, ...]) -> QuantumCircuit:
     try:
         definition = gate.definition
     except (AttributeError, TypeError, ValueError, QiskitError) as error:
-        raise _refusal(gate.name, qubits, f"has no definition ({error})") from error
+        raise refusal(gate.name, qubits, f"has no definition ({error})") from error
     if not isinstance(definition, QuantumCircuit):
-        raise _refusal(gate.name, qubits, "is no unitary gate with a definition")
+        raise refusal(gate.name, qubits, "is no unitary gate with a definition")
     return definition
 
 
-def _refusal(name: str, qubits: Any, why: str) -> CircuitError:
+def refusal(name: str, qubits: Any, why: str) -> CircuitError:
+    """Return the error for an instruction that the exact engines cannot simulate."""
     return CircuitError(
         f"Instruction {name!r} on qubits {sorted(qubits)} {why}, so this circuit cannot be simulated exactly. Circuits "
         f"may hold unitary gates, resets at the beginning, measurements at the end, and loops of a known length."

@@ -13,6 +13,7 @@ from qiskit.quantum_info import Pauli
 from torch import Tensor
 
 from qiskit_qattn.simulation.constants import ConstantModule
+from qiskit_qattn.simulation.cutting import without_final_measurements
 from qiskit_qattn.simulation.decomposition import decompose_custom_gates
 from qiskit_qattn.simulation.elementary import (
     Fixed,
@@ -24,7 +25,7 @@ from qiskit_qattn.simulation.elementary import (
     Reset,
     Unitary,
 )
-from qiskit_qattn.simulation.gates import IDLE, elementary, standard_name, without_final_measurements
+from qiskit_qattn.simulation.gates import IDLE, elementary, standard_name
 from qiskit_qattn.simulation.noise import DeviceNoise, transfer_matrix
 
 _RESET = np.outer([1.0, 0, 0, 1], [1.0, 0, 0, 0])  # |0⟩ whatever the qubit was

@@ -15,7 +15,7 @@ from qiskit_qattn.backends.braket.circuits import BraketProgram, program_sets, s
 from qiskit_qattn.backends.jobs.device import Values
 from qiskit_qattn.backends.measurement import shots_of
 from qiskit_qattn.errors import BackendError
-from qiskit_qattn.simulation.local_estimator import LocalEstimator
+from qiskit_qattn.simulation.estimator import LocalEstimator
 
 _PROGRAMS = 100  # executables the simulator takes at a time, as devices do
 
