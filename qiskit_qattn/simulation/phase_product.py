@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,61 +50,49 @@ def phase_product(
         split: Whether cosines give the real parts of amplitudes and sines the imaginary ones; A is then of shape
             ``(..., 2 * U, R)``, and no product is spent on the zeros.
     """
+    product = PhaseProduct(angles, block, split)
     columns = source if block is None else block.phases.columns(source)
-    return _PhaseProduct.apply(angles.columns(data), angles, columns, signs, block, split)
+    return _Function.apply(angles.columns(data), columns, signs, product)
 
 
-class _PhaseProduct(torch.autograd.Function):
+class PhaseProduct(NamedTuple):
+    """What is fixed in a phase product; as for :func:`phase_product`."""
+
+    angles: AngleMap
+    block: TrigonometricMatrix | None
+    split: bool
+
+
+class _Function(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        columns: Tensor,
-        angles: AngleMap,
-        source: Tensor,
-        signs: Tensor,
-        block: TrigonometricMatrix | None,
-        split: bool,
-    ) -> Tensor:
-        ctx.angles, ctx.block, ctx.split = angles, block, split
-        ctx.loops = _loops() if loops_are_faster(columns, angles, source, signs, block, split) else None
+    def forward(ctx: Any, columns: Tensor, source: Tensor, signs: Tensor, product: PhaseProduct) -> Tensor:
+        ctx.product = product
+        ctx.loops = _loops() if loops_are_faster(product, columns, source, signs) else None
         evaluate = _evaluate if ctx.loops is None else ctx.loops.evaluate
-        values, tensors, ctx.trace = evaluate(columns, angles, source, signs, block, split)
+        values, tensors, ctx.trace = evaluate(product, columns, source, signs)
         ctx.save_for_backward(columns, source, signs, *tensors)
         return values
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         columns, source, signs, *tensors = ctx.saved_tensors
-        wants_columns, wants_source = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
+        needed = ctx.needs_input_grad[:2]
         if needs_autograd(grads[0]):
-            of_columns, of_source = partial_gradients(
-                lambda x, a: _differentiable(x, ctx.angles, a, signs, ctx.block, ctx.split),
-                (columns, source),
-                (wants_columns, wants_source),
-                grads[0],
-            )
-            return of_columns, None, of_source, None, None, None
+            values = partial(_differentiable, ctx.product, signs=signs)
+            return *partial_gradients(values, (columns, source), needed, grads[0]), None, None
         gradients = _gradients if ctx.loops is None else ctx.loops.gradients
-        of_columns, of_source = gradients(
-            grads[0], ctx.angles, signs, tensors, ctx.trace, ctx.block, ctx.split, wants_columns, wants_source
-        )
-        return gradient_of(columns, of_columns), None, gradient_of(source, of_source), None, None, None
+        of_columns, of_source = gradients(ctx.product, grads[0], signs, tensors, ctx.trace, needed)
+        return gradient_of(columns, of_columns), gradient_of(source, of_source), None, None
 
 
-def loops_are_faster(
-    columns: Tensor,
-    angles: AngleMap,
-    source: Tensor,
-    signs: Tensor,
-    block: TrigonometricMatrix | None,
-    split: bool,
-) -> bool:
+def loops_are_faster(product: PhaseProduct, columns: Tensor, source: Tensor, signs: Tensor) -> bool:
     """Return whether compiled loops are faster than torch's calls: few qubits, in float32, on a CPU."""
     if signs.dtype != torch.float32:
         return False
+    angles, block, split = product
     if block is None:
         heads, width, forming = source.shape[:-2], source.shape[-1], 0
-    else:  # which is formed in float64
+    else:  # the matrix is formed in float64
         heads, width, forming = source.shape[:-1], block.shapes[-1][-1], 2 * block.num_multiplications
     row = (1 if split else 2) * angles.num_angles * width
     count = max(math.prod(heads), math.prod(columns.shape[:-2]))
@@ -121,9 +109,10 @@ def _loops() -> ModuleType:
 
 
 def _evaluate(
-    columns: Tensor, angles: AngleMap, source: Tensor, signs: Tensor, block: TrigonometricMatrix | None, split: bool
+    product: PhaseProduct, columns: Tensor, source: Tensor, signs: Tensor
 ) -> tuple[Tensor, tuple[Tensor, ...], Any]:
     """Return values, tensors to save, and what else :func:`_gradients` needs."""
+    angles, block, split = product
     matrix, steps = (source, None) if block is None else block.form(source)
     matrix, (turns, offset) = matrix.to(signs.dtype), angles.affine
     phases = turns.mT @ columns.to(turns.dtype).mT  # (..., U, B)
@@ -141,39 +130,33 @@ def _evaluate(
 
 
 def _gradients(
-    grad: Tensor,
-    angles: AngleMap,
-    signs: Tensor,
-    tensors: Sequence[Tensor],
-    steps: Any,
-    block: TrigonometricMatrix | None,
-    split: bool,
-    wants_columns: bool,
-    wants_source: bool,
+    product: PhaseProduct, grad: Tensor, signs: Tensor, tensors: Sequence[Tensor], steps: Any, needed: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gradients of columns and source, with the leading axes of the values, for that of the values."""
-    matrix, features, amplitudes = tensors
+    """Return the gradients of columns and source, with the leading axes of the values, from that of the values."""
+    (angles, block, split), (matrix, features, amplitudes) = product, tensors
     of_columns = of_source = None
-    slope = amplitudes * ((2 * signs) @ grad.mT).unsqueeze(-3)  # (..., 1 or 2, R, B)
+    of_amplitudes = amplitudes * ((2 * signs) @ grad.mT).unsqueeze(-3)  # (..., 1 or 2, R, B)
     if not split:
-        slope = slope.flatten(-3, -2)
-    if wants_source:
-        of_source = (features if split else features.flatten(-3, -2)) @ slope.mT
+        of_amplitudes = of_amplitudes.flatten(-3, -2)
+    if needed[1]:
+        of_source = (features if split else features.flatten(-3, -2)) @ of_amplitudes.mT
         if split:
             of_source = of_source.flatten(-3, -2)
         if block is not None:
             of_source = block.gradient(of_source.sum_to_size(matrix.shape), steps)
-    if wants_columns:
-        of_features = matrix.unflatten(-2, (2, -1)) @ slope if split else (matrix @ slope).unflatten(-2, (2, -1))
+    if needed[0]:
+        rows = matrix.unflatten(-2, (2, -1)) if split else matrix
+        of_features = rows @ of_amplitudes
+        of_features = of_features if split else of_features.unflatten(-2, (2, -1))
         (cosines, sines), (of_cosines, of_sines) = features.unbind(-3), of_features.unbind(-3)  # (..., U, B)
         of_phases = (cosines * of_sines).addcmul_(sines, of_cosines, value=-1)
         of_columns = (angles.affine[0].to(signs.dtype) @ of_phases).mT
     return of_columns, of_source
 
 
-def _differentiable(
-    columns: Tensor, angles: AngleMap, source: Tensor, signs: Tensor, block: TrigonometricMatrix | None, split: bool
-) -> Tensor:
+def _differentiable(product: PhaseProduct, columns: Tensor, source: Tensor, *, signs: Tensor) -> Tensor:
+    """Return the values by the plain path."""
+    angles, block, split = product
     matrix = source if block is None else block.form(source)[0].to(signs.dtype)
     if split:
         matrix = side_by_side(matrix)

@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.cpu import phase_loops, trigonometric
-from qiskit_qattn.simulation.trigonometric import TrigonometricMatrix
+from qiskit_qattn.simulation.phase_product import PhaseProduct
 
 T = TypeVar("T")
 
@@ -24,18 +23,17 @@ _SHARE = 2e6  # multiplications that are worth a thread: less takes about as lon
 
 
 def evaluate(
-    columns: Tensor, angles: AngleMap, source: Tensor, signs: Tensor, block: TrigonometricMatrix | None, split: bool
+    product: PhaseProduct, columns: Tensor, source: Tensor, signs: Tensor
 ) -> tuple[Tensor, tuple[Tensor, ...], Any]:
     """Return values ``(..., B, M)``, tensors to save (none), and what else :func:`gradients` needs.
 
     Args:
+        product: What is fixed.
         columns: What ``angles.columns`` gave for the data, shape ``(..., B, K)``.
-        angles: The map to the phases.
         source: The matrix, or with a ``block`` what its ``phases.columns`` gave for the weights.
         signs: As for ``phase_product``.
-        block: Likewise.
-        split: Likewise.
     """
+    angles, block, split = product
     axes = 2 if block is None else 1
     lead: tuple[int, ...] = ()
     if columns.ndim > 2 or source.ndim > axes or signs.ndim > 2:
@@ -55,28 +53,20 @@ def evaluate(
 
 
 def gradients(
-    grad: Tensor,
-    angles: AngleMap,
-    signs: Tensor,
-    tensors: tuple[Tensor, ...],
-    trace: Any,
-    block: TrigonometricMatrix | None,
-    split: bool,
-    wants_columns: bool,
-    wants_source: bool,
+    product: PhaseProduct, grad: Tensor, signs: Tensor, tensors: Sequence[Tensor], trace: Any, needed: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gradients of columns and source, with the leading axes of the values, for that of the values."""
-    (s, matrix, shares, states, steps), lead = trace, grad.shape[:-2]
-    g, turns, wants = _array(grad, 2, lead), angles.arrays[0], (wants_columns, wants_source)
+    """Return the gradients of columns and source, with the leading axes of the values, from that of the values."""
+    (angles, block, split), (s, matrix, shares, states, steps), lead = product, trace, grad.shape[:-2]
+    g, turns = _array(grad, 2, lead), angles.arrays[0]
     found = _each(
-        lambda rows, state: phase_loops.gradients(_rows(g, rows), turns, matrix, s, split, *state, *wants),
+        lambda rows, state: phase_loops.gradients(_rows(g, rows), turns, matrix, s, split, *state, *needed),
         shares,
         states,
     )
     of_columns, of_source = _joined([first for first, _ in found]), reduce(np.add, [second for _, second in found])
-    if block is not None and wants_source:
+    if block is not None and needed[1]:
         of_source = trigonometric.matrix_gradient(block, of_source, steps)
-    return _tensor(of_columns, lead) if wants_columns else None, _tensor(of_source, lead) if wants_source else None
+    return _tensor(of_columns, lead) if needed[0] else None, _tensor(of_source, lead) if needed[1] else None
 
 
 def _shares(rows: int, row: int) -> list[slice]:

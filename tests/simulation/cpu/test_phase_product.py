@@ -15,7 +15,7 @@ from qiskit_qattn.simulation import phase_product as phase_products
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.cpu import phase_product as loops
 from qiskit_qattn.simulation.elementary import Rotation
-from qiskit_qattn.simulation.phase_product import loops_are_faster, phase_product
+from qiskit_qattn.simulation.phase_product import PhaseProduct, loops_are_faster, phase_product
 from qiskit_qattn.simulation.program import LocalStep
 from qiskit_qattn.simulation.trigonometric import TrigonometricMatrix
 
@@ -130,7 +130,7 @@ def test_no_rows(rng, monkeypatch):
 def test_where_loops_are_faster(rows, heads, width, dtype, faster):
     columns, matrix = torch.zeros(1, 2, dtype=dtype).expand(rows, 2), torch.zeros(1, 1, 1).expand(heads, 4, width)
     signs = torch.ones(5, 1, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
-    assert loops_are_faster(columns, AngleMap(X, X), matrix, signs, None, False) is faster
+    assert loops_are_faster(PhaseProduct(AngleMap(X, X), None, False), columns, matrix, signs) is faster
 
 
 @pytest.mark.parametrize("heads", [(), (2,)], ids=str)
@@ -170,4 +170,4 @@ def test_tensors_that_only_behave_as_such_are_left_to_torch():
         pass
 
     columns = torch.zeros(1, 2).as_subclass(Other)
-    assert not loops_are_faster(columns, AngleMap(X, X), torch.zeros(4, 5), torch.ones(5, 1), None, False)
+    assert not loops_are_faster(PhaseProduct(AngleMap(X, X), None, False), columns, torch.zeros(4, 5), torch.ones(5, 1))
