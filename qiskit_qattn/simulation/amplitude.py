@@ -39,7 +39,7 @@ def unit_vectors(x: Tensor) -> Tensor:
 
 
 def expectations_of_vectors(x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
-    r"""Return :math:`|\hat x A|^{\odot 2} S`, with care for vectors that are zero, NaN or extreme only where needed.
+    r"""Return :math:`|\hat x A|^{\odot 2} S`, normalising vectors first only if one is zero, NaN or extreme.
 
     Args:
         x: Real vectors, shape ``(..., B, D)``.
@@ -49,14 +49,14 @@ def expectations_of_vectors(x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
     Raises:
         EncodingError: For NaN or infinity (not checked inside ``torch.compile`` and ``torch.func``).
     """
-    if is_traced():  # no branch on values there
+    if is_traced():  # which allows no branch on values
         return squared_product(unit_vectors(x), matrix, signs)
     values, squared_norms = normalised_product(x, matrix, signs, x.shape[-1])
     return values if within_range(squared_norms) else squared_product(unit_vectors(x), matrix, signs)
 
 
 def check_finite(x: Tensor) -> None:
-    """Raise :class:`EncodingError` for NaN or infinity; ``torch.compile`` and ``torch.func`` leave that out."""
+    """Raise :class:`EncodingError` for NaN or infinity, except inside ``torch.compile`` and ``torch.func``."""
     if is_traced() or bool(torch.isfinite(x.detach().sum())):
         return
     if not bool(torch.isfinite(x).all()):  # a sum may overflow by itself
@@ -67,7 +67,7 @@ def check_finite(x: Tensor) -> None:
 
 
 def within_range(squared_norms: Tensor) -> bool:
-    """Tell whether vectors can be normalised without further care: none is zero, NaN or extreme."""
+    """Return whether vectors can be normalised directly: none is zero, NaN or extreme."""
     if squared_norms.numel() == 0:
         return True
     if squared_norms.numel() <= _FEW:

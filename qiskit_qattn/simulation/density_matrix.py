@@ -41,12 +41,12 @@ class DensityMatrixProgram(ConstantModule):
     r"""Expectations :math:`\mathrm{tr}(O_m\, \rho(x, \theta))` under noise, for batches of x.
 
     Args:
-        circuit: Any circuit of unitary gates on at most 6 qubits, in the gates the noise model speaks of.
+        circuit: Any circuit of unitary gates on at most 6 qubits, in the gates of the noise model.
         observables: Hermitian operators on its qubits.
         input_params: Parameters that carry data, in the order of the input's last axis.
         weight_params: Trainable parameters, in the order of the weights' last axis.
         noise: The device's errors; None for no noise.
-        all_outcomes: Prepare :meth:`probabilities`, which then costs 2ⁿ expectations a basis.
+        all_outcomes: Prepare :meth:`probabilities`, which costs 2ⁿ expectations per basis.
 
     Raises:
         CircuitError: For circuits, parameters or observables that cannot be simulated.
@@ -72,7 +72,7 @@ class DensityMatrixProgram(ConstantModule):
         self.num_qubits = circuit.num_qubits
         if self.num_qubits > MAX_QUBITS:
             raise CircuitError(
-                f"The noisy engine holds 4^n coefficients and takes at most {MAX_QUBITS} qubits, got {self.num_qubits}."
+                f"The noisy engine stores 4^n numbers and takes at most {MAX_QUBITS} qubits, got {self.num_qubits}."
             )
         self.num_outputs = len(observables)
         noise = noise or DeviceNoise()
@@ -141,14 +141,14 @@ class DensityMatrixProgram(ConstantModule):
 
 @dataclass(frozen=True)
 class NoisyEngine:
-    """Makes noisy programs of circuits: transpiled where the noise needs it, and cut to the qubits in use.
+    """Builds noisy programs of circuits, transpiled if there is a pass manager, and cut to the qubits in use.
 
-    So with noise it runs what a device would run: time evolution as its synthesis, product formulas included. Without
+    With noise it runs what a device would run: time evolution as its synthesis, product formulas included. Without
     noise, time evolution is the exponential.
 
     Attributes:
         model: An Aer ``NoiseModel``, or None.
-        pass_manager: Transpiles circuits to the gates, and the layout, the model speaks of; None leaves them.
+        pass_manager: Transpiles circuits to the gates and qubits of the noise model; None for no transpilation.
         readout: Whether measured values carry readout error.
     """
 
@@ -170,8 +170,8 @@ class NoisyEngine:
             circuit = transpiled(self.pass_manager, circuit)
             if circuit.layout is not None:
                 operators = [op.apply_layout(circuit.layout) for op in operators]
-        asked = {int(qubit) for op in operators for qubit in np.flatnonzero((op.paulis.x | op.paulis.z).any(0))}
-        part = cut(circuit, asked)
+        measured = {int(qubit) for op in operators for qubit in np.flatnonzero((op.paulis.x | op.paulis.z).any(0))}
+        part = cut(circuit, measured)
         active = list(part.qubits)
         reduced = [
             SparsePauliOp(PauliList.from_symplectic(op.paulis.z[:, active], op.paulis.x[:, active]), op.coeffs)
@@ -181,7 +181,7 @@ class NoisyEngine:
         return DensityMatrixProgram(part.circuit, reduced, noise=noise, **options)
 
     def settings(self) -> Hashable:
-        """Return what programs depend on besides the circuit: the errors that the model holds now, and the rest."""
+        """Return a key of what programs depend on besides the circuit: the errors now in the model, and the options."""
         errors: list[tuple[Any, Identity]] = []
         if self.model is not None:
             local, everywhere = self.model._local_quantum_errors, self.model._default_quantum_errors
@@ -193,7 +193,7 @@ class NoisyEngine:
 
 
 def _waves(angles: Tensor, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield cos and sin of each angle along the last axis: of any size, so they are rounded once, after that."""
+    """Yield cos and sin of each angle along the last axis, rounded afterwards, since angles may be large."""
     return zip(torch.cos(angles).to(dtype).unbind(-1), torch.sin(angles).to(dtype).unbind(-1), strict=True)
 
 

@@ -1,4 +1,4 @@
-"""The exact engine as a Qiskit primitive."""
+"""Estimators that run in this process: their common base, and the torch engines as a Qiskit primitive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 
 class Program(Protocol):
-    """What an engine makes of a circuit."""
+    """What an engine builds from a circuit."""
 
     bases: tuple[str, ...]
     num_qubits: int
@@ -34,7 +34,7 @@ class Program(Protocol):
         """Return the probabilities of all outcomes in all bases."""
 
     def double(self) -> Program:
-        """Turn to double precision."""
+        """Convert to double precision and return itself."""
 
     def modules(self) -> Iterator[nn.Module]:
         """Yield the program and its parts, whose constants take memory."""
@@ -44,7 +44,7 @@ class LocalEstimator(BaseEstimatorV2):
     """A ``BaseEstimatorV2`` whose jobs run in this process.
 
     Args:
-        default_precision: Precision where a run gives none; 0 asks for exact values.
+        default_precision: Precision of runs that specify none; 0 for exact values.
         seed: Seed of the sampling. Successive runs continue one stream of random numbers, so noise is never repeated.
     """
 
@@ -54,7 +54,7 @@ class LocalEstimator(BaseEstimatorV2):
 
     @property
     def default_precision(self) -> float:
-        """Precision where a run gives none."""
+        """Precision of runs that specify none."""
         return self._default_precision
 
     def run(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> PrimitiveJob[Any]:
@@ -62,11 +62,11 @@ class LocalEstimator(BaseEstimatorV2):
 
         Args:
             pubs: Tuples of circuit, observables, parameter values and, optionally, precision.
-            precision: Precision of the PUBs that bring none of their own.
+            precision: Precision of the PUBs that specify none.
 
         Raises:
             ConfigError: For a negative precision.
-            QattnError: (from the job) for what the estimator's class cannot evaluate.
+            QattnError: (from the job) for PUBs that the estimator cannot evaluate.
         """
         default = self._default_precision if precision is None else precision
         if not default >= 0:  # NaN included
@@ -85,19 +85,18 @@ class LocalEstimator(BaseEstimatorV2):
 
 
 class TorchEstimator(LocalEstimator):
-    r"""A ``BaseEstimatorV2`` over a torch engine: one batched evaluation a PUB.
+    r"""A ``BaseEstimatorV2`` over a torch engine: one batched evaluation per PUB.
 
     With precision 0 values are exact. With precision ε > 0 they are means over :math:`\lceil 1/\varepsilon^2 \rceil`
     samples drawn from the outcome distribution of each measurement basis, as a device would give them.
 
-    Programs of circuits are kept between runs, at most 32 and 128 MiB of them. A circuit that was changed in place is
-    another one.
+    Programs are cached between runs, at most 32 and 128 MiB of constants. A circuit edited in place gets a new program.
 
     Args:
-        engine: Makes a program of a circuit: :class:`StatevectorProgram`, the default, or a :class:`NoisyEngine`. Of
-            another engine programs are kept if it has a method ``settings``, which returns all that they depend on
-            besides their arguments.
-        default_precision: Precision where a run gives none.
+        engine: Builds a program from a circuit: :class:`StatevectorProgram`, the default, or a :class:`NoisyEngine`.
+            Programs of another engine are cached if it has a method ``settings`` that returns a hashable key of
+            everything they depend on besides their arguments.
+        default_precision: Precision of runs that specify none.
         seed: Seed of the sampling. Successive calls continue one stream of random numbers, so noise is never repeated.
 
     Raises:
@@ -138,14 +137,14 @@ class TorchEstimator(LocalEstimator):
         return result
 
     def _settings(self) -> Hashable | None:
-        """Return what the engine's programs depend on besides their arguments, or None where it does not tell."""
+        """Return what the engine's programs depend on besides their arguments, or None if the engine does not say."""
         if self.engine is StatevectorProgram:
             return StatevectorProgram
         settings = getattr(self.engine, "settings", None)
         return None if settings is None else (type(self.engine), settings())
 
     def _result(self, pub: EstimatorPub, program: Program, terms: list[Any], unique: list[Any]) -> PubResult:
-        """Return a PUB's result; ``unique`` are its observables once each, as the program takes them."""
+        """Return a PUB's result; ``unique`` are its distinct observables, in the program's order."""
         params = list(pub.circuit.parameters)
         values = pub.parameter_values.as_array(params)  # (*shape, P)
         flat = torch.from_numpy(values.reshape(int(np.prod(values.shape[:-1])), len(params)))  # (N, P)
@@ -179,7 +178,7 @@ class TorchEstimator(LocalEstimator):
 
 
 def _shots(precision: float) -> int:
-    """Return the samples a basis that reach a standard error of at most ``precision`` for a Pauli string."""
+    """Return the samples per basis that reach a standard error of at most ``precision`` for a Pauli string."""
     return math.ceil(1 / precision**2)
 
 

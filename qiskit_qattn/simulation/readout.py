@@ -28,7 +28,7 @@ class Readout:
     .. math:: \langle O_m \rangle = \sum_{b, i} |\langle i | V_b | \psi \rangle|^2 \, S_{(b, i), m}
 
     Attributes:
-        bases: Letters ``X``, ``Y``, ``Z`` a qubit, qubit 0 last.
+        bases: One of ``X``, ``Y``, ``Z`` per qubit, qubit 0 last.
         rotations: V, the basis changes, shape ``(num_bases, n, 2, 2)``, qubit 0 first.
         signs: S, shape ``(num_bases * 2**n, M)``.
     """
@@ -47,7 +47,7 @@ class Readout:
         return np.concatenate([reduce(np.kron, rotation[::-1]) for rotation in self.rotations])
 
     def needed_outcomes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return which outcomes expectations need, and the signs that go with them, shape ``(kept, M)``.
+        """Return which outcomes expectations need, and the signs that go with them, shape ``(R, M)``.
 
         Probabilities of a basis sum to 1, so its commonest row of signs can be moved to the first basis, and the
         outcomes that had it need not be computed: half of them in a basis with a single Pauli string.
@@ -112,7 +112,7 @@ def as_pauli_sum(observable: BaseOperator) -> SparsePauliOp:
 
 
 class MeasurementBases(ConstantModule):
-    """Turn state vectors into all measurement bases, and keep the outcomes that are needed.
+    """Turn state vectors into all measurement bases, and select the outcomes that are needed.
 
     Args:
         readout: The bases and their rotations.

@@ -28,7 +28,7 @@ from qiskit_qattn.simulation.elementary import (
 from qiskit_qattn.simulation.gates import IDLE, elementary, standard_name
 from qiskit_qattn.simulation.noise import DeviceNoise, transfer_matrix
 
-_RESET = np.outer([1.0, 0, 0, 1], [1.0, 0, 0, 0])  # |0⟩ whatever the qubit was
+_RESET = np.outer([1.0, 0, 0, 1], [1.0, 0, 0, 0])  # to |0⟩ from any state
 _WIDEST = 5  # qubits of a gate whose transfer matrix is formed: 1024×1024
 _DENSE_QUBITS = 4  # up to 256×256 transfer matrices; above, matrices act on pairs of qubits
 
@@ -70,7 +70,7 @@ class ChannelModule(ConstantModule):
     def __init__(self, step: Channel, num_qubits: int) -> None:
         super().__init__()
         self.add_constant("matrix", step.matrix)
-        # axes of the coefficients, after the batch's: the last qubit first; the step's own are brought to the end
+        # axes of the coefficients, after the batch's: the last qubit first; the step's own are moved to the end
         own = [num_qubits - 1 - qubit for qubit in reversed(step.qubits)]
         self.order = [axis for axis in range(num_qubits) if axis not in own] + own
         self.num_qubits = num_qubits
@@ -95,7 +95,7 @@ class ChannelModule(ConstantModule):
 
 
 class TurnModule(ConstantModule):
-    """A rotation about a Pauli string by an angle of its own in each row."""
+    """A rotation about a Pauli string, with one angle per row."""
 
     moved: Tensor
     partner: Tensor
@@ -147,7 +147,7 @@ def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[Turn | Chann
 
 
 def _noiseless(circuit: QuantumCircuit) -> Iterator[Turn | Channel]:
-    """Yield the steps of a circuit whose gates may be anything, since no noise comes with them."""
+    """Yield the steps of a circuit of any gates, since there is no noise to look up by gate."""
     for op in elementary(circuit):
         yield from _narrow(op, tuple(range(circuit.num_qubits)), circuit.num_qubits)
 

@@ -10,7 +10,7 @@ from qiskit_qattn.simulation.cpu.jit import compile_loops
 
 @compile_loops
 def read_out(vectors: np.ndarray, matrix: np.ndarray, signs: np.ndarray, values: np.ndarray) -> bool:
-    r"""Write the values of vectors of any norm, and tell whether all of them hold.
+    r"""Write the values of vectors of any norm, and return whether all of them are valid.
 
     .. math:: y_m = \sum_r S_{rm} |a_r|^2 \Big/ \sum_r S_{rM} |a_r|^2, \qquad a = x U
 
