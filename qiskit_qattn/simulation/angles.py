@@ -68,10 +68,8 @@ class AngleMap(ConstantModule):
         self._products = [[base[f] for f in m] for m in products]
         self.add_constant("matrix", matrix.T, double=True)  # (columns, K)
         self.add_constant("offset", offset, double=True)  # (K,)
-        for f in functions:
-            _evaluate(
-                f, {name: torch.ones(()) for name in self._names}
-            )  # raises now, not in training, if a rule is missing
+        for f in functions:  # raises now, not in training, if a rule is missing
+            _evaluate(f, {name: torch.ones(()) for name in self._names})
 
     def forward(self, params: Tensor) -> Tensor:
         """Return the angles, shape ``(..., K)``, for parameter values of shape ``(..., num_params)``."""

@@ -63,9 +63,7 @@ class Dense(ConstantModule):
             unique = plan.unique_phases
             self.first_phases = AngleMap(plan.program.phases[0].angles, plan.phase_params, combine=unique.coefficients)
             self.add_constant("columns", unique.features_to_amplitudes(), double=True)  # (2**n, F)
-        self.first = (
-            0 if self.first_phases is None else 1
-        )  # block after the features; block 0 may prepare a fixed state
+        self.first = 0 if self.first_phases is None else 1  # the block that acts on the features
         self.last = len(gates.blocks) - 1
         self.enters_once = self.first_phases is not None and len(gates.phases) == 1
         self.constant_blocks = set[int]()
@@ -89,18 +87,18 @@ class Dense(ConstantModule):
             weights: Angles in radians, shape ``(..., num_weights)``.
             signs: S, shape ``(..., R, M)``.
             fused: What :meth:`fused` gave for these weights, if it was called already.
-            effective: Whether to take observables between features, of which there are few.
+            effective: Whether to form effective observables of the features, for few features and many rows.
         """
-        if self.enters_once and not effective and not is_traced():
+        if self.enters_once and not effective and not is_traced():  # one autograd function
             return self._single_pass(inputs, weights, signs, fused)
         dtype = self.state_dtype(signs.dtype)
         fused = fused or self.fused(weights, dtype)
-        if self.amplitude_input and not (inputs.dtype == torch.float64 != signs.dtype):
-            return expectations_of_vectors(inputs.to(signs.dtype), fused[0], signs)  # norms follow from outcomes
+        if self.amplitude_input and not (inputs.dtype == torch.float64 != signs.dtype):  # norms follow from outcomes
+            return expectations_of_vectors(inputs.to(signs.dtype), fused[0], signs)
         state, last = self._before_last(inputs, weights, fused, dtype)
         if effective:
             return quadratic_forms(state, effective_observables(last, signs)).to(signs.dtype)
-        return squared_product(state, last, signs.to(state.dtype)).to(signs.dtype)
+        return squared_product(state, last, signs.to(state.dtype)).to(signs.dtype)  # the plain path
 
     def amplitudes(self, inputs: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the amplitudes of all outcomes, ``(..., B, R or 2 * R)``: real parts, then any imaginary parts."""

@@ -1,8 +1,8 @@
 """The phase product as compiled loops: for small circuits on a CPU, where torch's calls outlast the arithmetic.
 
-Measured on the user's 4-qubit circuit of ``benchmarks/``, values and all gradients: at batch 1024 0.21 ms, torch's 0.57;
-at batch 64 0.14 ms, torch's 0.48; on one core, and torch's on two. All arrays are C-contiguous. What grows with the
-batch is held in blocks of rows, each with its rows last.
+Measured on the 4-qubit circuit of ``benchmarks/``, values and all gradients: 0.21 ms at batch 1024 against 0.57 with
+torch, 0.14 ms at batch 64 against 0.48; loops on one core, torch on two. All arrays are C-contiguous. What grows with
+the batch is stored in blocks of rows, each with its rows last.
 """
 
 from __future__ import annotations

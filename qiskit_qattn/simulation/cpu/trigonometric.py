@@ -1,7 +1,7 @@
-"""The matrix of a trigonometric block and its gradient as compiled loops over the entries that can differ from zero.
+"""The matrix of a trigonometric block and its gradient as compiled loops over the entries that can be nonzero.
 
-A rotation about a Pauli string has one entry a row besides the diagonal, so four rotations multiplied out leave most
-of a matrix empty. Measured, eight heads on five qubits, forward and backward: 0.6 ms; by loops over all entries 2.0.
+A rotation about a Pauli string has one entry per row besides the diagonal, so products of four rotations are mostly
+zero. Measured on eight heads of five qubits, forward and backward: 0.6 ms, against 2.0 by loops over all entries.
 """
 
 from __future__ import annotations
