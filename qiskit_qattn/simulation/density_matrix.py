@@ -32,7 +32,7 @@ from qiskit_qattn.simulation.cutting import cut, without_final_measurements
 from qiskit_qattn.simulation.decomposition import transpiled
 from qiskit_qattn.simulation.noise import DeviceNoise, pauli_labels
 from qiskit_qattn.simulation.readout import as_pauli_sum, build_readout
-from qiskit_qattn.simulation.transfer import ChannelModule, Turn, TurnModule, transfer_steps
+from qiskit_qattn.simulation.transfer import ChannelModule, PauliRotation, PauliRotationModule, transfer_steps
 
 MAX_QUBITS = 6
 
@@ -78,11 +78,15 @@ class DensityMatrixProgram(ConstantModule):
         noise = noise or DeviceNoise()
         steps = transfer_steps(circuit, noise)
         data = set(input_params)
-        moving = [i for i, step in enumerate(steps) if isinstance(step, Turn) and data & set(step.angle.parameters)]
+        moving = [
+            i for i, step in enumerate(steps) if isinstance(step, PauliRotation) and data & set(step.angle.parameters)
+        ]
         split = moving[-1] + 1 if moving else 0
         params = [*input_params, *weight_params]
-        self.forward_angles = AngleMap([s.angle for s in steps[:split] if isinstance(s, Turn)], params)
-        self.back_angles = AngleMap([s.angle for s in steps[split:] if isinstance(s, Turn)], list(weight_params))
+        self.forward_angles = AngleMap([s.angle for s in steps[:split] if isinstance(s, PauliRotation)], params)
+        self.back_angles = AngleMap(
+            [s.angle for s in steps[split:] if isinstance(s, PauliRotation)], list(weight_params)
+        )
         self.forward_steps = nn.ModuleList(step.module(self.num_qubits) for step in steps[:split])
         self.back_steps = nn.ModuleList(step.module(self.num_qubits) for step in steps[split:])
         start = np.array([float(set(label) <= {"I", "Z"}) for label in pauli_labels(self.num_qubits)])  # |0…0⟩
@@ -125,7 +129,7 @@ class DensityMatrixProgram(ConstantModule):
         """Return the expectations of operators given as rows over Pauli strings, ``(M, 4**n)``."""
         turns = list(_waves(self.back_angles(weights).unsqueeze(-2), rows.dtype))  # each of shape (..., 1)
         for step in reversed(list(self.back_steps)):
-            if isinstance(step, TurnModule):
+            if isinstance(step, PauliRotationModule):
                 rows = step.transpose(rows, *turns.pop())
             else:
                 rows = cast(ChannelModule, step).transpose(rows)
@@ -134,7 +138,9 @@ class DensityMatrixProgram(ConstantModule):
         coefficients = self.start  # (1, 4**n)
         following = _waves(self.forward_angles(both), rows.dtype)  # each of shape (..., B)
         for step in self.forward_steps:
-            coefficients = step(coefficients, *next(following)) if isinstance(step, TurnModule) else step(coefficients)
+            coefficients = (
+                step(coefficients, *next(following)) if isinstance(step, PauliRotationModule) else step(coefficients)
+            )
         values = coefficients @ rows.transpose(-1, -2)  # (..., B or 1, M)
         return values if values.shape[:-1] == lead else values.expand(*lead, -1).clone()
 

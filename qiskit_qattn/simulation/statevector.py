@@ -159,23 +159,15 @@ class StateProgram(StatevectorProgram):
     """
 
     def __init__(self, circuit: AttentionCircuit) -> None:
-        observable = [SparsePauliOp("Z" * circuit.num_qubits)]  # one basis, in which nothing is turned
-        if circuit.encoding.kind == "amplitude":
-            super().__init__(
-                circuit.ansatz,
-                observable,
-                weight_params=circuit.weight_params,
-                input_kind="amplitude",
-                all_outcomes=True,
-            )
-        else:
-            super().__init__(
-                circuit.circuit,
-                observable,
-                input_params=circuit.input_params,
-                weight_params=circuit.weight_params,
-                all_outcomes=True,
-            )
+        takes_vectors = circuit.encoding.kind == "amplitude"
+        super().__init__(
+            circuit.ansatz if takes_vectors else circuit.circuit,
+            [SparsePauliOp("Z" * circuit.num_qubits)],  # the basis of the amplitudes themselves
+            input_params=() if takes_vectors else circuit.input_params,
+            weight_params=circuit.weight_params,
+            input_kind="amplitude" if takes_vectors else "parameters",
+            all_outcomes=True,
+        )
 
     def states(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return amplitudes in Qiskit's order (qubit 0 last), shape ``(..., B, 2**n)``.

@@ -34,15 +34,15 @@ _DENSE_QUBITS = 4  # up to 256×256 transfer matrices; above, matrices act on pa
 
 
 @dataclass(frozen=True, eq=False)
-class Turn:
+class PauliRotation:
     """A rotation about a Pauli string by a free angle."""
 
     label: str
     angle: ParameterExpression
 
-    def module(self, num_qubits: int) -> TurnModule:
+    def module(self, num_qubits: int) -> PauliRotationModule:
         """Return the step as a torch module."""
-        return TurnModule(self.label)
+        return PauliRotationModule(self.label)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class Channel:
         return ChannelModule(self, num_qubits)
 
 
-def transfer_steps(circuit: QuantumCircuit, noise: DeviceNoise) -> list[Turn | Channel]:
+def transfer_steps(circuit: QuantumCircuit, noise: DeviceNoise) -> list[PauliRotation | Channel]:
     """Return a circuit with its noise as steps in the order they act, neighbouring matrices multiplied."""
     return list(_merge(_steps(circuit, noise), circuit.num_qubits))
 
@@ -94,7 +94,7 @@ class ChannelModule(ConstantModule):
         return moved.reshape(tensor.permute(order).shape).permute(back).reshape(rows.shape)
 
 
-class TurnModule(ConstantModule):
+class PauliRotationModule(ConstantModule):
     """A rotation about a Pauli string, with one angle per row."""
 
     moved: Tensor
@@ -125,7 +125,7 @@ class TurnModule(ConstantModule):
         return self(rows, cosine, -sine)  # transfer matrices of unitaries are orthogonal
 
 
-def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[Turn | Channel]:
+def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[PauliRotation | Channel]:
     """Yield rotations by free angles, and the transfer matrices of everything else."""
     circuit = without_final_measurements(circuit)
     if noise.model is None:
@@ -146,13 +146,13 @@ def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[Turn | Chann
             yield Channel(error, qubits)
 
 
-def _noiseless(circuit: QuantumCircuit) -> Iterator[Turn | Channel]:
+def _noiseless(circuit: QuantumCircuit) -> Iterator[PauliRotation | Channel]:
     """Yield the steps of a circuit of any gates, since there is no noise to look up by gate."""
     for op in elementary(circuit):
         yield from _narrow(op, tuple(range(circuit.num_qubits)), circuit.num_qubits)
 
 
-def _narrow(op: Operation, qubits: tuple[int, ...], num_qubits: int) -> Iterator[Turn | Channel]:
+def _narrow(op: Operation, qubits: tuple[int, ...], num_qubits: int) -> Iterator[PauliRotation | Channel]:
     """Yield an elementary operation as :func:`_elementary`, a wide matrix by gates on few qubits, and no phase."""
     if isinstance(op, Unitary) and len(op.qubits) > _WIDEST:
         own = tuple(qubits[q] for q in op.qubits)
@@ -162,7 +162,7 @@ def _narrow(op: Operation, qubits: tuple[int, ...], num_qubits: int) -> Iterator
         yield _elementary(op, qubits, num_qubits)
 
 
-def _elementary(op: Operation, qubits: tuple[int, ...], num_qubits: int) -> Turn | Channel:
+def _elementary(op: Operation, qubits: tuple[int, ...], num_qubits: int) -> PauliRotation | Channel:
     """Return an elementary operation, whose qubits count within ``qubits``, as a rotation or a transfer matrix."""
     if isinstance(op, Fixed):
         return Channel(transfer_matrix(op.matrix), (qubits[op.qubit],))
@@ -178,13 +178,13 @@ def _elementary(op: Operation, qubits: tuple[int, ...], num_qubits: int) -> Turn
     letter, local = ("Z", op.qubits) if isinstance(op, ParityRotation) else (op.axis, (op.qubit,))
     where = tuple(qubits[q] for q in local)
     if isinstance(op.angle, ParameterExpression):
-        return Turn("".join(letter if q in where else "I" for q in reversed(range(num_qubits))), op.angle)
+        return PauliRotation("".join(letter if q in where else "I" for q in reversed(range(num_qubits))), op.angle)
     axis = Pauli(letter * len(where)).to_matrix()
     unitary = np.cos(op.angle / 2) * np.eye(len(axis)) - 1j * np.sin(op.angle / 2) * axis
     return Channel(transfer_matrix(unitary), where)
 
 
-def _merge(steps: Iterator[Turn | Channel], num_qubits: int) -> Iterator[Turn | Channel]:
+def _merge(steps: Iterator[PauliRotation | Channel], num_qubits: int) -> Iterator[PauliRotation | Channel]:
     """Multiply neighbouring matrices into one, on all qubits of a small circuit and on pairs in a larger one."""
     most = num_qubits if num_qubits <= _DENSE_QUBITS else 2
     pending: Channel | None = None
@@ -198,7 +198,7 @@ def _merge(steps: Iterator[Turn | Channel], num_qubits: int) -> Iterator[Turn | 
         if pending is not None:
             yield pending
         pending = step if isinstance(step, Channel) else None
-        if isinstance(step, Turn):
+        if isinstance(step, PauliRotation):
             yield step
     if pending is not None:
         yield pending

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from qiskit_qattn.simulation.cpu.jit import compile_loops
+from qiskit_qattn.simulation.cpu import compile_loops
 
 Array = np.ndarray
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qiskit_qattn.simulation.amplitude import LARGEST, SMALLEST
-from qiskit_qattn.simulation.cpu.jit import compile_loops
+from qiskit_qattn.simulation.cpu import compile_loops
 
 
 @compile_loops

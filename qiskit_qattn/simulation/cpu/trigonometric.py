@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from qiskit_qattn.simulation.cpu.jit import compile_loops
+from qiskit_qattn.simulation.cpu import compile_loops
 from qiskit_qattn.simulation.trigonometric import TrigonometricMatrix
 
 Array = np.ndarray
