@@ -78,15 +78,11 @@ class DensityMatrixProgram(ConstantModule):
         noise = noise or DeviceNoise()
         steps = transfer_steps(circuit, noise)
         data = set(input_params)
-        moving = [
-            i for i, step in enumerate(steps) if isinstance(step, PauliRotation) and data & set(step.angle.parameters)
-        ]
-        split = moving[-1] + 1 if moving else 0
+        rotations = [(i, step.angle) for i, step in enumerate(steps) if isinstance(step, PauliRotation)]
+        split = max((i + 1 for i, angle in rotations if data & set(angle.parameters)), default=0)
         params = [*input_params, *weight_params]
-        self.forward_angles = AngleMap([s.angle for s in steps[:split] if isinstance(s, PauliRotation)], params)
-        self.back_angles = AngleMap(
-            [s.angle for s in steps[split:] if isinstance(s, PauliRotation)], list(weight_params)
-        )
+        self.forward_angles = AngleMap([angle for i, angle in rotations if i < split], params)
+        self.back_angles = AngleMap([angle for i, angle in rotations if i >= split], list(weight_params))
         self.forward_steps = nn.ModuleList(step.module(self.num_qubits) for step in steps[:split])
         self.back_steps = nn.ModuleList(step.module(self.num_qubits) for step in steps[split:])
         start = np.array([float(set(label) <= {"I", "Z"}) for label in pauli_labels(self.num_qubits)])  # |0…0⟩
@@ -138,9 +134,8 @@ class DensityMatrixProgram(ConstantModule):
         coefficients = self.start  # (1, 4**n)
         following = _waves(self.forward_angles(both), rows.dtype)  # each of shape (..., B)
         for step in self.forward_steps:
-            coefficients = (
-                step(coefficients, *next(following)) if isinstance(step, PauliRotationModule) else step(coefficients)
-            )
+            waves = next(following) if isinstance(step, PauliRotationModule) else ()
+            coefficients = step(coefficients, *waves)
         values = coefficients @ rows.transpose(-1, -2)  # (..., B or 1, M)
         return values if values.shape[:-1] == lead else values.expand(*lead, -1).clone()
 

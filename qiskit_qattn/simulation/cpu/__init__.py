@@ -1,7 +1,7 @@
 """Loops compiled by numba, for work so small that torch's calls take longer than the arithmetic.
 
-The modules of this folder compile their loops with numba, so they are imported when loops are first used. Where numba is missing
-or cannot be imported, callers use torch's operations, which give the same values and gradients.
+The modules of this folder import numba to compile their loops, so they are imported when loops are first used. Where
+numba is missing or cannot be imported, callers use torch's operations, which give the same values and gradients.
 """
 
 from __future__ import annotations
