@@ -101,12 +101,12 @@ class StatevectorProgram(ConstantModule):
 
     def _expectations(self, inputs: Tensor, weights: Tensor, fused: Fused | None, signs: Tensor | None) -> Tensor:
         self.leave_meta(weights)
-        signs, rows = self.signs if signs is None else signs, inputs.shape[-2]
-        if self.unitaries is None or (fused is None and not self._repays_unitaries(rows)):
+        signs, rows, unitaries = self.signs if signs is None else signs, inputs.shape[-2], self.unitaries
+        if unitaries is None or (fused is None and not self._repays_unitaries(rows)):
             outcomes = squared_moduli(self.gates.amplitudes(inputs, weights, self.signs.dtype))  # (..., B, R)
             return (outcomes @ signs.to(outcomes.dtype)).to(self.signs.dtype)
         effective = self.effective is not None and rows >= self.effective
-        return self.unitaries.expectations(inputs, weights, signs, fused, effective=effective)
+        return unitaries.expectations(inputs, weights, signs, fused, effective=effective)
 
     def _repays_unitaries(self, rows: int) -> bool:
         """Return whether forming unitaries takes less time than applying gates to so many rows."""
