@@ -23,8 +23,8 @@ from qiskit_qattn.errors import BackendError, CircuitError, ConfigError, unknown
 from qiskit_qattn.library.observables import basis_rotation
 from qiskit_qattn.simulation.cutting import Cut, cut
 from qiskit_qattn.simulation.decomposition import device_pubs, preset_pass_manager, transpiled
+from qiskit_qattn.simulation.estimator import LocalEstimator
 from qiskit_qattn.simulation.gates import standard_name
-from qiskit_qattn.simulation.local_estimator import LocalEstimator
 from qiskit_qattn.simulation.noise import DeviceNoise
 
 METHODS = ("statevector", "density_matrix", "matrix_product_state")

@@ -22,10 +22,10 @@ from qiskit_qattn.backends.mps_log import measured_angles
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.unroll import unroll
 from qiskit_qattn.errors import BackendError, CircuitError, ConfigError, missing_dependency
+from qiskit_qattn.simulation.cache import ResultPool, circuit_content
 from qiskit_qattn.simulation.decomposition import device_circuit, from_zero, preset_pass_manager, transpiled
+from qiskit_qattn.simulation.estimator import LocalEstimator
 from qiskit_qattn.simulation.gates import is_parametric, standard_name
-from qiskit_qattn.simulation.kept import Lent, circuit_content
-from qiskit_qattn.simulation.local_estimator import LocalEstimator
 
 MAX_BOND = 64  # six layers of neighbouring CX gates, or three closed rings of them, are exact
 WARN_ABOVE = 1e-3
@@ -81,7 +81,7 @@ class MPSEstimator(LocalEstimator):
         _simulator(max_bond)
         self.max_bond = max_bond
         self.truncation_error = 0.0
-        self._lines = Lent[QuantumCircuit]()
+        self._lines = ResultPool[QuantumCircuit]()
 
     def _evaluate(self, pubs: list[EstimatorPub]) -> list[PubResult]:
         return [self._run_pub(pub) for pub in pubs]

@@ -17,12 +17,13 @@ from qiskit.circuit import (
 from qiskit.circuit.library import PauliEvolutionGate
 
 from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.simulation.cutting import without_final_measurements
 from qiskit_qattn.simulation.decomposition import (
     definition_of,
     takes_a_name,
     warn_of_product_formula,
 )
-from qiskit_qattn.simulation.gates import is_parametric, standard_name, without_final_measurements
+from qiskit_qattn.simulation.gates import is_parametric, standard_name
 
 # Gates that are products of e^{-iθG/2} (up to a phase), one factor per angle, where the two eigenvalues of G differ by
 # 2: the shift rule is exact for each angle. G is a Pauli string, or twice a projector for phases. Controlled phases

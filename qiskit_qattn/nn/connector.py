@@ -29,9 +29,10 @@ from qiskit_qattn.nn.fallback import Audit, Execution, program_on
 from qiskit_qattn.nn.networks import WEIGHTS, check_layout, load_network, network_circuit, save_network
 from qiskit_qattn.nn.placement import Movable, Placement
 from qiskit_qattn.simulation.amplitude import check_finite
+from qiskit_qattn.simulation.cutting import without_final_measurements
 from qiskit_qattn.simulation.elementary import as_circuit
 from qiskit_qattn.simulation.estimator import TorchEstimator
-from qiskit_qattn.simulation.gates import flatten, without_final_measurements
+from qiskit_qattn.simulation.gates import flatten
 from qiskit_qattn.simulation.program import MAX_QUBITS
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 from qiskit_qattn.simulation.vector_input import vector_program

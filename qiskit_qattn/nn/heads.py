@@ -30,6 +30,8 @@ def fuse_heads(heads: Sequence[QuantumHead]) -> list[Fused]:
     """
     program = cast(StatevectorProgram, heads[0]._program)
     matrices = program.fused(torch.stack([head.weight for head in heads]))  # of weights (L, *heads, P)
+    if not matrices:  # gates are applied to the batch
+        return [()] * len(heads)
     # Matrices that no weight enters have no leading axes and are shared.
     each = (matrix.unbind(0) if matrix.ndim > 2 else [matrix] * len(heads) for matrix in matrices)
     return list(zip(*each, strict=True))

@@ -17,7 +17,7 @@ from qiskit_qattn.backends.measurement import shots_of
 from qiskit_qattn.backends.noise import NOISE_OPTIONS, ONE_QUBIT_GATES, TWO_QUBIT_GATES, number
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import BackendError, ConfigError, unknown_name
-from qiskit_qattn.simulation.local_estimator import LocalEstimator
+from qiskit_qattn.simulation.estimator import LocalEstimator
 
 _PROGRAMS = 100  # executables the simulator takes at a time, as devices do
 KINDS = ("depolarizing", "amplitude_damping", "phase_damping")

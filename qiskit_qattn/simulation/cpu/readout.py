@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from qiskit_qattn.simulation.amplitude import LARGEST, SMALLEST
-from qiskit_qattn.simulation.jit import compile_loops
+from qiskit_qattn.simulation.cpu import compile_loops
 
 
 @compile_loops
 def read_out(vectors: np.ndarray, matrix: np.ndarray, signs: np.ndarray, values: np.ndarray) -> bool:
-    r"""Write the values of vectors of any norm, and tell whether all of them hold.
+    r"""Write the values of vectors of any norm, and return whether all of them are valid.
 
     .. math:: y_m = \sum_r S_{rm} |a_r|^2 \Big/ \sum_r S_{rM} |a_r|^2, \qquad a = x U
 

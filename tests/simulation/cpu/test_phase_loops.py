@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qiskit_qattn.simulation import compiled
+from qiskit_qattn.simulation.cpu import phase_loops as compiled
 
 
 def features_of(angles: np.ndarray) -> np.ndarray:

@@ -1,14 +1,13 @@
-"""Complex amplitudes in real matrix products."""
+"""Expectations as products of real matrices: complex amplitudes are rows of real and imaginary parts."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from qiskit_qattn.simulation.derivatives import partial_gradients, torch_must_differentiate, torch_must_see
+from qiskit_qattn.simulation.derivatives import is_traced, needs_autograd, partial_gradients
 
 
 def squared_product(x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
@@ -19,7 +18,7 @@ def squared_product(x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
         matrix: A, shape ``(..., F, R)``, or ``(..., F, 2 * R)`` with its real and imaginary parts side by side.
         signs: S, shape ``(R, M)``; constant, or with leading axes where no gradient is wanted.
     """
-    if torch.is_grad_enabled() and not torch_must_see():
+    if torch.is_grad_enabled() and not is_traced():
         return _Product.apply(x, matrix, signs, 0)[0]
     return probabilities(x @ matrix, signs.shape[-2]) @ signs
 
@@ -38,7 +37,7 @@ def normalised_product(x: Tensor, matrix: Tensor, signs: Tensor, size: int) -> t
     Returns:
         Values, shape ``(..., B, M)``, meaningless where the norm is zero, and squared norms, ``(..., B, 1)``.
     """
-    if torch.is_grad_enabled() and not torch_must_see():
+    if torch.is_grad_enabled() and not is_traced():
         values, norms = _Product.apply(x, matrix, signs, size)
         return values, norms
     outcomes = probabilities(x @ matrix, signs.shape[-2])
@@ -46,12 +45,38 @@ def normalised_product(x: Tensor, matrix: Tensor, signs: Tensor, size: int) -> t
     return (outcomes @ signs).div_(norms), norms
 
 
+def effective_observables(matrix: Tensor, signs: Tensor) -> Tensor:
+    r"""Return :math:`E_m = A\,\mathrm{diag}(S_m)\,A^T`, summed in float64, shape ``(..., M, F, F)`` in A's dtype.
+
+    Args:
+        matrix: A, shape ``(..., F, R)``, or ``(..., F, 2 * R)`` with all real parts, then all imaginary.
+        signs: S, shape ``(..., R, M)``.
+    """
+    exact = torch.float32 if matrix.device.type == "mps" else torch.float64
+    rows = matrix.to(exact)
+    parts = rows.unflatten(-1, (-1, signs.shape[-2]))  # (..., F, 1 or 2, R)
+    scaled = parts.unsqueeze(-4) * signs.to(exact).mT[..., :, None, None, :]  # (..., M, F, 1 or 2, R)
+    return (scaled.flatten(-2) @ rows.mT.unsqueeze(-3)).to(matrix.dtype)
+
+
+def quadratic_forms(features: Tensor, observables: Tensor) -> Tensor:
+    r"""Return :math:`f_b^T E_m f_b`, shape ``(..., B, M)``.
+
+    Args:
+        features: f, shape ``(..., B, F)``.
+        observables: E, shape ``(..., M, F, F)``.
+    """
+    stacked = observables.transpose(-3, -2).flatten(-2)  # (..., F, M * F)
+    products = (features @ stacked).unflatten(-1, (-1, features.shape[-1]))  # (..., B, M, F)
+    return (products @ features.unsqueeze(-1)).squeeze(-1)
+
+
 def probabilities(amplitudes: Tensor, count: int) -> Tensor:
     """Return the squares of real amplitudes ``(..., R)``, or of complex ones ``(..., 2 * R)``: all Re, then all Im."""
     if amplitudes.shape[-1] == count:
         return amplitudes * amplitudes
     real, imaginary = amplitudes[..., :count], amplitudes[..., count:]
-    if torch_must_see():
+    if is_traced():
         return real * real + imaginary * imaginary  # vmap has no rule for the other
     return (real * real).addcmul_(imaginary, imaginary)
 
@@ -82,7 +107,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, matrix, signs, amplitudes, sums, norms = ctx.saved_tensors
-        if torch_must_differentiate(grads[0]):
+        if needs_autograd(grads[0]):
             steps, needed = lambda x, matrix: _differentiable(x, matrix, signs, ctx.size), ctx.needs_input_grad[:2]
             return *partial_gradients(steps, (x, matrix), needed, grads[0]), None, None
         grad = grads[0] if norms is None else grads[0] / norms
@@ -100,7 +125,7 @@ def gradient_of(tensor: Tensor, grad: Tensor | None) -> Tensor | None:
     """Return a gradient in the dtype of its tensor, summed over the axes along which that was broadcast."""
     if grad is not None and grad.dtype != tensor.dtype:
         grad = grad.to(tensor.dtype)
-    if grad is not None and grad.shape != tensor.shape:  # asked first: 15 µs of a call
+    if grad is not None and grad.shape != tensor.shape:  # the check saves 15 µs of a call
         grad = grad.sum_to_size(tensor.shape)
     return grad
 
@@ -110,37 +135,6 @@ def _differentiable(x: Tensor, matrix: Tensor, signs: Tensor, size: int) -> Tens
     outcomes = (x @ matrix).unflatten(-1, (-1, signs.shape[-2])).square().sum(-2)
     values = outcomes @ signs
     return values / outcomes[..., :size].sum(-1, keepdim=True) if size else values
-
-
-def unique_phases(coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Keep one of each pair of equal or opposite phases.
-
-    Args:
-        coefficients: Phases φ of the 2ⁿ amplitudes as combinations of angles, shape ``(2**n, K)``.
-
-    Returns:
-        The combinations u that are left, shape ``(U, K)``, and for each amplitude the sign s and the position of the u
-        with φ = s u.
-    """
-    leading = np.array([row[np.flatnonzero(row)[0]] if row.any() else 1.0 for row in coefficients])
-    sign = np.sign(leading)
-    unique, position = np.unique(coefficients * sign[:, None], axis=0, return_inverse=True)
-    return unique, sign, position.reshape(-1)
-
-
-def fold_phases(unique: np.ndarray, sign: np.ndarray, position: np.ndarray) -> np.ndarray:
-    r"""Return the matrix that takes ``[cos u, sin u]`` to amplitudes :math:`e^{i\phi} = \cos u + i s \sin u`.
-
-    Args:
-        unique: u, as from :func:`unique_phases`.
-        sign: s, likewise.
-        position: Of the u of each amplitude, likewise.
-    """
-    fold = np.zeros((len(sign), 2 * len(unique)), dtype=complex)
-    rows = np.arange(len(sign))
-    fold[rows, position] = 1.0
-    fold[rows, len(unique) + position] = 1j * sign
-    return fold
 
 
 def as_real(matrix: Tensor, *, from_real: bool, last: bool, real: bool = False) -> Tensor:
@@ -165,12 +159,16 @@ def as_real(matrix: Tensor, *, from_real: bool, last: bool, real: bool = False) 
     return rows.real.contiguous() if real else torch.cat([rows.real, rows.imag], -1)
 
 
-def real_parts(matrix: Tensor, *, phases: bool) -> tuple[bool, bool]:
-    """Tell what a last matrix says of amplitudes: are they real, or do cosines give real and sines imaginary parts?
+def find_zero_parts(matrix: Tensor, *, phases: bool) -> tuple[bool, bool]:
+    """Find out which parts of the amplitudes are zero, so that R of the 2 R columns of a last matrix are enough.
 
     Args:
         matrix: Shape ``(..., F, 2 * R)``, all Re, then all Im.
-        phases: Whether features are cosines, then sines. If either answer is yes, one of R columns will do.
+        phases: Whether features are cosines, then sines.
+
+    Returns:
+        Whether one part is zero throughout, and whether that is so because cosines give real parts and sines imaginary
+        ones; otherwise all amplitudes are real.
     """
     real, imaginary = matrix.chunk(2, -1)  # (..., F, R)
     if float(imaginary.abs().max()) < 1e-6:
@@ -179,12 +177,15 @@ def real_parts(matrix: Tensor, *, phases: bool) -> tuple[bool, bool]:
         return False, False
     count = matrix.shape[-2] // 2
     rest = torch.cat([imaginary[..., :count, :], real[..., count:, :]])
-    apart = float(rest.abs().max()) < 1e-6
-    return apart, apart
+    split = float(rest.abs().max()) < 1e-6
+    return split, split
 
 
 def side_by_side(matrix: Tensor) -> Tensor:
-    """Return the matrix to all Re, then all Im, ``(..., F, 2 * R)``, for one whose halves of rows give a part each."""
+    """Return a matrix whose upper rows give real and lower rows imaginary parts as all Re, then all Im columns.
+
+    Shapes: ``(..., F, R)`` to ``(..., F, 2 * R)``.
+    """
     real, imaginary = matrix.chunk(2, -2)  # (..., F / 2, R)
     zeros = torch.zeros_like(real)
     return torch.cat([torch.cat([real, zeros], -1), torch.cat([zeros, imaginary], -1)], -2)

@@ -1,6 +1,6 @@
 """Compiled loops where machine code cannot be kept."""
 
-from qiskit_qattn.simulation.jit import compile_loops
+from qiskit_qattn.simulation.cpu import compile_loops
 
 
 def test_code_that_cannot_be_kept_on_disk_is_compiled_anew():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qiskit_qattn.simulation.compiled_readout import read_out
+from qiskit_qattn.simulation.cpu.readout import read_out
 
 HEADS, ROWS, OUTCOMES, BASIS, OUTPUTS = 3, 5, 6, 4, 2
 

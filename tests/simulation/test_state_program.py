@@ -7,7 +7,7 @@ from qiskit.quantum_info import Statevector
 
 from qiskit_qattn.library.catalog import attention_circuit, list_circuits
 from qiskit_qattn.simulation.amplitude import amplitude_angles
-from qiskit_qattn.simulation.states import StateProgram
+from qiskit_qattn.simulation.statevector import StateProgram
 
 
 def drawn(circuit, rng, shape):

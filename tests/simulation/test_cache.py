@@ -14,7 +14,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Gate, Parameter
 from qiskit.circuit.library import UnitaryGate
 
-from qiskit_qattn.simulation.kept import Kept, Lent, circuit_content
+from qiskit_qattn.simulation.cache import LatestResult, ResultPool, circuit_content
 
 CHANGES = {
     "a value": ([torch.tensor([1.0, 2.0]), torch.tensor([3.5])], "key"),
@@ -28,7 +28,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_changes_is_computed_again(change):
-    kept, calls = Kept[int](), []
+    kept, calls = LatestResult[int](), []
 
     def compute() -> int:
         calls.append(1)
@@ -42,14 +42,14 @@ def test_what_changes_is_computed_again(change):
 
 @torch.no_grad()
 def test_edits_in_place_are_seen():
-    kept, weight = Kept[float](), torch.nn.Parameter(torch.ones(2))
+    kept, weight = LatestResult[float](), torch.nn.Parameter(torch.ones(2))
     assert kept.get(lambda: float(weight.sum()), [weight]) == 2
     weight.data[0] = 5
     assert kept.get(lambda: float(weight.sum()), [weight]) == 6
 
 
 def test_what_is_lent_comes_back_and_is_with_one_borrower():
-    lent = Lent[str]()
+    lent = ResultPool[str]()
     assert lent.take("key") is None
     lent.give("key", "result")
     assert (lent.take("key"), lent.take("key")) == ("result", None)
@@ -59,7 +59,7 @@ def test_what_is_lent_comes_back_and_is_with_one_borrower():
 
 
 def test_the_least_recently_used_go_first():
-    lent = Lent[int](most=3, most_bytes=100)
+    lent = ResultPool[int](most=3, most_bytes=100)
     for number in range(3):
         lent.give(number, number, 40 if number == 0 else 0)
     lent.give(0, lent.take(0), 40)

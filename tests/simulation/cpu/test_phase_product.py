@@ -11,10 +11,11 @@ import pytest
 import torch
 from qiskit.circuit import ParameterVector
 
-from qiskit_qattn.simulation import loops
+from qiskit_qattn.simulation import phase_product as phase_products
 from qiskit_qattn.simulation.angles import AngleMap
+from qiskit_qattn.simulation.cpu import phase_product as loops
 from qiskit_qattn.simulation.elementary import Rotation
-from qiskit_qattn.simulation.phase_product import phase_product
+from qiskit_qattn.simulation.phase_product import PhaseProduct, loops_are_faster, phase_product
 from qiskit_qattn.simulation.program import LocalStep
 from qiskit_qattn.simulation.trigonometric import TrigonometricMatrix
 
@@ -36,7 +37,7 @@ def both_ways(monkeypatch, leaves, call):
     """Return values and gradients by loops, then by torch."""
     results = []
     for by_loops in (True, False):
-        monkeypatch.setattr(loops, "suit", lambda *arguments, answer=by_loops: answer)
+        monkeypatch.setattr(phase_products, "loops_are_faster", lambda *arguments, answer=by_loops: answer)
         values = call()
         slope = torch.linspace(-1, 1, values.shape[-1]).expand_as(values)  # not contiguous
         results.append([values, *torch.autograd.grad(values, leaves, slope)])
@@ -44,7 +45,7 @@ def both_ways(monkeypatch, leaves, call):
 
 
 @pytest.mark.parametrize("rows", [1, 255, 256, 600])
-@pytest.mark.parametrize("parts", ["real", "complex", "apart"])
+@pytest.mark.parametrize("parts", ["real", "complex", "split"])
 @pytest.mark.parametrize("heads", [((), ()), ((), (3,)), ((2, 1), (1, 3)), ((3,), ())], ids=str)
 @pytest.mark.parametrize("angles", ANGLES)
 def test_matrices(angles, heads, parts, rows, rng, monkeypatch):
@@ -52,9 +53,9 @@ def test_matrices(angles, heads, parts, rows, rng, monkeypatch):
     data = draw(rng, *heads[0], rows, 2)
     matrix = draw(rng, *heads[1], 2 * count, 10 if parts == "complex" else 5)
     signs = torch.from_numpy(rng.integers(-1, 2, size=(5, 3)).astype(np.float32))
-    apart = parts == "apart"
+    split = parts == "split"
     mine, torchs = both_ways(
-        monkeypatch, [data, matrix], lambda: phase_product(data, phases, matrix, signs, apart=apart)
+        monkeypatch, [data, matrix], lambda: phase_product(data, phases, matrix, signs, split=split)
     )
     for a, b in zip(mine, torchs, strict=True):
         assert a.shape == b.shape and a.dtype == torch.float32
@@ -115,7 +116,7 @@ def test_no_rows(rng, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("rows", "heads", "width", "dtype", "suits"),
+    ("rows", "heads", "width", "dtype", "faster"),
     [
         (1, 1, 5, torch.float32, True),
         (10**7, 1, 5, torch.float32, True),  # narrow rows
@@ -126,16 +127,16 @@ def test_no_rows(rng, monkeypatch):
         (1, 1, 5, torch.bfloat16, False),
     ],
 )
-def test_where_loops_suit(rows, heads, width, dtype, suits):
+def test_where_loops_are_faster(rows, heads, width, dtype, faster):
     columns, matrix = torch.zeros(1, 2, dtype=dtype).expand(rows, 2), torch.zeros(1, 1, 1).expand(heads, 4, width)
     signs = torch.ones(5, 1, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
-    assert loops.suit(columns, AngleMap(X, X), matrix, signs, None, False) is suits
+    assert loops_are_faster(PhaseProduct(AngleMap(X, X), None, False), columns, matrix, signs) is faster
 
 
 @pytest.mark.parametrize("heads", [(), (2,)], ids=str)
 def test_shares_on_threads_of_their_own_change_nothing(heads, rng, monkeypatch):
     phases, data, matrix = AngleMap(ANGLES["affine"], X), draw(rng, *heads, 1001, 2), draw(rng, *heads, 6, 5)
-    call = partial(phase_product, data, phases, matrix, torch.ones(5, 1), apart=True)
+    call = partial(phase_product, data, phases, matrix, torch.ones(5, 1), split=True)
     before, threads = both_ways(monkeypatch, [data, matrix], call)[0], torch.get_num_threads()
     monkeypatch.setattr(loops, "_SHARE", 100)
     try:
@@ -169,4 +170,4 @@ def test_tensors_that_only_behave_as_such_are_left_to_torch():
         pass
 
     columns = torch.zeros(1, 2).as_subclass(Other)
-    assert not loops.suit(columns, AngleMap(X, X), torch.zeros(4, 5), torch.ones(5, 1), None, False)
+    assert not loops_are_faster(PhaseProduct(AngleMap(X, X), None, False), columns, torch.zeros(4, 5), torch.ones(5, 1))

@@ -8,6 +8,7 @@ import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 
+from qiskit_qattn.simulation.cpu.trigonometric import form_matrix, matrix_gradient
 from qiskit_qattn.simulation.gates import flatten
 from qiskit_qattn.simulation.program import build_program
 from qiskit_qattn.simulation.trigonometric import TrigonometricMatrix
@@ -34,21 +35,21 @@ def block_of(num_qubits: int, num_weights: int, *, width: int = 4, real: bool = 
 def test_matrices_and_gradients_are_those_of_dense_products(heads, num_weights, real, dtype, rng):
     block = block_of(3, num_weights, real=real)
     columns = rng.normal(size=(heads, num_weights)).astype(dtype)
-    found, trace = block.form_array(columns)
+    found, trace = form_matrix(block, columns)
     expected, steps = block.form(torch.from_numpy(columns))
     assert found.shape == (heads, 4, 8 if real else 16)
     np.testing.assert_allclose(found, expected.expand(found.shape), rtol=0, atol=1e-14)
     grad = rng.normal(size=found.shape)
-    slope = block.slope(torch.from_numpy(grad), steps)
-    np.testing.assert_allclose(block.slope_array(grad, trace), slope, rtol=0, atol=1e-13)
+    slope = block.gradient(torch.from_numpy(grad), steps)
+    np.testing.assert_allclose(matrix_gradient(block, grad, trace), slope, rtol=0, atol=1e-13)
 
 
 def test_one_matrix_may_have_the_gradients_of_several_heads(rng):
     block = block_of(3, 5)
     columns, grad = rng.normal(size=(1, 5)), rng.normal(size=(4, 4, 16))
-    _, trace = block.form_array(columns)
-    each = [block.slope_array(part[None], trace)[0] for part in grad]
-    np.testing.assert_allclose(block.slope_array(grad, trace), each, rtol=0, atol=1e-13)
+    _, trace = form_matrix(block, columns)
+    each = [matrix_gradient(block, part[None], trace)[0] for part in grad]
+    np.testing.assert_allclose(matrix_gradient(block, grad, trace), each, rtol=0, atol=1e-13)
 
 
 def test_most_entries_are_left_out():

@@ -8,8 +8,7 @@ import torch
 from qiskit.quantum_info import Operator, SparsePauliOp, Statevector, random_statevector
 
 from qiskit_qattn.library.observables import basis_rotation
-from qiskit_qattn.simulation.measurement_bases import MeasurementBases
-from qiskit_qattn.simulation.readout import build_readout
+from qiskit_qattn.simulation.readout import MeasurementBases, build_readout
 
 
 @pytest.mark.parametrize("num_qubits", [2, 9])  # one matrix, or qubit by qubit

@@ -1,4 +1,4 @@
-"""The phase product on torch's CPU tensors by compiled loops, where these are faster than torch's calls."""
+"""The phase product of torch's CPU tensors by compiled loops, large batches on several threads."""
 
 from __future__ import annotations
 
@@ -14,51 +14,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qiskit_qattn.simulation import compiled
-from qiskit_qattn.simulation.angles import AngleMap
-from qiskit_qattn.simulation.jit import shares_memory
-from qiskit_qattn.simulation.trigonometric import TrigonometricMatrix
+from qiskit_qattn.simulation.cpu import phase_loops, trigonometric
+from qiskit_qattn.simulation.phase_product import PhaseProduct
 
 T = TypeVar("T")
 
-_NARROW = 512  # multiplications a row, forward; measured: torch's passes over memory then take longer than its products
-_LITTLE = 3e6  # multiplications in all; measured: about there torch's products, if not its passes, catch up
 _SHARE = 2e6  # multiplications that are worth a thread: less takes about as long as waking one
 
 
-def suit(
-    columns: Tensor,
-    angles: AngleMap,
-    source: Tensor,
-    signs: Tensor,
-    block: TrigonometricMatrix | None,
-    apart: bool,
-) -> bool:
-    """Tell whether loops are faster: few qubits, in float32, on a CPU; arguments as for :func:`evaluate`."""
-    if signs.dtype != torch.float32 or not shares_memory(columns) or not shares_memory(source):
-        return False
-    if block is None:
-        heads, width, forming = source.shape[:-2], source.shape[-1], 0
-    else:  # which is formed in float64
-        heads, width, forming = source.shape[:-1], block.shapes[-1][-1], 2 * block.num_multiplications
-    row = (1 if apart else 2) * angles.num_angles * width
-    count = max(math.prod(heads), math.prod(columns.shape[:-2]))
-    return row <= _NARROW or count * (columns.shape[-2] * row + forming) <= _LITTLE
-
-
 def evaluate(
-    columns: Tensor, angles: AngleMap, source: Tensor, signs: Tensor, block: TrigonometricMatrix | None, apart: bool
+    product: PhaseProduct, columns: Tensor, source: Tensor, signs: Tensor
 ) -> tuple[Tensor, tuple[Tensor, ...], Any]:
-    """Return values ``(..., B, M)``, tensors to save (none), and what else :func:`slopes` needs.
+    """Return values ``(..., B, M)``, tensors to save (none), and what else :func:`gradients` needs.
 
     Args:
+        product: What is fixed.
         columns: What ``angles.columns`` gave for the data, shape ``(..., B, K)``.
-        angles: The map to the phases.
         source: The matrix, or with a ``block`` what its ``phases.columns`` gave for the weights.
         signs: As for ``phase_product``.
-        block: Likewise.
-        apart: Likewise.
     """
+    angles, block, split = product
     axes = 2 if block is None else 1
     lead: tuple[int, ...] = ()
     if columns.ndim > 2 or source.ndim > axes or signs.ndim > 2:
@@ -68,36 +43,30 @@ def evaluate(
     if block is None:
         matrix = _array(source, 2, lead).astype(np.float32, copy=False)
     else:
-        formed, steps = block.form_array(_array(source, 1, lead))
+        formed, steps = trigonometric.form_matrix(block, _array(source, 1, lead))
         matrix = formed.astype(np.float32, order="C")
     heads = math.prod(lead)
-    shares = _shares(x.shape[1], heads * matrix.shape[1] * matrix.shape[2] // (2 if apart else 1))
-    found = _each(lambda rows: compiled.evaluate(_rows(x, rows), *angles.arrays, matrix, s, apart, heads), shares)
+    shares = _shares(x.shape[1], heads * matrix.shape[1] * matrix.shape[2] // (2 if split else 1))
+    found = _each(lambda rows: phase_loops.evaluate(_rows(x, rows), *angles.arrays, matrix, s, split, heads), shares)
     trace = s, matrix, shares, [steps_of_share for _, *steps_of_share in found], steps
     return _tensor(_joined([values for values, _, _ in found]), lead), (), trace
 
 
-def slopes(
-    grad: Tensor,
-    angles: AngleMap,
-    signs: Tensor,
-    tensors: tuple[Tensor, ...],
-    trace: Any,
-    block: TrigonometricMatrix | None,
-    apart: bool,
-    wants_columns: bool,
-    wants_source: bool,
+def gradients(
+    product: PhaseProduct, grad: Tensor, signs: Tensor, tensors: Sequence[Tensor], trace: Any, needed: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gradients of columns and source, with the leading axes of the values, for that of the values."""
-    (s, matrix, shares, states, steps), lead = trace, grad.shape[:-2]
-    g, turns, wants = _array(grad, 2, lead), angles.arrays[0], (wants_columns, wants_source)
+    """Return the gradients of columns and source, with the leading axes of the values, from that of the values."""
+    (angles, block, split), (s, matrix, shares, states, steps), lead = product, trace, grad.shape[:-2]
+    g, turns = _array(grad, 2, lead), angles.arrays[0]
     found = _each(
-        lambda rows, state: compiled.slopes(_rows(g, rows), turns, matrix, s, apart, *state, *wants), shares, states
+        lambda rows, state: phase_loops.gradients(_rows(g, rows), turns, matrix, s, split, *state, *needed),
+        shares,
+        states,
     )
     of_columns, of_source = _joined([first for first, _ in found]), reduce(np.add, [second for _, second in found])
-    if block is not None and wants_source:
-        of_source = block.slope_array(of_source, steps)
-    return _tensor(of_columns, lead) if wants_columns else None, _tensor(of_source, lead) if wants_source else None
+    if block is not None and needed[1]:
+        of_source = trigonometric.matrix_gradient(block, of_source, steps)
+    return _tensor(of_columns, lead) if needed[0] else None, _tensor(of_source, lead) if needed[1] else None
 
 
 def _shares(rows: int, row: int) -> list[slice]:
@@ -120,7 +89,7 @@ def _each(call: Callable[..., T], *lists: Sequence[Any]) -> list[T]:
 @lru_cache(maxsize=1)
 def _pool(process: int) -> ThreadPoolExecutor:
     """Return the pool of this process: one that was forked off has none of the threads of its parent."""
-    return ThreadPoolExecutor(thread_name_prefix="qattn-loops")  # starts threads as they are needed
+    return ThreadPoolExecutor(thread_name_prefix="qattn-loops")  # threads start as needed
 
 
 def _rows(array: np.ndarray, rows: slice) -> np.ndarray:
