@@ -167,7 +167,7 @@ def registration(name: str) -> Registration:
         raise BackendError(f"Backend {name!r} is registered more than once, by {claims}; uninstall all but one.")
     try:
         provider = first.load()
-    except (ImportError, AttributeError, NameError, SyntaxError, TypeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # whatever a third party's module raises when it is imported
         raise BackendError(
             f"Backend {name!r} of the package {package!r} cannot be loaded from {first.value!r}: {error}. Update or "
             f"uninstall {package}."

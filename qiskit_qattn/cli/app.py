@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 from typing import Annotated, Any, cast
@@ -12,6 +13,7 @@ from typer.core import TyperGroup
 from qiskit_qattn import __version__
 from qiskit_qattn.cli import backends, compare, draw, estimate, generate, jobs, noise_sweep, report, reproduce, train
 from qiskit_qattn.errors import QattnError
+from qiskit_qattn.outside import one_line
 
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])  # typer may bring its own click
 
@@ -38,7 +40,12 @@ class _Group(TyperGroup):
             if os.environ.get("QATTN_DEBUG"):
                 raise
             text = " ".join([str(error), *getattr(error, "__notes__", ())])
-            typer.echo("error: " + " ".join(text.split()), err=True)
+            typer.echo("error: " + one_line(text), err=True)
+            raise typer.Exit(2) from error
+        except OSError as error:  # of a name that no file can have, say
+            if os.environ.get("QATTN_DEBUG") or error.errno == errno.EPIPE or error.filename is None:
+                raise
+            typer.echo(f"error: Cannot use {_short(str(error.filename))}: {error.strerror}.", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             stopped_at, number = getattr(error, "folder", None), getattr(error, "signal", 2)
@@ -52,8 +59,12 @@ class _Group(TyperGroup):
 def _misused(error: typer.BadParameter) -> typer.Exit:
     """Print in one line what is wrong with the command line, and return the exit."""
     hint = f" See {error.ctx.command_path} --help." if error.ctx else ""
-    typer.echo("error: " + " ".join(error.format_message().split()).rstrip(".") + "." + hint, err=True)
+    typer.echo("error: " + one_line(error.format_message()).rstrip(".") + "." + hint, err=True)
     return typer.Exit(2)
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 200 else f"{name[:80]}…{name[-40:]}")
 
 
 app = typer.Typer(

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qiskit_qattn.errors import BackendError
+from qiskit_qattn.outside import printable
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.registry import Registration
@@ -45,31 +46,37 @@ def _table() -> Table:
         try:
             found = registration(name)
         except BackendError as error:  # a broken package must not hide the others
-            table.add_row(Text(name), Text(str(error), style="red"), Text(""))
+            table.add_row(_text(name), _text(str(error), "red"), Text(""))
             continue
-        about = [Text(found.provider.summary)]
+        about = [_text(found.provider.summary)]
         if found.provider.targets:
-            about.append(Text(f"target: {found.provider.targets}", style="dim"))
+            about.append(_text(f"target: {found.provider.targets}", "dim"))
         if found.provider.missing():
-            about.append(Text(_install(found), style="yellow"))
-        table.add_row(Text(name), Group(*about), Text(", ".join(found.provider.options)))
+            about.append(_text(_install(found), "yellow"))
+        table.add_row(_text(name), Group(*about), _text(", ".join(found.provider.options)))
     return table
 
 
 def _details(found: Registration) -> Group:
     """Return the target and the options of a backend."""
     provider = found.provider
-    lines = [Text.assemble((found.name, "bold"), f": {provider.summary}. From the package {found.package}.")]
+    about = printable(f": {provider.summary}. From the package {found.package}.")
+    lines = [Text.assemble((printable(found.name), "bold"), about)]
     if provider.targets:
-        lines.append(Text(f"Target: {provider.targets}."))
+        lines.append(_text(f"Target: {provider.targets}."))
     if provider.missing():
-        lines.append(Text(_install(found) + ".", style="yellow"))
+        lines.append(_text(_install(found) + ".", "yellow"))
     options = Table(box=SIMPLE_HEAD, pad_edge=False)
     options.add_column("option", no_wrap=True, style="bold")
     options.add_column("meaning")
     for key, meaning in provider.options.items():
-        options.add_row(Text(key), Text(meaning))
+        options.add_row(_text(key), _text(meaning))
     return Group(*lines, options) if provider.options else Group(*lines, Text("It has no options."))
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Return a text of a package, other people's too."""
+    return Text(printable(str(text)), style=style)
 
 
 def _install(found: Registration) -> str:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from qiskit_qattn.cli import options
+from qiskit_qattn.outside import one_line
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.registry import Backend
@@ -173,7 +174,7 @@ def _print_result(report: dict[str, Any], out: Path) -> None:
     for found in report["kinds"].values():
         typer.echo(found["sentence"])
     for name, reason in report["failed"].items():
-        typer.echo(f"error: {name} failed: {reason}", err=True)
+        typer.echo(f"error: {name} failed: {one_line(reason)}", err=True)
     typer.echo(f"report: {out / 'report.md'}")
     if report["failed"] or not report["complete"]:
         raise typer.Exit(1)

@@ -14,6 +14,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from qiskit_qattn.outside import one_line, printable
+
 if TYPE_CHECKING:
     from qiskit_qattn.backends.jobs.device import Cost, Device
     from qiskit_qattn.backends.jobs.estimator import ManagedEstimator
@@ -74,7 +76,7 @@ def _used(estimator: ManagedEstimator) -> str:
         parts.append(f"picked up in flight: {estimator.jobs_attached}")
     if estimator.device.paid:
         parts.append(f"used: {used_text(estimator.spent)}")
-    return f"{estimator.device.name}: {'; '.join(parts)}"
+    return one_line(f"{estimator.device.name}: {'; '.join(parts)}")
 
 
 def seconds_text(seconds: float) -> str:
@@ -125,7 +127,7 @@ def cost_table(backend: Backend, cost: RunCost, what: tuple[str, str]) -> Table:
             *_time_and_price(device, total),
         ]
     for name, value in rows:
-        table.add_row(Text(name), Text(value))
+        table.add_row(Text(name), Text(printable(value)))
     return table
 
 
@@ -147,14 +149,14 @@ def parts_table(title: str, backend: Backend, parts: Mapping[str, Cost | str], *
     rows = {**parts, **({"total": reduce(add, costs)} if total and costs else {})}
     for name, cost in rows.items():
         if isinstance(cost, str):
-            table.add_row(Text(f"{name}: {cost}"))
+            table.add_row(Text(printable(f"{name}: {cost}")))
             continue
         numbers = [f"{cost.jobs:,}", f"{cost.circuits:,}", f"{cost.shots:,}" if cost.shots else "none"]
         if device is not None:
             price = "free" if not device.paid else "not published" if cost.usd is None else usd_text(cost.usd)
             numbers += [seconds_text(cost.seconds) if cost.seconds else "not known", price]
         table.add_row(Text(name), *map(Text, numbers))
-    return Group(Text(title), table)
+    return Group(Text(printable(title)), table)
 
 
 def _time_and_price(device: Device | None, total: Cost) -> list[tuple[str, str]]:

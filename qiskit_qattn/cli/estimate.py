@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.console import Console
 from qiskit_qattn.cli.devices import cost_table, parts_table, text_row
 from qiskit_qattn.cli.generate import load_model
 from qiskit_qattn.errors import BackendError, CircuitError, ConfigError
+from qiskit_qattn.outside import one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,7 +97,7 @@ def command(
         if len(links) > 1:
             console.print(f"{'' if number == 1 else chr(10)}{number} of {len(links)}, if it answers all calls")
         if isinstance(link, BackendError):
-            console.print(f"{name} cannot be opened: {link}", markup=False)
+            console.print(one_line(f"{name} cannot be opened: {link}"), markup=False)
             continue
         console.print(cost_table(link, work.cost(link), work.row))
         if not link.differentiable and work.step is not None:
@@ -111,10 +113,12 @@ def _model_work(run: Path, prompt: str, tokens: int, batch_size: int | None) -> 
     import torch
 
     from qiskit_qattn.evaluation.device_cost import generation_cost, step_cost
+    from qiskit_qattn.nn.config import check_memory
 
     model, _, ids = load_model(run, prompt)
     size, config = _batch_size(run) if batch_size is None else batch_size, model.config
     shape = (size, config.block_size + 1)
+    check_memory(f"A batch of {size:,} × {config.block_size:,} tokens", 8 * math.prod(shape))
     batch: Tensor = torch.randint(config.vocab_size, shape, generator=torch.Generator().manual_seed(0))  # (B, T + 1)
     heads = [head for _, _, head in model.quantum_heads()]
     return _Work(
@@ -131,12 +135,14 @@ def _network_work(folder: Path, samples: int | None) -> _Work:
     """Return the forward pass and the training step of a network."""
     from qiskit_qattn.backends.unroll import unroll
     from qiskit_qattn.evaluation.device_cost import forward_cost, network_step_cost
+    from qiskit_qattn.nn.config import check_memory
     from qiskit_qattn.nn.connector import TorchConnector
     from qiskit_qattn.nn.networks import load_network
     from qiskit_qattn.training.config import TrainConfig
 
     network = load_network(folder)
     layer, size = TorchConnector(network, backend="statevector?shots=1"), samples or TrainConfig.batch_size
+    check_memory(f"A batch of {size:,} samples", 4 * size * max(1, layer.neural_network.num_inputs))
     qubits, count = network.circuit.num_qubits, f"{size:,} {'sample' if size == 1 else 'samples'}"
     return _Work(
         row=("network", f"a forward pass of {count} on {qubits:,} {'qubit' if qubits == 1 else 'qubits'}"),

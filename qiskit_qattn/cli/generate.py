@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qiskit_qattn.cli.devices import Quote, cost_table, open_devices, text_row
-from qiskit_qattn.cli.progress import watch_jobs
+from qiskit_qattn.cli.progress import shown_text, watch_jobs
 from qiskit_qattn.errors import CheckpointError, DataError, RunFolderError
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool)
 
 
 def _write(text: str) -> None:
-    typer.echo(text, nl=False)
+    typer.echo(shown_text(text), nl=False)
 
 
 def find_model(run: Path) -> Path:
@@ -117,6 +118,6 @@ def find_model(run: Path) -> Path:
 
     checkpoints = [path / "model" for path in reversed(list_checkpoints(run / "checkpoints"))]
     for folder in (run / "model", *checkpoints, run):
-        if (folder / "tokenizer.json").is_file():
+        if os.path.isfile(folder / "tokenizer.json"):
             return folder
     raise RunFolderError(f"No model in {str(run)!r}: neither a run folder with a checkpoint nor a saved model.")

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from qiskit_qattn.cli.devices import seconds_text, usd_text, used_text
 from qiskit_qattn.errors import BackendError, unknown_name
+from qiskit_qattn.outside import one_line, printable
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.jobs.device import Device
@@ -65,7 +66,7 @@ def list_jobs(
     table.add_column("device", overflow="fold", min_width=12)
     for row in rows:
         cells = (row.id, f"{row.shots:,}", f"{row.estimate.circuits:,}", row.state, _date(row.updated), _cost(row))
-        table.add_row(*(Text(str(cell)) for cell in cells), Text(row.device))
+        table.add_row(*(Text(printable(str(cell))) for cell in cells), Text(printable(row.device)))
     console = Console(highlight=False)
     console.print(table)
     counts = Counter(row.state for row in rows)
@@ -105,7 +106,7 @@ def show(which: _Which) -> None:
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
     for name, value in lines.items():
-        table.add_row(Text(name), Text(value))
+        table.add_row(Text(name), Text(printable(value)))
     Console(highlight=False).print(table)
 
 
@@ -185,7 +186,7 @@ def _device(row: Row, backend: str | None) -> Device:
 def _line(row: Row) -> str:
     known = f", {used_text(row.used)}" if row.used is not None and row.used.seconds else ""
     error = f": {row.error}" if row.error else ""
-    return f"Job {row.id} ({row.job_id or row.tag}) on {row.device}: {row.state}{known}{error}"
+    return one_line(f"Job {row.id} ({row.job_id or row.tag}) on {row.device}: {row.state}{known}{error}")
 
 
 def _cost(row: Row) -> str:

@@ -32,7 +32,7 @@ def command(
         float | None, typer.Option(help="The noise strength of that training.", show_default=False)
     ] = None,
     windows: Annotated[int, typer.Option(help="Windows of validation text at each point.")] = 64,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.", min=0, max=2**32 - 1)] = 0,
     out: Annotated[Path | None, typer.Option(help="The folder of the report.", show_default="RUN-noise")] = None,
 ) -> None:
     """Measure the validation loss of RUN's model against noise strength and against shots.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from qiskit_qattn.outside import one_line, printable
 from qiskit_qattn.training.progress import Progress
 
 if TYPE_CHECKING:
@@ -154,7 +156,12 @@ def watch_jobs(out: Console | None = None, err: Console | None = None) -> Iterat
             yield line.write
     else:
         with device_messages(lambda message, _: typer.echo(message, err=True)):
-            yield lambda text: typer.echo(text, nl=False)
+            yield lambda text: typer.echo(shown_text(text), nl=False)
+
+
+def shown_text(text: str) -> str:
+    """Return a model's text as it goes to stdout: printable on a terminal, unchanged in a file."""
+    return printable(text) if sys.stdout.isatty() else text
 
 
 class StatusMessage:
@@ -194,6 +201,7 @@ class _StatusLine:
 
     def write(self, text: str) -> None:
         """Write text to stdout."""
+        text = shown_text(text)
         if not self.both:
             typer.echo(text, nl=False)
             return
@@ -230,7 +238,7 @@ class _Handler(logging.Handler):
         self.receive = show
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.receive(record.getMessage(), record.levelno)
+        self.receive(one_line(record.getMessage()), record.levelno)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ def command(
     steps: Annotated[
         int | None, typer.Option(help="Training steps, or rounds of timing.", min=1, show_default="the claim's")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights and batches.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of weights and batches.", min=0, max=2**32 - 1)] = 0,
 ) -> None:
     """Run a published claim again, and print the published results, ours, and why they differ.
 
@@ -59,16 +59,18 @@ def _show(found: Reproduction) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from qiskit_qattn.outside import printable
+
     console = Console(highlight=False)
     shown = Table(title=found.title, caption=f"Source of the claim: {found.source}", title_justify="left")
     for index, name in enumerate(found.head):
         shown.add_column(name, justify="left" if index == 0 else "right")
     for row in found.rows:
-        shown.add_row(*(escape(cell.replace("`", "")) for cell in row))
+        shown.add_row(*(escape(printable(cell.replace("`", ""))) for cell in row))
     console.print()
     if found.shortened:
         console.print(f"[yellow]{escape(found.shortened)}[/yellow]")
     console.print(shown)
     console.print("\nWhy they differ")
     for reason in found.reasons:
-        console.print(f"- {escape(reason)}")
+        console.print(f"- {escape(printable(reason))}")

@@ -13,6 +13,7 @@ import typer
 
 from qiskit_qattn.cli import options
 from qiskit_qattn.errors import BackendError
+from qiskit_qattn.outside import printable
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.registry import Backend
@@ -119,7 +120,7 @@ def _cost(config: TrainConfig, backend: Backend) -> Quote:
 
 def _print_result(folder: Path, report: dict[str, Any]) -> None:
     """Print the sample and the main figures of a report."""
-    typer.echo(f"\n{report['prompt']}{report['model']['sample']}\n")
+    typer.echo("\n" + printable(f"{report['prompt']}{report['model']['sample']}") + "\n")
     for name in ("model", "baseline"):
         if (figures := report[name]) is not None:
             typer.echo(

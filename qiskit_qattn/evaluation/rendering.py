@@ -7,6 +7,7 @@ import io
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,10 +17,30 @@ import torch
 
 from qiskit_qattn import __version__
 from qiskit_qattn.errors import missing_dependency
+from qiskit_qattn.outside import one_line, printable
 from qiskit_qattn.training.files import write_text
 
 PACKAGES = ("torch", "qiskit", "qiskit-machine-learning", "accelerate", "numpy")
 GRID = {"color": "#e0e0e0", "linewidth": 0.8}
+
+
+def code(text: str) -> str:
+    """Return a text as code in a line of Markdown, however many backticks it has."""
+    text = one_line(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    pad = " " if text.startswith("`") or text.endswith("`") or not text else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def block(text: str, language: str) -> str:
+    """Return a text as a block of code in Markdown."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{printable(text)}\n{fence}"
+
+
+def escaped(text: str) -> str:
+    """Return a text as itself in a line of Markdown: nothing in it is a mark, a link or HTML."""
+    return re.sub(r"([\\`*\[\]<>&]|(?<!\w)_|_(?!\w))", r"\\\1", one_line(text))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -33,7 +54,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def pairs(values: Mapping[str, Any]) -> str:
     """Return a Markdown table of names and values, without those that are None or empty."""
-    return table(["", ""], [[name, f"`{value}`"] for name, value in values.items() if value not in (None, "")])
+    return table(
+        ["", ""], [[escaped(name), code(str(value))] for name, value in values.items() if value not in (None, "")]
+    )
 
 
 def number(value: float | None, form: str) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.errors import CheckpointError, RunFolderError
@@ -15,6 +14,9 @@ from qiskit_qattn.evaluation.leakage import leakage
 from qiskit_qattn.evaluation.rendering import (
     GRID,
     blank_figure,
+    block,
+    code,
+    escaped,
     heads_text,
     machine,
     pairs,
@@ -25,8 +27,9 @@ from qiskit_qattn.evaluation.rendering import (
 )
 from qiskit_qattn.evaluation.text_metrics import text_difference
 from qiskit_qattn.nn.gpt import GPT
+from qiskit_qattn.outside import as_type, printable, read_json
 from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.figures import read_metrics
+from qiskit_qattn.training.figures import AuditRecord, Figures, read_metrics
 from qiskit_qattn.training.files import write_bytes, write_text
 from qiskit_qattn.training.run import saved_config
 from qiskit_qattn.training.tokenizer import CharTokenizer
@@ -51,6 +54,48 @@ ONE_SEED = (
     "One seed of each: the variation between seeds was not measured, so this table supports no claim about the heads."
     " `qattn compare` measures it."
 )
+
+
+class _ReportAudit(TypedDict, total=False):
+    report_audit: AuditRecord
+
+
+class Examined(Figures, _ReportAudit):
+    """The figures of a model, and what the report found out about it."""
+
+    sample: str
+    leakage: float
+    device: str
+
+
+class Differences(TypedDict):
+    """How two samples differ."""
+
+    length: int
+    hamming: int
+    agreement: float
+    jaccard: float
+    levenshtein: int
+
+
+class Data(TypedDict):
+    """The setting that the report names."""
+
+    data: str
+
+
+class Report(TypedDict):
+    """The content of ``report.json``."""
+
+    val_loss: float
+    created: str
+    config: Data
+    versions: dict[str, Any]
+    machine: dict[str, Any]
+    prompt: str
+    model: Examined
+    baseline: Examined | None
+    text_differences: Differences | None
 
 
 def write_report(folder: Path, backend: Place | None = None) -> dict[str, Any]:
@@ -89,14 +134,17 @@ def read_report(folder: Path) -> dict[str, Any]:
     """
     path = folder / "report.json"
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = read_json(path)
+        if not isinstance(report, dict) or report.get("format") != FORMAT:
+            raise CheckpointError(f"{str(path)!r} is not a report of a qiskit-qattn training run.")
+        found: Report = as_type(report, Report)
+        if (found["baseline"] is None) != (found["text_differences"] is None):
+            raise ValueError("baseline and text_differences must be there both, or neither")
     except OSError as error:
         raise RunFolderError(f"{str(folder)!r} has no report to read: {error.strerror}.") from error
     except ValueError as error:
-        raise CheckpointError(f"The report {str(path)!r} is damaged: {error}") from error
-    if not isinstance(report, dict) or report.get("format") != FORMAT:
-        raise CheckpointError(f"{str(path)!r} is not a report of a qiskit-qattn training run.")
-    return report
+        raise CheckpointError(f"The report {str(path)!r} is damaged: {error}.") from error
+    return dict(found)
 
 
 def collect_report(folder: Path, backend: Place | None = None) -> dict[str, Any]:
@@ -177,7 +225,8 @@ def loss_plot(report: dict[str, Any]) -> bytes:
             _curves(axes, report[name], name)
     axes.set_xlabel("training step")
     axes.set_ylabel("cross-entropy, nats per token")
-    axes.set_title(f"{heads_text(report['model']['heads'])} on {report['config']['data']}", loc="left", fontsize=11)
+    title = printable(f"{heads_text(report['model']['heads'])} on {report['config']['data']}")
+    axes.set_title(title, loc="left", fontsize=11, parse_math=False)
     axes.grid(axis="y", **GRID)
     axes.margins(x=0.01)
     axes.legend(frameon=False, fontsize=9)
@@ -220,8 +269,9 @@ def render_markdown(report: dict[str, Any]) -> str:
     """Return the report as one Markdown document."""
     model, baseline = report["model"], report["baseline"]
     parts = [
-        f"# Run report: {heads_text(model['heads'])}",
-        f"{model['step']:,} steps on `{report['config']['data']}`, {report['created']}, device `{model['device']}`.",
+        f"# Run report: {escaped(heads_text(model['heads']))}",
+        f"{model['step']:,} steps on {code(report['config']['data'])}, {escaped(report['created'])}, device"
+        f" {code(model['device'])}.",
         "Losses are mean cross-entropies in nats per token. Validation losses are those of the saved model over the"
         " validation split, in non-overlapping windows. At the last position of a window there are no later tokens, so"
         " the loss there is not affected by leakage.",
@@ -251,14 +301,11 @@ def _side_by_side(model: dict[str, Any], baseline: dict[str, Any] | None) -> str
         for label, value, form in ROWS
         if all(value(m) is not None for m in columns)
     ]
-    return table(["", *titles], [["Heads", *(f"`{heads_text(m['heads'])}`" for m in columns)], *rows])
+    return table(["", *titles], [["Heads", *(code(heads_text(m["heads"])) for m in columns)], *rows])
 
 
 def _sample(title: str, prompt: str, text: str) -> str:
-    fence = "```"
-    while fence in prompt + text:
-        fence += "`"
-    return f"### {title}\n\n{fence}text\n{prompt}{text}\n{fence}"
+    return f"### {title}\n\n{block(prompt + text, 'text')}"
 
 
 def _differences(found: dict[str, float]) -> str:
@@ -274,7 +321,7 @@ def _differences(found: dict[str, float]) -> str:
 
 
 def _backends(model: dict[str, Any]) -> str:
-    rows = [[str(h["layer"]), str(h["head"]), f"`{h['kind']}`", f"`{h['backend']}`"] for h in model["head_backends"]]
+    rows = [[str(h["layer"]), str(h["head"]), code(h["kind"]), code(h["backend"])] for h in model["head_backends"]]
     return table(["Layer", "Head", "Kind", "Backend"], rows)
 
 
@@ -286,7 +333,7 @@ def _audits(model: dict[str, Any]) -> list[str]:
         if audit is None:
             continue
         names = dict.fromkeys([*audit["calls"], *audit["gradients"]])
-        rows = [[f"`{n}`", *(f"{audit[kind].get(n, 0):,}" for kind in ("calls", "gradients"))] for n in names]
+        rows = [[code(n), *(f"{audit[kind].get(n, 0):,}" for kind in ("calls", "gradients"))] for n in names]
         since = f", from step {audit['from_step']} on" if audit.get("from_step") else ""
         parts.append(f"Number of circuit calls computed by each backend during {what}{since}:")
         parts.append(table(["Backend", "Values", "Gradients"], rows))
@@ -299,12 +346,15 @@ def _fallbacks(falls: list[dict[str, Any]]) -> str:
     """Return a table with one row for each combination of head, pass and link."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for fall in falls:
-        key = (str(fall["layer"]), f"`{fall['kind']}`", fall["during"], f"`{fall['link']}`", f"`{fall['to']}`")
+        where = (code(fall["kind"]), escaped(fall["during"]), code(fall["link"]), code(fall["to"]))
+        key = (str(fall["layer"]), *where)
         groups.setdefault(key, []).append(fall)
-    rows = [[*key, f"{len(found):,}", f"{found[0]['call']:,}", found[0]["reason"]] for key, found in groups.items()]
+    rows = [
+        [*key, f"{len(found):,}", f"{found[0]['call']:,}", escaped(found[0]["reason"])] for key, found in groups.items()
+    ]
     return table(["Layer", "Kind", "Pass", "Failed", "Fell back to", "Times", "First call", "Reason"], rows)
 
 
 def _profile(found: list[dict[str, Any]]) -> str:
-    rows = [[f"`{f['name']}`", f"{f['calls']:,}", f"{f['self_ms']:,.1f}", f"{f['share']:.1%}"] for f in found]
+    rows = [[code(f["name"]), f"{f['calls']:,}", f"{f['self_ms']:,.1f}", f"{f['share']:.1%}"] for f in found]
     return table(["Function", "Calls", "Self time, ms", "Share"], rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
@@ -13,13 +14,18 @@ from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, attention_circuit
 from qiskit_qattn.nn.kinds import HeadKind, HeadShape, head_kind, parse_heads
+from qiskit_qattn.outside import shown
+
+LARGEST = 2**31 - 1  # of a whole number
+_MOST = {"n_layer": 10_000, "num_qubits": 30, "reps": 1_000}
 
 
 @dataclass(frozen=True)
 class GPTConfig:
     """Shape of a :class:`GPT`. Names and defaults follow nanoGPT.
 
-    Lists become tuples; configs of equal fields are equal and have one hash.
+    Lists become tuples; configs of equal fields are equal and have one hash. Weights that do not fit in this machine's
+    memory are refused with their size, before anything is built.
 
     Attributes:
         vocab_size: Number of tokens.
@@ -76,28 +82,44 @@ class GPTConfig:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _integer(name, getattr(self, name), least=least))
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout must be a number of at least 0 and below 1, got {self.dropout!r}.")
+            raise ConfigError(f"dropout must be a number of at least 0 and below 1, got {shown(self.dropout)}.")
         if isinstance(self.heads, Sequence) and not isinstance(self.heads, str):
             object.__setattr__(self, "heads", tuple(self.heads))
         if not isinstance(self.bias, bool):
-            raise ConfigError(f"bias must be True or False, got {self.bias!r}.")
+            raise ConfigError(f"bias must be True or False, got {shown(self.bias)}.")
         if not isinstance(self.observables, Mapping | None):
-            raise ConfigError(f"observables must map head kinds to Pauli strings, got {self.observables!r}.")
+            raise ConfigError(f"observables must map head kinds to Pauli strings, got {shown(self.observables)}.")
         if self.n_embd % self.n_head:
             raise ConfigError(f"n_embd must be a multiple of n_head, got {self.n_embd} and {self.n_head}.")
+        self._check_size()
         chosen = {ALIASES.get(name, name): labels for name, labels in (self.observables or {}).items()}
         used = [kind.name for kind in self.kinds() if kind.circuit is not None]
         for name, labels in chosen.items():
             if name not in used:
                 raise unknown_name("head kind in observables", name, used)
+            if isinstance(labels, str) or not isinstance(labels, Sequence) or not all(type(p) is str for p in labels):
+                raise ConfigError(f"The observables of {name} must be Pauli strings, got {shown(labels)}.")
             if len(labels) != self.head_size:
                 raise ConfigError(f"{name} has {len(labels)} observables, but the head size is {self.head_size}.")
+        features = sum(
+            count * kind.num_features(HeadShape(count, self.n_embd, self.head_size, self.kind_qubits(kind)))
+            for layer in self.layers()
+            for kind, count in ((head_kind(name), count) for name, count in layer.items())
+            if kind.num_features is not None
+        )
+        self._check_size(self.n_embd * features)
         for kind in self.kinds():
             if kind.circuit is not None and kind.name not in chosen:
                 chosen[kind.name] = attention_circuit(
                     kind.circuit, self.kind_qubits(kind), reps=self.reps, num_observables=self.head_size
                 ).labels
         object.__setattr__(self, "observables", {name: tuple(labels) for name, labels in chosen.items()})
+
+    def _check_size(self, more: int = 0) -> None:
+        """Refuse weights that do not fit in memory: embeddings, MLPs and the attention's last maps, and ``more``."""
+        d = self.n_embd
+        weights = (self.vocab_size + self.block_size) * d + self.n_layer * (d * d + 2 * d * self.mlp_width) + more
+        check_memory(f"A model of {weights:,} weights or more", 4 * weights)
 
     @property
     def head_size(self) -> int:
@@ -158,5 +180,21 @@ def _integer(name: str, value: Any, *, least: int) -> int:
     except TypeError:
         number = None
     if number is None or number < least:
-        raise ConfigError(f"{name} must be an integer of at least {least}, got {value!r}.")
+        raise ConfigError(f"{name} must be an integer of at least {least}, got {shown(value)}.")
+    if number > (most := _MOST.get(name, LARGEST)):
+        raise ConfigError(f"{name} can be at most {most:,}, got {shown(number)}.")
     return number
+
+
+def check_memory(what: str, size: int) -> None:
+    """Refuse what takes more bytes than this machine has memory, before it is allocated.
+
+    Raises:
+        ConfigError: For a larger size, with both.
+    """
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not known on this system
+        return
+    if size > memory:
+        raise ConfigError(f"{what} takes {size / 2**30:,.1f} GiB, but this machine has {memory / 2**30:,.1f} GiB.")

@@ -45,7 +45,11 @@ def inference(model: M) -> M:
     for name, attention in model.named_modules():
         if isinstance(attention, CausalSelfAttention):
             sizes[name] = _replace_heads(attention, replaced)
-    twin = copy.deepcopy(model, dict(replaced)).eval()
+    shared = {id(part) for key, own in replaced.items() if key == id(own) for part in own.modules()}
+    twin = copy.deepcopy(model, dict(replaced))
+    for module in twin.modules():
+        if id(module) not in shared:  # the model's own heads keep the model's mode
+            module.training = False
     for name, found in sizes.items():
         cast(CausalSelfAttention, twin.get_submodule(name)).sizes = found
     return twin

@@ -186,7 +186,7 @@ def _load(entry: EntryPoint) -> HeadKind:
     package = "an unknown package" if entry.dist is None else entry.dist.name
     try:
         kind = entry.load()
-    except Exception as error:  # whatever a third party's module raises when it is imported
+    except (Exception, SystemExit) as error:  # whatever a third party's module raises when it is imported
         raise ConfigError(
             f"Head kind {entry.name!r} of {package} cannot be loaded from {entry.value!r}: {error}"
         ) from error
@@ -217,7 +217,7 @@ def parse_heads(heads: str | Sequence[str], n_layer: int, n_head: int) -> list[d
 def _parse_layer(text: str, n_head: int) -> dict[str, int]:
     counts: dict[str, int] = {}
     for item in text.split(","):
-        match = re.fullmatch(r"\s*([\w-]+)\s*:\s*(\d+)\s*", item)
+        match = re.fullmatch(r"\s*([\w-]+)\s*:\s*(\d{1,9})\s*", item)
         if match is None or int(match[2]) < 1:
             raise ConfigError(f"heads={text!r}: expected 'kind:count,…' with counts of at least 1, got {item!r}.")
         name = head_kind(match[1]).name

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
@@ -16,6 +16,7 @@ from torch import nn
 from qiskit_qattn.errors import CheckpointError, QattnError, unknown_name
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.inference import check_not_fixed
+from qiskit_qattn.outside import read_json
 
 _FILES = ("config.json", "model.safetensors")
 _LOADING = ("cache_dir", "force_download", "local_files_only", "map_location", "revision", "token")
@@ -60,6 +61,13 @@ class Pretrained(
         check_not_fixed(self, "saved")
         return super().save_pretrained(save_directory, **options)
 
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write the weights with the mode of any new file of the user; safetensors makes them private."""
+        super()._save_pretrained(save_directory)
+        with TemporaryDirectory(dir=save_directory) as scratch:
+            (usual := Path(scratch) / "file").touch()
+            (save_directory / _FILES[1]).chmod(usual.stat().st_mode)
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
         """Load a model from a folder that ``save_pretrained`` wrote, or from the Hugging Face Hub.
@@ -96,12 +104,17 @@ class Pretrained(
         missing = [name for name in _FILES if not (folder / name).is_file()]
         if missing:
             raise CheckpointError(f"{', '.join(missing)} missing.")
-        saved = json.loads((folder / "config.json").read_text("utf-8"))
+        saved = read_json(folder / "config.json")
         shape = {"vocab_size", "block_size", "n_layer", "n_head", "n_embd", "heads"}
         if not isinstance(saved, dict) or not shape <= set(saved):
             raise CheckpointError(f"config.json is not of a qiskit-qattn GPT; it must hold {', '.join(sorted(shape))}.")
         model = cls(GPTConfig(**saved))
         with safe_open(folder / "model.safetensors", "pt") as file:
+            own = model.state_dict()
+            for name in file.keys():  # noqa: SIM118 - no mapping
+                dtype = file.get_tensor(name).dtype
+                if name in own and dtype.is_floating_point != own[name].dtype.is_floating_point:
+                    raise CheckpointError(f"{name} is of {dtype}, but must be of a type such as {own[name].dtype}.")
             model.to(file.get_tensor("wpe.weight").dtype)
         load_model(model, folder / "model.safetensors", strict=True)
         return model.eval()

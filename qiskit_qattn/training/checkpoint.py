@@ -21,12 +21,13 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 
 from qiskit_qattn.errors import CheckpointError
+from qiskit_qattn.outside import as_type, read_json
 from qiskit_qattn.training.files import new_folder, write_bytes, write_text
 from qiskit_qattn.training.tokenizer import CharTokenizer
 
@@ -57,6 +58,25 @@ class Validation:
     val_loss_last_position: float
 
 
+class HotFunction(TypedDict):
+    """A function of the profile: its calls, its own time and its share of the whole."""
+
+    name: str
+    calls: int
+    self_ms: float
+    share: float
+
+
+class Tensors(TypedDict):
+    """The content of ``trainer.pt``: state dicts, the batch generator, random states per process, the text's hash."""
+
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any] | None
+    generator: torch.Tensor
+    random: list[dict[str, Any]]
+    text: str
+
+
 @dataclass
 class TrainState:
     """The history and the clocks of one model's training.
@@ -79,7 +99,7 @@ class TrainState:
     train_seconds: float = 0.0
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
-    profile: list[dict[str, Any]] | None = None
+    profile: list[HotFunction] | None = None
 
     @property
     def tokens_per_second(self) -> float:
@@ -92,14 +112,19 @@ class TrainState:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainState:
-        """Return the state that :meth:`to_dict` wrote."""
-        return cls(
-            **{
-                **values,
-                "train": [TrainLoss(**item) for item in values["train"]],
-                "val": [Validation(**item) for item in values["val"]],
-            }
-        )
+        """Return the state that :meth:`to_dict` wrote.
+
+        Raises:
+            ValueError: For values of other types, a negative clock, or a history that is not before ``step``.
+        """
+        state: TrainState = as_type(dict(values), cls)
+        for name in ("step", "tokens", "train_seconds", "wall_seconds", "cpu_seconds"):
+            if (number := getattr(state, name)) < 0:
+                raise ValueError(f"{name} is {number}, but must be at least 0")
+        for name in ("train", "val"):
+            if any(not 0 <= item.step <= state.step for item in getattr(state, name)):
+                raise ValueError(f"{name} has steps that are not between 0 and {state.step}")
+        return state
 
 
 def random_states() -> dict[str, Any]:
@@ -119,6 +144,8 @@ def restore_random_states(states: dict[str, Any]) -> None:
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers), gauss))
     kind, keys, position, has_gauss, cached = states["numpy"]
+    if not 0 <= position <= len(keys):  # NumPy does not check it
+        raise ValueError(f"the position of NumPy's generator is {position}")
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
     torch.set_rng_state(states["torch"])
     if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
@@ -134,13 +161,9 @@ def save_model(folder: Path, model: Any, tokenizer: CharTokenizer) -> None:
     with new_folder(folder) as scratch:
         model.save_pretrained(scratch)
         tokenizer.save(scratch / "tokenizer.json")
-        for file in scratch.iterdir():
-            file.chmod(0o644)  # safetensors' own mode would hide the weights from other users of a shared folder
 
 
-def save_checkpoint(
-    folder: Path, model: Any, tokenizer: CharTokenizer, state: TrainState, tensors: dict[str, Any]
-) -> Path:
+def save_checkpoint(folder: Path, model: Any, tokenizer: CharTokenizer, state: TrainState, tensors: Tensors) -> Path:
     """Write ``folder/step-N`` for the step N of ``state``, then drop all but the newest :data:`KEEP`.
 
     Args:
@@ -148,7 +171,7 @@ def save_checkpoint(
         model: The model, by its ``save_pretrained``.
         tokenizer: Its tokenizer.
         state: History and clocks.
-        tensors: The content of ``trainer.pt``: state dicts, tensors and plain values.
+        tensors: The content of ``trainer.pt``.
 
     Raises:
         RunFolderError: If it cannot be written; earlier checkpoints are then kept.
@@ -168,7 +191,7 @@ def save_checkpoint(
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in ``folder``, oldest first."""
-    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    found = [path for path in folder.glob("step-*") if re.fullmatch("step-[0-9]{1,18}", path.name)]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
@@ -179,17 +202,20 @@ def load_state(path: Path) -> TrainState:
         CheckpointError: If it is missing, damaged or not a checkpoint of this package.
     """
     try:
-        record = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        record = read_json(path / "state.json")
         if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
             raise CheckpointError(f"{str(path)!r} is not a checkpoint of qiskit-qattn.")
         if record.pop("version", None) != VERSION:
             raise CheckpointError(f"{str(path)!r} was written by another version of qiskit-qattn.")
-        return TrainState.from_dict(record)
+        state = TrainState.from_dict(record)
+        if path.name != f"step-{state.step}":
+            raise ValueError(f"its step is {state.step}")
+        return state
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _damaged(path, "state.json", error) from error
 
 
-def load_tensors(path: Path) -> dict[str, Any]:
+def load_tensors(path: Path) -> Tensors:
     """Return the ``tensors`` that :func:`save_checkpoint` wrote.
 
     Raises:
@@ -203,13 +229,15 @@ def load_tensors(path: Path) -> dict[str, Any]:
         raise _damaged(path, "trainer.pt", error) from error
     if not isinstance(loaded, dict) or not {"optimizer", "generator", "random", "text"} <= loaded.keys():
         raise CheckpointError(f"{str(path / 'trainer.pt')!r} is no trainer state of qiskit-qattn.")
-    return loaded
+    try:
+        tensors: Tensors = as_type({"scaler": None, **loaded}, Tensors)
+    except ValueError as error:
+        raise _damaged(path, "trainer.pt", error) from error
+    return tensors
 
 
 def _damaged(path: Path, part: str, error: Exception) -> CheckpointError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if isinstance(error, KeyError):
-        reason = f"missing key {reason}"
     return CheckpointError(
         f"The checkpoint {str(path)!r} is damaged: {part}: {reason.rstrip('.')}."
         " Delete it to resume from the previous one."

@@ -7,18 +7,18 @@ their defaults are the preset ``nano``. Later layers win: preset, then the TOML 
 
 from __future__ import annotations
 
-import json
 import math
 import operator
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from qiskit_qattn.errors import ConfigError, unknown_name
-from qiskit_qattn.nn.config import GPTConfig
+from qiskit_qattn import outside
+from qiskit_qattn.errors import ConfigError, missing_dependency, unknown_name
+from qiskit_qattn.nn.config import LARGEST, GPTConfig, check_memory
+from qiskit_qattn.outside import shown
 from qiskit_qattn.training.presets import PRESETS
 
 #: The settings of the model: all fields of GPTConfig but those that follow from the text and from the other settings.
@@ -29,6 +29,8 @@ RESUMABLE = frozenset(
     {"out", "max_steps", "baseline", "device", "trackers", "log_interval", "eval_interval", "checkpoint_interval"}
     | {"val_windows", "sample_prompt", "sample_tokens", "temperature", "top_k", "profile"}
 )
+
+_LONGEST = 4096  # characters of a text
 
 _NONE_IS_ZERO = ("n_inner", "num_qubits", "reps")  # TOML has no null
 
@@ -98,6 +100,8 @@ class TrainConfig:
                 _check_bounds(item.name, value, item.metadata)
         if self.preset not in PRESETS:
             raise unknown_name("preset", self.preset, PRESETS)
+        batch = f"A batch of {self.batch_size:,} × {self.model.block_size:,} tokens of width {self.model.n_embd:,}"
+        check_memory(batch, 4 * self.batch_size * self.model.block_size * self.model.n_embd)
         if self.min_lr > self.learning_rate:
             raise ConfigError(f"min_lr is {self.min_lr}, but cannot exceed learning_rate, {self.learning_rate}.")
         model = _model_of(self.to_dict())
@@ -126,9 +130,16 @@ class TrainConfig:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def to_toml(self) -> str:
-        """Return the settings as TOML that ``--config`` can read; the run folder is left out."""
-        lines = [f"{name} = {json.dumps(v)}" for name, v in self.to_dict().items() if name != "out"]
-        return "\n".join(lines) + "\n"
+        """Return the settings as TOML that ``--config`` can read; the run folder is left out.
+
+        Raises:
+            MissingDependencyError: If tomli-w is not installed.
+        """
+        try:
+            import tomli_w
+        except ModuleNotFoundError as error:
+            raise missing_dependency("tomli-w", "train") from error
+        return tomli_w.dumps({name: value for name, value in self.to_dict().items() if name != "out"})
 
     def replace(self, **changes: Any) -> TrainConfig:
         """Return a copy with some settings changed, by name, those of the model among them."""
@@ -214,10 +225,10 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         UnknownNameError: If it has a key that is not a setting.
     """
     try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        values = outside.read_toml(path)
     except OSError as error:
         raise ConfigError(f"Cannot read the configuration {str(path)!r}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"The configuration {str(path)!r} is not a TOML file: {error}.") from error
     _check_names(values, repr(str(path)))
     return values
@@ -250,20 +261,35 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     """Return ``value`` as the type ``hint``, or raise."""
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
-            raise unknown_name(f"{name}", str(value), get_args(hint))
+            raise unknown_name(name, value if isinstance(value, str) else shown(value), get_args(hint))
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) <= sys.float_info.max else math.inf
     if type(value) is not hint:
         kinds = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
-        raise ConfigError(f"{name} is {value!r}, but must be {kinds[hint]}.")
+        raise ConfigError(f"{name} is {shown(value)}, but must be {kinds[hint]}.")
+    if hint is str:
+        _check_text(name, value)
     return value
+
+
+def _check_text(name: str, text: str) -> None:
+    """Refuse a text that a TOML file or the name of a file cannot hold."""
+    if len(text) > _LONGEST:
+        raise ConfigError(f"{name} has {len(text):,} characters, but can have at most {_LONGEST:,}.")
+    wrong = next((letter for letter in text if letter == "\0" or "\ud800" <= letter <= "\udfff"), None)
+    if wrong is not None:
+        raise ConfigError(
+            f"{name} is {text!r}, but cannot hold {wrong!r}: it must be Unicode text, as UTF-8 encodes it, without NUL."
+        )
 
 
 def _check_bounds(name: str, value: Any, bounds: Mapping[str, float]) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{name} is {value}, but must be a finite number.")
+    if type(value) is int:
+        bounds = {"at most": LARGEST, **bounds}
     compare = {"at least": operator.ge, "at most": operator.le, "below": operator.lt}
     if not all(compare[text](value, bound) for text, bound in bounds.items()):
         allowed = " and ".join(f"{text} {bound}" for text, bound in bounds.items())
-        raise ConfigError(f"{name} is {value}, but must be {allowed}.")
+        raise ConfigError(f"{name} is {shown(value)}, but must be {allowed}.")

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from qiskit_qattn.backends.folders import cache_folder
 from qiskit_qattn.errors import DataError
+from qiskit_qattn.outside import MOST_TEXT, read_bytes
 from qiskit_qattn.training.files import write_atomically
 
 _logger = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def _read_file(path: Path) -> str:
     """Return the text of a user's file."""
     known = _known()
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_bytes(path, MOST_TEXT).decode("utf-8-sig")
     except FileNotFoundError as error:
         raise DataError(f"There is no corpus and no file {str(path)!r}. {known}") from error
     except OSError as error:
@@ -97,10 +98,10 @@ def _named_bytes(corpus: NamedCorpus) -> bytes:
     """Return the checked bytes of a named corpus from the data folder, the cache or the network."""
     if folder := os.environ.get("QATTN_DATA_DIR"):
         given = Path(folder) / f"{corpus.name}.txt"
-        if given.exists():
+        if os.path.exists(given):
             return _checked(corpus, _read_bytes(given), str(given))
     cached = cache_folder() / f"{corpus.name}.txt"
-    if cached.exists():
+    if os.path.exists(cached):
         content = _read_bytes(cached)
         if _sha256(content) == corpus.sha256:
             return content
@@ -127,7 +128,7 @@ def _named_bytes(corpus: NamedCorpus) -> bytes:
 def _read_bytes(path: Path) -> bytes:
     """Return the bytes of the file ``path``."""
     try:
-        return path.read_bytes()
+        return read_bytes(path, MOST_TEXT)
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror}.") from error
 

@@ -12,7 +12,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -20,25 +20,115 @@ from torch.profiler import ProfilerActivity, profile
 from qiskit_qattn.errors import CheckpointError
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.placement import ran_on
-from qiskit_qattn.training.checkpoint import TrainState
+from qiskit_qattn.outside import read_json
+from qiskit_qattn.training.checkpoint import HotFunction, TrainState
 from qiskit_qattn.training.files import write_text, writing
 from qiskit_qattn.training.validation import Losses
 
-NUMBERS = (
-    *("step", "train_loss", "val_loss", "val_loss_last_position", "tokens_per_second"),
-    *("train_seconds", "wall_seconds", "cpu_seconds", "peak_rss_mib"),
-)
-#: The keys of metrics.json, and their types.
-FIGURES: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(NUMBERS, (int, float)),
-    "prompt": str,
-    "heads": (str, list),
-    "parameters": dict,
-    "head_backends": list,
-    "peak_gpu_mib": (int, float, type(None)),
-    "profile": (list, type(None)),
-    "history": dict,
-}
+
+class Parameters(TypedDict):
+    """Numbers of parameters."""
+
+    quantum: int
+    classical: int
+
+
+class HeadBackend(TypedDict):
+    """A head, and the backend that computed it."""
+
+    layer: int
+    head: int
+    kind: str
+    backend: str
+
+
+class TrainItem(TypedDict):
+    """A logged training loss."""
+
+    step: int
+    loss: float
+
+
+class ValItem(TypedDict):
+    """A validation."""
+
+    step: int
+    val_loss: float
+
+
+class History(TypedDict):
+    """The losses of a training."""
+
+    train: list[TrainItem]
+    val: list[ValItem]
+
+
+class FallRecord(TypedDict):
+    """A fallback in an audit."""
+
+    layer: int | None
+    kind: str
+    call: int
+    during: str
+    link: str
+    to: str
+    reason: str
+
+
+class HeadRecord(TypedDict):
+    """The calls of the heads of one kind in a layer, in an audit."""
+
+    layer: int | None
+    kind: str
+    calls: dict[str, int]
+    gradients: dict[str, int]
+
+
+class AuditRecord(TypedDict):
+    """The calls and fallbacks of all heads on a chain."""
+
+    calls: dict[str, int]
+    gradients: dict[str, int]
+    heads: list[HeadRecord]
+    falls: list[FallRecord]
+
+
+class AuditOfSteps(AuditRecord):
+    """The audit of a training, in ``audit.json``."""
+
+    from_step: int
+    to_step: int
+
+
+class _Audits(TypedDict, total=False):
+    audit: AuditOfSteps
+
+
+class Figures(_Audits):
+    """The figures of a trained model."""
+
+    step: int
+    heads: str | list[str]
+    train_loss: float
+    val_loss: float
+    val_loss_last_position: float
+    parameters: Parameters
+    head_backends: list[HeadBackend]
+    tokens_per_second: float
+    train_seconds: float
+    wall_seconds: float
+    cpu_seconds: float
+    peak_rss_mib: float
+    peak_gpu_mib: float | None
+    profile: list[HotFunction] | None
+    history: History
+
+
+class Metrics(Figures):
+    """The content of ``metrics.json``."""
+
+    prompt: str
+
 
 AUDIT = "audit.json"
 _STATUS = Path("/proc/self/status")
@@ -76,17 +166,11 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / "metrics.json"
     try:
-        figures = json.loads(path.read_text(encoding="utf-8"))
+        return dict(read_json(path, Metrics))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"The figures {str(path)!r} are damaged: {error}") from error
-    if not isinstance(figures, dict):
-        raise CheckpointError(f"{str(path)!r} has no figures of qiskit-qattn.")
-    for name, kind in FIGURES.items():
-        if name not in figures or not isinstance(figures[name], kind):
-            raise CheckpointError(f"{str(path)!r} has no figures of qiskit-qattn: {name!r} is missing or damaged.")
-    return figures
+        raise CheckpointError(f"{str(path)!r} has no figures of qiskit-qattn: {error}.") from error
 
 
 def reset_peaks() -> None:
@@ -145,7 +229,7 @@ class StepProfiler:
             self._profile = profile(activities=kinds, acc_events=True)
             self._profile.start()
 
-    def after_step(self) -> list[dict[str, Any]] | None:
+    def after_step(self) -> list[HotFunction] | None:
         """Return the hottest functions after the last profiled step, else None."""
         self._seen += 1
         if self._profile is None or self._seen < _WARM_UP + _PROFILED:
@@ -155,7 +239,7 @@ class StepProfiler:
         return _hottest(finished)
 
 
-def _hottest(finished: profile, count: int = 10) -> list[dict[str, Any]]:
+def _hottest(finished: profile, count: int = 10) -> list[HotFunction]:
     """Return the ``count`` functions with the most self time: name, calls, milliseconds, share of the total."""
     events = list(finished.key_averages())
 
@@ -176,11 +260,11 @@ def read_audit(folder: Path, step: int) -> dict[str, Any]:
         CheckpointError: If it is damaged.
     """
     try:
-        found = json.loads((folder / AUDIT).read_text("utf-8"))
+        found = read_json(folder / AUDIT, AuditOfSteps)
         return dict(found) if found["to_step"] == step else {}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{str(folder / AUDIT)!r} is damaged: {error}. Remove it to continue without it."
         ) from error
@@ -207,6 +291,8 @@ def join_audits(before: dict[str, Any], now: dict[str, Any], start: int, end: in
         return before
     if not before:
         return {"from_step": start, "to_step": end, **now}
+    if [(head["layer"], head["kind"]) for head in before["heads"]] != [(h["layer"], h["kind"]) for h in now["heads"]]:
+        raise CheckpointError(f"{AUDIT} is of a model with other heads. Remove it to continue without it.")
     heads = []
     shift = {}
     for old, new in zip(before["heads"], now["heads"], strict=True):

@@ -6,20 +6,24 @@ import errno
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from qiskit_qattn.errors import RunFolderError
 
+_SCRATCH = ".qattn-tmp"
+_STALE = 3600.0  # seconds after which a scratch file has no owner: no write takes as long
+
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """Write ``content`` to ``path`` so that no reader, crash or full disk ever leaves part of it there.
 
-    The bytes go to a temporary file in the same folder, which then replaces ``path`` in one step. Missing parent
-    folders are made.
+    The bytes go to a scratch file in the same folder, which then replaces ``path`` in one step. Missing parent
+    folders are made, and scratch files that a killed process left there are removed.
 
     Args:
         path: The file to write or replace.
@@ -34,7 +38,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         file = next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), path.parent)
         raise NotADirectoryError(errno.ENOTDIR, f"{str(file)!r} is not a folder") from error
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    remove_leftovers(path.parent)
+    temporary = _scratch(path)
     try:
         with temporary.open("xb") as stream:
             stream.write(content)
@@ -43,6 +48,22 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)  # there only if something failed
+
+
+def remove_leftovers(folder: Path, older_than: float = _STALE) -> None:
+    """Remove what a process that was killed while it wrote left in ``folder``, if it is ``older_than`` so many seconds.
+
+    A process that owns the folder, as one that resumes a run does, may remove all.
+    """
+    for path in folder.glob(f".*{_SCRATCH}"):
+        with suppress(OSError):  # another process removed it, or its owner is done
+            if time.time() - path.stat().st_mtime >= older_than:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _scratch(path: Path) -> Path:
+    """Return a new name beside ``path``, which no other process chooses, a restarted container's neither."""
+    return path.with_name(f".{secrets.token_hex(8)}{_SCRATCH}")
 
 
 @contextmanager
@@ -66,7 +87,7 @@ def write_text(path: Path, content: str) -> None:
     Raises:
         RunFolderError: If it cannot be written.
     """
-    write_bytes(path, content.encode("utf-8"))
+    write_bytes(path, content.encode("utf-8", "backslashreplace"))  # half a surrogate pair, as JSON escapes it
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -82,8 +103,9 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         RunFolderError: If something in it cannot be written.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    scratch = _scratch(path)
     with writing(path):
+        remove_leftovers(path.parent)
         try:
             scratch.mkdir(parents=True)
             yield scratch

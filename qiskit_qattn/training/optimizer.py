@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
+from qiskit_qattn.outside import shown
 from qiskit_qattn.training.config import TrainConfig
 
 
@@ -40,6 +42,32 @@ def make_optimizer(
     """Return AdamW over :func:`parameter_groups`."""
     groups = parameter_groups(model, circuit_parameters, config)
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2))
+
+
+def check_state(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """Check that a saved ``state_dict`` is of this optimizer: torch finds out only in the next step, or never.
+
+    Raises:
+        ValueError: For other groups, settings, names, shapes or dtypes.
+        KeyError: If a part is missing.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    if len(saved["param_groups"]) != len(own):
+        raise ValueError(f"its optimizer has {len(saved['param_groups'])} groups, not {len(own)}")
+    for group, found in zip(own, saved["param_groups"], strict=True):
+        for key, value in group.items():
+            given = found.get(key, value)  # a release of torch may have added the key
+            if type(given) is not type(value) or (given != value and key != "lr"):
+                raise ValueError(f"{key} of its optimizer's {group['name']} is {shown(given)}, not {shown(value)}")
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for index, moments in saved["state"].items():
+        if type(index) is not int or not 0 <= index < len(weights):
+            raise ValueError(f"its optimizer has a state of {shown(index)}, but only {len(weights)} weights")
+        for name in ("exp_avg", "exp_avg_sq"):
+            if moments[name].shape != weights[index].shape or moments[name].dtype != weights[index].dtype:
+                raise ValueError(f"{name} of its optimizer's weight {index} has another shape or dtype")
+        if moments["step"].numel() != 1 or not moments["step"].is_floating_point():
+            raise ValueError(f"the step of its optimizer's weight {index} is no number")
 
 
 def lr_factor(step: int, config: TrainConfig) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -208,7 +209,7 @@ def _check_new(folder: Path) -> None:
 
 
 def _check_resumable(folder: Path) -> None:
-    if not (folder / "config.toml").is_file():
+    if not os.path.isfile(folder / "config.toml"):  # False for a name that no file can have, too
         raise RunFolderError(f"{str(folder)!r} is no run folder to resume: it has no config.toml.")
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from qiskit_qattn.errors import CheckpointError, RunFolderError, TokenError
+from qiskit_qattn.outside import read_json
 from qiskit_qattn.training.files import write_atomically
 
 _FORMAT = "qiskit-qattn/char-tokenizer"
@@ -105,7 +105,7 @@ class CharTokenizer:
         """
         where = os.fspath(path)
         try:
-            record = json.loads(Path(path).read_text(encoding="utf-8"))
+            record = read_json(path)
         except OSError as error:
             raise CheckpointError(f"Cannot read the tokenizer {where}: {error.strerror}.") from error
         except ValueError as error:  # both what is not UTF-8 and what is not JSON

@@ -14,13 +14,14 @@ import torch
 
 from qiskit_qattn.errors import BackendError, CheckpointError, ConfigError, EncodingError
 from qiskit_qattn.nn.gpt import GPT
+from qiskit_qattn.outside import one_line
 from qiskit_qattn.training import checkpoint
 from qiskit_qattn.training.checkpoint import TrainLoss, TrainState, Validation
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.data import Corpus, fingerprint, random_batch
 from qiskit_qattn.training.figures import StepProfiler, reset_peaks, run_figures
-from qiskit_qattn.training.files import writing
-from qiskit_qattn.training.optimizer import clip_gradients, lr_factor, make_optimizer, set_learning_rates
+from qiskit_qattn.training.files import remove_leftovers, writing
+from qiskit_qattn.training.optimizer import check_state, clip_gradients, lr_factor, make_optimizer, set_learning_rates
 from qiskit_qattn.training.progress import InterruptGuard, Progress, TrainingInterrupted
 from qiskit_qattn.training.validation import Batch, Losses, evaluate, final_batches, fixed_batches
 
@@ -91,6 +92,8 @@ class Trainer:
             CheckpointError: If it is damaged, or of another model.
             ConfigError: If it is past the last step, or was written by another number of processes.
         """
+        for folder in (self.folder, self.folder / "checkpoints"):
+            remove_leftovers(folder, older_than=0)
         found = checkpoint.list_checkpoints(self.folder / "checkpoints")
         if not found:
             return
@@ -105,14 +108,18 @@ class Trainer:
         if len(tensors["random"]) != processes:
             raise ConfigError(f"{str(path)!r} is of {len(tensors['random'])} processes, but {processes} are running.")
         try:
-            self.raw_model.load_state_dict(GPT.from_pretrained(path / "model").state_dict())
+            model = GPT.from_pretrained(path / "model")
+            if model.config != self.raw_model.config or model.wte.weight.dtype != self.raw_model.wte.weight.dtype:
+                raise ValueError("its model has another shape")
+            self.raw_model.load_state_dict(model.state_dict())
+            check_state(tensors["optimizer"], self.optimizer)
             self.optimizer.load_state_dict(tensors["optimizer"])
             self.generator.set_state(tensors["generator"])
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(tensors["scaler"])
             checkpoint.restore_random_states(tensors["random"][self.accelerator.process_index])
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            reason = one_line(str(error))[:200] or type(error).__name__
             raise CheckpointError(f"The checkpoint {str(path)!r} does not fit this run: {reason}") from error
 
     def train(self) -> dict[str, Any]:
@@ -268,7 +275,7 @@ class Trainer:
         self._read_clocks()
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
-            tensors = {
+            tensors: checkpoint.Tensors = {
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": scaler.state_dict() if scaler is not None else None,
                 "generator": self.generator.get_state(),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -107,3 +108,17 @@ def test_restored_generators_repeat_themselves():
     buffer.seek(0)
     restore_random_states(torch.load(buffer, weights_only=True))
     assert draw() == first
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_files_of_a_model_have_the_mode_of_the_users_other_files(tmp_path: Path, umask: int):
+    model = GPT(GPTConfig(vocab_size=3, block_size=4, n_layer=1, n_head=1, n_embd=8, heads="classical:1"))
+    before = os.umask(umask)
+    try:
+        model.save_pretrained(tmp_path / "saved")
+        save_checkpoint(tmp_path, model, CharTokenizer("abc"), TrainState(step=1), TENSORS)
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 3 + 6
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~umask}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from qiskit_qattn.errors import ConfigError, UnknownNameError
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.training.config import RESUMABLE, TrainConfig, read_toml, resolve, resolve_resumed
+from qiskit_qattn.training.files import write_text
 from qiskit_qattn.training.presets import PRESETS
 
 
@@ -156,3 +158,53 @@ def test_what_the_settings_cannot_hold_is_refused():
 
 def test_a_model_is_stored_as_it_is_read_back():
     assert TrainConfig(model=GPTConfig(vocab_size=9, heads=["qisa:4"] * 4)) == resolve({"heads": ("qisa:4",) * 4})
+
+
+@pytest.mark.parametrize("text", ["😀", "ψ", 'a"b\\c', "\x7f\x1b\r\n\t", "'''", '"""', "\u2028\x85", "# = []"])
+def test_settings_in_toml_are_read_back_whatever_their_text(tmp_path: Path, text: str):
+    config = resolve({"sample_prompt": text, "data": text, "out": "here", "heads": ["qisa:2,classical:2"] * 4})
+    write_text(tmp_path / "config.toml", config.to_toml())
+    assert resolve({"out": "here"}, config_file=tmp_path / "config.toml") == config
+
+
+@pytest.mark.parametrize("name", ["sample_prompt", "data", "out", "backend", "trackers"])
+@pytest.mark.parametrize("text", ["half \ud83d", os.fsdecode(b"caf\xe9.txt"), "a\0b", "x" * 5000])
+def test_text_that_no_file_can_hold_is_refused(name: str, text: str):
+    with pytest.raises(ConfigError, match=name) as error:
+        resolve({name: text})
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"n_embd": 2**20}, "GiB"),
+        ({"n_layer": 10**9}, "n_layer can be at most 10,000"),
+        ({"n_layer": 10**5000}, "n_layer can be at most 10,000"),
+        ({"n_inner": 2**31 - 1}, "GiB"),
+        ({"block_size": 2**31 - 1}, "GiB"),
+        ({"num_qubits": 10**6, "heads": "quadratic:4"}, "num_qubits can be at most 30"),
+        ({"num_qubits": 30, "heads": "quadratic:4"}, "GiB"),
+        ({"reps": 10**9}, "reps can be at most 1,000"),
+        ({"batch_size": 2**31 - 1}, r"A batch of 2,147,483,647 × 64 tokens of width 128 takes 65,536.0 GiB"),
+        ({"max_steps": 10**30}, "max_steps"),
+        ({"val_windows": 10**30}, "val_windows"),
+        ({"seed": 2**32}, "seed"),
+        ({"heads": "qisa:" + "9" * 5000}, "heads"),
+        ({"n_head": -(10**5000)}, "n_head"),
+        ({"mixed_precision": 10**5000}, "mixed_precision"),
+    ],
+)
+def test_sizes_beyond_all_bounds_are_refused_at_once(settings: dict[str, Any], told: str):
+    with pytest.raises(ConfigError, match=told):
+        resolve(settings)
+
+
+@pytest.mark.parametrize(
+    "content", ["max_steps = " + "[" * 100_000, "max_steps = " + "9" * 5000, "data = '''\0'''", "out = [[[[{a=1}]]]]"]
+)
+def test_a_hostile_configuration_is_one_error(tmp_path: Path, content: str):
+    (tmp_path / "x.toml").write_text(content)
+    with pytest.raises(ConfigError) as error:
+        resolve({}, config_file=tmp_path / "x.toml")
+    assert len(str(error.value)) < 400

@@ -7,7 +7,6 @@ when the process that started it has ended.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -18,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from filelock import FileLock
 
@@ -30,9 +29,10 @@ from qiskit_qattn.evaluation.leakage import leakage
 from qiskit_qattn.evaluation.rendering import write_json
 from qiskit_qattn.evaluation.text_metrics import prediction_errors
 from qiskit_qattn.nn.gpt import GPT
+from qiskit_qattn.outside import as_type, read_json
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.data import Corpus, fingerprint, load_corpus
-from qiskit_qattn.training.figures import read_metrics
+from qiskit_qattn.training.figures import History, Parameters, read_metrics
 from qiskit_qattn.training.files import write_text, writing
 from qiskit_qattn.training.progress import Progress, TrainingInterrupted
 from qiskit_qattn.training.run import train_run
@@ -45,6 +45,52 @@ FROM_TRAINING = (
     *("val_loss", "val_loss_last_position", "train_loss", "step", "tokens_per_second", "train_seconds"),
     *("wall_seconds", "cpu_seconds", "peak_rss_mib", "peak_gpu_mib", "parameters", "head_backends", "history"),
 )
+
+
+class Certificate(TypedDict):
+    """The causality of a model."""
+
+    passed: bool
+    leakage: float | None
+    gradient: float | None
+
+
+class Circuits(TypedDict):
+    """The measures of a model's circuits."""
+
+    gradient_variance: float | None
+    effective_dimension: float | None
+    meyer_wallach: float | None
+    expressibility: float | None
+    expressibility_random_weights: float | None
+
+
+class Prediction(TypedDict):
+    """The error rates of a model."""
+
+    character_error_rate: float
+    word_error_rate: float
+
+
+class Record(TypedDict):
+    """The content of ``cell.json``."""
+
+    val_loss: float
+    val_loss_last_position: float
+    train_loss: float
+    step: int
+    tokens_per_second: float
+    train_seconds: float
+    wall_seconds: float
+    cpu_seconds: float
+    qpu_seconds: float
+    peak_rss_mib: float
+    peak_gpu_mib: float | None
+    parameters: Parameters
+    history: History
+    causality: Certificate
+    circuits: Circuits
+    prediction: Prediction
 
 
 def run_cell(study: Study, cell: Cell) -> dict[str, Any]:
@@ -140,7 +186,10 @@ def qpu_clock(place: Place, path: Path) -> Iterator[Callable[[], float]]:
     The file has the seconds of earlier processes. It is written at the end of the block, also after an error; only a
     process that is killed loses its own seconds.
     """
-    before = float(path.read_text(encoding="ascii")) if path.is_file() else 0.0
+    try:
+        before = as_type(read_json(path), float) if path.is_file() else 0.0
+    except ValueError as error:
+        raise CheckpointError(f"The QPU seconds in {str(path)!r} are damaged: {error}.") from error
 
     def read() -> float:
         return before + qpu_seconds(place)
@@ -176,15 +225,15 @@ def read_record(study: Study, cell: Cell) -> dict[str, Any] | None:
     """
     path = study.cell_folder(cell) / RECORD
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
+        own = isinstance(record, dict) and "causality" in record
+        if not own or any(record.get(name) != value for name, value in _head(cell).items()):
+            raise CheckpointError(f"{str(path)!r} is not the record of {cell.name}. Delete it to measure again.")
+        return dict(as_type(record, Record))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"The record {str(path)!r} is damaged: {error}. Delete it to measure again.") from error
-    own = isinstance(record, dict) and "causality" in record
-    if not own or any(record.get(name) != value for name, value in _head(cell).items()):
-        raise CheckpointError(f"{str(path)!r} is not the record of {cell.name}. Delete it to measure again.")
-    return record
 
 
 def records(study: Study) -> dict[Cell, dict[str, Any]]:

@@ -20,6 +20,7 @@ import torch
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.kinds import head_kind
+from qiskit_qattn.outside import as_type
 from qiskit_qattn.training.config import TrainConfig
 
 TOLERANCE = 0.01  # largest deviation, as a share of the reference's parameters
@@ -62,7 +63,8 @@ class Size:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Size:
         """Return the size that :meth:`to_dict` wrote."""
-        return cls(**{name: value for name, value in values.items() if name != "matched"})
+        size: Size = as_type({name: value for name, value in values.items() if name != "matched"}, cls)
+        return size
 
 
 def kind_config(config: TrainConfig, kind: str, n_inner: int) -> TrainConfig:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError
 from qiskit_qattn.evaluation.comparison.matching import Size, check_matched, kind_config, match_sizes
 from qiskit_qattn.evaluation.rendering import write_json
+from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.kinds import head_kind
+from qiskit_qattn.outside import as_type, read_json, shown
 from qiskit_qattn.training.config import TrainConfig, resolve
 from qiskit_qattn.training.data import fingerprint, load_corpus
 from qiskit_qattn.training.files import writing
@@ -21,8 +23,20 @@ from qiskit_qattn.training.files import writing
 NAME = "study.json"
 FORMAT = "qiskit-qattn/study"
 VERSION = 1
+MOST_SEEDS = 10_000
 #: Settings of a run that a comparison does not use; they keep the preset's values.
 _UNUSED = ("sample_prompt", "sample_tokens", "temperature", "top_k")
+
+
+class Record(TypedDict):
+    """The content of ``study.json``."""
+
+    kinds: list[str]
+    seeds: list[int]
+    reference: str
+    config: dict[str, Any]
+    text: str
+    sizes: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, order=True)
@@ -170,8 +184,9 @@ def plan_study(config: TrainConfig, kinds: str, count: int, reference: str, *, a
         BackendError: If the backend is not available.
     """
     chosen, against = parse_kinds(kinds, reference)
-    if count < 1:
-        raise ConfigError(f"--seeds is {count}, but must be at least 1.")
+    if not 1 <= count <= MOST_SEEDS:
+        raise ConfigError(f"--seeds is {shown(count)}, but must be from 1 to {MOST_SEEDS:,}.")
+    config.replace(seed=config.seed + count - 1)  # the last seed is checked as the first was
     seeds = tuple(range(config.seed, config.seed + count))
     preset = resolve({}, preset=config.preset)
     config = dataclasses.replace(config, **{name: getattr(preset, name) for name in _UNUSED})
@@ -194,7 +209,7 @@ def open_study(study: Study) -> bool:
     """
     folder = study.folder
     with writing(folder):
-        if (folder / NAME).is_file():
+        if os.path.isfile(folder / NAME):
             _check_same(load_study(folder), study)
             return True
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -212,20 +227,23 @@ def load_study(folder: Path) -> Study:
     """
     path = folder / NAME
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
             raise CheckpointError(f"{str(path)!r} is not a study of qiskit-qattn.")
         if record.pop("version", None) != VERSION:
             raise CheckpointError(f"{str(path)!r} was written by another version of qiskit-qattn.")
-        settings = record.pop("config")
-        config = TrainConfig.from_dict({**settings, "heads": any_heads(settings["n_head"]), "out": str(folder)})
-        kinds, seeds = tuple(record.pop("kinds")), tuple(record.pop("seeds"))
-        sizes = {kind: Size.from_dict(size) for kind, size in record.pop("sizes").items()}
-        return Study(kinds, seeds, config=config, sizes=sizes, **record)
+        found: Record = as_type(record, Record)
+        settings, kinds = found["config"], found["kinds"]
+        if found["reference"] not in kinds or sorted(found["sizes"]) != sorted(kinds):
+            raise ValueError("its reference, its kinds and its sizes do not fit together")
+        heads = any_heads(settings.get("n_head", GPTConfig.n_head))
+        config = TrainConfig.from_dict({**settings, "heads": heads, "out": str(folder)})
+        sizes = {kind: Size.from_dict(size) for kind, size in found["sizes"].items()}
+        return Study(tuple(kinds), tuple(found["seeds"]), found["reference"], config, found["text"], sizes)
     except FileNotFoundError as error:
         raise RunFolderError(f"{str(folder)!r} contains no study: it has no {NAME}.") from error
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"The study {str(path)!r} is damaged: {error}") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"The study {str(path)!r} is damaged: {str(error).rstrip('.')}.") from error
 
 
 def _check_same(there: Study, given: Study) -> None:

@@ -10,7 +10,18 @@ from qiskit_qattn.evaluation.comparison.cell import records
 from qiskit_qattn.evaluation.comparison.figures import figures
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study
 from qiskit_qattn.evaluation.comparison.summary import summarise
-from qiskit_qattn.evaluation.rendering import csv_text, machine, number, pairs, table, versions, write_json
+from qiskit_qattn.evaluation.rendering import (
+    block,
+    code,
+    csv_text,
+    escaped,
+    machine,
+    number,
+    pairs,
+    table,
+    versions,
+    write_json,
+)
 from qiskit_qattn.training.files import write_bytes, write_text
 
 FORMAT = "qiskit-qattn/comparison"
@@ -118,7 +129,7 @@ def render_markdown(report: dict[str, Any]) -> str:
     config, reference = study["config"], study["reference"]
     seeds = len(study["seeds"])
     parts = [
-        f"# Comparison with {reference} heads on {config['data']}",
+        f"# Comparison with {escaped(reference)} heads on {code(config['data'])}",
         f"{_count(seeds, 'seed')} per kind; {config['max_steps']:,} steps of {config['batch_size']} ×"
         f" {config['block_size']} tokens; {_count(config['n_layer'], 'layer')} of {_count(config['n_head'], 'head')}"
         " of one kind. Models with the same seed see the same batches in the same order under the same schedule. All"
@@ -126,7 +137,7 @@ def render_markdown(report: dict[str, Any]) -> str:
         " nats per token over the validation split.",
         *_missing(report),
         "## Verdicts",
-        "\n".join(f"- {found['sentence']}" for found in kinds.values() if found["sentence"]),
+        "\n".join(f"- {escaped(found['sentence'])}" for found in kinds.values() if found["sentence"]),
         _verdicts(kinds, reference),
         _ABOUT_VERDICTS,
         "![Paired differences from the reference](differences.png)",
@@ -156,7 +167,7 @@ def render_markdown(report: dict[str, Any]) -> str:
         "## Versions and machine",
         pairs({name: v for name, v in {**report["versions"], **report["machine"]}.items() if name not in _NOT_SHOWN}),
         "## Reproduce",
-        f"```sh\n{report['command']}\n```",
+        block(report["command"], "sh"),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -176,7 +187,7 @@ def _missing(report: dict[str, Any]) -> list[str]:
         return []
     total = len(report["study"]["kinds"]) * len(report["study"]["seeds"])
     done = f"**Incomplete:** {len(report['cells'])} of {total} cells are done. The command at the end runs the others."
-    failed = [f"- {name} failed: {reason}" for name, reason in report["failed"].items()]
+    failed = [f"- {escaped(name)} failed: {escaped(reason)}" for name, reason in report["failed"].items()]
     return [done, *(["\n".join(failed)] if failed else [])]
 
 
@@ -188,12 +199,12 @@ def _verdicts(kinds: dict[str, Any], reference: str) -> str:
         if kind == reference:
             continue
         if verdict is None:
-            rows.append([f"`{kind}`", "withheld", *["–"] * 5])
+            rows.append([code(kind), "withheld", *["–"] * 5])
             continue
         needed = verdict["seeds_needed"]
         rows.append(
             [
-                f"`{kind}`",
+                code(kind),
                 f"**{verdict['verdict']}**",
                 number(verdict["mean_difference"], "{:+.4f}"),
                 " to ".join(f"{end:+.4f}" for end in verdict["interval"]) if verdict["interval"] else "–",
@@ -209,7 +220,7 @@ def _means(columns: Columns, kinds: dict[str, Any]) -> str:
     """Return a table of means over seeds, and of standard deviations in columns that have a format for them."""
     figures = {kind: found["figures"] for kind, found in kinds.items()}
     present = [c for c in columns if any(found.get(c[1], {}).get("mean") is not None for found in figures.values())]
-    rows = [[f"`{kind}`", *(_mean(found[c[1]], *c[2:]) for c in present)] for kind, found in figures.items()]
+    rows = [[code(kind), *(_mean(found[c[1]], *c[2:]) for c in present)] for kind, found in figures.items()]
     return table(["Kind", *(title for title, *_ in present)], rows)
 
 
@@ -229,7 +240,7 @@ def _sizes(kinds: dict[str, Any], reference: str) -> str:
         counts = [f"{size[name]:,}" for name in ("trainable", "circuit", "fixed")]
         off = f"{size['deviation']:+.2%}" + ("" if size["matched"] else " (**not matched**)")
         rows.append(
-            [f"`{kind}`", f"{size['total']:,}", off, *counts, str(size["n_inner"]), str(size["num_qubits"] or "–")]
+            [code(kind), f"{size['total']:,}", off, *counts, str(size["n_inner"]), str(size["num_qubits"] or "–")]
         )
     return table(head, rows)
 
@@ -240,7 +251,7 @@ def _causality(report: dict[str, Any]) -> str:
         certificates = [cell["causality"] for cell in report["cells"] if cell["kind"] == kind]
         done, leaks = len(found["seeds"]), len(found["leaks"])
         passed = f"{done - leaks} of {done} models pass" + (": **not ranked**" if leaks else "")
-        rows.append([f"`{kind}`", passed, _worst(certificates, "leakage"), _worst(certificates, "gradient")])
+        rows.append([code(kind), passed, _worst(certificates, "leakage"), _worst(certificates, "gradient")])
     return table(["Kind", "Certificate", "Largest change by an edit", "Largest derivative"], rows)
 
 

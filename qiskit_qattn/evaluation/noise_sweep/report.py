@@ -5,10 +5,23 @@ from __future__ import annotations
 import math
 import shlex
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypedDict
 
 from qiskit_qattn.evaluation.noise_sweep.plan import NOISES, ModelName, NoiseSweep
-from qiskit_qattn.evaluation.rendering import GRID, blank_figure, csv_text, heads_text, pairs, png, table, write_json
+from qiskit_qattn.evaluation.rendering import (
+    GRID,
+    blank_figure,
+    block,
+    code,
+    csv_text,
+    escaped,
+    heads_text,
+    pairs,
+    png,
+    table,
+    write_json,
+)
+from qiskit_qattn.outside import printable
 from qiskit_qattn.training.files import write_bytes, write_text
 
 RECORD = "report.json"
@@ -20,6 +33,34 @@ COLUMNS = (
 COLORS: dict[ModelName, str] = {"trained": "#6929c4", "control": "#8a8a8a", "aware": "#009d9a"}
 MARKERS: dict[ModelName, str] = {"trained": "o", "control": "s", "aware": "D"}
 TITLES = {"strength": "noise, exact expectations", "shots": "shots, no noise"}
+
+
+class Measured(TypedDict):
+    """A point that was measured."""
+
+    model: str
+    strength: float | None
+    shots: int | None
+    backend: str
+    loss: float
+    standard_error: float
+    change: float
+    change_standard_error: float
+    losses: list[float]
+
+
+class Record(TypedDict):
+    """The content of ``report.json``."""
+
+    run: str
+    data: str
+    heads: str | list[str]
+    num_qubits: int
+    block_size: int
+    settings: dict[str, Any]
+    versions: dict[str, Any]
+    machine: dict[str, Any]
+    points: list[Measured]
 
 
 def write_report(sweep: NoiseSweep, record: dict[str, Any]) -> None:
@@ -71,9 +112,9 @@ def render_markdown(record: dict[str, Any]) -> str:
     settings, first = record["settings"], record["points"][0]
     steps = settings["aware_steps"]
     parts = [
-        f"# Noise sweep: {heads_text(record['heads'])}, {settings['noise']}",
-        f"Validation loss of the model in `{record['run']}` ({record['num_qubits']} qubits per circuit, trained on"
-        f" `{record['data']}`), in nats per token: the mean over {len(first['losses'])} windows of"
+        f"# Noise sweep: {escaped(heads_text(record['heads']))}, {settings['noise']}",
+        f"Validation loss of the model in {code(record['run'])} ({record['num_qubits']} qubits per circuit, trained on"
+        f" {code(record['data'])}), in nats per token: the mean over {len(first['losses'])} windows of"
         f" {record['block_size']} tokens, evenly spaced over the validation split and the same in every row.",
         f"{NOISES[settings['noise']].meaning} Expectations are exact; in rows with a number of shots they are sampled,"
         f" without noise.",
@@ -96,7 +137,7 @@ def render_markdown(record: dict[str, Any]) -> str:
             parts += [f"## {title}", _losses(record, axis, head)]
             if steps:
                 parts += ["Loss of the noise-aware model minus that of the control:", _gains(record, axis, head)]
-    parts += ["## Reproduce", f"```sh\n{record['command']}\n```"]
+    parts += ["## Reproduce", block(record["command"], "sh")]
     parts += ["## Versions and machine", pairs({**record["versions"], **record["machine"]})]
     return "\n\n".join(parts) + "\n"
 
@@ -178,7 +219,8 @@ def sweep_plot(record: dict[str, Any]) -> bytes:
     panels[0].plot([], [], color="#525252", linestyle=":", linewidth=1, label="exact, no noise")
     panels[0].set_ylabel("validation loss, nats per token")
     panels[0].legend(frameon=False, fontsize=9)
-    figure.suptitle(f"{heads_text(record['heads'])} on {record['data']}", x=0.01, ha="left", fontsize=11)
+    title = printable(f"{heads_text(record['heads'])} on {record['data']}")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)
     return png(figure)
 
 

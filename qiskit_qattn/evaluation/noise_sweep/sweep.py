@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -16,11 +15,12 @@ from torch.nn import functional as F
 from qiskit_qattn.errors import CheckpointError, DataError, RunFolderError
 from qiskit_qattn.evaluation.noise_sweep.models import TrainedRun, load_run, sweep_models
 from qiskit_qattn.evaluation.noise_sweep.plan import ModelName, NoiseSweep, Point
-from qiskit_qattn.evaluation.noise_sweep.report import RECORD, mean_and_error, write_report
+from qiskit_qattn.evaluation.noise_sweep.report import RECORD, Record, mean_and_error, write_report
 from qiskit_qattn.evaluation.rendering import machine, versions, write_json
 from qiskit_qattn.evaluation.text_metrics import spaced_windows
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.inference import inference
+from qiskit_qattn.outside import as_type, read_json
 from qiskit_qattn.training.data import fingerprint
 from qiskit_qattn.training.files import writing
 from qiskit_qattn.training.progress import Progress
@@ -164,15 +164,16 @@ def _open_record(sweep: NoiseSweep, run: TrainedRun) -> dict[str, Any]:
     settings = _settings(sweep, run)
     path = sweep.out / RECORD
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            raise RunFolderError(f"{str(path)!r} is no report of a noise sweep; give another --out.")
+        record = as_type(record, Record)
+        if any(len(point["losses"]) != len(record["points"][0]["losses"]) for point in record["points"]):
+            raise ValueError("its points have different numbers of windows")
     except FileNotFoundError:
         return _new_record(sweep, run, settings)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"The report {str(path)!r} is damaged: {error}") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise RunFolderError(f"{str(path)!r} is no report of a noise sweep; give another --out.")
-    if not isinstance(record.get("settings"), dict) or not isinstance(record.get("points"), list):
-        raise CheckpointError(f"The report {str(path)!r} is damaged: it has no settings or no points.")
+        raise CheckpointError(f"The report {str(path)!r} is damaged: {error}.") from error
     for name, value in settings.items():
         if (saved := record["settings"].get(name)) != value:
             raise RunFolderError(

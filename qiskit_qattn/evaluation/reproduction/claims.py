@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from qiskit_qattn.errors import unknown_name
-from qiskit_qattn.evaluation.rendering import machine, pairs, table, versions, write_json
+from qiskit_qattn.evaluation.rendering import code, machine, pairs, table, versions, write_json
 from qiskit_qattn.evaluation.reproduction import gpt_losses, qisa_leak, qisa_speed
 from qiskit_qattn.evaluation.reproduction.runs import Options, Reproduction
 from qiskit_qattn.training.files import write_text
@@ -54,7 +54,7 @@ def write_report(folder: Path, found: Reproduction, command: str) -> None:
     write_json(folder / "report.json", report)
     parts = [
         f"# {found.title}",
-        f"A published claim ({found.source}), run again {created} with `{command}`.",
+        f"A published claim ({found.source}), run again {created} with {code(command)}.",
         *([f"**{found.shortened}**"] if found.shortened else []),
         table(found.head, found.rows),
         "## Why they differ",
