@@ -14,16 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.cpu import phase_loops, trigonometric
-from qiskit_qattn.simulation.phase_product import PhaseProduct
+from qiskit_qattn.simulation.trigonometric import TrigonometricMatrix
 
 T = TypeVar("T")
 
 _SHARE = 2e6  # multiplications that are worth a thread: less takes about as long as waking one
 
+Product = tuple[AngleMap, TrigonometricMatrix | None, bool]  # simulation.phase_product.PhaseProduct
+
 
 def evaluate(
-    product: PhaseProduct, columns: Tensor, source: Tensor, signs: Tensor
+    product: Product, columns: Tensor, source: Tensor, signs: Tensor
 ) -> tuple[Tensor, tuple[Tensor, ...], Any]:
     """Return values ``(..., B, M)``, tensors to save (none), and what else :func:`gradients` needs.
 
@@ -53,7 +56,7 @@ def evaluate(
 
 
 def gradients(
-    product: PhaseProduct, grad: Tensor, signs: Tensor, tensors: Sequence[Tensor], trace: Any, needed: Sequence[bool]
+    product: Product, grad: Tensor, signs: Tensor, tensors: Sequence[Tensor], trace: Any, needed: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients of columns and source, with the leading axes of the values, from that of the values."""
     (angles, block, split), (s, matrix, shares, states, steps), lead = product, trace, grad.shape[:-2]
