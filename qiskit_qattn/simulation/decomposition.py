@@ -39,12 +39,13 @@ from qiskit.transpiler import PassManager, StagedPassManager, TransformationPass
 from qiskit.transpiler.passes import HighLevelSynthesis, RemoveResetInZeroState
 
 from qiskit_qattn.errors import CircuitError
-from qiskit_qattn.simulation.gates import is_parametric, standard_name
+from qiskit_qattn.simulation.gates import is_parametric, is_pauli_product_rotation, standard_name
 
 STANDARD_NAMES = frozenset(get_standard_gate_name_mapping()) | {"barrier", "initialize"}
 _TAKEN = STANDARD_NAMES | {"ms"}  # IonQ's MS, which qiskit-braket-provider teaches Qiskit, is not Qiskit's MSGate
 _OWN_MODULES = ("qiskit.circuit.library.", "qiskit_aer.")
 _COMPARED_QUBITS = 6  # up to which a product formula is compared with the exponential
+_ROOT_QUBITS = 8  # up to which a power that is no whole number is formed as a matrix
 
 
 class ProductFormulaWarning(UserWarning):
@@ -138,6 +139,8 @@ def is_own(operation: Any) -> bool:
         return operation.name == name
     if isinstance(operation, ControlledGate) and "1" * operation.num_ctrl_qubits != f"{operation.ctrl_state:b}":
         return False
+    if is_pauli_product_rotation(operation) and not operation.pauli().to_label().strip("I"):
+        return False  # a phase, which its definition lacks
     kind = getattr(operation, "base_class", type(operation))
     return kind.__module__.startswith(_OWN_MODULES) and operation.name not in _TAKEN
 
@@ -160,6 +163,8 @@ def definition_of(operation: Any) -> QuantumCircuit | None:
             return _synthesis(operation)
         if isinstance(operation, ControlFlowOp):
             return _unrolled(operation)
+        if is_pauli_product_rotation(operation) and not is_own(operation):
+            return QuantumCircuit(operation.num_qubits, global_phase=-operation.params[0] / 2)
         found = getattr(operation, "definition", None)
         if isinstance(found, QuantumCircuit):
             return found
@@ -257,6 +262,8 @@ def _leaves_early(body: QuantumCircuit) -> bool:
 def _synthesis(operation: AnnotatedOperation) -> QuantumCircuit:
     """Return an annotated operation as a circuit."""
     alone = QuantumCircuit(operation.num_qubits)
+    if any(isinstance(each, PowerModifier) and each.power % 1 for each in operation.modifiers):
+        return _root(operation)
     if isinstance(operation.base_op, PauliEvolutionGate):  # every form of it is another
         alone.append(_modified(operation.base_op, operation.modifiers), range(operation.num_qubits))
         return alone
@@ -270,6 +277,27 @@ def _synthesis(operation: AnnotatedOperation) -> QuantumCircuit:
         base = gate
     alone.append(AnnotatedOperation(base, operation.modifiers), range(operation.num_qubits))
     return PassManager([HighLevelSynthesis(basis_gates=sorted(STANDARD_NAMES))]).run(alone)
+
+
+def _root(operation: AnnotatedOperation) -> QuantumCircuit:
+    """Return an operation with a power that is no whole number, as a circuit of its matrix.
+
+    Such powers do not commute with other modifiers, as :class:`HighLevelSynthesis` takes them to, and
+    ``PauliEvolutionGate.power``, which multiplies the time, is on another branch.
+    """
+    if is_parametric(operation.base_op) or operation.num_qubits > _ROOT_QUBITS:
+        powers = ", ".join(f"{each.power:g}" for each in operation.modifiers if isinstance(each, PowerModifier))
+        raise CircuitError(
+            f"Power {powers} of {operation.base_op.name!r} has no circuit: with parameters, or on more than "
+            f"{_ROOT_QUBITS} qubits, powers must be whole numbers."
+        )
+    alone = QuantumCircuit(operation.num_qubits)
+    matrix = Operator(operation).data
+    if not alone.num_qubits:
+        alone.global_phase = float(np.angle(matrix.item()))
+    else:
+        alone.append(UnitaryGate(matrix), alone.qubits)
+    return alone
 
 
 def _modified(gate: PauliEvolutionGate, modifiers: Iterable[Any]) -> PauliEvolutionGate:

@@ -25,6 +25,8 @@ from qiskit.circuit import (
     library,
 )
 from qiskit.circuit.library import (
+    C3XGate,
+    C4XGate,
     HamiltonianGate,
     Initialize,
     MCXGate,
@@ -59,6 +61,7 @@ IDLE = {"id", "delay"}  # only noise makes them more than nothing
 _IGNORED = {"barrier", *IDLE}
 _PAULI_ROTATIONS: dict[str, Axis] = {"rx": "X", "ry": "Y", "rz": "Z"}
 _PERMUTATIONS = {"cx": (0, 3, 2, 1), "swap": (0, 2, 1, 3), "ccx": (0, 1, 2, 7, 4, 5, 6, 3)}
+_CONTROLLED_X = (MCXGate, C3XGate, C4XGate)
 _SMALL = 8  # qubits on which a power is formed as a matrix
 _LISTED = 16  # qubits whose basis states are listed
 
@@ -139,16 +142,18 @@ def _expand(gate: Any, qubits: tuple[int, ...]) -> Iterator[Operation]:
     if name is None and standard is not None and _is_closed(gate):
         # a subclass: Qiskit's circuits hold the standard gate, whatever its definition says
         name = standard.name
-        gate = _gate_classes()[name](*gate.params)
+        gate = standard.gate_class(*gate.params)
     if name is not None and (rule := _standard(name, gate.params, qubits)) is not None:
         yield from rule
     elif isinstance(gate, AnnotatedOperation):
         yield from _annotated(gate.base_op, gate.modifiers, qubits)
     elif isinstance(gate, PauliEvolutionGate) and type(gate).to_matrix is PauliEvolutionGate.to_matrix:
         yield from pauli_evolution(gate.operator, _angle(gate.time), qubits)
+    elif is_pauli_product_rotation(gate):
+        yield from pauli_evolution(gate.pauli(), _angle(gate.params[0]) / 2, qubits)
     elif type(gate) is HamiltonianGate:
         yield from matrix_evolution(np.asarray(gate.params[0]), _angle(gate.params[1]), qubits)
-    elif getattr(gate, "base_class", None) is MCXGate and len(qubits) <= _LISTED:
+    elif _base_class(gate) in _CONTROLLED_X and len(qubits) <= _LISTED:
         size, state = 2**gate.num_ctrl_qubits, gate.ctrl_state
         image = list(range(2 * size))
         image[state], image[state + size] = state + size, state
@@ -324,6 +329,11 @@ def _standard_classes() -> dict[type, str]:
 def _library() -> frozenset[type]:
     """Return all gate classes of Qiskit's library, whose definitions are their matrices."""
     return frozenset(thing for thing in vars(library).values() if isinstance(thing, type))
+
+
+def is_pauli_product_rotation(operation: Any) -> bool:
+    """Tell whether an operation is Qiskit's ``PauliProductRotationGate``, which older ones lack."""
+    return type(operation) is getattr(library, "PauliProductRotationGate", None)
 
 
 def _base_class(operation: Any) -> type:

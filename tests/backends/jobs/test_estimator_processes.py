@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from qiskit_qattn.backends.jobs.device import Cost
-from qiskit_qattn.backends.jobs.managed import ManagedEstimator
-from qiskit_qattn.backends.jobs.owners import new_owner
+from qiskit_qattn.backends.jobs.estimator import ManagedEstimator
+from qiskit_qattn.backends.jobs.ledger_file import new_owner
 from qiskit_qattn.backends.jobs.request import Request
 
 from .disk_client import PRECISION, small_pubs, start

@@ -1,4 +1,4 @@
-"""Qiskit Aer as a primitive: exact values with readout error in them, or samples of grouped bases."""
+"""The backend ``aer``: Qiskit Aer's simulators as a primitive, with exact readout error or samples of grouped bases."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from qiskit.primitives import DataBin, PubResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import Pauli
 
+from qiskit_qattn.backends.gradients import gradient_option
 from qiskit_qattn.backends.measurement import Plan, Samples, shots_of
-from qiskit_qattn.backends.mps.estimator import AER_LOCK, aer_binds
-from qiskit_qattn.errors import BackendError, CircuitError
+from qiskit_qattn.backends.mps import AER_LOCK, MAX_BOND, MPSEstimator, aer_binds
+from qiskit_qattn.backends.noise import NOISE_OPTIONS, build_noise
+from qiskit_qattn.backends.options import SAMPLING_OPTIONS, sampling_option
+from qiskit_qattn.backends.registry import Backend, Provider
+from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.errors import BackendError, CircuitError, ConfigError, unknown_name
 from qiskit_qattn.library.observables import basis_rotation
 from qiskit_qattn.simulation.cutting import Cut, cut
 from qiskit_qattn.simulation.decomposition import device_pubs, preset_pass_manager, transpiled
@@ -22,9 +27,95 @@ from qiskit_qattn.simulation.gates import standard_name
 from qiskit_qattn.simulation.local_estimator import LocalEstimator
 from qiskit_qattn.simulation.noise import DeviceNoise
 
+METHODS = ("statevector", "density_matrix", "matrix_product_state")
+AER_OPTIONS = (
+    SAMPLING_OPTIONS
+    | NOISE_OPTIONS
+    | {
+        "device": "CPU (default), or GPU where Aer was built for one",
+        "max_bond": f"matrix_product_state: largest bond dimension (default {MAX_BOND})",
+    }
+)
+
+
+def aer(spec: BackendSpec) -> Backend:
+    """Return an Aer simulator; without a target, the density matrix where there is noise, else the statevector.
+
+    Raises:
+        UnknownNameError: For an unknown method, device or noise.
+        ConfigError: For a value out of its range, or options that do not go together.
+        MissingDependencyError: Where the noise needs IBM's fake devices and they are not installed.
+    """
+    noise = build_noise(spec)
+    method = spec.target or ("statevector" if noise.model is None else "density_matrix")
+    if method not in METHODS:
+        raise unknown_name("method of backend 'aer'", method, METHODS)
+    sampling = sampling_option(spec)
+    max_bond = spec.integer("max_bond", minimum=1)
+    if max_bond is not None and method != "matrix_product_state":
+        raise ConfigError(f"Backend option max_bond={max_bond} needs aer:matrix_product_state, got aer:{method}.")
+    if noise.model is not None and method != "density_matrix" and sampling.shots is None:
+        raise ConfigError(
+            f"aer:{method} with noise simulates one random noise realisation per shot: give shots, or take "
+            f"aer:density_matrix, which is exact."
+        )
+    device = _device(spec, method)
+    bond = MAX_BOND if max_bond is None else max_bond
+    if method == "matrix_product_state" and noise.model is None:
+        estimator: Any = MPSEstimator(max_bond=bond, default_precision=sampling.precision, seed=sampling.seed)
+        pass_manager = None  # it puts circuits on a line itself
+    else:
+        simulator = _simulator(method, device, bond)
+        estimator = AerEstimator(simulator, noise.model, default_precision=sampling.precision, seed=sampling.seed)
+        pass_manager = noise.pass_manager or preset_pass_manager(0, backend=simulator)
+    return Backend(
+        str(spec),
+        estimator,
+        pass_manager=pass_manager,
+        precision=sampling.precision,
+        shots=sampling.shots,
+        dedupe=sampling.dedupe,
+        gradient=gradient_option(spec, sampling.seed),
+    )
+
+
+PROVIDER = Provider(
+    summary="Qiskit Aer's simulators, in this process",
+    build=aer,
+    options=AER_OPTIONS,
+    targets=f"{', '.join(METHODS)}; by default density_matrix where there is noise, else statevector",
+    extra="aer",
+    modules=("qiskit_aer",),
+)
+
+
+def _device(spec: BackendSpec, method: str) -> str:
+    """Return CPU or GPU."""
+    from qiskit_aer import AerSimulator
+
+    device = spec.options.get("device", "CPU").upper()
+    if device not in ("CPU", "GPU"):
+        raise unknown_name("device of backend 'aer'", device, ("CPU", "GPU"))
+    available = AerSimulator().available_devices()
+    if device not in available:
+        raise ConfigError(
+            f"device={device}: this Aer was built for {', '.join(available)} only. Leave device out, or install an "
+            f"Aer for your GPU, such as qiskit-aer-gpu."
+        )
+    if device == "GPU" and method == "matrix_product_state":
+        raise ConfigError("aer:matrix_product_state runs on the CPU only; leave device=GPU out.")
+    return device
+
+
+def _simulator(method: str, device: str, max_bond: int) -> Any:
+    from qiskit_aer import AerSimulator
+
+    bond = {"matrix_product_state_max_bond_dimension": max_bond} if method == "matrix_product_state" else {}
+    return AerSimulator(method=method, device=device, enable_truncation=False, **bond)
+
 
 class AerEstimator(LocalEstimator):
-    r"""A ``BaseEstimatorV2`` over an ``AerSimulator``: one Aer run a PUB, for all its parameter sets.
+    r"""A ``BaseEstimatorV2`` over an ``AerSimulator``: one Aer run per PUB, for all its parameter sets.
 
     With precision 0 values are exact. Readout error, which Aer's own estimator leaves out, turns a measured Z into
 
@@ -59,7 +150,7 @@ class AerEstimator(LocalEstimator):
         return [self._run_pub(self._in_its_gates(pub)) for pub in device_pubs(pubs)]
 
     def _in_its_gates(self, pub: EstimatorPub) -> EstimatorPub:
-        """Return a PUB whose circuit is in gates that the simulator's method has; those it has are left alone."""
+        """Return a PUB whose circuit uses only gates that the simulator's method supports."""
         circuit = pub.circuit
         if self._gates.issuperset(item.operation.name for item in circuit.data):
             return pub
@@ -198,7 +289,7 @@ def noise_on(model: Any, qubits: Sequence[int]) -> Any:
 
 
 def _moved(noise_pass: Any, qubits: Sequence[int]) -> Any:
-    """Return a noise pass for a circuit whose qubit i is the whole circuit's ``qubits[i]``.
+    """Return a noise pass for a circuit whose qubit i was ``qubits[i]`` before the circuit was cut.
 
     Raises:
         CircuitError: For a pass of another kind than Aer's ``LocalNoisePass``.
@@ -223,7 +314,7 @@ def _measured(circuit: QuantumCircuit, label: str) -> QuantumCircuit:
     rotations = basis_rotation(label.replace("I", "Z"))
     for qubit, letter in enumerate(reversed(label)):
         if letter in "XY":
-            measured.append(UnitaryGate(rotations[qubit]), [qubit])  # no gate that a noise model speaks of
+            measured.append(UnitaryGate(rotations[qubit]), [qubit])  # noise models have no errors for it
         if letter != "I":
             measured.measure(qubit, qubit)
     return measured

@@ -1,4 +1,4 @@
-"""Circuits beyond the dense engine's reach: Aer's matrix product states as a primitive."""
+"""Circuits of 17 to 30 qubits: Aer's matrix product states as a primitive."""
 
 from __future__ import annotations
 
@@ -16,19 +16,24 @@ from qiskit.primitives import BackendEstimatorV2, DataBin, PubResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import Pauli, SparseObservable, SparsePauliOp
 from qiskit.quantum_info.operators.base_operator import BaseOperator
+from qiskit.transpiler import CouplingMap
 
-from qiskit_qattn.backends.mps.line import bond_bound, check_width, on_a_line
-from qiskit_qattn.backends.mps.log import measured_angles
+from qiskit_qattn.backends.mps_log import measured_angles
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.unroll import unroll
 from qiskit_qattn.errors import BackendError, CircuitError, ConfigError, missing_dependency
-from qiskit_qattn.simulation.gates import is_parametric
+from qiskit_qattn.simulation.decomposition import device_circuit, from_zero, preset_pass_manager, transpiled
+from qiskit_qattn.simulation.gates import is_parametric, standard_name
 from qiskit_qattn.simulation.kept import Lent, circuit_content
 from qiskit_qattn.simulation.local_estimator import LocalEstimator
 
 MAX_BOND = 64  # six layers of neighbouring CX gates, or three closed rings of them, are exact
 WARN_ABOVE = 1e-3
 AER_LOCK = threading.Lock()  # Aer keeps the bond dimension in a variable of the process: one run at a time
+MAX_QUBITS = 30
+_RANK_TWO = ["cx", "cy", "cz", "cp", "rxx", "ryy", "rzz", "rzx"]  # sums of two products; other gates of four
+_ONE_QUBIT = ["rx", "ry", "rz", "p", "u", "h", "x", "y", "z", "s", "sdg", "t", "tdg", "sx", "sxdg"]
+_BASIS = [*_ONE_QUBIT, *_RANK_TWO, "swap"]
 
 
 class TruncationWarning(UserWarning):
@@ -36,7 +41,7 @@ class TruncationWarning(UserWarning):
 
 
 class MPSEstimator(LocalEstimator):
-    r"""A ``BaseEstimatorV2`` over Aer's matrix product states: one Aer run a PUB, for all its parameter sets.
+    r"""A ``BaseEstimatorV2`` over Aer's matrix product states: one Aer run per PUB, for all its parameter sets.
 
     Circuits are put on a line of qubits, and every gate between neighbours keeps the χ largest Schmidt values of the
     bond between them. With :math:`\varepsilon_k` the sum of squares that gate k discards, the error reported is
@@ -46,7 +51,7 @@ class MPSEstimator(LocalEstimator):
 
     since angles between states at most add up. (Aer's Schmidt values are themselves approximate once much was
     discarded; τ is then near 1.) Where the gates cannot make a bond wider than χ nothing is discarded and τ is 0.
-    Elsewhere the circuits run a second time, in a process of their own, to measure it.
+    Otherwise the circuits run a second time, in a child process, to measure it.
 
     Each result's metadata holds ``truncation_error``, τ of each parameter set, and ``max_bond``, χ. With precision
     ε > 0 values are means over :math:`\lceil 1/\varepsilon^2 \rceil` samples of each measurement basis.
@@ -86,7 +91,7 @@ class MPSEstimator(LocalEstimator):
         circuit = None if content is None else self._lines.take(content)
         circuit = on_a_line(pub.circuit) if circuit is None else circuit
         if content is not None:
-            self._lines.give(content, circuit)  # which nobody changes
+            self._lines.give(content, circuit)  # it is never changed
         params = list(circuit.parameters)
         shape = pub.parameter_values.shape
         values = pub.parameter_values.as_array(params).reshape(math.prod(shape), len(params))  # (N, P)
@@ -231,3 +236,56 @@ def _simulator(max_bond: int) -> Any:
 def _operator(terms: tuple[tuple[str, float], ...]) -> SparsePauliOp:
     """Return an observable given as pairs of a label, projectors such as ``0`` and ``+`` included, and a factor."""
     return SparsePauliOp.from_sparse_observable(SparseObservable.from_list(list(terms)).as_paulis())
+
+
+def check_width(circuit: QuantumCircuit) -> None:
+    """Raise :class:`CircuitError` for more than 30 qubits."""
+    if circuit.num_qubits > MAX_QUBITS:
+        raise CircuitError(f"Matrix product states take at most {MAX_QUBITS} qubits here, got {circuit.num_qubits}.")
+
+
+def on_a_line(circuit: QuantumCircuit) -> QuantumCircuit:
+    """Return the circuit with gates between neighbours only, with swaps where they are needed.
+
+    Raises:
+        CircuitError: For more than 30 qubits, or a circuit that measures or resets.
+    """
+    check_width(circuit)
+    line = transpiled(_line(circuit.num_qubits), _acting(circuit))
+    foreign = sorted(set(line.count_ops()) - {*_BASIS, "barrier"})
+    if foreign:
+        raise CircuitError(f"Matrix product states take unitary gates only, got {foreign}.")
+    return line
+
+
+def _acting(circuit: QuantumCircuit) -> QuantumCircuit:
+    """Return the circuit without delays and initial resets, which do nothing."""
+    circuit = from_zero(device_circuit(circuit))
+    target = circuit.copy_empty_like()
+    for item in circuit.data:
+        if standard_name(item.operation) not in ("id", "delay"):
+            target.append(item)
+    return target
+
+
+def bond_bound(line: QuantumCircuit) -> int:
+    r"""Return a bound on the widest bond that a circuit of neighbouring gates can make.
+
+    .. math:: d_b \leftarrow \min(r\, d_b, 2 d_{b-1}, 2 d_{b+1})
+
+    for a gate of operator Schmidt rank r across bond b: a sum of r products, between two qubits of dimension 2.
+    """
+    bonds = [1] * (line.num_qubits + 1)  # bond b is left of qubit b; the outer two stay 1
+    widest = 1
+    for item in line.data:
+        if len(item.qubits) == 2 and item.name != "barrier":
+            at = max(line.find_bit(qubit).index for qubit in item.qubits)
+            rank = 2 if item.name in _RANK_TWO else 4
+            bonds[at] = min(rank * bonds[at], 2 * bonds[at - 1], 2 * bonds[at + 1])
+            widest = max(widest, bonds[at])
+    return widest
+
+
+@lru_cache(maxsize=MAX_QUBITS)
+def _line(num_qubits: int) -> Any:
+    return preset_pass_manager(1, basis_gates=_BASIS, coupling_map=CouplingMap.from_line(num_qubits), seed_transpiler=0)

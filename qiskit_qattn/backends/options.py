@@ -1,23 +1,31 @@
-"""The options ``shots``, ``seed`` and ``dedupe`` of backend strings."""
+"""Options that backend strings of several providers share: sampling, and what jobs on a device may do."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS
+from qiskit_qattn.backends.jobs.device import RETRIES
 from qiskit_qattn.backends.registry import precision_of
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, unknown_name
 
 DEDUPE_OPTION = {
-    "dedupe": "on: equal rows of a batch share one sample, the default; off: each has its own, and costs it"
+    "dedupe": "on: equal rows of a batch share their samples, the default; off: each row is sampled and paid for"
 }
 SAMPLING_OPTIONS = {
-    "shots": "samples a measurement basis; exact values without it",
+    "shots": "samples per measurement basis; exact values without it",
     "seed": "seed of the sampling",
     **GRADIENT_OPTIONS,
     **DEDUPE_OPTION,
 }
+DEVICE_OPTIONS = {
+    "budget": "what all jobs may cost: seconds on the processor (60s), US dollars (5usd), or unlimited",
+    "cache": "on, the default: a request that was answered before gets the stored result; off: it is sent again",
+    "timeout": "seconds to wait for a job before giving up, without cancelling it; no limit by default",
+    "retries": f"how often a call is repeated after a transient error; {RETRIES} by default",
+}
+DEVICE_MODULES = ("platformdirs", "psutil", "pybreaker", "tenacity")  # what devices need besides an SDK
 
 
 @dataclass(frozen=True)
@@ -25,10 +33,10 @@ class Sampling:
     """How expectations are sampled.
 
     Attributes:
-        shots: Samples a measurement basis, or None for exact values.
-        precision: The standard error that they give; 0 for exact values.
+        shots: Samples per measurement basis, or None for exact values.
+        precision: Their standard error; 0 for exact values.
         seed: Seed of the sampling, or None.
-        dedupe: Whether equal rows share a sample.
+        dedupe: Whether equal rows share their samples.
     """
 
     shots: int | None
@@ -49,11 +57,11 @@ def sampling_option(spec: BackendSpec) -> Sampling:
 
 
 def dedupe_option(spec: BackendSpec, shots: int | None) -> bool:
-    """Return whether equal rows share a sample.
+    """Return whether equal rows share their samples.
 
     Args:
         spec: The parsed string.
-        shots: Samples a measurement basis, or None for exact values.
+        shots: Samples per measurement basis, or None for exact values.
 
     Raises:
         UnknownNameError: For another value than on and off.

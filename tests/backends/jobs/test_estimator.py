@@ -10,7 +10,8 @@ from qiskit.primitives import StatevectorEstimator
 
 from qiskit_qattn import attention_circuit
 from qiskit_qattn.backends.jobs.device import Cost
-from qiskit_qattn.backends.jobs.managed import DEVICE_OPTIONS, managed_estimator
+from qiskit_qattn.backends.jobs.estimator import managed_estimator
+from qiskit_qattn.backends.options import DEVICE_OPTIONS
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, TransientBackendError

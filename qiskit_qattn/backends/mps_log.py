@@ -1,7 +1,7 @@
-"""What Aer's matrix product states give up, read from its log in a process of its own.
+"""The truncation error of Aer's matrix product states, read from Aer's log in a child process.
 
-Aer appends to one log for as long as a process lives and copies all of it into every result. So a child keeps the log:
-it runs many parameter sets as one circuit, and is replaced when its log has grown long. This file is its program too.
+Aer appends to one log for the lifetime of a process and copies all of it into every result. So a child process has the
+log: it runs many parameter sets as one circuit, and is replaced when the log has grown long. It runs this module.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from qiskit.quantum_info import SparsePauliOp
 
 from qiskit_qattn.errors import BackendError
 
-_LONG = 2**24  # characters of log
+_LONG = 2**24  # characters of log after which the child is replaced
 _AT_ONCE = 256  # parameter sets in one circuit
 _ENTRY = re.compile(r"discarded_value=([^,\s}]+)|I\d+:")
 _lock = threading.Lock()
@@ -67,21 +67,21 @@ def angles_of(log: str, gates: int, count: int) -> np.ndarray:
 
 
 def _ask(line: QuantumCircuit, values: np.ndarray, max_bond: int) -> np.ndarray:
-    """Have the child run a circuit, and return its sums of angles."""
+    """Return the sums of angles of a circuit that the child runs."""
     global _child
     if _child is None:
         _child = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert _child.stdin is not None and _child.stdout is not None
-    keep = False
+    reusable = False
     try:
         pickle.dump((line, values, max_bond), _child.stdin)
         _child.stdin.flush()
         new, total = pickle.load(_child.stdout)
-        keep = total < _LONG
+        reusable = total < _LONG
     except (EOFError, BrokenPipeError) as error:
         raise BackendError("Aer ended while its truncation error was measured; see its message above.") from error
     finally:
-        if not keep:
+        if not reusable:
             _end()
     gates = sum(len(item.qubits) == 2 for item in line.data if item.name != "barrier")
     return angles_of(new, gates, len(values))
@@ -89,7 +89,7 @@ def _ask(line: QuantumCircuit, values: np.ndarray, max_bond: int) -> np.ndarray:
 
 @atexit.register
 def _end() -> None:
-    """Let the child end, which it does when nothing more can come."""
+    """Stop the child."""
     global _child
     if _child is not None:
         _child.kill()
@@ -98,9 +98,9 @@ def _end() -> None:
 
 
 def _serve() -> None:
-    """Run what comes on stdin, and answer with the new part of the log and the length of all of it."""
+    """Run the circuits that come on stdin; answer with the new part of the log and its total length."""
     with os.fdopen(os.dup(1), "wb") as answers:
-        os.dup2(2, 1)  # what Aer prints is no answer
+        os.dup2(2, 1)  # what Aer prints goes to stderr
         length = 0
         while True:
             try:
@@ -119,11 +119,11 @@ def _run(line: QuantumCircuit, values: np.ndarray, max_bond: int) -> str:
 
     n = line.num_qubits
     zeros = [(np.array([[1.0]]), np.array([[0.0]]))] * n, [np.array([1.0])] * (n - 1)
-    whole = QuantumCircuit(n)
+    combined = QuantumCircuit(n)
     for row in values:
-        whole.set_matrix_product_state(zeros)
-        whole.compose(line.assign_parameters(row), inplace=True)
-    whole.save_expectation_value(SparsePauliOp("I" * n), range(n))
+        combined.set_matrix_product_state(zeros)
+        combined.compose(line.assign_parameters(row), inplace=True)
+    combined.save_expectation_value(SparsePauliOp("I" * n), range(n))
     simulator = AerSimulator(
         method="matrix_product_state",
         matrix_product_state_max_bond_dimension=max_bond,
@@ -131,7 +131,7 @@ def _run(line: QuantumCircuit, values: np.ndarray, max_bond: int) -> str:
         chop_threshold=0.0,  # log all that is discarded
         enable_truncation=False,  # qubits that are not measured count as well
     )
-    result = simulator.run(whole, shots=1).result()
+    result = simulator.run(combined, shots=1).result()
     if not result.success:
         raise BackendError(f"Aer could not run the circuit: {result.status}")
     return result.results[0].metadata["MPS_log_data"][1:-1]

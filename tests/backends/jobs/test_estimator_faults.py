@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from qiskit_qattn.backends.jobs import resilience
+from qiskit_qattn.backends.jobs import client
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
 
 from .disk_client import small_pubs
@@ -146,7 +146,7 @@ def test_results_of_another_shape_are_not_stored(tmp_path, ledger):
 
 
 def test_a_device_that_keeps_failing_is_left_alone(device, ledger, monkeypatch):
-    monkeypatch.setattr(resilience, "FAILURES", 3)
+    monkeypatch.setattr(client, "FAILURES", 3)
     device.fault("submit", *["drop_before"] * 9)
     with pytest.raises(BackendError, match="failed 3 times in a row and is left alone until"):
         estimator_of(device, ledger).run(small_pubs())

@@ -2,10 +2,10 @@
 
 import pytest
 
-from qiskit_qattn.backends.jobs.courier import cancel, resume
+from qiskit_qattn.backends.jobs.client import cancel, resume
 from qiskit_qattn.backends.jobs.device import Cost
-from qiskit_qattn.backends.jobs.managed import ManagedEstimator
-from qiskit_qattn.backends.jobs.owners import new_owner
+from qiskit_qattn.backends.jobs.estimator import ManagedEstimator
+from qiskit_qattn.backends.jobs.ledger_file import new_owner
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.errors import BackendError
 
@@ -80,7 +80,7 @@ def test_cancel_that_comes_too_late_keeps_the_result(device, ledger, sent):
 
 def test_cancel_of_a_job_that_never_arrived(device, ledger, lost):
     row = cancel(ledger, lost, device)
-    assert (row.state, row.error, device.calls("cancel")) == ("cancelled", "it never reached the device as a whole", 0)
+    assert (row.state, row.error, device.calls("cancel")) == ("cancelled", "it never reached the device completely", 0)
 
 
 def test_cancel_of_a_lost_job_that_did_arrive(device, ledger, lost, request_):
