@@ -85,7 +85,7 @@ def measure(effort: Effort) -> Sheet:
         f"Matrix products of this machine: {multiply / 1e9:,.0f} Gflop/s (float32, 1024×1024); copies of the sizes "
         f"above: {min(bandwidths) / 1e9:.1f} to {max(bandwidths) / 1e9:.1f} GB/s; an empty torch call: "
         f"{duration(nothing)}.",
-        "The last column divides by the greater of the floors of operations and bytes.",
+        "The last column divides by the larger of the floors of operations and bytes.",
     )
     return Sheet("Floors of the exact engine", header, rows, notes)
 

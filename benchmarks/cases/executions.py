@@ -42,7 +42,7 @@ def measure(effort: Effort) -> Iterator[Row]:
     layers = make_model(config, str(config.model.heads)).config.n_layer
     a_layer = {who: max(counts["jobs"]) / layers for who, counts in (("ours", ours), ("theirs", theirs))}
     yield Row(
-        "gpt-nano, training step, jobs a layer and pass",
+        "gpt-nano, training step, jobs per layer and pass",
         _AGAINST,
         f"{a_layer['ours']:g}",
         f"{a_layer['theirs']:g}",

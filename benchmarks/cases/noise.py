@@ -36,11 +36,11 @@ def measure(effort: Effort) -> Iterator[Row]:
     theirs_seconds = line[many] + (_BATCH - many) * (line[many] - line[few]) / (many - few)
     yield Row(
         f"noisy head, {_QUBITS} qubits, batch {_BATCH}",
-        f"parameter shift on Aer's density matrices, one job a pass, a line through {few} and {many} samples",
+        f"parameter shift on Aer's density matrices, one job per pass, extrapolated from {few} and {many} samples",
         duration(timings.spread("ours").median),
         duration(Spread.of(theirs_seconds).median),
         Spread.of(theirs_seconds / timings.seconds["ours"]),
         at_least(200),
-        f"Aer was timed on {few} and {many} samples, and its time for {_BATCH} is that line's continuation. Values "
+        f"Aer was timed on {few} and {many} samples, and its time for {_BATCH} is extrapolated linearly. Values "
         f"agree to 1e-6 in double precision.",
     )

@@ -35,12 +35,12 @@ def measure(effort: Effort) -> Iterator[Row]:
     for batch, goal in _GOALS.items():
         theirs_seconds = line[many] + (batch - many) * (line[many] - line[few]) / (many - few)
         note = (
-            f"Qiskit ML, which takes samples one by one, was timed on {few} and {many} of them ({growth:.2f} times as "
-            f"long; {many // few} if linear), and its time for a greater batch is that line's continuation."
+            f"Qiskit ML, which processes samples one by one, was timed on {few} and {many} of them ({growth:.2f} times "
+            f"as long; {many // few} if linear), and its time for larger batches is extrapolated linearly."
         )
         yield Row(
             f"user's circuit, {_QUBITS} qubits, batch {batch}",
-            f"Qiskit ML TorchConnector, a line through {few} and {many} samples",
+            f"Qiskit ML TorchConnector, extrapolated from {few} and {many} samples",
             duration(timings.spread(f"ours {batch}").median),
             duration(Spread.of(theirs_seconds).median),
             Spread.of(theirs_seconds / timings.seconds[f"ours {batch}"]),

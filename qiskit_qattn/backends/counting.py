@@ -1,4 +1,4 @@
-"""What an estimator is asked for, counted: circuits, PUBs, jobs and shots."""
+"""An estimator that counts what it is asked for: circuits, PUBs, jobs and shots."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class CountingEstimator(BaseEstimatorV2):
     Args:
         device: Estimates each job; None for a simulator in this process, where a circuit is a set of parameters in one
             measurement basis, or exact values of a set of parameters.
-        estimator: Evaluates the jobs; None to run nothing and return arbitrary values, since zeros would spare
-            gradients their circuits.
+        estimator: Evaluates the jobs; None to run nothing and return arbitrary values, since gradients of
+            zeros would need no circuits.
         default_precision: Precision where a run gives none.
 
     Attributes:
-        jobs: What each job would take.
+        jobs: The cost of each job.
         pubs: For each job, the number of parameter sets of each of its PUBs.
         circuits: The circuits that came, each once.
     """
@@ -46,16 +46,16 @@ class CountingEstimator(BaseEstimatorV2):
 
     @property
     def total(self) -> Cost:
-        """What all jobs would take."""
+        """The cost of all jobs."""
         return sum(self.jobs, Cost())
 
     @property
     def first(self) -> Cost | None:
-        """What the first would take, or None before it came."""
+        """The cost of the first job, or None before it came."""
         return self.jobs[0] if self.jobs else None
 
     def run(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> BasePrimitiveJob[Any, Any]:
-        """Count a job. Jobs of the same circuits, observables and shapes take the same.
+        """Count a job. Jobs with the same circuits, observables and shapes cost the same.
 
         Args:
             pubs: As for any estimator.
@@ -88,6 +88,6 @@ class CountingEstimator(BaseEstimatorV2):
 
 
 def _key(pub: EstimatorPub) -> Hashable:
-    """Return all that tells what a PUB takes."""
+    """Return everything that the cost of a PUB depends on."""
     observables = tuple(tuple(sorted(terms.items())) for terms in pub.observables.ravel().tolist())
     return id(pub.circuit), observables, pub.observables.shape, pub.parameter_values.shape

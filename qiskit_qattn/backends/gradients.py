@@ -1,4 +1,4 @@
-"""Gradient rules for estimators: which circuits a backward pass runs, and what it makes of their values."""
+"""Gradient rules for estimators: which circuits a backward pass runs, and how their values make a gradient."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _SAMPLES = 8
 _CHUNK = 2**20  # numbers of the differences that are copied at a time
 
 GRADIENTS = {
-    "parameter_shift": "exact up to sampling noise; two circuits an angle",
-    "spsa": "random directions; two circuits a direction, whatever the number of angles",
+    "parameter_shift": "exact up to sampling noise; two circuits per angle",
+    "spsa": "random directions; two circuits per direction, whatever the number of angles",
     "simulated": "of the noiseless circuit, by the exact engine; no circuit on the backend",
 }
 GRADIENT_OPTIONS = {
     "gradient": f"how expectations are differentiated: {', '.join(GRADIENTS)}; the first by default",
-    "spsa_samples": f"random directions a row with gradient=spsa; {_SAMPLES} by default",
+    "spsa_samples": f"random directions per row with gradient=spsa; {_SAMPLES} by default",
 }
 
 
@@ -57,7 +57,7 @@ class SPSA:
     angles. Cheaper than the shift rule where a row has more than ``samples`` angles.
 
     Args:
-        samples: S, directions a row, drawn anew in each backward pass.
+        samples: S, directions per row, drawn in each backward pass.
         epsilon: ε in radians. Sampling noise of the values is divided by it, so it must not be small.
         rng: Source of the directions.
 
@@ -69,7 +69,7 @@ class SPSA:
     rng: np.random.Generator = field(default_factory=np.random.default_rng, repr=False)
 
     def displacements(self, rows: int, angles: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the displacements of :class:`DifferenceRule`, others for each row."""
+        """Return the displacements of :class:`DifferenceRule`, different for each row."""
         signs = self.rng.choice([-1.0, 1.0], size=(rows, self.samples, angles))
         return self.epsilon * signs, signs / (2 * self.epsilon * self.samples)
 
@@ -103,7 +103,7 @@ def gradient_option(spec: BackendSpec, seed: int | None = None) -> Gradient:
         return Simulated()
     if name == "parameter_shift":
         return ParameterShift()
-    # A stream of its own: the estimator samples from the seed's first one.
+    # A separate stream: the estimator samples from the seed's first one.
     rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
     return SPSA(samples or _SAMPLES, rng=rng)
 

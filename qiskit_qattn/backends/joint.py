@@ -1,4 +1,4 @@
-"""Programs that share their jobs: what several of them ask of one place is asked at once."""
+"""Programs that share jobs: what several of them ask of one estimator goes into one job."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class JointProgram(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def place(self) -> Hashable:
-        """Where it runs; programs of equal places can share jobs."""
+    def job_key(self) -> Hashable:
+        """What programs that can share a job have in common."""
 
     @staticmethod
     @abstractmethod
     def together(calls: Sequence[Call]) -> list[Tensor]:
-        """Return the expectations of programs of one place, in one job forward and one backward.
+        """Return the expectations of programs with the same key, from one job forward and one backward.
 
         Args:
             calls: Program, inputs and weights of each.
@@ -45,7 +45,7 @@ def evaluate(calls: Sequence[Call]) -> list[Tensor]:
     """
     groups: dict[Hashable, list[int]] = {}
     for i, (program, _, _) in enumerate(calls):
-        groups.setdefault(program.place if isinstance(program, JointProgram) else i, []).append(i)
+        groups.setdefault(program.job_key if isinstance(program, JointProgram) else i, []).append(i)
     found: dict[int, Tensor] = {}
     for members in groups.values():
         program, inputs, weights = calls[members[0]]

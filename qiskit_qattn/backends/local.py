@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+
+from torch import nn
 
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, gradient_option
-from qiskit_qattn.backends.mps.estimator import MAX_BOND, MPSEstimator, mps_program
+from qiskit_qattn.backends.mps import MAX_BOND, MPSEstimator, mps_program
 from qiskit_qattn.backends.noise import NOISE_OPTIONS, build_noise
+from qiskit_qattn.backends.options import SAMPLING_OPTIONS, Sampling, sampling_option
 from qiskit_qattn.backends.registry import Backend, Provider
-from qiskit_qattn.backends.sampling import SAMPLING_OPTIONS, Sampling, sampling_option
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, unknown_name
+from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.simulation.density_matrix import NoisyEngine
 from qiskit_qattn.simulation.estimator import TorchEstimator
 from qiskit_qattn.simulation.program import MAX_QUBITS
 from qiskit_qattn.simulation.statevector import StatevectorProgram
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from qiskit_qattn.library.attention_circuit import AttentionCircuit
-    from qiskit_qattn.simulation.density_matrix import NoisyEngine
 
 METHODS = ("auto", "dense", "mps")
 STATEVECTOR_OPTIONS = SAMPLING_OPTIONS | {

@@ -1,7 +1,7 @@
-"""From PUBs to circuits measured in a basis, and from what was measured back to expectations.
+"""From PUBs to circuits measured in a basis, and from the outcomes back to expectations.
 
-For providers that run circuits and return bits. Nothing here knows of a provider; a plan depends on its PUB alone, so
-that a later process makes the same one.
+For providers that run circuits and return bits. A plan depends only on its PUB, so that a later process
+makes the same one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SHOTS = 10**9
 
 
 def shots_of(precision: float) -> int:
-    r"""Return :math:`\lceil 1 / \varepsilon^2 \rceil`, the samples a basis that reach a standard error of ε.
+    r"""Return :math:`\lceil 1 / \varepsilon^2 \rceil`, the samples per basis for a standard error of ε.
 
     Raises:
         BackendError: For a precision of 0 or less, or one that asks for more than 10⁹ samples.
@@ -40,7 +40,7 @@ class Samples:
 
     Attributes:
         bits: Outcomes, shape ``(S, n)``; column i is qubit i.
-        weights: Share of each outcome, shape ``(S,)``, of sum 1.
+        weights: Frequency of each outcome, shape ``(S,)``, with sum 1.
         shots: Number of samples.
     """
 
@@ -65,7 +65,7 @@ class Basis:
 
 
 class Plan:
-    r"""The measurements of a PUB: Pauli strings that commute qubit by qubit share a basis, equal ones all.
+    r"""The measurements of a PUB: Pauli strings that commute qubit by qubit share a basis, as do equal strings.
 
     An observable is :math:`O_k = \sum_t c_{kt} P_t`. With M the Pauli strings of one basis, a sample b gives
     :math:`o_k(b) = \sum_{t \in M} c_{kt} (-1)^{b \cdot s_t}`; means and variances of the bases add up.
@@ -105,7 +105,7 @@ class Plan:
 
     @property
     def size(self) -> int:
-        """Number of circuits that are run: one a basis and parameter set."""
+        """Number of circuits that are run: one per basis and parameter set."""
         return sum(len(basis.rows) for basis in self.bases)
 
     def from_samples(self, samples: Iterator[Samples]) -> Values:

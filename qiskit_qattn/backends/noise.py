@@ -1,19 +1,25 @@
-"""Noise by name: the ``noise=…`` options of backend strings, as Aer noise models."""
+"""Noise of the ``noise=…`` options of backend strings, as Aer noise models: by name, of a device, or from a file."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qiskit_qattn.backends.fake_devices import fake_device
-from qiskit_qattn.backends.noise_file import SUFFIX, load_noise
+import numpy as np
+from qiskit import QuantumCircuit
+from qiskit.circuit import Instruction, Reset
+from qiskit.circuit.library import PauliGate, UnitaryGate, get_standard_gate_name_mapping
+from qiskit.exceptions import QiskitError
+
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, missing_dependency, unknown_name
 from qiskit_qattn.simulation.decomposition import preset_pass_manager
 from qiskit_qattn.simulation.density_matrix import NoisyEngine
 
+SUFFIX = ".json"  # of a file with a noise model
 ONE_QUBIT_GATES = ["rx", "ry", "rz", "h", "x", "sx", "p"]
 TWO_QUBIT_GATES = ["cx"]
 
@@ -32,9 +38,9 @@ class Kind:
 
 
 def build_noise(spec: BackendSpec) -> NoisyEngine:
-    """Return the noise a backend string asks for: a model, and what brings circuits to its gates and layout.
+    """Return the noise a backend string asks for: a model, and a pass manager for its gates and layout.
 
-    Without ``noise`` the engine has no model. A model holds readout error only where the string leaves it on.
+    Without ``noise`` the engine has no model. Its readout error is left out where the string says ``readout=off``.
 
     Raises:
         UnknownNameError: For a noise that is not known.
@@ -110,7 +116,7 @@ def _thermal(spec: BackendSpec) -> tuple[Any, Any]:
 
 
 def _readout(spec: BackendSpec) -> None:
-    number(spec, "readout", 0, 1)  # it has to be there
+    number(spec, "readout", 0, 1)  # it is required
 
 
 _KINDS = {
@@ -169,7 +175,123 @@ def _readout_on(spec: BackendSpec) -> bool:
     """Tell whether a model's own readout error is kept; only ``readout=off`` may be given."""
     value = spec.options.get("readout")
     if value not in (None, "off"):
-        raise ConfigError(
-            f"readout={value}: noise={spec.options['noise']} brings its own; only readout=off can be given."
-        )
+        raise ConfigError(f"readout={value}: noise={spec.options['noise']} has its own; only readout=off can be given.")
     return value is None
+
+
+def save_noise(model: Any, path: str | Path) -> None:
+    """Write an Aer ``NoiseModel`` to a file that ``noise=<file>.json`` of a backend string names.
+
+    The file contains ``NoiseModel.to_dict(serializable=True)`` and the model's basis gates, to which circuits will be
+    decomposed. A noise model has no coupling map: circuits are not routed, and gates without an error are perfect.
+
+    Args:
+        model: The noise model.
+        path: A file whose name ends in ``.json``.
+
+    Raises:
+        ConfigError: For another ending, or a file that cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        raise ConfigError(f"A noise model is saved as <file>{SUFFIX}, got {str(path)!r}.")
+    text = json.dumps({"basis_gates": model.basis_gates, **model.to_dict(serializable=True)})
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise ConfigError(f"The noise model cannot be written to {str(path)!r}: {error.strerror}.") from error
+
+
+def load_noise(path: str | Path, *, readout: bool = True) -> Any:
+    """Return the Aer ``NoiseModel`` of a file that :func:`save_noise` wrote.
+
+    Args:
+        path: The file.
+        readout: Whether to keep its readout errors.
+
+    Raises:
+        ConfigError: For a file that cannot be read, or contains no noise model.
+        MissingDependencyError: Without Aer.
+    """
+    noise = _aer_noise()
+    try:
+        saved = json.loads(Path(path).read_text("utf-8"))
+        model = noise.NoiseModel(basis_gates=saved.get("basis_gates"))
+        for entry in saved["errors"]:
+            if entry["type"] == "qerror":
+                _add_gate_error(model, entry)
+            elif entry["type"] != "roerror":
+                raise ValueError(f"unknown type {entry['type']!r} of an error")
+            elif readout:
+                _add_readout_error(model, entry)
+    except OSError as error:
+        raise ConfigError(f"The noise model {str(path)!r} cannot be read: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, QiskitError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"{str(path)!r} is not a noise model ({reason}); expected a file that save_noise wrote."
+        ) from error
+    return model
+
+
+def _add_gate_error(model: Any, entry: dict[str, Any]) -> None:
+    circuits = [_circuit(instructions) for instructions in entry["instructions"]]
+    error = _aer_noise().QuantumError(list(zip(circuits, entry["probabilities"], strict=True)))
+    if "gate_qubits" not in entry:
+        model.add_all_qubit_quantum_error(error, entry["operations"], warnings=False)
+    for qubits in entry.get("gate_qubits", ()):
+        model.add_quantum_error(error, entry["operations"], qubits, warnings=False)
+
+
+def _add_readout_error(model: Any, entry: dict[str, Any]) -> None:
+    if "gate_qubits" not in entry:
+        model.add_all_qubit_readout_error(entry["probabilities"], warnings=False)
+    for qubits in entry.get("gate_qubits", ()):
+        model.add_readout_error(entry["probabilities"], qubits, warnings=False)
+
+
+def _circuit(instructions: list[dict[str, Any]]) -> QuantumCircuit:
+    """Return the circuit that an error applies."""
+    circuit = QuantumCircuit(1 + max(qubit for item in instructions for qubit in item["qubits"]))
+    for item in instructions:
+        circuit.append(_instruction(item["name"], len(item["qubits"]), item.get("params", [])), item["qubits"])
+    return circuit
+
+
+def _instruction(name: str, num_qubits: int, params: list[Any]) -> Instruction:
+    if name == "reset":
+        return Reset()
+    if name == "kraus":
+        return Instruction("kraus", num_qubits, 0, [_matrix(matrix) for matrix in params])
+    if name == "unitary":
+        return UnitaryGate(_matrix(params[0]))
+    if name == "pauli":
+        return PauliGate(params[0])
+    gate = get_standard_gate_name_mapping().get(name)
+    if gate is None:
+        raise ValueError(f"unknown gate {name!r}")
+    return type(gate)(*params)
+
+
+def _matrix(rows: Any) -> np.ndarray:
+    """Return a matrix whose entries are pairs of a real and an imaginary part."""
+    pairs = np.array(rows, dtype=float)
+    return pairs[..., 0] + 1j * pairs[..., 1]
+
+
+def fake_device(name: str) -> Any:
+    """Return the snapshot that Qiskit Runtime ships under a name such as ``fake_manila``.
+
+    Raises:
+        UnknownNameError: For a name that it does not have.
+        MissingDependencyError: Without qiskit-ibm-runtime.
+    """
+    try:
+        from qiskit_ibm_runtime import fake_provider
+    except ImportError as error:
+        raise missing_dependency("qiskit-ibm-runtime", "ibm") from error
+    found = [(getattr(kind, "backend_name", None), kind) for kind in vars(fake_provider).values()]
+    devices = {label: kind for label, kind in found if isinstance(kind, type) and label}
+    if name not in devices:
+        raise unknown_name("fake device", name, devices)
+    return devices[name]()

@@ -1,4 +1,4 @@
-"""Prices that providers publish: one dated file, ``prices.toml``, and the user's own in its place."""
+"""Prices that providers publish: one dated file, ``prices.toml``, and a file of the user's that overrides it."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ _FORM: Mapping[str, Any] = {
 
 
 def ibm_second_price() -> float:
-    """Return US dollars a second of device time on IBM Quantum, in the plan that the prices name.
+    """Return US dollars per second of device time on IBM Quantum, in the plan that the prices name.
 
     Raises:
-        ConfigError: For a file of the user's that cannot be read or holds something else than prices.
+        ConfigError: For a file of the user's that cannot be read or contains something other than prices.
         UnknownNameError: For a plan without a price.
     """
     return _ibm()[1]
 
 
 def ibm_price_note() -> str:
-    """Return which plan :func:`ibm_second_price` is of, and from when. Raises as it does."""
+    """Return the plan and date of :func:`ibm_second_price`, which raises the same errors."""
     plan, _, date = _ibm()
     return f"plan {plan}, prices of {date}; another plan or price: {VARIABLE}"
 
 
 def braket_price(device: Any) -> tuple[float, float] | None:
-    """Return US dollars a task and a shot on a QPU of Amazon Braket; None for simulators, and where none is known.
+    """Return US dollars per task and per shot on a QPU of Amazon Braket; None for simulators, and where none is known.
 
-    A shot's price is the user's, else what the device tells, else the one shipped.
+    A shot's price is the user's, else the device's, else the shipped one.
 
     Args:
         device: Braket's ``AwsDevice``.
 
     Raises:
-        ConfigError: For a file of the user's that cannot be read or holds something else than prices.
+        ConfigError: For a file of the user's that cannot be read or contains something other than prices.
     """
     family = device.arn.lower().partition("/qpu/")[2]
     if not family:
         return None
-    told = device.properties.service.deviceCost
+    listed = device.properties.service.deviceCost
     shipped, own = _read(_SHIPPED)["braket"], _own().get("braket", {})
     found = [
         _longest(own.get("shot", {}), family),
-        told.price if told is not None and told.unit == "shot" else None,
+        listed.price if listed is not None and listed.unit == "shot" else None,
         _longest(shipped["shot"], family),
     ]
     shot = next((price for price in found if price is not None), None)
@@ -63,7 +63,7 @@ def braket_price(device: Any) -> tuple[float, float] | None:
 
 
 def _ibm() -> tuple[str, float, str]:
-    """Return plan, price a second, and date."""
+    """Return plan, price per second, and date."""
     shipped, own = _read(_SHIPPED)["ibm"], _own().get("ibm", {})
     plan = own.get("plan", shipped["plan"])
     seconds = {**shipped["second"], **own.get("second", {})}
@@ -84,7 +84,7 @@ def _own() -> dict[str, Any]:
 
 
 def _read(path: Path | Traversable) -> dict[str, Any]:
-    """Return what a file of prices holds, checked."""
+    """Return the checked content of a file of prices."""
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -106,6 +106,6 @@ def _read(path: Path | Traversable) -> dict[str, Any]:
             for price in value.values() if isinstance(value, dict) else [value] if key == "task" else []:
                 if type(price) not in (int, float) or not 0 <= price < math.inf:
                     raise ConfigError(
-                        f"{name}.{key} in {str(path)!r} must hold prices in US dollars of at least 0, got {price!r}."
+                        f"{name}.{key} in {str(path)!r} must be prices in US dollars of at least 0, got {price!r}."
                     )
     return content

@@ -1,11 +1,11 @@
-"""Circuits on any Estimator: one job of broadcast PUBs forward, one backward, however many programs share it."""
+"""Circuits on any Estimator: one job of broadcast PUBs forward and one backward, shared by any number of programs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,17 +17,15 @@ from torch import Tensor, nn
 
 from qiskit_qattn.backends.gradients import DifferenceRule, ParameterShift, Simulated, VectorJacobian, unique_rows
 from qiskit_qattn.backends.joint import Call, JointProgram
+from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.backends.unroll import unroll
 from qiskit_qattn.errors import BackendError
+from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.derivatives import transforms
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
-if TYPE_CHECKING:
-    from qiskit_qattn.backends.registry import Backend
-    from qiskit_qattn.library.attention_circuit import AttentionCircuit
-
-# A token's angles depend, by rounding, on its place in the batch: by at most these errors, and radians.
+# Rounding makes a token's angles depend on its position in the batch: by at most these rounding errors, and radians.
 _ROUNDING, _LARGEST = 64, 1e-5
 
 
@@ -53,20 +51,20 @@ def attention_program(circuit: AttentionCircuit, backend: Backend) -> PubProgram
 class PubProgram(JointProgram):
     r"""Expectations of a circuit through a primitive, differentiable by a rule that runs circuits.
 
-    Every gate that holds a parameter gets an angle α of its own, a differentiable function of inputs and weights. The
+    Every gate with a parameter gets a separate angle α, a differentiable function of inputs and weights. The
     rule differentiates with respect to α, and only where a gradient is asked for: the angles of frozen weights, or of
     inputs that need no gradient, cost no circuit. Rows of angles that are equal up to rounding are evaluated once and
     share their samples, unless ``dedupe`` is off. Programs on the same estimator share jobs.
 
     Args:
-        circuit: A circuit the estimator accepts as it is (transpiled where that is needed).
+        circuit: A circuit that the estimator accepts (transpiled where that is needed).
         observables: Operators on its qubits.
         input_params: Parameters that carry data, in the order of the input's last axis.
         weight_params: Trainable parameters, in the order of the weights' last axis.
         estimator: Any ``BaseEstimatorV2``.
         precision: Target standard error; 0 asks for exact values.
         gradient: Which circuits the backward pass runs; the parameter-shift rule by default.
-        max_pub_size: Largest number of parameter sets in one PUB, or None for no limit. More are several PUBs of a job.
+        max_pub_size: Largest number of parameter sets in one PUB, or None for no limit. More make several PUBs.
         dedupe: Whether equal rows are evaluated once.
 
     Raises:
@@ -99,7 +97,7 @@ class PubProgram(JointProgram):
         self.dedupe = dedupe
 
     @property
-    def place(self) -> tuple[int, float]:
+    def job_key(self) -> tuple[int, float]:
         """The estimator and the precision."""
         return id(self.estimator), self.precision
 
@@ -120,7 +118,7 @@ class PubProgram(JointProgram):
         lead = torch.broadcast_shapes(inputs.shape[:-1], (*weights.shape[:-1], 1))
         both = torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1)], -1)
         self.angles.leave_meta(both)
-        every = transforms()  # which hide what needs a gradient
+        every = transforms()  # inside them requires_grad is not visible
         wanted = self.of_inputs & (every or inputs.requires_grad) | self.of_weights & (every or weights.requires_grad)
         tolerance = min(_ROUNDING * torch.finfo(inputs.dtype).eps, _LARGEST) if self.dedupe else None
         return _Part(self, lead, wanted, tolerance), self.angles(both).flatten(0, -2)
@@ -137,7 +135,7 @@ class PubProgram(JointProgram):
         return [(self.circuit, self.observables, *([{params: part}] if params else [])) for part in parts]
 
     def _size(self, count: int) -> int:
-        """Return how many of ``count`` rows go into one PUB; a circuit without parameters is a PUB a row."""
+        """Return how many of ``count`` rows go into one PUB; a circuit without parameters needs one PUB per row."""
         return (self.max_pub_size or max(1, count)) if self.params else 1
 
     def values(self, evs: Sequence[Any], count: int) -> np.ndarray:
@@ -213,7 +211,7 @@ class _Part:
         program: The program.
         lead: The shape ``(..., B)`` of its rows.
         wanted: Which of its angles need a derivative, shape ``(K,)``.
-        tolerance: Differences up to which angles count as equal, or None where every row is one of its own.
+        tolerance: Differences up to which angles count as equal, or None to evaluate every row separately.
     """
 
     program: PubProgram
@@ -318,7 +316,7 @@ class _Replaced(torch.autograd.Function):
 
     @staticmethod
     def forward(exact: Tensor, values: Tensor) -> Tensor:
-        return values.to(exact, copy=True)  # an argument that is returned as it is cannot be changed in place
+        return values.to(exact, copy=True)  # an argument that is returned cannot be changed in place
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

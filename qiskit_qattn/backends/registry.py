@@ -1,4 +1,9 @@
-"""Backends by name: ours, which the code knows, and other packages', which are entry points that name a Provider."""
+"""Backends by name: a registry of plug-ins.
+
+A name stands for a :class:`Provider`. Providers import this module, not the other way round: those of this package are
+listed below as entry points, which are loaded when their name is used; those of other packages are entry points of the
+group ``qiskit_qattn.backends``.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +21,17 @@ from qiskit.primitives import BaseEstimatorV2
 from qiskit_qattn.backends.gradients import Gradient, ParameterShift
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import BackendError, ConfigError, MissingDependencyError, unknown_name
+from qiskit_qattn.library.attention_circuit import AttentionCircuit
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from qiskit_qattn.library.attention_circuit import AttentionCircuit
+    from torch import nn  # `get_backend` is used without torch too
 
 GROUP = "qiskit_qattn.backends"
 _PACKAGE = "qiskit-qattn"
 _OURS = {
     name: EntryPoint(name, f"qiskit_qattn.backends.{where}", GROUP)
     for name, where in {
-        "aer": "aer.provider:PROVIDER",
+        "aer": "aer:PROVIDER",
         "braket": "braket.provider:PROVIDER",
         "density_matrix": "local:DENSITY_MATRIX",
         "ibm": "ibm.provider:PROVIDER",
@@ -45,7 +49,7 @@ class Backend:
         estimator: The primitive that evaluates PUBs.
         pass_manager: Transpiles a circuit for it, or None where any circuit will do.
         precision: Target standard error of each expectation; 0 is exact.
-        shots: Samples a measurement basis, or None where values are exact.
+        shots: Samples per measurement basis, or None where values are exact.
         differentiable: Whether a torch engine computes the values, so that autograd applies.
         max_pub_size: Largest number of parameter sets in one PUB, or None for no limit.
         dedupe: Whether equal rows of a batch are evaluated once, and so share their samples.
@@ -69,14 +73,14 @@ class Backend:
 
 @dataclass(frozen=True)
 class Provider:
-    """What a name at the start of a backend string stands for.
+    """What the name at the start of a backend string refers to.
 
     Attributes:
-        summary: What it runs circuits on, in a line.
-        build: Makes the backend of a string whose target and options were checked against those below.
+        summary: What it runs circuits on, in one line.
+        build: Makes the backend of a string; its target and options have been checked against those below.
         options: The options it takes, and what each means.
-        targets: What may stand after the colon, in words; empty where nothing may.
-        extra: The extra of the provider's own package that brings ``modules`` in; empty where they need none.
+        targets: What may follow the colon, in words; empty if nothing may.
+        extra: The extra of the provider's package that installs ``modules``; empty if there is none.
         modules: The modules it imports when it builds a backend.
     """
 
@@ -99,7 +103,7 @@ class Registration:
     Attributes:
         name: The first part of its backend strings.
         package: The distribution that registered it.
-        provider: What it stands for.
+        provider: What it refers to.
     """
 
     name: str
@@ -108,7 +112,7 @@ class Registration:
 
     @property
     def requirement(self) -> str:
-        """What pip installs to bring in all that it needs."""
+        """What to give pip to install everything it needs."""
         return f"{self.package}[{self.provider.extra}]" if self.provider.extra else self.package
 
     def build(self, spec: BackendSpec) -> Backend:
@@ -134,14 +138,14 @@ class Registration:
 def precision_of(shots: int) -> float:
     r"""Return the precision :math:`1 / \sqrt N` for which an estimator takes N shots.
 
-    Estimators take :math:`\lceil 1 / \varepsilon^2 \rceil`; a little is added so that rounding does not make it N + 1.
+    Estimators take :math:`\lceil 1 / \varepsilon^2 \rceil`; a relative 1e-15 is added against rounding to N + 1.
     """
     return (1 + 1e-15) / math.sqrt(shots)
 
 
 def list_backends() -> list[str]:
     """Return the names that are registered here, ours and third parties'."""
-    return sorted({*_OURS, *_others(afresh=True)})
+    return sorted({*_OURS, *_others(refresh=True)})
 
 
 def registration(name: str) -> Registration:
@@ -153,7 +157,7 @@ def registration(name: str) -> Registration:
     """
     known = _known()
     if name not in known:
-        known = _known(afresh=True)  # a package may have been installed since
+        known = _known(refresh=True)  # a package may have been installed since
     if name not in known:
         raise unknown_name("backend", name, known)
     first, *others = known[name]
@@ -192,17 +196,17 @@ def get_backend(text: str) -> Backend:
     return registration(spec.name).build(spec)
 
 
-def _known(*, afresh: bool = False) -> dict[str, list[EntryPoint]]:
+def _known(*, refresh: bool = False) -> dict[str, list[EntryPoint]]:
     """Return what claims each name."""
     known = {name: [entry] for name, entry in _OURS.items()}
-    for name, entries in _others(afresh=afresh).items():
+    for name, entries in _others(refresh=refresh).items():
         known[name] = known.get(name, []) + entries
     return known
 
 
-def _others(*, afresh: bool = False) -> dict[str, list[EntryPoint]]:
-    """Return the entry points of other packages by name; they are looked up once, unless asked for afresh."""
-    if afresh:
+def _others(*, refresh: bool = False) -> dict[str, list[EntryPoint]]:
+    """Return the entry points of other packages by name; the metadata is read once, and again with ``refresh``."""
+    if refresh:
         _installed_entries.cache_clear()
     return _installed_entries(tuple(sys.path))
 
@@ -211,7 +215,7 @@ def _others(*, afresh: bool = False) -> dict[str, list[EntryPoint]]:
 def _installed_entries(_path: tuple[str, ...]) -> dict[str, list[EntryPoint]]:
     """Return the entry points of our group by name, in lower case as backend strings are read.
 
-    An older version of this package, if installed, lists its own backends there too; those are known anyway.
+    An older version of this package, if installed, lists its backends there too; those are left out.
     """
     found: dict[str, list[EntryPoint]] = {}
     for entry in entry_points(group=GROUP):

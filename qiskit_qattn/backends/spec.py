@@ -24,7 +24,7 @@ class BackendSpec:
 
     ``str(spec)`` is its normal form: the name in lower case, options in alphabetical order, and numbers written one
     way, so that ``p1=1e-3`` and ``p1=0.0010`` are the same. In values ``%26`` stands for ``&``, and ``%20`` for a
-    space, as in addresses of the web.
+    space, as in URLs.
     """
 
     name: str
@@ -41,8 +41,8 @@ class BackendSpec:
         match = _FORM.fullmatch(text.strip())
         if ARROW in text:
             raise ConfigError(
-                f"{text!r} is a chain of backends, and one is expected here. Models and heads take chains, and hold "
-                f"their sessions in a with statement: with model.to_backend({text!r})."
+                f"{text!r} is a chain of backends, and one is expected here. Models and heads take chains, and close "
+                f"their sessions after a with statement: with model.to_backend({text!r})."
             )
         if match is None:
             raise ConfigError(f"{text!r} is no backend string; expected name[:target][?key=value&…].")
@@ -112,7 +112,7 @@ def parse_chain(text: str) -> BackendChain:
     """Parse backend strings with ``->`` between them; the last may be ``classical``, or ``raise``, the default.
 
     Raises:
-        ConfigError: For an empty or malformed link, or an end that is not the end.
+        ConfigError: For an empty or malformed link, or ``raise`` or ``classical`` anywhere but at the end.
     """
     parts = [part.strip() for part in text.split(ARROW)]
     end: End = "raise"

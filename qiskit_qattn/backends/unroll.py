@@ -1,4 +1,4 @@
-"""Circuits in which every angle of a parametric gate is a parameter of its own, as the parameter-shift rule needs."""
+"""Circuits in which every angle of a parametric gate is a separate parameter, as the parameter-shift rule requires."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from qiskit.circuit import (
 from qiskit.circuit.library import PauliEvolutionGate
 
 from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.simulation.cutting import without_final_measurements
 from qiskit_qattn.simulation.decomposition import (
     definition_of,
     takes_a_name,
     warn_of_product_formula,
 )
-from qiskit_qattn.simulation.gates import is_parametric, standard_name, without_final_measurements
+from qiskit_qattn.simulation.gates import is_parametric, standard_name
 
-# Gates that are products of e^{-iθG/2} (up to a phase), one factor an angle, where G has two eigenvalues 2 apart: the
-# shift rule is exact for each angle. G is a Pauli string, or twice a projector for phases. Controlled phases have such
-# a G too, but Aer binds parameters of controlled gates wrong (its issue 2403), so they go through their definition.
+# Gates that are products of e^{-iθG/2} (up to a phase), one factor per angle, where the two eigenvalues of G differ by
+# 2: the shift rule is exact for each angle. G is a Pauli string, or twice a projector for phases. Controlled phases
+# have such a G too, but Aer binds parameters of controlled gates wrong (its issue 2403), so their definition is used.
 SHIFT_GATES = {"rx", "ry", "rz", "p", "u", "u1", "u2", "u3", "rxx", "ryy", "rzz", "rzx"}
 
 
 def unroll(circuit: QuantumCircuit) -> tuple[QuantumCircuit, list[Parameter], list[ParameterExpression]]:
-    """Return the circuit with one fresh parameter an angle, those parameters, and the angles that they stand for.
+    """Return the circuit with one new parameter per angle, those parameters, and the angles that they replace.
 
-    Gates are told apart by class. Parametric ones without a shift rule go through their definition, and so does every
+    Gates are identified by class. Parametric ones without a shift rule go through their definition, and so does every
     gate that has the name of one of Qiskit's but is none. The global phase, which no expectation sees, is dropped, as
     are measurements at the end; loops over known numbers are unrolled.
 
@@ -67,7 +68,7 @@ def _append(
     params: Iterator[Parameter],
     expressions: list[ParameterExpression],
 ) -> None:
-    """Append ``source`` to ``target``, replacing each angle that holds parameters by the next of ``params``."""
+    """Append ``source`` to ``target``, replacing each angle that has parameters by the next of ``params``."""
     for item in source.data:
         operation = item.operation
         where = [qubits[source.find_bit(qubit).index] for qubit in item.qubits]
@@ -93,12 +94,12 @@ def _definition(operation: Any) -> QuantumCircuit:
     definition = definition_of(operation)
     if definition is None and isinstance(operation, ControlFlowOp):
         raise CircuitError(
-            f"Control flow {operation.name!r} is not known before the circuit runs, so that it fits into no PUB of "
-            f"expectations. Loops over known numbers do."
+            f"Control flow {operation.name!r} is decided while the circuit runs, which PUBs of expectations do not "
+            f"support. Loops over known numbers do."
         )
     if definition is None:
         raise CircuitError(
-            f"Gate {operation.name!r} holds parameters but has neither a parameter-shift rule nor a definition. "
+            f"Gate {operation.name!r} has parameters but neither a parameter-shift rule nor a definition. "
             f"Known: {sorted(SHIFT_GATES)}."
         )
     return definition

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -18,10 +18,10 @@ from qiskit_qattn.outside import one_line, printable
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.jobs.device import Cost, Device
-    from qiskit_qattn.backends.jobs.managed import ManagedEstimator
+    from qiskit_qattn.backends.jobs.estimator import ManagedEstimator
+    from qiskit_qattn.backends.place import Place
     from qiskit_qattn.backends.registry import Backend
     from qiskit_qattn.evaluation.device_cost import RunCost
-    from qiskit_qattn.nn.fallback import Chain
 
 #: The cost on a device, to be shown, and that of the first job, None if there is none.
 Quote = tuple[RenderableType, "Cost | None"]
@@ -30,8 +30,8 @@ Quote = tuple[RenderableType, "Cost | None"]
 @contextmanager
 def open_devices(
     text: str, *, yes: bool, cost: Callable[[Backend], Quote]
-) -> Iterator[tuple[Backend | Chain, list[ManagedEstimator]]]:
-    """Yield a backend, or a chain, and the estimators in it that send jobs to devices; close them at the end.
+) -> Iterator[tuple[Place, list[ManagedEstimator]]]:
+    """Yield the place of a backend string, and its estimators that send jobs to devices; close it at the end.
 
     The cost of a paid device is shown before anything is sent, and a summary of each device's jobs at the end.
 
@@ -43,18 +43,15 @@ def open_devices(
     Raises:
         BudgetError: For a paid device without a budget, unless ``yes``.
     """
-    from qiskit_qattn.backends.session import Opened
-    from qiskit_qattn.nn.fallback import backends_of, open_backend
+    from qiskit_qattn.backends.place import Place
 
-    target = open_backend(text)
-    with Opened(backends_of(target)) as opened:
-        devices = [link for link in opened.backends if hasattr(link.estimator, "device")]
-        estimators = [cast("ManagedEstimator", link.estimator) for link in devices]
-        for link, estimator in zip(devices, estimators, strict=True):
+    with Place.open(text) as place:
+        for link, estimator in place.devices:
             if estimator.device.paid:
                 _agree(estimator, yes, *cost(link))
+        estimators = [estimator for _, estimator in place.devices]
         try:
-            yield target, estimators
+            yield place, estimators
         finally:
             for estimator in estimators:
                 if estimator.jobs_sent or estimator.jobs_cached or estimator.jobs_attached:

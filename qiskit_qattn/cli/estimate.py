@@ -79,8 +79,7 @@ def command(
     answered all calls. Nothing is sent. Prices are those of the release; the environment variable QATTN_PRICES names a
     file that replaces them.
     """
-    from qiskit_qattn.backends.registry import Backend
-    from qiskit_qattn.nn.fallback import open_backend
+    from qiskit_qattn.backends.place import Place
     from qiskit_qattn.nn.networks import is_network
 
     if is_network(run):
@@ -89,9 +88,9 @@ def command(
         work = _network_work(run, batch_size)
     else:
         work = _model_work(run, "\n" if prompt is None else prompt, tokens or _TOKENS, batch_size)
-    target = open_backend(backend)
-    links = [(target.name, target)] if isinstance(target, Backend) else list(target.links)
-    if work.is_network and not isinstance(target, Backend) and target.end == "classical":
+    place = Place.open(backend)
+    links = place.links
+    if work.is_network and place.end == "classical":
         raise ConfigError("A network has no classical twin: end the chain with statevector, the exact engine, instead.")
     console = Console(highlight=False)
     for number, (name, link) in enumerate(links, start=1):
@@ -105,7 +104,7 @@ def command(
             title = f"A training step of {work.title}, by the option gradient"
             console.print()
             console.print(parts_table(title, link, _steps(work, work.step, link), total=False))
-    if not isinstance(target, Backend) and target.end == "classical":
+    if place.end == "classical":
         console.print("\nThen the classical twin of each head, which sends nothing.")
 
 

@@ -17,7 +17,7 @@ from qiskit_qattn.errors import CheckpointError, DataError, RunFolderError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from qiskit_qattn.backends.jobs.managed import ManagedEstimator
+    from qiskit_qattn.backends.jobs.estimator import ManagedEstimator
     from qiskit_qattn.backends.registry import Backend
     from qiskit_qattn.nn.gpt import GPT
     from qiskit_qattn.training.tokenizer import CharTokenizer

@@ -19,7 +19,7 @@ from qiskit_qattn.outside import one_line, printable
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.jobs.device import Device
-    from qiskit_qattn.backends.jobs.ledger_rows import Row
+    from qiskit_qattn.backends.jobs.ledger_file import Row
 
 app = typer.Typer()
 _Which = Annotated[
@@ -49,7 +49,7 @@ def list_jobs(
 ) -> None:
     """List the jobs, newest first. Time and price are estimates (~) until the device reports its own."""
     from qiskit_qattn.backends.jobs.ledger import Ledger
-    from qiskit_qattn.backends.jobs.ledger_rows import STATES
+    from qiskit_qattn.backends.jobs.ledger_file import STATES
 
     if state is not None and state not in STATES:
         raise unknown_name("state of a job", state, STATES)
@@ -114,15 +114,15 @@ def show(which: _Which) -> None:
 def resume(which: _Which, backend: _Backend = None) -> None:
     """Fetch the result of a job on its way, if it has finished; nothing is sent."""
     from qiskit_qattn.backends.jobs.ledger import Ledger
-    from qiskit_qattn.backends.jobs.ledger_rows import IN_FLIGHT
+    from qiskit_qattn.backends.jobs.ledger_file import IN_FLIGHT
 
     ledger = Ledger()
     row = ledger.find(which)
     if row.state in IN_FLIGHT:
         device = _device(row, backend)
-        from qiskit_qattn.backends.jobs import courier
+        from qiskit_qattn.backends.jobs import client
 
-        row = courier.resume(ledger, row, device)
+        row = client.resume(ledger, row, device)
     typer.echo(_line(row))
 
 
@@ -130,16 +130,16 @@ def resume(which: _Which, backend: _Backend = None) -> None:
 def cancel(which: _Which, backend: _Backend = None) -> None:
     """Cancel a job on its way."""
     from qiskit_qattn.backends.jobs.ledger import Ledger
-    from qiskit_qattn.backends.jobs.ledger_rows import IN_FLIGHT
+    from qiskit_qattn.backends.jobs.ledger_file import IN_FLIGHT
 
     ledger = Ledger()
     row = ledger.find(which)
     if row.state not in IN_FLIGHT:
         raise BackendError(f"Job {row.id} on {row.device} is {row.state}; only a job on its way can be cancelled.")
     device = _device(row, backend)
-    from qiskit_qattn.backends.jobs import courier
+    from qiskit_qattn.backends.jobs import client
 
-    row = courier.cancel(ledger, row, device)
+    row = client.cancel(ledger, row, device)
     asked = " The device was asked to stop it; check with: qattn jobs resume." if row.state == "sent" else ""
     typer.echo(_line(row) + asked)
 
@@ -157,7 +157,7 @@ def clear(
 ) -> None:
     """Delete jobs and their results from the ledger; the same requests are then sent again."""
     from qiskit_qattn.backends.jobs.ledger import Ledger
-    from qiskit_qattn.backends.jobs.ledger_rows import IN_FLIGHT
+    from qiskit_qattn.backends.jobs.ledger_file import IN_FLIGHT
 
     limit = None if before is None else time.time() - before * 86400
     ledger = Ledger()

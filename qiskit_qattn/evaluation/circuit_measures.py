@@ -17,7 +17,7 @@ from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.heads import QuantumHead
-from qiskit_qattn.simulation.states import StateProgram
+from qiskit_qattn.simulation.statevector import StateProgram
 
 WINDOWS = 16  # of the text
 STATES = 512  # tokens whose states are compared in pairs

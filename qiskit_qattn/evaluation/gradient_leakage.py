@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qiskit_qattn.nn.fallback import backends_of
 from qiskit_qattn.nn.heads import QuantumHead
 
 COSTS_CIRCUITS = "on its backend, gradients would require running circuits"
@@ -62,8 +61,7 @@ def gradient_leaks(
 def gradients_cost_circuits(model: Any) -> bool:
     """Return whether a quantum head runs on a backend that computes gradients by running circuits."""
     parts = model.modules() if isinstance(model, nn.Module) else ()
-    heads = [part for part in parts if isinstance(part, QuantumHead)]
-    return any(not backend.differentiable for head in heads for backend in backends_of(head.backend))
+    return any(isinstance(part, QuantumHead) and not part.place.differentiable for part in parts)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
-from qiskit_qattn.backends.registry import Backend
+from qiskit_qattn.backends.place import Place
 from qiskit_qattn.errors import CheckpointError, RunFolderError
 from qiskit_qattn.evaluation.leakage import leakage
 from qiskit_qattn.evaluation.rendering import (
@@ -26,7 +26,6 @@ from qiskit_qattn.evaluation.rendering import (
     write_json,
 )
 from qiskit_qattn.evaluation.text_metrics import text_difference
-from qiskit_qattn.nn.fallback import Chain, backends_of, held_open
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.outside import as_type, printable, read_json
 from qiskit_qattn.training.config import TrainConfig
@@ -99,7 +98,7 @@ class Report(TypedDict):
     text_differences: Differences | None
 
 
-def write_report(folder: Path, backend: Backend | Chain | None = None) -> dict[str, Any]:
+def write_report(folder: Path, backend: Place | None = None) -> dict[str, Any]:
     """Collect the report of a finished run, write it into the run folder, and return it.
 
     Args:
@@ -148,7 +147,7 @@ def read_report(folder: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def collect_report(folder: Path, backend: Backend | Chain | None = None) -> dict[str, Any]:
+def collect_report(folder: Path, backend: Place | None = None) -> dict[str, Any]:
     """Return the report of a finished run: its figures, and samples and causality of its saved models.
 
     Args:
@@ -165,13 +164,13 @@ def collect_report(folder: Path, backend: Backend | Chain | None = None) -> dict
         raise RunFolderError(f"The run in {str(folder)!r} has not finished; continue it with --resume.")
     baseline = read_metrics(folder / "baseline") if config.baseline else None
     prompt = model.pop("prompt")
-    where, opened = held_open(config.backend if backend is None else backend)
-    with opened or nullcontext():
-        model |= _examine(folder / "model", config, prompt, where)
+    place = Place.open(config.backend) if backend is None else backend
+    with place if backend is None else nullcontext():
+        model |= _examine(folder / "model", config, prompt, place)
         differences = None
         if baseline is not None:
             baseline.pop("prompt")
-            baseline |= _examine(folder / "baseline" / "model", config, prompt, where)
+            baseline |= _examine(folder / "baseline" / "model", config, prompt, place)
             differences = text_difference(model["sample"], baseline["sample"]).to_dict()
     return {
         "format": FORMAT,
@@ -189,19 +188,19 @@ def collect_report(folder: Path, backend: Backend | Chain | None = None) -> dict
     }
 
 
-def _examine(folder: Path, config: TrainConfig, prompt: str, backend: Backend | Chain) -> dict[str, Any]:
+def _examine(folder: Path, config: TrainConfig, prompt: str, place: Place) -> dict[str, Any]:
     """Load a saved model as users do, and return a sample of its text and its causality.
 
     Two passes over sampled values never agree, so there causality is checked on the exact engine.
     """
     model = GPT.from_pretrained(folder)
-    model.to_backend(backend)
+    model.to_backend(place)
     tokenizer = CharTokenizer.load(folder / "tokenizer.json")
     ids = tokenizer.encode(prompt)[None]  # (1, P)
     out = model.generate(
         ids, config.sample_tokens, temperature=config.temperature, top_k=config.top_k or None, seed=config.seed
     )  # (1, P + N)
-    sampled = any(link.precision > 0 for link in backends_of(backend))
+    sampled = place.samples
     found = leakage(GPT.from_pretrained(folder) if sampled else model)
     audit = model.audit()
     return {

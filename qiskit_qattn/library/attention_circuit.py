@@ -256,9 +256,8 @@ class AttentionCircuit:
         from qiskit_machine_learning.neural_networks import EstimatorQNN
 
         if isinstance(backend, str):
-            from qiskit_qattn.backends.registry import (
-                get_backend,  # the one import that points up, and only when a name is given
-            )
+            # The one import in this package that points up.
+            from qiskit_qattn.backends.registry import get_backend
 
             backend = get_backend(backend)
         circuit, observables = self.transpiled(backend)

@@ -64,8 +64,8 @@ def _index(circuits: Mapping[str, Sequence[AttentionCircuit]], heads: Mapping[st
     lines = [
         "# Circuits",
         "",
-        f"Every circuit of the catalog on {sizes} qubits. `make draw` writes this folder; the tests compare it with",
-        "what the code builds.",
+        f"Every circuit in the catalog on {sizes} qubits. `make draw` generates this folder; the tests check that it",
+        "matches the code.",
         "",
         "| circuit | heads that run it | what it is |",
         "|---|---|---|",
@@ -74,12 +74,11 @@ def _index(circuits: Mapping[str, Sequence[AttentionCircuit]], heads: Mapping[st
     lines += [f"| [`{name}`](#{name}) | {users[name]} | {CATALOG[name].summary} |" for name in circuits]
     lines += [
         "",
-        f"The heads {without} run no circuit.",
+        f"The heads {without} are classical and run no circuit.",
         "",
-        "In the pictures, `x` are the angles that carry data and `θ` the trainable weights. Barriers stand before the",
-        "encoding, the ansatz and the measurement, which is shown in the circuit's first basis. Qubit 0 is the top",
-        "wire and the last letter of a Pauli string. A head measures one string per entry of its values; here it is",
-        "one per qubit.",
+        "In the pictures, `x` are the data-dependent angles and `θ` the trainable weights. Barriers separate encoding,",
+        "ansatz and measurement; the measurement is drawn in the circuit's first basis. Qubit 0 is the top wire and",
+        "the last letter of a Pauli string. A head measures one Pauli string per output; here there is one per qubit.",
     ]
     for name, sizes_of in circuits.items():
         lines += ["", f"## {name}", "", f"Heads: {users[name]}."]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,19 +20,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from qiskit_qattn.backends.mps.estimator import mps_program, mps_summary
+from qiskit_qattn.backends.mps import mps_program, mps_summary
+from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.registry import Backend
-from qiskit_qattn.backends.session import Opened
 from qiskit_qattn.errors import CheckpointError, CircuitError, MissingDependencyError
-from qiskit_qattn.nn.audit import Audit
-from qiskit_qattn.nn.fallback import Chain, program_on
+from qiskit_qattn.nn.fallback import Audit, Execution, program_on
 from qiskit_qattn.nn.networks import WEIGHTS, check_layout, load_network, network_circuit, save_network
-from qiskit_qattn.nn.placement import Placed, Placement
+from qiskit_qattn.nn.placement import Movable, Placement
 from qiskit_qattn.simulation.amplitude import check_finite
+from qiskit_qattn.simulation.cutting import without_final_measurements
 from qiskit_qattn.simulation.elementary import as_circuit
 from qiskit_qattn.simulation.estimator import TorchEstimator
-from qiskit_qattn.simulation.gates import flatten, without_final_measurements
+from qiskit_qattn.simulation.gates import flatten
 from qiskit_qattn.simulation.program import MAX_QUBITS
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 from qiskit_qattn.simulation.vector_input import vector_program
@@ -46,10 +45,10 @@ class TorchConnector(Placement, QiskitTorchConnector):
 
     Where the network is an :class:`EstimatorQNN` on an exact, noiseless simulator, values come from one batched torch
     program with autograd to inputs and weights, on the device and in the dtype of ``weight``; from 17 to 30 qubits
-    from matrix product states, with gradients by parameter shift (:func:`compile_qnn` tells). On any other estimator
+    from matrix product states, with gradients by parameter shift (see :func:`compile_qnn`). On any other estimator
     each pass is one broadcast PUB, with gradients by parameter shift. Networks of other kinds, other gradient methods
     and circuits the engine cannot take run as in the parent class. Without the network's ``input_gradients`` nothing
-    flows to inputs, as in the parent class, and no circuit is run for it.
+    flows to inputs, as in the parent class, and no circuit is run for that.
 
     With ``backend``, or after :meth:`to_backend`, an :class:`EstimatorQNN` runs on a backend, or on a chain of them:
     transpiled once with its observables in the layout, with the backend's shots, gradient rule, ledger and budget. Of
@@ -61,7 +60,7 @@ class TorchConnector(Placement, QiskitTorchConnector):
         initial_weights: Initial weights; None draws them uniformly from [−1, 1].
         sparse: Whether to return sparse output; None takes the network's setting.
         backend: Where the circuit runs: a backend string, a chain such as ``"ibm:ibm_fez?budget=60s -> statevector"``,
-            or what they open; None takes the network's own estimator.
+            or the backend or place that one opened; None takes the network's own estimator.
 
     Raises:
         QiskitMachineLearningError: If sparse output is asked of a dense network, and, when called, if the last axis of
@@ -77,28 +76,41 @@ class TorchConnector(Placement, QiskitTorchConnector):
         initial_weights: Any | None = None,
         sparse: bool | None = None,
         *,
-        backend: Backend | Chain | str | None = None,
+        backend: Backend | Place | str | None = None,
     ) -> None:
         super().__init__(neural_network, initial_weights, sparse)
-        check_layout(neural_network)
         self._program: nn.Module | None = None
         self._program_for: tuple[Any, Any] | None = None
-        self._backend: Backend | Chain | None = None
+        self.place: Place | None = None
         self._audit = Audit(None, "EstimatorQNN")
-        self._opened: Opened | None = None  # kept as long as it runs there
         if backend is None:
             self._refresh()
         else:
             self.to_backend(backend)
 
     @property
-    def backend(self) -> Backend | Chain | None:
-        """The backend that the circuit runs on, or the chain of them; None for the network's own estimator."""
-        return self._backend
+    def backend(self) -> Backend | Place | None:
+        """The backend that the circuit runs on, or the place for a chain; None for the network's own estimator."""
+        return None if self.place is None else self.place.single or self.place
 
-    def placed_parts(self) -> list[tuple[int | None, str, Placed]]:
-        """Return the network."""
-        return [(None, "EstimatorQNN", _Network(self))]
+    def movable_parts(self) -> list[tuple[int | None, str, Movable]]:
+        """Return this connector, whose network is one circuit."""
+        return [(None, "EstimatorQNN", self)]
+
+    @property
+    def execution(self) -> Execution:
+        """How the circuit is run now."""
+        return Execution(self.place, self._program, self._audit)
+
+    def prepare(self, place: Place, audit: Audit) -> Execution:
+        """Return what :meth:`run_on` takes to run the circuit on a place, without moving it there."""
+        program = program_on(network_circuit(self.neural_network), place, audit)
+        return Execution(place, program.to(self._weights), audit)
+
+    def run_on(self, execution: Execution) -> None:
+        """Run the circuit in this way from now on."""
+        self.place, self._audit = execution.place, execution.audit
+        self._program = None if execution.program is None else execution.program.to(self._weights)
 
     def forward(self, input_data: Tensor | None = None) -> Tensor:
         """Return expectations, shape ``(..., M)``, for inputs of shape ``(..., num_inputs)`` or None for no inputs."""
@@ -116,8 +128,7 @@ class TorchConnector(Placement, QiskitTorchConnector):
         rows = inputs.to(device=weight.device, dtype=inputs.dtype if wide else weight.dtype)
         if rows.ndim != 2:
             rows = rows.flatten(0, -2) if rows.ndim > 2 else rows[None]
-        where = self._backend
-        if where is not None and not (isinstance(where, Backend) and where.differentiable):
+        if self.place is not None and not (self.place.single and self.place.differentiable):
             check_finite(rows)  # a device would be paid for it
         if self.neural_network.input_gradients:
             values = self._program(rows, weight)  # (B, M)
@@ -132,8 +143,8 @@ class TorchConnector(Placement, QiskitTorchConnector):
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the network and its weights to a folder; the estimator is not part of it.
 
-        ``network.qpy`` holds the circuit, ``network.json`` observables and the order of inputs and weights, which is
-        all that ``qattn estimate`` reads, and ``model.safetensors`` the weights.
+        ``network.qpy`` is the circuit, ``network.json`` the observables and the order of inputs and weights, and
+        ``model.safetensors`` the weights. ``qattn estimate`` reads the first two only.
 
         Args:
             folder: Where to; made if it is not there.
@@ -150,7 +161,7 @@ class TorchConnector(Placement, QiskitTorchConnector):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | os.PathLike[str], *, backend: Backend | Chain | str | None = None
+        cls, folder: str | os.PathLike[str], *, backend: Backend | Place | str | None = None
     ) -> TorchConnector:
         """Return what :meth:`save_pretrained` wrote, with an exact estimator.
 
@@ -168,7 +179,7 @@ class TorchConnector(Placement, QiskitTorchConnector):
             raise CheckpointError(f"{WEIGHTS} in {str(folder)!r} cannot be read: {error}") from error
         if weight.shape != (network.num_weights,):
             raise CheckpointError(
-                f"{WEIGHTS} in {str(folder)!r} holds weights of shape {tuple(weight.shape)}, but the network has "
+                f"{WEIGHTS} in {str(folder)!r} has weights of shape {tuple(weight.shape)}, but the network has "
                 f"{network.num_weights}."
             )
         layer = cls(network, backend=backend).to(weight.dtype)
@@ -189,7 +200,7 @@ class TorchConnector(Placement, QiskitTorchConnector):
 
     def _refresh(self) -> None:
         """Build the program again if the network's estimator or gradient was replaced."""
-        if self._backend is not None:
+        if self.place is not None:
             return
         network = self.neural_network
         estimator, gradient = getattr(network, "estimator", None), getattr(network, "gradient", None)
@@ -198,37 +209,6 @@ class TorchConnector(Placement, QiskitTorchConnector):
             self._program_for = estimator, gradient
             program = compile_qnn(network).program
             self._program = None if program is None else program.to(self._weights)
-
-
-class _Network:
-    """A connector's network as the part of it that is placed; does not keep the connector alive."""
-
-    def __init__(self, layer: TorchConnector) -> None:
-        self._layer = weakref.ref(layer)
-
-    @property
-    def layer(self) -> TorchConnector:
-        layer = self._layer()
-        assert layer is not None, "only the connector moves its network"
-        return layer
-
-    @property
-    def audit(self) -> Audit:
-        return self.layer._audit
-
-    @property
-    def placed(self) -> tuple[Backend | Chain | None, nn.Module | None, Opened | None]:
-        return self.layer._backend, self.layer._program, self.layer._opened
-
-    def prepare(self, backend: Backend | Chain, audit: Audit, /) -> nn.Module:
-        return program_on(network_circuit(self.layer.neural_network), backend, audit).to(self.layer._weights)
-
-    def place(
-        self, backend: Backend | Chain | None, program: nn.Module | None, audit: Audit, opened: Opened | None, /
-    ) -> None:
-        layer = self.layer
-        layer._backend, layer._audit, layer._opened = backend, audit, opened
-        layer._program = None if program is None else program.to(layer._weights)
 
 
 class _WithoutGradient(torch.autograd.Function):
@@ -260,7 +240,7 @@ class CompiledQNN:
     Attributes:
         engine: ``statevector`` and ``density_matrix`` are torch engines with autograd. ``mps`` and ``pub`` send
             broadcast PUBs with gradients by parameter shift: to matrix product states, for exact values beyond 16
-            qubits, and to the network's own estimator. ``network`` leaves everything to the network, one PUB a sample.
+            qubits, and to the network's own estimator. ``network`` leaves all to the network, one PUB per sample.
         reason: Why this one, in a sentence.
         program: The module that evaluates ``(inputs, weights)``, or None for ``network``.
     """
@@ -278,10 +258,14 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
 
     Args:
         network: Any Qiskit Machine Learning network.
+
+    Raises:
+        CircuitError: For a network that measures other qubits than those its layout put the circuit on.
     """
     if type(network) is not EstimatorQNN:
         kind = "a subclass of" if isinstance(network, EstimatorQNN) else "no"
         return CompiledQNN("network", f"{type(network).__name__} is {kind} EstimatorQNN.", None)
+    check_layout(network)
     estimator, gradient = network.estimator, network.gradient
     why = _own_gradient(network)
     if why is not None:
@@ -312,7 +296,7 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
     except (CircuitError, MissingDependencyError, QiskitError) as error:
         # too wide, not unitary, no Aer, no definition before parameters are bound: the network may manage
         return CompiledQNN("network", str(error), None)
-    why = f"{type(estimator).__name__} at precision {precision:g} is no exact simulator; one PUB a pass."
+    why = f"{type(estimator).__name__} at precision {precision:g} is no exact simulator; one PUB per pass."
     return CompiledQNN("pub", why, program)
 
 

@@ -1,127 +1,151 @@
-"""Chains of backends: a call that one of them cannot answer goes to the next."""
+"""Programs on a place: on one backend, or on a chain of them, where a call that fails goes to the next.
+
+What a chain computed where, and every call that went on to the next backend, is recorded in an :class:`Audit`.
+"""
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from qiskit_qattn.backends.joint import Call, JointProgram, evaluate
+from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.pub import attention_program
-from qiskit_qattn.backends.registry import Backend, get_backend
-from qiskit_qattn.backends.session import Opened
-from qiskit_qattn.backends.spec import BackendSpec, End, parse_chain
+from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import BackendError, ConfigError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
-from qiskit_qattn.nn.audit import Audit, Pass
 from qiskit_qattn.nn.quadratic_form import CLASSICAL, QuadraticForm
 from qiskit_qattn.simulation.amplitude import amplitude_angles
 from qiskit_qattn.simulation.derivatives import transforms
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 T = TypeVar("T")
+Pass = Literal["forward", "backward"]
+_LOG = logging.getLogger("qiskit_qattn.backends.fallback")
+
+
+class FallbackWarning(UserWarning):
+    """A backend of a chain failed, and the next one computed the values instead."""
 
 
 @dataclass(frozen=True)
-class Chain:
-    """The backends of a chain, opened.
+class Fall:
+    """One call that went from a backend of a chain to the next.
 
     Attributes:
-        name: The chain in normal form.
-        links: Name and backend of each link, or the error with which it could not be opened.
-        end: What follows the last of them.
+        layer: The head's layer, or None for a head without a model.
+        kind: The head's kind.
+        call: Number of the head's call on the chain, from 1.
+        during: The pass that failed; the backward pass of a call may fail though its forward pass did not.
+        link: The backend that failed.
+        to: The one that was tried next.
+        reason: Its error, in one line.
     """
 
-    name: str
-    links: tuple[tuple[str, Backend | BackendError], ...]
-    end: End
+    layer: int | None
+    kind: str
+    call: int
+    during: Pass
+    link: str
+    to: str
+    reason: str
 
 
-def open_backend(text: str) -> Backend | Chain:
-    """Return the backend a string names, or the opened chain of several.
+@dataclass
+class Audit:
+    """Where the calls of one head on a chain were computed.
 
-    A link that cannot be opened for now counts as failed in all calls; only the last may not, where ``raise`` follows.
-
-    Raises:
-        UnknownNameError, ConfigError, MissingDependencyError: As :func:`get_backend` does, for any link.
-        BackendError: If no link is left.
+    Attributes:
+        layer: The head's layer, or None for a head without a model.
+        kind: The head's kind, or ``EstimatorQNN`` for the network of a connector.
+        calls: Number of calls whose values each backend computed.
+        gradients: Number of calls whose gradients each backend computed.
+        falls: What failed, in order.
     """
-    chain = parse_chain(text)
-    if len(chain.links) == 1 and chain.end == "raise":
-        return get_backend(str(chain.links[0]))
-    links = tuple(_open(spec) for spec in chain.links)
-    failed = [backend for _, backend in links if isinstance(backend, BackendError)]
-    if len(failed) == len(links) and chain.end == "raise":
-        raise failed[-1]
-    return Chain(str(chain), links, chain.end)
+
+    layer: int | None
+    kind: str
+    calls: Counter[str] = field(default_factory=Counter)
+    gradients: Counter[str] = field(default_factory=Counter)
+    falls: list[Fall] = field(default_factory=list)
+
+    def fall(self, call: int, during: Pass, link: str, to: str, error: BackendError) -> None:
+        """Record and log a fall; the first from each link is a :class:`FallbackWarning` too."""
+        fall = Fall(self.layer, self.kind, call, during, link, to, " ".join(str(error).split()))
+        first = all(link != other.link for other in self.falls)
+        self.falls.append(fall)
+        where = self.kind if self.layer is None else f"Layer {self.layer}, {self.kind} heads"
+        text = f"{where}, call {call}, {during} pass: {link} failed, {to} is next. {fall.reason}"
+        _LOG.warning("%s", text)
+        if first:
+            more = "(Later ones from this link are in the log and in audit() only.)"
+            warnings.warn(FallbackWarning(f"{text} {more}"), stacklevel=2)
 
 
-def backends_of(target: Backend | Chain) -> list[Backend]:
-    """Return a backend, or the backends of a chain that could be opened."""
-    links = [target] if isinstance(target, Backend) else [link for _, link in target.links]
-    return [link for link in links if isinstance(link, Backend)]
+@dataclass(frozen=True)
+class Execution:
+    """How a circuit is run.
 
-
-def held_open(backend: Backend | Chain | str) -> tuple[Backend | Chain, Opened | None]:
-    """Return a backend, opened if it is a string, and what a module keeps as long as it runs there.
-
-    That closes the backend's sessions when no module keeps it any more. It is None for a backend of the caller's own.
-
-    Raises:
-        UnknownNameError, ConfigError, MissingDependencyError, BackendError: As :func:`open_backend` does.
+    Attributes:
+        place: Where; None for an estimator of a network's own.
+        program: The torch module that computes its expectations there; None where Qiskit Machine Learning does.
+        audit: Where the calls on a chain are recorded.
     """
-    if not isinstance(backend, str):
-        return backend, None
-    target = open_backend(backend)
-    return target, Opened(backends_of(target))
+
+    place: Place | None
+    program: nn.Module | None
+    audit: Audit
 
 
-def head_program(circuit: AttentionCircuit, backend: Backend) -> nn.Module:
-    """Return a head's program on a backend: the backend's own engine, or PUBs for its estimator."""
-    if backend.program is not None:
-        return backend.program(circuit)
-    return attention_program(circuit, backend)
+def program_on(circuit: AttentionCircuit, place: Place, audit: Audit) -> nn.Module:
+    """Return a circuit's program on a place; on a chain it records in ``audit`` what was computed where."""
+    backend = place.single
+    return ChainProgram(circuit, place, audit) if backend is None else _program_on_backend(circuit, backend)
 
 
-def program_on(circuit: AttentionCircuit, where: Backend | Chain, audit: Audit) -> nn.Module:
-    """Return a circuit's program on a backend, or on a chain of them that writes down what was computed where."""
-    return ChainProgram(circuit, where, audit) if isinstance(where, Chain) else head_program(circuit, where)
+def _program_on_backend(circuit: AttentionCircuit, backend: Backend) -> nn.Module:
+    """Return the program of the backend's own engine, or one that sends PUBs to its estimator."""
+    return attention_program(circuit, backend) if backend.program is None else backend.program(circuit)
 
 
 class ChainProgram(JointProgram):
-    """A head's program on each link of a chain; a link that raises :class:`BackendError` passes the call on.
+    """A circuit's program on each link of a chain; where a link raises :class:`BackendError`, the next is called.
 
-    Each call starts at the first link again. Heads that share the chain share jobs, so they fall together; each fall is
-    written down for each head. The backward pass of a call runs on the link that computed its values; if that fails,
-    the links after it compute the gradient. First derivatives only.
+    Each call starts at the first link again. Heads on the same chain share jobs, so they go to the next link together;
+    that is recorded for each head. The backward pass of a call runs on the link that computed its values; if that
+    fails, the links after it compute the gradient. First derivatives only.
 
     Args:
         circuit: What to compute.
-        chain: Where.
-        audit: Where it is written down.
+        place: The chain.
+        audit: Where it is recorded.
 
     Raises:
         ConfigError: For the end ``classical`` where the circuit has no classical twin.
     """
 
-    def __init__(self, circuit: AttentionCircuit, chain: Chain, audit: Audit) -> None:
+    def __init__(self, circuit: AttentionCircuit, place: Place, audit: Audit) -> None:
         super().__init__()
         self.audit, self.count = audit, 0
-        self.chain = chain
-        self.names = [name for name, _ in chain.links]
-        self.links = nn.ModuleList(_Link(circuit, backend) for _, backend in chain.links)
-        if chain.end == "classical":
+        self._chain = place.links  # not the place: a program does not keep its sessions open
+        self.names = [name for name, _ in place.links]
+        self.links = nn.ModuleList(_Link(circuit, backend) for _, backend in place.links)
+        if place.end == "classical":
             self.names.append(CLASSICAL)
             self.links.append(_Link(circuit, QuadraticForm(circuit)))
 
     @property
-    def place(self) -> int:
-        """The chain."""
-        return id(self.chain)
+    def job_key(self) -> int:
+        """The same for all programs on the chain."""
+        return id(self._chain)
 
     @staticmethod
     @torch.compiler.disable  # a job is no part of a graph
@@ -162,7 +186,7 @@ class _Link(nn.Module):
         try:
             if isinstance(where, BackendError):
                 raise where
-            self.program = where if isinstance(where, QuadraticForm) else head_program(circuit, where)
+            self.program = where if isinstance(where, QuadraticForm) else _program_on_backend(circuit, where)
         except BackendError as error:  # transpiling may ask the device
             self.reason = str(error)
         takes_vectors = isinstance(self.program, StatevectorProgram | QuadraticForm)
@@ -176,13 +200,13 @@ class _Link(nn.Module):
 
 @dataclass
 class _Turn:
-    """One head's part in a call that heads make together.
+    """One head's part in a call that several heads share.
 
     Attributes:
         program: The head's program.
         number: Number of its call.
-        index: Its place among the heads; the call's tensors are the inputs and weights of all heads in turn.
-        link: How far along the chain it has come.
+        index: Its number among the heads; the call's tensors are the inputs and weights of all heads in turn.
+        link: Number of the link that is tried now.
     """
 
     program: ChainProgram
@@ -191,11 +215,11 @@ class _Turn:
     link: int = 0
 
     @property
-    def at(self) -> _Link:
+    def current(self) -> _Link:
         return cast(_Link, self.program.links[self.link])
 
     def own(self, tensors: Sequence[T]) -> Sequence[T]:
-        """Return the head's inputs and weights, or what else belongs to them."""
+        """Return the two items of the head's inputs and weights."""
         return tensors[2 * self.index : 2 * self.index + 2]
 
     def fall(self, during: Pass, error: BackendError) -> None:
@@ -211,13 +235,13 @@ class _Turn:
         self.link += 1
 
     def count(self, during: Pass) -> None:
-        """Write down where it was computed."""
+        """Record where it was computed."""
         audit = self.program.audit
         (audit.calls if during == "forward" else audit.gradients)[self.program.names[self.link]] += 1
 
 
 def _first(turns: Sequence[_Turn], during: Pass, compute: Callable[[list[_Turn]], Sequence[T]]) -> list[T]:
-    """Return what was computed for each turn on the first link, from its own on, that does not fail.
+    """Return what was computed for each turn on the first link that does not fail, from its current one on.
 
     Turns on the same link are computed together.
     """
@@ -225,9 +249,9 @@ def _first(turns: Sequence[_Turn], during: Pass, compute: Callable[[list[_Turn]]
     while waiting := [turn for turn in turns if turn.index not in found]:
         link = min(turn.link for turn in waiting)
         group = [turn for turn in waiting if turn.link == link]
-        if closed := [turn for turn in group if turn.at.program is None]:
+        if closed := [turn for turn in group if turn.current.program is None]:
             for turn in closed:
-                turn.fall(during, BackendError(turn.at.reason))
+                turn.fall(during, BackendError(turn.current.reason))
             continue
         try:
             results = compute(group)
@@ -243,11 +267,11 @@ def _first(turns: Sequence[_Turn], during: Pass, compute: Callable[[list[_Turn]]
 
 def _values(turns: Sequence[_Turn], tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return the values of turns on one link."""
-    return evaluate([turn.at.call(*turn.own(tensors)) for turn in turns])
+    return evaluate([turn.current.call(*turn.own(tensors)) for turn in turns])
 
 
 class _OnOneLink(torch.autograd.Function):
-    """Values of the first link that answers, with its gradients. Keeps the link's own graph for the backward pass."""
+    """Values of the first link that does not fail, and gradients by that link's own graph."""
 
     @staticmethod
     def forward(ctx: Any, turns: list[_Turn], *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -280,12 +304,3 @@ class _OnOneLink(torch.autograd.Function):
         for turn, pair in zip(turns, _first(turns, "backward", products), strict=True):
             of_leaves[2 * turn.index : 2 * turn.index + 2] = pair
         return None, *of_leaves
-
-
-def _open(spec: BackendSpec) -> tuple[str, Backend | BackendError]:
-    """Return the name and the backend of one link, or its error."""
-    try:
-        backend = get_backend(str(spec))
-    except BackendError as error:
-        return str(spec), error
-    return backend.name, backend

@@ -56,7 +56,7 @@ def stream(
 
 @torch.no_grad()
 def _tokens(
-    model: nn.Module,
+    model: Any,  # a GPT, whose module imports this one
     idx: Tensor,
     max_new_tokens: int,
     temperature: float,

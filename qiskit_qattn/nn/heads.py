@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from qiskit_qattn.backends.joint import Call, evaluate
+from qiskit_qattn.backends.place import Place, wait_until_closed
 from qiskit_qattn.backends.registry import Backend, get_backend
-from qiskit_qattn.backends.session import Opened, wait_until_closed
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
-from qiskit_qattn.nn.audit import Audit
-from qiskit_qattn.nn.fallback import Chain, ChainProgram, held_open, program_on
+from qiskit_qattn.nn.fallback import Audit, ChainProgram, Execution, program_on
 from qiskit_qattn.simulation.amplitude import amplitude_angles, check_finite
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
 
@@ -31,6 +30,8 @@ def fuse_heads(heads: Sequence[QuantumHead]) -> list[Fused]:
     """
     program = cast(StatevectorProgram, heads[0]._program)
     matrices = program.fused(torch.stack([head.weight for head in heads]))  # of weights (L, *heads, P)
+    if not matrices:  # gates are applied to the batch
+        return [()] * len(heads)
     # Matrices that no weight enters have no leading axes and are shared.
     each = (matrix.unbind(0) if matrix.ndim > 2 else [matrix] * len(heads) for matrix in matrices)
     return list(zip(*each, strict=True))
@@ -98,14 +99,13 @@ class QuantumHead(nn.Module):
         observables: The Pauli strings as letters 0 to 3 (I, X, Y, Z), shape ``(M, n)``; part of the ``state_dict``.
         weight: Circuit angles in radians, shape ``(*heads, P)``, drawn uniformly from [−π, π].
         gain: Shape ``(*heads, M)``.
-        backend: The :class:`Backend` it runs on, or the :class:`Chain` of them.
+        place: Where it runs: a :class:`Place` with one backend or a chain of them.
         audit: Where the calls were computed since it was moved to a chain the last time.
     """
 
     observables: Tensor
-    backend: Backend | Chain
+    place: Place
     audit: Audit
-    _opened: Opened | None  # kept as long as the head runs there
 
     def __init__(
         self, circuit: AttentionCircuit, heads: tuple[int, ...] = (), *, gain: float = 1.0, trainable: bool = True
@@ -148,39 +148,44 @@ class QuantumHead(nn.Module):
         """Length of the input's last axis."""
         return self.circuit.encoding.num_features
 
-    def to_backend(self, backend: Backend | Chain | str) -> QuantumHead:
+    @property
+    def backend(self) -> Backend | Place:
+        """The backend it runs on; the place, whose ``links`` are the backends, for a chain."""
+        return self.place.single or self.place
+
+    def to_backend(self, backend: Backend | Place | str) -> QuantumHead:
         """Run on another backend from now on; weights stay as they are.
 
-        What a string opens, such as a session, is closed when no head runs there any more.
+        Sessions that a string opens are closed when no head runs there any more.
 
         Args:
-            backend: A backend, or a string such as ``ibm:ibm_fez?budget=60s -> aer -> statevector``: a call that one
-                link of this chain cannot answer goes to the next. It may end with ``classical``, the quadratic form
-                that an amplitude-encoded circuit computes, or with ``raise``, the default.
+            backend: A backend string, or a chain such as ``ibm:ibm_fez?budget=60s -> aer -> statevector``: a call that
+                fails on one backend goes to the next. A chain may end with ``classical``, the quadratic form that an
+                amplitude-encoded circuit computes, or with ``raise``, the default. Or the backend or place that a
+                string opened.
 
         Raises:
             UnknownNameError, ConfigError: For a string that names no backend, or ``classical`` for another encoding.
         """
-        target, opened = held_open(backend)
-        audit = Audit(None, self.circuit.name)
-        self.place(target, self.prepare(target, audit), audit, opened)
+        self.run_on(self.prepare(Place.of(backend), Audit(None, self.circuit.name)))
         wait_until_closed()
         return self
 
-    def prepare(self, backend: Backend | Chain, audit: Audit) -> nn.Module:
-        """Return the program that :meth:`place` takes, without moving there."""
-        program = program_on(self.circuit, backend, audit)
-        return program.to(device=self.weight.device, dtype=self.weight.dtype)
-
-    def place(self, backend: Backend | Chain, program: nn.Module, audit: Audit, opened: Opened | None) -> None:
-        """Run a program from now on, and keep what the backend's sessions need to stay open."""
-        self.backend, self.audit, self._opened = backend, audit, opened
-        self._program = program.to(device=self.weight.device, dtype=self.weight.dtype)
-
     @property
-    def placed(self) -> tuple[Backend | Chain, nn.Module, Opened | None]:
-        """The backend, the program and what is kept for it, which :meth:`place` takes to come back to them."""
-        return self.backend, self._program, self._opened
+    def execution(self) -> Execution:
+        """How the circuit is run now."""
+        return Execution(self.place, self._program, self.audit)
+
+    def prepare(self, place: Place, audit: Audit) -> Execution:
+        """Return what :meth:`run_on` takes to run the circuit on a place, without moving it there."""
+        program = program_on(self.circuit, place, audit)
+        return Execution(place, program.to(device=self.weight.device, dtype=self.weight.dtype), audit)
+
+    def run_on(self, execution: Execution) -> None:
+        """Run the circuit in this way from now on."""
+        assert execution.place is not None and execution.program is not None, "a head always has a place"
+        self.place, self.audit = execution.place, execution.audit
+        self._program = execution.program.to(device=self.weight.device, dtype=self.weight.dtype)
 
     @property
     def ran_on(self) -> dict[str, int]:

@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.heads import QuantumHead, fuse_heads
+from qiskit_qattn.simulation import cpu
 from qiskit_qattn.simulation.amplitude import check_finite, within_range
-from qiskit_qattn.simulation.compiled_readout import read_out
-from qiskit_qattn.simulation.derivatives import torch_must_see
-from qiskit_qattn.simulation.jit import shares_memory
+from qiskit_qattn.simulation.derivatives import is_traced
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
 
 M = TypeVar("M", bound=nn.Module)
@@ -127,12 +126,14 @@ class FixedAmplitudeHead(nn.Module):
         if torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
                 return self(x.to(self.signs.dtype))
-        if x.shape[1] <= _FEW_ROWS and not torch.is_grad_enabled() and shares_memory(x):
+        if x.shape[1] <= _FEW_ROWS and not torch.is_grad_enabled() and cpu.takes(x):
+            from qiskit_qattn.simulation.cpu.readout import read_out
+
             values = x.new_empty(*x.shape[:2], self.signs.shape[-1] - 1)
             if read_out(*(tensor.numpy() for tensor in (x.contiguous(), self.matrix, self.signs, values))):
                 return values
         amplitudes = x @ self.matrix if self.matrix.numel() else x
-        if not torch_must_see():
+        if not is_traced():
             product = self._product(amplitudes)
             if within_range(product[..., -1]):
                 return product[..., :-1] / product[..., -1:]
@@ -166,7 +167,7 @@ def _replace_heads(attention: CausalSelfAttention, replaced: dict[int, nn.Module
         program = cast(StatevectorProgram, head._program)
         values_only = attention.kinds[name].projections == "v"
         # Half-precision models simulate in float32.
-        if not (head.amplitude and values_only and unitary[0].dtype == head.weight.dtype):
+        if not (unitary and head.amplitude and values_only and unitary[0].dtype == head.weight.dtype):
             replaced[id(head)] = FixedHead(copy.deepcopy(program), unitary, head.weight, head.gain)
             continue
         matrix = unitary[0].expand(attention.counts[name], -1, -1)  # (H, 2**n, R or 2 * R)

@@ -1,4 +1,4 @@
-"""Someone's own EstimatorQNN: what it computes, whether it measures the qubits it means, and its files."""
+"""A user's EstimatorQNN: its circuit, whether it measures the qubits that it should, and its files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qiskit.quantum_info import SparsePauliOp
 from qiskit.transpiler.layout import TranspileLayout
 from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork
 
-from qiskit_qattn.backends.jobs.circuit_text import with_parameters
+from qiskit_qattn.backends.jobs.request import with_parameters
 from qiskit_qattn.errors import CheckpointError, CircuitError, ConfigError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.simulation.cutting import cut
@@ -32,7 +32,7 @@ _UNREADABLE = (QiskitError, OSError, ValueError, TypeError, LookupError, EOFErro
 def network_circuit(network: NeuralNetwork) -> AttentionCircuit:
     """Return what a network computes, for a backend to run.
 
-    A circuit that was transpiled already is cut to the qubits in use, and its layout forgotten.
+    A circuit that was transpiled already is cut to the qubits in use, without its layout.
 
     Raises:
         ConfigError: For another class than :class:`EstimatorQNN`; a subclass may compute something else.
@@ -129,7 +129,7 @@ def save_network(network: NeuralNetwork, folder: str | os.PathLike[str]) -> None
 
 
 def is_network(folder: Path) -> bool:
-    """Tell whether a folder holds a network that :func:`save_network` wrote, whole or in part."""
+    """Tell whether a folder holds a network that :func:`save_network` wrote, or a part of one."""
     return any((folder / name).is_file() for name in (CIRCUIT, ABOUT))
 
 
@@ -142,7 +142,7 @@ def load_network(folder: str | os.PathLike[str]) -> EstimatorQNN:
     home = Path(folder)
     missing = [name for name in (CIRCUIT, ABOUT) if not (home / name).is_file()]
     if missing:
-        raise CheckpointError(f"{str(folder)!r} holds no saved network: {' and '.join(missing)} missing.")
+        raise CheckpointError(f"{str(folder)!r} has no saved network: {' and '.join(missing)} missing.")
     try:
         about = json.loads((home / ABOUT).read_text("utf-8"))
         observables, inputs, weights, to_inputs = _parts(about)
@@ -173,7 +173,7 @@ def _parts(about: Any) -> tuple[list[SparsePauliOp], list[str], list[str], bool]
     """Return observables, names of inputs and of weights, and whether inputs have gradients.
 
     Raises:
-        ValueError: For anything else than :func:`save_network` writes.
+        ValueError: For anything that :func:`save_network` does not write.
     """
     keys = ["format", "observables", "input_params", "weight_params", "input_gradients"]
     if not isinstance(about, dict) or sorted(about) != sorted(keys):

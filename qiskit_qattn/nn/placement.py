@@ -7,65 +7,58 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import asdict
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
-from torch import nn
-
+from qiskit_qattn.backends.place import Place, PlaceReference, wait_until_closed
 from qiskit_qattn.backends.registry import Backend
-from qiskit_qattn.backends.session import Opened, wait_until_closed
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.nn.audit import Audit
-from qiskit_qattn.nn.fallback import Chain, backends_of, held_open
+from qiskit_qattn.nn.attention import CausalSelfAttention
+from qiskit_qattn.nn.fallback import Audit, Execution
 from qiskit_qattn.nn.heads import QuantumHead
 
-if TYPE_CHECKING:
-    from qiskit_qattn.nn.attention import CausalSelfAttention
 
-
-class Placed(Protocol):
-    """What runs on a backend or a chain: a quantum head, or the network of a connector."""
+class Movable(Protocol):
+    """What can run on another place: a quantum head, or a connector with its network."""
 
     @property
-    def audit(self) -> Audit:
-        """Where its calls were computed since it was moved to a chain the last time."""
+    def execution(self) -> Execution:
+        """How its circuit is run now."""
 
-    @property
-    def placed(self) -> tuple[Any, Any, Opened | None]:
-        """Where it is, its program there and what is kept for it, which :meth:`place` takes to come back."""
+    def prepare(self, place: Place, audit: Audit, /) -> Execution:
+        """Return what :meth:`run_on` takes to run the circuit on a place, without moving it there."""
 
-    def prepare(self, backend: Backend | Chain, audit: Audit, /) -> nn.Module:
-        """Return the program that :meth:`place` takes, without moving there."""
-
-    def place(self, backend: Any, program: Any, audit: Audit, opened: Opened | None, /) -> None:
-        """Run a program from now on, and keep what the backend's sessions need to stay open."""
+    def run_on(self, execution: Execution, /) -> None:
+        """Run the circuit in this way from now on."""
 
 
-class _Place:
-    """Where a head is, for a way back to it that does not keep sessions open by itself."""
+class _Origin:
+    """How a part was run before a move. It keeps neither the part alive nor the sessions of its place open."""
 
-    def __init__(self, head: Placed) -> None:
-        self._head = head
-        self._backend, self._program, opened = head.placed
-        self._opened = None if opened is None else weakref.ref(opened)
+    def __init__(self, part: Movable, references: dict[int, PlaceReference]) -> None:
+        self._part = weakref.ref(part)
+        before = part.execution
+        self._program, self._place = before.program, None
+        if before.place is not None:
+            self._place = references.setdefault(id(before.place), PlaceReference(before.place))
 
-    def come_back(self, again: dict[int, Opened]) -> None:
-        """Bring the head back; ``again`` holds what was closed since and is opened again, by backend."""
-        opened = None if self._opened is None else self._opened()
-        if opened is None and self._opened is not None:
-            opened = again.setdefault(id(self._backend), Opened(backends_of(self._backend)))
-        self._head.place(self._backend, self._program, self._head.audit, opened)
+    def restore(self) -> None:
+        """Run the part as before; what it recorded since the move stays."""
+        part = self._part()
+        if part is not None:
+            place = None if self._place is None else self._place()
+            part.run_on(Execution(place, self._program, part.execution.audit))
 
 
 class Placement(ABC):
     """A module whose circuits move between backends: all together, and back at the end of a ``with`` statement."""
 
-    # The places that a move left, and what it opened: None for a backend of the caller's own.
-    _last_move: tuple[list[_Place], weakref.ref[Opened] | None] | None = None
-    _blocks_entered: tuple[tuple[list[_Place], Opened | None], ...] = ()
+    # How all were run before the last move, and the place it opened: None for one that the caller had opened.
+    _last_move: tuple[list[_Origin], weakref.ref[Place] | None] | None = None
+    _blocks_entered: tuple[tuple[list[_Origin], Place | None], ...] = ()
 
     @abstractmethod
-    def placed_parts(self) -> list[tuple[int | None, str, Placed]]:
-        """Return what is moved as (layer or None, kind, part)."""
+    def movable_parts(self) -> list[tuple[int | None, str, Movable]]:
+        """Return the parts that are moved as (layer or None, kind, part)."""
 
     def audit(self) -> dict[str, Any]:
         """Return what was computed where since the module was moved to a chain of backends the last time.
@@ -75,7 +68,7 @@ class Placement(ABC):
             of; ``heads``: the same for each layer and kind; ``falls``: every call, in order of the heads, that went
             from one link of the chain to the next, and why. Empty unless it was moved to a chain.
         """
-        audits = [head.audit for _, _, head in self.placed_parts()]
+        audits = [part.execution.audit for _, _, part in self.movable_parts()]
         calls, gradients = (
             dict(sum((getattr(audit, name) for audit in audits), Counter())) for name in ("calls", "gradients")
         )
@@ -87,34 +80,34 @@ class Placement(ABC):
             return {}
         return {"calls": calls, "gradients": gradients, "heads": heads, "falls": falls}
 
-    def to_backend(self, backend: Backend | Chain | str) -> Self:
+    def to_backend(self, backend: Backend | Place | str) -> Self:
         """Run every circuit on another backend; weights and ``state_dict`` stay as they are.
 
-        What a backend named by a string holds open on its device, such as a session, is closed when no circuit, and no
-        block that was entered, is on it any more: by the next move, with the module, or at the end of the program.
+        Sessions on a device that a string opened are closed when no circuit and no ``with`` block uses them any more:
+        by the next move, when the module is deleted, or at the end of the program.
 
-        In a ``with`` statement they come back at the end of the block to where they were, and what was opened for it is
-        closed then::
+        In a ``with`` statement the circuits return at the end of the block to where they were, and sessions that were
+        opened for the block are closed::
 
             with model.to_backend("ibm:least_busy?mode=session&budget=60s"):
                 model.generate(prompt, 100)
 
         Args:
-            backend: A backend, or a string such as ``statevector?shots=1024``, or a chain of strings as for
-                :meth:`QuantumHead.to_backend`.
+            backend: A backend string such as ``statevector?shots=1024``, a chain of them as for
+                :meth:`QuantumHead.to_backend`, or the backend or place that one opened.
 
         Raises:
             UnknownNameError, ConfigError: For a string that names no backend; nothing was moved then.
         """
-        heads = self.placed_parts()
-        target, opened = held_open(backend)
-        audits = [Audit(layer, kind) for layer, kind, _ in heads]
-        # All are built before the first moves.
-        programs = [head.prepare(target, audit) for (_, _, head), audit in zip(heads, audits, strict=True)]
-        before = [_Place(head) for _, _, head in heads]
-        self._last_move = before, None if opened is None else weakref.ref(opened)
-        for (_, _, head), program, audit in zip(heads, programs, audits, strict=True):
-            head.place(target, program, audit, opened)
+        parts = self.movable_parts()
+        place = Place.of(backend)
+        # All are prepared before the first moves.
+        executions = [part.prepare(place, Audit(layer, kind)) for layer, kind, part in parts]
+        references: dict[int, PlaceReference] = {}
+        before = [_Origin(part, references) for _, _, part in parts]
+        self._last_move = before, weakref.ref(place) if isinstance(backend, str) else None
+        for (_, _, part), execution in zip(parts, executions, strict=True):
+            part.run_on(execution)
         wait_until_closed()
         return self
 
@@ -134,12 +127,11 @@ class Placement(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Bring the circuits back, and close what the move opened."""
+        """Run the circuits where they were before, and close the sessions that the move opened."""
         *outer, (before, opened) = self._blocks_entered
         self._blocks_entered, self._last_move = tuple(outer), None
-        again: dict[int, Opened] = {}
-        for place in before:
-            place.come_back(again)
+        for origin in before:
+            origin.restore()
         if opened is not None:
             opened.__exit__(kind, error, traceback)
 
@@ -178,13 +170,13 @@ class ModelPlacement(Placement):
                 where: dict[str, Any] = {"backend": "torch"}
                 if isinstance(module, QuantumHead):
                     calls = module.ran_on
-                    where = {"backend": ran_on(calls) or module.backend.name, **({"calls": calls} if calls else {})}
+                    where = {"backend": ran_on(calls) or module.place.name, **({"calls": calls} if calls else {})}
                 for _ in range(count):
                     rows.append({"layer": layer, "head": number, "kind": kind, **where})
                     number += 1
         return rows
 
-    def placed_parts(self) -> list[tuple[int | None, str, Placed]]:
+    def movable_parts(self) -> list[tuple[int | None, str, Movable]]:
         """Return the quantum heads."""
         return list(self.quantum_heads())
 

@@ -13,7 +13,7 @@ from qiskit_qattn.simulation.amplitude import unit_vectors
 from qiskit_qattn.simulation.constants import ConstantModule
 
 CLASSICAL = "classical (quadratic form)"
-MAX_QUBITS = 8  # 32,896 coefficients an observable
+MAX_QUBITS = 8  # 32,896 coefficients per observable
 
 
 class QuadraticForm(ConstantModule):

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qiskit_qattn.simulation.derivatives import partial_gradients, torch_must_differentiate, torch_must_see
+from qiskit_qattn.simulation.derivatives import is_traced, needs_autograd, partial_gradients
 from qiskit_qattn.simulation.operators import (
     Block,
     Local,
@@ -39,7 +39,7 @@ def apply_block(block: Block, columns: Tensor | None, weights: Tensor) -> Tensor
         weights: θ, shape ``(..., P)``.
     """
     angles = block.angles_of(weights)
-    if not torch.is_grad_enabled() or torch_must_see():
+    if not torch.is_grad_enabled() or is_traced():
         return block.run(columns, *angles)
     if columns is None and not starts_with_matrix(block):
         columns = block.identity(angles[0])
@@ -73,7 +73,7 @@ class _Adjoint(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         block, (columns, angles, *phases) = ctx.block, ctx.saved_tensors
-        if torch_must_differentiate(grads[0]):
+        if needs_autograd(grads[0]):
             return None, *partial_gradients(block.run, (columns, angles, *phases), ctx.needs_input_grad[1:], grads[0])
         grad, remaining = grads[0], list(phases)
         traces: list[Tensor] = []

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.encodings import walsh_gray_matrix
-from qiskit_qattn.simulation.derivatives import torch_must_see
-from qiskit_qattn.simulation.realform import normalised_product, squared_product
+from qiskit_qattn.simulation.derivatives import is_traced
+from qiskit_qattn.simulation.products import normalised_product, squared_product
 
 LARGEST, SMALLEST = 1e30, 1e-30  # squared norms well within the range of float32
 _FEW = 16  # numbers that Python compares faster than torch finds their extremes
@@ -29,7 +29,7 @@ def unit_vectors(x: Tensor) -> Tensor:
     Raises:
         EncodingError: For NaN or infinity (not checked inside ``torch.compile`` and ``torch.func``).
     """
-    if torch_must_see():
+    if is_traced():
         return _unit_vectors_scaled(x)
     norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (..., 1)
     if within_range(norms.detach().square()):
@@ -39,25 +39,25 @@ def unit_vectors(x: Tensor) -> Tensor:
 
 
 def expectations_of_vectors(x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
-    r"""Return :math:`|\hat x A|^{\odot 2} S`, with care for vectors that are zero, NaN or extreme only where needed.
+    r"""Return :math:`|\hat x A|^{\odot 2} S`, normalising vectors first only if one is zero, NaN or extreme.
 
     Args:
         x: Real vectors, shape ``(..., B, D)``.
-        matrix: A, as for :func:`~qiskit_qattn.simulation.realform.normalised_product`.
+        matrix: A, as for :func:`~qiskit_qattn.simulation.products.normalised_product`.
         signs: S, shape ``(R, M)``.
 
     Raises:
         EncodingError: For NaN or infinity (not checked inside ``torch.compile`` and ``torch.func``).
     """
-    if torch_must_see():  # no branch on values there
+    if is_traced():  # which allows no branch on values
         return squared_product(unit_vectors(x), matrix, signs)
     values, squared_norms = normalised_product(x, matrix, signs, x.shape[-1])
     return values if within_range(squared_norms) else squared_product(unit_vectors(x), matrix, signs)
 
 
 def check_finite(x: Tensor) -> None:
-    """Raise :class:`EncodingError` for NaN or infinity; ``torch.compile`` and ``torch.func`` leave that out."""
-    if torch_must_see() or bool(torch.isfinite(x.detach().sum())):
+    """Raise :class:`EncodingError` for NaN or infinity, except inside ``torch.compile`` and ``torch.func``."""
+    if is_traced() or bool(torch.isfinite(x.detach().sum())):
         return
     if not bool(torch.isfinite(x).all()):  # a sum may overflow by itself
         raise EncodingError(
@@ -67,7 +67,7 @@ def check_finite(x: Tensor) -> None:
 
 
 def within_range(squared_norms: Tensor) -> bool:
-    """Tell whether vectors can be normalised without further care: none is zero, NaN or extreme."""
+    """Return whether vectors can be normalised directly: none is zero, NaN or extreme."""
     if squared_norms.numel() == 0:
         return True
     if squared_norms.numel() <= _FEW:

@@ -24,18 +24,18 @@ Monomial = tuple[Any, ...]  # sympy factors; a parameter is its position, an int
 class AngleMap(ConstantModule):
     r"""The map :math:`p \mapsto C\,[p, f(p), m(p, f)] + b` from parameter values to angles.
 
-    Angles that are affine in the parameters, by far the most, cost one matrix product. Other functions of
+    Angles that are affine in the parameters, as most are, cost one matrix product. Other functions of
     parameters, such as sines, become extra columns f; products of columns become extra columns m.
 
     Args:
         angles: Numbers or parameter expressions, in radians.
         params: The parameters, in the order in which their values will be given.
-        combine: Matrix applied to the angles, at no further cost; None for the identity.
+        combine: Matrix applied to the angles, multiplied into C; None for the identity.
 
     Raises:
         CircuitError: For an expression that uses a parameter outside ``params`` or a function without a torch rule.
 
-    Angles are always computed in float64: their size is not bounded, so their rounding would dominate all other errors.
+    Angles are always computed in float64: they are unbounded, so their rounding errors would dominate all others.
     """
 
     matrix: Tensor
@@ -61,15 +61,15 @@ class AngleMap(ConstantModule):
             matrix, offset = combine @ matrix, combine @ offset
         self._names = {param.name: i for param, i in position.items()}
         self._functions = functions
-        # Bare parameters in order, the usual case for weights, need no product; most others need no offset.
+        # Bare parameters in order, as weights usually are, need no product; most others need no offset.
         self._plain = matrix.shape[0] == matrix.shape[1] and np.array_equal(matrix, np.eye(len(matrix)))
         self._shifted = bool(offset.any())
         self.num_angles = len(matrix)
         self._products = [[base[f] for f in m] for m in products]
         self.add_constant("matrix", matrix.T, double=True)  # (columns, K)
         self.add_constant("offset", offset, double=True)  # (K,)
-        for f in functions:
-            _evaluate(f, {name: torch.ones(()) for name in self._names})  # a missing rule is told now, not in training
+        for f in functions:  # raises now, not in training, if a rule is missing
+            _evaluate(f, {name: torch.ones(()) for name in self._names})
 
     def forward(self, params: Tensor) -> Tensor:
         """Return the angles, shape ``(..., K)``, for parameter values of shape ``(..., num_params)``."""
@@ -93,7 +93,7 @@ class AngleMap(ConstantModule):
         return F.linear(columns, self.matrix.mT, self.offset if self._shifted else None)  # (..., K)
 
     def columns(self, params: Tensor) -> Tensor:
-        """Return what C acts on: the parameters, and where angles are not affine in them functions and products."""
+        """Return what C acts on: the parameters, and where angles are not affine in them, functions and products."""
         columns = params
         if self._functions or self._products:
             columns = params = params.to(self.matrix.dtype)
@@ -119,7 +119,7 @@ def _coefficients(angle: Angle, position: Mapping[Any, int]) -> dict[Monomial, f
 
     index = {param.name: i for param, i in position.items()}
     coefficients: dict[Monomial, float] = {}
-    # powers stay as they are: their terms would cancel in rounding
+    # powers are not expanded: rounding errors would cancel their terms
     products = sympy.expand_mul(_symbolic(angle))
     for term in sympy.Add.make_args(products):
         number, factors = term.as_coeff_mul()
@@ -140,7 +140,7 @@ def _coefficients(angle: Angle, position: Mapping[Any, int]) -> dict[Monomial, f
 def _symbolic(expression: ParameterExpression) -> Any:
     """Return a parameter expression as one of sympy.
 
-    Qiskit's own ``sympify`` loses numbers raised to a parameter; the record it keeps for QPY holds every step.
+    Qiskit's own ``sympify`` loses numbers raised to a parameter; its record of steps for QPY is complete.
 
     Raises:
         CircuitError: For an operation without a rule.
@@ -171,7 +171,7 @@ def _symbolic(expression: ParameterExpression) -> Any:
     found: list[Any] = []
 
     def operand(value: Any) -> Any:
-        if value is None:  # what an earlier step left
+        if value is None:  # the result of an earlier step
             return found.pop()
         return sympy.Symbol(value.name, real=True) if isinstance(value, ParameterExpression) else sympy.sympify(value)
 
@@ -180,7 +180,7 @@ def _symbolic(expression: ParameterExpression) -> Any:
         if name not in rules:
             raise CircuitError(f"No rule for {name} in the angle {expression}; known: {sorted(rules)}.")
         binary = name in ("ADD", "SUB", "RSUB", "MUL", "DIV", "RDIV", "POW", "RPOW")
-        second = [operand(step.rhs)] if binary else []  # the later of two operands was left last
+        second = [operand(step.rhs)] if binary else []  # of two results, the second operand is on top
         found.append(rules[name](operand(step.lhs), *second))
     return found.pop()
 

@@ -1,4 +1,4 @@
-"""Constants of a torch program: kept in double precision, handed out in the module's dtype and device."""
+"""Constants of a torch program: stored in double precision, converted to the module's dtype and device."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 
 class ConstantModule(nn.Module):
-    """A module whose constants are no state: never saved, and converted from float64 masters, not from each other.
+    """A module whose constants are not part of its state: never saved, and always converted from float64 masters.
 
-    ``module.double()`` after ``module.float()`` therefore restores full precision, and what comes from the device
-    ``meta`` is whole. Constants are no buffers, of which others take copies, or leave them empty. They are made on the
-    CPU, whatever the default device, and move with the module. Half-precision dtypes leave them in float32, in which
-    the simulation then runs. Complex constants are stored as pairs of reals, since ``module.to(dtype)`` would drop
-    imaginary parts; those without an imaginary part become real ones.
+    So ``module.double()`` after ``module.float()`` restores full precision, and constants are restored when a module
+    leaves the device ``meta``. They are not buffers, which other libraries copy or leave empty. They are created on
+    the CPU, whatever the default device, and move with the module. In half-precision modules they stay in float32, in
+    which the simulation then runs. Complex constants are stored as pairs of reals, since ``module.to(dtype)`` would
+    drop imaginary parts; those without an imaginary part are stored as reals.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class ConstantModule(nn.Module):
         if double:
             self._double.add(name)
         integer = array.dtype.kind in "iu"
-        self._place(name, torch.int64 if integer else torch.get_default_dtype(), torch.device("cpu"))
+        self._store(name, torch.int64 if integer else torch.get_default_dtype(), torch.device("cpu"))
 
     def constant(self, name: str) -> Tensor:
         """Return a constant; complex ones as complex tensors (a view)."""
@@ -45,9 +45,10 @@ class ConstantModule(nn.Module):
         return torch.view_as_complex(stored) if name in self._complex else stored
 
     def leave_meta(self, like: Tensor) -> None:
-        """Make constants that are on the device ``meta`` anew where a tensor is: weights may come without the module.
+        """Create constants that are on the device ``meta`` again on the device of a tensor.
 
-        So it is after ``load_state_dict(assign=True)`` and with ``torch.func.functional_call``.
+        After ``load_state_dict(assign=True)`` and with ``torch.func.functional_call``, weights may have left ``meta``
+        without the module.
         """
         if self._on_meta and not like.is_meta:
             self.to_empty(device=like.device)
@@ -56,15 +57,21 @@ class ConstantModule(nn.Module):
         super()._apply(fn, recurse)
         for name in self._masters:
             like = fn(getattr(self, name).new_empty(0))
-            self._place(name, like.dtype, like.device)
+            self._store(name, like.dtype, like.device)
         return self
 
-    def _place(self, name: str, dtype: torch.dtype, device: torch.device) -> None:
-        """Convert a master."""
+    def _store(self, name: str, dtype: torch.dtype, device: torch.device) -> None:
+        """Convert a master and store it as the constant."""
         if name in self._double and device.type != "mps":  # Apple's devices have no float64
             dtype = torch.float64
         elif dtype in (torch.float16, torch.bfloat16):
             dtype = torch.float32
-        with torch.inference_mode(False):  # what is built in inference may be trained later
+        with torch.inference_mode(False):  # a module built in inference mode may be trained later
             setattr(self, name, torch.as_tensor(self._masters[name], dtype=dtype, device=device))
         self._on_meta = device.type == "meta"
+
+
+def constant_bytes(module: nn.Module) -> int:
+    """Return the memory that the constants of a module and its submodules take, in bytes."""
+    parts = [part for part in module.modules() if isinstance(part, ConstantModule)]
+    return sum(master.nbytes + getattr(part, name).nbytes for part in parts for name, master in part._masters.items())

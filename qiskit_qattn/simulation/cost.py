@@ -1,4 +1,4 @@
-"""Which way of simulating a circuit is cheapest: a matrix for all data, or gates on each batch."""
+"""Which executor is cheapest for a circuit: a matrix for all data, or gates on each batch."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from qiskit_qattn.simulation.operators import qubit_groups
 from qiskit_qattn.simulation.program import LocalStep, MatrixStep, PermuteStep, Program
 from qiskit_qattn.simulation.trigonometric import MAX_QUBITS
 
-DENSE_QUBITS = 8  # matrices between two data-dependent phases are 2ⁿ × 2ⁿ: above, they cost more than they save
+DENSE_QUBITS = 8  # above, 2ⁿ × 2ⁿ matrices between data-dependent phases cost more than they save
 _REAL_QUBITS = 10  # where they are real; measured at batch 1024: 4.6 times as fast as gates at 9 qubits, 3.3 at 10
-LARGEST = 2**22  # numbers in a matrix that takes data to amplitudes, and kept where no weight enters: 32 MiB
+LARGEST = 2**22  # numbers in a matrix from data to amplitudes, and in constant matrices: 32 MiB
 _GATE = 2.5  # measured: how much longer a multiplication takes in gates than in one large product
 _FEWER = 4  # measured: with half the multiplications nothing is gained, with an eighth 1.5 times the speed
-_PASS = 8  # multiplications that a pass over the amplitudes, for phases or a permutation, is worth
+_PASS = 8  # multiplications that take as long as a pass over the amplitudes, for phases or a permutation
 
 
 def dense_qubits(program: Program) -> int:
-    """Return up to how many qubits 2ⁿ × 2ⁿ matrices are worth forming for a circuit like this one."""
+    """Return the largest number of qubits at which 2ⁿ × 2ⁿ matrices are worth forming for such a circuit."""
     return _REAL_QUBITS if _is_real(program) and len(program.phases) <= 1 else DENSE_QUBITS
 
 
 def forms_matrix(program: Program, features: int, outcomes: int, amplitude: bool) -> bool:
-    """Tell whether a circuit's data-independent part is worth one matrix, at least for large batches.
+    """Return whether a circuit's data-independent part is worth one matrix, at least for large batches.
 
     Args:
         program: The circuit.
@@ -37,7 +37,7 @@ def forms_matrix(program: Program, features: int, outcomes: int, amplitude: bool
 
 
 def keeps_matrix(program: Program, features: int) -> bool:
-    """Tell whether, without gradients, the matrix is formed for few rows too, and kept for the calls that follow.
+    """Return whether, without gradients, the matrix is formed for few rows too, and cached for later calls.
 
     Args:
         program: The circuit.
@@ -88,7 +88,7 @@ def _are_few(features: int, program: Program) -> bool:
 
 
 def _is_real(program: Program) -> bool:
-    """Tell whether all gates between data-dependent phases are real."""
+    """Return whether all gates between data-dependent phases are real."""
     return all(
         isinstance(step, PermuteStep) or (isinstance(step, LocalStep | MatrixStep) and step.is_real)
         for steps in program.blocks

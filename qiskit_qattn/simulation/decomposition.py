@@ -1,8 +1,8 @@
-"""Circuits in Qiskit's own gates, as simulators and devices take them.
+"""Circuits in Qiskit's own gates, as simulators and devices expect them.
 
-Transpilers, simulators and services decide by a gate's name, and users choose names: a composite gate called ``swap``
-runs as SWAP. So :func:`device_circuit` is applied wherever a circuit enters a backend: first in each pass manager of
-ours (:func:`preset_pass_manager`), and in each estimator, for circuits that come to it directly.
+Transpilers, simulators and services identify a gate by its name, and users choose names: a composite gate called
+``swap`` runs as SWAP. So :func:`device_circuit` is applied wherever a circuit enters a backend: at the start of our
+pass managers (:func:`preset_pass_manager`), and in each estimator, for circuits that reach it directly.
 """
 
 from __future__ import annotations
@@ -39,12 +39,13 @@ from qiskit.transpiler import PassManager, StagedPassManager, TransformationPass
 from qiskit.transpiler.passes import HighLevelSynthesis, RemoveResetInZeroState
 
 from qiskit_qattn.errors import CircuitError
-from qiskit_qattn.simulation.gates import is_parametric, standard_name
+from qiskit_qattn.simulation.gates import is_parametric, is_pauli_product_rotation, standard_name
 
 STANDARD_NAMES = frozenset(get_standard_gate_name_mapping()) | {"barrier", "initialize"}
 _TAKEN = STANDARD_NAMES | {"ms"}  # IonQ's MS, which qiskit-braket-provider teaches Qiskit, is not Qiskit's MSGate
 _OWN_MODULES = ("qiskit.circuit.library.", "qiskit_aer.")
 _COMPARED_QUBITS = 6  # up to which a product formula is compared with the exponential
+_ROOT_QUBITS = 8  # up to which a power that is no whole number is formed as a matrix
 
 
 class ProductFormulaWarning(UserWarning):
@@ -54,23 +55,23 @@ class ProductFormulaWarning(UserWarning):
 def device_circuit(circuit: QuantumCircuit) -> QuantumCircuit:
     r"""Return a circuit as simulators and devices run it, in gates and instructions of Qiskit's own.
 
-    Gates are told apart by class. A composite, a subclass, a controlled gate of either, a gate that was given another
-    name, and one with open controls, is replaced by its definition, an annotated operation by its synthesis, and a loop
-    over known numbers by its turns. Every ``PauliEvolutionGate`` :math:`e^{-itH}` becomes the product formula that its
+    Gates are identified by class. A composite gate, a subclass, a controlled gate of either, a renamed gate and a gate
+    with open controls are replaced by their definitions, an annotated operation by its synthesis, and a loop over known
+    numbers by its iterations. Every ``PauliEvolutionGate`` :math:`e^{-itH}` becomes the product formula that its
     synthesis gives.
 
     Warns:
         ProductFormulaWarning: Where that is not the exponential.
 
     Raises:
-        CircuitError: For a gate that has the name of one of Qiskit's but neither definition nor matrix, or an
+        CircuitError: For a gate that has the name of a Qiskit gate but neither a definition nor a matrix, or for an
             annotated operation that cannot be synthesised.
     """
     return _decomposed(circuit, evolutions=True)
 
 
 def decompose_custom_gates(circuit: QuantumCircuit) -> QuantumCircuit:
-    """Return what :func:`device_circuit` does, with each ``PauliEvolutionGate`` as it is.
+    """Return what :func:`device_circuit` returns, but leave each ``PauliEvolutionGate`` as it is.
 
     Raises:
         CircuitError: As there.
@@ -79,7 +80,7 @@ def decompose_custom_gates(circuit: QuantumCircuit) -> QuantumCircuit:
 
 
 def device_pubs(pubs: Iterable[EstimatorPubLike], precision: float | None = None) -> list[EstimatorPub]:
-    """Return PUBs, coerced, whose circuits are :func:`device_circuit`; those that shared a circuit share one.
+    """Return coerced PUBs with their circuits converted by :func:`device_circuit`; shared circuits stay shared.
 
     Raises:
         CircuitError: As there.
@@ -108,10 +109,10 @@ def preset_pass_manager(optimization: int, **options: Any) -> StagedPassManager:
 
 
 def transpiled(manager: Any, circuit: QuantumCircuit) -> QuantumCircuit:
-    """Return what a pass manager makes of a circuit.
+    """Return a circuit transpiled by a pass manager.
 
     Raises:
-        CircuitError: If it cannot; the message holds its reason.
+        CircuitError: If that fails; the message contains the reason.
     """
     try:
         return manager.run(circuit)
@@ -120,10 +121,10 @@ def transpiled(manager: Any, circuit: QuantumCircuit) -> QuantumCircuit:
 
 
 def from_zero(circuit: QuantumCircuit) -> QuantumCircuit:
-    """Return a circuit without the resets of qubits that are 0 anyway, for what cannot reset.
+    """Return a circuit without resets of qubits that are still in |0⟩, for devices that cannot reset.
 
     Args:
-        circuit: In gates of Qiskit's own. An ``Initialize`` is resets and gates.
+        circuit: In Qiskit's own gates. An ``Initialize`` counts as resets and gates.
     """
     names = {standard_name(item.operation) for item in circuit.data}
     if "initialize" in names:
@@ -132,34 +133,38 @@ def from_zero(circuit: QuantumCircuit) -> QuantumCircuit:
 
 
 def is_own(operation: Any) -> bool:
-    """Tell whether an operation is one of Qiskit's own under its own name, so that deciding by its name is right."""
+    """Return whether an operation is one of Qiskit's own under its own name, so that its name identifies it."""
     name = standard_name(operation)
     if name is not None:
         return operation.name == name
     if isinstance(operation, ControlledGate) and "1" * operation.num_ctrl_qubits != f"{operation.ctrl_state:b}":
         return False
+    if is_pauli_product_rotation(operation) and not operation.pauli().to_label().strip("I"):
+        return False  # a phase, which its definition lacks
     kind = getattr(operation, "base_class", type(operation))
     return kind.__module__.startswith(_OWN_MODULES) and operation.name not in _TAKEN
 
 
 def takes_a_name(operation: Any) -> bool:
-    """Tell whether an operation has the name of one of Qiskit's but is another."""
+    """Return whether an operation has the name of a Qiskit operation but is another."""
     return operation.name in STANDARD_NAMES and not is_own(operation)
 
 
 def definition_of(operation: Any) -> QuantumCircuit | None:
-    """Return a circuit that does what an operation does, or None where it has no definition.
+    """Return the definition of an operation, or None if it has none.
 
-    A gate without parameters that has a matrix only is a circuit of this one unitary.
+    The definition of a parameter-free gate that only has a matrix is that unitary.
 
     Raises:
-        CircuitError: If its definition cannot be made, or an annotated operation cannot be synthesised.
+        CircuitError: If its definition cannot be built, or an annotated operation cannot be synthesised.
     """
     try:
         if isinstance(operation, AnnotatedOperation):
             return _synthesis(operation)
         if isinstance(operation, ControlFlowOp):
             return _unrolled(operation)
+        if is_pauli_product_rotation(operation) and not is_own(operation):
+            return QuantumCircuit(operation.num_qubits, global_phase=-operation.params[0] / 2)
         found = getattr(operation, "definition", None)
         if isinstance(found, QuantumCircuit):
             return found
@@ -169,7 +174,7 @@ def definition_of(operation: Any) -> QuantumCircuit | None:
     except QiskitCircuitError:  # a gate without a matrix
         return None
     except (QiskitError, TypeError, ValueError) as error:
-        raise CircuitError(f"The definition of {operation.name!r} cannot be made: {error}") from error
+        raise CircuitError(f"The definition of {operation.name!r} cannot be built: {error}") from error
     alone = QuantumCircuit(operation.num_qubits)
     alone.append(UnitaryGate(matrix), range(operation.num_qubits))
     return alone
@@ -193,14 +198,14 @@ def _decomposed(circuit: QuantumCircuit, *, evolutions: bool) -> QuantumCircuit:
 
 
 def _stays(operation: Any, evolutions: bool) -> bool:
-    """Tell whether an operation is left as it is."""
+    """Return whether an operation is left unchanged."""
     if isinstance(operation, PauliEvolutionGate):
         return not evolutions
     if isinstance(operation, ControlFlowOp):
         return _unrolled(operation) is None
     if is_own(operation):
         return True
-    # a device's own gate, or a channel: nothing to replace it by, and no name of Qiskit's
+    # a device's own gate, or a channel: no definition to use, and no clash with a Qiskit name
     return (
         not isinstance(operation, AnnotatedOperation) and not takes_a_name(operation) and operation.definition is None
     )
@@ -223,14 +228,14 @@ def _append(
         if definition is None:
             raise CircuitError(
                 f"The gate {operation.name!r} on qubits {[target.find_bit(qubit).index for qubit in where]} has the "
-                f"name of one of Qiskit's but is none, and neither a definition nor a matrix. Give it a definition."
+                f"name of one of Qiskit's but is another, without a definition or a matrix. Give it a definition."
             )
         target.global_phase += definition.global_phase
         _append(definition, where, bits, target, evolutions)
 
 
 def _unrolled(operation: ControlFlowOp) -> QuantumCircuit | None:
-    """Return a box, or a loop over known numbers, as a circuit, and None for any other control flow."""
+    """Return a box or a loop over known numbers as a circuit; None for any other control flow."""
     if isinstance(operation, BoxOp):
         return operation.blocks[0]
     if not isinstance(operation, ForLoopOp) or not isinstance(operation.params[0], range | tuple | list):
@@ -246,7 +251,7 @@ def _unrolled(operation: ControlFlowOp) -> QuantumCircuit | None:
 
 
 def _leaves_early(body: QuantumCircuit) -> bool:
-    """Tell whether a loop may end, or go on, before its body ends."""
+    """Return whether a loop's body contains ``break`` or ``continue``."""
     return any(
         isinstance(item.operation, BreakLoopOp | ContinueLoopOp)
         or (isinstance(item.operation, ControlFlowOp) and any(map(_leaves_early, item.operation.blocks)))
@@ -257,7 +262,9 @@ def _leaves_early(body: QuantumCircuit) -> bool:
 def _synthesis(operation: AnnotatedOperation) -> QuantumCircuit:
     """Return an annotated operation as a circuit."""
     alone = QuantumCircuit(operation.num_qubits)
-    if isinstance(operation.base_op, PauliEvolutionGate):  # every form of it is another
+    if any(isinstance(each, PowerModifier) and each.power % 1 for each in operation.modifiers):
+        return _root(operation)
+    if isinstance(operation.base_op, PauliEvolutionGate):  # modified evolutions are evolutions
         alone.append(_modified(operation.base_op, operation.modifiers), range(operation.num_qubits))
         return alone
     base: Operation = operation.base_op
@@ -266,14 +273,35 @@ def _synthesis(operation: AnnotatedOperation) -> QuantumCircuit:
         if definition is None:
             raise CircuitError(f"The annotated gate {base.name!r} has neither a definition nor a matrix.")
         gate = decompose_custom_gates(definition).to_gate()
-        gate.name = "custom"  # a name of no gate of Qiskit's
+        gate.name = "custom"  # not the name of a Qiskit gate
         base = gate
     alone.append(AnnotatedOperation(base, operation.modifiers), range(operation.num_qubits))
     return PassManager([HighLevelSynthesis(basis_gates=sorted(STANDARD_NAMES))]).run(alone)
 
 
+def _root(operation: AnnotatedOperation) -> QuantumCircuit:
+    """Return an operation with a power that is no whole number, as a circuit of its matrix.
+
+    Such powers do not commute with other modifiers, as :class:`HighLevelSynthesis` takes them to, and
+    ``PauliEvolutionGate.power``, which multiplies the time, is on another branch.
+    """
+    if is_parametric(operation.base_op) or operation.num_qubits > _ROOT_QUBITS:
+        powers = ", ".join(f"{each.power:g}" for each in operation.modifiers if isinstance(each, PowerModifier))
+        raise CircuitError(
+            f"Power {powers} of {operation.base_op.name!r} has no circuit: with parameters, or on more than "
+            f"{_ROOT_QUBITS} qubits, powers must be whole numbers."
+        )
+    alone = QuantumCircuit(operation.num_qubits)
+    matrix = Operator(operation).data
+    if not alone.num_qubits:
+        alone.global_phase = float(np.angle(matrix.item()))
+    else:
+        alone.append(UnitaryGate(matrix), alone.qubits)
+    return alone
+
+
 def _modified(gate: PauliEvolutionGate, modifiers: Iterable[Any]) -> PauliEvolutionGate:
-    """Return an evolution under modifiers, which is one too."""
+    """Return an evolution under modifiers as an evolution."""
     for modifier in modifiers:
         if isinstance(modifier, InverseModifier):
             gate = gate.inverse()
@@ -285,7 +313,7 @@ def _modified(gate: PauliEvolutionGate, modifiers: Iterable[Any]) -> PauliEvolut
 
 
 def warn_of_product_formula(gate: PauliEvolutionGate) -> None:
-    """Warn where the product formula of an evolution is not its exponential."""
+    """Warn if the product formula of an evolution is not its exponential."""
     operator = SparsePauliOp.from_sparse_observable(gate._extract_sparse_observable())
     if len(operator.paulis.group_commuting()) <= 1 or isinstance(gate.synthesis, MatrixExponential):
         return
@@ -302,8 +330,8 @@ def warn_of_product_formula(gate: PauliEvolutionGate) -> None:
     warnings.warn(
         f"PauliEvolutionGate of {terms}: the terms do not commute. Simulators and devices run its product formula, "
         f"{type(gate.synthesis).__name__} with reps={getattr(gate.synthesis, 'reps', 1)}, which differs from the "
-        f"exponential{difference}; exact engines take the exponential. Raise reps of its synthesis, or take "
-        f"SuzukiTrotter of a higher order, to bring them together.",
+        f"exponential{difference}; exact engines use the exponential. To reduce the difference, raise "
+        f"reps of its synthesis or use SuzukiTrotter of a higher order.",
         ProductFormulaWarning,
         stacklevel=2,
     )

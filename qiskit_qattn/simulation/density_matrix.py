@@ -26,14 +26,13 @@ from torch import Tensor, nn
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.library.observables import served
 from qiskit_qattn.simulation.angles import AngleMap
+from qiskit_qattn.simulation.cache import Identity
 from qiskit_qattn.simulation.constants import ConstantModule
-from qiskit_qattn.simulation.cutting import cut
+from qiskit_qattn.simulation.cutting import cut, without_final_measurements
 from qiskit_qattn.simulation.decomposition import transpiled
-from qiskit_qattn.simulation.gates import without_final_measurements
-from qiskit_qattn.simulation.kept import Same
 from qiskit_qattn.simulation.noise import DeviceNoise, pauli_labels
 from qiskit_qattn.simulation.readout import as_pauli_sum, build_readout
-from qiskit_qattn.simulation.transfer import ChannelModule, Turn, TurnModule, transfer_steps
+from qiskit_qattn.simulation.transfer import ChannelModule, PauliRotation, PauliRotationModule, transfer_steps
 
 MAX_QUBITS = 6
 
@@ -42,12 +41,12 @@ class DensityMatrixProgram(ConstantModule):
     r"""Expectations :math:`\mathrm{tr}(O_m\, \rho(x, \theta))` under noise, for batches of x.
 
     Args:
-        circuit: Any circuit of unitary gates on at most 6 qubits, in the gates the noise model speaks of.
+        circuit: Any circuit of unitary gates on at most 6 qubits, in the gates of the noise model.
         observables: Hermitian operators on its qubits.
         input_params: Parameters that carry data, in the order of the input's last axis.
         weight_params: Trainable parameters, in the order of the weights' last axis.
         noise: The device's errors; None for no noise.
-        all_outcomes: Prepare :meth:`probabilities`, which then costs 2ⁿ expectations a basis.
+        all_outcomes: Prepare :meth:`probabilities`, which costs 2ⁿ expectations per basis.
 
     Raises:
         CircuitError: For circuits, parameters or observables that cannot be simulated.
@@ -73,17 +72,17 @@ class DensityMatrixProgram(ConstantModule):
         self.num_qubits = circuit.num_qubits
         if self.num_qubits > MAX_QUBITS:
             raise CircuitError(
-                f"The noisy engine holds 4^n coefficients and takes at most {MAX_QUBITS} qubits, got {self.num_qubits}."
+                f"The noisy engine stores 4^n numbers and takes at most {MAX_QUBITS} qubits, got {self.num_qubits}."
             )
         self.num_outputs = len(observables)
         noise = noise or DeviceNoise()
         steps = transfer_steps(circuit, noise)
         data = set(input_params)
-        moving = [i for i, step in enumerate(steps) if isinstance(step, Turn) and data & set(step.angle.parameters)]
-        split = moving[-1] + 1 if moving else 0
+        rotations = [(i, step.angle) for i, step in enumerate(steps) if isinstance(step, PauliRotation)]
+        split = max((i + 1 for i, angle in rotations if data & set(angle.parameters)), default=0)
         params = [*input_params, *weight_params]
-        self.forward_angles = AngleMap([s.angle for s in steps[:split] if isinstance(s, Turn)], params)
-        self.back_angles = AngleMap([s.angle for s in steps[split:] if isinstance(s, Turn)], list(weight_params))
+        self.forward_angles = AngleMap([angle for i, angle in rotations if i < split], params)
+        self.back_angles = AngleMap([angle for i, angle in rotations if i >= split], list(weight_params))
         self.forward_steps = nn.ModuleList(step.module(self.num_qubits) for step in steps[:split])
         self.back_steps = nn.ModuleList(step.module(self.num_qubits) for step in steps[split:])
         start = np.array([float(set(label) <= {"I", "Z"}) for label in pauli_labels(self.num_qubits)])  # |0…0⟩
@@ -126,7 +125,7 @@ class DensityMatrixProgram(ConstantModule):
         """Return the expectations of operators given as rows over Pauli strings, ``(M, 4**n)``."""
         turns = list(_waves(self.back_angles(weights).unsqueeze(-2), rows.dtype))  # each of shape (..., 1)
         for step in reversed(list(self.back_steps)):
-            if isinstance(step, TurnModule):
+            if isinstance(step, PauliRotationModule):
                 rows = step.transpose(rows, *turns.pop())
             else:
                 rows = cast(ChannelModule, step).transpose(rows)
@@ -135,21 +134,22 @@ class DensityMatrixProgram(ConstantModule):
         coefficients = self.start  # (1, 4**n)
         following = _waves(self.forward_angles(both), rows.dtype)  # each of shape (..., B)
         for step in self.forward_steps:
-            coefficients = step(coefficients, *next(following)) if isinstance(step, TurnModule) else step(coefficients)
+            waves = next(following) if isinstance(step, PauliRotationModule) else ()
+            coefficients = step(coefficients, *waves)
         values = coefficients @ rows.transpose(-1, -2)  # (..., B or 1, M)
         return values if values.shape[:-1] == lead else values.expand(*lead, -1).clone()
 
 
 @dataclass(frozen=True)
 class NoisyEngine:
-    """Makes noisy programs of circuits: transpiled where the noise needs it, and cut to the qubits in use.
+    """Builds noisy programs of circuits, transpiled if there is a pass manager, and cut to the qubits in use.
 
-    So with noise it runs what a device would run: time evolution as its synthesis, product formulas included. Without
+    With noise it runs what a device would run: time evolution as its synthesis, product formulas included. Without
     noise, time evolution is the exponential.
 
     Attributes:
         model: An Aer ``NoiseModel``, or None.
-        pass_manager: Transpiles circuits to the gates, and the layout, the model speaks of; None leaves them.
+        pass_manager: Transpiles circuits to the gates and qubits of the noise model; None for no transpilation.
         readout: Whether measured values carry readout error.
     """
 
@@ -171,8 +171,8 @@ class NoisyEngine:
             circuit = transpiled(self.pass_manager, circuit)
             if circuit.layout is not None:
                 operators = [op.apply_layout(circuit.layout) for op in operators]
-        asked = {int(qubit) for op in operators for qubit in np.flatnonzero((op.paulis.x | op.paulis.z).any(0))}
-        part = cut(circuit, asked)
+        measured = {int(qubit) for op in operators for qubit in np.flatnonzero((op.paulis.x | op.paulis.z).any(0))}
+        part = cut(circuit, measured)
         active = list(part.qubits)
         reduced = [
             SparsePauliOp(PauliList.from_symplectic(op.paulis.z[:, active], op.paulis.x[:, active]), op.coeffs)
@@ -182,19 +182,19 @@ class NoisyEngine:
         return DensityMatrixProgram(part.circuit, reduced, noise=noise, **options)
 
     def settings(self) -> Hashable:
-        """Return what programs depend on besides the circuit: the errors that the model holds now, and the rest."""
-        errors: list[tuple[Any, Same]] = []
+        """Return a key of what programs depend on besides the circuit: the errors now in the model, and the options."""
+        errors: list[tuple[Any, Identity]] = []
         if self.model is not None:
             local, everywhere = self.model._local_quantum_errors, self.model._default_quantum_errors
-            errors += [((name, qubits), Same(error)) for name in local for qubits, error in local[name].items()]
-            errors += [(name, Same(error)) for name, error in everywhere.items()]
-            errors += [(qubits, Same(error)) for qubits, error in self.model._local_readout_errors.items()]
-            errors.append((None, Same(self.model._default_readout_error)))
-        return Same(self.pass_manager), self.readout, tuple(errors)
+            errors += [((name, qubits), Identity(error)) for name in local for qubits, error in local[name].items()]
+            errors += [(name, Identity(error)) for name, error in everywhere.items()]
+            errors += [(qubits, Identity(error)) for qubits, error in self.model._local_readout_errors.items()]
+            errors.append((None, Identity(self.model._default_readout_error)))
+        return Identity(self.pass_manager), self.readout, tuple(errors)
 
 
 def _waves(angles: Tensor, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield cos and sin of each angle along the last axis: of any size, so they are rounded once, after that."""
+    """Yield cos and sin of each angle along the last axis, rounded afterwards, since angles may be large."""
     return zip(torch.cos(angles).to(dtype).unbind(-1), torch.sin(angles).to(dtype).unbind(-1), strict=True)
 
 

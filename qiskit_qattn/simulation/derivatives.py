@@ -1,4 +1,4 @@
-"""Backward passes written out: where they apply, and how they are differentiated in turn."""
+"""Autograd functions with explicit backward passes: where they may be used, and their second derivatives."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 
-def torch_must_see() -> bool:
-    """Tell whether torch must see every operation, so that neither Functions of our own nor loops will do.
+def is_traced() -> bool:
+    """Return whether torch records every operation: ``torch.compile`` traces, or :func:`transforms` are active.
 
-    That is while ``torch.compile`` traces, and inside :func:`transforms`.
+    Neither our own autograd functions nor compiled loops may be used then.
     """
     return torch.compiler.is_compiling() or transforms()  # in this order: the second is not traced
 
 
 def transforms() -> bool:
-    """Tell whether a transform of ``torch.func`` is active, as in torch's vectorised derivatives, or forward mode."""
+    """Return whether a transform of ``torch.func``, which torch's vectorised derivatives use, or forward mode is on."""
     return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
-def torch_must_differentiate(grad: Tensor) -> bool:
-    """Tell whether a backward pass has to leave the derivative to torch, given the gradient that comes in.
+def needs_autograd(grad: Tensor) -> bool:
+    """Return whether a backward pass, given its incoming gradient, has to use torch's differentiable operations.
 
-    So it is where a second derivative may follow, where torch must see every operation, and where the gradient stands
-    for several at once (``torch.autograd.grad(is_grads_batched=True)``) and has no memory of its own.
+    These are needed for second derivatives, while torch records operations, and for a batch of gradients
+    (``torch.autograd.grad(is_grads_batched=True)``), which has no memory of its own.
     """
-    return torch.is_grad_enabled() or torch_must_see() or not torch._C._has_storage(grad)
+    return torch.is_grad_enabled() or is_traced() or not torch._C._has_storage(grad)
 
 
 def partial_gradients(
@@ -36,10 +36,9 @@ def partial_gradients(
 ) -> list[Tensor | None]:
     r"""Return :math:`\sum_m g_m \, \partial f_m / \partial t_i` for the tensors that need it, differentiable in turn.
 
-    For the backward pass of f. What was saved there brings its history along, and one tensor may be a function of
-    another, as an angle's column :math:`x w` is of the weight w. With respect to both, torch would count the path
-    from w through the column twice, since the pass that called goes along it too. Views of the tensors have no path
-    between them.
+    For the backward pass of f. Saved tensors carry their history, and one may be a function of another, as an angle's
+    column :math:`x w` is a function of the weight w. Differentiating with respect to both, torch would count the path
+    from w through the column twice: here, and in the calling pass. Views of the tensors have no path between them.
 
     Args:
         function: f, in torch's own operations.

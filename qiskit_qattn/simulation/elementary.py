@@ -1,4 +1,4 @@
-r"""The elementary operations that circuits are made of, and what inverting and controlling does to them.
+r"""The elementary operations that circuits are made of, and their inverses and controlled forms.
 
 Every gate is a product of rotations about a Pauli axis, diagonal rotations :math:`e^{-i\theta Z_{mask}/2}`, fixed
 matrices, permutations of basis states and a phase. Control by a state c of qubits keeps these kinds: with the projector
@@ -85,7 +85,7 @@ class Unitary:
 
 @dataclass(frozen=True, eq=False)
 class Phase:
-    r"""A phase :math:`e^{i\varphi}` of the whole state, which matters once it is controlled."""
+    r"""A global phase :math:`e^{i\varphi}`, which matters once it is controlled."""
 
     angle: Angle
 
@@ -168,7 +168,7 @@ def controlled(op: Operation, controls: tuple[int, ...], state: int) -> Iterator
 
 
 def as_circuit(operations: Iterable[UnitaryOperation], num_qubits: int) -> QuantumCircuit:
-    """Return operations as a circuit of Qiskit's own gates, of which only RX, RY, RZ and RZZ hold parameters.
+    """Return operations as a circuit of Qiskit's own gates; only RX, RY, RZ and RZZ have parameters.
 
     Raises:
         CircuitError: For a matrix that is not unitary, and on more than 8 qubits for a permutation of states that is

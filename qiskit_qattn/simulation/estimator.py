@@ -1,25 +1,27 @@
-"""The exact engine as a Qiskit primitive."""
+"""Estimators that run in this process: their common base, and the torch engines as a Qiskit primitive."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator
-from typing import Any, Protocol
+from abc import abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
-from qiskit.primitives import DataBin, PubResult
-from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.primitives import BaseEstimatorV2, DataBin, PrimitiveJob, PrimitiveResult, PubResult
+from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 from qiskit.quantum_info import SparseObservable, SparsePauliOp
-from torch import Tensor
+from torch import Tensor, nn
 
-from qiskit_qattn.simulation.kept import Lent, circuit_content
-from qiskit_qattn.simulation.local_estimator import LocalEstimator
+from qiskit_qattn.errors import ConfigError
+from qiskit_qattn.simulation.cache import ResultPool, circuit_content
+from qiskit_qattn.simulation.constants import constant_bytes
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 
 class Program(Protocol):
-    """What an engine makes of a circuit."""
+    """What an engine builds from a circuit."""
 
     bases: tuple[str, ...]
     num_qubits: int
@@ -32,26 +34,69 @@ class Program(Protocol):
         """Return the probabilities of all outcomes in all bases."""
 
     def double(self) -> Program:
-        """Turn to double precision."""
+        """Convert to double precision and return itself."""
 
-    def buffers(self) -> Iterator[Tensor]:
-        """Yield the constants."""
+    def modules(self) -> Iterator[nn.Module]:
+        """Yield the program and its parts, whose constants take memory."""
+
+
+class LocalEstimator(BaseEstimatorV2):
+    """A ``BaseEstimatorV2`` whose jobs run in this process.
+
+    Args:
+        default_precision: Precision of runs that specify none; 0 for exact values.
+        seed: Seed of the sampling. Successive runs continue one stream of random numbers, so noise is never repeated.
+    """
+
+    def __init__(self, *, default_precision: float = 0.0, seed: int | None = None) -> None:
+        self._default_precision = default_precision
+        self._rng = np.random.default_rng(seed)
+
+    @property
+    def default_precision(self) -> float:
+        """Precision of runs that specify none."""
+        return self._default_precision
+
+    def run(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> PrimitiveJob[Any]:
+        """Evaluate PUBs.
+
+        Args:
+            pubs: Tuples of circuit, observables, parameter values and, optionally, precision.
+            precision: Precision of the PUBs that specify none.
+
+        Raises:
+            ConfigError: For a negative precision.
+            QattnError: (from the job) for PUBs that the estimator cannot evaluate.
+        """
+        default = self._default_precision if precision is None else precision
+        if not default >= 0:  # NaN included
+            raise ConfigError(f"precision must be 0 (exact) or positive, got {default}.")
+        coerced = [EstimatorPub.coerce(pub, default) for pub in pubs]
+        job: PrimitiveJob[Any] = PrimitiveJob(self._run, coerced)
+        job._submit()
+        return job
+
+    def _run(self, pubs: list[EstimatorPub]) -> PrimitiveResult[PubResult]:
+        return PrimitiveResult(self._evaluate(pubs), metadata={"version": 2})
+
+    @abstractmethod
+    def _evaluate(self, pubs: list[EstimatorPub]) -> list[PubResult]:
+        """Return the result of each PUB."""
 
 
 class TorchEstimator(LocalEstimator):
-    r"""A ``BaseEstimatorV2`` over a torch engine: one batched evaluation a PUB.
+    r"""A ``BaseEstimatorV2`` over a torch engine: one batched evaluation per PUB.
 
     With precision 0 values are exact. With precision ε > 0 they are means over :math:`\lceil 1/\varepsilon^2 \rceil`
     samples drawn from the outcome distribution of each measurement basis, as a device would give them.
 
-    Programs of circuits are kept between runs, at most 32 and 128 MiB of them. A circuit that was changed in place is
-    another one.
+    Programs are cached between runs, at most 32 and 128 MiB of constants. A circuit edited in place gets a new program.
 
     Args:
-        engine: Makes a program of a circuit: :class:`StatevectorProgram`, the default, or a :class:`NoisyEngine`. Of
-            another engine programs are kept if it has a method ``settings``, which returns all that they depend on
-            besides their arguments.
-        default_precision: Precision where a run gives none.
+        engine: Builds a program from a circuit: :class:`StatevectorProgram`, the default, or a :class:`NoisyEngine`.
+            Programs of another engine are cached if it has a method ``settings`` that returns a hashable key of
+            everything they depend on besides their arguments.
+        default_precision: Precision of runs that specify none.
         seed: Seed of the sampling. Successive calls continue one stream of random numbers, so noise is never repeated.
 
     Raises:
@@ -67,7 +112,7 @@ class TorchEstimator(LocalEstimator):
     ) -> None:
         super().__init__(default_precision=default_precision, seed=seed)
         self.engine = engine
-        self._programs = Lent[Program]()
+        self._programs = ResultPool[Program]()
 
     def _evaluate(self, pubs: list[EstimatorPub]) -> list[PubResult]:
         contents: dict[int, Hashable | None] = {}
@@ -88,18 +133,18 @@ class TorchEstimator(LocalEstimator):
             ).double()
         result = self._result(pub, program, terms, unique)
         if key is not None:
-            self._programs.give(key, program, sum(constant.nbytes for constant in program.buffers()))
+            self._programs.give(key, program, constant_bytes(cast(nn.Module, program)))
         return result
 
     def _settings(self) -> Hashable | None:
-        """Return what the engine's programs depend on besides their arguments, or None where it does not tell."""
+        """Return what the engine's programs depend on besides their arguments, or None if the engine does not say."""
         if self.engine is StatevectorProgram:
             return StatevectorProgram
         settings = getattr(self.engine, "settings", None)
         return None if settings is None else (type(self.engine), settings())
 
     def _result(self, pub: EstimatorPub, program: Program, terms: list[Any], unique: list[Any]) -> PubResult:
-        """Return a PUB's result; ``unique`` are its observables once each, as the program takes them."""
+        """Return a PUB's result; ``unique`` are its distinct observables, in the program's order."""
         params = list(pub.circuit.parameters)
         values = pub.parameter_values.as_array(params)  # (*shape, P)
         flat = torch.from_numpy(values.reshape(int(np.prod(values.shape[:-1])), len(params)))  # (N, P)
@@ -133,7 +178,7 @@ class TorchEstimator(LocalEstimator):
 
 
 def _shots(precision: float) -> int:
-    """Return the samples a basis that reach a standard error of at most ``precision`` for a Pauli string."""
+    """Return the samples per basis that reach a standard error of at most ``precision`` for a Pauli string."""
     return math.ceil(1 / precision**2)
 
 

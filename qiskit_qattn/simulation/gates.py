@@ -1,8 +1,8 @@
 r"""From any QuantumCircuit to elementary operations.
 
-Gates are told apart by class. Qiskit's own with a rule here are exact products of elementary operations, the phase
-included; time evolution is the exponential of its operator. Others go through their matrix where they bring one, as in
-Qiskit's ``Statevector``, or through their definition.
+Gates are identified by class. Qiskit's own gates with a rule here become exact products of elementary operations,
+the phase included; time evolution becomes the exponential of its operator. Others are taken by their matrix if they
+have one, as in Qiskit's ``Statevector``, or by their definition.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from qiskit.circuit import (
     library,
 )
 from qiskit.circuit.library import (
+    C3XGate,
+    C4XGate,
     HamiltonianGate,
     Initialize,
     MCXGate,
@@ -55,19 +57,19 @@ from qiskit_qattn.simulation.elementary import (
 )
 from qiskit_qattn.simulation.evolution import matrix_evolution, pauli_evolution
 
-IDLE = {"id", "delay"}  # only noise makes them more than nothing
+IDLE = {"id", "delay"}  # identities without noise
 _IGNORED = {"barrier", *IDLE}
 _PAULI_ROTATIONS: dict[str, Axis] = {"rx": "X", "ry": "Y", "rz": "Z"}
 _PERMUTATIONS = {"cx": (0, 3, 2, 1), "swap": (0, 2, 1, 3), "ccx": (0, 1, 2, 7, 4, 5, 6, 3)}
-_SMALL = 8  # qubits on which a power is formed as a matrix
-_LISTED = 16  # qubits whose basis states are listed
+_CONTROLLED_X = (MCXGate, C3XGate, C4XGate)
+_SMALL = 8  # qubits up to which a power is formed as a matrix
+_LISTED = 16  # qubits up to which basis states are listed
 
 
 def flatten(circuit: QuantumCircuit) -> list[UnitaryOperation]:
     """Return the circuit as unitary operations in order, up to a phase.
 
-    Resets of qubits that nothing has acted on, and measurements that nothing follows, change no expectation and are
-    left out.
+    Resets of untouched qubits and final measurements change no expectation and are left out.
 
     Args:
         circuit: Any circuit of unitary gates; loops of a known length are unrolled.
@@ -84,39 +86,13 @@ def flatten(circuit: QuantumCircuit) -> list[UnitaryOperation]:
         elif isinstance(op, Phase):
             continue
         elif not measured.isdisjoint(op.qubits):
-            raise _refusal("measure", measured.intersection(op.qubits), "is followed by other operations")
+            raise refusal("measure", measured.intersection(op.qubits), "is followed by other operations")
         elif not isinstance(op, Reset):
             touched.update(op.qubits)
             found.append(op)
         elif not touched.isdisjoint(op.qubits):
-            raise _refusal("reset", op.qubits, "is no unitary gate")
+            raise refusal("reset", op.qubits, "is no unitary gate")
     return found
-
-
-def without_final_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
-    """Return the circuit without the measurements that nothing follows, and their classical bits.
-
-    Raises:
-        CircuitError: If a measurement, or anything else that uses classical bits, is left.
-    """
-    if not circuit.clbits:
-        return circuit
-    kept, followed = [], set[Any]()  # by class: a user's gate may be called measure, or barrier
-    for item in reversed(circuit.data):
-        name = standard_name(item.operation)
-        if name == "measure" and followed.isdisjoint(item.qubits):
-            continue
-        if item.clbits:
-            where = {circuit.find_bit(qubit).index for qubit in item.qubits}
-            raise _refusal(item.operation.name, where, "uses classical bits before the end")
-        if name != "barrier":
-            followed.update(item.qubits)
-        kept.append(item)
-    rest = QuantumCircuit(circuit.qubits, *circuit.qregs, name=circuit.name, metadata=circuit.metadata)
-    rest.global_phase, rest._layout = circuit.global_phase, circuit.layout  # of an ISA circuit
-    for item in reversed(kept):
-        rest.append(item)
-    return rest
 
 
 def elementary(circuit: QuantumCircuit) -> Iterator[Operation]:
@@ -137,18 +113,20 @@ def _expand(gate: Any, qubits: tuple[int, ...]) -> Iterator[Operation]:
     name = standard_name(gate)
     standard = getattr(gate, "_standard_gate", None)
     if name is None and standard is not None and _is_closed(gate):
-        # a subclass: Qiskit's circuits hold the standard gate, whatever its definition says
+        # a subclass: Qiskit's circuits contain the standard gate, whatever its definition says
         name = standard.name
-        gate = _gate_classes()[name](*gate.params)
+        gate = standard.gate_class(*gate.params)
     if name is not None and (rule := _standard(name, gate.params, qubits)) is not None:
         yield from rule
     elif isinstance(gate, AnnotatedOperation):
         yield from _annotated(gate.base_op, gate.modifiers, qubits)
     elif isinstance(gate, PauliEvolutionGate) and type(gate).to_matrix is PauliEvolutionGate.to_matrix:
         yield from pauli_evolution(gate.operator, _angle(gate.time), qubits)
+    elif is_pauli_product_rotation(gate):
+        yield from pauli_evolution(gate.pauli(), _angle(gate.params[0]) / 2, qubits)
     elif type(gate) is HamiltonianGate:
         yield from matrix_evolution(np.asarray(gate.params[0]), _angle(gate.params[1]), qubits)
-    elif getattr(gate, "base_class", None) is MCXGate and len(qubits) <= _LISTED:
+    elif _base_class(gate) in _CONTROLLED_X and len(qubits) <= _LISTED:
         size, state = 2**gate.num_ctrl_qubits, gate.ctrl_state
         image = list(range(2 * size))
         image[state], image[state + size] = state + size, state
@@ -204,7 +182,7 @@ def _standard(name: str, params: Sequence[Any], qubits: tuple[int, ...]) -> list
 
 
 def _annotated(base: Any, modifiers: Sequence[Any], qubits: tuple[int, ...]) -> Iterator[Operation]:
-    """Yield an operation under modifiers, of which the last acts on what the others give."""
+    """Yield an operation under modifiers, applied from first to last."""
     if not modifiers:
         yield from _expand(base, qubits)
         return
@@ -237,7 +215,7 @@ def _power(operation: AnnotatedOperation, exponent: float, qubits: tuple[int, ..
     try:
         matrix = Operator(operation).power(exponent).data
     except QiskitError as error:
-        raise _refusal(operation.base_op.name, qubits, f"has no power ({error})") from error
+        raise refusal(operation.base_op.name, qubits, f"has no power ({error})") from error
     return _constant(matrix, qubits)
 
 
@@ -252,7 +230,7 @@ def _reversible(base: Any, modifiers: Sequence[Any], qubits: tuple[int, ...]) ->
     """Return an operation under modifiers, which must be unitary."""
     operations = list(_annotated(base, modifiers, qubits))
     if any(isinstance(op, Reset | Measurement) for op in operations):
-        raise _refusal(base.name, qubits, "is no unitary gate")
+        raise refusal(base.name, qubits, "is no unitary gate")
     return operations
 
 
@@ -260,21 +238,21 @@ def _loop(loop: ForLoopOp, qubits: tuple[int, ...]) -> Iterator[Operation]:
     """Yield a loop over known numbers, unrolled."""
     values, parameter, body = loop.params
     if not isinstance(values, range | tuple | list):
-        raise _refusal(loop.name, qubits, "runs over values that only a device knows")
+        raise refusal(loop.name, qubits, "runs over values known only at run time")
     for value in values:
         turn = body if parameter is None else body.assign_parameters({parameter: value}, strict=False)
         yield from _elementary(turn, qubits)
 
 
 def _definition_first(gate: Any, qubits: tuple[int, ...]) -> bool:
-    """Tell whether a gate's definition is its matrix, and cheaper."""
+    """Return whether a gate's definition is equal to its matrix, and cheaper."""
     if len(qubits) == 1 or type(gate) is UnitaryGate or _base_class(gate) not in _library():
         return False
     return gate.definition is not None
 
 
 def _matrix(gate: Any, qubits: tuple[int, ...]) -> np.ndarray | None:
-    """Return a gate's matrix, or None where it has none."""
+    """Return a gate's matrix, or None if it has none."""
     if is_parametric(gate):
         return None
     try:
@@ -282,7 +260,7 @@ def _matrix(gate: Any, qubits: tuple[int, ...]) -> np.ndarray | None:
     except (AttributeError, TypeError, ValueError, QiskitError):
         return None
     if matrix.shape != (2 ** len(qubits),) * 2:
-        raise _refusal(gate.name, qubits, f"has a matrix of shape {matrix.shape}")
+        raise refusal(gate.name, qubits, f"has a matrix of shape {matrix.shape}")
     return matrix
 
 
@@ -290,21 +268,22 @@ def _definition(gate: Any, qubits: tuple[int, ...]) -> QuantumCircuit:
     """Return a gate's definition.
 
     Raises:
-        CircuitError: Where it has none.
+        CircuitError: If it has none.
     """
     try:
         definition = gate.definition
     except (AttributeError, TypeError, ValueError, QiskitError) as error:
-        raise _refusal(gate.name, qubits, f"has no definition ({error})") from error
+        raise refusal(gate.name, qubits, f"has no definition ({error})") from error
     if not isinstance(definition, QuantumCircuit):
-        raise _refusal(gate.name, qubits, "is no unitary gate with a definition")
+        raise refusal(gate.name, qubits, "is no unitary gate with a definition")
     return definition
 
 
-def _refusal(name: str, qubits: Any, why: str) -> CircuitError:
+def refusal(name: str, qubits: Any, why: str) -> CircuitError:
+    """Return the error for an instruction that the exact engines cannot simulate."""
     return CircuitError(
         f"Instruction {name!r} on qubits {sorted(qubits)} {why}, so this circuit cannot be simulated exactly. Circuits "
-        f"may hold unitary gates, resets at the beginning, measurements at the end, and loops of a known length."
+        f"may contain unitary gates, resets at the beginning, measurements at the end, and loops of a known length."
     )
 
 
@@ -326,27 +305,32 @@ def _library() -> frozenset[type]:
     return frozenset(thing for thing in vars(library).values() if isinstance(thing, type))
 
 
+def is_pauli_product_rotation(operation: Any) -> bool:
+    """Tell whether an operation is Qiskit's ``PauliProductRotationGate``, which older ones lack."""
+    return type(operation) is getattr(library, "PauliProductRotationGate", None)
+
+
 def _base_class(operation: Any) -> type:
     return getattr(operation, "base_class", type(operation))
 
 
 def standard_name(operation: Any) -> str | None:
-    """Return the name of the gate or instruction of Qiskit's own that this is, or None for any other.
+    """Return the name of one of Qiskit's own gates or instructions, or None for any other.
 
-    The class decides, since users choose names: a composite gate that somebody called ``cz`` is not Qiskit's. A
-    subclass is not either, nor is a gate with open controls, which are told by ``ctrl_state``.
+    The class decides, since users choose names: a composite gate that somebody called ``cz`` is not Qiskit's CZ.
+    Neither is a subclass, nor a gate with open controls (see ``ctrl_state``).
     """
     name = _standard_classes().get(_base_class(operation))
     return name if _is_closed(operation) else None
 
 
 def _is_closed(operation: Any) -> bool:
-    """Tell whether a gate's controls, if it has any, all act on 1."""
+    """Return whether a gate's controls, if it has any, all act on 1."""
     return getattr(operation, "ctrl_state", None) in (None, 2 ** getattr(operation, "num_ctrl_qubits", 0) - 1)
 
 
 def is_parametric(gate: Any) -> bool:
-    """Tell whether a gate still holds unbound parameters."""
+    """Return whether a gate has unbound parameters."""
     return any(isinstance(p, ParameterExpression) and p.parameters for p in getattr(gate, "params", []))
 
 

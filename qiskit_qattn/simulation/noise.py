@@ -1,6 +1,6 @@
 """Noise as Pauli transfer matrices, read from any Qiskit Aer ``NoiseModel``.
 
-The model is only asked for what it says about an instruction; Aer itself is not imported here.
+Only attributes of the model are read; Aer itself is not imported here.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def pauli_labels(num_qubits: int) -> list[str]:
 
 
 def noise_name(operation: Any) -> str | None:
-    """Return the name by which Aer looks up an instruction's error, or None for what has none.
+    """Return the name by which Aer looks up an instruction's error, or None if it has none.
 
-    The class decides what an instruction is; a gate's label takes the place of its name.
+    The class identifies an instruction; a gate's label replaces its name.
     """
     name = standard_name(operation)
     if name is None:
@@ -59,8 +59,8 @@ class DeviceNoise:
 
     Attributes:
         model: An Aer ``NoiseModel``, or None for no noise.
-        qubits: The physical qubit each qubit of the circuit stands for.
-        readout: Whether measured values carry readout error.
+        qubits: The physical qubit of each qubit of the circuit.
+        readout: Whether measured values include readout error.
     """
 
     model: Any = None
@@ -71,8 +71,8 @@ class DeviceNoise:
     def after(self, operation: Any, qubits: Sequence[int]) -> np.ndarray | None:
         """Return the transfer matrix of the error after an instruction, on its qubits in their order, or None.
 
-        The error is the one that Aer applies: of the instruction's name, or of the label that a gate was given, in
-        place of its name. After a delay, what the model's noise passes add for it follows.
+        The error is the one that Aer applies: that of a gate's label if it has one, otherwise of the instruction's
+        name. After a delay, what the model's noise passes add for it follows.
 
         Raises:
             CircuitError: For an error on other qubits than the instruction's, or a noise pass that adds to other

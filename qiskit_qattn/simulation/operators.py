@@ -16,13 +16,13 @@ from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.elementary import Rotation
 from qiskit_qattn.simulation.program import LocalStep, MatrixStep, PermuteStep, PhaseStep, Step
 
-_GROUP = 5  # qubits whose Kronecker product is formed at once: 32×32 matrices
+_GROUP = 5  # qubits per Kronecker product: 32×32 matrices
 _GENERATORS = {
     "X": -1j * np.array([[0, 1], [1, 0]], dtype=complex),
     "Y": np.array([[0, -1], [1, 0]], dtype=complex),
     "Z": -1j * np.diag([1.0, -1.0]).astype(complex),
 }
-Matrices = list[Tensor]  # one a group of qubits, the most significant first
+Matrices = list[Tensor]  # one per group of qubits, the most significant first
 
 
 class Block(nn.Module):
@@ -87,8 +87,8 @@ class Block(nn.Module):
 class LocalGates(ConstantModule):
     """The one-qubit gates of all layers of a block at once.
 
-    Qubits are counted from the most significant. ``slots`` says, for each rotation, where it stands among all
-    (depth in its chain, layer, qubit); other places hold fixed gates or the identity.
+    Qubits are counted from the most significant. ``slots`` says, for each rotation, its position among all
+    (depth in its chain, layer, qubit); other positions are fixed gates or the identity.
     """
 
     index: Tensor
@@ -105,13 +105,13 @@ class LocalGates(ConstantModule):
         for s, step in enumerate(steps):
             for q, chain in enumerate(step.chains):
                 for depth, gate in enumerate(chain):
-                    place = (depth, s, num_qubits - 1 - q)
+                    position = (depth, s, num_qubits - 1 - q)
                     if isinstance(gate, Rotation):
                         rotations.append(gate)
-                        index[place] = -len(rotations)
+                        index[position] = -len(rotations)
                     else:
                         fixed.append(gate.matrix)
-                        index[place] = len(fixed) - 1
+                        index[position] = len(fixed) - 1
         self.rotations = tuple(rotations)
         generators = np.zeros((*self.shape, 2, 2), dtype=complex)
         slots = np.zeros(len(rotations), dtype=int)
@@ -135,10 +135,10 @@ class LocalGates(ConstantModule):
             half = (angles * 0.5)[..., None, None]  # (..., K, 1, 1)
             rotations = torch.cos(half) * gates[0] + torch.sin(half) * self.constant("axes")
             gates = torch.cat([rotations, gates.expand(*rotations.shape[:-3], *gates.shape)], -3)
-        placed = gates.index_select(-3, self.index).unflatten(-3, self.shape)
-        products = [placed[..., 0, :, :, :, :]]
+        arranged = gates.index_select(-3, self.index).unflatten(-3, self.shape)
+        products = [arranged[..., 0, :, :, :, :]]
         for depth in range(1, self.shape[0]):
-            products.append(placed[..., depth, :, :, :, :] @ products[-1])
+            products.append(arranged[..., depth, :, :, :, :] @ products[-1])
         return products
 
     def forward(self, products: Tensor) -> list[Matrices]:
@@ -253,14 +253,14 @@ def _complex(dtype: torch.dtype) -> torch.dtype:
 
 
 def starts_with_matrix(block: Block) -> bool:
-    """Tell whether the first step of a block is one matrix, which needs no identity to act on."""
+    """Return whether the first step of a block is one matrix, so that it needs no identity to act on."""
     first = next(iter(block.operations), None)
     return isinstance(first, Local) and len(first.ranges) == 1
 
 
 def kronecker(factors: Tensor) -> Tensor:
     """Return the Kronecker product over axis −3 of ``(..., g, 2, 2)``; neighbours are multiplied all at once."""
-    rest: list[Tensor] = []  # what an odd number of factors leaves over, the most significant first
+    rest: list[Tensor] = []  # factors left over from odd numbers, the most significant first
     while factors.shape[-3] > 1:
         odd = factors.shape[-3] % 2
         if odd:
@@ -292,7 +292,7 @@ def _tracer(num_qubits: int) -> np.ndarray:
 
 
 def _has_parameters(step: Step) -> bool:
-    """Tell whether a step depends on weights."""
+    """Return whether a step depends on weights."""
     if isinstance(step, LocalStep):
         angles = [gate.angle for chain in step.chains for gate in chain if isinstance(gate, Rotation)]
     else:

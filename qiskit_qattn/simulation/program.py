@@ -120,14 +120,14 @@ def build_program(operations: Iterable[UnitaryOperation], num_qubits: int, input
     Args:
         operations: The circuit, flattened.
         num_qubits: n; at most 16.
-        input_params: Parameters that carry data; angles that use any of them are data-dependent.
+        input_params: Parameters that carry data; angles that depend on any of them are data-dependent.
 
     Raises:
         CircuitError: For more than 16 qubits.
     """
     if num_qubits > MAX_QUBITS:
         raise CircuitError(
-            f"The exact engine holds all 2^n amplitudes and takes at most {MAX_QUBITS} qubits, got {num_qubits}."
+            f"The exact engine stores all 2^n amplitudes and takes at most {MAX_QUBITS} qubits, got {num_qubits}."
         )
     data = set(input_params)
     layers = _arrange(_rewrite(operations, data), num_qubits)
@@ -135,7 +135,7 @@ def build_program(operations: Iterable[UnitaryOperation], num_qubits: int, input
 
 
 def _uses(angle: Angle, params: set[Any]) -> bool:
-    """Tell whether an angle depends on any of ``params``."""
+    """Return whether an angle depends on any of ``params``."""
     return isinstance(angle, ParameterExpression) and not params.isdisjoint(angle.parameters)
 
 

@@ -1,4 +1,4 @@
-"""Observables as one sign-matrix product over outcome probabilities, basis by basis."""
+"""Observables as signs of the outcomes of a few measurement bases, and amplitudes of these outcomes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
+import torch
 from qiskit.quantum_info import Pauli, PauliList, SparseObservable, SparsePauliOp
 from qiskit.quantum_info.operators.base_operator import BaseOperator
+from torch import Tensor, nn
 
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.library.observables import basis_rotation, measurement_bases
+from qiskit_qattn.simulation.constants import ConstantModule
+from qiskit_qattn.simulation.cost import DENSE_QUBITS
+from qiskit_qattn.simulation.elementary import Fixed
+from qiskit_qattn.simulation.operators import Block, multiply
+from qiskit_qattn.simulation.program import LocalStep
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +28,7 @@ class Readout:
     .. math:: \langle O_m \rangle = \sum_{b, i} |\langle i | V_b | \psi \rangle|^2 \, S_{(b, i), m}
 
     Attributes:
-        bases: Letters ``X``, ``Y``, ``Z`` a qubit, qubit 0 last.
+        bases: One of ``X``, ``Y``, ``Z`` per qubit, qubit 0 last.
         rotations: V, the basis changes, shape ``(num_bases, n, 2, 2)``, qubit 0 first.
         signs: S, shape ``(num_bases * 2**n, M)``.
     """
@@ -30,12 +37,17 @@ class Readout:
     rotations: np.ndarray
     signs: np.ndarray
 
+    @property
+    def num_qubits(self) -> int:
+        """The number of qubits n."""
+        return self.rotations.shape[1]
+
     def matrix(self) -> np.ndarray:
         """Return all basis changes stacked, shape ``(num_bases * 2**n, 2**n)``."""
         return np.concatenate([reduce(np.kron, rotation[::-1]) for rotation in self.rotations])
 
     def needed_outcomes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return which outcomes expectations need, and the signs that go with them, shape ``(kept, M)``.
+        """Return which outcomes expectations need, and the signs that go with them, shape ``(R, M)``.
 
         Probabilities of a basis sum to 1, so its commonest row of signs can be moved to the first basis, and the
         outcomes that had it need not be computed: half of them in a basis with a single Pauli string.
@@ -97,3 +109,34 @@ def as_pauli_sum(observable: BaseOperator) -> SparsePauliOp:
     if isinstance(observable, SparseObservable):
         return SparsePauliOp.from_sparse_observable(observable)
     return SparsePauliOp.from_operator(observable)
+
+
+class MeasurementBases(ConstantModule):
+    """Turn state vectors into all measurement bases, and select the outcomes that are needed.
+
+    Args:
+        readout: The bases and their rotations.
+        outcomes: Positions among the outcomes of all bases, shape ``(R,)``.
+    """
+
+    outcomes: Tensor
+
+    def __init__(self, readout: Readout, outcomes: np.ndarray) -> None:
+        super().__init__()
+        num_qubits = readout.num_qubits
+        self.trivial = all(set(basis) == {"Z"} for basis in readout.bases)  # outcomes are basis states
+        self._all_outcomes = len(outcomes) == len(readout.signs)
+        self.add_constant("outcomes", outcomes)
+        if num_qubits <= DENSE_QUBITS:
+            self.add_constant("matrix", readout.matrix()[outcomes], double=True)  # (R, 2**n)
+        steps = [LocalStep(tuple((Fixed(q, m),) for q, m in enumerate(r))) for r in readout.rotations]
+        self._blocks = nn.ModuleList(Block([step], (), num_qubits) for step in steps)
+
+    def forward(self, columns: Tensor) -> Tensor:
+        """Return amplitudes, shape ``(..., R, C)``, for states as columns of ``(..., 2**n, C)``."""
+        if hasattr(self, "matrix") and columns.dtype in (torch.float64, torch.complex128):
+            return multiply(self.constant("matrix"), columns)
+        if not self.trivial:
+            no_weights = columns.real.new_zeros(0)
+            columns = torch.cat([block(columns, no_weights) for block in self._blocks], -2)
+        return columns if self._all_outcomes else columns.index_select(-2, self.outcomes)

@@ -13,6 +13,7 @@ from qiskit.quantum_info import Pauli
 from torch import Tensor
 
 from qiskit_qattn.simulation.constants import ConstantModule
+from qiskit_qattn.simulation.cutting import without_final_measurements
 from qiskit_qattn.simulation.decomposition import decompose_custom_gates
 from qiskit_qattn.simulation.elementary import (
     Fixed,
@@ -24,24 +25,24 @@ from qiskit_qattn.simulation.elementary import (
     Reset,
     Unitary,
 )
-from qiskit_qattn.simulation.gates import IDLE, elementary, standard_name, without_final_measurements
+from qiskit_qattn.simulation.gates import IDLE, elementary, standard_name
 from qiskit_qattn.simulation.noise import DeviceNoise, transfer_matrix
 
-_RESET = np.outer([1.0, 0, 0, 1], [1.0, 0, 0, 0])  # |0⟩ whatever the qubit was
+_RESET = np.outer([1.0, 0, 0, 1], [1.0, 0, 0, 0])  # to |0⟩ from any state
 _WIDEST = 5  # qubits of a gate whose transfer matrix is formed: 1024×1024
 _DENSE_QUBITS = 4  # up to 256×256 transfer matrices; above, matrices act on pairs of qubits
 
 
 @dataclass(frozen=True, eq=False)
-class Turn:
+class PauliRotation:
     """A rotation about a Pauli string by a free angle."""
 
     label: str
     angle: ParameterExpression
 
-    def module(self, num_qubits: int) -> TurnModule:
+    def module(self, num_qubits: int) -> PauliRotationModule:
         """Return the step as a torch module."""
-        return TurnModule(self.label)
+        return PauliRotationModule(self.label)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +57,7 @@ class Channel:
         return ChannelModule(self, num_qubits)
 
 
-def transfer_steps(circuit: QuantumCircuit, noise: DeviceNoise) -> list[Turn | Channel]:
+def transfer_steps(circuit: QuantumCircuit, noise: DeviceNoise) -> list[PauliRotation | Channel]:
     """Return a circuit with its noise as steps in the order they act, neighbouring matrices multiplied."""
     return list(_merge(_steps(circuit, noise), circuit.num_qubits))
 
@@ -69,7 +70,7 @@ class ChannelModule(ConstantModule):
     def __init__(self, step: Channel, num_qubits: int) -> None:
         super().__init__()
         self.add_constant("matrix", step.matrix)
-        # axes of the coefficients, after the batch's: the last qubit first; the step's own are brought to the end
+        # axes of the coefficients, after the batch's: the last qubit first; the step's own are moved to the end
         own = [num_qubits - 1 - qubit for qubit in reversed(step.qubits)]
         self.order = [axis for axis in range(num_qubits) if axis not in own] + own
         self.num_qubits = num_qubits
@@ -93,8 +94,8 @@ class ChannelModule(ConstantModule):
         return moved.reshape(tensor.permute(order).shape).permute(back).reshape(rows.shape)
 
 
-class TurnModule(ConstantModule):
-    """A rotation about a Pauli string by an angle of its own in each row."""
+class PauliRotationModule(ConstantModule):
+    """A rotation about a Pauli string, with one angle per row."""
 
     moved: Tensor
     partner: Tensor
@@ -124,7 +125,7 @@ class TurnModule(ConstantModule):
         return self(rows, cosine, -sine)  # transfer matrices of unitaries are orthogonal
 
 
-def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[Turn | Channel]:
+def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[PauliRotation | Channel]:
     """Yield rotations by free angles, and the transfer matrices of everything else."""
     circuit = without_final_measurements(circuit)
     if noise.model is None:
@@ -145,13 +146,13 @@ def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[Turn | Chann
             yield Channel(error, qubits)
 
 
-def _noiseless(circuit: QuantumCircuit) -> Iterator[Turn | Channel]:
-    """Yield the steps of a circuit whose gates may be anything, since no noise comes with them."""
+def _noiseless(circuit: QuantumCircuit) -> Iterator[PauliRotation | Channel]:
+    """Yield the steps of a circuit of any gates, since there is no noise to look up by gate."""
     for op in elementary(circuit):
         yield from _narrow(op, tuple(range(circuit.num_qubits)), circuit.num_qubits)
 
 
-def _narrow(op: Operation, qubits: tuple[int, ...], num_qubits: int) -> Iterator[Turn | Channel]:
+def _narrow(op: Operation, qubits: tuple[int, ...], num_qubits: int) -> Iterator[PauliRotation | Channel]:
     """Yield an elementary operation as :func:`_elementary`, a wide matrix by gates on few qubits, and no phase."""
     if isinstance(op, Unitary) and len(op.qubits) > _WIDEST:
         own = tuple(qubits[q] for q in op.qubits)
@@ -161,7 +162,7 @@ def _narrow(op: Operation, qubits: tuple[int, ...], num_qubits: int) -> Iterator
         yield _elementary(op, qubits, num_qubits)
 
 
-def _elementary(op: Operation, qubits: tuple[int, ...], num_qubits: int) -> Turn | Channel:
+def _elementary(op: Operation, qubits: tuple[int, ...], num_qubits: int) -> PauliRotation | Channel:
     """Return an elementary operation, whose qubits count within ``qubits``, as a rotation or a transfer matrix."""
     if isinstance(op, Fixed):
         return Channel(transfer_matrix(op.matrix), (qubits[op.qubit],))
@@ -177,13 +178,13 @@ def _elementary(op: Operation, qubits: tuple[int, ...], num_qubits: int) -> Turn
     letter, local = ("Z", op.qubits) if isinstance(op, ParityRotation) else (op.axis, (op.qubit,))
     where = tuple(qubits[q] for q in local)
     if isinstance(op.angle, ParameterExpression):
-        return Turn("".join(letter if q in where else "I" for q in reversed(range(num_qubits))), op.angle)
+        return PauliRotation("".join(letter if q in where else "I" for q in reversed(range(num_qubits))), op.angle)
     axis = Pauli(letter * len(where)).to_matrix()
     unitary = np.cos(op.angle / 2) * np.eye(len(axis)) - 1j * np.sin(op.angle / 2) * axis
     return Channel(transfer_matrix(unitary), where)
 
 
-def _merge(steps: Iterator[Turn | Channel], num_qubits: int) -> Iterator[Turn | Channel]:
+def _merge(steps: Iterator[PauliRotation | Channel], num_qubits: int) -> Iterator[PauliRotation | Channel]:
     """Multiply neighbouring matrices into one, on all qubits of a small circuit and on pairs in a larger one."""
     most = num_qubits if num_qubits <= _DENSE_QUBITS else 2
     pending: Channel | None = None
@@ -197,7 +198,7 @@ def _merge(steps: Iterator[Turn | Channel], num_qubits: int) -> Iterator[Turn | 
         if pending is not None:
             yield pending
         pending = step if isinstance(step, Channel) else None
-        if isinstance(step, Turn):
+        if isinstance(step, PauliRotation):
             yield step
     if pending is not None:
         yield pending

@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from qiskit.circuit import ParameterExpression
-from torch import Tensor, nn
+from torch import Tensor
 
-from qiskit_qattn.simulation import compiled_form
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
-from qiskit_qattn.simulation.derivatives import partial_gradients, torch_must_differentiate, torch_must_see
+from qiskit_qattn.simulation.derivatives import is_traced, needs_autograd, partial_gradients
 from qiskit_qattn.simulation.elementary import Angle, Rotation
+from qiskit_qattn.simulation.products import as_real
 from qiskit_qattn.simulation.program import LocalStep, MatrixStep, PermuteStep, Step
-from qiskit_qattn.simulation.realform import as_real
 
 MAX_QUBITS = 5  # measured against Kronecker products: 3 times as fast at 2 to 4 qubits, 1 to 1.6 at 5, slower at 6
 _ZERO = 1e-15  # entries of matrices up to this are rounding
@@ -45,7 +44,7 @@ class TrigonometricMatrix(ConstantModule):
         weight_params: θ, in the order in which their values will be given.
         start: What the block acts on, shape ``(2**n, F)``.
         end: What acts after it, shape ``(R, 2**n)``.
-        from_real, last, real: As for :func:`~qiskit_qattn.simulation.realform.as_real`.
+        from_real, last, real: As for :func:`~qiskit_qattn.simulation.products.as_real`.
     """
 
     def __init__(
@@ -95,25 +94,12 @@ class TrigonometricMatrix(ConstantModule):
     def forward(self, weights: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return the matrix in ``dtype``, shape ``(..., F, G)``, for weights of shape ``(..., P)``."""
         columns = self.phases.columns(weights)
-        if torch.is_grad_enabled() and not torch_must_see():
+        if torch.is_grad_enabled() and not is_traced():
             return _Formed.apply(columns, self, dtype)
         return self.form(columns)[0].to(dtype)
 
-    def form_array(self, columns: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Return the matrices by compiled loops, float64 ``(L, F, G)``, and what :meth:`slope_array` needs.
-
-        Args:
-            columns: What ``phases.columns`` gives for the weights, shape ``(L, P)``.
-        """
-        trace = compiled_form.form(columns, *self.phases.arrays, *self.arrays)
-        return trace[0][:, -self.shapes[-1][1] :].swapaxes(-1, -2), trace
-
-    def slope_array(self, grad: np.ndarray, trace: tuple[np.ndarray, ...]) -> np.ndarray:
-        """Return the gradient of the columns, float64 ``(L, P)``, for that of the matrices."""
-        return compiled_form.form_slope(grad, self.phases.arrays[0], *self.arrays, *trace)
-
     def form(self, columns: Tensor) -> tuple[Tensor, Steps]:
-        """Return the matrix in float64, and what :meth:`slope` needs of the way there.
+        """Return the matrix in float64, and what :meth:`gradient` needs of the way there.
 
         Args:
             columns: What ``phases.columns`` gives for the weights.
@@ -125,7 +111,7 @@ class TrigonometricMatrix(ConstantModule):
         products = list(accumulate(factors, torch.matmul))  # of the first 1, 2, … factors
         return products[-1], Steps(phases, factors, products)
 
-    def slope(self, grad: Tensor, steps: Steps) -> Tensor:
+    def gradient(self, grad: Tensor, steps: Steps) -> Tensor:
         """Return the gradient of the columns, in float64, for that of the matrix; not differentiable itself."""
         grad = grad.to(steps.phases.dtype)
         constants = self.constants
@@ -176,37 +162,10 @@ class _Formed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (columns,) = ctx.saved_tensors
-        if torch_must_differentiate(grads[0]):
+        if needs_autograd(grads[0]):
             form = ctx.block.form
             return *partial_gradients(lambda x: form(x)[0].to(ctx.dtype), [columns], [True], grads[0]), None, None
-        return ctx.block.slope(grads[0], ctx.steps).to(columns.dtype), None, None
-
-
-def trigonometric_blocks(
-    blocks: Sequence[Sequence[Step]],
-    weight_params: Sequence[Any],
-    first: int,
-    start: np.ndarray | None,
-    end: np.ndarray,
-    real: bool,
-) -> nn.ModuleDict:
-    """Return the matrices of a program's blocks by their position.
-
-    Args:
-        blocks: All blocks of the program.
-        weight_params: θ, in the order in which their values will be given.
-        first: Position of the first block that acts after data.
-        start: What that one acts on, shape ``(2**n, F)``; None where it depends on weights, and the block is left out.
-        end: What acts after the last block, shape ``(R, 2**n)``.
-        real: As for :func:`~qiskit_qattn.simulation.realform.as_real`.
-    """
-    found, identity = nn.ModuleDict(), np.eye(end.shape[1])
-    for i in range(first, len(blocks)):
-        last, begin = i == len(blocks) - 1, start if i == first else identity
-        if begin is not None:
-            options = {"from_real": i == first, "last": last, "real": real}
-            found[str(i)] = TrigonometricMatrix(blocks[i], weight_params, begin, end if last else identity, **options)
-    return found
+        return ctx.block.gradient(grads[0], ctx.steps).to(columns.dtype), None, None
 
 
 def _groups(steps: Sequence[Step], start: np.ndarray, end: np.ndarray) -> list[Group]:

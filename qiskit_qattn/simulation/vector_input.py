@@ -98,7 +98,7 @@ def vector_program(
 
 
 def _opened(circuit: QuantumCircuit) -> QuantumCircuit:
-    """Return the circuit with the composites that hold an encoding replaced by what they hold."""
+    """Return the circuit with composites that contain an encoding replaced by their contents."""
     opened = circuit.copy_empty_like()
     for item in circuit.data:
         operation = item.operation

@@ -35,8 +35,7 @@ from qiskit_qattn.training.trainer import Trainer
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from qiskit_qattn.backends.registry import Backend
-    from qiskit_qattn.nn.fallback import Chain
+    from qiskit_qattn.backends.place import Place
 
 DEFAULT_PROMPT = "ROMEO:"
 
@@ -59,7 +58,7 @@ def train_run(
     *,
     resume: bool = False,
     progress: Progress | None = None,
-    backend: Backend | Chain | None = None,
+    backend: Place | None = None,
     model_class: type[GPT] = GPT,
 ) -> FinishedRun:
     """Train what ``config`` describes into its run folder.

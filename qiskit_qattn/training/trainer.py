@@ -28,8 +28,7 @@ from qiskit_qattn.training.validation import Batch, Losses, evaluate, final_batc
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from qiskit_qattn.backends.registry import Backend
-    from qiskit_qattn.nn.fallback import Chain
+    from qiskit_qattn.backends.place import Place
 
 
 class Trainer:
@@ -58,7 +57,7 @@ class Trainer:
         accelerator: Accelerator,
         name: str = "model",
         progress: Progress | None = None,
-        backend: Backend | Chain | None = None,
+        backend: Place | None = None,
         model_class: type[GPT] = GPT,
     ) -> None:
         from accelerate.utils import set_seed

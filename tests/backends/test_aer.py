@@ -10,9 +10,9 @@ from qiskit.circuit import ParameterVector
 from qiskit.quantum_info import SparsePauliOp
 
 from qiskit_qattn import GPT, GPTConfig, QuantumHead, attention_circuit, get_backend, list_circuits
-from qiskit_qattn.backends.aer.estimator import AerEstimator
+from qiskit_qattn.backends.aer import AerEstimator
 from qiskit_qattn.backends.gradients import SPSA
-from qiskit_qattn.backends.mps.estimator import MPSEstimator
+from qiskit_qattn.backends.mps import MPSEstimator
 from qiskit_qattn.errors import BackendError, CircuitError, ConfigError, UnknownNameError
 
 qiskit_aer = pytest.importorskip("qiskit_aer")
@@ -161,6 +161,15 @@ def test_odd_pubs(text):
     nowhere = (angle, [["Z"], ["X"]], np.zeros((0, 1)))
     assert estimator.run([nowhere], precision=precision).result()[0].data.evs.shape == (2, 0)
     assert len(estimator.run([], precision=precision).result()) == 0
+
+
+@pytest.mark.parametrize("text", ["aer", "aer:density_matrix", "aer?shots=10", "aer?noise=depolarizing&p1=0.1&p2=0.1"])
+def test_observables_of_the_identity_alone(text):
+    circuit = QuantumCircuit(2)
+    circuit.ry(ParameterVector("a", 1)[0], 0)
+    observables = [SparsePauliOp("II"), SparsePauliOp(["II", "II"], [0.5, 1.0])]
+    values = expectations(text, circuit, observables, [[0.1], [0.2], [0.3]]).data.evs
+    np.testing.assert_allclose(values, [[1, 1, 1], [1.5, 1.5, 1.5]])
 
 
 def test_a_wide_device_costs_only_the_qubits_in_use():

@@ -10,7 +10,7 @@ from qiskit.quantum_info import Pauli, SparsePauliOp, Statevector
 
 from qiskit_qattn import QuantumHead, attention_circuit, get_backend, list_circuits
 from qiskit_qattn.backends.braket.circuits import BraketProgram, program_sets
-from qiskit_qattn.backends.braket.noise import GATES
+from qiskit_qattn.backends.braket.local import GATES
 from qiskit_qattn.backends.braket.provider import PROVIDER, braket
 from qiskit_qattn.backends.gradients import SPSA, Simulated
 from qiskit_qattn.backends.measurement import Plan, Samples, shots_of

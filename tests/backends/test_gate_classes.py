@@ -19,7 +19,7 @@ from qiskit.circuit import library as lib
 from qiskit.quantum_info import DensityMatrix, Operator, Pauli, SparsePauliOp, Statevector, random_unitary
 
 from qiskit_qattn import get_backend
-from qiskit_qattn.backends.aer.estimator import AerEstimator
+from qiskit_qattn.backends.aer import AerEstimator
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.decomposition import ProductFormulaWarning
@@ -89,6 +89,8 @@ FIXED = {
     "rx with controls": lib.RXGate(0.3).control(2, ctrl_state=1, annotated=False),
     "controlled composite": composite("z", 1).definition.to_gate().control(1, annotated=False),
     "annotated": AnnotatedOperation(lib.RYGate(0.4), [ControlModifier(2, 1)]),
+    "inverse of a root": AnnotatedOperation(lib.CXGate(), [PowerModifier(0.5), InverseModifier()]),
+    "controlled phase": AnnotatedOperation(lib.PauliProductRotationGate(Pauli("I"), 0.7), [ControlModifier(1)]),
     "annotated composite": AnnotatedOperation(composite("cz", 2).definition.to_gate(), [PowerModifier(0.5)]),
 }
 PARAMETRIC = {

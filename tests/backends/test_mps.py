@@ -12,11 +12,9 @@ from qiskit.circuit.library import efficient_su2, zz_feature_map
 from qiskit.quantum_info import Operator, SparsePauliOp, Statevector
 
 from qiskit_qattn import QuantumHead, attention_circuit, get_backend
-from qiskit_qattn.backends.mps import estimator as mps
-from qiskit_qattn.backends.mps import log as mps_log
-from qiskit_qattn.backends.mps.estimator import MPSEstimator, TruncationWarning, mps_program
-from qiskit_qattn.backends.mps.line import bond_bound, on_a_line
-from qiskit_qattn.backends.mps.log import angles_of
+from qiskit_qattn.backends import mps, mps_log
+from qiskit_qattn.backends.mps import MPSEstimator, TruncationWarning, bond_bound, mps_program, on_a_line
+from qiskit_qattn.backends.mps_log import angles_of
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.errors import BackendError, CircuitError, ConfigError, UnknownNameError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit

@@ -8,7 +8,7 @@ import torch
 from qiskit.circuit.library import XGate, ZGate
 
 from qiskit_qattn import QuantumHead, attention_circuit, get_backend
-from qiskit_qattn.backends.noise_file import load_noise, save_noise
+from qiskit_qattn.backends.noise import load_noise, save_noise
 from qiskit_qattn.errors import ConfigError
 
 noise = pytest.importorskip("qiskit_aer.noise")
@@ -68,18 +68,18 @@ def test_both_noisy_backends_take_a_file(tmp_path, readout):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"holds no noise model \(Expecting value"),
-        ("[]", "holds no noise model"),
+        ("", r"is not a noise model \(Expecting value"),
+        ("[]", "is not a noise model"),
         ("{}", r"\(no 'errors'\); expected a file that save_noise wrote"),
-        ('{"errors": 3}', "holds no noise model"),
+        ('{"errors": 3}', "is not a noise model"),
         ('{"errors": [{"type": "pickle"}]}', "unknown type 'pickle'"),
         (
             '{"errors": [{"type": "qerror", "operations": ["x"], "probabilities": [1.0], '
             '"instructions": [[{"name": "os.system", "qubits": [0]}]]}]}',
             "unknown gate 'os.system'",
         ),
-        ('{"errors": [{"type": "roerror", "probabilities": [[0.5, 0.7], [0, 1]]}]}', "holds no noise model"),
-        ('{"errors": [{"type": "roerror", "probabilities": []}]}', "holds no noise model"),
+        ('{"errors": [{"type": "roerror", "probabilities": [[0.5, 0.7], [0, 1]]}]}', "is not a noise model"),
+        ('{"errors": [{"type": "roerror", "probabilities": []}]}', "is not a noise model"),
     ],
 )
 def test_what_is_no_model(tmp_path, text, message):

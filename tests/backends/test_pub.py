@@ -172,7 +172,7 @@ def test_gates_without_a_rule_are_named():
 
     circuit = QuantumCircuit(1)
     circuit.append(Gate("mystery", 1, [Parameter("a")]), [0])
-    with pytest.raises(CircuitError, match="'mystery' holds parameters but has neither"):
+    with pytest.raises(CircuitError, match="'mystery' has parameters but neither"):
         program_of(circuit, TorchEstimator(), [SparsePauliOp("Z")], input_params=[], weight_params=[])
 
 

@@ -134,7 +134,7 @@ def test_shots_set_the_precision():
     ("text", "error", "message"),
     [
         ("statevctor", UnknownNameError, "Did you mean 'statevector'"),
-        ("statevector?shoots=3", UnknownNameError, "Did you mean 'shots'.*Known: gradient, .*seed, shots"),
+        ("statevector?shoots=3", UnknownNameError, "Did you mean 'shots'.*Known: dedupe, gradient, .*seed, shots"),
         ("statevector?shots=0", ConfigError, "at least 1 .*, got '0'"),
         ("statevector?shots=2147483648", ConfigError, "at most 2147483647, got '2147483648'"),
         ("statevector?seed=" + "9" * 5000, ConfigError, "at most 2147483647"),

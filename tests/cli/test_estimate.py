@@ -302,8 +302,8 @@ def test_more_qubits_than_the_exact_engine_has_say_why_a_gradient_costs_nothing(
     [
         ("network.qpy", b"", "network.qpy in .* is no circuit this Qiskit can read"),
         ("network.qpy", b"QISKIT\x10garbage", "is no circuit this Qiskit can read"),
-        ("network.qpy", None, "holds no saved network: network.qpy missing"),
-        ("network.json", None, "holds no saved network: network.json missing"),
+        ("network.qpy", None, "has no saved network: network.qpy missing"),
+        ("network.json", None, "has no saved network: network.json missing"),
         ("network.json", b"{", "network.json in .* cannot be used"),
         ("network.json", b"\xff", "network.json in .* cannot be used"),
         ("network.json", b"[]", "must be an object with the keys format, observables"),

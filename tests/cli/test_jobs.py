@@ -9,7 +9,7 @@ from qiskit.circuit import Parameter
 
 from qiskit_qattn.backends.jobs.device import Cost
 from qiskit_qattn.backends.jobs.ledger import Ledger
-from qiskit_qattn.backends.jobs.ledger_rows import Row
+from qiskit_qattn.backends.jobs.ledger_file import Row
 from qiskit_qattn.backends.jobs.request import Request
 
 Run = Callable[..., Any]

@@ -15,11 +15,11 @@ from qiskit_machine_learning.connectors import TorchConnector as QiskitTorchConn
 from qiskit_machine_learning.neural_networks import EstimatorQNN, SamplerQNN
 from safetensors.torch import save_file
 
-from qiskit_qattn import AttentionCircuit, QuantumHead, TorchConnector, get_backend
+from qiskit_qattn import AttentionCircuit, QuantumHead, TorchConnector, compile_qnn, get_backend
 from qiskit_qattn.backends.counting import CountingEstimator
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.errors import CheckpointError, CircuitError, ConfigError, EncodingError, UnknownNameError
-from qiskit_qattn.nn.audit import FallbackWarning
+from qiskit_qattn.nn.fallback import FallbackWarning
 from qiskit_qattn.simulation.density_matrix import DensityMatrixProgram
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
@@ -362,6 +362,8 @@ def test_the_wrong_way_is_refused_and_the_right_call_gives_the_value():
     for options in ({}, {"backend": "statevector"}, {"backend": "statevector?shots=9"}):
         with pytest.raises(CircuitError, match=message):
             TorchConnector(network, weights, **options)
+    with pytest.raises(CircuitError, match=message):
+        compile_qnn(network)
     right = EstimatorQNN(circuit=circuit, weight_params=w)
     layer = TorchConnector(right, weights, backend="aer" if _installed("qiskit_aer") else "statevector")
     assert layer(torch.zeros(1, 0)).item() == pytest.approx(np.cos(0.4) * np.cos(0.6), abs=1e-6)
@@ -601,7 +603,7 @@ def test_a_saved_network_comes_back(tmp_path, recwarn):
 def test_weights_of_another_network_are_refused(tmp_path):
     TorchConnector(mixed_network(), WEIGHTS).save_pretrained(tmp_path)
     save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"holds weights of shape \(2,\), but the network has 3"):
+    with pytest.raises(CheckpointError, match=r"has weights of shape \(2,\), but the network has 3"):
         TorchConnector.from_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"none")
     with pytest.raises(CheckpointError, match=r"model\.safetensors in .* cannot be read"):

@@ -15,7 +15,7 @@ from qiskit_machine_learning.gradients import SPSAEstimatorGradient
 from qiskit_machine_learning.neural_networks import EstimatorQNN
 
 from qiskit_qattn import TorchConnector, TorchEstimator, compile_qnn
-from qiskit_qattn.backends.mps import estimator as mps
+from qiskit_qattn.backends import mps
 
 pytest.importorskip("qiskit_aer")
 

@@ -9,10 +9,10 @@ import torch
 
 from qiskit_qattn import GPT, GPTConfig, QuantumHead, attention_circuit, list_circuits
 from qiskit_qattn.backends.counting import CountingEstimator
+from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import BackendError, ConfigError, EncodingError, UnknownNameError
-from qiskit_qattn.nn.audit import Fall, FallbackWarning
-from qiskit_qattn.nn.fallback import Chain
+from qiskit_qattn.nn.fallback import Fall, FallbackWarning
 from qiskit_qattn.nn.quadratic_form import CLASSICAL, QuadraticForm
 from qiskit_qattn.simulation.estimator import TorchEstimator
 
@@ -210,7 +210,7 @@ def test_a_head_that_a_link_cannot_take_falls_alone():
     wanted = torch.autograd.grad(expected, list(model.parameters()))
     counting = CountingEstimator(estimator=TorchEstimator())
     links = (("small", Backend("small", counting, pass_manager=NoZZ())), ("large", Backend("large", counting)))
-    model.to_backend(Chain("small -> large", links, "raise"))
+    model.to_backend(Place(links))
     with pytest.warns(FallbackWarning, match=r"Layer 0, zz heads, call 1, forward pass: small failed, large is next"):
         loss = model(idx, idx)[1]
     assert_close([loss], [expected])

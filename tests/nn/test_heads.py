@@ -150,3 +150,10 @@ def test_second_derivatives_of_every_circuit(name):
 def test_an_empty_batch_reaches_no_estimator():
     head = QuantumHead(attention_circuit("zz", 2)).to_backend(Backend("test", StatevectorEstimator()))
     assert head(torch.randn(0, 2)).shape == (0, 2)
+
+
+def test_heads_too_large_for_unitaries_have_none_to_form():
+    heads = [QuantumHead(attention_circuit("zz", 11)) for _ in range(2)]
+    x = torch.randn(2, 11)
+    for head, fused in zip(heads, fuse_heads(heads), strict=True):
+        torch.testing.assert_close(head(x, fused), head(x))

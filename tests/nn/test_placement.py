@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from qiskit_qattn import GPT, GPTConfig, get_backend, leakage
-from qiskit_qattn.backends.session import wait_until_closed
+from qiskit_qattn.backends.place import wait_until_closed
 from qiskit_qattn.errors import BackendError, ConfigError, QattnError
-from qiskit_qattn.nn.audit import FallbackWarning
+from qiskit_qattn.nn.fallback import FallbackWarning
 
 pytestmark = pytest.mark.usefixtures("laboratory")
 

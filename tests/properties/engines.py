@@ -13,6 +13,7 @@ from torch import Tensor
 
 from qiskit_qattn import TorchConnector, TorchEstimator, compile_qnn, get_backend
 from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.simulation.density_matrix import DensityMatrixProgram
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 from .circuits import Example
@@ -35,14 +36,13 @@ def network(example: Example, estimator: object) -> EstimatorQNN:
         )
 
 
-def connector(example: Example, estimator: object, engine: str = "statevector", dtype=torch.float64) -> Function:
-    """Return an example's connector, which must run on an engine."""
-    qnn = network(example, estimator)
-    compiled = compile_qnn(qnn)
-    if compiled.engine == "network" and "whole numbers" in compiled.reason:
+def connector(example: Example, estimator: object, kind: type = StatevectorProgram, dtype=torch.float64) -> Function:
+    """Return an example's connector, which must run a program of this kind."""
+    model = TorchConnector(network(example, estimator)).to(dtype)
+    if not isinstance(model._program, kind):
+        compiled = compile_qnn(model.neural_network)
+        assert compiled.engine == "network" and "whole numbers" in compiled.reason, str(compiled)
         reject()  # a fractional power of a gate with parameters
-    assert compiled.engine == engine, str(compiled)
-    model = TorchConnector(qnn).to(dtype)
     return lambda x, w: torch.func.functional_call(model, {"weight": w}, (x,))
 
 
@@ -69,7 +69,7 @@ ENGINES: dict[str, tuple[int, Callable[[Example], Function]]] = {  # with the mo
     "connector, TorchEstimator": (5, lambda example: connector(example, TorchEstimator())),
     "density_matrix": (
         3,
-        lambda example: connector(example, get_backend("density_matrix").estimator, "density_matrix"),
+        lambda example: connector(example, get_backend("density_matrix").estimator, DensityMatrixProgram),
     ),
     "dense": (5, program),
     "gate by gate": (5, gate_by_gate),

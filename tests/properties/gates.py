@@ -236,8 +236,7 @@ _OTHERS: dict[str, tuple[int, Build]] = {
     "PauliGate": (1, lambda draw, n, s: f"PauliGate({pauli(draw, n)!r})"),
     "PauliProductRotationGate": (
         1,
-        # Not of the identity alone: Qiskit's matrix and definition of that differ by a phase.
-        lambda draw, n, s: f"PauliProductRotationGate(Pauli({'Y' + pauli(draw, n - 1)!r}), {draw(angles(s))})",
+        lambda draw, n, s: f"PauliProductRotationGate(Pauli({pauli(draw, _integer(draw, 1, n))!r}), {draw(angles(s))})",
     ),
     "PermutationGate": (1, _permutation),
     "PhaseOracleGate": (1, lambda draw, n, s: f"PhaseOracleGate({_expression(draw, min(n, 3))})"),

@@ -9,8 +9,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import SparsePauliOp
 
 from qiskit_qattn.backends.braket.device import BraketDevice
-from qiskit_qattn.backends.braket.provider import PROVIDER
-from qiskit_qattn.backends.braket.search import aws_device
+from qiskit_qattn.backends.braket.provider import PROVIDER, aws_device
 from qiskit_qattn.backends.registry import precision_of
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.simulation.estimator import TorchEstimator

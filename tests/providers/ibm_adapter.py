@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
-from qiskit_qattn.backends.ibm.estimator import EstimatorSettings
+from qiskit_qattn.backends.ibm.runtime import EstimatorSettings
 from qiskit_qattn.backends.registry import precision_of
 
 from .ibm_client import Pub

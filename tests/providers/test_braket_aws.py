@@ -13,7 +13,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import SparsePauliOp
 
 from qiskit_qattn import QuantumHead, attention_circuit
-from qiskit_qattn.backends.jobs.courier import cancel
+from qiskit_qattn.backends.jobs.client import cancel
 from qiskit_qattn.backends.jobs.device import Cost, JobStatus
 from qiskit_qattn.errors import (
     BackendError,
@@ -55,7 +55,7 @@ def test_several_pubs_are_one_job(aws, pub, rng):
     for found, sent in zip(device.result(job, [pub, other, constant]), [pub, other, constant], strict=True):
         assert_right(found, sent)
     for wrong in ([pub], [pub, other, constant, constant]):
-        with pytest.raises(BackendError, match="circuits than its PUBs hold"):
+        with pytest.raises(BackendError, match="circuits than its PUBs have"):
             device.result(job, wrong)
 
 

@@ -7,7 +7,7 @@ from qiskit import QuantumCircuit
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import SparsePauliOp
 
-from qiskit_qattn.backends.braket.search import aws_device
+from qiskit_qattn.backends.braket.provider import aws_device
 from qiskit_qattn.backends.registry import precision_of
 from qiskit_qattn.errors import (
     BackendError,
@@ -114,7 +114,7 @@ def test_devices_by_name_and_region(aws):
 
 def test_limits_of_a_device(aws, pub):
     device = device_of()
-    with pytest.raises(ConfigError, match="takes 1 to 20000 shots a circuit, got 40000"):
+    with pytest.raises(ConfigError, match="takes 1 to 20000 shots per circuit, got 40000"):
         device.submit([pub], precision_of(40000), "tag")
     with pytest.raises(BackendError, match="Set shots"):
         device.estimate([pub], 0.0)

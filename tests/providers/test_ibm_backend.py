@@ -17,8 +17,8 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 import qiskit_qattn as qa
 from qiskit_qattn.backends.ibm.provider import PROVIDER
+from qiskit_qattn.backends.place import session
 from qiskit_qattn.backends.registry import Backend, Registration
-from qiskit_qattn.backends.session import session
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import (
     BackendError,
@@ -211,7 +211,7 @@ def test_a_head_on_a_device_of_the_account(ibm_server: IBMServer) -> None:
 def test_a_lost_answer_costs_no_second_job(
     ibm_server: IBMServer, pub: Pub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("qiskit_qattn.backends.jobs.resilience.BACKOFF", 0.0)
+    monkeypatch.setattr("qiskit_qattn.backends.jobs.client.BACKOFF", 0.0)
     caplog.set_level(logging.DEBUG)
     ibm_server.drop("POST /jobs", "after")
     backend = build("ibm:test_manila?budget=60s")

@@ -15,7 +15,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit_ibm_runtime import QiskitRuntimeService
 
 from qiskit_qattn.backends.ibm.device import IBMDevice
-from qiskit_qattn.backends.ibm.estimator import EstimatorSettings
+from qiskit_qattn.backends.ibm.runtime import EstimatorSettings
 from qiskit_qattn.backends.registry import precision_of
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
 
@@ -244,7 +244,7 @@ def test_another_process_finds_the_job_and_reads_the_same(
     expected = ibm.result(ibm.submit(pubs, PRECISION, "of a process that died"), pubs)[0].evs
     code = (
         "from qiskit.primitives.containers.estimator_pub import EstimatorPub\n"
-        "from qiskit_qattn.backends.ibm.account import find_device, open_service\n"
+        "from qiskit_qattn.backends.ibm.provider import find_device, open_service\n"
         "from qiskit_qattn.backends.ibm.device import IBMDevice\n"
         "from tests.providers.ibm_client import small_pub\n"
         "service, _ = open_service()\n"

@@ -13,7 +13,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit_ibm_runtime.fake_provider import FakeManilaV2
 
 from qiskit_qattn.backends.ibm.device import IBMDevice
-from qiskit_qattn.backends.ibm.estimator import EstimatorSettings
+from qiskit_qattn.backends.ibm.runtime import EstimatorSettings
 from qiskit_qattn.errors import BackendError, JobError
 
 from .ibm_adapter import PRECISION, RAW, at_precision, exact

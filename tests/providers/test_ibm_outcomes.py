@@ -11,7 +11,7 @@ import qiskit_qattn as qa
 from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import BackendError
-from qiskit_qattn.nn.audit import FallbackWarning
+from qiskit_qattn.nn.fallback import FallbackWarning
 
 from .ibm_server import TOKEN, IBMServer
 
@@ -21,8 +21,8 @@ Fault = Callable[[IBMServer], object]
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qiskit_qattn.backends.jobs.resilience.BACKOFF", 0.0)
-    monkeypatch.setattr("qiskit_qattn.backends.jobs.resilience._BREAKERS", {})
+    monkeypatch.setattr("qiskit_qattn.backends.jobs.client.BACKOFF", 0.0)
+    monkeypatch.setattr("qiskit_qattn.backends.jobs.client._BREAKERS", {})
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import qiskit_qattn as qa
-from qiskit_qattn.backends.session import wait_until_closed
+from qiskit_qattn.backends.place import wait_until_closed
 
 from .ibm_server import IBMServer
 

@@ -116,7 +116,7 @@ def test_real_gates_form_matrices_of_more_qubits(gate, dense, rng):
 @pytest.mark.parametrize(
     ("encoding", "ansatz", "parts"),
     [
-        ("rx", "ry", "apart"),  # cosines give real parts, sines imaginary ones
+        ("rx", "ry", "split"),  # cosines give real parts, sines imaginary ones
         ("ry", "ry", "real"),
         ("rx", "rz", "complex"),
         ("none", "ry", "real"),
@@ -138,7 +138,7 @@ def test_parts_that_are_zero_are_left_out(encoding, ansatz, parts, num_qubits, r
     ops = [SparsePauliOp("Z" * num_qubits), SparsePauliOp("X" + "I" * (num_qubits - 1))]
     program = StatevectorProgram(circuit, ops, input_params=inputs, weight_params=list(w)).double()
     program.fewest_rows = 0
-    assert (program.real, program.apart) == (parts != "complex", parts == "apart")
+    assert (program.unitaries.real, program.unitaries.split) == (parts != "complex", parts == "split")
     rows, theta = torch.tensor(rng.normal(size=(3, len(inputs)))), torch.tensor(rng.normal(size=num_qubits))
     rows.requires_grad_(bool(inputs)), theta.requires_grad_()
     values = program(rows, theta)

@@ -3,18 +3,21 @@
 import numpy as np
 import pytest
 from qiskit import QuantumCircuit
-from qiskit.circuit import AnnotatedOperation, ControlModifier, Gate, InverseModifier, Parameter, PowerModifier
+from qiskit.circuit import AnnotatedOperation, ControlModifier, Gate, InverseModifier, Parameter, PowerModifier, library
 from qiskit.circuit.library import (
+    CCZGate,
     CXGate,
+    GlobalPhaseGate,
     HGate,
     PauliEvolutionGate,
+    QFTGate,
     RYGate,
     SwapGate,
     UnitaryGate,
     XGate,
     get_standard_gate_name_mapping,
 )
-from qiskit.quantum_info import Operator, SparsePauliOp, Statevector
+from qiskit.quantum_info import Operator, Pauli, SparsePauliOp, Statevector
 from qiskit.synthesis import MatrixExponential, SuzukiTrotter
 
 from qiskit_qattn.errors import CircuitError
@@ -86,12 +89,20 @@ BASES = {
     "controlled composite": composite("cz", 2).control(1, annotated=False),
     "annotated": AnnotatedOperation(composite("cz", 2), InverseModifier()),
     "evolution": PauliEvolutionGate(SparsePauliOp(["XX", "ZZ"]), 0.3),
+    "long evolution": PauliEvolutionGate(SparsePauliOp(["XX", "ZZ"]), 2.9),  # its root is no evolution of half the time
+    "cx": CXGate(),
+    "ccz": CCZGate(),
 }
+if hasattr(library, "PauliProductRotationGate"):
+    BASES["phase"] = library.PauliProductRotationGate(Pauli("-I"), 0.7)  # its definition lacks the phase
 MODIFIERS = {
     "inverse": [InverseModifier()],
     "control": [ControlModifier(1)],
     "open": [ControlModifier(1, 0)],
     "root": [PowerModifier(0.5)],
+    "inverse of root": [PowerModifier(0.5), InverseModifier()],
+    "root of inverse": [InverseModifier(), PowerModifier(0.5), ControlModifier(1, 0)],
+    "root of power": [PowerModifier(2), PowerModifier(0.75)],
     "negative": [PowerModifier(-2)],
     "all": [InverseModifier(), ControlModifier(1, 1), PowerModifier(3)],
 }
@@ -167,6 +178,34 @@ def test_a_gate_that_only_has_a_name_of_qiskits_is_refused():
     native = QuantumCircuit(1)
     native.append(Gate("gpi", 1, [0.3]), [0])  # a device's own
     assert device_circuit(native) is native
+
+
+def test_powers_that_are_no_whole_numbers():
+    """Roots of phases are phases; those of gates with parameters, or of wide ones, have no circuit."""
+    circuit = QuantumCircuit(1)
+    circuit.append(AnnotatedOperation(GlobalPhaseGate(0.6), [PowerModifier(0.5), InverseModifier()]), [])
+    assert device_circuit(circuit).global_phase == pytest.approx(2 * np.pi - 0.3)
+    x = Parameter("x")
+    for base in (RYGate(x), PauliEvolutionGate(SparsePauliOp("X"), x), QFTGate(9)):
+        circuit = QuantumCircuit(base.num_qubits)
+        circuit.append(AnnotatedOperation(base, [PowerModifier(0.5)]), circuit.qubits)
+        with pytest.raises(CircuitError, match=f"Power 0.5 of '{base.name}' has no circuit: .* must be whole numbers"):
+            device_circuit(circuit)
+
+
+@pytest.mark.skipif(not hasattr(library, "PauliProductRotationGate"), reason="Qiskit has no such gate yet")
+def test_rotations_about_the_identity_keep_their_phase(rng):
+    """Qiskit's matrix has it, and so has its Statevector; its definition has not."""
+    x = Parameter("x")
+    inner = QuantumCircuit(2)
+    inner.append(library.PauliProductRotationGate(Pauli("II"), 2 * x), [1, 0])
+    inner.ry(0.3, 0)
+    for base in (inner.to_gate(), library.PauliProductRotationGate(Pauli("II"), x)):
+        circuit = around(AnnotatedOperation(base, [InverseModifier(), ControlModifier(1, 0)]))
+        ours = device_circuit(circuit)
+        angle = rng.normal(size=1)
+        expected = Statevector(circuit.assign_parameters(angle)).data
+        np.testing.assert_allclose(Statevector(ours.assign_parameters(angle)).data, expected, atol=1e-8)
 
 
 @pytest.mark.parametrize(

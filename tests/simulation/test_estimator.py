@@ -13,6 +13,7 @@ from qiskit.primitives import BaseEstimatorV2, StatevectorEstimator
 from qiskit.quantum_info import SparsePauliOp
 
 from qiskit_qattn.errors import CircuitError, ConfigError
+from qiskit_qattn.simulation.cache import ResultPool
 from qiskit_qattn.simulation.density_matrix import NoisyEngine
 from qiskit_qattn.simulation.estimator import TorchEstimator
 from qiskit_qattn.simulation.statevector import StatevectorProgram
@@ -129,9 +130,18 @@ def test_a_program_is_made_once_for_a_circuit_and_its_observables(rng):
     assert engine.made == 3
     for number in range(1, 41):
         same_as_qiskit(estimator, (CIRCUIT, number * ZX, rng.normal(size=4)))
-    assert len(estimator._programs._held) == 32
+    assert len(estimator._programs) == 32
     for other in (copy.deepcopy(estimator), pickle.loads(pickle.dumps(estimator))):
         same_as_qiskit(other, (CIRCUIT, ZX, rng.normal(size=4)))
+
+
+def test_programs_larger_than_the_cache_are_not_cached(rng):
+    engine = Counting()
+    estimator = TorchEstimator(engine)
+    estimator._programs = ResultPool(most_bytes=1000)
+    for _ in range(2):
+        same_as_qiskit(estimator, (CIRCUIT, ZX, rng.normal(size=4)))
+    assert engine.made == 2
 
 
 def test_a_circuit_that_was_changed_in_place_gives_new_values(rng):

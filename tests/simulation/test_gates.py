@@ -38,6 +38,7 @@ from qiskit_qattn.simulation.gates import flatten, is_parametric, standard_name
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 X, W = Parameter("x"), Parameter("w")
+PRODUCTS = hasattr(library, "PauliProductRotationGate")  # older Qiskits have none
 
 
 def around(gates, num_qubits, rng):
@@ -208,9 +209,12 @@ def unusual():
         "ucry": lib.UCRYGate([0.1, 0.2, -0.3, 2.0]),
         "ucrz": lib.UCRZGate([0.1, 0.2, -0.3, 2.0]),
         "uniform": lib.UniformSuperpositionGate(3, 2),
+        "c3x": lib.C3XGate(),
+        "c3x_open": lib.C3XGate(ctrl_state=2),
+        "c4x": lib.C4XGate(),
         "xx_minus": lib.XXMinusYYGate(X, W),
         "xx_plus": lib.XXPlusYYGate(X, W),
-    } | ({"product": lib.PauliProductRotationGate(Pauli("XYZ"), X)} if hasattr(lib, "PauliProductRotationGate") else {})
+    } | ({"product": lib.PauliProductRotationGate(Pauli("XYZ"), X)} if PRODUCTS else {})
 
 
 def random_hermitian(size):
@@ -299,6 +303,11 @@ def test_nested_and_fractional_annotations(rng):
         composite("cz", 2, 2).inverse(),
         composite("cz", 2, 2).control(1, annotated=False),
         composite("cz", 2).power(0.5),
+        *(
+            AnnotatedOperation(library.PauliProductRotationGate(Pauli(label), X), [ControlModifier(1, 0)])
+            for label in ("-I", "II", "-YI")
+            if PRODUCTS
+        ),
     ):
         assert_parity(around([operation], 3, rng), rng)
     circuit = QuantumCircuit(1)

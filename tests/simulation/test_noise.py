@@ -7,7 +7,7 @@ from qiskit.circuit.library import CXGate, DiagonalGate, HGate, IGate, MCXGate, 
 from qiskit.quantum_info import SparsePauliOp
 
 from qiskit_qattn import get_backend
-from qiskit_qattn.backends.aer.estimator import AerEstimator
+from qiskit_qattn.backends.aer import AerEstimator
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.density_matrix import NoisyEngine
 from qiskit_qattn.simulation.estimator import TorchEstimator

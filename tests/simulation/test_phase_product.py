@@ -12,8 +12,8 @@ from qiskit.circuit import ParameterVector
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.elementary import Rotation
 from qiskit_qattn.simulation.phase_product import phase_product
+from qiskit_qattn.simulation.products import side_by_side
 from qiskit_qattn.simulation.program import LocalStep
-from qiskit_qattn.simulation.realform import side_by_side
 from qiskit_qattn.simulation.trigonometric import TrigonometricMatrix
 
 X = list(ParameterVector("x", 2))
@@ -80,7 +80,7 @@ def test_float32_data_get_float32_gradients(rng):
 def test_real_and_imaginary_parts_apart(heads, rng):
     phases, data, matrix = AngleMap(ANGLES["affine"], X).double(), draw(rng, 4, 2), draw(rng, *heads, 6, 5)
     signs = torch.from_numpy(rng.normal(size=(5, 2)))
-    apart = partial(phase_product, angles=phases, signs=signs, apart=True)
+    apart = partial(phase_product, angles=phases, signs=signs, split=True)
     expected = phase_product(data, phases, side_by_side(matrix), signs)
     torch.testing.assert_close(apart(data, source=matrix), expected, rtol=0, atol=1e-12)
     assert torch.autograd.gradcheck(lambda x, a: apart(x, source=a), (data, matrix))

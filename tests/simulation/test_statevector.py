@@ -276,9 +276,19 @@ def test_real_circuits_skip_imaginary_parts(rng):
     circuit.cx(0, 1)
     circuit.ry(w[1], 1)
     real = StatevectorProgram(circuit, [SparsePauliOp("ZX")], weight_params=list(w), input_kind="amplitude")
-    assert real.real
+    assert real.unitaries.real
     circuit.rx(w[0], 0)
-    assert not StatevectorProgram(circuit, [SparsePauliOp("ZX")], weight_params=list(w), input_kind="amplitude").real
+    assert not StatevectorProgram(
+        circuit, [SparsePauliOp("ZX")], weight_params=list(w), input_kind="amplitude"
+    ).unitaries.real
+
+
+def test_circuits_too_large_for_unitaries_form_none(rng):
+    circuit = built("zz", 11)
+    inputs, _, weights = draw(circuit, rng, dtype=torch.float32)
+    program = program_of(circuit)
+    assert program.fused(weights) == ()
+    torch.testing.assert_close(program(inputs, weights, ()), program(inputs, weights))
 
 
 def test_autocast_leaves_the_simulation_in_float32(rng):

@@ -1,4 +1,4 @@
-"""Circuits of a plan in Amazon Braket's own form."""
+"""PUBs as Amazon Braket's circuits, and its results as samples."""
 
 from __future__ import annotations
 

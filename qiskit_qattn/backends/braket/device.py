@@ -8,9 +8,8 @@ from typing import Any
 
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
+from qiskit_qattn.backends.braket.aws import Tasks, aws_errors
 from qiskit_qattn.backends.braket.circuits import BraketProgram, program_sets, samples_of
-from qiskit_qattn.backends.braket.errors import aws_errors
-from qiskit_qattn.backends.braket.tasks import Tasks
 from qiskit_qattn.backends.jobs.device import Cost, JobStatus, Values
 from qiskit_qattn.backends.measurement import Plan, Samples, shots_of
 from qiskit_qattn.errors import BackendError, ConfigError, TransientBackendError
@@ -20,22 +19,22 @@ _DIVIDER = ";"  # between the tasks of a job, as in qiskit-braket-provider
 _DEAD = {"FAILED", "CANCELLED", "CANCELLING"}
 _FINAL = {"FAILED", "CANCELLED", "COMPLETED"}
 _LEAST_SECONDS = 3.0  # a task on a simulator is billed for at least these
-_TASK_USD = 0.30  # what a task costs on any QPU; a device tells the price of its shots only
+_TASK_USD = 0.30  # what a task costs on any QPU; a device reports the price of its shots only
 
 
 class BraketDevice:
     r"""A QPU or simulator of Amazon Braket.
 
-    Where the device takes program sets, a job is :math:`\lceil E / E_{max} \rceil` tasks for E circuits (a basis of a
-    parameter set each); elsewhere it is E tasks. Its id is the ARNs of the tasks, joined by semicolons. Each task
-    carries the job's tag and its part; a client token made of them lets AWS return the task it has, should the same
-    one be sent again. AWS keeps tasks for 90 days; :meth:`find` reads all of this device's.
+    Where the device takes program sets, a job is :math:`\lceil E / E_{max} \rceil` tasks for E circuits (one per
+    measurement basis and parameter set); elsewhere it is E tasks. Its id is the ARNs of the tasks, joined by
+    semicolons. Each task carries the job's tag and its part; a client token made of them makes AWS return the existing
+    task if the same one is sent again. AWS keeps tasks for 90 days; :meth:`find` reads all of this device's.
 
     Args:
         device: Braket's ``AwsDevice``.
         s3: Bucket and prefix for results, or None for Braket's default bucket.
         reservation: ARN of a Braket Direct reservation.
-        price: US dollars a task and a shot, or None for what the device itself tells.
+        price: US dollars per task and per shot, or None for what the device reports.
     """
 
     paid = True
@@ -62,13 +61,13 @@ class BraketDevice:
         self._known: dict[str, dict[str, Any]] = {}  # metadata of tasks that have ended
 
     def submit(self, pubs: Sequence[EstimatorPub], precision: float, tag: str) -> str:
-        """Send the tasks of a job and return its id; those sent in an earlier try, or found, are not sent again."""
+        """Send the tasks of a job and return its id; those sent in an earlier attempt are not sent again."""
         shots = self._shots(precision)
         self._check(pubs)
         self._online()
         specifications = list(self._specifications([BraketProgram(pub, self._gates) for pub in pubs], shots))
         if not specifications:
-            raise BackendError("The PUBs hold no Pauli string to measure; nothing was sent.")
+            raise BackendError("The PUBs have no Pauli string to measure; nothing was sent.")
         arns: list[str] = []
         try:
             for index, specification in enumerate(specifications):
@@ -86,7 +85,7 @@ class BraketDevice:
             raise  # the next try sends the rest
         except BackendError:
             try:
-                self.abandon(tag)  # of no use without the others
+                self.abandon(tag)  # they are useless without the others
             except BackendError as other:
                 _log.warning("%s: tasks sent before a refusal could not be cancelled: %s", self.name, other)
             raise
@@ -94,12 +93,12 @@ class BraketDevice:
         return _DIVIDER.join(arns)
 
     def find(self, tag: str) -> list[str]:
-        """Return the ids of the jobs that carry a tag; one of which some tasks are missing is none yet."""
+        """Return the ids of the jobs that carry a tag; incomplete ones are left out."""
         with aws_errors(f"looking for tasks on {self._device.name}"):
             return [_DIVIDER.join(arns) for arns in self._tasks.find(tag, _DEAD)]
 
     def status(self, job_id: str) -> JobStatus:
-        """Return where a job stands; failed if any of its tasks has failed."""
+        """Return the status of a job; failed if any of its tasks has failed."""
         found = [self._metadata(arn) for arn in job_id.split(_DIVIDER)]
         states = [metadata["status"] for metadata in found]
         for metadata in found:
@@ -115,16 +114,16 @@ class BraketDevice:
         return JobStatus("running")
 
     def result(self, job_id: str, pubs: Sequence[EstimatorPub]) -> list[Values]:
-        """Return what a finished job measured, from what its tasks left in S3."""
+        """Return the values of a finished job, from its tasks' results in S3."""
         plans = [Plan(pub) for pub in pubs]
         samples = self._samples(job_id, [plan for plan in plans for _ in range(plan.size)])
         values = [plan.from_samples(samples) for plan in plans]
         if next(samples, None) is not None:
-            raise BackendError(f"Job {job_id} measured more circuits than its PUBs hold; it belongs to other PUBs.")
+            raise BackendError(f"Job {job_id} measured more circuits than its PUBs have; it belongs to other PUBs.")
         return values
 
     def usage(self, job_id: str) -> Cost:
-        """Return the tasks, shots and price of a job; seconds are told by simulators only."""
+        """Return the tasks, shots and price of a job; only simulators report seconds."""
         cost = Cost(usd=None)
         for arn in job_id.split(_DIVIDER):
             metadata = self._metadata(arn)
@@ -154,7 +153,7 @@ class BraketDevice:
             raise refused[0]
 
     def abandon(self, tag: str) -> None:
-        """Cancel the tasks with a tag that make no whole job, of this process or another."""
+        """Cancel the tasks with a tag that belong to no complete job, of this process or another."""
         with aws_errors(f"looking for tasks on {self._device.name}"):
             self._tasks.find(tag, _DEAD)
             parts = self._tasks.parts(tag)
@@ -162,7 +161,7 @@ class BraketDevice:
         self._tasks.forget(tag)
 
     def estimate(self, pubs: Sequence[EstimatorPub], precision: float) -> Cost:
-        """Return what a job would take; of a simulator the least, as its time is known afterwards only."""
+        """Return the estimated cost of a job; for a simulator the minimum, as its time is only known afterwards."""
         shots = self._shots(precision)
         self._check(pubs)
         circuits = sum(Plan(pub).size for pub in pubs)
@@ -171,7 +170,7 @@ class BraketDevice:
 
     @property
     def price(self) -> tuple[float, float] | None:
-        """US dollars a task and a shot, where they are known."""
+        """US dollars per task and per shot, where they are known."""
         if self._price is not None:
             return self._price
         cost = self._device.properties.service.deviceCost
@@ -193,7 +192,7 @@ class BraketDevice:
                     yield circuit.make_bound_circuit(program.inputs(int(row)))
 
     def _samples(self, job_id: str, plans: list[Plan]) -> Iterator[Samples]:
-        """Yield what each circuit of a job measured, task by task; ``plans`` holds the plan of each circuit."""
+        """Yield what each circuit of a job measured, task by task; ``plans`` has the plan of each circuit."""
         which = iter(plans)
         for arn in job_id.split(_DIVIDER):
             with aws_errors(f"reading the result of a task on {self._device.name}"):
@@ -201,10 +200,10 @@ class BraketDevice:
             for entry in entries:
                 plan = next(which, None)
                 if plan is None:
-                    raise BackendError(f"Job {job_id} measured more circuits than its PUBs hold.")
+                    raise BackendError(f"Job {job_id} measured more circuits than its PUBs have.")
                 yield samples_of(entry, plan.pub.circuit.num_qubits)
         if next(which, None) is not None:
-            raise BackendError(f"Job {job_id} measured fewer circuits than its PUBs hold; it belongs to other PUBs.")
+            raise BackendError(f"Job {job_id} measured fewer circuits than its PUBs have; it belongs to other PUBs.")
 
     def _metadata(self, arn: str) -> dict[str, Any]:
         if arn not in self._known:
@@ -222,11 +221,11 @@ class BraketDevice:
             return max(_LEAST_SECONDS, self._tasks.seconds(metadata))
 
     def _cost(self, jobs: int, circuits: int, shots: int, seconds: float) -> Cost:
-        usd, told = None, self._device.properties.service.deviceCost
+        usd, listed = None, self._device.properties.service.deviceCost
         if self.price is not None:
             usd = jobs * self.price[0] + shots * self.price[1]
-        elif self._simulator and told is not None and told.unit == "minute":
-            usd = seconds / 60 * told.price
+        elif self._simulator and listed is not None and listed.unit == "minute":
+            usd = seconds / 60 * listed.price
         return Cost(jobs, circuits, shots, seconds, usd)
 
     def _most(self, shots: int) -> int:
@@ -238,7 +237,7 @@ class BraketDevice:
     def _shots(self, precision: float) -> int:
         shots, (least, most) = shots_of(precision), self._device.properties.service.shotsRange
         if not max(1, least) <= shots <= most:
-            raise ConfigError(f"{self._device.name} takes {max(1, least)} to {most} shots a circuit, got {shots}.")
+            raise ConfigError(f"{self._device.name} takes {max(1, least)} to {most} shots per circuit, got {shots}.")
         return shots
 
     def _check(self, pubs: Sequence[EstimatorPub]) -> None:
@@ -265,6 +264,6 @@ class BraketDevice:
 
 
 def _position(metadata: dict[str, Any]) -> int | None:
-    """Return the place in the queue, of ``3`` or ``>2000``, where AWS tells one."""
+    """Return the position in the queue, given as ``3`` or ``>2000``, if AWS reports one."""
     digits = str(metadata.get("queueInfo", {}).get("position", "")).lstrip(">")
     return int(digits) if digits.isdigit() else None

@@ -1,4 +1,4 @@
-"""The simulators that come with Amazon Braket's SDK, in this process."""
+"""The simulators that come with Amazon Braket's SDK, in this process, and their noise."""
 
 from __future__ import annotations
 
@@ -14,16 +14,23 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPu
 from qiskit_qattn.backends.braket.circuits import BraketProgram, program_sets, samples_of
 from qiskit_qattn.backends.jobs.device import Values
 from qiskit_qattn.backends.measurement import shots_of
-from qiskit_qattn.errors import BackendError
-from qiskit_qattn.simulation.local_estimator import LocalEstimator
+from qiskit_qattn.backends.noise import NOISE_OPTIONS, ONE_QUBIT_GATES, TWO_QUBIT_GATES, number
+from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.errors import BackendError, ConfigError, unknown_name
+from qiskit_qattn.simulation.estimator import LocalEstimator
 
 _PROGRAMS = 100  # executables the simulator takes at a time, as devices do
+KINDS = ("depolarizing", "amplitude_damping", "phase_damping")
+LOCAL_NOISE_OPTIONS = {"noise": f"local_dm: {', '.join(KINDS)}"} | {
+    key: NOISE_OPTIONS[key] for key in ("p1", "p2", "gamma")
+}
+GATES = [*ONE_QUBIT_GATES, *TWO_QUBIT_GATES]
 
 
 class BraketLocalEstimator(LocalEstimator):
     """Expectations from a Braket local simulator.
 
-    With precision 0 values are exact; with precision ε they come from ⌈1/ε²⌉ samples a measurement basis.
+    With precision 0 values are exact; with precision ε they come from ⌈1/ε²⌉ samples per measurement basis.
 
     Args:
         simulator: ``braket_sv`` (state vectors) or ``braket_dm`` (density matrices).
@@ -97,3 +104,48 @@ def _without_advice() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You are running a noise-free circuit")
         yield
+
+
+def local_noise(spec: BackendSpec) -> Callable[[Any], Any] | None:
+    r"""Return what adds noise after each gate of a Braket circuit, or None where none is asked for.
+
+    A depolarizing probability p is that of :math:`\rho \to (1 - p) \rho + p\, 1 / 2^n`; Braket's counts Pauli errors
+    other than the identity, :math:`(1 - 4^{-n}) p`.
+
+    Raises:
+        UnknownNameError: For another noise.
+        ConfigError: For a probability that is missing, malformed or out of range, or that no noise uses.
+    """
+    name = spec.options.get("noise")
+    if name is not None and name not in KINDS:
+        raise unknown_name("noise of Braket's local_dm", name, KINDS)
+    used = {None: (), "depolarizing": ("p1", "p2")}.get(name, ("gamma",))
+    for key in ("p1", "p2", "gamma"):
+        if key in spec.options and key not in used:
+            raise ConfigError(f"Backend option {key} is not used with noise={name or 'none'}: {NOISE_OPTIONS[key]}.")
+    if name is None:
+        return None
+    from braket.circuits import Noise
+
+    if name == "depolarizing":
+        one = Noise.Depolarizing(0.75 * number(spec, "p1", 0, 1))
+        two = Noise.TwoQubitDepolarizing(15 / 16 * number(spec, "p2", 0, 1))
+    else:
+        kind = Noise.AmplitudeDamping if name == "amplitude_damping" else Noise.PhaseDamping
+        one = two = kind(number(spec, "gamma", 0, 1))  # on each qubit of a gate
+    return lambda circuit: _noisy(circuit, one, two)
+
+
+def _noisy(circuit: Any, one: Any, two: Any) -> Any:
+    """Return a copy of a circuit with noise after its gates, by their numbers of qubits."""
+    from braket.circuits import Circuit, Gate, Instruction
+
+    noisy = Circuit()
+    for instruction in circuit.instructions:
+        noisy.add_instruction(instruction)
+        if isinstance(instruction.operator, Gate) and len(instruction.target):
+            noise = one if len(instruction.target) == 1 else two
+            targets = [list(instruction.target)] if noise.qubit_count > 1 else [[qubit] for qubit in instruction.target]
+            for target in targets:
+                noisy.add_instruction(Instruction(noise, target))
+    return noisy

@@ -1,18 +1,18 @@
-"""Amazon Braket: the SDK's local simulators, AWS's simulators, and QPUs."""
+"""The backend ``braket``: the SDK's local simulators, AWS's simulators, and QPUs found by name or ARN."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from qiskit_qattn.backends.braket.aws import REGION, aws_errors, one_attempt
 from qiskit_qattn.backends.braket.device import BraketDevice
-from qiskit_qattn.backends.braket.local import BraketLocalEstimator
-from qiskit_qattn.backends.braket.noise import GATES, LOCAL_NOISE_OPTIONS, local_noise
-from qiskit_qattn.backends.braket.search import aws_device
+from qiskit_qattn.backends.braket.local import GATES, LOCAL_NOISE_OPTIONS, BraketLocalEstimator, local_noise
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, gradient_option
-from qiskit_qattn.backends.jobs.managed import DEVICE_MODULES, DEVICE_OPTIONS, managed_estimator
+from qiskit_qattn.backends.options import DEDUPE_OPTION, DEVICE_MODULES, DEVICE_OPTIONS, dedupe_option
 from qiskit_qattn.backends.prices import braket_price
 from qiskit_qattn.backends.registry import Backend, Provider, precision_of
-from qiskit_qattn.backends.sampling import DEDUPE_OPTION, dedupe_option
 from qiskit_qattn.backends.spec import BackendSpec
-from qiskit_qattn.errors import ConfigError, unknown_name
+from qiskit_qattn.errors import BackendError, ConfigError, unknown_name
 
 _LOCAL = {"local": "braket_sv", "local_dm": "braket_dm"}
 _SHOTS = 1024
@@ -21,18 +21,19 @@ TARGETS = (
     "simulators; the name or ARN of an AWS device"
 )
 AWS_OPTIONS = {
-    "region": "AWS region; a device's own by default",
+    "region": "AWS region; the device's by default",
     "s3": "bucket/prefix for results; Braket's default bucket without it",
     "reservation": "ARN of a Braket Direct reservation",
 }
 OPTIONS = {
-    "shots": f"samples a measurement basis; local: exact values without it, AWS: {_SHOTS} by default",
+    "shots": f"samples per measurement basis; local: exact values without it, AWS: {_SHOTS} by default",
     **LOCAL_NOISE_OPTIONS,
     **AWS_OPTIONS,
     **GRADIENT_OPTIONS,
     **DEDUPE_OPTION,
     **DEVICE_OPTIONS,
 }
+SIMULATORS = {name: f"arn:aws:braket:::device/quantum-simulator/amazon/{name}" for name in ("sv1", "dm1", "tn1")}
 
 
 def braket(spec: BackendSpec) -> Backend:
@@ -71,12 +72,14 @@ def _local(spec: BackendSpec) -> Backend:
 
 
 def _aws(spec: BackendSpec) -> Backend:
+    from qiskit_qattn.backends.jobs.estimator import managed_estimator  # it needs the extra `braket`
+
     spec.refuse(LOCAL_NOISE_OPTIONS, "needs the target local_dm")
     shots = spec.integer("shots", minimum=1, maximum=10**9) or _SHOTS
     dedupe = dedupe_option(spec, shots)
-    place = _location(spec.options.get("s3"))
+    s3 = _location(spec.options.get("s3"))
     found = aws_device(str(spec.target), spec.options.get("region"))
-    device = BraketDevice(found, s3=place, reservation=spec.options.get("reservation"), price=braket_price(found))
+    device = BraketDevice(found, s3=s3, reservation=spec.options.get("reservation"), price=braket_price(found))
     precision = precision_of(shots)
     return Backend(
         str(spec),
@@ -107,3 +110,73 @@ PROVIDER = Provider(
     extra="braket",
     modules=("braket", "qiskit_braket_provider", *DEVICE_MODULES),
 )
+
+
+def aws_device(target: str, region: str | None = None) -> Any:
+    """Return Braket's ``AwsDevice``.
+
+    Args:
+        target: ``sv1``, ``dm1``, ``tn1``, a device's name in any case, or its ARN.
+        region: AWS region, or None for the device's; simulators are in the configured region.
+
+    Raises:
+        UnknownNameError: For a name no region has.
+        ConfigError: For a device in another region than the one given.
+        BackendError: Without credentials or a region, or where AWS refuses.
+        TransientBackendError: Where AWS cannot be reached.
+    """
+    from braket.aws import AwsDevice
+
+    arn, home = SIMULATORS.get(target.lower(), target), region
+    if not arn.startswith("arn:"):
+        arn, home = _search(target, region)
+    elif arn.count(":") < 5:
+        raise ConfigError(f"{arn!r} is no ARN of a device; expected arn:aws:braket:<region>::device/….")
+    else:
+        home = arn.split(":")[3] or region
+    if region is not None and home != region:
+        raise ConfigError(f"{target} is in region {home}, not in {region}: leave the option region out.")
+    with aws_errors(f"looking up {target}"):
+        try:
+            return AwsDevice(arn, _session(home))
+        except ValueError as error:  # the SDK's way to say that there is none
+            where = f" in {home}" if home else ""
+            raise BackendError(
+                f"There is no device {arn}{where}. Not all regions have AWS's simulators. {REGION}"
+            ) from error
+
+
+def _session(region: str | None) -> Any:
+    """Return a session on AWS's own credentials chain."""
+    import boto3
+    from braket.aws import AwsSession
+
+    # Without a region the SDK also looks at AWS_REGION.
+    return AwsSession(boto3.Session(region_name=region) if region else None, config=one_attempt())
+
+
+def _search(name: str, region: str | None) -> tuple[str, str]:
+    """Return the ARN and the region of a QPU by name, searched in the configured region and then in all."""
+    import boto3
+    from braket.aws import AwsDevice
+
+    session, known = boto3.Session(), set(SIMULATORS)
+    regions = [region] if region else []
+    regions += [other for other in AwsDevice.REGIONS if other not in regions]
+    for place in regions:
+        with aws_errors(f"looking for device {name!r} in {place}"):
+            client = session.client("braket", region_name=place, config=one_attempt())
+            pages = client.get_paginator("search_devices").paginate(filters=[])
+            devices = [device for page in pages for device in page["devices"]]
+        for device in devices:
+            if device["deviceType"] != "QPU" or device["deviceStatus"] == "RETIRED":
+                continue
+            known.add(device["deviceName"])
+            if _plain(device["deviceName"]) == _plain(name):
+                return device["deviceArn"], place
+    raise unknown_name("device of Amazon Braket", name, known)
+
+
+def _plain(name: str) -> str:
+    """Return a name in lower case, with hyphens for spaces, which backend strings cannot have."""
+    return name.lower().replace(" ", "-")

@@ -11,11 +11,17 @@ from typing import Any
 import numpy as np
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
-from qiskit_qattn.backends.ibm import cost as ibm_cost
 from qiskit_qattn.backends.ibm.errors import Guard
-from qiskit_qattn.backends.ibm.estimator import EstimatorSettings, runtime_estimator
-from qiskit_qattn.backends.ibm.mode import Kind, Mode, is_closed
-from qiskit_qattn.backends.ibm.snapshot import Snapshot
+from qiskit_qattn.backends.ibm.runtime import (
+    EstimatorSettings,
+    Kind,
+    Mode,
+    Snapshot,
+    check_executions,
+    estimated_cost,
+    is_closed,
+    runtime_estimator,
+)
 from qiskit_qattn.backends.jobs.device import Cost, JobStatus, State, Values
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.measurement import shots_of
@@ -30,7 +36,7 @@ _STATES: Mapping[str, State] = {
     "ERROR": "failed",
     "CANCELLED": "cancelled",
 }
-_KEPT = 64  # jobs whose objects are held, to save a request each time they are asked for
+_MAX_JOBS = 64  # job objects in memory, which save a request each time
 _GONE = "It ran in a process that has ended."
 _LOCAL_JOBS: OrderedDict[str, Any] = OrderedDict()  # of this process, whichever object sent them
 _LOCAL_TAGS: dict[str, str] = {}
@@ -43,12 +49,12 @@ class IBMDevice:
     Args:
         backend: A device of a ``QiskitRuntimeService``, or a snapshot of one, which runs in local testing mode.
         service: The service, or None for a snapshot. Local jobs live and die with this process.
-        mode: ``batch`` by default, which every plan has. A session or batch is opened with the first job, and again,
-            once a job, if the service closed it.
+        mode: ``batch`` by default, which every plan has. A session or batch is opened with the first job, and
+            again, at most once per job, if the service closed it.
         settings: What the Estimator does.
-        max_time: Seconds: in job mode of device time a job may use, else how long a session or batch stays open.
-        seconds_price: US dollars a second of device time, or None where none is known.
-        secrets: Texts that no message may hold.
+        max_time: Seconds: in job mode the device time per job, else how long a session or batch stays open.
+        seconds_price: US dollars per second of device time, or None where none is known.
+        secrets: Texts that no message may contain.
 
     Attributes:
         backend: As given; what circuits are transpiled for.
@@ -84,13 +90,12 @@ class IBMDevice:
     def submit(self, pubs: Sequence[EstimatorPub], precision: float, tag: str) -> str:
         """Send one job and return its id; a tag is for one job only.
 
-        Where the client sent the job more than once because it lost an answer, the first is kept and the others are
-        cancelled.
+        If the client sent the job more than once because it lost an answer, all but the first are cancelled.
         """
-        shots_of(precision)  # refuses what is no precision
+        shots_of(precision)  # raises for an invalid precision
         job = self._call("sending a job", self._send, pubs, precision, tag)
         job_id = job.job_id()
-        self._keep(job_id, job)
+        self._remember(job_id, job)
         if self._service is None:
             _LOCAL_TAGS[job_id] = tag
             return job_id
@@ -103,12 +108,12 @@ class IBMDevice:
         else:
             jobs = self._call("looking for a job", self._service.jobs, job_tags=[tag], limit=None)
             for job in jobs:
-                self._keep(job.job_id(), job)
+                self._remember(job.job_id(), job)
             ids = [job.job_id() for job in reversed(jobs)]
         return [job_id for job_id in ids if self.status(job_id).state not in ("cancelled", "failed")]
 
     def status(self, job_id: str) -> JobStatus:
-        """Return where a job stands; a local job of another process is lost."""
+        """Return the status of a job; a local job of another process is lost."""
         if self._service is None and job_id not in self._jobs:
             return JobStatus("lost", message=_GONE)
         job = self._job(job_id)
@@ -119,7 +124,7 @@ class IBMDevice:
         return JobStatus(state, message=self._reason(job) if state == "failed" else "")
 
     def result(self, job_id: str, pubs: Sequence[EstimatorPub]) -> list[Values]:
-        """Return what a finished job measured."""
+        """Return the values of a finished job."""
         job = self._job(job_id)
         wait = {} if self._service is None else {"timeout": 0.0}
         result = self._call("reading a result", job.result, **wait)
@@ -128,7 +133,7 @@ class IBMDevice:
         return [self._values(job_id, part.data, pub) for part, pub in zip(result, pubs, strict=True)]
 
     def usage(self, job_id: str) -> Cost:
-        """Return the device time a finished job took; while a session is open, more is charged than its jobs take.
+        """Return the device time of a finished job; an open session is charged for the time between jobs too.
 
         Raises:
             BackendError: If the service has not yet counted it.
@@ -146,16 +151,16 @@ class IBMDevice:
         self._call("cancelling a job", self._job(job_id).cancel)
 
     def abandon(self, tag: str) -> None:
-        """Do nothing: a job is sent as a whole or not at all."""
+        """Do nothing: jobs have no parts."""
 
     def estimate(self, pubs: Sequence[EstimatorPub], precision: float) -> Cost:
-        """Return what a job would take; of a snapshot, what it would take on the device.
+        """Return the estimated cost of a job; for a snapshot, that on the device.
 
         Raises:
             BackendError: For more executions than the service takes in a job.
         """
         settings = self._estimator_settings
-        cost = ibm_cost.estimate(
+        cost = estimated_cost(
             pubs,
             precision,
             self.backend,
@@ -164,15 +169,15 @@ class IBMDevice:
             seconds_price=self._price,
         )
         if self._service is not None:
-            ibm_cost.check_executions(self.name, cost)
+            check_executions(self.name, cost)
         return cost
 
     def close(self) -> None:
-        """Close the session or batch; jobs that wait still run. The next job opens another."""
+        """Close the session or batch; queued jobs still run. The next job opens another."""
         self._call(f"closing the {self._mode.kind}", self._mode.close)
 
     def _send(self, pubs: Sequence[EstimatorPub], precision: float, tag: str) -> Any:
-        """Send a job, in a new session or batch if the one at hand was closed."""
+        """Send a job, in a new session or batch if the service closed the current one."""
         from qiskit_ibm_runtime import IBMRuntimeError
 
         options = self._estimator_settings.options(tag, self._limit, self._seed(pubs, precision))
@@ -193,7 +198,7 @@ class IBMDevice:
         """Return the oldest job with a tag, and cancel the others."""
         try:
             first, *others = self.find(tag) or [job_id]
-        except BackendError as error:  # the job is there, whatever became of the question
+        except BackendError as error:  # the job was sent all the same
             _log.warning("%s: could not look for copies of job %s: %s", self.name, job_id, error)
             return job_id
         for other in others:
@@ -205,7 +210,7 @@ class IBMDevice:
         return first
 
     def _seed(self, pubs: Sequence[EstimatorPub], precision: float) -> int | None:
-        """Return a seed for a job: another for each, and the same for the same jobs in another process."""
+        """Return a seed: different for each job, the same for the same job in another process."""
         if self._estimator_settings.seed is None:
             return None
         key = Request.of(pubs, precision, self.name, self.settings).key
@@ -216,7 +221,7 @@ class IBMDevice:
     def _position(self, job: Any) -> int | None:
         try:
             return self._call("asking for the queue", job.metrics).get("position_in_queue")
-        except BackendError:  # the state is known, and is what was asked for
+        except BackendError:  # the position is optional
             return None
 
     def _reason(self, job: Any) -> str:
@@ -233,13 +238,13 @@ class IBMDevice:
         if job_id not in self._jobs:
             if self._service is None:
                 raise JobError(f"Job {job_id} on {self.name} is not there. {_GONE}")
-            self._keep(job_id, self._call("looking for a job", self._service.job, job_id))
+            self._remember(job_id, self._call("looking for a job", self._service.job, job_id))
         return self._jobs[job_id]
 
-    def _keep(self, job_id: str, job: Any) -> None:
-        """Hold a job's object, and let go of the oldest."""
+    def _remember(self, job_id: str, job: Any) -> None:
+        """Remember a job's object, and forget the oldest."""
         self._jobs[job_id] = job
-        while len(self._jobs) > _KEPT:
+        while len(self._jobs) > _MAX_JOBS:
             oldest, _ = self._jobs.popitem(last=False)
             _LOCAL_TAGS.pop(oldest, None)
 

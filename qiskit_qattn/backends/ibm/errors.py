@@ -1,4 +1,4 @@
-"""What IBM's client raises, as our errors, with no credential in them."""
+"""Errors of IBM's client, converted to ours without credentials in them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _REFUSED = (
 class Guard:
     """Calls the client, and raises our errors in place of its own.
 
-    The client's error is not kept as the cause of ours: its text, or that of a cause of it, may hold a credential.
+    The client's error is not the ``__cause__`` of ours: its text, or that of its cause, may contain a credential.
 
     Args:
-        secrets: Texts that no message may hold, besides ``$QISKIT_IBM_TOKEN`` and what looks like a credential.
+        secrets: Texts that no message may contain, besides ``$QISKIT_IBM_TOKEN`` and what looks like a credential.
     """
 
     def __init__(self, *secrets: str) -> None:
@@ -49,7 +49,7 @@ class Guard:
             options: Its keyword arguments.
 
         Raises:
-            TransientBackendError: For what may pass by itself: a dropped connection, a busy service.
+            TransientBackendError: For what may pass: a dropped connection, a busy service.
             JobError: For a job that failed, was cancelled or is not there.
             BackendError: For anything else that the client refuses.
         """
@@ -65,7 +65,7 @@ class Guard:
         raise ours
 
     def scrubbed(self, text: str) -> str:
-        """Return a text of the service as one line of bounded length without credentials."""
+        """Return a text of the service as one line of bounded length, without credentials."""
         for secret in {*self._secrets, os.environ.get("QISKIT_IBM_TOKEN", "")} - {""}:
             text = text.replace(secret, _HIDDEN)
         text = _CREDENTIALS.sub(rf"\g<1>{_HIDDEN}", _WEB_TOKEN.sub(_HIDDEN, text))
@@ -104,7 +104,7 @@ def service_code(error: BaseException) -> int | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and those it came from; the client hides them, but they hold the HTTP status."""
+    """Yield an error and its causes; the client hides them, but they have the HTTP status."""
     seen: list[BaseException] = []
     now: BaseException | None = error
     while now is not None and now not in seen:
@@ -114,7 +114,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _responses(error: BaseException) -> Iterator[Any]:
-    """Yield the HTTP answers an error came from."""
+    """Yield the HTTP responses that caused an error."""
     from ibm_cloud_sdk_core import ApiException
     from requests import RequestException
 

@@ -1,4 +1,4 @@
-"""Circuits in the gates and layout of a device, transpiled once and kept on disk."""
+"""Circuits in the gates and layout of a device, transpiled once and cached on disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import qiskit
 from qiskit import QuantumCircuit, qpy
 
 from qiskit_qattn.backends.folders import cache_folder
-from qiskit_qattn.backends.jobs.circuit_text import circuit_text, plain_names, plain_parameters, with_parameters
+from qiskit_qattn.backends.jobs.request import circuit_text, plain_names, plain_parameters, with_parameters
 from qiskit_qattn.errors import BackendError, CircuitError
 from qiskit_qattn.simulation.decomposition import preset_pass_manager, transpiled
 
@@ -28,9 +28,9 @@ _log = logging.getLogger(__name__)
 class ISAPassManager:
     """Transpiles circuits for a device; a circuit that was transpiled for it before is read from disk.
 
-    Entries are kept by circuit, device, optimization level and Qiskit's version. What the device's calibration says
-    of errors is not part of it: a circuit stays the same from day to day, so that a run that goes on tomorrow asks for
-    the jobs it sent today. A qubit or gate the device loses makes another entry.
+    The key is the circuit, the device, the optimization level and Qiskit's version. Calibrated error rates are not part
+    of it, so that a circuit stays the same from day to day and a run that is resumed tomorrow finds the jobs it sent
+    today. A device that loses a qubit or gate has another key.
 
     Args:
         device: A Qiskit ``BackendV2``.
@@ -83,7 +83,7 @@ class ISAPassManager:
         return isa
 
     def _entry(self, circuit: QuantumCircuit) -> Path | None:
-        """Return the file of a circuit's entry, or None for a circuit that has no text to know it by."""
+        """Return the file of a circuit's entry, or None for a circuit without a text to identify it."""
         try:
             text = circuit_text(circuit)
         except CircuitError:
@@ -94,7 +94,7 @@ class ISAPassManager:
 
 
 def two_qubit_depth(circuit: QuantumCircuit) -> int:
-    """Return the number of layers of gates on two or more qubits; what decides how much noise a circuit collects."""
+    """Return the number of layers of gates on two or more qubits; what decides how noisy a circuit is."""
     return circuit.depth(lambda item: item.operation.num_qubits > 1 and not item.operation._directive)
 
 
@@ -113,7 +113,7 @@ def _load(content: bytes, parameters: Sequence[Any]) -> QuantumCircuit:
 
 
 def _read(entry: Path) -> bytes | None:
-    """Return what an entry holds, or None where it is missing or damaged."""
+    """Return the content of an entry, or None if it is missing or damaged."""
     try:
         content = entry.read_bytes()
     except OSError:
@@ -123,7 +123,7 @@ def _read(entry: Path) -> bytes | None:
 
 
 def _write(entry: Path, content: bytes) -> None:
-    """Write an entry, whole or not at all; a folder that cannot be written costs time, not the result."""
+    """Write an entry atomically; without a writable folder circuits are transpiled again each time."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=entry.parent, suffix=".tmp")
@@ -135,4 +135,4 @@ def _write(entry: Path, content: bytes) -> None:
         finally:
             scratch.unlink(missing_ok=True)  # there only if something failed
     except OSError as error:
-        _log.warning("Transpiled circuits are not kept: %s cannot be written: %s.", entry, error.strerror or error)
+        _log.warning("Transpiled circuits are not cached: %s cannot be written: %s.", entry, error.strerror or error)

@@ -1,24 +1,23 @@
-"""IBM Quantum through Qiskit Runtime: devices of an account, and snapshots of devices in this process."""
+"""The backend ``ibm``: devices of an IBM Quantum account, and snapshots of devices simulated in this process."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from typing import Any, cast
 
-from qiskit_qattn.backends.fake_devices import fake_device
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, gradient_option
-from qiskit_qattn.backends.ibm.account import find_device, open_service
 from qiskit_qattn.backends.ibm.device import IBMDevice
-from qiskit_qattn.backends.ibm.estimator import EstimatorSettings
+from qiskit_qattn.backends.ibm.errors import Guard
 from qiskit_qattn.backends.ibm.isa import ISAPassManager
-from qiskit_qattn.backends.ibm.mode import MODES
-from qiskit_qattn.backends.jobs.managed import DEVICE_MODULES, DEVICE_OPTIONS, managed_estimator
+from qiskit_qattn.backends.ibm.runtime import MODES, EstimatorSettings
+from qiskit_qattn.backends.noise import fake_device
+from qiskit_qattn.backends.options import DEDUPE_OPTION, DEVICE_MODULES, DEVICE_OPTIONS, dedupe_option
 from qiskit_qattn.backends.prices import ibm_second_price
 from qiskit_qattn.backends.registry import Backend, Provider, precision_of
-from qiskit_qattn.backends.sampling import DEDUPE_OPTION, dedupe_option
 from qiskit_qattn.backends.spec import BackendSpec
-from qiskit_qattn.errors import ConfigError, missing_dependency, unknown_name
+from qiskit_qattn.errors import BackendError, ConfigError, missing_dependency, unknown_name
 
 _SHOTS = 4096
 _RESILIENCE = 1
@@ -27,13 +26,13 @@ _SEQUENCES = ("off", "XX", "XpXm", "XY4")
 TARGETS = "a device of your account, such as ibm_fez; least_busy; fake_<device>, a snapshot simulated in this process"
 IBM_OPTIONS = {
     "mode": "; ".join(f"{name}: {what}" for name, what in MODES.items()) + "; batch by default",
-    "shots": f"samples a measurement basis; {_SHOTS} by default",
+    "shots": f"samples per measurement basis; {_SHOTS} by default",
     "resilience": "0: raw values; 1: readout errors mitigated, the default; 2: zero-noise extrapolation too",
     "twirling": "on or off: twirl two-qubit gates; the resilience level decides by default",
     "dd": f"dynamical decoupling of idle qubits: {', '.join(_SEQUENCES)}; off by default",
     "fractional": "on or off: RX and RZZ of any angle as gates, where the device has them; off by default",
     "optimization": f"level of the transpiler, 0 to 3; {_OPTIMIZATION} by default",
-    "max_time": "seconds: device time a job may use in job mode, else how long a session or batch stays open",
+    "max_time": "seconds: device time per job in job mode, else how long a session or batch stays open",
     "instance": "the account's instance, as a name or CRN; the saved one by default",
     "seed": "fake_<device> only: seed of the simulation",
     "noise": "fake_<device> only: off leaves the device's noise out; on by default",
@@ -41,6 +40,8 @@ IBM_OPTIONS = {
     **DEDUPE_OPTION,
     **DEVICE_OPTIONS,
 }
+LEAST_BUSY = "least_busy"
+_log = logging.getLogger(__name__)
 
 
 def ibm(spec: BackendSpec) -> Backend:
@@ -52,6 +53,8 @@ def ibm(spec: BackendSpec) -> Backend:
         BackendError: Without an account, or where the service refuses.
         MissingDependencyError: For a snapshot without Aer.
     """
+    from qiskit_qattn.backends.jobs.estimator import managed_estimator  # it needs the extra `ibm`
+
     if spec.target is None:
         raise ConfigError(f"Backend 'ibm' needs a target, such as ibm:least_busy. Targets: {TARGETS}.")
     local = spec.target.startswith("fake_")
@@ -93,7 +96,7 @@ def _settings(spec: BackendSpec) -> EstimatorSettings:
     sequence = _choice(spec, "dd", _SEQUENCES, "off")
     noise = _choice(spec, "noise", ("on", "off"), "on") == "on"
     if sequence != "off" and not noise:
-        raise ConfigError(f"dd={sequence} acts against noise, and {str(spec)!r} has noise=off; leave one out.")
+        raise ConfigError(f"dd={sequence} reduces noise, but {str(spec)!r} has noise=off; leave one out.")
     return EstimatorSettings(
         resilience=cast("Any", _RESILIENCE if level is None else level),
         twirling=twirling == "on" if twirling else None,
@@ -127,3 +130,58 @@ PROVIDER = Provider(
     extra="ibm",
     modules=("qiskit_ibm_runtime", *DEVICE_MODULES),
 )
+
+
+def open_service(instance: str | None = None) -> tuple[Any, tuple[str, ...]]:
+    """Return a client of the service, and the texts that no message may contain.
+
+    The account is the saved one, or that of ``$QISKIT_IBM_TOKEN``, ``$QISKIT_IBM_INSTANCE`` and ``$QISKIT_IBM_URL``.
+
+    Args:
+        instance: Name or CRN of an instance, or None for the account's own.
+
+    Raises:
+        TransientBackendError: If the service cannot be reached.
+        BackendError: Without an account, or with one that the service refuses.
+    """
+    from qiskit_ibm_runtime import QiskitRuntimeService
+
+    service = Guard()("opening the account", QiskitRuntimeService, instance=instance)
+    account = service.active_account() or {}
+    return service, (account.get("token") or "",)
+
+
+def find_device(service: Any, name: str, *, fractional: bool = False, secrets: Sequence[str] = ()) -> Any:
+    """Return a device of an account.
+
+    Args:
+        service: The client.
+        name: The device's name, or ``least_busy``.
+        fractional: Whether the device's fractional gates are used.
+        secrets: Texts that no message may contain.
+
+    Raises:
+        UnknownNameError: For a device that the account does not have; the message lists those that it has.
+        BackendError: If the account has no device in operation, or the device no fractional gates.
+    """
+    from qiskit.providers import QiskitBackendNotFoundError
+
+    def look() -> Any:
+        try:
+            if name == LEAST_BUSY:
+                return service.least_busy(use_fractional_gates=fractional)
+            return service.backend(name, use_fractional_gates=fractional)
+        except QiskitBackendNotFoundError:
+            return None
+
+    call = Guard(*secrets)
+    device = call(f"looking for {name}", look)
+    if device is None and name == LEAST_BUSY:
+        kind = "device with fractional gates" if fractional else "device"
+        raise BackendError(f"No {kind} of this IBM Quantum account is in operation; check its instances and plan.")
+    if device is None:
+        known = [found.name for found in call("listing devices", service.backends)]
+        raise unknown_name("device of this IBM Quantum account", name, [*known, LEAST_BUSY])
+    if name == LEAST_BUSY:
+        _log.info("ibm:%s is %s.", LEAST_BUSY, device.name)
+    return device

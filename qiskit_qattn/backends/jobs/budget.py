@@ -1,4 +1,4 @@
-"""What jobs may take, checked before each is sent."""
+"""What jobs may cost, checked before each is sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FORM = re.compile(r"(?P<limit>\d{1,9}(\.\d{1,9})?)(?P<unit>s|usd)", re.IGNORECA
 
 @dataclass(frozen=True)
 class Budget:
-    """A limit on what all jobs together take.
+    """A limit on the cost of all jobs together.
 
     Attributes:
         limit: Seconds on the quantum processor, or US dollars; infinite for no limit.
@@ -51,8 +51,8 @@ class Budget:
 
         Args:
             device: Name of the device.
-            estimate: What the job would take.
-            spent: What earlier jobs took, and those on their way will take.
+            estimate: The estimated cost of the job.
+            spent: The cost of earlier jobs, as estimated for those in flight.
 
         Raises:
             BudgetError: If the job would pass the limit, or has no known price where the limit is in dollars.

@@ -1,4 +1,4 @@
-"""What a queued, perhaps paid, device offers, so that no job is paid for twice and none is lost."""
+"""The interface of a queued, perhaps paid, device, so that no job is paid for twice and none is lost."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
-RETRIES = 5  # how often a call that failed for a while is repeated, unless told otherwise
+RETRIES = 5  # default number of times that a call is repeated after a transient error
 
 
 @dataclass(frozen=True)
 class JobStatus:
-    """Where a job stands.
+    """The status of a job.
 
     Attributes:
-        state: One of the six states; the last four are final. A ``lost`` job ran in a process that has ended: there is
-            nothing to wait for, and nothing was paid.
-        position: Place in the device's queue, where it tells.
+        state: One of the six states; the last four are final. A ``lost`` job ran inside a process that has ended:
+            there is nothing to wait for, and nothing was paid.
+        position: Position in the device's queue, where the device reports it.
         message: Why it failed, in the provider's words.
     """
 
@@ -31,7 +31,7 @@ class JobStatus:
 
 @dataclass(frozen=True)
 class Cost:
-    """What jobs take, estimated before or billed after.
+    """What jobs cost, estimated before or billed after.
 
     Attributes:
         jobs: Jobs, or on Amazon Braket tasks.
@@ -73,12 +73,12 @@ class Values:
 class Device(Protocol):
     """A device of a provider. One call is one attempt; retries and bookkeeping are the caller's.
 
-    All methods raise :class:`TransientBackendError` for what may pass by itself (a dropped connection, a busy service)
-    and another :class:`BackendError` for what will not.
+    All methods raise :class:`TransientBackendError` for what may pass (a dropped connection, a busy service) and
+    another :class:`BackendError` for what will not.
 
     Attributes:
-        name: Provider and device, such as ``ibm:ibm_fez``; what a circuit breaker and the audit trail go by.
-        settings: All that changes what a job returns besides its PUBs, such as mitigation; part of a job's key.
+        name: Provider and device, such as ``ibm:ibm_fez``; the key of its circuit breaker.
+        settings: Everything besides the PUBs that changes what a job returns, such as mitigation; part of its key.
         paid: Whether jobs cost money or metered time.
     """
 
@@ -93,19 +93,19 @@ class Device(Protocol):
         """Return the ids of the jobs that carry a tag, those cancelled or failed left out, oldest first."""
 
     def status(self, job_id: str) -> JobStatus:
-        """Return where a job stands."""
+        """Return the status of a job."""
 
     def result(self, job_id: str, pubs: Sequence[EstimatorPub]) -> list[Values]:
-        """Return what a finished job measured, one entry a PUB of those it was sent with."""
+        """Return the values of a finished job, one entry per PUB that it was sent with."""
 
     def usage(self, job_id: str) -> Cost:
-        """Return what a finished job took."""
+        """Return the cost of a finished job."""
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job that has not finished."""
 
     def abandon(self, tag: str) -> None:
-        """Cancel the parts of a job that carry a tag but never became a whole job, where jobs have parts."""
+        """Cancel the parts of an incomplete job with a tag, where a job has parts."""
 
     def estimate(self, pubs: Sequence[EstimatorPub], precision: float) -> Cost:
-        """Return what a job would take; nothing is sent."""
+        """Return the estimated cost of a job; nothing is sent."""

@@ -1,4 +1,4 @@
-"""The ledger: every job, written down before it is sent and when it returns, shared by all processes of a user.
+"""The ledger: every job, recorded before it is sent and when it returns, shared by all processes of a user.
 
 A row is a job. Its states, and who moves it from one to the next:
 
@@ -9,8 +9,8 @@ A row is a job. Its states, and who moves it from one to the next:
        └─────> cancelled              given up before it reached the device
 
 ``sending`` means that the device may or may not have the job: look for its tag before sending it again. The owner of a
-row is the piece of work that sends it or waits for it, and that pays for it; when its process dies, whoever asks for
-the same takes the row over.
+row is the run that sends the job or waits for it, and whose budget is charged; when its process has ended, the next run
+of the same request becomes the owner.
 """
 
 from __future__ import annotations
@@ -25,9 +25,17 @@ from typing import Literal, cast
 from platformdirs import user_data_path
 
 from qiskit_qattn.backends.jobs.device import Cost, Values
-from qiskit_qattn.backends.jobs.ledger_file import transaction
-from qiskit_qattn.backends.jobs.ledger_rows import IN_FLIGHT, STATES, Row, cost_text, select, select_row, update
-from qiskit_qattn.backends.jobs.owners import lives
+from qiskit_qattn.backends.jobs.ledger_file import (
+    IN_FLIGHT,
+    STATES,
+    Row,
+    cost_text,
+    is_alive,
+    select,
+    select_row,
+    transaction,
+    update,
+)
 from qiskit_qattn.backends.jobs.request import Request, pack_values, unpack_values
 from qiskit_qattn.errors import BackendError, UnknownNameError
 
@@ -37,7 +45,7 @@ _ANSWERS = "key = ? AND state IN ('done', 'sent', 'sending')"
 class Ledger:
     """Jobs in an SQLite file, which is made when it is first used and readable by its owner alone.
 
-    Every call is one transaction on a connection of its own, so threads and processes may share a ledger.
+    Every call is one transaction on a separate connection, so threads and processes may share a ledger.
 
     Args:
         path: The file; by default ``$QATTN_LEDGER``, else ``ledger.sqlite`` in the user's data folder.
@@ -47,18 +55,18 @@ class Ledger:
         self.path = default_path() if path is None else Path(path)
 
     def claim(self, key: str, owner: str, *, cached: bool = True) -> Row | None:
-        """Return the row that answers a request, or None where one has to be opened.
+        """Return the row that answers a request, or None if a new one has to be opened.
 
-        A finished row comes first, then the newest in flight. A row in flight whose owner is gone gets a new one.
+        A finished row comes first, then the newest in flight. A row in flight whose owner has ended gets this one.
 
         Args:
             key: The request's key.
-            owner: Who asks; the row is theirs if it comes back with this owner.
-            cached: Whether finished rows, and others' rows in flight, will do.
+            owner: The caller's owner mark; a row returned with it is the caller's to send or to wait for.
+            cached: Whether finished rows, and rows in flight of other owners, may answer.
         """
         with transaction(self.path) as db:
             for row in select(db, _ANSWERS, [key], "state = 'done' DESC, id DESC"):
-                if row.state == "done" or row.owner == owner or lives(row.owner, row.updated):
+                if row.state == "done" or row.owner == owner or is_alive(row.owner, row.updated):
                     if cached or row.owner == owner:
                         return row
                 else:
@@ -66,13 +74,13 @@ class Ledger:
         return None
 
     def open(self, request: Request, owner: str, estimate: Cost, *, cached: bool = True) -> Row | None:
-        """Write a request down as about to be sent, and return its row; None if another has just done so.
+        """Record a request as about to be sent, and return its row; None if another owner has just done so.
 
         Args:
             request: The request.
             owner: Who will send it.
-            estimate: What it is expected to take.
-            cached: Whether another row of the same request, finished or in flight, would do.
+            estimate: Its estimated cost.
+            cached: Whether another row of the same request, finished or in flight, may answer it instead.
         """
         packed, now = request.pack(), time.time()
         with transaction(self.path) as db:
@@ -95,36 +103,36 @@ class Ledger:
             cursor = db.execute(f"INSERT INTO jobs ({names}) VALUES ({places})", tuple(columns.values()))
             number = cast(int, cursor.lastrowid)
             [ledger] = db.execute("SELECT ledger FROM about").fetchone()
-            # Never given twice: numbers of deleted rows are not used again, and each ledger has a name.
+            # Unique: numbers of deleted rows are not used again, and each ledger has a random name.
             return update(db, number, tag=f"qattn-{request.key[:16]}-{ledger}-{number}")
 
     def take(self, number: int, owner: str) -> Row:
-        """Take over a row in flight that nobody works on, and return it; it is another's as before if one does."""
+        """Become the owner of a row in flight whose owner has ended, and return the row; other rows stay unchanged."""
         with transaction(self.path) as db:
             row = select_row(db, number)
-            if row.state not in IN_FLIGHT or lives(row.owner, row.updated):
+            if row.state not in IN_FLIGHT or is_alive(row.owner, row.updated):
                 return row
             return update(db, number, owner=owner)
 
     def sent(self, number: int, job_id: str) -> Row:
-        """Note the id a device gave to a job, and return its row."""
+        """Record the id that a device gave to a job, and return its row."""
         return self._write(number, only=IN_FLIGHT, state="sent", job_id=job_id)
 
     def finish(self, number: int, values: Sequence[Values], used: Cost | None) -> Row:
-        """Store what a job measured and took, and return its row; the first result of a job stays."""
+        """Store a job's values and cost, and return its row; the first result of a job is final."""
         columns = {"state": "done", "error": "", "result": pack_values(values), "used": cost_text(used)}
         return self._write(number, only=IN_FLIGHT, **columns)
 
     def close(self, number: int, state: Literal["failed", "cancelled"], error: str, used: Cost | None = None) -> Row:
-        """Note that a job in flight will bring no result, and return its row."""
+        """Record that a job in flight will have no result, and return its row."""
         return self._write(number, only=IN_FLIGHT, state=state, error=error, used=cost_text(used))
 
     def touch(self, number: int) -> Row:
-        """Note that a row's owner is still at work, and return the row."""
+        """Record that a row's owner is still active, and return the row."""
         return self._write(number)
 
     def release(self, owner: str) -> None:
-        """Give up all rows of an owner: whoever asks for one next takes it over."""
+        """Give up all rows of an owner; the next run of the same request becomes the owner."""
         with transaction(self.path) as db:
             db.execute("UPDATE jobs SET owner = NULL WHERE owner = ?", (owner,))
 
@@ -132,7 +140,7 @@ class Ledger:
         """Return a row by its number.
 
         Raises:
-            BackendError: If it is gone.
+            BackendError: If there is none.
         """
         with transaction(self.path) as db:
             return select_row(db, number)
@@ -176,7 +184,7 @@ class Ledger:
         return Request.unpack(self._blob(number, "request"))
 
     def values(self, number: int) -> list[Values]:
-        """Return what the job of a finished row measured, an entry a PUB."""
+        """Return the values of a finished row's job, one entry per PUB."""
         return unpack_values(self._blob(number, "result"))
 
     def clear(
@@ -193,7 +201,7 @@ class Ledger:
             states: Those to delete; rows in flight stay unless ``force`` is given.
             device: As for :meth:`rows`.
             before: As for :meth:`rows`.
-            force: Forget jobs that may still run, and be paid for, too.
+            force: Also forget jobs that may still run and be billed.
         """
         wanted = [state for state in states if force or state not in IN_FLIGHT]
         with transaction(self.path) as db:
@@ -209,7 +217,7 @@ class Ledger:
         with transaction(self.path) as db:
             found = db.execute(f"SELECT {column} FROM jobs WHERE id = ?", (number,)).fetchone()
         if found is None or found[0] is None:
-            raise BackendError(f"Row {number} of the ledger {str(self.path)!r} holds no {column}.")
+            raise BackendError(f"Row {number} of the ledger {str(self.path)!r} has no {column}.")
         return found[0]
 
 

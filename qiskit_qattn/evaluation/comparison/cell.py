@@ -21,16 +21,13 @@ from typing import Any, TypedDict
 
 from filelock import FileLock
 
-from qiskit_qattn.backends.jobs.managed import ManagedEstimator
-from qiskit_qattn.backends.registry import Backend
-from qiskit_qattn.backends.session import Opened
+from qiskit_qattn.backends.place import Place
 from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError
 from qiskit_qattn.evaluation.circuit_measures import circuit_measures
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study, load_study
 from qiskit_qattn.evaluation.leakage import leakage
 from qiskit_qattn.evaluation.rendering import write_json
 from qiskit_qattn.evaluation.text_metrics import prediction_errors
-from qiskit_qattn.nn.fallback import Chain, backends_of, open_backend
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.outside import as_type, read_json
 from qiskit_qattn.training.config import TrainConfig
@@ -130,11 +127,11 @@ def _train_and_measure(study: Study, cell: Cell) -> dict[str, Any]:
     resume = (folder / "config.toml").is_file()
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)  # left by a process that was killed before the run started
-    backend = open_backend(config.backend)
-    share_budget(backend, study.num_circuit_cells)
-    with Opened(backends_of(backend)), qpu_clock(backend, study.side_file(cell, "qpu")) as qpu:
-        train_run(config, resume=resume, progress=StepFile(step_path(study, cell)), backend=backend)
-        measured = cell_metrics(config, corpus, backend)
+    place = Place.open(config.backend)
+    share_budget(place, study.num_circuit_cells)
+    with place, qpu_clock(place, study.side_file(cell, "qpu")) as qpu:
+        train_run(config, resume=resume, progress=StepFile(step_path(study, cell)), backend=place)
+        measured = cell_metrics(config, corpus, place)
     return {**_head(cell), **measured, "qpu_seconds": qpu()}
 
 
@@ -143,7 +140,7 @@ def _head(cell: Cell) -> dict[str, Any]:
     return {"format": FORMAT, "version": VERSION, "kind": cell.kind, "seed": cell.seed}
 
 
-def cell_metrics(config: TrainConfig, corpus: Corpus, backend: Backend | Chain) -> dict[str, Any]:
+def cell_metrics(config: TrainConfig, corpus: Corpus, place: Place) -> dict[str, Any]:
     """Return the figures of a finished run, and measurements of its saved model.
 
     Causality and the measures of circuits are properties of the model, not of where it runs: they are computed exactly.
@@ -151,7 +148,7 @@ def cell_metrics(config: TrainConfig, corpus: Corpus, backend: Backend | Chain) 
     Args:
         config: The run's settings.
         corpus: The text it was trained on.
-        backend: Where its circuits run, those of its predictions too.
+        place: Where its circuits run, those of its predictions too.
 
     Raises:
         CheckpointError: If the run's figures or its model are damaged.
@@ -160,7 +157,7 @@ def cell_metrics(config: TrainConfig, corpus: Corpus, backend: Backend | Chain) 
     assert figures is not None, "train_run leaves figures"
     model = GPT.from_pretrained(config.folder / "model")
     measured = {"causality": causality(model), "circuits": circuit_measures(model, corpus.val, seed=config.seed)}
-    model.to_backend(backend)
+    model.to_backend(place)
     measured["prediction"] = prediction_errors(model, corpus.tokenizer, corpus.val).to_dict()
     return {**{name: figures[name] for name in FROM_TRAINING}, **measured}
 
@@ -183,7 +180,7 @@ def _finite(value: float) -> float | None:
 
 
 @contextmanager
-def qpu_clock(backend: Backend | Chain, path: Path) -> Iterator[Callable[[], float]]:
+def qpu_clock(place: Place, path: Path) -> Iterator[Callable[[], float]]:
     """Yield a function that returns the QPU seconds of a cell, including those of earlier processes.
 
     The file has the seconds of earlier processes. It is written at the end of the block, also after an error; only a
@@ -195,7 +192,7 @@ def qpu_clock(backend: Backend | Chain, path: Path) -> Iterator[Callable[[], flo
         raise CheckpointError(f"The QPU seconds in {str(path)!r} are damaged: {error}.") from error
 
     def read() -> float:
-        return before + qpu_seconds(backend)
+        return before + qpu_seconds(place)
 
     try:
         yield read
@@ -203,27 +200,21 @@ def qpu_clock(backend: Backend | Chain, path: Path) -> Iterator[Callable[[], flo
         write_text(path, repr(read()))
 
 
-def qpu_seconds(backend: Backend | Chain) -> float:
-    """Return the QPU seconds of all jobs since a backend was opened; 0 for a simulation."""
-    return math.fsum(estimator.spent.seconds for estimator in _estimators(backend))
+def qpu_seconds(place: Place) -> float:
+    """Return the QPU seconds of all jobs since a place was opened; 0 for a simulation."""
+    return math.fsum(estimator.spent.seconds for _, estimator in place.devices)
 
 
-def share_budget(backend: Backend | Chain, cells: int) -> None:
+def share_budget(place: Place, cells: int) -> None:
     """Limit one cell to its share of each device's budget, so that all cells together stay within it.
 
     Args:
-        backend: The cell's own, already open.
+        place: The cell's own, already open.
         cells: Number of cells that share the budget.
     """
-    for estimator in _estimators(backend):
+    for _, estimator in place.devices:
         if estimator.budget is not None:
             estimator.budget = replace(estimator.budget, limit=estimator.budget.limit / cells)
-
-
-def _estimators(backend: Backend | Chain) -> list[ManagedEstimator]:
-    """Return the estimators that send jobs to devices."""
-    found = (link.estimator for link in backends_of(backend))
-    return [estimator for estimator in found if isinstance(estimator, ManagedEstimator)]
 
 
 def read_record(study: Study, cell: Cell) -> dict[str, Any] | None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
+from qiskit_qattn.backends.place import Place
 from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError
 from qiskit_qattn.evaluation.comparison.matching import Size, check_matched, kind_config, match_sizes
 from qiskit_qattn.evaluation.rendering import write_json
 from qiskit_qattn.nn.config import GPTConfig
-from qiskit_qattn.nn.fallback import open_backend
 from qiskit_qattn.nn.kinds import head_kind
 from qiskit_qattn.outside import as_type, read_json, shown
 from qiskit_qattn.training.config import TrainConfig, resolve
@@ -192,7 +192,7 @@ def plan_study(config: TrainConfig, kinds: str, count: int, reference: str, *, a
     config = dataclasses.replace(config, **{name: getattr(preset, name) for name in _UNUSED})
     config = dataclasses.replace(config, baseline=False, profile=False, trackers="none", threads=config.threads or 1)
     config = config.replace(heads=any_heads(config.model.n_head))
-    open_backend(config.backend)  # an unavailable backend fails before any cell
+    Place.open(config.backend)  # an unavailable backend fails before any cell
     corpus = load_corpus(config.data, config.model.block_size)
     sizes = match_sizes(config, chosen, against, corpus.tokenizer.vocab_size)
     if not allow_unmatched:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qiskit_qattn.backends.jobs import managed_job, resilience
+from qiskit_qattn.backends.jobs import client, estimator
 from qiskit_qattn.backends.jobs.ledger import Ledger
 
 from .disk_device import DiskDevice
@@ -10,9 +10,9 @@ from .disk_device import DiskDevice
 
 @pytest.fixture
 def short_waits(monkeypatch):
-    monkeypatch.setattr(resilience, "BACKOFF", 0.001)
-    monkeypatch.setattr(managed_job, "FIRST_POLL", 0.001)
-    monkeypatch.setattr(managed_job, "LONGEST_POLL", 0.02)
+    monkeypatch.setattr(client, "BACKOFF", 0.001)
+    monkeypatch.setattr(estimator, "FIRST_POLL", 0.001)
+    monkeypatch.setattr(estimator, "LONGEST_POLL", 0.02)
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ from typing import Any
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 
-from qiskit_qattn.backends.jobs import managed_job, resilience
+from qiskit_qattn.backends.jobs import client
+from qiskit_qattn.backends.jobs import estimator as jobs_estimator
+from qiskit_qattn.backends.jobs.estimator import ManagedEstimator
 from qiskit_qattn.backends.jobs.ledger import Ledger
-from qiskit_qattn.backends.jobs.managed import ManagedEstimator
 
 PRECISION = 0.1
 
@@ -39,7 +40,7 @@ def main() -> None:
     from disk_device import DiskDevice
 
     folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
-    managed_job.LONGEST_POLL, resilience.BACKOFF = 0.1, 0.001
+    jobs_estimator.LONGEST_POLL, client.BACKOFF = 0.1, 0.001
     device = DiskDevice(folder / "device")
     estimator = ManagedEstimator(device, ledger=Ledger(folder / "ledger.sqlite"), precision=PRECISION, **options)
     result = estimator.run(small_pubs()).result()

@@ -1,6 +1,6 @@
 """What the tests of managed estimators share."""
 
-from qiskit_qattn.backends.jobs.managed import ManagedEstimator
+from qiskit_qattn.backends.jobs.estimator import ManagedEstimator
 
 from .disk_client import PRECISION
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from qiskit_qattn import QuantumHead, attention_circuit, get_backend
-from qiskit_qattn.backends.jobs import resilience
+from qiskit_qattn.backends.jobs import client
 from qiskit_qattn.backends.jobs.budget import Budget
+from qiskit_qattn.backends.jobs.estimator import ManagedEstimator
 from qiskit_qattn.backends.jobs.ledger import Ledger
-from qiskit_qattn.backends.jobs.managed import ManagedEstimator
+from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.registry import Backend
-from qiskit_qattn.nn.audit import FallbackWarning
-from qiskit_qattn.nn.fallback import Chain
+from qiskit_qattn.nn.fallback import FallbackWarning
 
 from .disk_device import DiskDevice
 
@@ -34,7 +34,7 @@ def place(tmp_path, request):
         head = QuantumHead(attention_circuit("qisa", 2)).double()
         x = torch.randn(3, 4, dtype=torch.float64)
         exact = head(x)
-        return device, head.to_backend(Chain(f"{device.name} -> exact", links, "raise")), x, exact
+        return device, head.to_backend(Place(links)), x, exact
 
     return place
 
@@ -59,11 +59,11 @@ def test_a_job_that_fails_falls(place):
 
 
 def test_a_device_that_is_left_alone_costs_no_call(place):
-    device, head, x, exact = place(retries=resilience.FAILURES)
-    device.fault("submit", *["drop_before"] * (resilience.FAILURES + 1))
+    device, head, x, exact = place(retries=client.FAILURES)
+    device.fault("submit", *["drop_before"] * (client.FAILURES + 1))
     with pytest.warns(FallbackWarning) as warned:
         for _ in range(3):
             torch.testing.assert_close(head(x), exact)
     assert len(warned) == 1 and head.audit.calls == {"exact": 3}
-    assert device.calls("submit") == resilience.FAILURES
+    assert device.calls("submit") == client.FAILURES
     assert ["left alone" in fall.reason for fall in head.audit.falls] == [True] * 3

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qiskit_qattn.backends.jobs import owners
+from qiskit_qattn.backends.jobs import ledger_file
 from qiskit_qattn.backends.jobs.device import Cost, Values
 from qiskit_qattn.backends.jobs.ledger import Ledger, default_path
-from qiskit_qattn.backends.jobs.owners import lives, new_owner
+from qiskit_qattn.backends.jobs.ledger_file import is_alive, new_owner
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.errors import BackendError, UnknownNameError
 
@@ -40,7 +40,7 @@ def opened(ledger, made=None, owner=None, **options):
 
 def dead_owner():
     """Return the mark of a process that has ended."""
-    program = "from qiskit_qattn.backends.jobs.owners import new_owner; print(new_owner())"
+    program = "from qiskit_qattn.backends.jobs.ledger_file import new_owner; print(new_owner())"
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -91,17 +91,17 @@ def test_a_living_owner_keeps_its_row_and_a_dead_one_loses_it(ledger):
 def test_owners_by_their_process(monkeypatch):
     mark, now = new_owner(), time.time()
     host, pid, start, part = mark.split(" ")
-    assert lives(mark, now)
-    assert not lives(None, now)
-    assert not lives(f"{host} {pid} {float(start) - 60} {part}", now)  # another process had this number before
-    assert lives(f"elsewhere {pid} {start} {part}", now)
-    assert not lives(f"elsewhere {pid} {start} {part}", now - 2 * owners._ELSEWHERE)
+    assert is_alive(mark, now)
+    assert not is_alive(None, now)
+    assert not is_alive(f"{host} {pid} {float(start) - 60} {part}", now)  # another process had this number before
+    assert is_alive(f"elsewhere {pid} {start} {part}", now)
+    assert not is_alive(f"elsewhere {pid} {start} {part}", now - 2 * ledger_file._REMOTE_TIMEOUT)
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    started = owners.psutil.Process(child.pid).create_time()
-    assert lives(f"{host} {child.pid} {started} x", now)
+    started = ledger_file.psutil.Process(child.pid).create_time()
+    assert is_alive(f"{host} {child.pid} {started} x", now)
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, but not yet collected
-    assert not lives(f"{host} {child.pid} {started} x", now)
+    assert not is_alive(f"{host} {child.pid} {started} x", now)
     child.communicate()
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from qiskit_qattn.backends.jobs.managed import ManagedEstimator
+from qiskit_qattn.backends.jobs.estimator import ManagedEstimator
+from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.registry import get_backend
 from qiskit_qattn.errors import CheckpointError, ConfigError
 from qiskit_qattn.evaluation.comparison import cell as cell_module
@@ -147,7 +148,7 @@ def test_another_text_is_refused(plan: Plan, text_file: Path, tmp_path: Path):
 def test_the_seconds_on_processors_add_up_over_processes(tmp_path: Path):
     path = tmp_path / "qpu"
     path.write_text("2.5")
-    with pytest.raises(TrainingInterrupted), cell_module.qpu_clock(get_backend("statevector"), path) as read:
+    with pytest.raises(TrainingInterrupted), cell_module.qpu_clock(Place.open("statevector"), path) as read:
         assert read() == 2.5
         raise TrainingInterrupted(tmp_path, 3, 15)
     assert json.loads(path.read_text()) == 2.5
@@ -156,14 +157,14 @@ def test_the_seconds_on_processors_add_up_over_processes(tmp_path: Path):
 @pytest.mark.parametrize(("budget", "limit"), [("60s", 15.0), ("2usd", 0.5), ("unlimited", math.inf)])
 def test_all_cells_together_stay_within_the_budget(budget: str, limit: float):
     backend = get_backend(f"ibm:fake_manila?shots=16&budget={budget}")
-    share_budget(backend, 4)
+    share_budget(Place.of(backend), 4)
     assert isinstance(backend.estimator, ManagedEstimator)
     assert backend.estimator.budget is not None
     assert backend.estimator.budget.limit == limit
-    assert qpu_seconds(backend) == 0
+    assert qpu_seconds(Place.of(backend)) == 0
 
 
 def test_only_models_with_circuits_share_it(plan: Plan):
     assert plan("qisa,rff", seeds=3).num_circuit_cells == 3
     assert plan("rff", seeds=3).num_circuit_cells == 1
-    share_budget(get_backend("statevector"), 3)  # nothing to share
+    share_budget(Place.open("statevector"), 3)  # nothing to share

@@ -1,0 +1,297 @@
+"""What a job of Qiskit Runtime needs besides circuits: options, a session or batch, a simulator, a cost estimate."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import RLock
+from typing import Any, Literal
+
+import numpy as np
+from qiskit import QuantumCircuit
+from qiskit.exceptions import QiskitError
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.primitives.containers.observables_array import ObservablesArray
+from qiskit.quantum_info import SparseObservable
+from qiskit.transpiler import Target
+
+from qiskit_qattn.backends.ibm.errors import service_code
+from qiskit_qattn.backends.jobs.device import Cost
+from qiskit_qattn.backends.measurement import Plan, shots_of
+from qiskit_qattn.errors import BackendError
+from qiskit_qattn.simulation.cutting import cut
+
+Kind = Literal["batch", "job", "session"]
+MODES: dict[Kind, str] = {
+    "batch": "jobs are charged for their own time; every plan has it",
+    "job": "each job is queued separately",
+    "session": "the device is reserved between jobs and charged for that time too, which a budget does not count; "
+    "not on the open plan",
+}
+_NO_SESSIONS = 1352  # the service's code where the plan has none
+_CLOSED = 1217
+_JOB_SECONDS = 2.0
+_REPETITION_SECONDS = 250e-6  # of a device that does not report it
+_NOISE_FACTORS = (1, 3, 5)
+_EXECUTIONS = 10_000_000  # circuits times shots that the service takes in one job
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimatorSettings:
+    """What Qiskit Runtime's Estimator does besides running circuits.
+
+    Attributes:
+        resilience: 0 for raw values; 1 mitigates readout errors; 2 also extrapolates to zero gate noise.
+        twirling: Whether two-qubit gates are twirled; None leaves it to the resilience level.
+        decoupling: The dynamical decoupling sequence of idle qubits, or None.
+        seed: Seed of the simulation of a snapshot; each job's seed is derived from it.
+        noise: Whether a snapshot's noise is simulated.
+    """
+
+    resilience: Literal[0, 1, 2] = 1
+    twirling: bool | None = None
+    decoupling: Literal["XX", "XpXm", "XY4"] | None = None
+    seed: int | None = None
+    noise: bool = True
+
+    def options(self, tag: str, limit: int | None, seed: int | None) -> dict[str, Any]:
+        """Return the Estimator's options for one job, of at most ``limit`` seconds."""
+        options: dict[str, Any] = {"resilience_level": self.resilience, "environment": {"job_tags": [tag]}}
+        if self.twirling is not None:
+            options["twirling"] = {"enable_gates": self.twirling}
+        if self.decoupling is not None:
+            options["dynamical_decoupling"] = {"enable": True, "sequence_type": self.decoupling}
+        if limit is not None:
+            options["max_execution_time"] = limit
+        if seed is not None:
+            options["simulator"] = {"seed_simulator": seed}
+        return options
+
+
+def runtime_estimator(mode: Any, options: dict[str, Any]) -> Any:
+    """Return Qiskit Runtime's Estimator: the one of 0.50 and later, or the older one."""
+    try:
+        from qiskit_ibm_runtime.executor_estimator import Estimator
+    except ImportError:
+        from qiskit_ibm_runtime import EstimatorV2 as Estimator
+    return Estimator(mode=mode, options=options)
+
+
+class Mode:
+    """A session or a batch that is opened when the first job is sent, or neither.
+
+    Args:
+        kind: One of ``MODES``.
+        max_time: Seconds after which the service closes it, or None for the service's own limit.
+    """
+
+    def __init__(self, kind: Kind, max_time: int | None = None) -> None:
+        self.kind, self._max_time = kind, max_time
+        self._opened: Any = None
+        self._device: Any = None  # that the session or batch is on
+        self._lock = RLock()
+
+    def target(self, device: Any) -> Any:
+        """Return what an estimator of Qiskit Runtime takes as its mode to send a job to a device.
+
+        A session or batch on another device is closed.
+        """
+        if self.kind == "job":
+            return device
+        with self._lock:
+            if self._device is not device:
+                self.close()
+            if self._opened is None:
+                self._opened, self._device = self._open(device), device
+            return self._opened
+
+    def renew(self, closed: Any) -> None:
+        """Open another session or batch the next time, in place of one that the service closed."""
+        with self._lock:
+            if self._opened is closed:
+                self._opened = None
+
+    def close(self) -> None:
+        """Close the session or batch for new jobs; queued ones still run."""
+        with self._lock:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
+
+    def _open(self, device: Any) -> Any:
+        from qiskit_ibm_runtime import Batch, Session
+        from qiskit_ibm_runtime.api.exceptions import RequestsApiError
+
+        if self.kind == "session":
+            try:
+                return Session(device, max_time=self._max_time)
+            except RequestsApiError as error:
+                if service_code(error) != _NO_SESSIONS:
+                    raise
+            notice = f"The open plan of IBM Quantum has no sessions; jobs for {device.name} run in a batch."
+            _log.warning(notice)
+            warnings.warn(notice, stacklevel=2)
+            self.kind = "batch"
+        return Batch(device, max_time=self._max_time)
+
+
+def is_closed(error: BaseException) -> bool:
+    """Tell whether a job was refused because its session or batch is closed."""
+    return service_code(error) == _CLOSED or "The session is closed" in str(error)
+
+
+class Snapshot:
+    """A local backend of any size, cut to the qubits that a job uses.
+
+    Qiskit Runtime's Estimator measures every qubit of its circuits, also the idle ones, so that a simulation of a
+    circuit in the layout of a hundred qubits does not fit into memory. On the qubits in use it gives the same values.
+
+    Args:
+        backend: A ``BackendV2``.
+        noise: Whether its noise is simulated.
+    """
+
+    def __init__(self, backend: Any, noise: bool) -> None:
+        self._backend, self._noise = backend, noise
+        self._simulators: dict[tuple[int, ...], Any] = {}
+
+    def cut(self, pubs: Sequence[EstimatorPub]) -> tuple[list[EstimatorPub], Any]:
+        """Return PUBs on the qubits that any of them uses, and the simulator of these qubits, which is cached."""
+        qubits = tuple(sorted(set().union(*map(_used, pubs))))
+        if qubits not in self._simulators:
+            self._simulators[qubits] = self._simulator(qubits)
+        return [_on(pub, qubits) for pub in pubs], self._simulators[qubits]
+
+    def _simulator(self, qubits: Sequence[int]) -> Any:
+        from qiskit_aer import AerSimulator
+        from qiskit_aer.noise import NoiseModel
+
+        if not self._noise:
+            return AerSimulator()  # takes the gates of any device
+        simulator = AerSimulator(target=part_of(self._backend.target, qubits))
+        simulator.set_options(noise_model=NoiseModel.from_backend(simulator))
+        return simulator
+
+
+def part_of(target: Target, qubits: Sequence[int]) -> Target:
+    """Return the target of some of a device's qubits, numbered from 0 in the order given."""
+    place = {qubit: index for index, qubit in enumerate(qubits)}
+    part = Target(
+        num_qubits=len(qubits),
+        dt=target.dt,
+        granularity=target.granularity,
+        min_length=target.min_length,
+        pulse_alignment=target.pulse_alignment,
+        acquire_alignment=target.acquire_alignment,
+        qubit_properties=target.qubit_properties and [target.qubit_properties[qubit] for qubit in qubits],
+    )
+    for name in target.operation_names:
+        operation, where = target.operation_from_name(name), target[name]
+        if None in where:  # on any qubits
+            part.add_instruction(operation, name=name)
+            continue
+        kept = {tuple(place[at] for at in qargs): each for qargs, each in where.items() if place.keys() >= set(qargs)}
+        if kept:
+            part.add_instruction(operation, kept, name=name)
+    return part
+
+
+def _used(pub: EstimatorPub) -> set[int]:
+    """Return the qubits that a PUB's circuit or its observables act on."""
+    observed = {int(qubit) for each in pub.observables.sparse_observables_array().flat for qubit in each.indices}
+    return set(cut(pub.circuit, observed).qubits)
+
+
+def _on(pub: EstimatorPub, qubits: Sequence[int]) -> EstimatorPub:
+    """Return a PUB on some of its qubits, which include all that it uses."""
+    place = {qubit: index for index, qubit in enumerate(qubits)}
+
+    def moved(observable: SparseObservable) -> SparseObservable:
+        terms = [
+            (letters, [place[qubit] for qubit in where], factor)
+            for letters, where, factor in observable.to_sparse_list()
+        ]
+        return SparseObservable.from_sparse_list(terms, len(place))
+
+    circuit = cut(pub.circuit, qubits).circuit
+    circuit.global_phase = pub.circuit.global_phase  # it may have a parameter that occurs nowhere else
+    observables = np.vectorize(moved, otypes=[object])(pub.observables.sparse_observables_array())
+    return EstimatorPub(circuit, ObservablesArray(observables), pub.parameter_values, pub.precision)
+
+
+def estimated_cost(
+    pubs: Sequence[EstimatorPub],
+    precision: float,
+    device: Any,
+    *,
+    resilience: int,
+    twirled: bool,
+    seconds_price: float | None = None,
+) -> Cost:
+    r"""Return the cost of one job.
+
+    .. math:: T = 2\,\mathrm{s} + \sum_c N (d + t_c)
+
+    with N shots, the device's repetition delay d and the duration :math:`t_c` of circuit c, one for each set of
+    parameters and measurement basis. Level 1 adds a circuit that calibrates the readout, level 2 runs all others with
+    their two-qubit gates folded 1, 3 and 5 times. Twirling rounds N up to equal shares of at least 64 shots.
+
+    Args:
+        pubs: ISA circuits with their observables and parameters.
+        precision: ε; N is :math:`\lceil 1/\varepsilon^2 \rceil` before twirling.
+        device: A device of Qiskit Runtime.
+        resilience: The resilience level, 0 to 2.
+        twirled: Whether gates are twirled; from level 1 on measurements always are.
+        seconds_price: US dollars per second, or None where none is known.
+
+    Raises:
+        BackendError: For a precision that is no positive number.
+
+    Source: "Workload usage" in IBM's guides for the formula and the two seconds; shots as the client of
+        qiskit-ibm-runtime 0.51 sends them.
+    """
+    shots = shots_of(precision)
+    if twirled or resilience > 0:
+        share = max(64, math.ceil(shots / 32))
+        shots = share * math.ceil(shots / share)
+    factors = _NOISE_FACTORS if resilience == 2 else _NOISE_FACTORS[:1]
+    delay = getattr(device, "default_rep_delay", None) or _REPETITION_SECONDS
+    circuits, seconds = 0, _JOB_SECONDS
+    for pub in pubs:
+        count = Plan(pub).size
+        circuits += count * len(factors)
+        seconds += count * shots * sum(delay + factor * duration(pub.circuit, device) for factor in factors)
+    if resilience > 0:
+        circuits += 1
+        seconds += shots * delay
+    usd = None if seconds_price is None else seconds * seconds_price
+    return Cost(jobs=1, circuits=circuits, shots=circuits * shots, seconds=seconds, usd=usd)
+
+
+def check_executions(device: str, cost: Cost) -> None:
+    """Raise for a job that the service would refuse.
+
+    Raises:
+        BackendError: For more than ten million executions.
+
+    Source: "Job limits" in IBM's guides.
+    """
+    if cost.shots > _EXECUTIONS:
+        raise BackendError(
+            f"One job on {device} would take {cost.circuits:,} circuits of {cost.shots // cost.circuits:,} shots, "
+            f"{cost.shots:,} executions; IBM Quantum takes at most {_EXECUTIONS:,} per job. It was not sent. Give "
+            f"fewer shots, a shorter prompt or a smaller batch; in training, also gradient=spsa or gradient=simulated."
+        )
+
+
+def duration(circuit: QuantumCircuit, device: Any) -> float:
+    """Return the seconds that an ISA circuit takes with its measurement, 0 where the device has no durations."""
+    measured = circuit.measure_active(inplace=False)
+    try:
+        return float(measured.estimate_duration(device.target))
+    except QiskitError:
+        return 0.0

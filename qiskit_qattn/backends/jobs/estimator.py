@@ -1,0 +1,344 @@
+"""An Estimator over a queued, perhaps paid, device: one job per run, recorded first, sent once, within the budget."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from functools import reduce
+from operator import add
+from typing import Any
+
+from qiskit.primitives import BaseEstimatorV2, BasePrimitiveJob, DataBin, PrimitiveJob, PrimitiveResult, PubResult
+from qiskit.primitives.containers.estimator_pub import EstimatorPubLike
+
+from qiskit_qattn.backends.jobs.budget import Budget, no_budget
+from qiskit_qattn.backends.jobs.client import JobClient, cancel
+from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus
+from qiskit_qattn.backends.jobs.ledger import Ledger
+from qiskit_qattn.backends.jobs.ledger_file import IN_FLIGHT, Row, new_owner
+from qiskit_qattn.backends.jobs.request import Request
+from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.errors import BackendError, BudgetError, ConfigError, JobError
+
+FIRST_POLL, LONGEST_POLL = 0.05, 10.0  # seconds between two status requests; each wait is 1.5 times the last
+_LOG = logging.getLogger("qiskit_qattn.backends")
+
+
+def managed_estimator(spec: BackendSpec, device: Device, *, precision: float) -> ManagedEstimator:
+    """Return the estimator of a backend string, with ``DEVICE_OPTIONS`` read and the user's ledger.
+
+    Args:
+        spec: The parsed string.
+        device: The device it names.
+        precision: Target standard error, above 0.
+
+    Raises:
+        ConfigError: For a bad value of an option.
+    """
+    cache = spec.options.get("cache", "on")
+    if cache not in ("on", "off"):
+        raise ConfigError(f"Backend option cache must be on or off, got {cache!r}.")
+    budget, retries = spec.options.get("budget"), spec.integer("retries", minimum=0, maximum=100)
+    return ManagedEstimator(
+        device,
+        ledger=Ledger(),
+        budget=None if budget is None else Budget.parse(budget),
+        cache=cache == "on",
+        precision=precision,
+        timeout=spec.integer("timeout", minimum=1),
+        retries=RETRIES if retries is None else retries,
+    )
+
+
+class ManagedEstimator(BaseEstimatorV2):
+    """A ``BaseEstimatorV2`` over a :class:`Device`. A run is one job, recorded in the ledger before it is sent.
+
+    A request that was answered before takes the stored result. One whose job is on its way, sent by this process or by
+    another, even one that has ended, waits for that job.
+
+    Args:
+        device: Where jobs run.
+        ledger: Where they are recorded.
+        budget: What this estimator's jobs may cost in total; required for a paid device.
+        cache: Whether stored results may answer. Without, each run is a new job, unless a job of the same request was
+            sent and its run has ended.
+        precision: Target standard error where a run gives none.
+        timeout: Seconds to wait for a job, or None for no limit.
+        retries: How often a call to the device is repeated after a transient error.
+
+    Attributes:
+        jobs_sent: Jobs that were sent.
+        jobs_cached: Requests that stored results answered.
+        jobs_attached: Requests that a job sent earlier answered.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        *,
+        ledger: Ledger,
+        budget: Budget | None = None,
+        cache: bool = True,
+        precision: float = 0.015625,
+        timeout: float | None = None,
+        retries: int = RETRIES,
+    ) -> None:
+        self.device, self.ledger, self.budget = device, ledger, budget
+        self.cache, self.precision, self.timeout = cache, precision, timeout
+        self.client = JobClient(ledger, device, retries)
+        self.jobs_sent = self.jobs_cached = self.jobs_attached = 0
+        self._charges: dict[int, Cost] = {}  # of rows of the ledger: estimated, then actual
+        self._lock = threading.Lock()
+
+    @property
+    def spent(self) -> Cost:
+        """What this estimator's jobs cost, as estimated for those in flight. Stored results cost nothing."""
+        with self._lock:
+            return self._total()
+
+    def run(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> BasePrimitiveJob[Any, Any]:
+        """Send PUBs as one job, unless they were sent before.
+
+        Args:
+            pubs: Tuples of circuit, observables, parameter values and, optionally, precision, the same for all.
+            precision: Target standard error, above 0.
+
+        Raises:
+            ConfigError: For a precision of 0, or several.
+            BudgetError: If the job would pass the budget, or the device is paid and there is none; nothing was sent.
+            JobError: (from ``result``) if the job failed or was cancelled.
+            BackendError: If the device refuses the job or does not answer.
+        """
+        target = self.precision if precision is None else precision
+        request = Request.of(pubs, target, self.device.name, self.device.settings)
+        if request.pubs:
+            return ManagedJob(self, request)
+        empty: PrimitiveJob[Any] = PrimitiveJob(PrimitiveResult, [])
+        empty._submit()
+        return empty
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ManagedEstimator:
+        """Return this estimator: copies share the session, budget and ledger."""
+        return self
+
+    def open(self, request: Request, owner: str, estimate: Cost) -> Row | None:
+        """Record a request as about to be sent, if the budget allows; None if another process has just done so."""
+        with self._lock:  # check and charge together
+            self._check(estimate, self._total())
+            row = self.ledger.open(request, owner, estimate, cached=self.cache)
+            if row is not None:
+                self._charges[row.id] = estimate
+            return row
+
+    def reserve(self, row: Row) -> None:
+        """Charge for a row that is about to be sent, if the budget allows."""
+        with self._lock:
+            self._charges.pop(row.id, None)
+            try:
+                self._check(row.estimate, self._total())
+            except BudgetError as error:
+                self.ledger.close(row.id, "failed", str(error), Cost())
+                raise
+            self._charges[row.id] = row.estimate
+
+    def charge(self, row: Row) -> None:
+        """Charge the known cost of a row."""
+        with self._lock:
+            self._charges[row.id] = row.cost
+
+    def settle(self, row: Row) -> None:
+        """Replace the charge for a row, if there is one, by the job's actual cost."""
+        with self._lock:
+            if row.id in self._charges:
+                self._charges[row.id] = row.cost
+
+    def _total(self) -> Cost:
+        return reduce(add, self._charges.values(), Cost())
+
+    def _check(self, estimate: Cost, spent: Cost) -> None:
+        if self.budget is not None:
+            self.budget.check(self.device.name, estimate, spent)
+        elif self.device.paid:
+            raise no_budget(self.device.name, estimate)
+
+
+class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
+    """What :meth:`ManagedEstimator.run` returns: a job that was sent or found; ``result`` waits for it.
+
+    Args:
+        estimator: The estimator, whose budget and counters it uses.
+        request: What to run.
+
+    Raises:
+        BudgetError: If the job would pass the budget; nothing was sent.
+        BackendError: If the device refuses the job, or does not answer.
+    """
+
+    def __init__(self, estimator: ManagedEstimator, request: Request) -> None:
+        super().__init__(request.key)
+        self._estimator, self._request = estimator, request
+        self._client, self._ledger = estimator.client, estimator.ledger
+        self._owner = new_owner()
+        self._result: PrimitiveResult | None = None
+        self._started = time.monotonic()
+        self._reported: JobStatus | None = None
+        self._sent = False
+        ready = False
+        try:
+            self._row = self._advance()
+            ready = True
+        finally:
+            if not ready:  # the next run of the same request becomes the owner
+                self._ledger.release(self._owner)
+        self._cached = self._row.state == "done"
+        if self._row.state == "sending":
+            _LOG.info("%s: another process is sending the same request; waiting for its job", self._row.device)
+        if self._cached:
+            estimator.jobs_cached += 1
+        elif not self._sent:
+            estimator.jobs_attached += 1
+
+    def job_id(self) -> str:
+        """Return the device's id of the job, or the tag as long as none is known."""
+        return self._row.job_id or self._row.tag
+
+    def result(self) -> PrimitiveResult:
+        """Return expectations and standard errors, waiting for the job.
+
+        Raises:
+            JobError: If the job failed or was cancelled.
+            BackendError: If it did not end in time, or the device does not answer. The next run picks the job up.
+        """
+        if self._result is None:
+            try:
+                self._wait()
+            finally:
+                self._ledger.release(self._owner)
+            self._result = self._decode()
+        return self._result
+
+    def status(self) -> str:
+        """Return ``sending``, ``queued``, ``running``, ``done``, ``failed`` or ``cancelled``."""
+        self._row = self._ledger.row(self._row.id)
+        if self._row.state != "sent":
+            return self._row.state
+        return self._client.call(self._client.device.status, self._row.job_id or "").state
+
+    def done(self) -> bool:
+        """Return whether the result is available."""
+        return self.status() == "done"
+
+    def running(self) -> bool:
+        """Return whether the device runs it."""
+        return self.status() == "running"
+
+    def cancelled(self) -> bool:
+        """Return whether it was cancelled."""
+        return self.status() == "cancelled"
+
+    def in_final_state(self) -> bool:
+        """Return whether it has ended, successfully or not."""
+        return self.status() in {"done", "failed", "cancelled"}
+
+    def cancel(self) -> None:
+        """Ask the device to cancel it."""
+        self._row = cancel(self._ledger, self._ledger.row(self._row.id), self._client.device)
+
+    def _mine(self, row: Row) -> bool:
+        return row.owner == self._owner
+
+    def _advance(self) -> Row:
+        """Return the row that answers the request; its job is sent if nobody else sends it."""
+        estimator, request = self._estimator, self._request
+        while True:
+            row = self._ledger.claim(request.key, self._owner, cached=estimator.cache)
+            if row is None:
+                estimate = self._client.estimate(request)
+                row = estimator.open(request, self._owner, estimate)
+                if row is not None:
+                    return self._send(row)
+            elif row.state == "sending" and self._mine(row):  # its owner has ended or gave up
+                row = self._client.locate(row)
+                if row.state == "sending":
+                    estimator.reserve(row)
+                    return self._send(row)
+                estimator.charge(row)
+                return row
+            else:
+                if self._mine(row):
+                    estimator.charge(row)
+                return row
+
+    def _send(self, row: Row) -> Row:
+        try:
+            row = self._client.send(row, self._request)
+        except BackendError:
+            self._estimator.charge(self._ledger.row(row.id))  # 0 if the device refused it
+            raise
+        self._sent = True
+        self._estimator.jobs_sent += 1
+        _LOG.info("%s job %s: sent", row.device, row.job_id)
+        return row
+
+    def _wait(self) -> None:
+        """Wait until the row is in a final state."""
+        timeout = self._estimator.timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for pause in _pauses():
+            row = self._ledger.row(self._row.id)
+            if row.state == "sending":
+                row = self._advance()
+            if row.state == "sent":
+                row, status = self._client.collect(row, self._request.pubs, self._owner)
+                self._report(row, status)
+                if status.state == "lost" and row.state == "failed":
+                    self._estimator.settle(row)
+                    _LOG.info("%s job %s: %s It is sent again.", row.device, row.job_id, status.message)
+                    row = self._advance()
+            self._row = row
+            if row.state not in IN_FLIGHT:
+                break
+            if deadline is not None and time.monotonic() >= deadline:
+                raise BackendError(
+                    f"Job {self.job_id()} on {row.device} has not ended after {timeout:g} s (state: {row.state}). It "
+                    f"was not cancelled; the next run of the same request picks it up."
+                )
+            time.sleep(pause if deadline is None else min(pause, max(0.0, deadline - time.monotonic())))
+        self._estimator.settle(row)
+        if row.state != "done":
+            why = f": {row.error.rstrip('.')}" if row.error else ""
+            verb = "failed" if row.state == "failed" else "was cancelled"
+            raise JobError(f"Job {self.job_id()} on {row.device} {verb}{why}. The next run sends it again.")
+
+    def _report(self, row: Row, status: JobStatus) -> None:
+        if status == self._reported:
+            return
+        self._reported = status
+        place = f", position {status.position}" if status.position is not None else ""
+        used = f", used {row.used.seconds:.3g} s" if row.used is not None else ""
+        elapsed = time.monotonic() - self._started
+        _LOG.info("%s job %s: %s%s, %.0f s elapsed%s", row.device, row.job_id, status.state, place, elapsed, used)
+
+    def _decode(self) -> PrimitiveResult:
+        """Return the job's stored values as an Estimator returns them."""
+        about = {
+            "job_id": self.job_id(),
+            "cached": self._cached,
+            "shots": self._request.shots,
+            "device": self._row.device,
+        }
+        results = []
+        for pub, item in zip(self._request.pubs, self._ledger.values(self._row.id), strict=True):
+            data = DataBin(evs=item.evs, stds=item.stds, shape=pub.shape)
+            metadata = about | {"target_precision": pub.precision, "circuit_metadata": pub.circuit.metadata}
+            results.append(PubResult(data, metadata=metadata))
+        return PrimitiveResult(results, metadata=about | {"version": 2})
+
+
+def _pauses() -> Iterator[float]:
+    pause = FIRST_POLL
+    while True:
+        yield pause
+        pause = min(1.5 * pause, LONGEST_POLL)

@@ -1,1 +1,0 @@
-"""Matrix product states, through Aer."""
