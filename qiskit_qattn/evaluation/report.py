@@ -25,7 +25,7 @@ from qiskit_qattn.evaluation.rendering import (
     versions,
     write_json,
 )
-from qiskit_qattn.evaluation.text_metrics import text_difference
+from qiskit_qattn.evaluation.text_metrics import TextDifference, text_difference
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.outside import as_type, printable, read_json
 from qiskit_qattn.training.config import TrainConfig
@@ -68,34 +68,18 @@ class Examined(Figures, _ReportAudit):
     device: str
 
 
-class Differences(TypedDict):
-    """How two samples differ."""
-
-    length: int
-    hamming: int
-    agreement: float
-    jaccard: float
-    levenshtein: int
-
-
-class Data(TypedDict):
-    """The setting that the report names."""
-
-    data: str
-
-
 class Report(TypedDict):
     """The content of ``report.json``."""
 
     val_loss: float
     created: str
-    config: Data
+    config: dict[str, Any]
     versions: dict[str, Any]
     machine: dict[str, Any]
     prompt: str
     model: Examined
     baseline: Examined | None
-    text_differences: Differences | None
+    text_differences: dict[str, Any] | None
 
 
 def write_report(folder: Path, backend: Place | None = None) -> dict[str, Any]:
@@ -138,6 +122,8 @@ def read_report(folder: Path) -> dict[str, Any]:
         if not isinstance(report, dict) or report.get("format") != FORMAT:
             raise CheckpointError(f"{str(path)!r} is not a report of a qiskit-qattn training run.")
         found: Report = as_type(report, Report)
+        as_type(found["config"].get("data"), str, "config.data")
+        as_type(found["text_differences"], TextDifference | None, "text_differences")
         if (found["baseline"] is None) != (found["text_differences"] is None):
             raise ValueError("baseline and text_differences must be there both, or neither")
     except OSError as error:

@@ -99,7 +99,7 @@ def test_installed_packages_bring_kinds(monkeypatch):
         model_of("broken:2")
 
 
-@pytest.mark.parametrize("act", ["raise RuntimeError('no')", "import sys; sys.exit(7)", "1 / 0", "raise OSError(5, 'x')"])
+@pytest.mark.parametrize("act", ["raise RuntimeError('no')", "import sys; sys.exit(7)", "raise OSError(5, 'x')"])
 def test_a_package_that_fails_in_any_way_does_not_hide_other_kinds(monkeypatch, tmp_path, act):
     (tmp_path / "qattn_failing_head.py").write_text(act)
     monkeypatch.syspath_prepend(str(tmp_path))
