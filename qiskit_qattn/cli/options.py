@@ -16,7 +16,7 @@ import typer
 from qiskit_qattn.errors import missing_dependency
 from qiskit_qattn.training.presets import PRESETS
 
-TRAINING = ("accelerate", "matplotlib", "rapidfuzz", "rich")
+TRAINING = ("accelerate", "matplotlib", "rapidfuzz", "rich", "tomli_w")
 
 
 def _option(panel: str, text: str, default: str | bool = False) -> Any:

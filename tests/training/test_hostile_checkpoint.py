@@ -205,3 +205,12 @@ def test_a_name_that_is_no_step_is_ignored(stopped: TrainConfig, tmp_path: Path,
     except OSError:  # longer than the file system allows
         return
     assert train_run(stopped.replace(out=str(tmp_path / "run")), resume=True, progress=Progress()).is_main_process
+
+
+def test_a_resumed_run_removes_what_a_killed_process_left(stopped: TrainConfig, tmp_path: Path):
+    shutil.copytree(stopped.folder, tmp_path / "run")
+    left = [tmp_path / "run" / ".0123456789abcdef.qattn-tmp", tmp_path / "run" / "checkpoints" / ".fedcba.qattn-tmp"]
+    left[0].write_text("half a file")
+    left[1].mkdir()
+    train_run(stopped.replace(out=str(tmp_path / "run")), resume=True, progress=Progress())
+    assert not any(path.exists() for path in left)
