@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from qiskit_qattn import __version__
 from qiskit_qattn.cli import backends, compare, draw, estimate, generate, jobs, noise_sweep, report, reproduce, train
 from qiskit_qattn.errors import QattnError
-from qiskit_qattn.outside import one_line
+from qiskit_qattn.untrusted import one_line
 
 _LONGEST = 1500  # characters of an error
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])  # typer may bring its own click

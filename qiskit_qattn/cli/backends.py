@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qiskit_qattn.errors import BackendError
-from qiskit_qattn.outside import printable
+from qiskit_qattn.untrusted import printable
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.registry import Registration

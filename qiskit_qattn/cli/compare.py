@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from qiskit_qattn.cli import options
-from qiskit_qattn.outside import one_line
+from qiskit_qattn.untrusted import one_line
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.registry import Backend

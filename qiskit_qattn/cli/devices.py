@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from qiskit_qattn.outside import one_line, printable
+from qiskit_qattn.untrusted import one_line, printable
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.jobs.device import Cost, Device

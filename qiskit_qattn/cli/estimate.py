@@ -14,7 +14,7 @@ from rich.console import Console
 from qiskit_qattn.cli.devices import cost_table, parts_table, text_row
 from qiskit_qattn.cli.generate import load_model
 from qiskit_qattn.errors import BackendError, CircuitError, ConfigError
-from qiskit_qattn.outside import one_line
+from qiskit_qattn.untrusted import one_line
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from qiskit_qattn.cli.devices import seconds_text, usd_text, used_text
 from qiskit_qattn.errors import BackendError, unknown_name
-from qiskit_qattn.outside import one_line, printable
+from qiskit_qattn.untrusted import one_line, printable
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.jobs.device import Device

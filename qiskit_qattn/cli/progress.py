@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from qiskit_qattn.outside import one_line, printable
 from qiskit_qattn.training.progress import Progress
+from qiskit_qattn.untrusted import one_line, printable
 
 if TYPE_CHECKING:
     from qiskit_qattn.training.checkpoint import Validation

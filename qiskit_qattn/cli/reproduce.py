@@ -59,7 +59,7 @@ def _show(found: Reproduction) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from qiskit_qattn.outside import printable
+    from qiskit_qattn.untrusted import printable
 
     console = Console(highlight=False)
     shown = Table(title=found.title, caption=f"Source of the claim: {found.source}", title_justify="left")

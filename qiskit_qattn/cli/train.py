@@ -13,7 +13,7 @@ import typer
 
 from qiskit_qattn.cli import options
 from qiskit_qattn.errors import BackendError
-from qiskit_qattn.outside import printable
+from qiskit_qattn.untrusted import printable
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.registry import Backend

@@ -17,8 +17,8 @@ import torch
 
 from qiskit_qattn import __version__
 from qiskit_qattn.errors import missing_dependency
-from qiskit_qattn.outside import one_line, printable
 from qiskit_qattn.training.files import write_text
+from qiskit_qattn.untrusted import one_line, printable
 
 PACKAGES = ("torch", "qiskit", "qiskit-machine-learning", "accelerate", "numpy")
 GRID = {"color": "#e0e0e0", "linewidth": 0.8}

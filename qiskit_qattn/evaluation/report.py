@@ -27,12 +27,12 @@ from qiskit_qattn.evaluation.rendering import (
 )
 from qiskit_qattn.evaluation.text_metrics import TextDifference, text_difference
 from qiskit_qattn.nn.gpt import GPT
-from qiskit_qattn.outside import as_type, printable, read_json
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.figures import AuditRecord, Figures, read_metrics
 from qiskit_qattn.training.files import write_bytes, write_text
 from qiskit_qattn.training.run import saved_config
 from qiskit_qattn.training.tokenizer import CharTokenizer
+from qiskit_qattn.untrusted import as_type, printable, read_json
 
 FORMAT = "qiskit-qattn/report"
 COLORS = {"model": "#6929c4", "baseline": "#8a8a8a"}

@@ -14,7 +14,7 @@ from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, attention_circuit
 from qiskit_qattn.nn.kinds import HeadKind, HeadShape, head_kind, parse_heads
-from qiskit_qattn.outside import shown
+from qiskit_qattn.untrusted import shown
 
 LARGEST = 2**31 - 1  # of a whole number
 _MOST = {"n_layer": 10_000, "num_qubits": 30, "reps": 1_000}

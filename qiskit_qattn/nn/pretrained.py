@@ -16,7 +16,7 @@ from torch import nn
 from qiskit_qattn.errors import CheckpointError, QattnError, unknown_name
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.inference import check_not_fixed
-from qiskit_qattn.outside import read_json
+from qiskit_qattn.untrusted import read_json
 
 _FILES = ("config.json", "model.safetensors")
 _LOADING = ("cache_dir", "force_download", "local_files_only", "map_location", "revision", "token")

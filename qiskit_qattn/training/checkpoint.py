@@ -27,9 +27,9 @@ import numpy as np
 import torch
 
 from qiskit_qattn.errors import CheckpointError
-from qiskit_qattn.outside import as_type, read_json
 from qiskit_qattn.training.files import new_folder, write_bytes, write_text
 from qiskit_qattn.training.tokenizer import CharTokenizer
+from qiskit_qattn.untrusted import as_type, read_json
 
 KEEP = 2  # newest checkpoints that are not deleted
 FORMAT = "qiskit-qattn/checkpoint"

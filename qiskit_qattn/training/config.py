@@ -15,11 +15,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from qiskit_qattn import outside
 from qiskit_qattn.errors import ConfigError, missing_dependency, unknown_name
 from qiskit_qattn.nn.config import LARGEST, GPTConfig, check_memory
-from qiskit_qattn.outside import shown
 from qiskit_qattn.training.presets import PRESETS
+from qiskit_qattn.untrusted import shown
 
 #: The settings of the model: all fields of GPTConfig but those that follow from the text and from the other settings.
 MODEL_SETTINGS = tuple(item.name for item in fields(GPTConfig) if item.name not in ("vocab_size", "observables"))
@@ -225,7 +224,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         UnknownNameError: If it has a key that is not a setting.
     """
     try:
-        values = outside.read_toml(path)
+        values = untrusted.read_toml(path)
     except OSError as error:
         raise ConfigError(f"Cannot read the configuration {str(path)!r}: {error.strerror}.") from error
     except ValueError as error:

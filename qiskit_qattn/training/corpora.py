@@ -19,8 +19,8 @@ from pathlib import Path
 
 from qiskit_qattn.backends.folders import cache_folder
 from qiskit_qattn.errors import DataError
-from qiskit_qattn.outside import MOST_TEXT, read_bytes
 from qiskit_qattn.training.files import write_atomically
+from qiskit_qattn.untrusted import MOST_TEXT, read_bytes
 
 _logger = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from torch.profiler import ProfilerActivity, profile
 from qiskit_qattn.errors import CheckpointError
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.placement import ran_on
-from qiskit_qattn.outside import read_json
 from qiskit_qattn.training.checkpoint import HotFunction, TrainState
 from qiskit_qattn.training.files import write_text, writing
 from qiskit_qattn.training.validation import Losses
+from qiskit_qattn.untrusted import read_json
 
 
 class Parameters(TypedDict):

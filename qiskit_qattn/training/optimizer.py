@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from qiskit_qattn.outside import shown
 from qiskit_qattn.training.config import TrainConfig
+from qiskit_qattn.untrusted import shown
 
 
 def parameter_groups(

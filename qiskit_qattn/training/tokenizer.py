@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from qiskit_qattn.errors import CheckpointError, RunFolderError, TokenError
-from qiskit_qattn.outside import read_json
 from qiskit_qattn.training.files import write_atomically
+from qiskit_qattn.untrusted import read_json
 
 _FORMAT = "qiskit-qattn/char-tokenizer"
 _VERSION = 1

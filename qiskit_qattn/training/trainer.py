@@ -14,7 +14,6 @@ import torch
 
 from qiskit_qattn.errors import BackendError, CheckpointError, ConfigError, EncodingError
 from qiskit_qattn.nn.gpt import GPT
-from qiskit_qattn.outside import one_line
 from qiskit_qattn.training import checkpoint
 from qiskit_qattn.training.checkpoint import TrainLoss, TrainState, Validation
 from qiskit_qattn.training.config import TrainConfig
@@ -24,6 +23,7 @@ from qiskit_qattn.training.files import remove_leftovers, writing
 from qiskit_qattn.training.optimizer import check_state, clip_gradients, lr_factor, make_optimizer, set_learning_rates
 from qiskit_qattn.training.progress import InterruptGuard, Progress, TrainingInterrupted
 from qiskit_qattn.training.validation import Batch, Losses, evaluate, final_batches, fixed_batches
+from qiskit_qattn.untrusted import one_line
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -29,13 +29,13 @@ from qiskit_qattn.evaluation.leakage import leakage
 from qiskit_qattn.evaluation.rendering import write_json
 from qiskit_qattn.evaluation.text_metrics import prediction_errors
 from qiskit_qattn.nn.gpt import GPT
-from qiskit_qattn.outside import as_type, read_json
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.data import Corpus, fingerprint, load_corpus
 from qiskit_qattn.training.figures import History, Parameters, read_metrics
 from qiskit_qattn.training.files import write_text, writing
 from qiskit_qattn.training.progress import Progress, TrainingInterrupted
 from qiskit_qattn.training.run import train_run
+from qiskit_qattn.untrusted import as_type, read_json
 
 RECORD = "cell.json"
 FORMAT = "qiskit-qattn/cell"

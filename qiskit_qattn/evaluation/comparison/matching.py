@@ -20,8 +20,8 @@ import torch
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.kinds import head_kind
-from qiskit_qattn.outside import as_type
 from qiskit_qattn.training.config import TrainConfig
+from qiskit_qattn.untrusted import as_type
 
 TOLERANCE = 0.01  # largest deviation, as a share of the reference's parameters
 

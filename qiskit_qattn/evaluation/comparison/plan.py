@@ -15,10 +15,10 @@ from qiskit_qattn.evaluation.comparison.matching import Size, check_matched, kin
 from qiskit_qattn.evaluation.rendering import write_json
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.kinds import head_kind
-from qiskit_qattn.outside import as_type, read_json, shown
 from qiskit_qattn.training.config import TrainConfig, resolve
 from qiskit_qattn.training.data import fingerprint, load_corpus
 from qiskit_qattn.training.files import writing
+from qiskit_qattn.untrusted import as_type, read_json, shown
 
 NAME = "study.json"
 FORMAT = "qiskit-qattn/study"

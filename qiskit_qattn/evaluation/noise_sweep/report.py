@@ -21,8 +21,8 @@ from qiskit_qattn.evaluation.rendering import (
     table,
     write_json,
 )
-from qiskit_qattn.outside import printable
 from qiskit_qattn.training.files import write_bytes, write_text
+from qiskit_qattn.untrusted import printable
 
 RECORD = "report.json"
 NAMES: dict[ModelName, str] = {"trained": "as trained", "control": "control", "aware": "noise-aware"}

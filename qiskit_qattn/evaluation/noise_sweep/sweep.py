@@ -20,11 +20,11 @@ from qiskit_qattn.evaluation.rendering import machine, versions, write_json
 from qiskit_qattn.evaluation.text_metrics import spaced_windows
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.inference import inference
-from qiskit_qattn.outside import as_type, read_json
 from qiskit_qattn.training.data import fingerprint
 from qiskit_qattn.training.files import writing
 from qiskit_qattn.training.progress import Progress
 from qiskit_qattn.training.run import make_accelerator
+from qiskit_qattn.untrusted import as_type, read_json
 
 FORMAT = "qiskit-qattn/noise-sweep"
 BATCH = 8  # windows per forward pass: a density matrix of 6 qubits has 4,096 entries per token

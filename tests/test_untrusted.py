@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 import pytest
 
-from qiskit_qattn.outside import as_type, one_line, printable, read_bytes, read_json, read_toml, shown
+from qiskit_qattn.untrusted import as_type, one_line, printable, read_bytes, read_json, read_toml, shown
 
 
 def test_what_acts_on_a_terminal_is_escaped():
