@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from qiskit_qattn import untrusted
 from qiskit_qattn.errors import ConfigError, missing_dependency, unknown_name
 from qiskit_qattn.nn.config import LARGEST, GPTConfig, check_memory
 from qiskit_qattn.training.presets import PRESETS
