@@ -14,7 +14,7 @@ from timing import Effort, Spread, interleave
 import qiskit_qattn as qa
 
 _QUBITS = 4
-_GOALS = {64: at_least(5_000), 1024: at_least(30_000)}
+_GOALS = {64: at_least(29_000), 1024: at_least(300_000)}
 
 
 def measure(effort: Effort) -> Iterator[Row]:
