@@ -11,7 +11,7 @@ where the last sum is over one measurement basis: one product with the token, sq
 from __future__ import annotations
 
 import copy
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from qiskit_qattn.simulation.derivatives import is_traced
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
 
 M = TypeVar("M", bound=nn.Module)
+_MARK = "is_inference_copy"
 _FEW_ROWS = 64  # up to here a CPU takes one compiled loop: torch's calls cost more than the work in them
 
 
@@ -39,6 +40,9 @@ def inference(model: M) -> M:
 
     Args:
         model: A :class:`GPT`, or any module that holds :class:`CausalSelfAttention`.
+
+    Raises:
+        ConfigError: For a model with an attribute that cannot be copied, such as an open file.
     """
     replaced: dict[int, nn.Module] = {}  # what deepcopy takes for a module, by its id
     sizes: dict[str, list[int]] = {}
@@ -46,19 +50,35 @@ def inference(model: M) -> M:
         if isinstance(attention, CausalSelfAttention):
             sizes[name] = _replace_heads(attention, replaced)
     shared = {id(part) for key, own in replaced.items() if key == id(own) for part in own.modules()}
-    twin = copy.deepcopy(model, dict(replaced))
+    try:
+        twin = copy.deepcopy(model, {**_not_copied(model), **replaced})
+    except (TypeError, RuntimeError) as error:
+        raise ConfigError(f"{type(model).__name__} cannot be copied for inference: {error}") from error
     for module in twin.modules():
         if id(module) not in shared:  # the model's own heads keep the model's mode
             module.training = False
     for name, found in sizes.items():
         cast(CausalSelfAttention, twin.get_submodule(name)).sizes = found
+    setattr(twin, _MARK, True)
     return twin
 
 
-def check_not_fixed(model: nn.Module, what: str) -> None:
-    """Raise :class:`ConfigError` for a copy that :func:`inference` made, which cannot be saved, moved or trained."""
-    if any(isinstance(module, FixedHead | FixedAmplitudeHead) for module in model.modules()):
+def check_not_fixed(model: object, what: str) -> None:
+    """Raise :class:`ConfigError` for a copy that :func:`inference` made, which is neither saved nor moved."""
+    if getattr(model, _MARK, False):
         raise ConfigError(f"A copy for inference cannot be {what}; that is done with the model it was made from.")
+
+
+def _not_copied(model: nn.Module) -> dict[int, Any]:
+    """Return what a copy shares with a model, by id: methods of the caller's objects as hooks, and computed tensors."""
+    inside = {id(module) for module in model.modules()}
+    shared: dict[int, Any] = {}
+    for module in model.modules():
+        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        computed = (each for each in vars(module).values() if isinstance(each, Tensor) and not each.is_leaf)
+        shared |= {id(hook): hook for hook in hooks if id(getattr(hook, "__self__", None)) not in inside}
+        shared |= {id(tensor): tensor.detach() for tensor in computed}
+    return shared
 
 
 class FixedHead(nn.Module):

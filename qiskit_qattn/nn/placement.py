@@ -15,6 +15,7 @@ from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.fallback import Audit, Execution
 from qiskit_qattn.nn.heads import QuantumHead
+from qiskit_qattn.nn.inference import check_not_fixed
 
 
 class Movable(Protocol):
@@ -98,7 +99,9 @@ class Placement(ABC):
 
         Raises:
             UnknownNameError, ConfigError: For a string that names no backend; nothing was moved then.
+            ConfigError: For a copy that :func:`~qiskit_qattn.nn.inference.inference` made.
         """
+        check_not_fixed(self, "moved to another backend")
         parts = self.movable_parts()
         place = Place.of(backend)
         # All are prepared before the first moves.

@@ -39,6 +39,7 @@ from qiskit.transpiler import PassManager, StagedPassManager, TransformationPass
 from qiskit.transpiler.passes import HighLevelSynthesis, RemoveResetInZeroState
 
 from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.simulation.evolution import operator_of
 from qiskit_qattn.simulation.gates import is_parametric, is_pauli_product_rotation, standard_name
 
 STANDARD_NAMES = frozenset(get_standard_gate_name_mapping()) | {"barrier", "initialize"}
@@ -292,7 +293,7 @@ def _root(operation: AnnotatedOperation) -> QuantumCircuit:
             f"{_ROOT_QUBITS} qubits, powers must be whole numbers."
         )
     alone = QuantumCircuit(operation.num_qubits)
-    matrix = Operator(operation).data
+    matrix = operator_of(operation).data
     if not alone.num_qubits:
         alone.global_phase = float(np.angle(matrix.item()))
     else:

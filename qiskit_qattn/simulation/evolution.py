@@ -9,13 +9,14 @@ diagonalised on the qubits it acts on, :math:`H_g = V \Lambda V^\dagger`, so tha
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from qiskit.circuit import ParameterExpression
-from qiskit.quantum_info import PauliList, SparseObservable, SparsePauliOp
-from scipy.sparse import csr_array
+from qiskit.quantum_info import Operator, PauliList, SparseObservable, SparsePauliOp
+from scipy.sparse import SparseEfficiencyWarning, csr_array
 from scipy.sparse.csgraph import connected_components
 
 from qiskit_qattn.errors import CircuitError
@@ -117,3 +118,10 @@ def _walsh(values: np.ndarray) -> np.ndarray:
         result = np.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], 1).reshape(-1)
         step *= 2
     return result / size
+
+
+def operator_of(operation: Any) -> Operator:
+    """Return an operation's matrix, without scipy's warning that it converts what Qiskit exponentiates."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SparseEfficiencyWarning)
+        return Operator(operation)

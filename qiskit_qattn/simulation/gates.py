@@ -36,7 +36,6 @@ from qiskit.circuit.library import (
     get_standard_gate_name_mapping,
 )
 from qiskit.exceptions import QiskitError
-from qiskit.quantum_info import Operator
 
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.elementary import (
@@ -55,7 +54,7 @@ from qiskit_qattn.simulation.elementary import (
     controlled,
     inverse,
 )
-from qiskit_qattn.simulation.evolution import matrix_evolution, pauli_evolution
+from qiskit_qattn.simulation.evolution import matrix_evolution, operator_of, pauli_evolution
 
 IDLE = {"id", "delay"}  # identities without noise
 _IGNORED = {"barrier", *IDLE}
@@ -213,7 +212,7 @@ def _annotated(base: Any, modifiers: Sequence[Any], qubits: tuple[int, ...]) -> 
 def _power(operation: AnnotatedOperation, exponent: float, qubits: tuple[int, ...]) -> Operation:
     """Return a power of an operation without parameters."""
     try:
-        matrix = Operator(operation).power(exponent).data
+        matrix = operator_of(operation).power(exponent).data
     except QiskitError as error:
         raise refusal(operation.base_op.name, qubits, f"has no power ({error})") from error
     return _constant(matrix, qubits)

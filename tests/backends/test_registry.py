@@ -1,6 +1,5 @@
 """Providers, ours and third parties', and the page that shows how to write one."""
 
-import importlib.metadata
 import os
 import re
 import shutil
@@ -13,6 +12,7 @@ import pytest
 
 import qiskit_qattn
 from qiskit_qattn import get_backend, list_backends
+from qiskit_qattn.backends import registry
 from qiskit_qattn.backends.local import STATEVECTOR
 from qiskit_qattn.backends.registry import GROUP, Provider, registration
 from qiskit_qattn.errors import BackendError, ConfigError, MissingDependencyError, UnknownNameError
@@ -149,12 +149,8 @@ def test_an_older_version_that_lists_our_backends_does_no_harm(install_package):
 
 def test_metadata_is_read_once_and_again_for_an_unknown_name(install_package, monkeypatch):
     get_backend("statevector")
-    read, original = [], importlib.metadata.MetadataPathFinder.find_distributions
-    monkeypatch.setattr(
-        importlib.metadata.MetadataPathFinder,
-        "find_distributions",
-        classmethod(lambda cls, *args, **options: read.append(1) or original(*args, **options)),
-    )
+    read, original = [], registry.entry_points
+    monkeypatch.setattr(registry, "entry_points", lambda **group: read.append(1) or original(**group))
     for _ in range(3):
         get_backend("statevector?shots=3")
     assert not read

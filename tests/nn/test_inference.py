@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import qiskit_qattn as qa
 from qiskit_qattn.errors import ConfigError, EncodingError
@@ -219,6 +220,47 @@ def test_generation_gives_the_models_tokens():
     assert model.training
     for length in range(4, 24):
         assert torch.equal(model.eval()(tokens[:, :length])[0][:, -1].argmax(-1), tokens[:, length])
+
+
+class Recorder:
+    """Somebody's object whose method is a hook."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def hook(self, *_) -> None:
+        self.calls += 1
+
+
+@pytest.mark.parametrize("name", ["", "blocks.0.attn", "blocks.0.attn.c_attn", "blocks.0.attn.maps.qisa-v3"])
+def test_methods_as_hooks_reach_their_object(name):
+    model, recorder = model_of("qisa:1"), Recorder()
+    model.get_submodule(name).register_forward_hook(recorder.hook)
+    model.generate(torch.zeros(1, 2, dtype=torch.long), 3)
+    assert recorder.calls == 3
+
+
+def test_models_with_computed_tensors_are_copied():
+    model, idx = model_of("qisa:1,classical:1"), torch.randint(8, (1, 5))
+    prune.l1_unstructured(model.lm_head, "weight", 0.5)
+    model.last = model(idx)[0]
+    torch.testing.assert_close(qa.inference(model)(idx)[0], model(idx)[0], rtol=0, atol=2e-6)
+
+
+def test_what_cannot_be_copied_is_said(tmp_path):
+    model = model_of("qisa:1")
+    with (tmp_path / "log").open("w") as model.log, pytest.raises(ConfigError, match="cannot be copied"):
+        qa.inference(model)
+
+
+@pytest.mark.parametrize("backend", ["statevector", "statevector?seed=1&shots=10"])
+def test_a_copy_is_not_moved(backend):
+    model = model_of("qisa:1").to_backend(backend)
+    with pytest.raises(ConfigError, match="cannot be moved"):
+        qa.inference(model).to_backend("density_matrix")
+    assert model.head_backends()[0]["backend"] == (backend or "statevector").replace(
+        "shots=10&seed=1", "seed=1&shots=10"
+    )
 
 
 def test_a_copy_is_not_saved(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from qiskit import QuantumCircuit
-from qiskit.circuit import Parameter
+from qiskit.circuit import AnnotatedOperation, InverseModifier, Parameter, PowerModifier
 from qiskit.circuit.library import HamiltonianGate, PauliEvolutionGate
 from qiskit.primitives import StatevectorEstimator
 from qiskit.quantum_info import Pauli, SparseObservable, SparsePauliOp, Statevector
@@ -143,3 +143,16 @@ def test_what_cannot_be_exponentiated_is_an_error():
         circuit = QuantumCircuit(9)
         circuit.append(HamiltonianGate(np.eye(512), X), range(9))
         flatten(circuit)
+
+
+def test_a_power_of_an_evolution_of_one_qubit_gives_no_warning():
+    """Scipy warns when Qiskit exponentiates a sparse operator; warnings are errors here."""
+    circuit = QuantumCircuit(1)
+    circuit.ry(0.3, 0)
+    gate = PauliEvolutionGate(SparsePauliOp(["X"], [0.7]), 0.4)
+    circuit.append(AnnotatedOperation(gate, [PowerModifier(2), InverseModifier()]), [0])
+    values = StatevectorProgram(circuit, [SparsePauliOp("Z")]).double()(torch.zeros(1, 0), torch.zeros(0))
+    reference = QuantumCircuit(1)
+    reference.ry(0.3, 0)
+    reference.rx(-4 * 0.7 * 0.4, 0)
+    assert values.item() == pytest.approx(Statevector(reference).expectation_value(SparsePauliOp("Z")).real, abs=1e-12)
