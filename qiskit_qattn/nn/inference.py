@@ -29,6 +29,7 @@ _MARK = "is_inference_copy"
 _FEW_ROWS = 64  # up to here a CPU takes one compiled loop: torch's calls cost more than the work in them
 
 
+@torch.inference_mode(False)  # also where the caller is in that mode: the copy may take part in gradients
 def inference(model: M) -> M:
     """Return a copy of a model for inference: a snapshot of its weights, in evaluation mode.
 
@@ -36,7 +37,8 @@ def inference(model: M) -> M:
     amplitude-encoded ones become part of the attention's input projection where that takes fewer multiplications, the
     others keep their unitary. Later changes of the model's weights do not reach the copy, and the copy is neither
     trained, saved nor moved to another backend: do that with the model. Heads on other backends are the model's own
-    and stay where they run; so do heads and projections that have hooks, are adapted or are subclasses.
+    and stay where they run. Heads and projections that have hooks, are adapted or are subclasses are copied as they
+    are; a ``forward`` that was set on an instance and calls the model's own module still calls that one.
 
     Args:
         model: A :class:`GPT`, or any module that holds :class:`CausalSelfAttention`.
@@ -96,7 +98,7 @@ class FixedHead(nn.Module):
         self.program = program
         self.count = len(unitary)
         for i, matrix in enumerate(unitary):
-            self.register_buffer(f"unitary_{i}", matrix.clone())
+            self.register_buffer(f"unitary_{i}", matrix)
         self.register_buffer("weight", weight.detach().clone())
         self.register_buffer("signs", program.scaled_signs(gain.detach()))
         self.num_features = program.num_inputs
@@ -183,7 +185,7 @@ def _replace_heads(attention: CausalSelfAttention, replaced: dict[int, nn.Module
         if type(head) is not QuantumHead or not _is_plain(head):
             continue
         with torch.no_grad():
-            [unitary] = fuse_heads([head])
+            unitary = tuple(matrix.clone() for matrix in fuse_heads([head])[0])  # not those that the engine caches
         program = cast(StatevectorProgram, head._program)
         values_only = attention.kinds[name].projections == "v"
         # Half-precision models simulate in float32.

@@ -222,6 +222,19 @@ def test_generation_gives_the_models_tokens():
         assert torch.equal(model.eval()(tokens[:, :length])[0][:, -1].argmax(-1), tokens[:, length])
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_a_copy_made_after_or_in_inference_mode_takes_part_in_gradients(before):
+    model, idx = model_of("qisa:1,zz:1"), torch.randint(8, (1, 5))
+    expected = model(idx)[0]
+    with torch.inference_mode():
+        model(idx)
+        fixed = qa.inference(model)
+    fixed = qa.inference(model) if before else fixed
+    found = fixed(idx)[0]
+    found.sum().backward()
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+
+
 class Recorder:
     """Somebody's object whose method is a hook."""
 
