@@ -18,7 +18,7 @@ help: ## Show this list
 train: $(VENV)/.train ## Train the GPT with quantum heads and its classical twin on Shakespeare (RUN=folder ARGS="...")
 	$(BIN)/qattn train --baseline --out $(RUN) $(ARGS)
 
-# One process a core, each with one thread; a file's tests stay together, since README's blocks build on each other.
+# One process per core, each with one thread; a file's tests stay together, since README's blocks build on each other.
 test test-more fuzz: export OMP_NUM_THREADS = 1
 test: lint ## Run all checks: lint, types, layers, tests, README blocks, notebooks, gallery (ARGS="..." go to pytest)
 	$(BIN)/python -m pytest --nbmake --numprocesses logical --maxprocesses 8 --dist loadfile -m 'not more' $(ARGS)

@@ -147,8 +147,9 @@ class MPSEstimator(LocalEstimator):
             np.add.at(coefficients[:, m], [labels.index(p) for p in operator.paulis.to_labels()], operator.coeffs.real)
         where = range(circuit.num_qubits) if circuit.layout is None else circuit.layout.final_index_layout()
         observed = circuit.copy()
-        for label in labels:
-            observed.save_expectation_value(Pauli(label), where, label=label)
+        for label in labels:  # on all qubits in order: Aer is wrong, or crashes, where they are permuted and some idle
+            placed = Pauli(label).apply_layout(list(where), circuit.num_qubits)
+            observed.save_expectation_value(placed, range(circuit.num_qubits), label=label)
         circuits, binds = [observed], {p: values[:, k].tolist() for k, p in enumerate(circuit.parameters)}
         if not aer_binds(circuit):
             circuits, binds = [observed.assign_parameters(row) for row in values], {}

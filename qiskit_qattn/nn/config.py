@@ -31,12 +31,12 @@ class GPTConfig:
         vocab_size: Number of tokens.
         block_size: Longest context, in tokens.
         n_layer: Number of blocks.
-        n_head: Heads a block.
+        n_head: Heads per block.
         n_embd: Width d; the head size is ``n_embd // n_head``.
         n_inner: Width of the MLP between its two maps; None takes GPT-2's, ``4 * n_embd``.
         dropout: Probability of dropping a value, in training.
         bias: Whether linear maps and layer norms have a bias.
-        heads: ``kind:count,…`` that sums to ``n_head``, or a sequence of such strings, one a layer.
+        heads: ``kind:count,…`` that sums to ``n_head``, or a sequence of such strings, one per layer.
         num_qubits: Qubits of every circuit; None takes the fewest: ⌈log₂ head size⌉, or ⌈log₂ n_embd⌉ for kinds that
             encode the whole token.
         reps: Ansatz layers of every circuit; None takes each kind's own.

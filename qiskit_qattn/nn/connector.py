@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -247,7 +247,7 @@ class CompiledQNN:
 
     engine: Literal["statevector", "density_matrix", "mps", "pub", "network"]
     reason: str
-    program: nn.Module | None
+    program: nn.Module | None = field(repr=False)
 
     def __str__(self) -> str:
         return f"{self.engine}: {self.reason}"

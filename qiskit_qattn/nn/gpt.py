@@ -112,7 +112,7 @@ class GPT(ModelPlacement, Pretrained):
         Args:
             idx: Tokens, shape ``(B, T)``, T at most ``block_size``.
             targets: Next tokens, shape ``(B, T)``; −1 is ignored.
-            caches: One cache a layer, which the tokens follow and are appended to.
+            caches: One cache per layer, which the tokens follow and are appended to.
             position: Position of the first token, with caches.
 
         Returns:

@@ -135,6 +135,10 @@ class FixedAmplitudeHead(nn.Module):
         self.register_buffer("signs", torch.cat([signs, norms], -1))  # (H, R, M + 1): the last column gives norms
         self.register_buffer("zero", _outcomes(first.unsqueeze(1), signs.shape[1]) @ signs)  # (H, 1, M)
 
+    def extra_repr(self) -> str:
+        """Return the number of heads and values, for ``print(model)``."""
+        return f"heads={len(self.signs)}, outputs={self.signs.shape[-1] - 1}, in_projection={not self.matrix.numel()}"
+
     def forward(self, x: Tensor) -> Tensor:
         """Return values, shape ``(H, N, M)``.
 
@@ -195,8 +199,8 @@ def _replace_heads(attention: CausalSelfAttention, replaced: dict[int, nn.Module
         matrix = unitary[0].expand(attention.counts[name], -1, -1)  # (H, 2**n, R or 2 * R)
         signs = program.scaled_signs(head.gain.detach())  # (H, R, M)
         folds = plain is not None and _saves_work(attention.n_embd, *matrix.shape[1:])
-        apart = matrix[:, :0] if folds else matrix
-        replaced[id(head)] = FixedAmplitudeHead(apart.contiguous(), signs, matrix.shape[1], matrix[:, 0])
+        separate = matrix[:, :0] if folds else matrix
+        replaced[id(head)] = FixedAmplitudeHead(separate.contiguous(), signs, matrix.shape[1], matrix[:, 0])
         if not folds:
             continue
         weights[position] = _times(matrix, weights[position])

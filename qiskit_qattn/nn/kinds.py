@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
-from qiskit_qattn.library.catalog import ALIASES, Recipe, register_circuit
+from qiskit_qattn.library.catalog import ALIASES, CATALOG, Recipe, register_circuit
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues
 from qiskit_qattn.nn.heads import QuantumHead
 
@@ -147,6 +147,19 @@ def register_head(kind: HeadKind) -> HeadKind:
     """
     if not re.fullmatch(r"[\w-]+", kind.name) or kind.name in ALIASES:
         raise ConfigError(f"A head kind's name is of letters, digits, '_' and '-', and no alias; got {kind.name!r}.")
+    if hasattr(nn.ModuleDict, kind.name) or kind.name == "training":
+        raise ConfigError(
+            f"A head kind cannot be called {kind.name!r}, which torch's modules use; choose another name."
+        )
+    for field, allowed in (
+        ("projections", ("v", "qkv")),
+        ("score", get_args(Score)),
+        ("qk", ("first", "qubits", "all")),
+    ):
+        if getattr(kind, field) not in allowed:
+            raise unknown_name(f"{field} of head kind {kind.name!r}", str(getattr(kind, field)), allowed)
+    if kind.circuit is not None and kind.recipe is None and kind.circuit not in CATALOG:
+        raise unknown_name(f"circuit of head kind {kind.name!r}", kind.circuit, CATALOG)
     if kind.circuit is None and (kind.values is None or (kind.num_features is None and not kind.whole_token)):
         raise ConfigError(f"Head kind {kind.name!r} needs a circuit, or values and num_features.")
     if _KINDS.get(kind.name, kind) != kind:
@@ -196,7 +209,7 @@ def _load(entry: EntryPoint) -> HeadKind:
 
 
 def parse_heads(heads: str | Sequence[str], n_layer: int, n_head: int) -> list[dict[str, int]]:
-    """Parse ``kind:count,…``, one string for all layers or one a layer.
+    """Parse ``kind:count,…``, one string for all layers or one per layer.
 
     Returns:
         For each layer, the number of heads of each kind, aliases resolved.
@@ -223,7 +236,7 @@ def _parse_layer(text: str, n_head: int) -> dict[str, int]:
         name = head_kind(match[1]).name
         counts[name] = counts.get(name, 0) + int(match[2])
     if sum(counts.values()) != n_head:
-        raise ConfigError(f"heads={text!r} has {sum(counts.values())} heads a layer, but n_head is {n_head}.")
+        raise ConfigError(f"heads={text!r} has {sum(counts.values())} heads per layer, but n_head is {n_head}.")
     return counts
 
 

@@ -28,14 +28,14 @@ __all__ = ["Fused", "StateProgram", "StatevectorProgram"]
 class StatevectorProgram(ConstantModule):
     r"""Expectations :math:`\langle \psi(x, \theta) | O_m | \psi(x, \theta) \rangle` for batches of x.
 
-    Everything that does not depend on data is one unitary, built once a step, with the measurement bases as its last
+    Everything that does not depend on data is one unitary, built once per step, with the measurement bases as its last
     factor. Writing its real and imaginary parts side by side as R, the features of the data as f (the unit vector
     itself, or cosines and sines of phases) and the signs of all observables as S, the values are
 
     .. math:: \langle O \rangle = (f R)^{\odot 2} S
 
     Angles, phases and the unitary are computed in float64 and rounded once; what grows with the batch is float32, or
-    float64 after ``module.double()``. Weights may have leading axes, one weight set a head, that broadcast against
+    float64 after ``module.double()``. Weights may have leading axes, one weight set per head, that broadcast against
     those of the inputs.
 
     Args:
@@ -140,6 +140,9 @@ class StatevectorProgram(ConstantModule):
     def dense(self) -> bool:
         """Whether unitaries are formed, at least for large batches."""
         return self.unitaries is not None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.summary()})"
 
     def summary(self) -> str:
         """Return in a phrase what a call computes."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from qiskit import QuantumCircuit
-from qiskit.circuit import ParameterVector
+from qiskit.circuit import Parameter, ParameterVector
 from qiskit.circuit.library import efficient_su2, zz_feature_map
 from qiskit.quantum_info import Operator, SparsePauliOp, Statevector
 
@@ -317,3 +317,19 @@ def test_without_aer_the_error_tells_how_to_install_it(monkeypatch):
     mps._simulator.cache_clear()
     with pytest.raises(ImportError, match=r"qiskit-qattn\[aer\]"):
         get_backend("statevector?method=mps")
+
+
+@pytest.mark.parametrize("gate", ["cp", "crz"])
+def test_gates_between_far_qubits_of_which_others_idle(gate):
+    """Aer gives wrong values, or ends the process, for observables on permuted qubits of which some are idle."""
+    x, w = Parameter("x"), Parameter("w")
+    circuit = QuantumCircuit(12)
+    circuit.h(range(12))
+    getattr(circuit, gate)(x, 0, 1)
+    getattr(circuit, gate)(w, 1, 11)
+    circuit.h(range(12))
+    observable = SparsePauliOp("I" * 10 + "ZZ")
+    expected = Statevector(circuit.assign_parameters({x: 0.4, w: 0.7})).expectation_value(observable).real
+    estimator = get_backend("statevector?method=mps").estimator
+    found = estimator.run([(circuit, observable, {(x, w): [0.4, 0.7]})]).result()[0].data.evs
+    np.testing.assert_allclose(found, expected, atol=1e-6)
