@@ -328,7 +328,7 @@ def test_mixed_precision_leaves_circuits_in_float32():
     [
         ({"heads": "nope:4"}, UnknownNameError, "Unknown head kind 'nope'"),
         ({"heads": "qisaa:4"}, UnknownNameError, "Did you mean 'qisa'"),
-        ({"heads": "qisa:2,classical:1"}, ConfigError, "has 3 heads a layer, but n_head is 4"),
+        ({"heads": "qisa:2,classical:1"}, ConfigError, "has 3 heads per layer, but n_head is 4"),
         ({"heads": "qisa"}, ConfigError, "expected 'kind:count"),
         ({"heads": "qisa:0,classical:4"}, ConfigError, "at least 1"),
         ({"heads": ["classical:4"]}, ConfigError, "heads lists 1 layers, but n_layer is 4"),
