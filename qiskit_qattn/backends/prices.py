@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
@@ -11,6 +10,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from qiskit_qattn.backends.folders import path_from
 from qiskit_qattn.errors import ConfigError, unknown_name
 
 VARIABLE = "QATTN_PRICES"
@@ -79,8 +79,8 @@ def _longest(prices: Mapping[str, float], family: str) -> float | None:
 
 
 def _own() -> dict[str, Any]:
-    named = os.environ.get(VARIABLE)
-    return _read(Path(named).expanduser()) if named else {}
+    named = path_from(VARIABLE)
+    return {} if named is None else _read(named)
 
 
 def _read(path: Path | Traversable) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def newer(path: Path) -> str:
     Ledger(path).rows()
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version=99")
-    return "has version 99, this release reads up to 1. Update qiskit-qattn"
+    return "has version 99, this release reads up to 2. Update qiskit-qattn"
 
 
 def corrupt(path: Path) -> str:

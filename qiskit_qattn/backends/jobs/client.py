@@ -17,7 +17,8 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus, Values
 from qiskit_qattn.backends.jobs.ledger import Ledger
-from qiskit_qattn.backends.jobs.ledger_file import Row, is_alive, new_owner
+from qiskit_qattn.backends.jobs.ledger_file import IN_FLIGHT, Row
+from qiskit_qattn.backends.jobs.owners import Owner
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
 
@@ -119,7 +120,7 @@ class JobClient:
 
     def __init__(self, ledger: Ledger, device: Device, retries: int = RETRIES) -> None:
         self.ledger, self.device = ledger, device
-        self.call = Caller(device.name, retries)
+        self.call, self._call_once = Caller(device.name, retries), Caller(device.name, 0)
 
     def estimate(self, request: Request) -> Cost:
         """Return the estimated cost of a request."""
@@ -147,7 +148,6 @@ class JobClient:
         def attempt() -> str:
             nonlocal unsure
             if unsure:
-                self.ledger.touch(row.id)
                 ids = self.device.find(row.tag)
                 if ids:
                     _LOG.info("%s job %s: found by its tag, not sent again", row.device, ids[0])
@@ -169,15 +169,15 @@ class JobClient:
             raise
         return self.ledger.sent(row.id, job_id)
 
-    def collect(self, row: Row, pubs: Sequence[EstimatorPub], owner: str = "") -> tuple[Row, JobStatus]:
+    def collect(self, row: Row, pubs: Sequence[EstimatorPub], owner: Owner | None = None) -> tuple[Row, JobStatus]:
         """Ask once for the job of a row in state ``sent``; if it has ended, record its result or failure.
 
-        A job that runs inside another live process is left to that process.
+        A job that runs inside another live process is left to that process: the status is ``lost``, the row ``sent``.
 
         Args:
             row: The row.
             pubs: The PUBs of the job.
-            owner: The caller's owner mark.
+            owner: The caller, if it owns rows.
 
         Raises:
             BackendError: If the device does not answer, or returns values of another shape; the row stays ``sent``.
@@ -188,39 +188,53 @@ class JobClient:
             if status.state == "done":
                 values = self.call(self.device.result, job_id, pubs)
                 _check(values, pubs, row)
-                return self.ledger.finish(row.id, values, self._usage(row)), status
+                return self.ledger.finish(row.id, values, self._usage(row, self.call)), status
         except JobError as error:
             status = JobStatus("failed", message=str(error))
         if status.state == "lost":
-            if row.owner != owner and is_alive(row.owner, row.updated):
-                return row, JobStatus("running")
+            if (owner is None or row.owner != owner.mark) and self.ledger.is_alive(row.owner):
+                return row, status
             return self.ledger.close(row.id, "failed", status.message, Cost()), status
         if status.state == "failed" or status.state == "cancelled":
-            return self.ledger.close(row.id, status.state, status.message, self._usage(row)), status
+            return self.ledger.close(row.id, status.state, status.message, self._usage(row, self.call)), status
         return row, status
 
-    def _usage(self, row: Row) -> Cost | None:
-        """Return what a job cost, in dollars as estimated if the device reports none; None if it does not answer."""
+    def ask_usage(self, row: Row) -> Row:
+        """Ask once what a job that has ended cost, record it if it is known by now, and return the row."""
+        used = self._usage(row, self._call_once)
+        return row if used is None else self.ledger.settle(row.id, used)
+
+    def _usage(self, row: Row, call: Caller) -> Cost | None:
+        """Return what a job cost, in dollars as estimated if the device reports none; None if that is not known."""
+        unknown = "%s job %s: its usage is not known, the estimate counts. %s"
         try:
-            used = self.call(self.device.usage, row.job_id or "")
+            used = call(self.device.usage, row.job_id or "")
         except BackendError as error:
-            _LOG.warning("%s job %s: its usage is not known, the estimate counts. %s", row.device, row.job_id, error)
+            _LOG.warning(unknown, row.device, row.job_id, error)
             return None
         usd = row.estimate.usd if used.usd is None else used.usd
-        return Cost(used.jobs, used.circuits, used.shots, used.seconds, usd)
+        cost = Cost(used.jobs, used.circuits, used.shots, used.seconds, usd)
+        if not cost.is_valid:
+            _LOG.warning(unknown, row.device, row.job_id, f"The device reports {cost}.")
+            return None
+        return cost
 
 
 def resume(ledger: Ledger, row: Row, device: Device) -> Row:
     """Fetch the result of a row in flight, if its job has ended, and return the row; nothing is sent.
+
+    Of a job that has ended, what it cost is asked for if that is not known.
 
     Raises:
         BackendError: If the device is not the row's, or cannot report the job's status.
     """
     row = _current(ledger, row, device)
     client = JobClient(ledger, device)
-    if row.state == "sending" and not is_alive(row.owner, row.updated):
+    if row.state == "sending" and not ledger.is_alive(row.owner):
         row = client.locate(row)
-    return client.collect(row, ledger.request(row.id).pubs)[0] if row.state == "sent" else row
+    if row.state == "sent":
+        return client.collect(row, ledger.request(row.id).pubs)[0]
+    return client.ask_usage(row) if row.state not in IN_FLIGHT and row.used is None else row
 
 
 def cancel(ledger: Ledger, row: Row, device: Device) -> Row:
@@ -230,10 +244,10 @@ def cancel(ledger: Ledger, row: Row, device: Device) -> Row:
         BackendError: If another process is sending the job, the device is not the row's, or it refuses.
     """
     row = _current(ledger, row, device)
-    client, owner = JobClient(ledger, device), new_owner()
+    client, owner = JobClient(ledger, device), ledger.new_owner()
     if row.state == "sending":
         row = ledger.take(row.id, owner)
-        if row.state == "sending" and row.owner != owner:
+        if row.state == "sending" and row.owner != owner.mark:
             raise BackendError(f"Job {row.tag} is just being sent by another process; cancel it when it is sent.")
         try:
             row = client.locate(row) if row.state == "sending" else row

@@ -214,7 +214,7 @@ def share_budget(place: Place, cells: int) -> None:
     """
     for _, estimator in place.devices:
         if estimator.budget is not None:
-            estimator.budget = replace(estimator.budget, limit=estimator.budget.limit / cells)
+            estimator.budget = replace(estimator.budget, limit=estimator.budget.limit / cells, shared=False)
 
 
 def read_record(study: Study, cell: Cell) -> dict[str, Any] | None:
