@@ -62,6 +62,13 @@ def test_the_list_fits_and_can_be_narrowed(qattn: Run, rows: list[Row], monkeypa
     assert "No such jobs" in qattn("jobs", "list", "--device", "braket:").stdout
 
 
+def test_the_list_says_whose_cost_is_not_known(qattn: Run, ledger: Ledger, rows: list[Row]):
+    assert "without a known cost" not in qattn("jobs", "list").stdout
+    ledger.finish(rows[1].id, [], None)
+    assert "1 ended without a known cost; qattn jobs resume ID asks" in qattn("jobs", "list").stdout
+    assert "QISKIT_IBM_TOKEN" in qattn("jobs", "resume", rows[1].id).stderr  # it is asked
+
+
 def test_show_tells_all_but_the_data(qattn: Run, rows: list[Row], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "200")
     result = qattn("jobs", "show", "job-c")

@@ -15,7 +15,7 @@ from typing import Literal
 from qiskit_qattn.backends.jobs.client import JobClient
 from qiskit_qattn.backends.jobs.device import Cost
 from qiskit_qattn.backends.jobs.ledger import Allow
-from qiskit_qattn.backends.jobs.ledger_file import IN_FLIGHT, Row
+from qiskit_qattn.backends.jobs.ledger_file import Row
 from qiskit_qattn.backends.jobs.owners import Owner
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.errors import BackendError, BudgetError, ConfigError
@@ -167,7 +167,7 @@ class Account:
             rows = [*self._own.values()]
             if budget is not None and budget.shared:
                 rows += self._ledger.charged(self._device.name, self._start())
-            unknown = {row.tag: row for row in rows if row.state not in IN_FLIGHT and row.used is None}
+            unknown = {row.tag: row for row in rows if row.is_unsettled}
             turn = sorted(unknown.values(), key=lambda row: self._asked[row.tag])[:_ASKED_AT_ONCE]
             self._asked.update(row.tag for row in turn)
         for row in turn:

@@ -17,7 +17,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus, Values
 from qiskit_qattn.backends.jobs.ledger import Ledger
-from qiskit_qattn.backends.jobs.ledger_file import IN_FLIGHT, Row
+from qiskit_qattn.backends.jobs.ledger_file import Row
 from qiskit_qattn.backends.jobs.owners import Owner
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
@@ -234,7 +234,7 @@ def resume(ledger: Ledger, row: Row, device: Device) -> Row:
         row = client.locate(row)
     if row.state == "sent":
         return client.collect(row, ledger.request(row.id).pubs)[0]
-    return client.ask_usage(row) if row.state not in IN_FLIGHT and row.used is None else row
+    return client.ask_usage(row) if row.is_unsettled else row
 
 
 def cancel(ledger: Ledger, row: Row, device: Device) -> Row:

@@ -240,6 +240,11 @@ class Row:
         """Its actual cost, or the estimate until that is known."""
         return self.estimate if self.used is None else self.used
 
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether it has ended, and the device has not said what it cost."""
+        return self.state not in IN_FLIGHT and self.used is None
+
 
 _NUMBERS: tuple[tuple[str, type, int], ...] = (
     ("created", float, _LAST_SECOND),

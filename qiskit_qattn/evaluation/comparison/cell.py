@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -22,7 +22,7 @@ from typing import Any, TypedDict
 from filelock import FileLock
 
 from qiskit_qattn.backends.place import Place
-from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError
+from qiskit_qattn.errors import BackendError, CheckpointError, ConfigError, QattnError
 from qiskit_qattn.evaluation.circuit_measures import circuit_measures
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study, load_study
 from qiskit_qattn.evaluation.leakage import leakage
@@ -202,6 +202,9 @@ def qpu_clock(place: Place, path: Path) -> Iterator[Callable[[], float]]:
 
 def qpu_seconds(place: Place) -> float:
     """Return the QPU seconds of all jobs since a place was opened; 0 for a simulation."""
+    for _, estimator in place.devices:
+        with suppress(BackendError):  # of the ledger; then it is as known before
+            estimator.update_usage()
     return math.fsum(estimator.spent.seconds for _, estimator in place.devices)
 
 
