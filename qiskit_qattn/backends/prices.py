@@ -12,6 +12,7 @@ from typing import Any
 
 from qiskit_qattn.backends.folders import path_from
 from qiskit_qattn.errors import ConfigError, unknown_name
+from qiskit_qattn.untrusted import read_toml
 
 VARIABLE = "QATTN_PRICES"
 _SHIPPED = files(__package__) / "prices.toml"  # perhaps in an archive
@@ -86,7 +87,7 @@ def _own() -> dict[str, Any]:
 def _read(path: Path | Traversable) -> dict[str, Any]:
     """Return the checked content of a file of prices."""
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
+        content = read_toml(path) if isinstance(path, Path) else tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"The prices in {str(path)!r} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:  # of TOML, or of UTF-8

@@ -91,6 +91,14 @@ class Budget:
             )
 
 
+def no_seconds(device: str, budget: Budget) -> BudgetError:
+    """Return the error for a budget in seconds on a device that is not paid by time, and so would not be limited."""
+    return BudgetError(
+        f"{device} is not paid by the second, so the budget of {budget} cannot be kept. Nothing was sent. Give the "
+        f"budget in US dollars, such as budget=5usd."
+    )
+
+
 def no_budget(device: str, estimate: Cost) -> BudgetError:
     """Return the error for a job on a paid device without a budget."""
     price = "" if estimate.usd is None else f" and {estimate.usd:.4g} USD"
@@ -188,6 +196,8 @@ class Account:
 
         def allow(charged: Callable[[int], list[Row]]) -> None:
             if budget is not None:
+                if self._device.paid and budget.unit == "seconds" and budget.limit < math.inf and not estimate.seconds:
+                    raise no_seconds(self._device.name, budget)
                 shared = {row.tag: row for row in charged(since)} if budget.shared else {}
                 counted = self._own | shared  # own ones may have been deleted from the ledger
                 spent = _total(row for row in counted.values() if row.tag != tag)

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 from platformdirs import user_data_path
 
@@ -43,7 +43,9 @@ from qiskit_qattn.backends.jobs.ledger_file import (
 from qiskit_qattn.backends.jobs.owners import Owner, is_alive
 from qiskit_qattn.backends.jobs.request import Request, pack_values, unpack_values
 from qiskit_qattn.errors import BackendError, UnknownNameError
+from qiskit_qattn.untrusted import one_line
 
+T = TypeVar("T")
 Allow = Callable[[Callable[[int], list[Row]]], None]
 _ANSWERS = "key = ? AND state IN ('done', 'sent', 'sending')"
 
@@ -237,12 +239,20 @@ class Ledger:
         return found[0]
 
     def request(self, number: int) -> Request:
-        """Return the request of a row."""
-        return Request.unpack(self._blob(number, "request"))
+        """Return the request of a row.
+
+        Raises:
+            BackendError: If it is gone, or not what this package writes.
+        """
+        return self._unpacked(number, "request", Request.unpack)
 
     def values(self, number: int) -> list[Values]:
-        """Return the values of a finished row's job, one entry per PUB."""
-        return unpack_values(self._blob(number, "result"))
+        """Return the values of a finished row's job, one entry per PUB.
+
+        Raises:
+            BackendError: If they are not there, or not what this package writes.
+        """
+        return self._unpacked(number, "result", unpack_values)
 
     def clear(
         self,
@@ -268,12 +278,16 @@ class Ledger:
         with transaction(self.path) as db:
             return update(db, number, only=only, **columns)
 
-    def _blob(self, number: int, column: str) -> bytes:
+    def _unpacked(self, number: int, column: str, unpack: Callable[[bytes], T]) -> T:
         with transaction(self.path) as db:
             found = db.execute(f"SELECT {column} FROM jobs WHERE id = ?", (number,)).fetchone()
+        what = f"The {column} of row {number} of the ledger {str(self.path)!r}"
         if found is None or found[0] is None:
-            raise BackendError(f"Row {number} of the ledger {str(self.path)!r} has no {column}.")
-        return found[0]
+            raise BackendError(f"{what} is not there.")
+        try:
+            return unpack(found[0])
+        except ValueError as error:
+            raise BackendError(f"{what} has bad contents: {one_line(str(error))}.") from error
 
 
 def default_path() -> Path:

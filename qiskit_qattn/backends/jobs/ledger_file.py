@@ -130,7 +130,9 @@ def _is_ledger(path: Path) -> bool:
         start = os.read(descriptor, 100)
         if not start.startswith(_MAGIC):
             raise _no_ledger(path, "it is not an SQLite file" if start else "it is empty")
-        if len(start) == 100 and int.from_bytes(start[68:72], "big") != _APPLICATION:
+        if len(start) < 100:
+            raise _no_ledger(path, "its header is cut off")
+        if int.from_bytes(start[68:72], "big") != _APPLICATION:
             raise _no_ledger(path, "it is another program's database")
         if os.name == "posix" and os.fstat(descriptor).st_mode & 0o077:
             os.fchmod(descriptor, 0o600)
@@ -346,10 +348,12 @@ def _cost(text: Any, name: str) -> Cost:
     Raises:
         ValueError: For anything else.
     """
+    text = as_type(text, str, name)
     try:
-        cost: Cost = as_type(json.loads(as_type(text, str, name)), Cost, name)
-    except RecursionError as error:
-        raise ValueError(f"{name} is nested too deeply") from error
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is no JSON: {error}") from error
+    cost: Cost = as_type(content, Cost, name)
     if not cost.is_valid:
         raise ValueError(f"{name} has a number that is negative or not finite")
     return cost

@@ -95,11 +95,9 @@ class DiskDevice:
     def find(self, tag: str) -> list[str]:
         kind = self._call("find")
         self._fail(kind)
-        return (
-            []
-            if kind == "miss"
-            else [job["id"] for job in self.jobs if job["tag"] == tag and self._where(job) in {"queued", "done"}]
-        )
+        if kind == "miss":
+            return []
+        return [job["id"] for job in self.jobs if job["tag"] == tag and self._where(job) in {"queued", "done"}]
 
     def status(self, job_id: str) -> JobStatus:
         self._fail(self._call("status"))

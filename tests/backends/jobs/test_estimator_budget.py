@@ -234,3 +234,12 @@ def test_a_refusal_leaves_the_row_to_be_looked_for(device, ledger):
     assert states(ledger) == ["sending"]
     assert estimator_of(device, ledger).run(small_pubs()).result()[0].metadata["job_id"] == "job-1"
     assert len(device.jobs) == 1
+
+
+def test_seconds_do_not_limit_what_is_paid_by_the_shot(device, ledger):
+    device.paid, device.seconds, device.billed, device.usd = True, 0.0, 0.0, 3.0
+    with pytest.raises(BudgetError, match=r"not paid by the second, so the budget of 60s cannot be kept.*budget=5usd"):
+        estimator_of(device, ledger, budget=Budget.parse("60s")).run(small_pubs())
+    assert (device.jobs, ledger.rows()) == ([], [])
+    for budget in ("5usd", "unlimited"):
+        estimator_of(device, ledger, budget=Budget.parse(budget), cache=False).run(small_pubs()).result()
