@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from qiskit_qattn.backends.jobs.ledger_file import Row
 from qiskit_qattn.backends.jobs.owners import Owner
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
+from qiskit_qattn.forks import ForkLock, in_forked_process
 
 T = TypeVar("T")
 BACKOFF = 1.0  # seconds: the first wait is at most this, each later one at most twice the one before
@@ -30,7 +30,8 @@ OPEN_SECONDS = 60.0  # how long it stays open
 
 _LOG = logging.getLogger("qiskit_qattn.backends")
 _BREAKERS: dict[str, tuple[pybreaker.CircuitBreaker, pybreaker.CircuitMemoryStorage]] = {}
-_BREAKERS_LOCK = threading.Lock()
+_BREAKERS_LOCK = ForkLock()
+in_forked_process(_BREAKERS.clear)  # they have locks
 
 
 class Caller:
