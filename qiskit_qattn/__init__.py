@@ -31,6 +31,7 @@ _HOME = {
     "list_heads": "nn.kinds",
     "inference": "nn.inference",
     "KeyValueCache": "nn.attention",
+    "QuantumMultiheadAttention": "nn.multihead",
     "GPTConfig": "nn.config",
     "GPT": "nn.gpt",
     "leakage": "evaluation.leakage",

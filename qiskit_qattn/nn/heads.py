@@ -243,3 +243,24 @@ class QuantumHead(Movable):
     def foreseeable(self) -> bool:
         """Whether a call takes the inputs and weights as they are: no pre-hook or other ``forward`` may change them."""
         return type(self).forward is QuantumHead.forward and "forward" not in vars(self) and not self._forward_pre_hooks
+
+
+class HeadEncoding(nn.Module):
+    r"""Angles :math:`W_i^T x_i` of the vectors of H heads.
+
+    Args:
+        size: Shape of the weights, ``(*heads, h, F)``, which start with a spread of :math:`h^{-1/2}`.
+    """
+
+    def __init__(self, size: Sequence[int]) -> None:
+        super().__init__()
+        bound = math.sqrt(3 / size[-2])
+        self.weight = nn.Parameter(torch.empty(*size).uniform_(-bound, bound))
+
+    def extra_repr(self) -> str:
+        """Return the shape, for ``print(model)``."""
+        return "×".join(map(str, self.weight.shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map vectors ``(*heads, N, h)`` to ``(*heads, N, F)``."""
+        return x @ self.weight
