@@ -31,6 +31,7 @@ _HOME = {
     "KeyValueCache": "nn.attention",
     "GPTConfig": "nn.config",
     "GPT": "nn.gpt",
+    "Task": "training.task",
     "leakage": "evaluation.leakage",
     "BackendError": "errors",
     "BudgetError": "errors",

@@ -47,16 +47,16 @@ class TrainLoss:
 
 @dataclass(frozen=True)
 class Validation:
-    """Cross-entropies on the fixed validation batches before training step ``step``.
+    """Losses on the fixed validation batches before training step ``step``.
 
     ``val_loss`` is the mean over all positions, ``val_loss_last_position`` that of the last position alone, which
-    has no future to leak from.
+    has no future to leak from; None for other data than text.
     """
 
     step: int
     train_loss: float | None
     val_loss: float
-    val_loss_last_position: float
+    val_loss_last_position: float | None
 
 
 class HotFunction(TypedDict):

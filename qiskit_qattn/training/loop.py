@@ -318,7 +318,9 @@ class TrainingLoop(ABC):
         self.state.cpu_seconds += now[1] - self._started[1]
         self._started = now
 
-    def _track(self, values: dict[str, float], step: int) -> None:
+    def _track(self, values: dict[str, float | None], step: int) -> None:
         """Send figures to the trackers, grouped so that model and baseline share a chart."""
         with writing(self.folder / "logs"):
-            self.accelerator.log({f"{key}/{self.name}": value for key, value in values.items()}, step=step)
+            self.accelerator.log(
+                {f"{key}/{self.name}": value for key, value in values.items() if value is not None}, step=step
+            )
