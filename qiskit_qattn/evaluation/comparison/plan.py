@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from qiskit_qattn.backends.place import Place
+from qiskit_qattn.backends.place import Place, settled
 from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError
 from qiskit_qattn.evaluation.comparison.matching import Size, check_matched, kind_config, match_sizes
 from qiskit_qattn.evaluation.rendering import write_json
@@ -192,7 +192,11 @@ def plan_study(config: TrainConfig, kinds: str, count: int, reference: str, *, a
     config = dataclasses.replace(config, **{name: getattr(preset, name) for name in _UNUSED})
     config = dataclasses.replace(config, baseline=False, profile=False, trackers="none", threads=config.threads or 1)
     config = config.replace(heads=any_heads(config.model.n_head))
-    Place.open(config.backend)  # an unavailable backend fails before any cell
+    backend = config.backend
+    if os.path.isfile(config.folder / NAME):
+        backend = settled(backend, load_study(config.folder).config.backend)
+    place = Place.open(backend)  # an unavailable backend fails before any cell
+    config = config.replace(backend=settled(backend, place.name))
     corpus = load_corpus(config.data, config.model.block_size)
     sizes = match_sizes(config, chosen, against, corpus.tokenizer.vocab_size)
     if not allow_unmatched:
