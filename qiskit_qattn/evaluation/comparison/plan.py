@@ -10,7 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypedDict
 
-from qiskit_qattn.backends.place import Place
+from qiskit_qattn.backends.place import Place, settled
 from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError
 from qiskit_qattn.evaluation.comparison.builder import built_sizes, load_builder
 from qiskit_qattn.evaluation.comparison.kinds import folder_name, joined_kinds, parse_kinds
@@ -201,7 +201,11 @@ def plan_study(
         text = cache(partial(load_corpus, config.data, config.model.block_size))
         sizes, on_text = built_sizes(load_builder(build), chosen, against, config, text)
         return Study(chosen, seeds, against, config, fingerprint(text()) if on_text else "", sizes, build)
-    Place.open(config.backend)  # an unavailable backend fails before any cell
+    backend = config.backend
+    if os.path.isfile(config.folder / NAME):
+        backend = settled(backend, load_study(config.folder).config.backend)
+    place = Place.open(backend)  # an unavailable backend fails before any cell
+    config = config.replace(backend=settled(backend, place.name))
     corpus = load_corpus(config.data, config.model.block_size)
     sizes = match_sizes(config, chosen, against, corpus.tokenizer.vocab_size)
     if not allow_unmatched:
