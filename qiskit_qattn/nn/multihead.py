@@ -84,24 +84,18 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
         reps: int | None = None,
         backend: Backend | Place | str | None = None,
     ) -> None:
-        for name, value in (("embed_dim", embed_dim), ("num_heads", num_heads)):
-            if not (isinstance(value, int) and value < 1):  # torch has an error for those
-                integer(name, value, least=1)
-        for name, least, size in (
-            ("kdim", 1, kdim),
-            ("vdim", 1, vdim),
-            ("num_qubits", 1, num_qubits),
-            ("reps", 0, reps),
-        ):
-            if size is not None:
-                integer(name, size, least=least)
+        sizes = {"embed_dim": embed_dim, "num_heads": num_heads, "kdim": kdim, "vdim": vdim, "num_qubits": num_qubits}
+        for name, size in sizes.items():
+            too_small = name in ("embed_dim", "num_heads") and isinstance(size, int) and size < 1
+            if size is not None and not too_small:  # for which torch has an error
+                integer(name, size, least=1)
+        if reps is not None:
+            integer("reps", reps, least=0)
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
             raise ConfigError(f"dropout must be a number from 0 to 1, got {shown(dropout)}.")
         super().__init__(
             embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, device, dtype
         )
-        # In evaluation torch's layers read the weights of attention and never call it, unless they find this.
-        self._qkv_same_embed_dim = False
         listed = _parse_heads(heads, num_heads)
         self.heads = ",".join(f"{name}:{count}" for name, count in listed)
         counts = {name: sum(count for other, count in listed if other == name) for name, _ in listed}
@@ -109,7 +103,7 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
             {name: _shape(head_kind(name), count, self.head_dim, num_qubits, reps) for name, count in counts.items()}
         )
         names = [name for name, count in listed for _ in range(count)]
-        order = [i for name in self.kinds for i in range(num_heads) if names[i] == name]
+        order = sorted(range(num_heads), key=lambda head: list(self.kinds).index(names[head]))
         self._order = None if order == sorted(order) else order  # of the heads by kind, where it is not the string's
         self._widths = {name: self.kinds[name].inputs(shape) for name, shape in shapes.items()}
         self.encodings = nn.ModuleDict(
@@ -122,6 +116,8 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
         )
         for part in (self.maps, self.encodings):
             part.to(device=self.out_proj.weight.device, dtype=self.out_proj.weight.dtype)
+        # In evaluation torch's layers read the weights of attention and never call it, unless they find this.
+        self._qkv_same_embed_dim &= list(self.counts) == ["classical"]
         if backend is not None:
             self.to_backend(backend)
 
@@ -230,7 +226,8 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
             AssertionError, RuntimeError: As torch's class, for shapes and masks that do not fit.
             EncodingError: For NaN or infinity.
         """
-        batch = Batch.of((query, key, value), key_padding_mask, attn_mask, self.num_heads, self.batch_first)
+        inputs = query, key, value
+        batch = Batch.of(inputs, key_padding_mask, attn_mask, self.num_heads, self.batch_first, is_causal)
         y, weights = self._batched(batch, is_causal, need_weights)
         y = batch.output(self.out_proj(batch.tokens(y)))
         if weights is not None:
@@ -239,12 +236,8 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
 
     def _batched(self, batch: Batch, is_causal: bool, need_weights: bool) -> tuple[Tensor, Tensor | None]:
         """Return what the heads give, ``(N, H, L, h)``, and their weights, ``(N, H, L, S)``."""
-        if is_causal and batch.attn_mask is None:
-            raise RuntimeError(
-                "Need attn_mask if specifying the is_causal hint. You may use the Transformer module method "
-                "`generate_square_subsequent_mask` to create this mask."
-            )
         batch.check_widths((self.embed_dim, self.kdim, self.vdim), packed=self.in_proj_weight is not None)
+        # As in torch, the hint alone is enough where nothing else needs the mask.
         causal = is_causal and batch.key_padding_mask is None and not need_weights
         padding, mask = batch.masks((self.bias_k is not None) + self.add_zero_attn, causal=causal)
         q, k, v = self._project(batch.inputs)  # each (N, L or S, H, h)
@@ -278,16 +271,14 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
     def _project(self, inputs: Inputs) -> Sequence[Tensor]:
         """Return queries ``(N, L, H, h)``, keys and values ``(N, S, H, h)`` of all heads."""
         query, key, value = inputs
-        weight, bias, size = self.in_proj_weight, self.in_proj_bias, self.embed_dim
+        weight, size = self.in_proj_weight, self.embed_dim
+        bias = None if self.in_proj_bias is None else self.in_proj_bias.to(self.out_proj.weight.dtype)
         if weight is not None and query is key and key is value:
             parts = F.linear(query, weight, bias).split(size, -1)
-        elif weight is not None and key is value:
-            (first, rest), biases = weight.split([size, 2 * size]), _split(bias, [size, 2 * size])
-            parts = F.linear(query, first, biases[0]), *F.linear(key, rest, biases[1]).split(size, -1)
         else:
             separate = self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
-            weights = separate if weight is None else weight.chunk(3)
-            parts = tuple(map(F.linear, inputs, weights, _split(bias, [size] * 3)))
+            weights = separate if weight is None else weight.split(size)
+            parts = tuple(map(F.linear, inputs, weights, [None] * 3 if bias is None else bias.split(size)))
         q, k, v = (part.unflatten(-1, (self.num_heads, self.head_dim)) for part in parts)
         if self.bias_k is None or self.bias_v is None:
             return q, k, v
@@ -350,10 +341,6 @@ def _is_encoded(kind: HeadKind, shape: HeadShape) -> bool:
     """Whether a learned map makes what the kind takes: angles, or fewer numbers than a vector has."""
     angles = shape.circuit is not None and shape.circuit.encoding.kind != "amplitude"
     return angles or kind.inputs(shape) < shape.width
-
-
-def _split(bias: Tensor | None, sizes: list[int]) -> Sequence[Tensor | None]:
-    return [None] * len(sizes) if bias is None else bias.split(sizes)
 
 
 def _extended(rows: Tensor, length: int) -> Tensor:
