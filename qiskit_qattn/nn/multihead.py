@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -15,13 +14,12 @@ from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.attention import MixedHeads, attend
 from qiskit_qattn.nn.attention_inputs import Batch, Inputs
-from qiskit_qattn.nn.config import integer
+from qiskit_qattn.nn.config import integer, projected_shape
 from qiskit_qattn.nn.heads import HeadEncoding, QuantumHead, run_heads
-from qiskit_qattn.nn.kinds import HeadKind, HeadShape, head_circuit, head_kind, parse_counts
+from qiskit_qattn.nn.kinds import HeadKind, HeadShape, head_kind, parse_counts
 from qiskit_qattn.nn.placement import Movable, Placement
 from qiskit_qattn.untrusted import shown
 
-_VALUE_SPREAD = 0.5**0.5  # of a linear value map at torch's initialisation, for tokens of spread 1
 _PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_bias", "bias_k", "bias_v")
 
 
@@ -41,7 +39,7 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
     ``bias_v`` are projected vectors like others. The zero of ``add_zero_attn`` is a key and a value as they are mixed.
     Vectors of keys that ``key_padding_mask`` excludes reach no circuit.
 
-    Nested tensors are taken in training too, where torch's own class refuses them.
+    Nested tensors are taken in training too.
 
     Args:
         embed_dim: Width of the queries and of the output, E.
@@ -89,10 +87,11 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
             too_small = name in ("embed_dim", "num_heads") and isinstance(size, int) and size < 1
             if size is not None and not too_small:  # for which torch has an error
                 integer(name, size, least=1)
-        if reps is not None:
-            integer("reps", reps, least=0)
+        reps = None if reps is None else integer("reps", reps, least=0)
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
             raise ConfigError(f"dropout must be a number from 0 to 1, got {shown(dropout)}.")
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise ConfigError(f"dtype must be a floating type of torch such as torch.float32, got {shown(dtype)}.")
         super().__init__(
             embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, device, dtype
         )
@@ -100,7 +99,10 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
         self.heads = ",".join(f"{name}:{count}" for name, count in listed)
         counts = {name: sum(count for other, count in listed if other == name) for name, _ in listed}
         shapes = self._build_heads(
-            {name: _shape(head_kind(name), count, self.head_dim, num_qubits, reps) for name, count in counts.items()}
+            {
+                name: projected_shape(head_kind(name), count, self.head_dim, num_qubits, reps)
+                for name, count in counts.items()
+            }
         )
         names = [name for name, count in listed for _ in range(count)]
         order = sorted(range(num_heads), key=lambda head: list(self.kinds).index(names[head]))
@@ -144,16 +146,17 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
             backend: Where the circuits run.
 
         Raises:
-            ConfigError: If ``mha`` is no ``torch.nn.MultiheadAttention``, or one without its usual parameters.
+            ConfigError: If ``mha`` is no ``torch.nn.MultiheadAttention``, has another ``forward`` or is parametrized.
         """
         if not isinstance(mha, nn.MultiheadAttention):
             raise ConfigError(f"mha must be a torch.nn.MultiheadAttention, got a {type(mha).__name__}.")
-        weight = next((each for name in _PROJECTIONS[:2] if (each := getattr(mha, name, None)) is not None), None)
-        if weight is None or nn.utils.parametrize.is_parametrized(mha):
+        own = type(mha).forward not in (nn.MultiheadAttention.forward, QuantumMultiheadAttention.forward)
+        if own or "forward" in vars(mha) or nn.utils.parametrize.is_parametrized(mha):
             raise ConfigError(
-                f"mha must hold in_proj_weight or q_proj_weight as a plain parameter, but this {type(mha).__name__} "
-                f"is quantized or parametrized; undo that first."
+                f"mha must compute attention as torch.nn.MultiheadAttention does, of plain parameters; this "
+                f"{type(mha).__name__} has a forward of its own or is parametrized."
             )
+        weight = mha.q_proj_weight if mha.in_proj_weight is None else mha.in_proj_weight
         attention = cls(
             mha.embed_dim,
             mha.num_heads,
@@ -322,19 +325,6 @@ def _parse_heads(heads: str, num_heads: int) -> list[tuple[str, int]]:
         raise ConfigError(f"heads must be a kind, or a string 'kind:count,…'; got {shown(heads)}.")
     text = heads if ":" in heads or "," in heads else f"{heads}:{num_heads}"
     return parse_counts(text, num_heads, f"heads, but num_heads is {num_heads}")
-
-
-def _shape(kind: HeadKind, count: int, head_dim: int, num_qubits: int | None, reps: int | None) -> HeadShape:
-    """Return the sizes that a kind's heads are built for; a head's token is its projected vector."""
-    needed = max(1, math.ceil(math.log2(head_dim)))
-    qubits = needed if num_qubits is None else num_qubits
-    circuit = None if kind.circuit is None else head_circuit(kind.circuit, qubits, reps, head_dim)
-    if circuit is not None and circuit.encoding.kind == "amplitude" and qubits < needed:
-        raise ConfigError(
-            f"{kind.name} encodes vectors of head_dim={head_dim} numbers and needs num_qubits of at least {needed}, "
-            f"got {qubits}."
-        )
-    return HeadShape(count, head_dim, head_dim, qubits, circuit, _VALUE_SPREAD)
 
 
 def _is_encoded(kind: HeadKind, shape: HeadShape) -> bool:
