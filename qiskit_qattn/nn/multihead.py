@@ -82,12 +82,9 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
         reps: int | None = None,
         backend: Backend | Place | str | None = None,
     ) -> None:
-        sizes = {"embed_dim": embed_dim, "num_heads": num_heads, "kdim": kdim, "vdim": vdim, "num_qubits": num_qubits}
-        for name, size in sizes.items():
-            too_small = name in ("embed_dim", "num_heads") and isinstance(size, int) and size < 1
-            if size is not None and not too_small:  # for which torch has an error
-                integer(name, size, least=1)
-        reps = None if reps is None else integer("reps", reps, least=0)
+        embed_dim, num_heads = _size("embed_dim", embed_dim, least=None), _size("num_heads", num_heads, least=None)
+        kdim, vdim, num_qubits = _size("kdim", kdim), _size("vdim", vdim), _size("num_qubits", num_qubits)
+        reps = _size("reps", reps, least=0)
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
             raise ConfigError(f"dropout must be a number from 0 to 1, got {shown(dropout)}.")
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
@@ -318,6 +315,13 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
             return self.encodings[name](vectors)
         missing = self._widths[name] - self.head_dim
         return F.pad(vectors, (0, missing)) if missing else vectors
+
+
+def _size(name: str, value: Any, least: int | None = 1) -> Any:
+    """Return a whole number as an int, or None; torch says what is the least where ``least`` is None."""
+    if value is None or (least is None and isinstance(value, int) and value < 1):
+        return value
+    return integer(name, value, least=1 if least is None else least)
 
 
 def _parse_heads(heads: str, num_heads: int) -> list[tuple[str, int]]:

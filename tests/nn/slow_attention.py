@@ -1,4 +1,4 @@
-"""Multi-head attention written from the definitions, in float64: one head, one pair of tokens, one circuit at a time."""
+"""Multi-head attention by its definitions, in float64: one head, one pair of tokens, one circuit at a time."""
 
 import math
 

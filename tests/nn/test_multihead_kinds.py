@@ -4,6 +4,9 @@ import pytest
 import torch
 
 import qiskit_qattn as qa
+from qiskit_qattn.backends.counting import CountingEstimator
+from qiskit_qattn.backends.registry import Backend
+from qiskit_qattn.simulation.estimator import TorchEstimator
 
 from . import slow_attention
 from .slow_attention import KINDS
@@ -61,7 +64,7 @@ def check(heads, which, mask, padding, **options):
     mask, padding = mask_of(mask, query.shape[1], S), padding_of(padding, S)
     expected, expected_weights = slow_attention.attention(mha, query, key, value, padding, mask)
     kept = {"key_padding_mask": padding, "attn_mask": mask}
-    if None not in kept.values() and mask.dtype != padding.dtype:
+    if mask is not None and padding is not None and mask.dtype != padding.dtype:  # torch deprecates that
         kept = {
             name: torch.zeros(m.shape).double().masked_fill(m, -torch.inf) if m.dtype == torch.bool else m
             for name, m in kept.items()
@@ -176,15 +179,22 @@ def test_all_parameters_are_used(kind):
     assert (heads != 0).any(-1).any(-1).all(), "of all three projections, each head takes its own part"
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("classical", "quadratic", "rff")])
-def test_a_backend_gives_the_exact_values_in_one_job(kind):
-    mha = attention_of(kind)
-    query, key, value = inputs_of("three", mha)
-    padding = padding_of("boolean", S)
-    expected = mha(query, key, value, key_padding_mask=padding)
-    state = list(mha.state_dict())
-    with mha.to_backend("aer"):
-        found = mha(query, key, value, key_padding_mask=padding)
+@pytest.mark.parametrize("heads", ["qisa", "zz:1,qsann:1", "angle:1,classical:1", "qisa-v2:1,frozen:1"])
+@pytest.mark.parametrize("which", ["self", "three"])
+def test_a_call_is_one_job(heads, which):
+    """Keys that are excluded cost one circuit, queries and keys of other numbers none."""
+    mha, counting = attention_of(heads), CountingEstimator(estimator=TorchEstimator())
+    inputs, padding = inputs_of(which, mha), padding_of("boolean", S)
+    expected, state = mha(*inputs, key_padding_mask=padding), list(mha.state_dict())
+    with mha.to_backend(Backend("counted", counting)):
+        found = mha(*inputs, key_padding_mask=padding)
         assert list(mha.state_dict()) == state
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
-    assert torch.equal(mha(query, key, value, key_padding_mask=padding)[0], expected[0])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    assert counting.total.jobs == 1
+    keys, queries = N * S - int(padding.sum()) + 1, N * inputs[0].shape[1]
+    for (name, count), pub in zip(
+        [(name, count) for name, count in mha.counts.items() if name != "classical"], counting.pubs[0], strict=True
+    ):
+        rows = queries + 2 * keys if mha.kinds[name].projections == "qkv" else keys
+        assert pub == count * rows
+    assert torch.equal(mha(*inputs, key_padding_mask=padding)[0], expected[0]), "back on the exact engine"
