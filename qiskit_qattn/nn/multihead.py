@@ -16,9 +16,9 @@ from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.attention import MixedHeads, attend
 from qiskit_qattn.nn.attention_inputs import Batch, Inputs
 from qiskit_qattn.nn.config import integer
-from qiskit_qattn.nn.heads import HeadEncoding, QuantumHead, run_heads
+from qiskit_qattn.nn.heads import HeadEncoding, run_heads
 from qiskit_qattn.nn.kinds import HeadKind, HeadShape, head_circuit, head_kind, parse_counts
-from qiskit_qattn.nn.placement import Movable, Placement
+from qiskit_qattn.nn.placement import Placement
 from qiskit_qattn.untrusted import shown
 
 _VALUE_SPREAD = 0.5**0.5  # of a linear value map at torch's initialisation, for tokens of spread 1
@@ -152,11 +152,12 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
         """
         if not isinstance(mha, nn.MultiheadAttention):
             raise ConfigError(f"mha must be a torch.nn.MultiheadAttention, got a {type(mha).__name__}.")
-        weight = next((each for name in _PROJECTIONS[:2] if (each := getattr(mha, name, None)) is not None), None)
-        if weight is None or nn.utils.parametrize.is_parametrized(mha):
+        found = {name: each for name in _PROJECTIONS if (each := getattr(mha, name, None)) is not None}
+        weight = next((found[name] for name in _PROJECTIONS[:2] if name in found), None)
+        if weight is None or not all(mha._parameters.get(name) is each for name, each in found.items()):
             raise ConfigError(
-                f"mha must hold in_proj_weight or q_proj_weight as a plain parameter, but this {type(mha).__name__} "
-                f"is quantized or parametrized; undo that first."
+                f"mha must hold its projections as plain parameters, but this {type(mha).__name__} is quantized, "
+                f"pruned or parametrized; undo that first."
             )
         attention = cls(
             mha.embed_dim,
@@ -193,10 +194,6 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
     def extra_repr(self) -> str:
         """Return the sizes and heads, for ``print(model)``."""
         return f"embed_dim={self.embed_dim}, num_heads={self.num_heads}, heads={self.heads!r}"
-
-    def movable_parts(self) -> list[tuple[int | None, str, Movable]]:
-        """Return the circuits, by kind."""
-        return [(None, name, part) for name, part in self.maps.items() if isinstance(part, QuantumHead)]
 
     def forward(
         self,
