@@ -13,6 +13,7 @@ from qiskit_qattn.nn.multihead import QuantumMultiheadAttention
 from qiskit_qattn.nn.placement import to_backend
 from qiskit_qattn.untrusted import shown
 
+Where = Callable[[str], bool] | str | None
 _OPTIONS = ("backend", "num_qubits", "reps")
 _SHOWN = 6  # names in an error
 _HOOKS = (  # those of a call; handles of hooks refer to these very dictionaries
@@ -72,9 +73,7 @@ def replace_attention(
     return [name for names, _ in found for name in names]
 
 
-def _chosen(
-    model: nn.Module, where: Callable[[str], bool] | str | None
-) -> list[tuple[list[str], nn.MultiheadAttention]]:
+def _chosen(model: nn.Module, where: Where) -> list[tuple[list[str], nn.MultiheadAttention]]:
     """Return the attention to replace, each once with all its paths.
 
     Raises:
@@ -115,7 +114,7 @@ def _kind(module: nn.Module) -> type:
     return type(module).__mro__[1] if nn.utils.parametrize.is_parametrized(module) else type(module)
 
 
-def _matches(name: str, where: Callable[[str], bool] | str | None) -> bool:
+def _matches(name: str, where: Where) -> bool:
     if isinstance(where, str):
         return fnmatchcase(name, where)
     return where is None or bool(where(name))
