@@ -363,7 +363,7 @@ def test_from_classical_takes_what_computes_as_torchs_class():
     own = nn.MultiheadAttention(E, H)
     own.forward = lambda *inputs: inputs
     for bad in (Own(E, H), parametrized, own):
-        with pytest.raises(ConfigError, match="has a forward of its own or is parametrized"):
+        with pytest.raises(ConfigError, match="has a forward of its own, or is quantized"):
             qa.QuantumMultiheadAttention.from_classical(bad)
     for bad in (None, nn.Linear(2, 2)):
         with pytest.raises(ConfigError, match=r"must be a torch.nn.MultiheadAttention, got a \w+"):
