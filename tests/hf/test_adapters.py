@@ -13,6 +13,7 @@ from qiskit.quantum_info import Operator, Statevector
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
+import qiskit_qattn as qa
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import CheckpointError, ConfigError, UnknownNameError
 from qiskit_qattn.hf import QattnAdapterConfig, add_adapters, load_adapters
@@ -349,20 +350,19 @@ def test_adapters_move_to_an_estimator_as_heads_do(build):
     expected = logits(model)
     model(**inputs_of(model)).loss.backward()
     heads = [module for module in model.modules() if isinstance(module, QuantumHead)]
-    gradients = [head.weight.grad.clone() for head in heads]
-    for head in heads:
-        head.to_backend(Backend("test", StatevectorEstimator()))
-    assert len(heads) == 2
-    model.zero_grad()
+    assert len(heads) == 2 and all(head.weight.grad.abs().sum() > 0 for head in heads)
     tokens = {key: value[:1, :4] for key, value in inputs_of(model).items()}
     with torch.no_grad():
-        on_device = model(**tokens).logits
-    for head in heads:
-        head.to_backend("statevector")
-    with torch.no_grad():
-        torch.testing.assert_close(on_device, model(**tokens).logits, atol=1e-9, rtol=0)
-    torch.testing.assert_close(logits(model), expected)
-    assert all(grad.abs().sum() > 0 for grad in gradients)
+        exact = model(**tokens).logits
+        with qa.to_backend(model, Backend("test", StatevectorEstimator())):
+            assert not any(head.fusible for head in heads)
+            torch.testing.assert_close(model(**tokens).logits, exact, atol=1e-9, rtol=0)
+    assert torch.equal(logits(model), expected)
+
+
+def test_nothing_of_a_unitary_adapter_can_move(build):
+    with pytest.raises(ConfigError):
+        qa.to_backend(adapted(build, kind="unitary"), "statevector?shots=10")
 
 
 # Bad input
