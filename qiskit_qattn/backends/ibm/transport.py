@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from requests import PreparedRequest, Response, Session
 from requests.adapters import BaseAdapter, HTTPAdapter
 from urllib3.util import Retry
 
 from qiskit_qattn.backends.ibm.errors import TRAFFIC, Traffic
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0  # longest pause while an answer is read
@@ -46,7 +43,7 @@ class Transport(BaseAdapter):
         timeout: Any = None,
         verify: bool | str = True,
         cert: Any = None,
-        proxies: Mapping[str, str] | None = None,
+        proxies: dict[str, str] | None = None,
     ) -> Response:
         """Return the answer to a request; the client's own ``timeout``, often none, is replaced."""
         traffic = TRAFFIC.get() or Traffic()
