@@ -122,6 +122,7 @@ class Ledger:
             "shots": request.shots,
             "estimate": cost_text(estimate),
             "request": packed,
+            "work": request.work,
         }
         names, places = ", ".join(columns), ", ".join("?" * len(columns))
         with transaction(self.path) as db:
@@ -164,6 +165,15 @@ class Ledger:
         with transaction(self.path) as db:
             return about(db, "charges", int)
 
+    def elsewhere(self, request: Request) -> list[Row]:
+        """Return the rows, finished or in flight, of the same work on other devices of the provider, newest first."""
+        provider = request.device.partition(":")[0]
+        with transaction(self.path) as db:
+            found = select(
+                db, "work = ? AND device != ? AND state IN ('done', 'sent', 'sending')", [request.work, request.device]
+            )
+        return [row for row in found if row.device.partition(":")[0] == provider]
+
     def take(self, number: int, owner: Owner) -> Row:
         """Become the owner of a row in flight whose owner has ended, and return the row; other rows stay unchanged."""
         with transaction(self.path) as db:
@@ -172,13 +182,13 @@ class Ledger:
                 return row
             return update(db, number, owner=owner.mark)
 
-    def sent(self, number: int, job_id: str) -> Row:
-        """Record the id that a device gave to a job, and return its row."""
-        return self._write(number, only=IN_FLIGHT, state="sent", job_id=job_id)
+    def sent(self, number: int, job_id: str, note: str = "") -> Row:
+        """Record the id that a device gave to a job, and what else is to be known of it, and return its row."""
+        return self._write(number, only=IN_FLIGHT, state="sent", job_id=job_id, error=note)
 
     def finish(self, number: int, values: Sequence[Values], used: Cost | None) -> Row:
         """Store a job's values and cost, and return its row; the first result of a job is final."""
-        columns = {"state": "done", "error": "", "result": pack_values(values), "used": _known(used)}
+        columns = {"state": "done", "result": pack_values(values), "used": _known(used)}
         return self._write(number, only=IN_FLIGHT, **columns)
 
     def close(self, number: int, state: Literal["failed", "cancelled"], error: str, used: Cost | None = None) -> Row:

@@ -44,9 +44,11 @@ CREATE TABLE jobs (
     error TEXT NOT NULL DEFAULT '',
     request BLOB NOT NULL,
     result BLOB,
+    work TEXT,
     charge INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX jobs_by_key ON jobs (key);
+CREATE INDEX jobs_by_work ON jobs (work);
 CREATE INDEX jobs_by_charge ON jobs (charge);
 CREATE TABLE about (ledger TEXT NOT NULL, charges INTEGER NOT NULL DEFAULT 0);
 INSERT INTO about (ledger) VALUES (lower(hex(randomblob(4))));
@@ -189,6 +191,10 @@ def _check_version(path: Path, connection: sqlite3.Connection) -> None:
             f"qiskit-qattn, or name another ledger with the environment variable QATTN_LEDGER."
         )
     if version < 2:
+        columns = {column["name"] for column in connection.execute("PRAGMA table_info(jobs)")}
+        if "work" not in columns:
+            connection.execute("ALTER TABLE jobs ADD COLUMN work TEXT")
+            connection.execute("CREATE INDEX jobs_by_work ON jobs (work)")
         for statement in _FROM_VERSION_1:
             connection.execute(statement)
         for number, used in connection.execute("SELECT id, used FROM jobs WHERE used IS NOT NULL").fetchall():
@@ -217,7 +223,7 @@ class Row:
         shots: Samples per circuit.
         estimate: Its estimated cost.
         used: Its actual cost, where the device reports it.
-        error: Why it failed.
+        error: Why it failed, or what else is to be known of it, such as a copy of its job.
         charge: Its place in the order in which jobs were charged to budgets, from 1; 0 for one that never was.
     """
 

@@ -196,6 +196,8 @@ def test_a_ledger_of_the_version_before_is_brought_up_to_date(tmp_path):
     with closing(sqlite3.connect(path)) as db:  # as version 1 had it
         db.execute("UPDATE jobs SET owner = 'host 12 1700000000.00 1a2b3c4d', used = replace(used, '1.0', '-60.0')")
         db.execute("DROP INDEX jobs_by_charge")
+        db.execute("DROP INDEX jobs_by_work")
+        db.execute("ALTER TABLE jobs DROP COLUMN work")
         db.execute("ALTER TABLE jobs DROP COLUMN charge")
         db.execute("ALTER TABLE about DROP COLUMN charges")
         db.execute("PRAGMA user_version=1")
