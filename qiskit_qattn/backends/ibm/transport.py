@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from requests.adapters import BaseAdapter, HTTPAdapter
 from urllib3.util import Retry
 
 from qiskit_qattn.backends.ibm.errors import TRAFFIC, Traffic
+from qiskit_qattn.forks import in_forked_process
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0  # longest pause while an answer is read
@@ -21,11 +23,17 @@ _PASSING = (500, 502, 503, 504, 520, 521, 522, 524)
 class Transport(BaseAdapter):
     """Sends requests: those that read are repeated twice, others never.
 
-    A ``Retry-After`` is not waited for here, where no deadline is known; the answer is returned as it is.
+    A ``Retry-After`` is not waited for here, where no deadline is known; the answer is returned as it is. A forked
+    process has connections of its own.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.connect()
+        _TRANSPORTS.add(self)
+
+    def connect(self) -> None:
+        """Have new connections made from now on."""
         retry = Retry(
             total=_READ_RETRIES,
             backoff_factor=0.1,
@@ -63,6 +71,15 @@ class Transport(BaseAdapter):
         """Close the connections."""
         self._reading.close()
         self._writing.close()
+
+
+_TRANSPORTS: weakref.WeakSet[Transport] = weakref.WeakSet()
+
+
+@in_forked_process
+def _connect_anew() -> None:
+    for transport in list(_TRANSPORTS):
+        transport.connect()
 
 
 def set_up(service: Any) -> list[Session]:
