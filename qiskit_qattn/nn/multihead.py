@@ -15,9 +15,9 @@ from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.attention import MixedHeads, attend
 from qiskit_qattn.nn.attention_inputs import Batch, Inputs
 from qiskit_qattn.nn.config import integer, projected_shape
-from qiskit_qattn.nn.heads import HeadEncoding, QuantumHead, run_heads
+from qiskit_qattn.nn.heads import HeadEncoding, run_heads
 from qiskit_qattn.nn.kinds import HeadKind, HeadShape, head_kind, parse_counts
-from qiskit_qattn.nn.placement import Movable, Placement
+from qiskit_qattn.nn.placement import Placement
 from qiskit_qattn.untrusted import shown
 
 _PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_bias", "bias_k", "bias_v")
@@ -148,10 +148,12 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
         if not isinstance(mha, nn.MultiheadAttention):
             raise ConfigError(f"mha must be a torch.nn.MultiheadAttention, got a {type(mha).__name__}.")
         own = type(mha).forward not in (nn.MultiheadAttention.forward, QuantumMultiheadAttention.forward)
-        if own or "forward" in vars(mha) or nn.utils.parametrize.is_parametrized(mha):
+        found = {name: each for name in _PROJECTIONS if (each := getattr(mha, name, None)) is not None}
+        plain = all(mha._parameters.get(name) is each for name, each in found.items())
+        if own or "forward" in vars(mha) or not plain:
             raise ConfigError(
-                f"mha must compute attention as torch.nn.MultiheadAttention does, of plain parameters; this "
-                f"{type(mha).__name__} has a forward of its own or is parametrized."
+                f"mha must compute attention as torch.nn.MultiheadAttention does, with plain parameters, but this "
+                f"{type(mha).__name__} has a forward of its own or is quantized, pruned or parametrized."
             )
         weight = mha.q_proj_weight if mha.in_proj_weight is None else mha.in_proj_weight
         attention = cls(
@@ -189,10 +191,6 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
     def extra_repr(self) -> str:
         """Return the sizes and heads, for ``print(model)``."""
         return f"embed_dim={self.embed_dim}, num_heads={self.num_heads}, heads={self.heads!r}"
-
-    def movable_parts(self) -> list[tuple[int | None, str, Movable]]:
-        """Return the circuits, by kind."""
-        return [(None, name, part) for name, part in self.maps.items() if isinstance(part, QuantumHead)]
 
     def forward(
         self,
