@@ -12,7 +12,6 @@ import torch
 from qiskit_machine_learning.connectors import TorchConnector as QiskitTorchConnector
 from torch import Tensor, nn
 
-from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.heads import QuantumHead
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.figures import training_figures
@@ -20,7 +19,7 @@ from qiskit_qattn.training.files import new_folder, write_bytes, write_text, wri
 from qiskit_qattn.training.loop import TrainingLoop
 from qiskit_qattn.training.progress import InterruptGuard, Progress
 from qiskit_qattn.training.run import make_accelerator
-from qiskit_qattn.training.task import Task, collated, data_hash, described, drawn, mixed
+from qiskit_qattn.training.task import Task, collated, data_hash, drawn, mixed
 from qiskit_qattn.training.validation import Losses
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ class TaskLoop(TrainingLoop):
             with self.accelerator.autocast():
                 for count, batch in batches:
                     output, target, loss = self.task(model, self._on_device(batch))
-                    values = {name: _number(name, find(output, target)) for name, find in self.task.metrics.items()}
+                    values = self.task.measured(output, target)
                     for name, value in {"": float(loss), **values}.items():
                         sums[name] += count * value
                     items += count
@@ -136,8 +135,8 @@ class TaskLoop(TrainingLoop):
         self.task.model.load_state_dict(loaded)
 
     def described_data(self) -> str:
-        """Return what the data are called."""
-        return "The function's data"
+        """Return what the data are called, in words."""
+        return "The data set of the model"
 
     def figures(self, train: Losses, val: Losses) -> dict[str, Any]:
         """Return the figures of the model."""
@@ -150,13 +149,6 @@ class TaskLoop(TrainingLoop):
             "data": self._data,
             "head_backends": [],
         }
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ConfigError(f"The metric {name!r} must return one number, got {described(value)}.") from error
 
 
 def train_task(config: TrainConfig, task: Task, folder: Path, *, progress: Progress | None = None) -> dict[str, Any]:

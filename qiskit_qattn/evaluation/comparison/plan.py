@@ -30,11 +30,13 @@ MOST_SEEDS = 10_000
 _UNUSED = ("sample_prompt", "sample_tokens", "temperature", "top_k")
 
 
-class _Build(TypedDict, total=False):
+class _Later(TypedDict, total=False):
     build: str
+    first_kinds: list[str]
+    first_seeds: list[int]
 
 
-class Record(_Build):
+class Record(_Later):
     """The content of ``study.json``."""
 
     kinds: list[str]
@@ -77,6 +79,8 @@ class Study:
             own.
         sizes: For each kind the size of its model, with the width of its MLP.
         build: The function of one's own that builds the models, as ``package.module:function``; empty for GPTs.
+        first_kinds: The kinds before the study grew when some of its cells were done; empty if it did not.
+        first_seeds: The seeds, likewise.
     """
 
     kinds: tuple[str, ...]
@@ -86,6 +90,8 @@ class Study:
     text: str
     sizes: dict[str, Size]
     build: str = ""
+    first_kinds: tuple[str, ...] = ()
+    first_seeds: tuple[int, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -144,6 +150,8 @@ class Study:
             "text": self.text,
             "sizes": sizes,
             **({"build": self.build} if self.build else {}),
+            **({"first_kinds": list(self.first_kinds)} if self.first_kinds else {}),
+            **({"first_seeds": list(self.first_seeds)} if self.first_seeds else {}),
         }
 
 
@@ -269,13 +277,17 @@ def grown_study(there: Study, given: Study) -> Study:
         )
     together = joined_kinds(list(dict.fromkeys((*there.kinds, *given.kinds))))
     kinds, _ = parse_kinds(together, there.reference, own=bool(there.build))
-    return dataclasses.replace(
+    grown = dataclasses.replace(
         there,
         kinds=kinds,
         seeds=tuple(seeds),
         config=dataclasses.replace(there.config, seed=seeds[0]),
         sizes={**given.sizes, **there.sizes},
     )
+    begun = any(there.folder.glob("cells/*/cell.json"))
+    if begun and not there.first_kinds and len(grown.cells()) > len(there.cells()):
+        return dataclasses.replace(grown, first_kinds=there.kinds, first_seeds=there.seeds)
+    return grown
 
 
 def load_study(folder: Path) -> Study:
@@ -299,8 +311,17 @@ def load_study(folder: Path) -> Study:
         heads = any_heads(settings.get("n_head", GPTConfig.n_head))
         config = TrainConfig.from_dict({**settings, "heads": heads, "out": str(folder)})
         sizes = {kind: Size.from_dict(size) for kind, size in found["sizes"].items()}
-        seeds, build = tuple(found["seeds"]), found.get("build", "")
-        return Study(tuple(kinds), seeds, found["reference"], config, found["text"], sizes, build)
+        return Study(
+            tuple(kinds),
+            tuple(found["seeds"]),
+            found["reference"],
+            config,
+            found["text"],
+            sizes,
+            found.get("build", ""),
+            tuple(found.get("first_kinds", ())),
+            tuple(found.get("first_seeds", ())),
+        )
     except FileNotFoundError as error:
         raise RunFolderError(f"{str(folder)!r} contains no study: it has no {NAME}.") from error
     except (OSError, ValueError) as error:
