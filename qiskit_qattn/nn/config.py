@@ -7,13 +7,12 @@ import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Any, Self
 
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, attention_circuit
-from qiskit_qattn.nn.kinds import HeadKind, HeadShape, head_kind, parse_heads
+from qiskit_qattn.nn.kinds import HeadKind, HeadShape, head_circuit, head_kind, parse_heads
 from qiskit_qattn.untrusted import shown
 
 LARGEST = 2**31 - 1  # of a whole number
@@ -77,10 +76,10 @@ class GPTConfig:
     def __post_init__(self) -> None:
         """Check every field and choose the observables."""
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
-            object.__setattr__(self, name, _integer(name, getattr(self, name), least=1))
+            object.__setattr__(self, name, integer(name, getattr(self, name), least=1))
         for name, least in (("num_qubits", 1), ("reps", 0), ("n_inner", 1)):
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, _integer(name, getattr(self, name), least=least))
+                object.__setattr__(self, name, integer(name, getattr(self, name), least=least))
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must be a number of at least 0 and below 1, got {shown(self.dropout)}.")
         if isinstance(self.heads, Sequence) and not isinstance(self.heads, str):
@@ -164,16 +163,10 @@ class GPTConfig:
         """Return the circuit of a quantum kind with this model's observables."""
         assert kind.circuit is not None and self.observables is not None
         labels = self.observables[kind.name]
-        return _circuit(kind.circuit, self.kind_qubits(kind), self.reps, tuple(labels))
+        return head_circuit(kind.circuit, self.kind_qubits(kind), self.reps, tuple(labels))
 
 
-@cache
-def _circuit(name: str, num_qubits: int, reps: int | None, labels: tuple[str, ...]) -> AttentionCircuit:
-    """Return one circuit for all layers that ask for it, so that their unitaries are formed together."""
-    return attention_circuit(name, num_qubits, reps=reps, observables=labels)
-
-
-def _integer(name: str, value: Any, *, least: int) -> int:
+def integer(name: str, value: Any, *, least: int) -> int:
     """Return a whole number, numpy's included, of at least ``least``."""
     try:
         number = None if isinstance(value, bool) else operator.index(value)

@@ -57,7 +57,7 @@ def expectations_of_vectors(x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
 
 def check_finite(x: Tensor) -> None:
     """Raise :class:`EncodingError` for NaN or infinity, except inside ``torch.compile`` and ``torch.func``."""
-    if is_traced() or bool(torch.isfinite(x.detach().sum())):
+    if is_traced() or x.is_meta or bool(torch.isfinite(x.detach().sum())):
         return
     if not bool(torch.isfinite(x).all()):  # a sum may overflow by itself
         raise EncodingError(
@@ -68,7 +68,7 @@ def check_finite(x: Tensor) -> None:
 
 def within_range(squared_norms: Tensor) -> bool:
     """Return whether vectors can be normalised directly: none is zero, NaN or extreme."""
-    if squared_norms.numel() == 0:
+    if squared_norms.numel() == 0 or squared_norms.is_meta:
         return True
     if squared_norms.numel() <= _FEW:
         return all(SMALLEST < value < LARGEST for value in squared_norms.flatten().tolist())

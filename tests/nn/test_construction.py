@@ -53,6 +53,8 @@ def test_layers_built_on_meta_come_out_right(name):
     with torch.device("meta"):
         first, second = make(), make()
     assert all(p.is_meta for p in first.parameters())
+    shape = values(first, x.to("meta"))
+    assert shape.is_meta and (shape.shape, shape.dtype) == (expected.shape, expected.dtype)
     first.to_empty(device="cpu").load_state_dict(state)
     second.load_state_dict(copy.deepcopy(state), assign=True)
     for found in (first, second):
