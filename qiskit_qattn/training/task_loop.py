@@ -13,8 +13,9 @@ from qiskit_machine_learning.connectors import TorchConnector as QiskitTorchConn
 from torch import Tensor, nn
 
 from qiskit_qattn.nn.heads import QuantumHead
+from qiskit_qattn.nn.placement import Movable, audit
 from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.figures import training_figures
+from qiskit_qattn.training.figures import join_audits, read_audit, training_figures, write_audit
 from qiskit_qattn.training.files import new_folder, write_bytes, write_text, writing
 from qiskit_qattn.training.loop import TrainingLoop
 from qiskit_qattn.training.progress import InterruptGuard, Progress
@@ -157,7 +158,8 @@ def train_task(config: TrainConfig, task: Task, folder: Path, *, progress: Progr
     Args:
         config: The settings of the optimizer and the loop; those of the GPT are not used.
         task: The model and its data.
-        folder: Gets ``config.toml``, ``checkpoints`` and ``model/weights.pt``, the ``state_dict``.
+        folder: Gets ``config.toml``, ``checkpoints`` and ``model/weights.pt``, the ``state_dict``; on a chain of
+            backends also ``audit.json``.
         progress: Receives the events of the training.
 
     Raises:
@@ -174,4 +176,12 @@ def train_task(config: TrainConfig, task: Task, folder: Path, *, progress: Progr
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.toml", config.to_toml())
-    return loop.train()
+    start = loop.state.step
+    before = read_audit(folder, start) if start else {}
+    try:
+        figures = loop.train()
+    finally:
+        moved = any(isinstance(part, Movable) for part in task.model.modules())
+        found = join_audits(before, audit(task.model) if moved else {}, start, loop.state.step)
+        write_audit(folder, found)
+    return {**figures, "audit": found}

@@ -103,6 +103,11 @@ class Study:
         return [Cell(seed, kind) for seed in self.seeds for kind in self.kinds]
 
     @property
+    def moves(self) -> bool:
+        """Whether the circuits of models of one's own are moved; otherwise they stay where the function put them."""
+        return self.config.backend != TrainConfig.backend
+
+    @property
     def num_circuit_cells(self) -> int:
         """The number of cells that evaluate circuits, and so share a device's budget; at least 1."""
         return max(1, len(self.seeds) * sum(size.num_qubits > 0 for size in self.sizes.values()))
@@ -204,12 +209,12 @@ def plan_study(
     config = dataclasses.replace(config, **{name: getattr(preset, name) for name in _UNUSED})
     config = dataclasses.replace(config, baseline=False, profile=False, trackers="none", threads=config.threads or 1)
     config = config.replace(heads=any_heads(config.model.n_head))
+    Place.open(config.backend)  # an unavailable backend fails before any cell
     if build:
         _check_own(config, preset)
         text = cache(partial(load_corpus, config.data, config.model.block_size))
         sizes, on_text = built_sizes(load_builder(build), chosen, against, config, text)
         return Study(chosen, seeds, against, config, fingerprint(text()) if on_text else "", sizes, build)
-    Place.open(config.backend)  # an unavailable backend fails before any cell
     corpus = load_corpus(config.data, config.model.block_size)
     sizes = match_sizes(config, chosen, against, corpus.tokenizer.vocab_size)
     if not allow_unmatched:
@@ -224,7 +229,7 @@ def _check_own(config: TrainConfig, preset: TrainConfig) -> None:
         ConfigError: For such a setting that is not the preset's.
     """
     given, usual = config.to_dict(), preset.to_dict()
-    names = [name for name in (*MODEL_SETTINGS, "backend") if name not in ("heads", "block_size")]
+    names = [name for name in MODEL_SETTINGS if name not in ("heads", "block_size")]
     if wrong := [f"{name} = {shown(given[name])}" for name in names if given[name] != usual[name]]:
         raise ConfigError(f"With --build the function decides about the model, so it cannot have {', '.join(wrong)}.")
 

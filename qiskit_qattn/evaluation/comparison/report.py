@@ -22,7 +22,7 @@ from qiskit_qattn.evaluation.rendering import (
     versions,
     write_json,
 )
-from qiskit_qattn.training.config import MODEL_SETTINGS
+from qiskit_qattn.training.config import MODEL_SETTINGS, TrainConfig
 from qiskit_qattn.training.files import write_bytes, write_text
 
 FORMAT = "qiskit-qattn/comparison"
@@ -217,7 +217,9 @@ def _hidden(study: Mapping[str, Any]) -> frozenset[str]:
     """Return the settings that the report leaves out."""
     if not study.get("build"):
         return _NOT_SHOWN
-    used = {"block_size", "data"} if study["text"] else set()
+    used = ({"block_size", "data"} if study["text"] else set()) | (
+        {"backend"} if study["config"]["backend"] != TrainConfig.backend else set()
+    )
     return _NOT_SHOWN | ({*MODEL_SETTINGS, "data", "backend", "val_windows"} - used)
 
 

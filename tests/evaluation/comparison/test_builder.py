@@ -117,8 +117,8 @@ def test_what_cannot_be_trained_is_told_in_one_line(
 
 
 def test_the_settings_of_a_gpt_are_not_those_of_ones_own_model(plan_own: Plan):
-    with pytest.raises(ConfigError, match=r"With --build .* it cannot have n_layer = 2, backend = 'aer'"):
-        plan_own(n_layer=2, backend="aer")
+    with pytest.raises(ConfigError, match=r"With --build .* it cannot have n_layer = 2, n_embd = 8\."):
+        plan_own(n_layer=2, n_embd=8)
 
 
 def test_kinds_are_what_the_function_understands_but_name_folders(plan_own: Plan):

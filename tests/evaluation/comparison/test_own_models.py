@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -205,3 +206,18 @@ def test_the_function_is_a_part_of_the_plan(plan_own: Plan, own: Callable[..., s
     own(module="othermodels")
     with pytest.raises(Exception, match="build = ownmodels:build, not othermodels:build"):
         open_study(plan_own(seeds=1, build="othermodels:build"))
+
+
+def test_the_example_of_the_documentation_runs(plan_own: Plan, own: Callable[..., str]):
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "compare.md").read_text("utf-8")
+    [source] = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def build(" in block]
+    own(source, module="digits")
+    study = open_study(
+        plan_own("qisa;qisa:2,classical:2", 1, "classical", build="digits:build", max_steps=2, eval_batches=1)
+    )
+    assert study.kinds == ("classical", "qisa", "qisa:2,classical:2")
+    assert all(size.matched for size in study.sizes.values())
+    assert [size.circuit > 0 for size in study.sizes.values()] == [False, True, True]
+    for cell in study.cells():
+        run_cell(study, cell)
+    assert write_report(study, {})["complete"]
