@@ -221,3 +221,19 @@ def test_the_example_of_the_documentation_runs(plan_own: Plan, own: Callable[...
     for cell in study.cells():
         run_cell(study, cell)
     assert write_report(study, {})["complete"]
+
+
+def test_a_backend_moves_the_circuits_and_is_recorded(plan_own: Plan):
+    study = run(plan_own(seeds=1, backend="statevector?shots=64&seed=1 -> statevector", max_steps=2))
+    plain, quantum = records(study).values()
+    assert "audit" not in plain
+    audit = quantum["audit"]
+    assert (audit["from_step"], audit["to_step"], audit["falls"]) == (0, 2, [])
+    assert sum(audit["calls"].values()) > 2
+    assert all("shots=64" in name for name in audit["calls"])
+    assert (
+        quantum["val_loss"]
+        != records(run(plan_own(seeds=1, out=f"{study.folder}-exact", max_steps=2)))[Cell(0, "quantum")]["val_loss"]
+    )
+    write_report(study, {})
+    assert "statevector?" in (study.folder / "report.md").read_text()
