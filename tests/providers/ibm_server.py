@@ -163,12 +163,20 @@ class IBMServer:
         message: str = "Scripted error.",
         *,
         times: int = 1,
-        retry_after: int | None = None,
+        retry_after: int | str | None = None,
         late: bool = False,
     ) -> None:
         """Answer the next requests with an HTTP error; a `late` one comes after the request was served."""
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         self._add(Fault(pattern, times, error=ApiError(status, code, message, headers=headers), late=late))
+
+    def change(self, pattern: str, change: Callable[[Any], Any], times: int = 1) -> None:
+        """Serve the next requests, and change the answers."""
+        self._add(Fault(pattern, times, change=change))
+
+    def lag(self, looks: int) -> None:
+        """Leave all jobs out of the next lists of jobs."""
+        self.change("GET /jobs", lambda answer: answer | {"jobs": [], "count": 0}, looks)
 
     def spoil(self, pattern: str, answer: str) -> None:
         """Give all requests from now on one of the answers of `ANSWERS`, until `mend`."""
