@@ -35,6 +35,7 @@ _HOME = {
     "QuantumMultiheadAttention": "nn.multihead",
     "GPTConfig": "nn.config",
     "GPT": "nn.gpt",
+    "Task": "training.task",
     "leakage": "evaluation.leakage",
     "estimate": "evaluation.device_cost",
     "BackendError": "errors",

@@ -8,6 +8,7 @@ CASES = (
     "layer",
     "encoder",
     "generation",
+    "adapters",
     "compile",
     "noise",
     "executions",
