@@ -130,7 +130,8 @@ class IBMDevice:
         result = self._call("reading a result", job.result, **wait)
         if result is None or len(result) != len(pubs):
             raise JobError(f"Job {job_id} on {self.name} has no result for its {len(pubs)} PUBs.")
-        return [self._values(job_id, part.data, pub) for part, pub in zip(result, pubs, strict=True)]
+        shots = (getattr(result, "metadata", None) or {}).get("shots")
+        return [self._values(job_id, part.data, pub, shots) for part, pub in zip(result, pubs, strict=True)]
 
     def usage(self, job_id: str) -> Cost:
         """Return the device time of a finished job; an open session is charged for the time between jobs too.
@@ -248,8 +249,9 @@ class IBMDevice:
             oldest, _ = self._jobs.popitem(last=False)
             _LOCAL_TAGS.pop(oldest, None)
 
-    def _values(self, job_id: str, data: Any, pub: EstimatorPub) -> Values:
-        values = Values(np.asarray(data.evs, dtype=float), np.asarray(data.stds, dtype=float))
+    def _values(self, job_id: str, data: Any, pub: EstimatorPub, shots: Any) -> Values:
+        mitigated = self._estimator_settings.resilience > 0
+        values = Values(np.asarray(data.evs, dtype=float), np.asarray(data.stds, dtype=float), shots, mitigated)
         if values.evs.shape != pub.shape or not np.isfinite(values.evs).all():
             raise JobError(
                 f"Job {job_id} on {self.name} returned values of shape {values.evs.shape}, "

@@ -15,7 +15,7 @@ import pybreaker
 import tenacity
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
-from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus, Values
+from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus, check_job
 from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.jobs.ledger_file import Row, is_alive, new_owner
 from qiskit_qattn.backends.jobs.request import Request
@@ -187,7 +187,7 @@ class JobClient:
             status = self.call(self.device.status, job_id)
             if status.state == "done":
                 values = self.call(self.device.result, job_id, pubs)
-                _check(values, pubs, row)
+                check_job(values, pubs, f"Job {row.job_id} on {row.device}")
                 return self.ledger.finish(row.id, values, self._usage(row)), status
         except JobError as error:
             status = JobStatus("failed", message=str(error))
@@ -247,15 +247,6 @@ def cancel(ledger: Ledger, row: Row, device: Device) -> Row:
             client.call(device.cancel, row.job_id or "")
         row, _ = client.collect(row, ledger.request(row.id).pubs)
     return row
-
-
-def _check(values: Sequence[Values], pubs: Sequence[EstimatorPub], row: Row) -> None:
-    found = [(item.evs.shape, item.stds.shape) for item in values]
-    expected = [(pub.shape, pub.shape) for pub in pubs]
-    if found != expected:
-        raise BackendError(
-            f"Job {row.job_id} on {row.device} returned values and errors of shapes {found}, expected {expected}."
-        )
 
 
 def _current(ledger: Ledger, row: Row, device: Device) -> Row:
