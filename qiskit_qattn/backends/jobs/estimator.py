@@ -13,8 +13,8 @@ from typing import Any
 from qiskit.primitives import BaseEstimatorV2, BasePrimitiveJob, DataBin, PrimitiveJob, PrimitiveResult, PubResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPubLike
 
-from qiskit_qattn.backends.jobs.budget import Budget, no_budget
-from qiskit_qattn.backends.jobs.client import JobClient, cancel, check_choice
+from qiskit_qattn.backends.jobs.budget import Budget, check_choice, no_budget
+from qiskit_qattn.backends.jobs.client import JobClient, cancel
 from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus
 from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.jobs.ledger_file import IN_FLIGHT, Row, new_owner
