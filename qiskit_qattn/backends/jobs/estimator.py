@@ -184,7 +184,7 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
     def __init__(self, estimator: ManagedEstimator, request: Request) -> None:
         super().__init__(request.key)
         self._estimator, self._request = estimator, request
-        self._client, self._ledger = estimator.client, estimator.ledger
+        self._client, self._ledger = estimator.client.within(estimator.timeout), estimator.ledger
         self._owner = new_owner()
         self._result: PrimitiveResult | None = None
         self._started = time.monotonic()
@@ -292,6 +292,7 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
         """Wait until the row is in a final state."""
         timeout = self._estimator.timeout
         deadline = None if timeout is None else time.monotonic() + timeout
+        self._client = self._estimator.client.within(timeout, deadline)
         for pause in _pauses():
             row = self._ledger.row(self._row.id)
             if row.state == "sending":

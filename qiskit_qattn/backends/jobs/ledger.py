@@ -124,13 +124,13 @@ class Ledger:
                 return row
             return update(db, number, owner=owner)
 
-    def sent(self, number: int, job_id: str) -> Row:
-        """Record the id that a device gave to a job, and return its row."""
-        return self._write(number, only=IN_FLIGHT, state="sent", job_id=job_id)
+    def sent(self, number: int, job_id: str, note: str = "") -> Row:
+        """Record the id that a device gave to a job, and what else is to be known of it, and return its row."""
+        return self._write(number, only=IN_FLIGHT, state="sent", job_id=job_id, error=note)
 
     def finish(self, number: int, values: Sequence[Values], used: Cost | None) -> Row:
         """Store a job's values and cost, and return its row; the first result of a job is final."""
-        columns = {"state": "done", "error": "", "result": pack_values(values), "used": cost_text(used)}
+        columns = {"state": "done", "result": pack_values(values), "used": cost_text(used)}
         return self._write(number, only=IN_FLIGHT, **columns)
 
     def close(self, number: int, state: Literal["failed", "cancelled"], error: str, used: Cost | None = None) -> Row:

@@ -165,7 +165,7 @@ class Row:
         shots: Samples per circuit.
         estimate: Its estimated cost.
         used: Its actual cost, where the device reports it.
-        error: Why it failed.
+        error: Why it failed, or what else is to be known of it, such as a copy of its job.
     """
 
     id: int

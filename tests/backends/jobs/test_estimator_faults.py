@@ -91,12 +91,14 @@ def test_a_cancelled_job_is_an_error(device, ledger):
     assert states(ledger) == ["cancelled"]
 
 
-def test_a_job_the_device_has_forgotten_is_an_error_once(device, ledger):
+def test_a_job_the_device_does_not_know_is_kept(device, ledger):
     device.fault("status", "lost")
     estimator = estimator_of(device, ledger)
-    with pytest.raises(JobError, match="does not know this job"):
+    with pytest.raises(BackendError, match=r"Job job-1 .* does not know this job\. It may be paid .* jobs resume 1\."):
         estimator.run(small_pubs()).result()
-    assert estimator.run(small_pubs()).result()[0].metadata["job_id"] == "job-2"
+    assert states(ledger) == ["sent"]
+    assert estimator.run(small_pubs()).result()[0].metadata["job_id"] == "job-1"
+    assert (len(device.jobs), states(ledger), estimator.spent.seconds) == (1, ["done"], 2.0)
 
 
 def test_a_timeout_leaves_the_job_to_the_next_run(device, ledger):
