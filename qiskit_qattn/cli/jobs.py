@@ -101,7 +101,7 @@ def show(which: _Which) -> None:
         "used": "not known" if row.used is None else used_text(row.used),
     }
     if row.error:
-        lines["error"] = row.error
+        lines["error" if row.state in ("failed", "cancelled") else "note"] = row.error
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")

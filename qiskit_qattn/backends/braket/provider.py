@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from dataclasses import replace
 from typing import Any, TypedDict
 
 from qiskit_qattn.backends.braket.aws import one_attempt, pages
@@ -91,6 +93,7 @@ def _aws(spec: BackendSpec) -> Backend:
     dedupe = dedupe_option(spec, shots)
     s3 = _location(spec.options.get("s3"))
     found = aws_device(str(spec.target), spec.options.get("region"))
+    spec = replace(spec, target=_target(found))
     device = BraketDevice(found, s3=s3, reservation=spec.options.get("reservation"), price=braket_price(found))
     precision = precision_of(shots)
     return Backend(
@@ -203,6 +206,12 @@ def _search(name: str, region: str | None) -> tuple[str, str]:
     if failed:
         raise next((error for error in failed if isinstance(error, TransientBackendError)), failed[0])
     raise unknown_name("device of Amazon Braket", name, known)
+
+
+def _target(device: Any) -> str:
+    """Return the one target that stands for a device, however it was written: its name, or its ARN if that has none."""
+    name = _plain(device.name)
+    return name if re.fullmatch(r"[\w.-]+", name) else device.arn
 
 
 def _qpu(device: dict[str, Any]) -> tuple[str, str] | None:

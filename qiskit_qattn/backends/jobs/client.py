@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -15,15 +16,16 @@ import pybreaker
 import tenacity
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
-from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus, check_job
+from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus, Values, check_job
 from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.jobs.ledger_file import Row, is_alive, new_owner
 from qiskit_qattn.backends.jobs.request import Request
-from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
+from qiskit_qattn.errors import BackendError, ConfigError, JobError, TransientBackendError
 
 T = TypeVar("T")
 BACKOFF = 1.0  # seconds: the first wait is at most this, each later one at most twice the one before
-LONGEST_BACKOFF = 60.0
+LONGEST_BACKOFF = 60.0  # also where the service asks for more
+LAG = (0.0, 1.0, 2.0, 4.0)  # times BACKOFF: the waits before each look for a tag, as lists of jobs may be late
 FAILURES = 10  # consecutive ones, after which the circuit breaker opens
 OPEN_SECONDS = 60.0  # how long it stays open
 
@@ -32,26 +34,40 @@ _BREAKERS: dict[str, tuple[pybreaker.CircuitBreaker, pybreaker.CircuitMemoryStor
 _BREAKERS_LOCK = threading.Lock()
 
 
+class OutOfTime(BackendError):
+    """A wait that would have passed the deadline of a run."""
+
+
 class Caller:
     r"""Calls functions of one device, and repeats calls that raise :class:`TransientBackendError`.
 
     The wait before attempt n is uniform between 0 and :math:`\min(2^{n-1}, 60)` seconds, or, where the service
-    asked for a delay, that delay and up to a second more. After ten consecutive failures, of all callers in this
-    process together, calls to the device fail at once for a minute; then one is tried.
+    asked for a delay, that delay, at most 60 seconds, and up to a second more. After ten consecutive failures, of all
+    callers in this process together, calls to the device fail at once for a minute; then one is tried.
 
     Args:
         device: Name of the device.
         retries: How often a call is repeated.
         sleep: Waits a number of seconds.
+        limit: Seconds after the first failure that no wait passes, or None.
+        deadline: In place of that, a time on the monotonic clock.
     """
 
-    def __init__(self, device: str, retries: int, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        self.device = device
+    def __init__(
+        self,
+        device: str,
+        retries: int,
+        sleep: Callable[[float], None] = time.sleep,
+        limit: float | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        self.device, self.retries, self._sleep = device, retries, sleep
+        self._limit, self._deadline = limit, deadline
         self._retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(retries + 1),
             wait=_wait,
             retry=tenacity.retry_if_exception_type(TransientBackendError),
-            before_sleep=self._log,
+            before_sleep=self._before_sleep,
             sleep=sleep,
             reraise=True,
         )
@@ -61,9 +77,23 @@ class Caller:
 
         Raises:
             TransientBackendError: Of the last attempt.
+            OutOfTime: If the next attempt would come after the deadline.
             BackendError: The first that is not transient, or if the circuit breaker is open.
         """
         return self._retrying(self._once, function, *args)
+
+    def pause(self, seconds: float, why: object = "") -> None:
+        """Wait, or raise :class:`OutOfTime` if that would pass the deadline."""
+        self._check(seconds, why)
+        if seconds > 0:
+            self._sleep(seconds)
+
+    def _check(self, seconds: float, why: object) -> None:
+        now = time.monotonic()
+        if self._deadline is None and self._limit is not None:
+            self._deadline = now + self._limit
+        if self._deadline is not None and now + seconds > self._deadline:
+            raise OutOfTime(f"There was no time for another call after {seconds:.1f} s. {why}".rstrip())
 
     def _once(self, function: Callable[..., T], *args: Any) -> T:
         breaker, memory = _breaker(self.device)
@@ -76,8 +106,9 @@ class Caller:
                 f"{until.astimezone():%H:%M:%S}. Try again then."
             ) from error
 
-    def _log(self, state: tenacity.RetryCallState) -> None:
+    def _before_sleep(self, state: tenacity.RetryCallState) -> None:
         wait = state.next_action.sleep if state.next_action else 0.0
+        self._check(wait, _error(state))
         _LOG.warning("%s: %s Trying again in %.1f s.", self.device, _error(state), wait)
 
 
@@ -100,7 +131,7 @@ def _breaker(device: str) -> tuple[pybreaker.CircuitBreaker, pybreaker.CircuitMe
 def _wait(state: tenacity.RetryCallState) -> float:
     error = _error(state)
     if isinstance(error, TransientBackendError) and error.retry_after is not None:
-        return error.retry_after + random.uniform(0, BACKOFF)
+        return min(error.retry_after, LONGEST_BACKOFF) + random.uniform(0, BACKOFF)
     return random.uniform(0, min(BACKOFF * 2 ** (state.attempt_number - 1), LONGEST_BACKOFF))
 
 
@@ -119,7 +150,15 @@ class JobClient:
 
     def __init__(self, ledger: Ledger, device: Device, retries: int = RETRIES) -> None:
         self.ledger, self.device = ledger, device
-        self.call = Caller(device.name, retries)
+        self.call, self._timeout = Caller(device.name, retries), 0.0
+
+    def within(self, timeout: float | None, deadline: float | None = None) -> JobClient:
+        """Return a client whose waits end by a deadline, or else ``timeout`` seconds after the first failure."""
+        client = JobClient(self.ledger, self.device, self.call.retries)
+        if timeout is not None:
+            client.call = Caller(self.device.name, self.call.retries, limit=timeout, deadline=deadline)
+            client._timeout = timeout
+        return client
 
     def estimate(self, request: Request) -> Cost:
         """Return the estimated cost of a request."""
@@ -127,11 +166,11 @@ class JobClient:
 
     def locate(self, row: Row) -> Row:
         """Look on the device for the job of a row in state ``sending``, and record its id if it is there."""
-        ids = self.call(self.device.find, row.tag)
-        if not ids:
-            return row
-        _LOG.info("%s job %s: found by its tag, not sent again", row.device, ids[0])
-        return self.ledger.sent(row.id, ids[0])
+        try:
+            ids = self.call(self._look, row)
+        except OutOfTime as error:
+            raise self._timed_out(row, error) from error
+        return self._found(row, ids) if ids else row
 
     def send(self, row: Row, request: Request) -> Row:
         """Send the job of a row in state ``sending`` that the device does not have, and return the row.
@@ -140,34 +179,57 @@ class JobClient:
 
         Raises:
             TransientBackendError: If no attempt was answered; the row stays ``sending``: the device may have the job.
-            BackendError: If the device refused the job; the row is ``failed``.
+            BackendError: If the device refused the job; the row is ``failed``, unless an earlier attempt got no answer.
         """
         unsure = False  # whether the device may have the job
 
-        def attempt() -> str:
+        def attempt() -> tuple[list[str], str]:
             nonlocal unsure
-            if unsure:
-                self.ledger.touch(row.id)
-                ids = self.device.find(row.tag)
-                if ids:
-                    _LOG.info("%s job %s: found by its tag, not sent again", row.device, ids[0])
-                    return ids[0]
-            unsure = True
+            if unsure and (ids := self._look(row)):
+                return ids, ""
+            before, unsure = unsure, True
             try:
-                return self.device.submit(request.pubs, request.precision, row.tag)
-            except TransientBackendError:
+                return [], self.device.submit(request.pubs, request.precision, row.tag)
+            except TransientBackendError as error:
+                unsure = before or not error.unsent
                 raise
             except BackendError:
-                unsure = False
+                unsure = before
                 raise
 
         try:
-            job_id = self.call(attempt)
+            found, sent = self.call(attempt)
         except BackendError as error:
             if not unsure:
                 self.ledger.close(row.id, "failed", str(error), Cost())
+            elif isinstance(error, OutOfTime):
+                raise self._timed_out(row, error) from error
             raise
-        return self.ledger.sent(row.id, job_id)
+        return self._found(row, found) if found else self.ledger.sent(row.id, sent)
+
+    def _look(self, row: Row) -> list[str]:
+        """Return the ids of the jobs with a row's tag, oldest first; a list that may be late is read several times."""
+        for wait in LAG if self.device.paid else LAG[:1]:
+            self.call.pause(wait * BACKOFF)
+            self.ledger.touch(row.id)
+            if ids := self.device.find(row.tag):
+                return ids
+        return []
+
+    def _found(self, row: Row, ids: Sequence[str]) -> Row:
+        """Record the oldest job with a row's tag, and cancel the others, which were sent by mistake."""
+        first, *copies = ids
+        _LOG.info("%s job %s: found by its tag, not sent again", row.device, first)
+        notes = []
+        for copy in copies:
+            try:
+                self.call(self.device.cancel, copy)
+                notes.append(f"its copy {copy} was cancelled")
+            except BackendError as error:
+                notes.append(f"its copy {copy} could not be cancelled and may be charged: {error}")
+        if notes:
+            _LOG.warning("%s job %s was sent more than once: %s", row.device, first, "; ".join(notes))
+        return self.ledger.sent(row.id, first, "; ".join(notes))
 
     def collect(self, row: Row, pubs: Sequence[EstimatorPub], owner: str = "") -> tuple[Row, JobStatus]:
         """Ask once for the job of a row in state ``sent``; if it has ended, record its result or failure.
@@ -180,17 +242,21 @@ class JobClient:
             owner: The caller's owner mark.
 
         Raises:
-            BackendError: If the device does not answer, or returns values of another shape; the row stays ``sent``.
+            BackendError: If there is no answer that can be read; the row stays ``sent``, as the job may be paid for.
         """
-        job_id = row.job_id or ""
         try:
-            status = self.call(self.device.status, job_id)
+            status = self.call(self.device.status, row.job_id or "")
             if status.state == "done":
-                values = self.call(self.device.result, job_id, pubs)
-                check_job(values, pubs, f"Job {row.job_id} on {row.device}")
-                return self.ledger.finish(row.id, values, self._usage(row)), status
-        except JobError as error:
-            status = JobStatus("failed", message=str(error))
+                try:
+                    values = self.call(self._values, row, pubs)
+                except JobError as error:  # the device's word that it failed
+                    status = JobStatus("failed", message=str(error))
+                else:
+                    return self.ledger.finish(row.id, values, self._usage(row)), status
+        except OutOfTime as error:
+            raise self._timed_out(row, error) from error
+        except BackendError as error:
+            raise _kept(row, error) from error
         if status.state == "lost":
             if row.owner != owner and is_alive(row.owner, row.updated):
                 return row, JobStatus("running")
@@ -198,6 +264,20 @@ class JobClient:
         if status.state == "failed" or status.state == "cancelled":
             return self.ledger.close(row.id, status.state, status.message, self._usage(row)), status
         return row, status
+
+    def _timed_out(self, row: Row, error: OutOfTime) -> BackendError:
+        return BackendError(
+            f"Job {row.job_id or row.tag} on {row.device} has not ended after {self._timeout:g} s. {error} It was not "
+            f"cancelled; the next run of the same request picks it up."
+        )
+
+    def _values(self, row: Row, pubs: Sequence[EstimatorPub]) -> list[Values]:
+        values = self.device.result(row.job_id or "", pubs)
+        try:
+            check_job(values, pubs, "It")
+        except BackendError as error:  # what was fetched again may be right
+            raise TransientBackendError(str(error)) from error
+        return values
 
     def _usage(self, row: Row) -> Cost | None:
         """Return what a job cost, in dollars as estimated if the device reports none; None if it does not answer."""
@@ -247,6 +327,40 @@ def cancel(ledger: Ledger, row: Row, device: Device) -> Row:
             client.call(device.cancel, row.job_id or "")
         row, _ = client.collect(row, ledger.request(row.id).pubs)
     return row
+
+
+def check_choice(ledger: Ledger, request: Request, choice: str) -> None:
+    """Raise for a request to a device that was chosen, if another device has been sent the same work.
+
+    Args:
+        ledger: Where the other device's jobs are.
+        request: What would be sent.
+        choice: What the device was chosen by, such as ``ibm:least_busy``; empty for a device that was named.
+
+    Raises:
+        ConfigError: With the names of both devices.
+    """
+    rows = ledger.elsewhere(request) if choice else []
+    if not rows:
+        return
+    other = rows[0].device
+    states = Counter("stored" if row.state == "done" else "on its way" for row in rows if row.device == other)
+    found = ", ".join(f"{count} {state}" for state, count in states.items())
+    when = datetime.fromtimestamp(rows[0].updated).strftime("%Y-%m-%d %H:%M")
+    raise ConfigError(
+        f"{choice} is {request.device} now, but the next job was sent to {other} before (results: {found}, {when}). "
+        f"Nothing was sent. Name the device: {other} takes those results at no further cost, {request.device} runs the "
+        f"job again."
+    )
+
+
+def _kept(row: Row, error: BackendError) -> BackendError:
+    """Return an error of a call about a job that is on its way or done, with what to do."""
+    kind = TransientBackendError if isinstance(error, TransientBackendError) else BackendError
+    return kind(
+        f"Job {row.job_id} on {row.device}: {str(error).rstrip('.')}. It may be paid for, and the ledger keeps it: the "
+        f"next run of the same request asks again, as does: qattn jobs resume {row.id}."
+    )
 
 
 def _current(ledger: Ledger, row: Row, device: Device) -> Row:

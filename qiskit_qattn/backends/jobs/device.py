@@ -124,7 +124,12 @@ class Device(Protocol):
     paid: bool
 
     def submit(self, pubs: Sequence[EstimatorPub], precision: float, tag: str) -> str:
-        """Send one job, marked with a tag, and return its id."""
+        """Send one job, marked with a tag, and return its id.
+
+        Raises:
+            TransientBackendError: If the device may have the job, or, with ``unsent``, has not but may take it later.
+            BackendError: If the device has refused it.
+        """
 
     def find(self, tag: str) -> list[str]:
         """Return the ids of the jobs that carry a tag, those cancelled or failed left out, oldest first."""
@@ -133,7 +138,12 @@ class Device(Protocol):
         """Return the status of a job."""
 
     def result(self, job_id: str, pubs: Sequence[EstimatorPub]) -> list[Values]:
-        """Return the values of a finished job, one entry per PUB that it was sent with."""
+        """Return the values of a finished job, one entry per PUB that it was sent with.
+
+        Raises:
+            TransientBackendError: If what came is not a result of these PUBs.
+            JobError: If the device says that the job has failed.
+        """
 
     def usage(self, job_id: str) -> Cost:
         """Return the cost of a finished job."""

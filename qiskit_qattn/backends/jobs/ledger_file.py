@@ -44,9 +44,11 @@ CREATE TABLE jobs (
     used TEXT,
     error TEXT NOT NULL DEFAULT '',
     request BLOB NOT NULL,
-    result BLOB
+    result BLOB,
+    work TEXT
 );
 CREATE INDEX jobs_by_key ON jobs (key);
+CREATE INDEX jobs_by_work ON jobs (work);
 CREATE TABLE about (ledger TEXT NOT NULL);
 INSERT INTO about VALUES (lower(hex(randomblob(4))));
 """
@@ -76,6 +78,7 @@ def transaction(path: Path) -> Iterator[sqlite3.Connection]:
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     _check_ours(path, connection)
+                    _add_work(connection)
                     yield connection
                     connection.execute("COMMIT")
                 finally:
@@ -137,6 +140,13 @@ def _check_ours(path: Path, connection: sqlite3.Connection) -> None:
         )
 
 
+def _add_work(db: sqlite3.Connection) -> None:
+    """Add the column ``work`` to a ledger of a release that had none; that release can still use it."""
+    if not db.execute("SELECT 1 FROM pragma_table_info('jobs') WHERE name = 'work'").fetchone():
+        db.execute("ALTER TABLE jobs ADD COLUMN work TEXT")
+        db.execute("CREATE INDEX jobs_by_work ON jobs (work)")
+
+
 @dataclass(frozen=True)
 class Row:
     """A job in the ledger.
@@ -155,7 +165,7 @@ class Row:
         shots: Samples per circuit.
         estimate: Its estimated cost.
         used: Its actual cost, where the device reports it.
-        error: Why it failed.
+        error: Why it failed, or what else is to be known of it, such as a copy of its job.
     """
 
     id: int
