@@ -29,6 +29,7 @@ _HOME = {
     "HeadKind": "nn.kinds",
     "register_head": "nn.kinds",
     "list_heads": "nn.kinds",
+    "replace_attention": "nn.replace",
     "inference": "nn.inference",
     "KeyValueCache": "nn.attention",
     "QuantumMultiheadAttention": "nn.multihead",
