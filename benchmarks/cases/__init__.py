@@ -7,6 +7,7 @@ CASES = (
     "qisa",
     "layer",
     "generation",
+    "adapters",
     "compile",
     "noise",
     "executions",

@@ -1,21 +1,24 @@
-"""What training, generation or any other run of circuits sends to a backend, counted before anything is sent."""
+"""What a call, a training or any other run of a module's circuits sends to a backend, counted before that is sent."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qiskit_qattn.backends.counting import CountingEstimator
 from qiskit_qattn.backends.ibm.isa import two_qubit_depth
 from qiskit_qattn.backends.jobs.device import Cost
+from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.registry import Backend
+from qiskit_qattn.errors import BackendError
 from qiskit_qattn.nn.connector import TorchConnector
 from qiskit_qattn.nn.gpt import GPT
-from qiskit_qattn.nn.placement import Placement
+from qiskit_qattn.nn.placement import to_backend
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.data import Corpus, random_batch
 from qiskit_qattn.training.run import default_prompt
@@ -37,13 +40,60 @@ class RunCost:
     depth: int
 
 
-def run_cost(module: Placement, backend: Backend, run: Callable[[], Any]) -> RunCost:
+def estimate(
+    model: nn.Module,
+    inputs: Tensor | tuple[Any, ...] | Mapping[str, Any],
+    backend: Backend | Place | str,
+    *,
+    loss: Callable[[Any], Tensor] | None = None,
+) -> RunCost:
+    """Return what the jobs of one call of a model would cost on a backend, or those of a training step; none is sent.
+
+    The model is run once with arbitrary expectations in place of measured ones, in the mode it is in, and is then as it
+    was, with its buffers, gradients and torch's random state. Results that are already in the ledger are counted too.
+    On an exact engine, which sends no jobs, circuits of exact values are counted.
+
+    Args:
+        model: Any torch module that holds quantum heads, connectors or replaced attention, at any depth.
+        inputs: What the model is called with: a tensor, a tuple of positional or a mapping of keyword arguments.
+        backend: Where it would run: a backend string, or the backend or place that one opened. Of a chain, its first
+            backend that can be opened, as if that answered all calls.
+        loss: Computes a scalar from the model's output. Given, the forward and the backward pass of a training step are
+            counted, by the backend's gradient rule; not given, a call without gradients.
+
+    Returns:
+        ``total``, with jobs, circuits, shots, seconds and US dollars, the same of the ``first`` job, and the ``depth``.
+
+    Raises:
+        ConfigError: For a model without a circuit, or a string that names no backend.
+        BackendError: For circuits that do not fit on the device, or a job that the device does not accept.
+    """
+    place = Place.of(backend)
+    positional, named = (), {}
+    if isinstance(inputs, Mapping):
+        named = dict(inputs)
+    else:
+        positional = inputs if isinstance(inputs, tuple) else (inputs,)
+    open_links = place.backends
+    if not open_links:
+        raise next(link for _, link in place.links if isinstance(link, BackendError))
+
+    def run() -> None:
+        with torch.set_grad_enabled(loss is not None):
+            output = model(*positional, **named)
+            if loss is not None:
+                loss(output).backward()
+
+    return run_cost(model, open_links[0], run)
+
+
+def run_cost(module: nn.Module, backend: Backend, run: Callable[[], Any]) -> RunCost:
     """Count what a run of a module's circuits sends to a backend; nothing is sent.
 
     Exact engines have no PUBs; the estimator's program counts for them, in circuits of exact values.
 
     Args:
-        module: A model, or a connector; it stays where it is.
+        module: Any module that holds circuits; it stays where it is and as it is.
         backend: Where it would run.
         run: Calls the module.
 
@@ -51,10 +101,30 @@ def run_cost(module: Placement, backend: Backend, run: Callable[[], Any]) -> Run
         BackendError: For circuits that do not fit on the device, or a job that the device does not accept.
     """
     counting = CountingEstimator(getattr(backend.estimator, "device", None))
-    with module.to_backend(replace(backend, estimator=counting, program=None, differentiable=False)):
+    counted = replace(backend, estimator=counting, program=None, differentiable=False)
+    with to_backend(module, counted), _unchanged(module):
         run()
     depth = max(map(two_qubit_depth, counting.circuits.values()), default=0)
     return RunCost(counting.total, counting.first, depth)
+
+
+@contextmanager
+def _unchanged(module: nn.Module) -> Iterator[None]:
+    """Restore a module's buffers and gradients, and torch's random state, at the end of the block."""
+    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    gradients = [(parameter, parameter.grad) for parameter in module.parameters()]
+    devices = {tensor.device.index for tensor, _ in (*buffers, *gradients) if tensor.device.type == "cuda"}
+    for parameter, _ in gradients:
+        parameter.grad = None
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
 
 
 def generation_cost(model: GPT, backend: Backend, prompt: Tensor, tokens: int) -> RunCost:
@@ -85,7 +155,7 @@ def step_cost(model: GPT, backend: Backend, tokens: Tensor) -> Cost:
     """Count what the forward and the backward pass of one batch send to a backend; nothing is sent.
 
     Args:
-        model: The model; its heads stay where they are, its gradients are cleared.
+        model: The model; its heads stay where they are.
         backend: Where it would run; its gradient rule decides the backward pass.
         tokens: A batch, shape ``(B, T + 1)``.
 
@@ -97,9 +167,7 @@ def step_cost(model: GPT, backend: Backend, tokens: Tensor) -> Cost:
         _, loss = model(tokens[:, :-1], tokens[:, 1:])
         loss.backward()
 
-    cost = run_cost(model, backend, step).total
-    model.zero_grad(set_to_none=True)
-    return cost
+    return run_cost(model, backend, step).total
 
 
 def forward_cost(layer: TorchConnector, backend: Backend, samples: int) -> RunCost:
@@ -124,7 +192,7 @@ def network_step_cost(layer: TorchConnector, backend: Backend, samples: int) -> 
     other layers.
 
     Args:
-        layer: The connector; it stays where it is, its gradients are cleared.
+        layer: The connector; it stays where it is.
         backend: Where it would run; its gradient rule decides the backward pass.
         samples: Number of samples.
 
@@ -137,9 +205,7 @@ def network_step_cost(layer: TorchConnector, backend: Backend, samples: int) -> 
         if values.requires_grad:
             values.sum().backward()
 
-    cost = run_cost(layer, backend, step).total
-    layer.zero_grad(set_to_none=True)
-    return cost
+    return run_cost(layer, backend, step).total
 
 
 def training_cost(

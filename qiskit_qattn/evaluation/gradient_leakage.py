@@ -1,4 +1,4 @@
-"""Gradients from earlier outputs to later tokens: zero, exactly, for a causal model."""
+"""Gradients from earlier outputs to later inputs: zero, exactly, for a causal model."""
 
 from __future__ import annotations
 
@@ -9,41 +9,52 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qiskit_qattn.nn.heads import QuantumHead
+from qiskit_qattn.nn.placement import Movable
 
 COSTS_CIRCUITS = "on its backend, gradients would require running circuits"
 NOT_WANTED = "they were not requested"
 NO_MODULE = "the model is not a torch module"
 NO_EMBEDDING = "no nn.Embedding of the model receives the token ids"
-NO_GRAPH = "autograd finds no path from the outputs to the token embedding"
+NO_GRAPH = "autograd finds no path from the outputs to the inputs' vectors"
 
 
 def gradient_leaks(
-    model: Any, ids: Tensor, logits: Callable[[Any], Tensor], generator: torch.Generator
+    call: Callable[[Tensor], Any],
+    model: nn.Module | None,
+    inputs: Tensor,
+    logits: Callable[[Any], Tensor],
+    generator: torch.Generator,
 ) -> Tensor | str:
     r"""Return :math:`\max_i |\partial (u_s \cdot f(x)_s) / \partial e_{t,i}|` for outputs s and tokens t > s.
 
-    The embeddings e are the output of the model's ``nn.Embedding`` for the ids; u is drawn from the normal
-    distribution, so that a dependence that cancels in a sum over logits is found. Entries with s ≥ t are zero.
+    The vectors e are the inputs, or for token ids the output of the model's ``nn.Embedding`` for them; u is drawn from
+    the normal distribution, so that a dependence that cancels in a sum over logits is found. Entries with s ≥ t are
+    zero.
 
     Args:
-        model: The module, in evaluation mode.
-        ids: Tokens, shape ``(1, T)``.
+        call: Calls the model.
+        model: The module behind it, in evaluation mode, or None where there is none.
+        inputs: Tokens, shape ``(1, T)``, or vectors, shape ``(1, T, d)``.
         logits: Extracts the logits, shape ``(1, T, ...)``, from the model's output.
         generator: Draws u.
 
     Returns:
         The leaks, shape ``(T, T)``, by t and s; or the reason why there are none.
     """
-    if not isinstance(model, nn.Module):
+    if inputs.is_floating_point():
+        found = [inputs.detach().requires_grad_()]
+        with torch.enable_grad():
+            outputs = logits(call(found[0])).flatten(2)  # (1, T, V)
+    elif model is None:
         return NO_MODULE
-    with torch.enable_grad(), _embeddings(model, ids) as found:
-        outputs = logits(model(ids)).flatten(2)  # (1, T, V)
+    else:
+        with torch.enable_grad(), _embeddings(model, inputs) as found:
+            outputs = logits(call(inputs)).flatten(2)  # (1, T, V)
     if not found:
         return NO_EMBEDDING
     if not outputs.requires_grad:
         return NO_GRAPH
-    length = ids.shape[1]
+    length = inputs.shape[1]
     direction = torch.randn(outputs.shape[2], generator=generator).to(outputs)  # (V,)
     sums = outputs[0] @ direction  # (T,)
     leaks, reached = torch.zeros(length, length, dtype=torch.float64), False
@@ -58,10 +69,9 @@ def gradient_leaks(
     return leaks if reached or bool(leaks.any()) else NO_GRAPH
 
 
-def gradients_cost_circuits(model: Any) -> bool:
-    """Return whether a quantum head runs on a backend that computes gradients by running circuits."""
-    parts = model.modules() if isinstance(model, nn.Module) else ()
-    return any(isinstance(part, QuantumHead) and not part.place.differentiable for part in parts)
+def gradients_cost_circuits(model: nn.Module) -> bool:
+    """Return whether a circuit of the model runs where gradients are computed by running circuits."""
+    return any(isinstance(part, Movable) and not part.execution.differentiable for part in model.modules())
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 r"""Whether a model depends on future tokens: a certificate of causality.
 
-A language model is causal if its output at position s depends only on tokens 0 … s. :func:`leakage` tests this in two
-ways, for any model: it edits later tokens, and it differentiates earlier outputs with respect to the embeddings of
-later tokens. Both must give exactly zero.
+A model of sequences is causal if its output at position s depends only on tokens 0 … s. :func:`leakage` tests this in
+two ways, for any model of token ids or of vectors: it edits later tokens, and it differentiates earlier outputs with
+respect to the vectors of later tokens. Both must give exactly zero.
 
 Why exactly: x and its edit pass through the model in batches of the same shape, so every matrix product does the same
 sums in the same order, and whatever does not depend on the edited token is equal to the last bit; a weight that is
@@ -15,6 +15,7 @@ gradients, which are still exactly zero, decide.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -23,7 +24,13 @@ import torch
 from torch import nn
 
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.evaluation.gradient_leakage import COSTS_CIRCUITS, NOT_WANTED, gradient_leaks, gradients_cost_circuits
+from qiskit_qattn.evaluation.gradient_leakage import (
+    COSTS_CIRCUITS,
+    NO_MODULE,
+    NOT_WANTED,
+    gradient_leaks,
+    gradients_cost_circuits,
+)
 
 _SHOWN = 5  # worst pairs
 _NOISE_FACTOR = 10.0  # the largest of many changes exceeds the variation of a single pass
@@ -40,7 +47,7 @@ class Leakage(float):
         changed: The earlier position whose output changed most.
         edits: Number of edits.
         worst: The largest changes, at most five, as (edited position, changed position, size).
-        gradient: The largest derivative of an earlier output with respect to a later token's embedding; None where
+        gradient: The largest derivative of an earlier output with respect to a later token's vector; None where
             gradients are not applicable.
         worst_gradients: The largest derivatives, likewise.
         skipped: Why there is no gradient; empty if there is one.
@@ -125,6 +132,7 @@ def leakage(
     vocab_size: int | None = None,
     block_size: int | None = None,
     *,
+    width: int | None = None,
     edits: int = 4,
     seed: int = 0,
     tolerance: float = 0.0,
@@ -132,54 +140,76 @@ def leakage(
 ) -> Leakage:
     r"""Return max over t, s < t, x of :math:`|f(x)_s - f(x')_s|`, where x' is x with another token at t, and more.
 
-    Each position t = 1 … T - 1 is edited in several random sequences. If the model is a module whose
+    Each position t = 1 … T - 1 is edited in several random sequences. If the model takes vectors, or is a module whose
     ``nn.Embedding`` receives the token ids, the outputs f(x)_s of one sequence are also differentiated with respect to
-    the embeddings at t > s. That takes T backward passes.
+    the vectors at t > s. That takes T backward passes.
+
+    A module that needs more arguments is given with them, here an encoder of width 64 with a causal mask::
+
+        qa.leakage(functools.partial(encoder, mask=mask, is_causal=True), block_size=16, width=64)
 
     Args:
-        model: Any callable from token ids (B, T) to logits (B, T, …), or to a tuple, mapping or object (``.logits``)
-            that contains them. A module is run in evaluation mode; afterwards its modes are restored.
-        vocab_size: Number of tokens; by default ``model.config.vocab_size``.
+        model: Any callable from token ids (B, T), or with ``width`` from vectors (B, T, width), to logits (B, T, …), or
+            to a tuple, mapping or object (``.logits``) that contains them. A module, also in a ``functools.partial``,
+            is run in evaluation mode; afterwards its modes are restored.
+        vocab_size: Number of tokens; by default ``model.config.vocab_size``. Not for vectors.
         block_size: Length T; by default ``model.config.block_size``.
+        width: Length of the input's vectors, for a model that takes vectors; they are drawn from the standard normal
+            distribution, in the dtype of the model's parameters.
         edits: Number of random sequences that are edited at each position; two or more also measure noise.
         seed: Seed of the sequences and the edits; global generators are not changed.
         tolerance: The largest change and derivative that pass, for models that mix positions by rounding.
-        gradients: Whether to differentiate; None differentiates unless that would run circuits.
+        gradients: Whether to differentiate; None differentiates modules, unless that would run circuits.
 
     Returns:
         The largest change as a float (NaN if an output is NaN) with ``passed``, ``gradient``, ``worst`` and
         ``summary()``.
 
     Raises:
-        ConfigError: If a size is missing or too small, or the output has no logits for every position.
+        ConfigError: If a size is missing or too small, if both ``vocab_size`` and ``width`` are given, or if the output
+            has no logits for every position.
     """
-    vocabulary = _size(model, "vocab_size", vocab_size, least=2)
-    length = _size(model, "block_size", block_size, least=1)
+    module = _module(model)
+    if width is not None and vocab_size is not None:
+        raise ConfigError(f"vocab_size={vocab_size} is for token ids, width={width} for vectors; give one of them.")
+    vocabulary = _size(module, "vocab_size", vocab_size, least=2) if width is None else None
+    length = _size(module, "block_size", block_size, least=1)
     if edits < 1:
         raise ConfigError(f"edits is {edits}, but must be at least 1.")
     if not tolerance >= 0:
         raise ConfigError(f"tolerance is {tolerance}, but must be at least 0.")
     generator = torch.Generator().manual_seed(seed)
-    device = next(model.parameters(), torch.empty(0)).device if isinstance(model, nn.Module) else torch.device("cpu")
+    device = torch.device("cpu") if module is None else next(module.parameters(), torch.empty(0)).device
 
-    def logits(ids: torch.Tensor) -> torch.Tensor:
-        return _logits(model(ids.to(device)), ids).to("cpu", torch.float64)
+    def logits(inputs: torch.Tensor) -> torch.Tensor:
+        return _logits(model(inputs.to(device)), inputs).to("cpu", torch.float64)
 
-    x = torch.randint(vocabulary, (edits, length), generator=generator)  # (B, T)
+    def edited(rows: slice, columns: int | slice) -> torch.Tensor:
+        found = x.clone()
+        found[rows, columns] = _others(x[rows, columns], vocabulary, generator)
+        return found
+
+    if vocabulary is None:
+        size = (edits, length, _size(None, "width", width, least=1))
+        x = torch.randn(size, generator=generator).to(_dtype(module))  # (B, T, d)
+    else:
+        x = torch.randint(vocabulary, (edits, length), generator=generator)  # (B, T)
     changes = torch.zeros(length, length, dtype=torch.float64)  # by edited and changed position
-    with _evaluating(model):
+    with _evaluating(module):
         with torch.no_grad():
             before = logits(x)  # (B, T, ...)
-            others = _edited(x, slice(1, None), slice(None), vocabulary, generator)
-            noise = _change(before, logits(others))[0].max()  # of a sequence that was not edited
+            noise = _change(before, logits(edited(slice(1, None), slice(None))))[0].max()  # of one that was not edited
             for t in range(1, length):
-                after = logits(_edited(x, slice(None), t, vocabulary, generator))  # (B, T, ...)
+                after = logits(edited(slice(None), t))  # (B, T, ...)
                 changes[t, :t] = _change(before, after)[:, :t].transpose(0, 1).flatten(1).amax(1)
-        if gradients is False or (gradients is None and gradients_cost_circuits(model)):
-            derivatives: torch.Tensor | str = COSTS_CIRCUITS if gradients is None else NOT_WANTED
+        derivatives: torch.Tensor | str
+        if gradients is False:
+            derivatives = NOT_WANTED
+        elif gradients is None and (module is None or gradients_cost_circuits(module)):
+            derivatives = NO_MODULE if module is None else COSTS_CIRCUITS
         else:
-            ids = x[:1].to(device)
-            derivatives = gradient_leaks(model, ids, lambda output: _logits(output, ids), generator)
+            one = x[:1].to(device)
+            derivatives = gradient_leaks(model, module, one, lambda output: _logits(output, one), generator)
     found = derivatives if isinstance(derivatives, torch.Tensor) else None
     return Leakage(
         float(changes.max()),
@@ -193,14 +223,24 @@ def leakage(
     )
 
 
-def _edited(
-    x: torch.Tensor, rows: slice, columns: int | slice, vocabulary: int, generator: torch.Generator
-) -> torch.Tensor:
-    """Return the tokens with a different one at each selected position."""
-    edited = x.clone()
-    tokens = edited[rows, columns]
-    edited[rows, columns] = (tokens + torch.randint(1, vocabulary, tokens.shape, generator=generator)) % vocabulary
-    return edited
+def _module(model: Any) -> nn.Module | None:
+    """Return the module that a model is, or that a partial of it calls; None where there is none."""
+    while isinstance(model, functools.partial):
+        model = model.func
+    return model if isinstance(model, nn.Module) else None
+
+
+def _dtype(module: nn.Module | None) -> torch.dtype:
+    """Return the type of a module's first real parameter."""
+    parameters = () if module is None else module.parameters()
+    return next((each.dtype for each in parameters if each.is_floating_point()), torch.get_default_dtype())
+
+
+def _others(x: torch.Tensor, vocabulary: int | None, generator: torch.Generator) -> torch.Tensor:
+    """Return different tokens, or where there is no vocabulary different vectors, of the same shape."""
+    if vocabulary is None:
+        return torch.randn(x.shape, generator=generator).to(x)
+    return (x + torch.randint(1, vocabulary, x.shape, generator=generator)) % vocabulary
 
 
 def _change(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
@@ -229,14 +269,15 @@ def _size(model: Any, name: str, given: int | None, *, least: int) -> int:
     """Return a size as given, or from the model's configuration."""
     size = given if given is not None else getattr(getattr(model, "config", None), name, None)
     if not isinstance(size, int):
-        raise ConfigError(f"The model has no config.{name}; give {name} to leakage().")
+        vectors = ", or width for a model that takes vectors" if name == "vocab_size" else ""
+        raise ConfigError(f"The model has no config.{name}; give {name} to leakage(){vectors}.")
     if size < least:
         raise ConfigError(f"{name} is {size}, but must be at least {least}.")
     return size
 
 
 def _logits(output: Any, x: torch.Tensor) -> torch.Tensor:
-    """Return the logits, a tensor of shape (B, T, ...), in a model's output for the tokens ``x``."""
+    """Return the logits, a tensor of shape (B, T, ...), in a model's output for the tokens or vectors ``x``."""
     if isinstance(output, Mapping):
         candidates = [output.get("logits")]
     elif isinstance(output, tuple | list):
@@ -245,16 +286,17 @@ def _logits(output: Any, x: torch.Tensor) -> torch.Tensor:
         candidates = [getattr(output, "logits", output)]
     tensors = [item for item in candidates if isinstance(item, torch.Tensor)]
     for item in tensors:
-        if item.dim() >= 3 and item.shape[:2] == x.shape:
+        if item.dim() >= 3 and item.shape[:2] == x.shape[:2]:
             return item  # (B, T, ...)
     shapes = ", ".join(str(tuple(item.shape)) for item in tensors) or "no tensor"
-    raise ConfigError(f"Expected logits of shape ({x.shape[0]}, {x.shape[1]}, vocabulary); the model gave {shapes}.")
+    last = "vocabulary" if x.dim() == 2 else "…"
+    raise ConfigError(f"Expected outputs of shape ({x.shape[0]}, {x.shape[1]}, {last}); the model gave {shapes}.")
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
+def _evaluating(model: nn.Module | None) -> Iterator[None]:
     """Put a module and its parts into evaluation mode for the block, and restore the mode of each afterwards."""
-    if not isinstance(model, nn.Module):
+    if model is None:
         yield
         return
     modes = [(part, part.training) for part in model.modules()]

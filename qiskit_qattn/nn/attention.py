@@ -1,9 +1,10 @@
-"""Causal self-attention whose heads may be of different kinds."""
+"""Attention whose heads may be of different kinds: scores, masks and mixing, and the causal self-attention of a GPT."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.heads import run_heads
-from qiskit_qattn.nn.kinds import Score, head_kind
+from qiskit_qattn.nn.kinds import HeadShape, Score, head_kind
 from qiskit_qattn.simulation.statevector import Fused
 
 
@@ -33,48 +34,150 @@ class KeyValueCache:
         return k, v
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, score: Score, dropout: float = 0.0) -> Tensor:
-    r"""Return :math:`\sum_{j \le i} w_{ij} v_j`, where the weights of each row i sum to 1.
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    score: Score,
+    mask: Tensor | None = None,
+    *,
+    causal: bool = False,
+    dropout: float = 0.0,
+    need_weights: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    r"""Return :math:`\sum_j w_{ij} v_j`, where the weights of each row i sum to 1, and the weights where asked for.
 
     - ``dot``: :math:`\mathrm{softmax}_j(q_i \cdot k_j / \sqrt{h})`
     - ``gaussian``: :math:`\mathrm{softmax}_j(-\lVert q_i - k_j \rVert^2)`
     - ``qisa``: :math:`\mathrm{softmax}_j(\exp(-\lVert q_i - k_j \rVert^2))`
 
-    Later keys are masked before the softmax.
+    The mask acts before the softmax. A row that may see no key is 0, or NaN where weights are asked for, as in torch's
+    ``MultiheadAttention``.
+
+    Args:
+        q: Queries, shape ``(B, nh, S, h)``.
+        k: Keys, shape ``(B, nh, T, h)``.
+        v: Values, shape ``(B, nh, T, hv)``.
+        score: Which of the three.
+        mask: Which keys each query may see, or what is added to the softmax's argument; broadcasts with
+            ``(B, nh, S, T)``.
+        causal: Query i sees the first i + 1 keys; instead of a mask.
+        dropout: Probability of dropping a weight.
+        need_weights: Whether to return the weights, after dropout, shape ``(B, nh, S, T)``.
+
+    Source: Vaswani et al. 2017, equation (1); Li et al., arXiv 2205.05625, equation (6); arXiv 2603.03318.
+    """
+    scale = q.shape[-1] ** -0.5
+    if score == "gaussian":
+        # −‖q − k‖² = 2 q·k − ‖k‖² − ‖q‖², and the softmax over j does not see ‖q‖²
+        q = torch.cat([2 * q, torch.ones_like(q[..., :1])], -1)
+        k = torch.cat([k, -(k * k).sum(-1, keepdim=True)], -1)
+        scale = 1.0
+    if score != "qisa" and not need_weights:
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale)
+        return y, None
+    if score == "qisa":
+        squares = (q * q).sum(-1, keepdim=True) + (k * k).sum(-1)[..., None, :]
+        logits = torch.exp(-(squares - 2 * q @ k.transpose(-1, -2)).clamp_min(0))  # (B, nh, S, T)
+    else:
+        logits = (q * scale) @ k.transpose(-1, -2)
+    if causal:
+        mask = _causal_mask(q.shape[-2], k.shape[-2], q.device)
+    if mask is not None:
+        logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
+    if need_weights or causal or mask is None:  # a causal row sees at least one key
+        weights = logits.softmax(-1)
+    else:
+        empty = (logits == -torch.inf).all(-1, keepdim=True)
+        weights = logits.masked_fill(empty, 0.0).softmax(-1).masked_fill(empty, 0.0)
+    if dropout:
+        weights = F.dropout(weights, dropout)
+    return weights @ v, weights
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, score: Score, dropout: float = 0.0) -> Tensor:
+    r"""Return :func:`attend`'s :math:`\sum_{j \le i} w_{ij} v_j`.
 
     Args:
         q: Queries of the last S of T tokens, shape ``(B, nh, S, h)``.
         k: Keys of all T tokens, shape ``(B, nh, T, h)``.
         v: Values of all T tokens, shape ``(B, nh, T, hv)``.
-        score: Which of the three.
+        score: As for :func:`attend`.
         dropout: Probability of dropping a weight.
-
-    Source: Vaswani et al. 2017, equation (1); Li et al., arXiv 2205.05625, equation (6); arXiv 2603.03318.
     """
     steps, total = q.shape[-2], k.shape[-2]
-    if score == "qisa":
-        future = ~_causal_mask(steps, total, q.device)
-        squares = (q * q).sum(-1, keepdim=True) + (k * k).sum(-1)[..., None, :]
-        distance = (squares - 2 * q @ k.transpose(-1, -2)).clamp_min(0)  # (B, nh, S, T)
-        weights = torch.exp(-distance).masked_fill(future, -torch.inf).softmax(-1)
-        return F.dropout(weights, dropout) @ v
-    if score == "gaussian":
-        # −‖q − k‖² = 2 q·k − ‖k‖² − ‖q‖², and the softmax over j does not see ‖q‖²
-        q = torch.cat([2 * q, torch.ones_like(q[..., :1])], -1)
-        k = torch.cat([k, -(k * k).sum(-1, keepdim=True)], -1)
-    mask = _causal_mask(steps, total, q.device) if 1 < steps < total else None  # one new token sees all others
-    scale = 1.0 if score == "gaussian" else None
-    return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=steps == total, scale=scale
-    )
+    mask = _causal_mask(steps, total, q.device, total - steps) if 1 < steps < total else None  # one sees all others
+    return attend(q, k, v, score, mask, causal=steps == total, dropout=dropout)[0]
 
 
-def _causal_mask(steps: int, total: int, device: torch.device) -> Tensor:
-    """Return which of ``total`` keys each of the last ``steps`` queries may see."""
-    return torch.ones(steps, total, dtype=torch.bool, device=device).tril(total - steps)
+def _causal_mask(steps: int, total: int, device: torch.device, before: int = 0) -> Tensor:
+    """Return which of ``total`` keys each of ``steps`` queries may see, where ``before`` keys come before the first."""
+    return torch.ones(steps, total, dtype=torch.bool, device=device).tril(before)
 
 
-class CausalSelfAttention(nn.Module):
+class HeadGroup(NamedTuple):
+    """Heads of a layer that are scored alike, with their queries, keys and values, each ``(B, nh, T, ·)``."""
+
+    name: str
+    score: Score
+    q: Tensor
+    k: Tensor
+    v: Tensor
+
+
+class MixedHeads:
+    """Attention whose heads are of several kinds: those whose queries and keys are linear, then the others.
+
+    Attributes:
+        kinds: The kinds, in the order of the heads.
+        counts: How many heads are of each kind.
+        maps: The value map of each kind, a :class:`QuantumHead` or the module of a classical kind.
+        value_kinds: The kinds whose queries and keys are linear.
+        circuit_kinds: The kinds whose queries, keys and values are circuits.
+        num_linear: How many heads are of the former.
+    """
+
+    maps: nn.ModuleDict
+
+    def _build_heads(self, shapes: Mapping[str, HeadShape]) -> dict[str, HeadShape]:
+        """Build the value maps; return the shapes in the order of the heads."""
+        kinds = {name: head_kind(name) for name in shapes}
+        linear = [name for name, kind in kinds.items() if kind.projections == "v"]
+        self.value_kinds = sorted(linear, key=lambda name: get_args(Score).index(kinds[name].score))
+        self.circuit_kinds = [name for name, kind in kinds.items() if kind.projections == "qkv"]
+        self.kinds = {name: kinds[name] for name in self.value_kinds + self.circuit_kinds}
+        shapes = {name: shapes[name] for name in self.kinds}
+        self.counts = {name: shape.count for name, shape in shapes.items()}
+        self.num_linear = sum(self.counts[name] for name in self.value_kinds)
+        self._linear_groups: list[tuple[Score, list[str], slice]] = []  # of kinds with one score, which heads
+        start = 0
+        for score in dict.fromkeys(self.kinds[name].score for name in self.value_kinds):
+            names = [name for name in self.value_kinds if self.kinds[name].score == score]
+            end = start + sum(self.counts[name] for name in names)
+            self._linear_groups.append((score, names, slice(start, end)))
+            start = end
+        self.maps = nn.ModuleDict({name: self.kinds[name].build(shape) for name, shape in shapes.items()})
+        self.qk_widths = {name: self.kinds[name].qk_width(shape) for name, shape in shapes.items()}
+        return shapes
+
+    def _head_groups(self, q: Tensor, k: Tensor, values: Mapping[str, Any]) -> Iterator[HeadGroup]:
+        """Yield the heads in groups that :func:`attend` takes.
+
+        Args:
+            q: Queries of heads where those are linear, shape ``(B, num_linear, T, h)``.
+            k: Their keys.
+            values: What the maps gave for each kind: values ``(nh, B, T, h)``, or q, k and v, each of that shape.
+        """
+        for score, names, heads in self._linear_groups:
+            v = [values[name].transpose(0, 1) for name in names]  # each (B, nh of the kind, T, h)
+            yield HeadGroup(f"linear-{score}", score, q[:, heads], k[:, heads], torch.cat(v, 1) if v[1:] else v[0])
+        for name in self.circuit_kinds:
+            q, k, v = (part.transpose(0, 1) for part in values[name])
+            width = self.qk_widths[name]
+            yield HeadGroup(name, self.kinds[name].score, q[..., :width], k[..., :width], v)
+
+
+class CausalSelfAttention(MixedHeads, nn.Module):
     """Multi-head attention over heads of the kinds in ``counts``.
 
     One linear map projects tokens to what all heads need: queries and keys of the heads where those are linear, then
@@ -85,22 +188,14 @@ class CausalSelfAttention(nn.Module):
         counts: Number of heads of each kind in this layer.
 
     Attributes:
-        maps: The value map of each kind, a :class:`QuantumHead` or the module of a classical kind.
         sizes: How many numbers of the projection are queries and keys, and how many are each kind's features.
     """
 
     def __init__(self, config: GPTConfig, counts: dict[str, int]) -> None:
         super().__init__()
         self.n_embd, self.head_size, self.dropout = config.n_embd, config.head_size, config.dropout
-        self.kinds = {name: head_kind(name) for name in counts}
-        self.value_kinds = [name for name, kind in self.kinds.items() if kind.projections == "v"]
-        self.circuit_kinds = [name for name, kind in self.kinds.items() if kind.projections == "qkv"]
-        self.counts = {name: counts[name] for name in self.value_kinds + self.circuit_kinds}
-        self.num_linear = sum(counts[name] for name in self.value_kinds)
-        shapes = {name: config.head_shape(self.kinds[name], count) for name, count in self.counts.items()}
-        self.maps = nn.ModuleDict({name: self.kinds[name].build(shape) for name, shape in shapes.items()})
-        self.qk_widths = {name: self.kinds[name].qk_width(shape) for name, shape in shapes.items()}
-        self.token_widths = {name: self.kinds[name].token_width(shape) for name, shape in shapes.items()}
+        shapes = self._build_heads({name: config.head_shape(head_kind(name), counts[name]) for name in counts})
+        self.token_widths = {name: self.kinds[name].inputs(shape) for name, shape in shapes.items()}
         features = [shape.count * self.kinds[name].features(shape) for name, shape in shapes.items()]
         self.sizes = [2 * self.num_linear * self.head_size, *features]
         self.c_attn = nn.Linear(config.n_embd, sum(self.sizes), bias=config.bias) if sum(self.sizes) else None
@@ -123,15 +218,11 @@ class CausalSelfAttention(nn.Module):
         """
         queries_and_keys, *features = self._project(x)
         values = self._head_values(x, features, unitaries or {})
-        outputs = []
-        if self.num_linear:
-            q, k = queries_and_keys.unflatten(-1, (2, self.num_linear, -1)).permute(2, 0, 3, 1, 4)  # each (B, nh, T, h)
-            v = [values[name].transpose(0, 1) for name in self.value_kinds]  # each (B, nh of the kind, T, h)
-            outputs.append(self._attend("linear", q, k, torch.cat(v, 1) if len(v) > 1 else v[0], "dot", cache))
-        for name in self.circuit_kinds:
-            q, k, v = values[name].transpose(1, 2)  # each (B, nh, T, h)
-            width = self.qk_widths[name]
-            outputs.append(self._attend(name, q[..., :width], k[..., :width], v, self.kinds[name].score, cache))
+        q, k = queries_and_keys.unflatten(-1, (2, self.num_linear, self.head_size)).permute(2, 0, 3, 1, 4)
+        outputs = [
+            self._attend(group.name, group.q, group.k, group.v, group.score, cache)
+            for group in self._head_groups(q, k, values)
+        ]  # each (B, nh, T, h)
         y = torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]  # (B, n_head, T, h)
         return F.dropout(self.c_proj(y.transpose(1, 2).reshape(x.shape)), self.dropout, self.training)
 

@@ -7,16 +7,16 @@ import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Any, Self
 
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, attention_circuit
-from qiskit_qattn.nn.kinds import HeadKind, HeadShape, head_kind, parse_heads
+from qiskit_qattn.nn.kinds import HeadKind, HeadShape, head_circuit, head_kind, parse_heads
 from qiskit_qattn.untrusted import shown
 
 LARGEST = 2**31 - 1  # of a whole number
+_PROJECTED_SPREAD = 0.5**0.5  # of linear values at the initialisation of torch's attention, for tokens of spread 1
 _MOST = {"n_layer": 10_000, "num_qubits": 30, "reps": 1_000}
 
 
@@ -77,10 +77,10 @@ class GPTConfig:
     def __post_init__(self) -> None:
         """Check every field and choose the observables."""
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
-            object.__setattr__(self, name, _integer(name, getattr(self, name), least=1))
+            object.__setattr__(self, name, integer(name, getattr(self, name), least=1))
         for name, least in (("num_qubits", 1), ("reps", 0), ("n_inner", 1)):
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, _integer(name, getattr(self, name), least=least))
+                object.__setattr__(self, name, integer(name, getattr(self, name), least=least))
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must be a number of at least 0 and below 1, got {shown(self.dropout)}.")
         if isinstance(self.heads, Sequence) and not isinstance(self.heads, str):
@@ -164,16 +164,37 @@ class GPTConfig:
         """Return the circuit of a quantum kind with this model's observables."""
         assert kind.circuit is not None and self.observables is not None
         labels = self.observables[kind.name]
-        return _circuit(kind.circuit, self.kind_qubits(kind), self.reps, tuple(labels))
+        return head_circuit(kind.circuit, self.kind_qubits(kind), self.reps, tuple(labels))
 
 
-@cache
-def _circuit(name: str, num_qubits: int, reps: int | None, labels: tuple[str, ...]) -> AttentionCircuit:
-    """Return one circuit for all layers that ask for it, so that their unitaries are formed together."""
-    return attention_circuit(name, num_qubits, reps=reps, observables=labels)
+def projected_shape(kind: HeadKind, count: int, head_dim: int, num_qubits: int | None, reps: int | None) -> HeadShape:
+    """Return the sizes of heads whose tokens are vectors that torch's attention has projected already.
+
+    Args:
+        kind: Their kind.
+        count: Number of heads.
+        head_dim: Width of the vectors and of the values.
+        num_qubits: Qubits of the circuits; None takes the fewest, ⌈log₂ head_dim⌉.
+        reps: Their ansatz layers; None takes the kind's own.
+
+    Raises:
+        ConfigError: For a kind that encodes amplitudes in too few qubits, or weights that do not fit in memory.
+    """
+    needed = max(1, math.ceil(math.log2(head_dim)))
+    qubits = needed if num_qubits is None else num_qubits
+    circuit = None if kind.circuit is None else head_circuit(kind.circuit, qubits, reps, head_dim)
+    if circuit is not None and circuit.encoding.kind == "amplitude" and qubits < needed:
+        raise ConfigError(
+            f"{kind.name} encodes vectors of head_dim={head_dim} numbers and needs num_qubits of at least {needed}, "
+            f"got {qubits}."
+        )
+    shape = HeadShape(count, head_dim, head_dim, qubits, circuit, _PROJECTED_SPREAD)
+    weights = count * head_dim * kind.inputs(shape)
+    check_memory(f"{count} {kind.name} heads of {weights:,} weights or more", 4 * weights)
+    return shape
 
 
-def _integer(name: str, value: Any, *, least: int) -> int:
+def integer(name: str, value: Any, *, least: int) -> int:
     """Return a whole number, numpy's included, of at least ``least``."""
     try:
         number = None if isinstance(value, bool) else operator.index(value)

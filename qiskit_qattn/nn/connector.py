@@ -38,7 +38,7 @@ from qiskit_qattn.simulation.statevector import StatevectorProgram
 from qiskit_qattn.simulation.vector_input import vector_program
 
 
-class TorchConnector(Placement, QiskitTorchConnector):
+class TorchConnector(Placement, Movable, QiskitTorchConnector):
     r"""A drop-in for :class:`qiskit_machine_learning.connectors.TorchConnector`.
 
     .. math:: y_{b,m} = \langle O_m \rangle(x_b, \theta)
@@ -82,7 +82,7 @@ class TorchConnector(Placement, QiskitTorchConnector):
         self._program: nn.Module | None = None
         self._program_for: tuple[Any, Any] | None = None
         self.place: Place | None = None
-        self._audit = Audit(None, "EstimatorQNN")
+        self._audit = Audit(None, self.circuit_name)
         if backend is None:
             self._refresh()
         else:
@@ -93,9 +93,10 @@ class TorchConnector(Placement, QiskitTorchConnector):
         """The backend that the circuit runs on, or the place for a chain; None for the network's own estimator."""
         return None if self.place is None else self.place.single or self.place
 
-    def movable_parts(self) -> list[tuple[int | None, str, Movable]]:
-        """Return this connector, whose network is one circuit."""
-        return [(None, "EstimatorQNN", self)]
+    @property
+    def circuit_name(self) -> str:
+        """``EstimatorQNN``: its network is one circuit, without a name."""
+        return "EstimatorQNN"
 
     @property
     def execution(self) -> Execution:
@@ -128,6 +129,8 @@ class TorchConnector(Placement, QiskitTorchConnector):
         rows = inputs.to(device=weight.device, dtype=inputs.dtype if wide else weight.dtype)
         if rows.ndim != 2:
             rows = rows.flatten(0, -2) if rows.ndim > 2 else rows[None]
+        if rows.is_meta:  # shapes only
+            return weight.new_empty(*inputs.shape[:-1], *self.neural_network.output_shape)
         if self.place is not None and not (self.place.single and self.place.differentiable):
             check_finite(rows)  # a device would be paid for it
         if self.neural_network.input_gradients:

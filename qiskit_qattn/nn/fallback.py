@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from qiskit_qattn.backends.joint import Call, JointProgram, evaluate
 from qiskit_qattn.backends.place import Place
-from qiskit_qattn.backends.pub import attention_program
+from qiskit_qattn.backends.pub import PubProgram, attention_program
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import BackendError, ConfigError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
@@ -41,7 +41,8 @@ class Fall:
     """One call that went from a backend of a chain to the next.
 
     Attributes:
-        layer: The head's layer, or None for a head without a model.
+        name: The circuit's path in the module that was moved; empty if it was moved itself.
+        layer: The head's layer in a GPT, else None.
         kind: The head's kind.
         call: Number of the head's call on the chain, from 1.
         during: The pass that failed; the backward pass of a call may fail though its forward pass did not.
@@ -50,6 +51,7 @@ class Fall:
         reason: Its error, in one line.
     """
 
+    name: str
     layer: int | None
     kind: str
     call: int
@@ -64,8 +66,9 @@ class Audit:
     """Where the calls of one head on a chain were computed.
 
     Attributes:
-        layer: The head's layer, or None for a head without a model.
+        layer: The head's layer in a GPT, else None.
         kind: The head's kind, or ``EstimatorQNN`` for the network of a connector.
+        name: The circuit's path in the module that was moved; empty if it was moved itself.
         calls: Number of calls whose values each backend computed.
         gradients: Number of calls whose gradients each backend computed.
         falls: What failed, in order.
@@ -73,16 +76,19 @@ class Audit:
 
     layer: int | None
     kind: str
+    name: str = ""
     calls: Counter[str] = field(default_factory=Counter)
     gradients: Counter[str] = field(default_factory=Counter)
     falls: list[Fall] = field(default_factory=list)
 
     def fall(self, call: int, during: Pass, link: str, to: str, error: BackendError) -> None:
         """Record and log a fall; the first from each link is a :class:`FallbackWarning` too."""
-        fall = Fall(self.layer, self.kind, call, during, link, to, " ".join(str(error).split()))
+        fall = Fall(self.name, self.layer, self.kind, call, during, link, to, " ".join(str(error).split()))
         first = all(link != other.link for other in self.falls)
         self.falls.append(fall)
-        where = self.kind if self.layer is None else f"Layer {self.layer}, {self.kind} heads"
+        where = f"{self.name} ({self.kind})" if self.name else self.kind
+        if self.layer is not None:
+            where = f"Layer {self.layer}, {self.kind} heads"
         text = f"{where}, call {call}, {during} pass: {link} failed, {to} is next. {fall.reason}"
         _LOG.warning("%s", text)
         if first:
@@ -103,6 +109,13 @@ class Execution:
     place: Place | None
     program: nn.Module | None
     audit: Audit
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether torch engines compute the values, so that gradients run no circuits."""
+        if self.place is not None:
+            return self.place.differentiable
+        return self.program is not None and not isinstance(self.program, PubProgram)
 
 
 def program_on(circuit: AttentionCircuit, place: Place, audit: Audit) -> nn.Module:

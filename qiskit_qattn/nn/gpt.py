@@ -12,8 +12,8 @@ from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.attention import CausalSelfAttention, KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.generation import stream
-from qiskit_qattn.nn.heads import form_unitaries
-from qiskit_qattn.nn.placement import ModelPlacement
+from qiskit_qattn.nn.heads import QuantumHead, form_unitaries
+from qiskit_qattn.nn.placement import Placement, ran_on
 from qiskit_qattn.nn.pretrained import Pretrained
 from qiskit_qattn.simulation.statevector import Fused
 
@@ -61,7 +61,7 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
-class GPT(ModelPlacement, Pretrained):
+class GPT(Placement, Pretrained):
     r"""A decoder-only transformer whose attention mixes quantum and classical heads.
 
     Weights are tied between the token embedding and the output, and initialised as in nanoGPT: N(0, 0.02²), with the
@@ -119,8 +119,10 @@ class GPT(ModelPlacement, Pretrained):
             Logits, shape ``(B, T, vocab_size)``, and the loss or None.
 
         Raises:
-            ConfigError: For a context longer than ``block_size``.
+            ConfigError: For tokens of another shape, or a context longer than ``block_size``.
         """
+        if idx.ndim != 2:
+            raise ConfigError(f"Tokens must have shape (B, T), got {tuple(idx.shape)}; one sequence is idx[None].")
         steps = idx.shape[1]
         if position + steps > self.config.block_size:
             raise ConfigError(
@@ -161,6 +163,39 @@ class GPT(ModelPlacement, Pretrained):
     def attention_layers(self) -> list[CausalSelfAttention]:
         """Return the attention of every layer."""
         return [block.attn for block in self._blocks()]
+
+    def quantum_heads(self) -> list[tuple[int, str, QuantumHead]]:
+        """Return the quantum heads as (layer, kind, module)."""
+        return [
+            (layer, kind, module)
+            for layer, attention in enumerate(self.attention_layers())
+            for kind, module in attention.maps.items()
+            if isinstance(module, QuantumHead)
+        ]
+
+    def part_labels(self) -> dict[int, tuple[int, str]]:
+        """Return the layer and kind of each quantum head, by ``id``."""
+        return {id(head): (layer, kind) for layer, kind, head in self.quantum_heads()}
+
+    def head_backends(self) -> list[dict[str, Any]]:
+        """Return, for every head, its layer, number, kind and the backend it runs on (``torch`` if classical).
+
+        On a chain, that is where its calls were computed, and ``calls`` says how many each backend computed; before
+        the first call it is the chain.
+        """
+        rows = []
+        for layer, attention in enumerate(self.attention_layers()):
+            number = 0
+            for kind, count in attention.counts.items():
+                module = attention.maps[kind]
+                where: dict[str, Any] = {"backend": "torch"}
+                if isinstance(module, QuantumHead):
+                    calls = module.ran_on
+                    where = {"backend": ran_on(calls) or module.place.name, **({"calls": calls} if calls else {})}
+                for _ in range(count):
+                    rows.append({"layer": layer, "head": number, "kind": kind, **where})
+                    number += 1
+        return rows
 
     def circuit_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the circuits' angles, frozen ones included."""

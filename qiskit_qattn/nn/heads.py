@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from qiskit_qattn.backends.joint import Call, evaluate
-from qiskit_qattn.backends.place import Place, wait_until_closed
+from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.registry import Backend, get_backend
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.nn.fallback import Audit, ChainProgram, Execution, program_on
+from qiskit_qattn.nn.placement import Movable, to_backend
 from qiskit_qattn.simulation.amplitude import amplitude_angles, check_finite
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
 
@@ -69,7 +70,7 @@ def run_heads(calls: Mapping[str, tuple[nn.Module, Tensor]], unitaries: Mapping[
     shared = {
         name: module.call(x)
         for name, (module, x) in calls.items()
-        if isinstance(module, QuantumHead) and module.foreseeable and not module.fusible
+        if isinstance(module, QuantumHead) and module.foreseeable and not (module.fusible or x.is_meta)
     }
     measured = dict(zip(shared, evaluate(list(shared.values())), strict=True))
     found = {}
@@ -81,7 +82,7 @@ def run_heads(calls: Mapping[str, tuple[nn.Module, Tensor]], unitaries: Mapping[
     return found
 
 
-class QuantumHead(nn.Module):
+class QuantumHead(Movable):
     r"""Expectations of an attention circuit, each with a learned gain.
 
     .. math:: y_m = g_m \langle P_m \rangle(x, \theta)
@@ -118,7 +119,7 @@ class QuantumHead(nn.Module):
         start = gain * 2 ** (circuit.num_qubits / 2)
         self.gain = nn.Parameter(torch.full((*heads, len(circuit.observables)), start))
         self.register_buffer("observables", self._codes())
-        self.to_backend(get_backend("statevector"))
+        self.run_on(self.prepare(Place.of(get_backend("statevector")), Audit(None, self.circuit_name)))
 
     def extra_repr(self) -> str:
         """Return the circuit's sizes, the number of heads and the backend, for ``print(model)``."""
@@ -167,9 +168,13 @@ class QuantumHead(nn.Module):
         Raises:
             UnknownNameError, ConfigError: For a string that names no backend, or ``classical`` for another encoding.
         """
-        self.run_on(self.prepare(Place.of(backend), Audit(None, self.circuit.name)))
-        wait_until_closed()
+        to_backend(self, backend)
         return self
+
+    @property
+    def circuit_name(self) -> str:
+        """The name of the circuit."""
+        return self.circuit.name
 
     @property
     def execution(self) -> Execution:
@@ -203,7 +208,11 @@ class QuantumHead(nn.Module):
         Raises:
             EncodingError: For an input of another length, or one that holds NaN or infinity.
         """
-        if expectations is None and self.fusible:
+        if expectations is None and x.is_meta:  # shapes only
+            self._check(x)
+            lead = torch.broadcast_shapes(x.shape[:-1], (*self.weight.shape[:-1], 1))
+            expectations = x.new_empty(*lead, self.gain.shape[-1])
+        elif expectations is None and self.fusible:
             self._check(x)
             expectations = self._program(x, self.weight, unitary)
         elif expectations is None:
@@ -234,3 +243,24 @@ class QuantumHead(nn.Module):
     def foreseeable(self) -> bool:
         """Whether a call takes the inputs and weights as they are: no pre-hook or other ``forward`` may change them."""
         return type(self).forward is QuantumHead.forward and "forward" not in vars(self) and not self._forward_pre_hooks
+
+
+class HeadEncoding(nn.Module):
+    r"""Angles :math:`W_i^T x_i` of the vectors of H heads.
+
+    Args:
+        size: Shape of the weights, ``(*heads, h, F)``, which start with a spread of :math:`h^{-1/2}`.
+    """
+
+    def __init__(self, size: Sequence[int]) -> None:
+        super().__init__()
+        bound = math.sqrt(3 / size[-2])
+        self.weight = nn.Parameter(torch.empty(*size).uniform_(-bound, bound))
+
+    def extra_repr(self) -> str:
+        """Return the shape, for ``print(model)``."""
+        return "×".join(map(str, self.weight.shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map vectors ``(*heads, N, h)`` to ``(*heads, N, F)``."""
+        return x @ self.weight

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.heads import QuantumHead, fuse_heads
+from qiskit_qattn.nn.placement import Movable, mark_fixed
 from qiskit_qattn.simulation import cpu
 from qiskit_qattn.simulation.amplitude import check_finite, within_range
 from qiskit_qattn.simulation.derivatives import is_traced
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
 
 M = TypeVar("M", bound=nn.Module)
-_MARK = "is_inference_copy"
 _FEW_ROWS = 64  # up to here a CPU takes one compiled loop: torch's calls cost more than the work in them
 
 
@@ -36,21 +36,23 @@ def inference(model: M) -> M:
     The copy has the same interface and gives the same values. Circuits on the exact engine are formed once:
     amplitude-encoded ones become part of the attention's input projection where that takes fewer multiplications, the
     others keep their unitary. Later changes of the model's weights do not reach the copy, and the copy is neither
-    trained, saved nor moved to another backend: do that with the model. Heads on other backends are the model's own
-    and stay where they run. Heads and projections that have hooks, are adapted or are subclasses are copied as they
-    are; a ``forward`` that was set on an instance and calls the model's own module still calls that one.
+    trained, saved nor moved to another backend: do that with the model. Heads and connectors on other backends are the
+    model's own and stay where they run. Heads and projections that have hooks, are adapted or are subclasses are copied
+    as they are; a ``forward`` that was set on an instance and calls the model's own module still calls that one.
 
     Args:
-        model: A :class:`GPT`, or any module that holds :class:`CausalSelfAttention`.
+        model: A :class:`GPT`, or any other torch module; what of it holds no circuit is copied as it is.
 
     Raises:
         ConfigError: For a model with an attribute that cannot be copied, such as an open file.
     """
     replaced: dict[int, nn.Module] = {}  # what deepcopy takes for a module, by its id
     sizes: dict[str, list[int]] = {}
-    for name, attention in model.named_modules():
-        if isinstance(attention, CausalSelfAttention):
-            sizes[name] = _replace_heads(attention, replaced)
+    for name, module in model.named_modules():
+        if isinstance(module, CausalSelfAttention):
+            sizes[name] = _replace_heads(module, replaced)
+        if isinstance(module, Movable) and _runs_elsewhere(module):
+            replaced[id(module)] = module
     shared = {id(part) for key, own in replaced.items() if key == id(own) for part in own.modules()}
     try:
         twin = copy.deepcopy(model, {**_not_copied(model), **replaced})
@@ -59,16 +61,10 @@ def inference(model: M) -> M:
     for module in twin.modules():
         if id(module) not in shared:  # the model's own heads keep the model's mode
             module.training = False
+            mark_fixed(module)
     for name, found in sizes.items():
         cast(CausalSelfAttention, twin.get_submodule(name)).sizes = found
-    setattr(twin, _MARK, True)
     return twin
-
-
-def check_not_fixed(model: object, what: str) -> None:
-    """Raise :class:`ConfigError` for a copy that :func:`inference` made, which is neither saved nor moved."""
-    if getattr(model, _MARK, False):
-        raise ConfigError(f"A copy for inference cannot be {what}; that is done with the model it was made from.")
 
 
 def _not_copied(model: nn.Module) -> dict[int, Any]:
@@ -184,8 +180,7 @@ def _replace_heads(attention: CausalSelfAttention, replaced: dict[int, nn.Module
         if not isinstance(head, QuantumHead):
             continue
         if not head.fusible:
-            replaced[id(head)] = head  # it runs elsewhere
-            continue
+            continue  # it runs elsewhere
         if type(head) is not QuantumHead or not _is_plain(head):
             continue
         with torch.no_grad():
@@ -214,6 +209,14 @@ def _replace_heads(attention: CausalSelfAttention, replaced: dict[int, nn.Module
             folded.bias = nn.Parameter(torch.cat(biases), requires_grad=False)
         replaced[id(plain)] = folded
     return sizes
+
+
+def _runs_elsewhere(part: Movable) -> bool:
+    """Tell whether a circuit runs on another backend than the exact engine, or on an estimator of its own."""
+    execution = part.execution
+    if execution.place is not None:
+        return not isinstance(execution.program, StatevectorProgram)
+    return not execution.differentiable
 
 
 def _is_plain(module: nn.Module) -> bool:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
-from qiskit_qattn.library.catalog import ALIASES, CATALOG, Recipe, register_circuit
+from qiskit_qattn.library.catalog import ALIASES, CATALOG, Recipe, attention_circuit, register_circuit
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues
 from qiskit_qattn.nn.heads import QuantumHead
 
@@ -34,6 +34,7 @@ class HeadShape:
         head_size: Width of a head's values, h.
         num_qubits: n, of the circuits, or of the index of the vectors of length 2ⁿ that a classical kind takes.
         circuit: The circuit of a quantum kind, with h observables.
+        spread: Of the values at the start; that of a linear value map.
     """
 
     count: int
@@ -41,6 +42,7 @@ class HeadShape:
     head_size: int
     num_qubits: int
     circuit: AttentionCircuit | None = None
+    spread: float = _VALUE_SPREAD
 
 
 @dataclass(frozen=True)
@@ -91,28 +93,28 @@ class HeadKind:
         """
         if shape.circuit is not None:
             heads = (shape.count,) if self.projections == "v" else (3, shape.count)
-            return QuantumHead(shape.circuit, heads, gain=_VALUE_SPREAD, trainable=self.trainable)
+            return QuantumHead(shape.circuit, heads, gain=shape.spread, trainable=self.trainable)
         assert self.values is not None
         return self.values(shape)
 
-    def features(self, shape: HeadShape) -> int:
-        """Return how many numbers of a token's projection one head takes, beside linear q and k."""
-        if self.whole_token:
-            return 0
+    def inputs(self, shape: HeadShape) -> int:
+        """Return how many numbers the map of one head takes."""
         if shape.circuit is not None:
-            return shape.circuit.encoding.num_features * (3 if self.own_maps else 1)
+            return shape.circuit.encoding.num_features
+        if self.whole_token:
+            return shape.width
         assert self.num_features is not None
         return self.num_features(shape)
+
+    def features(self, shape: HeadShape) -> int:
+        """Return how many numbers of a token's projection one head takes, beside linear q and k."""
+        return 0 if self.whole_token else self.inputs(shape) * (3 if self.own_maps else 1)
 
     def qk_width(self, shape: HeadShape) -> int | None:
         """Return how many of a circuit's expectations are its query and key; None for all."""
         if shape.circuit is None:
             return None
         return {"first": 1, "qubits": shape.circuit.num_qubits, "all": None}[self.qk]
-
-    def token_width(self, shape: HeadShape) -> int:
-        """Return the width to which a token is padded with zeros that the value map takes itself."""
-        return shape.width if shape.circuit is None else shape.circuit.encoding.num_features
 
     def rows(self, features: Tensor, x: Tensor, count: int, token_width: int) -> Tensor:
         """Return what the value map takes, a row for each token: shape ``(H, N, F)``, or ``(3, H, N, F)``.
@@ -121,7 +123,7 @@ class HeadKind:
             features: This kind's part of the tokens' projection, shape ``(B, T, ·)``; N is B T.
             x: The tokens, shape ``(B, T, d)``.
             count: H.
-            token_width: What :meth:`token_width` gave.
+            token_width: What :meth:`inputs` gave: a token that the map takes itself is padded with zeros to it.
         """
         if self.whole_token:
             return F.pad(x, (0, token_width - x.shape[-1])).flatten(0, 1).unsqueeze(0)  # one for all heads
@@ -129,6 +131,21 @@ class HeadKind:
         if self.own_maps:
             return rows.unflatten(-1, (3, count, -1)).permute(1, 2, 0, 3)
         return rows.unflatten(-1, (count, -1)).transpose(0, 1)  # q, k, v share one encoding
+
+
+@cache
+def head_circuit(name: str, num_qubits: int, reps: int | None, observables: tuple[str, ...] | int) -> AttentionCircuit:
+    """Return one circuit of the catalog for all layers that ask for it, so that their unitaries are formed together.
+
+    Args:
+        name: Its name in the catalog.
+        num_qubits: Its qubits.
+        reps: Its ansatz layers; None takes its own.
+        observables: The Pauli strings that it measures, or how many of the catalog's choice.
+    """
+    if isinstance(observables, int):
+        return attention_circuit(name, num_qubits, reps=reps, num_observables=observables)
+    return attention_circuit(name, num_qubits, reps=reps, observables=observables)
 
 
 _KINDS: dict[str, HeadKind] = {}
@@ -229,14 +246,31 @@ def parse_heads(heads: str | Sequence[str], n_layer: int, n_head: int) -> list[d
 
 def _parse_layer(text: str, n_head: int) -> dict[str, int]:
     counts: dict[str, int] = {}
+    for name, count in parse_counts(text, n_head, f"heads per layer, but n_head is {n_head}"):
+        counts[name] = counts.get(name, 0) + count
+    return counts
+
+
+def parse_counts(text: str, total: int, but: str) -> list[tuple[str, int]]:
+    """Parse ``kind:count,…``; return each kind, aliases resolved, with its count.
+
+    Args:
+        text: The string.
+        total: What the counts sum to.
+        but: How the error for another sum goes on after the sum.
+
+    Raises:
+        UnknownNameError: For an unknown kind.
+        ConfigError: For a malformed string, or counts of another sum.
+    """
+    counts = []
     for item in text.split(","):
         match = re.fullmatch(r"\s*([\w-]+)\s*:\s*(\d{1,9})\s*", item)
         if match is None or int(match[2]) < 1:
             raise ConfigError(f"heads={text!r}: expected 'kind:count,…' with counts of at least 1, got {item!r}.")
-        name = head_kind(match[1]).name
-        counts[name] = counts.get(name, 0) + int(match[2])
-    if sum(counts.values()) != n_head:
-        raise ConfigError(f"heads={text!r} has {sum(counts.values())} heads per layer, but n_head is {n_head}.")
+        counts.append((head_kind(match[1]).name, int(match[2])))
+    if (given := sum(count for _, count in counts)) != total:
+        raise ConfigError(f"heads={text!r} has {given} {but}.")
     return counts
 
 

@@ -1,35 +1,164 @@
-"""Where a module's circuits run: moving them, coming back, and what was computed where."""
+"""Where a module's circuits run: moving them, coming back, and what was computed where.
+
+Any torch module will do: its circuits are those of the quantum heads and connectors it holds, at any depth.
+"""
 
 from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self, cast
+
+from torch import nn
 
 from qiskit_qattn.backends.place import Place, PlaceReference, wait_until_closed
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.fallback import Audit, Execution
-from qiskit_qattn.nn.heads import QuantumHead
-from qiskit_qattn.nn.inference import check_not_fixed
+
+_FIXED = "is_inference_copy"
 
 
-class Movable(Protocol):
-    """What can run on another place: a quantum head, or a connector with its network."""
+class Movable(nn.Module, ABC):
+    """A torch module that runs one circuit and can run it on another place: a quantum head, or a connector."""
 
     @property
+    @abstractmethod
+    def circuit_name(self) -> str:
+        """What its circuit is called where nothing else names it."""
+
+    @property
+    @abstractmethod
     def execution(self) -> Execution:
         """How its circuit is run now."""
 
-    def prepare(self, place: Place, audit: Audit, /) -> Execution:
+    @abstractmethod
+    def prepare(self, place: Place, audit: Audit) -> Execution:
         """Return what :meth:`run_on` takes to run the circuit on a place, without moving it there."""
 
-    def run_on(self, execution: Execution, /) -> None:
+    @abstractmethod
+    def run_on(self, execution: Execution) -> None:
         """Run the circuit in this way from now on."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A circuit of a module.
+
+    Attributes:
+        name: Its path in the module, as in ``named_modules()``; empty for the module itself.
+        layer: Its layer, where the module numbers its layers, else None.
+        kind: Its kind, where the module names kinds, else the name of its circuit.
+        module: What runs it.
+    """
+
+    name: str
+    layer: int | None
+    kind: str
+    module: Movable
+
+
+def quantum_parts(module: nn.Module) -> list[Part]:
+    """Return the quantum heads and connectors that a module holds, in the order of ``named_modules()``.
+
+    A part that is held in several places is returned once, under its first name. For a module that may hold circuits
+    but holds none, such as a GPT with classical heads, the list is empty.
+
+    Args:
+        module: Any torch module.
+
+    Raises:
+        ConfigError: For a module that holds nothing of this package, or something else than a module.
+    """
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"Circuits are moved together with a torch.nn.Module, got {type(module).__name__}.")
+    labels = module.part_labels() if isinstance(module, Placement) else {}
+    parts, known = [], False
+    for name, each in module.named_modules():
+        known = known or isinstance(each, Placement)
+        if isinstance(each, Movable):
+            layer, kind = labels.get(id(each), (None, each.circuit_name))
+            parts.append(Part(name, layer, kind, each))
+    if not (parts or known):
+        raise ConfigError(
+            f"{type(module).__name__} holds no circuit: none of its modules is a QuantumHead, "
+            f"qiskit_qattn.TorchConnector, QuantumMultiheadAttention or GPT. replace_attention() puts quantum heads "
+            f"into a model."
+        )
+    return parts
+
+
+def to_backend(module: nn.Module, backend: Backend | Place | str) -> Move:
+    """Run every circuit that a module holds on another backend; weights and ``state_dict`` stay as they are.
+
+    The module is changed in place. In a ``with`` statement the circuits return at the end of the block to where they
+    were, and sessions that were opened for the block are closed::
+
+        with qa.to_backend(model, "ibm:least_busy?mode=session&budget=60s"):
+            model(x)
+
+    Otherwise sessions on a device that a string opened are closed when no circuit uses them any more: by the next move,
+    when the module is deleted, or at the end of the program. A block that leaves such a session closes it too, and the
+    first job after the block opens another; one that is to stay open belongs to the caller: :func:`session`.
+
+    Args:
+        module: Any torch module that holds quantum heads, connectors or replaced attention, at any depth.
+        backend: A backend string such as ``statevector?shots=1024``, a chain of them as for
+            :meth:`QuantumHead.to_backend`, or the backend or place that one opened.
+
+    Returns:
+        The move, which a ``with`` statement takes; ``as`` gives the module.
+
+    Raises:
+        UnknownNameError, ConfigError: For a string that names no backend; nothing was moved then.
+        ConfigError: For a module without a circuit, a circuit that cannot run there, and a copy that
+            :func:`~qiskit_qattn.nn.inference.inference` made; nothing was moved then.
+    """
+    return Move(module, backend)
+
+
+def audit(module: nn.Module) -> dict[str, Any]:
+    """Return what was computed where since a module was moved to a chain of backends the last time.
+
+    Args:
+        module: Any torch module that holds quantum heads, connectors or replaced attention, at any depth.
+
+    Returns:
+        ``calls`` and ``gradients``: how many calls of the circuits each backend computed the values and gradients
+        of; ``heads``: the same for each circuit, with its ``name``, which is its path in the module, its ``layer`` in a
+        GPT, else None, and its ``kind``; ``falls``: every call, in order of the circuits, that went from one link of
+        the chain to the next, and why. Empty unless the module was moved to a chain.
+
+    Raises:
+        ConfigError: For a module without a circuit.
+    """
+    audits = [part.module.execution.audit for part in quantum_parts(module)]
+    calls, gradients = (
+        dict(sum((getattr(audit, name) for audit in audits), Counter())) for name in ("calls", "gradients")
+    )
+    heads = [
+        {"name": a.name, "layer": a.layer, "kind": a.kind, "calls": dict(a.calls), "gradients": dict(a.gradients)}
+        for a in audits
+    ]
+    falls = [asdict(fall) for audit in audits for fall in audit.falls]
+    if not (calls or falls):
+        return {}
+    return {"calls": calls, "gradients": gradients, "heads": heads, "falls": falls}
+
+
+def mark_fixed(module: nn.Module) -> None:
+    """Mark a module as part of a copy for inference."""
+    setattr(module, _FIXED, True)
+
+
+def check_not_fixed(module: nn.Module, what: str) -> None:
+    """Raise :class:`ConfigError` for a copy for inference or a part of one, which is neither saved nor moved."""
+    modules = module.modules() if isinstance(module, nn.Module) else ()
+    if any(getattr(each, _FIXED, False) for each in modules):
+        raise ConfigError(f"A copy for inference cannot be {what}; that is done with the model it was made from.")
 
 
 class _Origin:
@@ -50,42 +179,73 @@ class _Origin:
             part.run_on(Execution(place, self._program, part.execution.audit))
 
 
-class Placement(ABC):
-    """A module whose circuits move between backends: all together, and back at the end of a ``with`` statement."""
+class Move:
+    """A move of a module's circuits, made when this is constructed; a ``with`` block undoes it at its end.
 
-    # How all were run before the last move, and the place it opened: None for one that the caller had opened.
-    _last_move: tuple[list[_Origin], weakref.ref[Place] | None] | None = None
-    _blocks_entered: tuple[tuple[list[_Origin], Place | None], ...] = ()
+    Args:
+        module: The module.
+        backend: Where to, as for :func:`to_backend`, which raises the same errors.
 
-    @abstractmethod
-    def movable_parts(self) -> list[tuple[int | None, str, Movable]]:
-        """Return the parts that are moved as (layer or None, kind, part)."""
+    Attributes:
+        module: The module.
+    """
+
+    def __init__(self, module: nn.Module, backend: Backend | Place | str) -> None:
+        check_not_fixed(module, "moved to another backend")
+        parts = quantum_parts(module)
+        place = Place.of(backend)
+        # All are prepared before the first moves.
+        executions = [each.module.prepare(place, Audit(each.layer, each.kind, each.name)) for each in parts]
+        references: dict[int, PlaceReference] = {}
+        self.module: nn.Module | None = module
+        self._before = [_Origin(each.module, references) for each in parts]
+        # Without a block a move keeps no session open: neither the one it left nor the one it opened.
+        self._opened = weakref.ref(place) if isinstance(backend, str) else None
+        self._inside: Place | None = None
+        self._entered = False
+        for each, execution in zip(parts, executions, strict=True):
+            each.module.run_on(execution)
+        wait_until_closed()
+
+    def __enter__(self) -> Any:
+        """Begin a block at whose end the move is undone.
+
+        Raises:
+            ConfigError: For a move that a block has undone already.
+        """
+        if self._entered:
+            raise ConfigError("A block has undone this move already; move again with to_backend().")
+        self._entered = True
+        self._inside = None if self._opened is None else self._opened()
+        return self.module
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Run the circuits where they were before, and close the sessions that the move opened."""
+        for origin in self._before:
+            origin.restore()
+        inside, self._inside = self._inside, None
+        if inside is not None:
+            inside.__exit__(kind, error, traceback)
+
+
+class Placement:
+    """Methods of a module that moves with all its circuits, and comes back at the end of a ``with`` statement."""
+
+    _last_move: Move | None = None
+    _blocks_entered: tuple[Move, ...] = ()
+
+    def part_labels(self) -> dict[int, tuple[int, str]]:
+        """Return the layer and kind of each of its circuits, where it numbers layers and names kinds, by ``id``."""
+        return {}
 
     def audit(self) -> dict[str, Any]:
-        """Return what was computed where since the module was moved to a chain of backends the last time.
-
-        Returns:
-            ``calls`` and ``gradients``: how many calls of the circuits each backend computed the values and gradients
-            of; ``heads``: the same for each layer and kind; ``falls``: every call, in order of the heads, that went
-            from one link of the chain to the next, and why. Empty unless it was moved to a chain.
-        """
-        audits = [part.execution.audit for _, _, part in self.movable_parts()]
-        calls, gradients = (
-            dict(sum((getattr(audit, name) for audit in audits), Counter())) for name in ("calls", "gradients")
-        )
-        heads = [
-            {"layer": a.layer, "kind": a.kind, "calls": dict(a.calls), "gradients": dict(a.gradients)} for a in audits
-        ]
-        falls = [asdict(fall) for audit in audits for fall in audit.falls]
-        if not (calls or falls):
-            return {}
-        return {"calls": calls, "gradients": gradients, "heads": heads, "falls": falls}
+        """Return what was computed where since the module was moved to a chain of backends: :func:`audit`."""
+        return audit(cast(nn.Module, self))
 
     def to_backend(self, backend: Backend | Place | str) -> Self:
-        """Run every circuit on another backend; weights and ``state_dict`` stay as they are.
-
-        Sessions on a device that a string opened are closed when no circuit and no ``with`` block uses them any more:
-        by the next move, when the module is deleted, or at the end of the program.
+        """Run every circuit on another backend, as :func:`to_backend` does, and return the module.
 
         In a ``with`` statement the circuits return at the end of the block to where they were, and sessions that were
         opened for the block are closed::
@@ -101,17 +261,8 @@ class Placement(ABC):
             UnknownNameError, ConfigError: For a string that names no backend; nothing was moved then.
             ConfigError: For a copy that :func:`~qiskit_qattn.nn.inference.inference` made.
         """
-        check_not_fixed(self, "moved to another backend")
-        parts = self.movable_parts()
-        place = Place.of(backend)
-        # All are prepared before the first moves.
-        executions = [part.prepare(place, Audit(layer, kind)) for layer, kind, part in parts]
-        references: dict[int, PlaceReference] = {}
-        before = [_Origin(part, references) for _, _, part in parts]
-        self._last_move = before, weakref.ref(place) if isinstance(backend, str) else None
-        for (_, _, part), execution in zip(parts, executions, strict=True):
-            part.run_on(execution)
-        wait_until_closed()
+        self._last_move = to_backend(cast(nn.Module, self), backend)
+        self._last_move.module = None  # no cycle: a deleted module closes what it opened at once
         return self
 
     def __enter__(self) -> Self:
@@ -123,65 +274,21 @@ class Placement(ABC):
         move, self._last_move = self._last_move, None
         if move is None:
             raise ConfigError("A model in a with statement must have been moved: with model.to_backend(…).")
-        before, opened = move
-        self._blocks_entered += ((before, None if opened is None else opened()),)
+        move.__enter__()
+        self._blocks_entered += (move,)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Run the circuits where they were before, and close the sessions that the move opened."""
-        *outer, (before, opened) = self._blocks_entered
+        *outer, move = self._blocks_entered
         self._blocks_entered, self._last_move = tuple(outer), None
-        for origin in before:
-            origin.restore()
-        if opened is not None:
-            opened.__exit__(kind, error, traceback)
+        move.__exit__(kind, error, traceback)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the moves: a copy was not moved itself."""
         return {name: value for name, value in self.__dict__.items() if name not in ("_last_move", "_blocks_entered")}
-
-
-class ModelPlacement(Placement):
-    """The part of a model that knows its quantum heads, all of which it moves."""
-
-    @abstractmethod
-    def attention_layers(self) -> list[CausalSelfAttention]:
-        """Return the attention of every layer."""
-
-    def quantum_heads(self) -> list[tuple[int, str, QuantumHead]]:
-        """Return the quantum heads as (layer, kind, module)."""
-        return [
-            (layer, kind, module)
-            for layer, attention in enumerate(self.attention_layers())
-            for kind, module in attention.maps.items()
-            if isinstance(module, QuantumHead)
-        ]
-
-    def head_backends(self) -> list[dict[str, Any]]:
-        """Return, for every head, its layer, number, kind and the backend it runs on (``torch`` if classical).
-
-        On a chain, that is where its calls were computed, and ``calls`` says how many each backend computed; before
-        the first call it is the chain.
-        """
-        rows = []
-        for layer, attention in enumerate(self.attention_layers()):
-            number = 0
-            for kind, count in attention.counts.items():
-                module = attention.maps[kind]
-                where: dict[str, Any] = {"backend": "torch"}
-                if isinstance(module, QuantumHead):
-                    calls = module.ran_on
-                    where = {"backend": ran_on(calls) or module.place.name, **({"calls": calls} if calls else {})}
-                for _ in range(count):
-                    rows.append({"layer": layer, "head": number, "kind": kind, **where})
-                    number += 1
-        return rows
-
-    def movable_parts(self) -> list[tuple[int | None, str, Movable]]:
-        """Return the quantum heads."""
-        return list(self.quantum_heads())
 
 
 def ran_on(calls: dict[str, int]) -> str:

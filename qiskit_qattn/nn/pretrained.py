@@ -15,7 +15,7 @@ from torch import nn
 
 from qiskit_qattn.errors import CheckpointError, QattnError, unknown_name
 from qiskit_qattn.nn.config import GPTConfig
-from qiskit_qattn.nn.inference import check_not_fixed
+from qiskit_qattn.nn.placement import check_not_fixed
 from qiskit_qattn.untrusted import read_json
 
 _FILES = ("config.json", "model.safetensors")

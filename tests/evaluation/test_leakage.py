@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import pickle
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from qiskit_qattn.errors import ConfigError
+from qiskit_qattn.evaluation.gradient_leakage import NO_MODULE
 from qiskit_qattn.evaluation.leakage import leakage
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import GPT
@@ -134,3 +136,49 @@ def test_the_figure_can_be_copied():
     for other in (copy.deepcopy(found), pickle.loads(pickle.dumps(found))):
         assert (other, vars(other)) == (found, vars(found))
         assert (other.edited, other.changed, other.summary()) == (found.edited, found.changed, found.summary())
+
+
+def encoder(dtype: torch.dtype = torch.float32) -> nn.TransformerEncoder:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.5, batch_first=True)
+    return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_model_of_vectors_is_certified_with_its_mask_and_fails_without(dtype: torch.dtype):
+    model = encoder(dtype)
+    mask = nn.Transformer.generate_square_subsequent_mask(6, dtype=dtype)
+    causal = leakage(functools.partial(model, mask=mask, is_causal=True), block_size=6, width=8)
+    assert (causal, causal.gradient, causal.verdict) == (0, 0, "passed")
+    blind = leakage(model, block_size=6, width=8)
+    assert blind.verdict == "failed" and blind > 1e-3 and blind.gradient > 1e-3
+    assert all(part.training for part in model.modules())
+
+
+def test_vectors_of_a_function_are_differentiated_on_demand():
+    def peeks(x: torch.Tensor) -> torch.Tensor:
+        return x + 1e-3 * x.roll(-1, 1) * (torch.arange(x.shape[1]) == 2)[:, None]
+
+    found = leakage(peeks, block_size=5, width=3)
+    assert (found.edited, found.changed, found.gradient, found.skipped) == (3, 2, None, NO_MODULE)
+    assert leakage(peeks, block_size=5, width=3, gradients=True).worst_gradients[0][:2] == (3, 2)
+    assert leakage(lambda x: x.cumsum(1), block_size=5, width=3, gradients=True).passed
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ({"width": 3, "vocab_size": 5, "block_size": 5}, "give one of them"),
+        ({"width": 3}, "give block_size"),
+        ({"width": 0, "block_size": 5}, "width is 0"),
+        ({"block_size": 5}, "or width for a model that takes vectors"),
+    ],
+)
+def test_sizes_of_vectors_are_checked(sizes: dict[str, int], told: str):
+    with pytest.raises(ConfigError, match=told):
+        leakage(lambda x: x, **sizes)
+
+
+def test_a_part_of_a_models_arguments_may_be_given():
+    model = OneHead(transposed=True)
+    assert leakage(functools.partial(model), 7, 5) == leakage(model, 7, 5)
+    assert leakage(functools.partial(model), 7, 5).gradient == leakage(model, 7, 5).gradient > 0

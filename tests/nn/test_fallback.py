@@ -49,7 +49,7 @@ def test_after_a_fall_values_and_gradients_are_the_next_links(name):
     assert head.audit.calls == head.audit.gradients == {"statevector": 1}
     kind = head.circuit.name
     reason = "The laboratory is closed."
-    assert head.audit.falls == [Fall(None, kind, 1, "forward", "lab?fails=all", "statevector", reason)]
+    assert head.audit.falls == [Fall("", None, kind, 1, "forward", "lab?fails=all", "statevector", reason)]
 
 
 def test_a_link_that_recovers_is_used_again_and_warns_once(caplog):

@@ -374,3 +374,11 @@ def test_cuda_equals_cpu():
     idx = tokens()
     expected = model(idx)[0]
     torch.testing.assert_close(model.cuda()(idx.cuda())[0].cpu(), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 2, 3), ()])
+def test_tokens_of_another_shape_are_refused(shape):
+    with pytest.raises(ConfigError, match=r"shape \(B, T\), got"):
+        GPT(GPTConfig(vocab_size=11, block_size=6, n_layer=1, n_head=1, n_embd=4, heads="classical:1"))(
+            torch.zeros(shape, dtype=torch.long)
+        )

@@ -8,11 +8,29 @@ import warnings
 
 import pytest
 import torch
+from qiskit import QuantumCircuit
+from qiskit.circuit import ParameterVector
+from qiskit.primitives import StatevectorEstimator
+from qiskit.quantum_info import SparsePauliOp
+from qiskit_machine_learning.neural_networks import EstimatorQNN
+from torch import nn
 
-from qiskit_qattn import GPT, GPTConfig, get_backend, leakage
+from qiskit_qattn import (
+    GPT,
+    GPTConfig,
+    QuantumHead,
+    TorchConnector,
+    attention_circuit,
+    audit,
+    get_backend,
+    inference,
+    leakage,
+    to_backend,
+)
 from qiskit_qattn.backends.place import wait_until_closed
 from qiskit_qattn.errors import BackendError, ConfigError, QattnError
 from qiskit_qattn.nn.fallback import FallbackWarning
+from qiskit_qattn.nn.placement import quantum_parts
 
 pytestmark = pytest.mark.usefixtures("laboratory")
 
@@ -39,11 +57,11 @@ def test_a_model_says_where_its_heads_ran():
     assert rows[0]["backend"] == "lab?fails=2+3 (1 of 2 calls), statevector (1 of 2 calls)"
     assert rows[2]["calls"] == {"statevector": 1, "lab?fails=2+3": 1} and "calls" not in rows[1]
     loss.backward()
-    audit = model.audit()
-    assert json.loads(json.dumps(audit)) == audit
-    assert audit["calls"] == audit["gradients"] | {"lab?fails=2+3": 2, "statevector": 2}
-    assert audit["gradients"] == {"lab?fails=2+3": 1, "statevector": 1}
-    assert [(fall["layer"], fall["kind"], fall["call"]) for fall in audit["falls"]] == [
+    found = model.audit()
+    assert json.loads(json.dumps(found)) == found
+    assert found["calls"] == found["gradients"] | {"lab?fails=2+3": 2, "statevector": 2}
+    assert found["gradients"] == {"lab?fails=2+3": 1, "statevector": 1}
+    assert [(fall["layer"], fall["kind"], fall["call"]) for fall in found["falls"]] == [
         (0, "qisa-v3", 2),
         (1, "qisa-v3", 1),
     ]
@@ -216,3 +234,176 @@ def test_a_moved_model_can_be_pickled():
     model.to_backend("statevector?shots=20&seed=1").to_backend("statevector?method=dense")
     other = pickle.loads(pickle.dumps(model))
     assert torch.equal(other(idx)[0], model(idx)[0])
+
+
+# any module
+
+
+class Encoder(nn.Module):
+    """A model of someone's own: two quantum heads, one of them held twice, and a connector behind them."""
+
+    def __init__(self):
+        super().__init__()
+        shared = QuantumHead(attention_circuit("qisa-v3", 2))
+        self.first, self.layers = shared, nn.ModuleList([shared, QuantumHead(attention_circuit("zz", 2))])
+        self.out = TorchConnector(network())
+        self.norm, self.drop = nn.BatchNorm1d(2), nn.Dropout(0.5)
+
+    def forward(self, x):  # (B, 4)
+        x = self.layers[0](x)[:, :2] + self.first(2 * x)[:, :2]
+        return self.out(self.drop(self.norm(self.layers[1](x)[:, :2])))
+
+
+def network():
+    x, t = ParameterVector("x", 2), ParameterVector("t", 2)
+    circuit = QuantumCircuit(2)
+    for qubit in range(2):
+        circuit.ry(x[qubit], qubit)
+    circuit.cx(0, 1)
+    for qubit in range(2):
+        circuit.ry(t[qubit], qubit)
+    return EstimatorQNN(
+        circuit=circuit,
+        observables=SparsePauliOp("ZZ"),
+        input_params=list(x),
+        weight_params=list(t),
+        estimator=StatevectorEstimator(),
+        default_precision=0.0,
+        input_gradients=True,
+    )
+
+
+def places(model):
+    return [part.module.place and part.module.place.name for part in quantum_parts(model)]
+
+
+def test_any_module_is_moved_by_a_string_and_comes_back():
+    model, x = Encoder().eval(), torch.rand(3, 4)
+    state, expected = copy.deepcopy(model.state_dict()), model(x)
+    assert [part.name for part in quantum_parts(model)] == ["first", "layers.1", "out"]
+    with to_backend(model, "statevector?method=mps") as inside:
+        assert inside is model
+        assert places(model) == ["statevector?method=mps"] * 3
+        torch.testing.assert_close(model(x), expected)
+    assert places(model) == ["statevector", "statevector", None]
+    to_backend(model, "density_matrix?noise=depolarizing&p1=0.01&p2=0.02")
+    assert (model(x) - expected).abs().max() > 1e-4
+    with pytest.raises(ZeroDivisionError), to_backend(model, "statevector"):
+        torch.testing.assert_close(model(x), expected)
+        raise ZeroDivisionError
+    assert places(model) == ["density_matrix?noise=depolarizing&p1=0.01&p2=0.02"] * 3
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+def test_parts_of_any_module_are_named_by_their_path():
+    model, x = nn.Sequential(nn.Flatten(), Encoder()), torch.rand(3, 2, 2)
+    expected = model.eval()(x)
+    assert audit(model) == {}
+    to_backend(model, "lab?fails=2+4 -> statevector")
+    with pytest.warns(FallbackWarning) as warned:
+        torch.testing.assert_close(model(x), expected)
+    assert [str(each.message).split(" pass:")[0] for each in warned] == [
+        "1.first (qisa-v3), call 2, forward",
+        "1.out (EstimatorQNN), call 1, forward",
+    ]
+    found = audit(model)
+    assert json.loads(json.dumps(found)) == found
+    assert found["calls"] == {"lab?fails=2+4": 2, "statevector": 2}
+    assert [(row["name"], row["layer"], row["kind"]) for row in found["heads"]] == [
+        ("1.first", None, "qisa-v3"),
+        ("1.layers.1", None, "zz"),
+        ("1.out", None, "EstimatorQNN"),
+    ]
+    assert [(fall["name"], fall["call"], fall["link"]) for fall in found["falls"]] == [
+        ("1.first", 2, "lab?fails=2+4"),
+        ("1.out", 1, "lab?fails=2+4"),
+    ]
+
+
+def test_a_gpt_keeps_its_labels_and_is_named_inside_another_module():
+    model, idx = small_model()
+    with to_backend(model, "lab -> statevector"):
+        model(idx)
+    rows = [(row["name"], row["layer"], row["kind"]) for row in audit(model)["heads"]]
+    assert rows == [("blocks.0.attn.maps.qisa-v3", 0, "qisa-v3"), ("blocks.1.attn.maps.qisa-v3", 1, "qisa-v3")]
+    assert model.audit() == audit(model)
+    wrapped = nn.ModuleDict({"text": model, "image": Encoder()})
+    to_backend(wrapped, "lab -> statevector")
+    assert [(part.name, part.layer) for part in quantum_parts(wrapped)][1:3] == [
+        ("text.blocks.1.attn.maps.qisa-v3", None),
+        ("image.first", None),
+    ]
+
+
+@pytest.mark.parametrize("text", ["lab -> classical", "nowhere", "lab:gone"])
+def test_nothing_of_any_module_is_half_moved(text):
+    model, x = Encoder().eval(), torch.rand(3, 4)
+    expected = model(x)
+    to_backend(model, "lab")
+    device = model.first.place.single.estimator.device
+    with pytest.raises(QattnError):
+        to_backend(model, text)
+    assert places(model) == ["lab"] * 3
+    torch.testing.assert_close(model(x), expected)
+    assert device.closed == 0
+
+
+def test_a_block_around_any_module_closes_what_it_opened():
+    model = Encoder().eval()
+    to_backend(model, "statevector?seed=1&shots=10")
+    move = to_backend(model, "lab")
+    with move:
+        model(torch.rand(3, 4))
+        device = model.first.place.single.estimator.device
+        assert device.closed == 0
+    assert device.closed == 1 and places(model) == ["statevector?seed=1&shots=10"] * 3
+    with pytest.raises(ConfigError, match="has undone this move already"), move:
+        pass
+    backend = get_backend("lab")
+    with to_backend(model, backend):
+        model(torch.rand(3, 4))
+    assert backend.estimator.device.closed == 0
+
+
+def test_heads_and_connectors_are_modules_too():
+    head, layer = QuantumHead(attention_circuit("qisa", 2)), TorchConnector(network())
+    for module in (head, layer):
+        with to_backend(module, "lab -> statevector"):
+            module(torch.rand(2, module.num_features if module is head else 2))
+        assert audit(module)["calls"] == {"lab": 1}
+        assert audit(module)["heads"][0]["name"] == ""
+
+
+@pytest.mark.parametrize("call", [audit, lambda module: to_backend(module, "statevector")])
+def test_a_module_without_circuits_is_refused(call):
+    with pytest.raises(ConfigError, match="EncoderLayer holds no circuit: none of its modules is a Quantum"):
+        call(nn.TransformerEncoderLayer(8, 2))
+    with pytest.raises(ConfigError, match="Module, got list"):
+        call([QuantumHead(attention_circuit("qisa", 2))])
+    assert GPT.audit(small_model("classical:2")[0].to_backend("statevector?shots=10")) == {}  # it might hold some
+
+
+def test_a_copy_for_inference_inside_a_module_is_not_moved():
+    model, _ = small_model()
+    model.to_backend("statevector?shots=10&seed=1")
+    for part in (nn.Sequential(inference(model)), inference(model).blocks[0], inference(nn.Sequential(model))[0]):
+        with pytest.raises(ConfigError, match="copy for inference cannot be moved"):
+            to_backend(part, "lab")
+    assert model.head_backends()[0]["backend"] == "statevector?seed=1&shots=10"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("text", ["statevector", "statevector?shots=1000000&seed=1", "aer", "lab -> statevector"])
+def test_any_module_is_copied_for_inference(text):
+    model, x = Encoder(), torch.rand(3, 4)
+    expected = model.eval()(x)
+    to_backend(model, text)
+    fixed = inference(model.train())
+    assert not fixed.training and model.training
+    tolerance = 0.05 if "shots" in text else 1e-6
+    torch.testing.assert_close(fixed(x), expected, rtol=0, atol=tolerance)
+    model.norm.weight.mul_(3)
+    torch.testing.assert_close(fixed(x), expected, rtol=0, atol=tolerance)
+    assert places(model) == [text.replace("shots=1000000&seed=1", "seed=1&shots=1000000")] * 3
+    if "->" in text:
+        assert audit(model)["calls"] == {"lab": 8}  # the copy's circuits are the model's

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, cast
 
@@ -69,13 +70,19 @@ def ibm(spec: BackendSpec) -> Backend:
     optimization = spec.integer("optimization", minimum=0, maximum=3)
     shots = spec.integer("shots", minimum=1, maximum=10**9) or _SHOTS
     gradient, dedupe = gradient_option(spec, settings.seed), dedupe_option(spec, shots)
+<<<<<<< HEAD
     secrets: tuple[str, ...] = ()
+=======
+    choice = ""
+>>>>>>> main
     if local:
         backend = _snapshot(spec.target, fractional)
         device = IBMDevice(backend, mode=mode, settings=settings, max_time=max_time)
     else:
         service, secrets = open_service(spec.options.get("instance"))
         backend = find_device(service, spec.target, fractional=fractional, secrets=secrets)
+        if spec.target == LEAST_BUSY:
+            choice, spec = f"{spec.name}:{spec.target}", replace(spec, target=backend.name)
         price = ibm_second_price()
         device = IBMDevice(
             backend, service, mode=mode, settings=settings, max_time=max_time, seconds_price=price, secrets=secrets
@@ -84,8 +91,13 @@ def ibm(spec: BackendSpec) -> Backend:
     manager = Guard(*secrets)(f"reading the gates of {backend.name}", ISAPassManager, backend, level)
     return Backend(
         str(spec),
+<<<<<<< HEAD
         managed_estimator(spec, device, precision=precision_of(shots)),
         pass_manager=manager,
+=======
+        managed_estimator(spec, device, precision=precision_of(shots), choice=choice),
+        pass_manager=ISAPassManager(backend, _OPTIMIZATION if optimization is None else optimization),
+>>>>>>> main
         precision=precision_of(shots),
         shots=shots,
         dedupe=dedupe,
@@ -130,6 +142,7 @@ PROVIDER = Provider(
     build=ibm,
     options=IBM_OPTIONS,
     targets=TARGETS,
+    choices=(LEAST_BUSY,),
     extra="ibm",
     modules=("qiskit_ibm_runtime", *DEVICE_MODULES),
 )

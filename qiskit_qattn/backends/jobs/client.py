@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus, 
 from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.jobs.ledger_file import Row, is_alive, new_owner
 from qiskit_qattn.backends.jobs.request import Request
-from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
+from qiskit_qattn.errors import BackendError, ConfigError, JobError, TransientBackendError
 
 T = TypeVar("T")
 BACKOFF = 1.0  # seconds: the first wait is at most this, each later one at most twice the one before
@@ -323,6 +324,31 @@ def cancel(ledger: Ledger, row: Row, device: Device) -> Row:
             client.call(device.cancel, row.job_id or "")
         row, _ = client.collect(row, ledger.request(row.id).pubs)
     return row
+
+
+def check_choice(ledger: Ledger, request: Request, choice: str) -> None:
+    """Raise for a request to a device that was chosen, if another device has been sent the same work.
+
+    Args:
+        ledger: Where the other device's jobs are.
+        request: What would be sent.
+        choice: What the device was chosen by, such as ``ibm:least_busy``; empty for a device that was named.
+
+    Raises:
+        ConfigError: With the names of both devices.
+    """
+    rows = ledger.elsewhere(request) if choice else []
+    if not rows:
+        return
+    other = rows[0].device
+    states = Counter("stored" if row.state == "done" else "on its way" for row in rows if row.device == other)
+    found = ", ".join(f"{count} {state}" for state, count in states.items())
+    when = datetime.fromtimestamp(rows[0].updated).strftime("%Y-%m-%d %H:%M")
+    raise ConfigError(
+        f"{choice} is {request.device} now, but the next job was sent to {other} before (results: {found}, {when}). "
+        f"Nothing was sent. Name the device: {other} takes those results at no further cost, {request.device} runs the "
+        f"job again."
+    )
 
 
 def _kept(row: Row, error: BackendError) -> BackendError:

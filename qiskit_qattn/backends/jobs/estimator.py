@@ -14,7 +14,7 @@ from qiskit.primitives import BaseEstimatorV2, BasePrimitiveJob, DataBin, Primit
 from qiskit.primitives.containers.estimator_pub import EstimatorPubLike
 
 from qiskit_qattn.backends.jobs.budget import Budget, no_budget
-from qiskit_qattn.backends.jobs.client import JobClient, cancel
+from qiskit_qattn.backends.jobs.client import JobClient, cancel, check_choice
 from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus
 from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.jobs.ledger_file import IN_FLIGHT, Row, new_owner
@@ -26,13 +26,14 @@ FIRST_POLL, LONGEST_POLL = 0.05, 10.0  # seconds between two status requests; ea
 _LOG = logging.getLogger("qiskit_qattn.backends")
 
 
-def managed_estimator(spec: BackendSpec, device: Device, *, precision: float) -> ManagedEstimator:
+def managed_estimator(spec: BackendSpec, device: Device, *, precision: float, choice: str = "") -> ManagedEstimator:
     """Return the estimator of a backend string, with ``DEVICE_OPTIONS`` read and the user's ledger.
 
     Args:
         spec: The parsed string.
         device: The device it names.
         precision: Target standard error, above 0.
+        choice: What the device was chosen by, such as ``ibm:least_busy``; empty if it was named.
 
     Raises:
         ConfigError: For a bad value of an option.
@@ -49,6 +50,7 @@ def managed_estimator(spec: BackendSpec, device: Device, *, precision: float) ->
         precision=precision,
         timeout=spec.integer("timeout", minimum=1),
         retries=RETRIES if retries is None else retries,
+        choice=choice,
     )
 
 
@@ -67,6 +69,7 @@ class ManagedEstimator(BaseEstimatorV2):
         precision: Target standard error where a run gives none.
         timeout: Seconds to wait for a job, or None for no limit.
         retries: How often a call to the device is repeated after a transient error.
+        choice: What the device was chosen by, if it was; see :func:`check_choice`.
 
     Attributes:
         jobs_sent: Jobs that were sent.
@@ -84,9 +87,11 @@ class ManagedEstimator(BaseEstimatorV2):
         precision: float = 0.015625,
         timeout: float | None = None,
         retries: int = RETRIES,
+        choice: str = "",
     ) -> None:
         self.device, self.ledger, self.budget = device, ledger, budget
         self.cache, self.precision, self.timeout = cache, precision, timeout
+        self.choice = choice if cache else ""
         self.client = JobClient(ledger, device, retries)
         self.jobs_sent = self.jobs_cached = self.jobs_attached = 0
         self._charges: dict[int, Cost] = {}  # of rows of the ledger: estimated, then actual
@@ -106,7 +111,7 @@ class ManagedEstimator(BaseEstimatorV2):
             precision: Target standard error, above 0.
 
         Raises:
-            ConfigError: For a precision of 0, or several.
+            ConfigError: For a precision of 0, or several; for a job that another device has than the one chosen.
             BudgetError: If the job would pass the budget, or the device is paid and there is none; nothing was sent.
             JobError: (from ``result``) if the job failed or was cancelled.
             BackendError: If the device refuses the job or does not answer.
@@ -255,6 +260,7 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
         while True:
             row = self._ledger.claim(request.key, self._owner, cached=estimator.cache)
             if row is None:
+                check_choice(self._ledger, request, estimator.choice)
                 estimate = self._client.estimate(request)
                 row = estimator.open(request, self._owner, estimate)
                 if row is not None:

@@ -98,6 +98,7 @@ class Ledger:
                 "shots": request.shots,
                 "estimate": cost_text(estimate),
                 "request": packed,
+                "work": request.work,
             }
             names, places = ", ".join(columns), ", ".join("?" * len(columns))
             cursor = db.execute(f"INSERT INTO jobs ({names}) VALUES ({places})", tuple(columns.values()))
@@ -105,6 +106,15 @@ class Ledger:
             [ledger] = db.execute("SELECT ledger FROM about").fetchone()
             # Unique: numbers of deleted rows are not used again, and each ledger has a random name.
             return update(db, number, tag=f"qattn-{request.key[:16]}-{ledger}-{number}")
+
+    def elsewhere(self, request: Request) -> list[Row]:
+        """Return the rows, finished or in flight, of the same work on other devices of the provider, newest first."""
+        provider = request.device.partition(":")[0]
+        with transaction(self.path) as db:
+            found = select(
+                db, "work = ? AND device != ? AND state IN ('done', 'sent', 'sending')", [request.work, request.device]
+            )
+        return [row for row in found if row.device.partition(":")[0] == provider]
 
     def take(self, number: int, owner: str) -> Row:
         """Become the owner of a row in flight whose owner has ended, and return the row; other rows stay unchanged."""

@@ -44,9 +44,11 @@ CREATE TABLE jobs (
     used TEXT,
     error TEXT NOT NULL DEFAULT '',
     request BLOB NOT NULL,
-    result BLOB
+    result BLOB,
+    work TEXT
 );
 CREATE INDEX jobs_by_key ON jobs (key);
+CREATE INDEX jobs_by_work ON jobs (work);
 CREATE TABLE about (ledger TEXT NOT NULL);
 INSERT INTO about VALUES (lower(hex(randomblob(4))));
 """
@@ -76,6 +78,7 @@ def transaction(path: Path) -> Iterator[sqlite3.Connection]:
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     _check_ours(path, connection)
+                    _add_work(connection)
                     yield connection
                     connection.execute("COMMIT")
                 finally:
@@ -135,6 +138,13 @@ def _check_ours(path: Path, connection: sqlite3.Connection) -> None:
             f"The ledger {str(path)!r} has version {version}, this release reads up to {VERSION}. Update "
             f"qiskit-qattn, or name another ledger with the environment variable QATTN_LEDGER."
         )
+
+
+def _add_work(db: sqlite3.Connection) -> None:
+    """Add the column ``work`` to a ledger of a release that had none; that release can still use it."""
+    if not db.execute("SELECT 1 FROM pragma_table_info('jobs') WHERE name = 'work'").fetchone():
+        db.execute("ALTER TABLE jobs ADD COLUMN work TEXT")
+        db.execute("CREATE INDEX jobs_by_work ON jobs (work)")
 
 
 @dataclass(frozen=True)

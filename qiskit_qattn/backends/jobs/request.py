@@ -33,12 +33,15 @@ from qiskit.primitives.containers.observables_array import ObservablesArray
 
 from qiskit_qattn.backends.jobs.device import Values
 from qiskit_qattn.errors import CircuitError, ConfigError
+from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.simulation.decomposition import definition_of
 from qiskit_qattn.simulation.gates import standard_name
 
 _FORMAT = 1  # part of the key: raise it when the text of a circuit changes
 _STANDARD = frozenset(get_standard_gate_name_mapping())
 _OPAQUE = {"barrier", "delay", "measure", "reset"}  # without a definition
+#: Where a circuit's metadata says what it was transpiled from, and for which inputs: the same on every device.
+SOURCE = "qiskit-qattn source"
 
 
 @dataclass(frozen=True)
@@ -84,20 +87,30 @@ class Request:
 
         Names of parameters and circuits do not count, nor do global phases and metadata.
         """
+        about = [_FORMAT, self.device, self.settings, float(self.precision).hex(), len(self.pubs)]
+        return _digest(_json(about), *(part for parts in self._parts for part in parts))
+
+    @cached_property
+    def work(self) -> str:
+        """As :attr:`key`, but the same on every device: with a circuit's ``SOURCE``, if it has one, in its place."""
+        about = [_FORMAT, self.settings, float(self.precision).hex(), len(self.pubs)]
+        parts = []
+        for pub, own in zip(self.pubs, self._parts, strict=True):
+            source = (pub.circuit.metadata or {}).get(SOURCE)
+            parts += own if source is None else [str(source).encode()]
+        return _digest(_json(about), *parts)
+
+    @cached_property
+    def _parts(self) -> list[list[bytes]]:
+        """For each PUB its circuit, its observables and its values."""
         texts: dict[int, bytes] = {}
-        digest = hashlib.sha256()
-
-        def feed(*parts: bytes) -> None:
-            for part in parts:
-                digest.update(len(part).to_bytes(8, "little") + part)
-
-        feed(_json([_FORMAT, self.device, self.settings, float(self.precision).hex(), len(self.pubs)]))
+        parts = []
         for pub in self.pubs:
             if id(pub.circuit) not in texts:  # PUBs of one job often share a circuit
                 texts[id(pub.circuit)] = circuit_text(pub.circuit).encode()
             values = _values_of(pub)
-            feed(texts[id(pub.circuit)], _json([list(values.shape), _observables(pub)]), values.tobytes())
-        return digest.hexdigest()
+            parts.append([texts[id(pub.circuit)], _json([list(values.shape), _observables(pub)]), values.tobytes()])
+        return parts
 
     def pack(self) -> bytes:
         """Return the request as the bytes of an npz file, without pickled objects.
@@ -170,6 +183,28 @@ def _observables(pub: EstimatorPub) -> list:
 
 def _flat(observables: ObservablesArray) -> list[dict[str, float]]:
     return observables.ravel().tolist()
+
+
+def source_of(circuit: AttentionCircuit) -> str:
+    """Return a text that says what an attention circuit computes; its gates on a device say that no longer."""
+    order = list(circuit.circuit.parameters)
+    places = [[order.index(each) for each in some] for some in (circuit.input_params, circuit.weight_params)]
+    observables = [
+        [[label, [value.real, value.imag]] for label, value in each.to_list()] for each in circuit.observables
+    ]
+    return _digest(circuit_text(circuit.circuit).encode(), _json([places, observables]))
+
+
+def source_of_rows(source: str, rows: np.ndarray, about: object) -> str:
+    """Return what :func:`source_of` says, with the inputs and weights of each row, and what else counts."""
+    return _digest(source.encode(), _json([list(rows.shape), about]), np.ascontiguousarray(rows, "<f8").tobytes())
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()
 
 
 def _json(content: object) -> bytes:

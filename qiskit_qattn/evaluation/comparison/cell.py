@@ -13,9 +13,11 @@ import shutil
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -24,9 +26,10 @@ from filelock import FileLock
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError
 from qiskit_qattn.evaluation.circuit_measures import circuit_measures
+from qiskit_qattn.evaluation.comparison.builder import load_builder, on_text
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study, load_study
 from qiskit_qattn.evaluation.leakage import leakage
-from qiskit_qattn.evaluation.rendering import write_json
+from qiskit_qattn.evaluation.rendering import versions, write_json
 from qiskit_qattn.evaluation.text_metrics import prediction_errors
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.config import TrainConfig
@@ -35,6 +38,7 @@ from qiskit_qattn.training.figures import History, Parameters, read_metrics
 from qiskit_qattn.training.files import write_text, writing
 from qiskit_qattn.training.progress import Progress, TrainingInterrupted
 from qiskit_qattn.training.run import train_run
+from qiskit_qattn.training.task_loop import train_task
 from qiskit_qattn.untrusted import as_type, read_json
 
 RECORD = "cell.json"
@@ -72,11 +76,16 @@ class Prediction(TypedDict):
     word_error_rate: float
 
 
-class Record(TypedDict):
-    """The content of ``cell.json``."""
+class _Made(TypedDict, total=False):
+    """What records have since a later version."""
+
+    versions: dict[str, str | None]
+
+
+class Figures(_Made):
+    """What every record holds."""
 
     val_loss: float
-    val_loss_last_position: float
     train_loss: float
     step: int
     tokens_per_second: float
@@ -88,9 +97,24 @@ class Record(TypedDict):
     peak_gpu_mib: float | None
     parameters: Parameters
     history: History
+
+
+class Record(Figures):
+    """The content of ``cell.json`` for a GPT."""
+
+    val_loss_last_position: float
     causality: Certificate
     circuits: Circuits
     prediction: Prediction
+
+
+class OwnRecord(Figures):
+    """The content of ``cell.json`` for a model of one's own; it has a certificate if it is a language model."""
+
+    causality: Certificate | None
+    metrics: dict[str, float | None]
+    data: str
+    source: str
 
 
 def run_cell(study: Study, cell: Cell) -> dict[str, Any]:
@@ -121,18 +145,48 @@ def run_cell(study: Study, cell: Cell) -> dict[str, Any]:
 def _train_and_measure(study: Study, cell: Cell) -> dict[str, Any]:
     """Train a cell, or continue where it stopped, and return its record."""
     config, folder = study.cell_config(cell), study.cell_folder(cell)
-    corpus = load_corpus(config.data, config.model.block_size)
-    if fingerprint(corpus) != study.text:
-        raise ConfigError(f"The text {config.data!r} is not the one that {str(study.folder)!r} was planned for.")
+    progress = StepFile(step_path(study, cell))
+    if study.build:
+        return {**_head(cell), **_build_and_train(study, cell, progress), "versions": versions()}
+    corpus = _text(study)
     resume = (folder / "config.toml").is_file()
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)  # left by a process that was killed before the run started
     place = Place.open(config.backend)
     share_budget(place, study.num_circuit_cells)
     with place, qpu_clock(place, study.side_file(cell, "qpu")) as qpu:
-        train_run(config, resume=resume, progress=StepFile(step_path(study, cell)), backend=place)
+        train_run(config, resume=resume, progress=progress, backend=place)
         measured = cell_metrics(config, corpus, place)
-    return {**_head(cell), **measured, "qpu_seconds": qpu()}
+    return {**_head(cell), **measured, "qpu_seconds": qpu(), "versions": versions()}
+
+
+def _build_and_train(study: Study, cell: Cell, progress: Progress) -> dict[str, Any]:
+    """Build a cell's model by the study's function, train it, and return its figures."""
+    builder, config = load_builder(study.build), study.cell_config(cell)
+    text = cache(partial(_text, study))
+    task = builder.build(cell.kind, cell.seed, config, text, study.sizes[cell.kind].n_inner)
+    figures = train_task(config, task, study.cell_folder(cell), progress=progress)
+    certificate = None
+    if on_text(task):
+        certificate = causality(task.model, vocab_size=text().tokenizer.vocab_size, block_size=config.model.block_size)
+    return {
+        **{name: figures[name] for name in (*FROM_TRAINING, "metrics", "data")},
+        "source": builder.source,
+        "qpu_seconds": 0.0,
+        "causality": certificate,
+    }
+
+
+def _text(study: Study) -> Corpus:
+    """Return the text of a study.
+
+    Raises:
+        ConfigError: If it is not the one the study was planned for.
+    """
+    corpus = load_corpus(study.config.data, study.config.model.block_size)
+    if fingerprint(corpus) != study.text:
+        raise ConfigError(f"The text {study.config.data!r} is not the one that {str(study.folder)!r} was planned for.")
+    return corpus
 
 
 def _head(cell: Cell) -> dict[str, Any]:
@@ -229,7 +283,7 @@ def read_record(study: Study, cell: Cell) -> dict[str, Any] | None:
         own = isinstance(record, dict) and "causality" in record
         if not own or any(record.get(name) != value for name, value in _head(cell).items()):
             raise CheckpointError(f"{str(path)!r} is not the record of {cell.name}. Delete it to measure again.")
-        return dict(as_type(record, Record))
+        return dict(as_type(record, OwnRecord if study.build else Record))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -301,6 +355,8 @@ def main(folder: str, kind: str, seed: str) -> int:
     try:
         run_cell(load_study(Path(folder)), Cell(int(seed), kind))
     except QattnError as error:
+        if error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)  # for the log, of which the last line is the reason
         sys.stderr.write(" ".join(str(error).split()) + "\n")
         return 2
     except TrainingInterrupted as stop:
