@@ -70,11 +70,8 @@ def ibm(spec: BackendSpec) -> Backend:
     optimization = spec.integer("optimization", minimum=0, maximum=3)
     shots = spec.integer("shots", minimum=1, maximum=10**9) or _SHOTS
     gradient, dedupe = gradient_option(spec, settings.seed), dedupe_option(spec, shots)
-<<<<<<< HEAD
     secrets: tuple[str, ...] = ()
-=======
     choice = ""
->>>>>>> main
     if local:
         backend = _snapshot(spec.target, fractional)
         device = IBMDevice(backend, mode=mode, settings=settings, max_time=max_time)
@@ -91,13 +88,8 @@ def ibm(spec: BackendSpec) -> Backend:
     manager = Guard(*secrets)(f"reading the gates of {backend.name}", ISAPassManager, backend, level)
     return Backend(
         str(spec),
-<<<<<<< HEAD
-        managed_estimator(spec, device, precision=precision_of(shots)),
-        pass_manager=manager,
-=======
         managed_estimator(spec, device, precision=precision_of(shots), choice=choice),
-        pass_manager=ISAPassManager(backend, _OPTIMIZATION if optimization is None else optimization),
->>>>>>> main
+        pass_manager=manager,
         precision=precision_of(shots),
         shots=shots,
         dedupe=dedupe,
