@@ -70,8 +70,8 @@ def ibm(spec: BackendSpec) -> Backend:
     optimization = spec.integer("optimization", minimum=0, maximum=3)
     shots = spec.integer("shots", minimum=1, maximum=10**9) or _SHOTS
     gradient, dedupe = gradient_option(spec, settings.seed), dedupe_option(spec, shots)
-    secrets: tuple[str, ...] = ()
     choice = ""
+    secrets: tuple[str, ...] = ()
     if local:
         backend = _snapshot(spec.target, fractional)
         device = IBMDevice(backend, mode=mode, settings=settings, max_time=max_time)
