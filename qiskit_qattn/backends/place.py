@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from qiskit_qattn.backends.registry import Backend, get_backend
+from qiskit_qattn.backends.registry import Backend, get_backend, registration
 from qiskit_qattn.backends.spec import ARROW, BackendSpec, End, parse_chain
 from qiskit_qattn.errors import BackendError
 
@@ -184,6 +184,28 @@ class Sessions:
 
     def __reduce__(self) -> Any:
         return type(self), (self.backends,)
+
+
+def settled(given: str, recorded: str) -> str:
+    """Return ``recorded`` if it is ``given`` with devices in place of its choices, else ``given``.
+
+    So that what was started on ``ibm:least_busy`` goes on with the device that was chosen then.
+
+    Args:
+        given: A backend string, or a chain of them.
+        recorded: The name of the place that was opened from such a string.
+    """
+    ours, theirs = parse_chain(given), parse_chain(recorded)
+    if ours == theirs or (len(ours.links), ours.end) != (len(theirs.links), theirs.end):
+        return given
+    pairs = zip(ours.links, theirs.links, strict=True)
+    return recorded if all(one == other or _is_choice(one, other) for one, other in pairs) else given
+
+
+def _is_choice(one: BackendSpec, other: BackendSpec) -> bool:
+    """Tell whether the second string may be the first, with the device that was chosen."""
+    same = (one.name, one.options) == (other.name, other.options)
+    return same and one.target in registration(one.name).provider.choices
 
 
 @contextmanager

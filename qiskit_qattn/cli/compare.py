@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial, reduce
+from functools import cache, partial, reduce
 from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -33,7 +33,9 @@ def command(
     kinds: Annotated[
         str,
         typer.Option(
-            help="Kinds of head, separated by commas; a model has heads of one kind only.", rich_help_panel=_PANEL
+            help="Kinds of head, separated by commas. All heads of a model are of one kind, or each layer has the mix"
+            " that a kind such as qisa:2,classical:2 names; separate mixes by semicolons or spaces.",
+            rich_help_panel=_PANEL,
         ),
     ] = "qisa,classical,quadratic,rff,frozen",
     seeds: Annotated[
@@ -46,8 +48,20 @@ def command(
     reference: Annotated[
         str, typer.Option(help="The kind that the others are compared with.", rich_help_panel=_PANEL)
     ] = "classical",
+    build: Annotated[
+        str,
+        typer.Option(
+            help="Compare models of your own: package.module:function, which takes a kind and a seed and returns a"
+            " model, or a qa.Task with its data and loss.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "",
     out: Annotated[
-        Path, typer.Option(help="The study's folder. The same command continues a study.", rich_help_panel=_PANEL)
+        Path,
+        typer.Option(
+            help="The study's folder. The same command continues a study; kinds and seeds may be added.",
+            rich_help_panel=_PANEL,
+        ),
     ] = Path("runs/compare"),
     jobs: Annotated[
         int,
@@ -109,13 +123,15 @@ def command(
 
     Models of one seed see the same batches; all have the same number of parameters, within 1%. A cell, one kind with
     one seed, is trained once: after an interruption the same command continues. A kind whose model reads its own future
-    is not ranked. On a paid device, the cost of the cells is shown first, and nothing is sent without a budget in the
-    backend string, as in ?budget=5usd, which all cells share.
+    is not ranked. With --build the models, and their data if they are no language models, come from your function. On a
+    paid device, the cost of the cells is shown first, and nothing is sent without a budget in the backend string, as in
+    ?budget=5usd, which all cells share.
     """
     options.require((*options.TRAINING, "joblib", "filelock", "statsmodels"), "compare")
     from qiskit_qattn.cli.devices import open_devices
     from qiskit_qattn.evaluation.comparison.cell import records
-    from qiskit_qattn.evaluation.comparison.plan import any_heads, open_study, plan_study
+    from qiskit_qattn.evaluation.comparison.matching import unmatched
+    from qiskit_qattn.evaluation.comparison.plan import any_heads, continued_study, open_study, plan_study
     from qiskit_qattn.evaluation.comparison.report import write_report
     from qiskit_qattn.evaluation.comparison.runners import run_cells
     from qiskit_qattn.evaluation.paired_tests import minimum_seeds
@@ -124,16 +140,26 @@ def command(
 
     settings = merged_settings(options.given_settings(context) | {"out": str(out)}, config_file=config)
     settings["heads"] = any_heads(settings.get("n_head", GPTConfig.n_head))
-    study = plan_study(TrainConfig.from_dict(settings), kinds, seeds, reference, allow_unmatched=allow_unmatched)
+    planned = plan_study(
+        TrainConfig.from_dict(settings),
+        kinds,
+        seeds,
+        reference,
+        allow_unmatched=allow_unmatched,
+        build=build,
+    )
+    study = continued_study(planned)
     with open_devices(study.config.backend, yes=False, cost=partial(_cost, study)):
         pass  # the cost of a paid device is shown, and needs a budget; each cell opens its own
-    resumed = open_study(study)
+    study = open_study(planned)
     done = records(study)
     rest = [cell for cell in study.cells() if cell not in done]
     typer.echo(
         f"{len(study.cells())} cells: {len(study.kinds)} kinds, {len(study.seeds)} seeds, {study.config.max_steps:,}"
-        f" steps each{f'; {len(done)} are done' if resumed else ''}"
+        f" steps each{f'; {len(done)} are done' if done else ''}"
     )
+    if build and (reasons := unmatched(study.sizes, own=True)):
+        typer.echo(f"note: not within 1% of the parameters of {study.reference}: {'; '.join(reasons)}")
     needed = minimum_seeds(num_comparisons=len(study.kinds) - 1)
     if len(study.seeds) < needed:
         typer.echo(
@@ -153,19 +179,26 @@ def command(
 def _cost(study: Study, backend: Backend) -> Quote:
     """Return the cost of the remaining cells on a paid device, to be shown, and that of the first job."""
     from qiskit_qattn.cli.devices import parts_table
+    from qiskit_qattn.evaluation.comparison.builder import load_builder
     from qiskit_qattn.evaluation.comparison.cell import records
-    from qiskit_qattn.evaluation.device_cost import training_cost
+    from qiskit_qattn.evaluation.device_cost import task_cost, training_cost
     from qiskit_qattn.training.data import load_corpus
 
-    corpus = load_corpus(study.config.data, study.config.model.block_size)
+    text = cache(partial(load_corpus, study.config.data, study.config.model.block_size))
     done, parts, first = records(study), {}, None
     for kind in study.kinds:
         some = [cell for cell in study.cells() if cell.kind == kind and cell not in done]
-        if some and study.sizes[kind].num_qubits:
-            each, job = training_cost(study.cell_config(some[0]), corpus, backend)
+        if not some or not study.sizes[kind].num_qubits:
+            continue
+        config = study.cell_config(some[0])
+        if study.build:
+            task = load_builder(study.build).build(kind, config.seed, config, text, study.sizes[kind].n_inner)
+            each, job = task_cost(config, task, backend)
+        else:
+            each, job = training_cost(config, text(), backend)
             each.pop("report's sample")  # a cell has none
-            parts[f"{kind}, {len(some)} cells"] = reduce(add, each.values()) * len(some)
-            first = first or job
+        parts[f"{kind}, {len(some)} cells"] = reduce(add, each.values()) * len(some)
+        first = first or job
     return parts_table(f"Cost of the comparison on {backend.name}, about", backend, parts), first
 
 
@@ -207,7 +240,8 @@ def _progress(study: Study) -> Iterator[None]:
 
 def _watch(study: Study, shown: Progress, stopped: threading.Event) -> None:
     """Read the cells' folders at intervals, and print a line for each cell that ends."""
-    from qiskit_qattn.evaluation.comparison.cell import read_record, reported_since, steps_done
+    from qiskit_qattn.evaluation.comparison.cell import reported_since, steps_done
+    from qiskit_qattn.evaluation.comparison.record import read_record
 
     cells, begin = study.cells(), time.time()
     total = len(cells) * study.config.max_steps

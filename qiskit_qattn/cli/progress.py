@@ -87,7 +87,7 @@ class LineProgress(Progress):
             parts.append(f"{tokens_per_second:,.0f} tokens/s")
         self.message("  ".join(parts))
 
-    def phase_finished(self, name: str, val_loss: float, val_loss_last_position: float) -> None:
+    def phase_finished(self, name: str, val_loss: float, val_loss_last_position: float | None) -> None:
         """Print the final validation."""
         self.message(f"{name}: validation loss {val_loss:.4f}, last position {val_loss_last_position:.4f}")
 
@@ -129,7 +129,7 @@ class BarProgress(LineProgress):
         """Show the progress of the final validation."""
         self._show(figures=f"validating the whole split {done}/{total}")
 
-    def phase_finished(self, name: str, val_loss: float, val_loss_last_position: float) -> None:
+    def phase_finished(self, name: str, val_loss: float, val_loss_last_position: float | None) -> None:
         """Show the final figures in the bar."""
         self.bars.message = None
         self._show(figures=f"val {val_loss:.4f}")

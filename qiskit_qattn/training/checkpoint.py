@@ -2,7 +2,8 @@
 
 A checkpoint is
 
-    model/          config.json, model.safetensors (and tokenizer.json), as ``save_pretrained`` writes them
+    model/          config.json, model.safetensors (and tokenizer.json), as ``save_pretrained`` writes them;
+                    for another model than a GPT weights.pt, its ``state_dict``
     trainer.pt      optimizer, gradient scaler, batch generator and every process's random states
     state.json      step, losses so far and clocks: a :class:`TrainState`
 
@@ -18,7 +19,7 @@ import random
 import re
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -46,16 +47,16 @@ class TrainLoss:
 
 @dataclass(frozen=True)
 class Validation:
-    """Cross-entropies on the fixed validation batches before training step ``step``.
+    """Losses on the fixed validation batches before training step ``step``.
 
     ``val_loss`` is the mean over all positions, ``val_loss_last_position`` that of the last position alone, which
-    has no future to leak from.
+    has no future to leak from; None for other data than text.
     """
 
     step: int
     train_loss: float | None
     val_loss: float
-    val_loss_last_position: float
+    val_loss_last_position: float | None
 
 
 class HotFunction(TypedDict):
@@ -163,13 +164,12 @@ def save_model(folder: Path, model: Any, tokenizer: CharTokenizer) -> None:
         tokenizer.save(scratch / "tokenizer.json")
 
 
-def save_checkpoint(folder: Path, model: Any, tokenizer: CharTokenizer, state: TrainState, tensors: Tensors) -> Path:
+def save_checkpoint(folder: Path, save: Callable[[Path], None], state: TrainState, tensors: Tensors) -> Path:
     """Write ``folder/step-N`` for the step N of ``state``, then drop all but the newest :data:`KEEP`.
 
     Args:
         folder: The folder of checkpoints.
-        model: The model, by its ``save_pretrained``.
-        tokenizer: Its tokenizer.
+        save: Writes the model into a new folder, for example by :func:`save_model`.
         state: History and clocks.
         tensors: The content of ``trainer.pt``.
 
@@ -180,7 +180,7 @@ def save_checkpoint(folder: Path, model: Any, tokenizer: CharTokenizer, state: T
     buffer = io.BytesIO()
     torch.save(tensors, buffer)  # to memory first: on a full disk torch's own writer gives no clear error
     with new_folder(path) as scratch:
-        save_model(scratch / "model", model, tokenizer)
+        save(scratch / "model")
         write_bytes(scratch / "trainer.pt", buffer.getvalue())
         record = {"format": FORMAT, "version": VERSION, **state.to_dict()}
         write_text(scratch / "state.json", json.dumps(record))

@@ -138,15 +138,22 @@ _PROFILED = 5  # steps profiled
 
 
 def run_figures(model: GPT, state: TrainState, train: Losses, val: Losses) -> dict[str, Any]:
-    """Return the figures of a trained model, as plain values for JSON."""
+    """Return the figures of a trained GPT, as plain values for JSON."""
+    return {
+        **training_figures(state, train, val),
+        "heads": heads if isinstance(heads := model.config.heads, str) else list(heads),
+        "parameters": dict(model.num_parameters()),
+        "head_backends": [dict(item) for item in model.head_backends()],
+    }
+
+
+def training_figures(state: TrainState, train: Losses, val: Losses) -> dict[str, Any]:
+    """Return the figures of a training, whatever the model, as plain values for JSON."""
     return {
         "step": state.step,
-        "heads": heads if isinstance(heads := model.config.heads, str) else list(heads),
         "train_loss": train.all_positions,
         "val_loss": val.all_positions,
         "val_loss_last_position": val.last_position,
-        "parameters": dict(model.num_parameters()),
-        "head_backends": [dict(item) for item in model.head_backends()],
         "tokens_per_second": state.tokens_per_second,
         "train_seconds": state.train_seconds,
         "wall_seconds": state.wall_seconds,

@@ -32,7 +32,7 @@ class Progress:
     def final_validation(self, done: int, total: int) -> None:
         """``done`` of ``total`` batches of the final validation are done."""
 
-    def phase_finished(self, name: str, val_loss: float, val_loss_last_position: float) -> None:
+    def phase_finished(self, name: str, val_loss: float, val_loss_last_position: float | None) -> None:
         """The model called ``name`` is trained, validated and saved."""
 
     def message(self, text: str) -> None:

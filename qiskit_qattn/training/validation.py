@@ -21,15 +21,16 @@ FINAL_TOKENS = 8192  # tokens per batch of the final validation, if that is more
 
 @dataclass(frozen=True)
 class Losses:
-    """Mean cross-entropies in nats per token.
+    """Mean losses; cross-entropies in nats per token for a GPT.
 
     Attributes:
-        all_positions: Over every position of every window.
-        last_position: Over the last position of every window, with the whole context and no future to leak from.
+        all_positions: Over every position of every window, or all items of other data.
+        last_position: Over the last position of every window, with the whole context and no future to leak from; None
+            for other data than text.
     """
 
     all_positions: float
-    last_position: float
+    last_position: float | None
 
 
 @torch.no_grad()

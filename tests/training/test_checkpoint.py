@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from qiskit_qattn.training.checkpoint import (
     random_states,
     restore_random_states,
     save_checkpoint,
+    save_model,
 )
 from qiskit_qattn.training.tokenizer import CharTokenizer
 
@@ -34,9 +36,11 @@ TENSORS: dict[str, Any] = {"optimizer": {}, "generator": torch.zeros(3), "random
 def save(tmp_path: Path) -> Any:
     model = GPT(GPTConfig(vocab_size=3, block_size=4, n_layer=1, n_head=1, n_embd=8, heads="classical:1"))
 
+    write = partial(save_model, model=model, tokenizer=CharTokenizer("abc"))
+
     def make(step: int) -> Path:
         state = TrainState(step=step, train=[TrainLoss(1, 0.1)], val=[Validation(0, None, 1 / 3, 2 / 3)], tokens=7)
-        return save_checkpoint(tmp_path, model, CharTokenizer("abc"), state, TENSORS)
+        return save_checkpoint(tmp_path, write, state, TENSORS)
 
     return make
 
@@ -116,7 +120,8 @@ def test_files_of_a_model_have_the_mode_of_the_users_other_files(tmp_path: Path,
     before = os.umask(umask)
     try:
         model.save_pretrained(tmp_path / "saved")
-        save_checkpoint(tmp_path, model, CharTokenizer("abc"), TrainState(step=1), TENSORS)
+        write = partial(save_model, model=model, tokenizer=CharTokenizer("abc"))
+        save_checkpoint(tmp_path, write, TrainState(step=1), TENSORS)
     finally:
         os.umask(before)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]

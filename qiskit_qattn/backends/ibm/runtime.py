@@ -18,11 +18,13 @@ from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info import SparseObservable
 from qiskit.transpiler import Target
 
-from qiskit_qattn.backends.ibm.errors import service_code
+from qiskit_qattn.backends.ibm.answers import Unexpected
+from qiskit_qattn.backends.ibm.errors import http_status, service_code
 from qiskit_qattn.backends.jobs.device import Cost
 from qiskit_qattn.backends.measurement import Plan, shots_of
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.simulation.cutting import cut
+from qiskit_qattn.untrusted import shown
 
 Kind = Literal["batch", "job", "session"]
 MODES: dict[Kind, str] = {
@@ -106,7 +108,10 @@ class Mode:
             if self._device is not device:
                 self.close()
             if self._opened is None:
-                self._opened, self._device = self._open(device), device
+                opened = self._open(device)
+                if hasattr(device, "service") and not isinstance(opened.session_id, str):  # jobs would run outside it
+                    raise Unexpected(f"the id of the new {self.kind} is {shown(opened.session_id)}")
+                self._opened, self._device = opened, device
             return self._opened
 
     def renew(self, closed: Any) -> None:
@@ -141,7 +146,10 @@ class Mode:
 
 def is_closed(error: BaseException) -> bool:
     """Tell whether a job was refused because its session or batch is closed."""
-    return service_code(error) == _CLOSED or "The session is closed" in str(error)
+    status = http_status(error)
+    if status is None:
+        return "The session is closed" in str(error)  # by us
+    return 400 <= status < 500 and service_code(error) == _CLOSED
 
 
 class Snapshot:

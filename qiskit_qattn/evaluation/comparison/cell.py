@@ -13,84 +13,41 @@ import shutil
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from filelock import FileLock
 
 from qiskit_qattn.backends.place import Place
-from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError
+from qiskit_qattn.errors import BackendError, CheckpointError, ConfigError, QattnError
 from qiskit_qattn.evaluation.circuit_measures import circuit_measures
+from qiskit_qattn.evaluation.comparison.builder import load_builder, on_text
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study, load_study
+from qiskit_qattn.evaluation.comparison.record import RECORD, head, read_record
 from qiskit_qattn.evaluation.leakage import leakage
-from qiskit_qattn.evaluation.rendering import write_json
+from qiskit_qattn.evaluation.rendering import versions, write_json
 from qiskit_qattn.evaluation.text_metrics import prediction_errors
 from qiskit_qattn.nn.gpt import GPT
+from qiskit_qattn.nn.placement import Movable, to_backend
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.data import Corpus, fingerprint, load_corpus
-from qiskit_qattn.training.figures import History, Parameters, read_metrics
+from qiskit_qattn.training.figures import read_metrics
 from qiskit_qattn.training.files import write_text, writing
 from qiskit_qattn.training.progress import Progress, TrainingInterrupted
 from qiskit_qattn.training.run import train_run
+from qiskit_qattn.training.task_loop import train_task
 from qiskit_qattn.untrusted import as_type, read_json
 
-RECORD = "cell.json"
-FORMAT = "qiskit-qattn/cell"
-VERSION = 1
 #: The figures that a cell takes from its run.
 FROM_TRAINING = (
     *("val_loss", "val_loss_last_position", "train_loss", "step", "tokens_per_second", "train_seconds"),
     *("wall_seconds", "cpu_seconds", "peak_rss_mib", "peak_gpu_mib", "parameters", "head_backends", "history"),
 )
-
-
-class Certificate(TypedDict):
-    """The causality of a model."""
-
-    passed: bool
-    leakage: float | None
-    gradient: float | None
-
-
-class Circuits(TypedDict):
-    """The measures of a model's circuits."""
-
-    gradient_variance: float | None
-    effective_dimension: float | None
-    meyer_wallach: float | None
-    expressibility: float | None
-    expressibility_random_weights: float | None
-
-
-class Prediction(TypedDict):
-    """The error rates of a model."""
-
-    character_error_rate: float
-    word_error_rate: float
-
-
-class Record(TypedDict):
-    """The content of ``cell.json``."""
-
-    val_loss: float
-    val_loss_last_position: float
-    train_loss: float
-    step: int
-    tokens_per_second: float
-    train_seconds: float
-    wall_seconds: float
-    cpu_seconds: float
-    qpu_seconds: float
-    peak_rss_mib: float
-    peak_gpu_mib: float | None
-    parameters: Parameters
-    history: History
-    causality: Certificate
-    circuits: Circuits
-    prediction: Prediction
 
 
 def run_cell(study: Study, cell: Cell) -> dict[str, Any]:
@@ -121,23 +78,58 @@ def run_cell(study: Study, cell: Cell) -> dict[str, Any]:
 def _train_and_measure(study: Study, cell: Cell) -> dict[str, Any]:
     """Train a cell, or continue where it stopped, and return its record."""
     config, folder = study.cell_config(cell), study.cell_folder(cell)
-    corpus = load_corpus(config.data, config.model.block_size)
-    if fingerprint(corpus) != study.text:
-        raise ConfigError(f"The text {config.data!r} is not the one that {str(study.folder)!r} was planned for.")
+    progress = StepFile(step_path(study, cell))
+    if study.build:
+        return {**head(cell), **_build_and_train(study, cell, progress), "versions": versions()}
+    corpus = _text(study)
     resume = (folder / "config.toml").is_file()
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)  # left by a process that was killed before the run started
     place = Place.open(config.backend)
     share_budget(place, study.num_circuit_cells)
     with place, qpu_clock(place, study.side_file(cell, "qpu")) as qpu:
-        train_run(config, resume=resume, progress=StepFile(step_path(study, cell)), backend=place)
+        train_run(config, resume=resume, progress=progress, backend=place)
         measured = cell_metrics(config, corpus, place)
-    return {**_head(cell), **measured, "qpu_seconds": qpu()}
+    return {**head(cell), **measured, "qpu_seconds": qpu(), "versions": versions()}
 
 
-def _head(cell: Cell) -> dict[str, Any]:
-    """Return what a record says about itself."""
-    return {"format": FORMAT, "version": VERSION, "kind": cell.kind, "seed": cell.seed}
+def _build_and_train(study: Study, cell: Cell, progress: Progress) -> dict[str, Any]:
+    """Build a cell's model by the study's function, train it, and return its figures."""
+    builder, config = load_builder(study.build), study.cell_config(cell)
+    text = cache(partial(_text, study))
+    task = builder.build(cell.kind, cell.seed, config, text, study.sizes[cell.kind].n_inner)
+    place = Place.open(config.backend)
+    share_budget(place, study.num_circuit_cells)
+    moved = study.moves and any(isinstance(part, Movable) for part in task.model.modules())
+    with place, qpu_clock(place, study.side_file(cell, "qpu")) as qpu:
+        if moved:
+            to_backend(task.model, place)
+        figures = train_task(config, task, study.cell_folder(cell), progress=progress)
+        seconds = qpu()
+    certificate = None
+    if on_text(task):
+        if moved:
+            to_backend(task.model, "statevector")
+        certificate = causality(task.model, vocab_size=text().tokenizer.vocab_size, block_size=config.model.block_size)
+    return {
+        **{name: figures[name] for name in (*FROM_TRAINING, "metrics", "data")},
+        **({"audit": figures["audit"]} if figures["audit"] else {}),
+        "source": builder.source,
+        "qpu_seconds": seconds,
+        "causality": certificate,
+    }
+
+
+def _text(study: Study) -> Corpus:
+    """Return the text of a study.
+
+    Raises:
+        ConfigError: If it is not the one the study was planned for.
+    """
+    corpus = load_corpus(study.config.data, study.config.model.block_size)
+    if fingerprint(corpus) != study.text:
+        raise ConfigError(f"The text {study.config.data!r} is not the one that {str(study.folder)!r} was planned for.")
+    return corpus
 
 
 def cell_metrics(config: TrainConfig, corpus: Corpus, place: Place) -> dict[str, Any]:
@@ -202,6 +194,9 @@ def qpu_clock(place: Place, path: Path) -> Iterator[Callable[[], float]]:
 
 def qpu_seconds(place: Place) -> float:
     """Return the QPU seconds of all jobs since a place was opened; 0 for a simulation."""
+    for _, estimator in place.devices:
+        with suppress(BackendError):  # of the ledger; then it is as known before
+            estimator.update_usage()
     return math.fsum(estimator.spent.seconds for _, estimator in place.devices)
 
 
@@ -214,26 +209,7 @@ def share_budget(place: Place, cells: int) -> None:
     """
     for _, estimator in place.devices:
         if estimator.budget is not None:
-            estimator.budget = replace(estimator.budget, limit=estimator.budget.limit / cells)
-
-
-def read_record(study: Study, cell: Cell) -> dict[str, Any] | None:
-    """Return the record of a cell that is done; None for one that is not.
-
-    Raises:
-        CheckpointError: If it is damaged or not this cell's.
-    """
-    path = study.cell_folder(cell) / RECORD
-    try:
-        record = read_json(path)
-        own = isinstance(record, dict) and "causality" in record
-        if not own or any(record.get(name) != value for name, value in _head(cell).items()):
-            raise CheckpointError(f"{str(path)!r} is not the record of {cell.name}. Delete it to measure again.")
-        return dict(as_type(record, Record))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"The record {str(path)!r} is damaged: {error}. Delete it to measure again.") from error
+            estimator.budget = replace(estimator.budget, limit=estimator.budget.limit / cells, shared=False)
 
 
 def records(study: Study) -> dict[Cell, dict[str, Any]]:
@@ -301,6 +277,8 @@ def main(folder: str, kind: str, seed: str) -> int:
     try:
         run_cell(load_study(Path(folder)), Cell(int(seed), kind))
     except QattnError as error:
+        if error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)  # for the log, of which the last line is the reason
         sys.stderr.write(" ".join(str(error).split()) + "\n")
         return 2
     except TrainingInterrupted as stop:

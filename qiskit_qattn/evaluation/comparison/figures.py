@@ -59,8 +59,8 @@ def _losses(figure: Any, report: dict[str, Any]) -> None:
         if kind != reference and shared:
             gaps = [[by_seed[seed][s] - curves[reference][seed][s] for seed in shared] for s in steps]
             _band(right, steps, gaps, color, kind, front)
-    left.set_ylabel("validation loss, nats per token")
-    right.set_ylabel(f"difference from {reference}, nats per token")
+    left.set_ylabel(f"validation loss{_unit(report)}")
+    right.set_ylabel(f"difference from {reference}{_unit(report)}")
     right.axhline(0, color=REFERENCE, linewidth=1, zorder=1)
     for axes, title in (
         (left, "Validation during training; bands: ± one standard deviation"),
@@ -112,7 +112,7 @@ def _differences(figure: Any, report: dict[str, Any]) -> None:
     axes.axvline(0, color=REFERENCE, linewidth=1, zorder=1)
     axes.set_yticks(range(len(kinds)), kinds)
     axes.set_ylim(len(kinds) - 0.4, -0.6)
-    axes.set_xlabel(f"validation loss minus that of {reference}, nats per token (left is better)")
+    axes.set_xlabel(f"validation loss minus that of {reference}{_unit(report)} (left is better)")
     axes.set_title("Paired differences: seeds, mean and 95% interval", loc="left", fontsize=10)
     axes.grid(axis="x", **GRID)
     axes.margins(x=0.08)
@@ -140,7 +140,7 @@ def _cost(figure: Any, report: dict[str, Any]) -> None:
     axes.xaxis.set_major_formatter(LogFormatter())
     axes.xaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))
     axes.set_xlabel("training time, s (small dots: seeds; large dots: means)")
-    axes.set_ylabel("validation loss, nats per token")
+    axes.set_ylabel(f"validation loss{_unit(report)}")
     axes.set_title("Loss against cost; dashed: Pareto front", loc="left", fontsize=10)
     axes.grid(**GRID)
     axes.margins(0.12)
@@ -161,6 +161,10 @@ def _points(report: dict[str, Any], name: str) -> Points:
     for cell in report["cells"]:
         found[cell["kind"]][cell["seed"]] = cell[name]
     return found
+
+
+def _unit(report: dict[str, Any]) -> str:
+    return "" if report["study"].get("build") else ", nats per token"
 
 
 def _color(report: dict[str, Any], kind: str) -> str:

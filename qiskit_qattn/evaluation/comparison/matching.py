@@ -11,19 +11,23 @@ All counts are of models that are built, so they agree with what is trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from qiskit_qattn.errors import ConfigError
+from qiskit_qattn.evaluation.comparison.kinds import head_counts, kind_heads
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.kinds import head_kind
 from qiskit_qattn.training.config import TrainConfig
+from qiskit_qattn.training.task_loop import circuit_modules, num_qubits
 from qiskit_qattn.untrusted import as_type
 
 TOLERANCE = 0.01  # largest deviation, as a share of the reference's parameters
+_NO_EFFECT = 1024  # a width that adds no parameters up to here is taken to have no effect
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Size:
 
     Attributes:
         kind: The kind of head.
-        n_inner: Width of the MLP.
+        n_inner: Width of the MLP, or the width that a function of one's own was given; 0: its own choice.
         num_qubits: Qubits of its circuits; 0 for a classical kind.
         total: Number of parameters.
         trainable: Number of those that are trained.
@@ -68,14 +72,15 @@ class Size:
 
 
 def kind_config(config: TrainConfig, kind: str, n_inner: int) -> TrainConfig:
-    """Return the settings of a model whose heads are all of one kind, with the given width of the MLP.
+    """Return the settings of a model whose heads are of one kind, or of one mix, with the given width of the MLP.
 
     A kind that encodes the whole token takes the smallest sufficient number of qubits where ``num_qubits`` is too few.
     """
     model = config.model
     qubits = model.num_qubits or 0  # 0: the fewest
-    few = head_kind(kind).encodes_token and 2**qubits < model.n_embd
-    return config.replace(heads=f"{kind}:{model.n_head}", n_inner=n_inner, num_qubits=0 if few else qubits)
+    few = any(head_kind(name).encodes_token for name in head_counts(kind)) and 2**qubits < model.n_embd
+    heads = kind_heads(kind, model.n_head)
+    return config.replace(heads=heads, n_inner=n_inner, num_qubits=0 if few else qubits)
 
 
 def match_sizes(config: TrainConfig, kinds: Iterable[str], reference: str, vocab_size: int) -> dict[str, Size]:
@@ -97,8 +102,7 @@ def check_matched(sizes: Mapping[str, Size], reference: str) -> None:
     Raises:
         ConfigError: For the kinds that cannot be matched.
     """
-    reasons = [_reason(size) for size in sizes.values() if not size.matched]
-    if reasons:
+    if reasons := unmatched(sizes):
         raise ConfigError(
             f"Not within {TOLERANCE:.0%} of the {sizes[reference].total:,} parameters of {reference}: "
             f"{'; '.join(reasons)}. Leave these kinds out, choose another --reference or --n-inner, or compare them "
@@ -111,18 +115,43 @@ def model_size(config: TrainConfig, kind: str, n_inner: int, vocab_size: int) ->
     found = kind_config(config, kind, n_inner)
     with torch.random.fork_rng(devices=[]):
         model = GPT(replace(found.model, vocab_size=vocab_size))
-    counts, names = model.num_parameters(), {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    fixed = [v for name, v in model.state_dict().items() if name not in names and v.is_floating_point()]
-    heads = [head for _, _, head in model.quantum_heads()]
+    return size_of(kind, model.config.mlp_width, model)
+
+
+def size_of(kind: str, width: int, model: nn.Module) -> Size:
+    """Return the size of a model, whatever it is."""
+    circuits = circuit_modules(model)
+    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    fixed = [
+        value
+        for name, value in model.state_dict().items()
+        if name not in names and isinstance(value, torch.Tensor) and value.is_floating_point()
+    ]
     return Size(
         kind=kind,
-        n_inner=model.config.mlp_width,
-        num_qubits=max((head.circuit.num_qubits for head in heads), default=0),
-        total=counts["total"],
-        trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        circuit=counts["quantum"],
+        n_inner=width,
+        num_qubits=max(map(num_qubits, circuits), default=0),
+        total=sum(weight.numel() for weight in model.parameters()),
+        trainable=sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+        circuit=sum(part.weight.numel() for part in circuits),
         fixed=sum(value.numel() for value in fixed),
     )
+
+
+def match_width(sized: Callable[[int], Size], target: int) -> Size:
+    """Return the size nearest to ``target`` parameters over widths from 1 on; they must grow with the width.
+
+    Args:
+        sized: Returns the size at a width.
+        target: The number of parameters.
+    """
+    first = low = high = sized(1)
+    while high.total < target and (high.total > first.total or high.n_inner < _NO_EFFECT):
+        low, high = high, sized(2 * high.n_inner)
+    while high.n_inner - low.n_inner > 1:
+        middle = sized((low.n_inner + high.n_inner) // 2)
+        low, high = (middle, high) if middle.total < target else (low, middle)
+    return min(low, high, key=lambda size: abs(size.total - target))
 
 
 def _match(config: TrainConfig, kind: str, target: Size, vocab_size: int) -> Size:
@@ -138,7 +167,21 @@ def _match(config: TrainConfig, kind: str, target: Size, vocab_size: int) -> Siz
     return replace(found, deviation=found.total / target.total - 1)
 
 
-def _reason(size: Size) -> str:
-    if size.n_inner == 1 and size.deviation > 0:
-        return f"{size.kind} has {size.total:,} ({size.deviation:+.1%}) even with the narrowest MLP"
-    return f"{size.kind} has {size.total:,} ({size.deviation:+.1%}), and a unit of n_inner is a larger step than that"
+def unmatched(sizes: Mapping[str, Size], *, own: bool = False) -> list[str]:
+    """Return why kinds are not within 1 % of the reference, in words.
+
+    Args:
+        sizes: The sizes of all kinds.
+        own: Whether a function of one's own builds the models.
+    """
+    width, narrowest = ("width", "at width 1") if own else ("n_inner", "with the narrowest MLP")
+    found = []
+    for size in sizes.values():
+        why = f"and a unit of {width} is a larger step than that"
+        if not size.n_inner:
+            why = "and the function takes no width"
+        elif size.n_inner == 1 and size.deviation > 0:
+            why = f"even {narrowest}"
+        if not size.matched:
+            found.append(f"{size.kind} has {size.total:,} ({size.deviation:+.1%}) {why}".replace(") and", "), and"))
+    return found

@@ -6,16 +6,18 @@ import dataclasses
 import os
 import shlex
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypedDict
 
-from qiskit_qattn.backends.place import Place
+from qiskit_qattn.backends.place import Place, settled
 from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError
+from qiskit_qattn.evaluation.comparison.builder import built_sizes, load_builder
+from qiskit_qattn.evaluation.comparison.kinds import folder_name, joined_kinds, parse_kinds
 from qiskit_qattn.evaluation.comparison.matching import Size, check_matched, kind_config, match_sizes
 from qiskit_qattn.evaluation.rendering import write_json
 from qiskit_qattn.nn.config import GPTConfig
-from qiskit_qattn.nn.kinds import head_kind
-from qiskit_qattn.training.config import TrainConfig, resolve
+from qiskit_qattn.training.config import MODEL_SETTINGS, TrainConfig, resolve
 from qiskit_qattn.training.data import fingerprint, load_corpus
 from qiskit_qattn.training.files import writing
 from qiskit_qattn.untrusted import as_type, read_json, shown
@@ -28,7 +30,13 @@ MOST_SEEDS = 10_000
 _UNUSED = ("sample_prompt", "sample_tokens", "temperature", "top_k")
 
 
-class Record(TypedDict):
+class _Later(TypedDict, total=False):
+    build: str
+    first_kinds: list[str]
+    first_seeds: list[int]
+
+
+class Record(_Later):
     """The content of ``study.json``."""
 
     kinds: list[str]
@@ -41,11 +49,11 @@ class Record(TypedDict):
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One model of a comparison: all of its heads are of one kind.
+    """One model of a comparison.
 
     Attributes:
         seed: Seed of the weights and the batches.
-        kind: The kind of head.
+        kind: The kind of all its heads, or the mix that each layer has.
     """
 
     seed: int
@@ -54,7 +62,7 @@ class Cell:
     @property
     def name(self) -> str:
         """The name of its folder."""
-        return f"{self.kind}-s{self.seed}"
+        return f"{folder_name(self.kind)}-s{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -67,8 +75,12 @@ class Study:
         reference: The kind that the others are compared with.
         config: The settings of every cell; ``heads``, ``seed``, ``out`` and, where sizes are matched, ``n_inner`` are
             the cell's own.
-        text: A hash of the text, so that every cell is trained on the same text.
+        text: A hash of the text, so that every cell is trained on the same text; empty for models with data of their
+            own.
         sizes: For each kind the size of its model, with the width of its MLP.
+        build: The function of one's own that builds the models, as ``package.module:function``; empty for GPTs.
+        first_kinds: The kinds before the study grew when some of its cells were done; empty if it did not.
+        first_seeds: The seeds, likewise.
     """
 
     kinds: tuple[str, ...]
@@ -77,6 +89,9 @@ class Study:
     config: TrainConfig
     text: str
     sizes: dict[str, Size]
+    build: str = ""
+    first_kinds: tuple[str, ...] = ()
+    first_seeds: tuple[int, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -86,6 +101,11 @@ class Study:
     def cells(self) -> list[Cell]:
         """Return the cells, one seed after the other, so that pairs are complete early."""
         return [Cell(seed, kind) for seed in self.seeds for kind in self.kinds]
+
+    @property
+    def moves(self) -> bool:
+        """Whether the circuits of models of one's own are moved; otherwise they stay where the function put them."""
+        return self.config.backend != TrainConfig.backend
 
     @property
     def num_circuit_cells(self) -> int:
@@ -102,7 +122,7 @@ class Study:
 
     def cell_config(self, cell: Cell) -> TrainConfig:
         """Return the settings of a cell's run."""
-        found = kind_config(self.config, cell.kind, self.sizes[cell.kind].n_inner)
+        found = self.config if self.build else kind_config(self.config, cell.kind, self.sizes[cell.kind].n_inner)
         return dataclasses.replace(found, seed=cell.seed, out=str(self.cell_folder(cell)))
 
     def command(self) -> str:
@@ -111,7 +131,8 @@ class Study:
         own = {"out", "baseline", "profile", "trackers", "preset", "heads", *_UNUSED}
         settings = {name: value for name, value in self.config.to_dict().items() if name not in own}
         flags = {
-            "kinds": ",".join(self.kinds),
+            **({"build": self.build} if self.build else {}),
+            "kinds": joined_kinds(self.kinds),
             "seeds": len(self.seeds),
             "reference": self.reference,
             "preset": self.config.preset,
@@ -119,8 +140,8 @@ class Study:
             "out": self.folder,
         }
         words = [word for name, value in flags.items() for word in _flag(name, value)]
-        unmatched = [] if all(size.matched for size in self.sizes.values()) else ["--allow-unmatched"]
-        return shlex.join(["qattn", "compare", *words, *unmatched])
+        matched = self.build or all(size.matched for size in self.sizes.values())
+        return shlex.join(["qattn", "compare", *words, *([] if matched else ["--allow-unmatched"])])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without the folder, so that it can be moved."""
@@ -133,6 +154,9 @@ class Study:
             "config": config,
             "text": self.text,
             "sizes": sizes,
+            **({"build": self.build} if self.build else {}),
+            **({"first_kinds": list(self.first_kinds)} if self.first_kinds else {}),
+            **({"first_seeds": list(self.first_seeds)} if self.first_seeds else {}),
         }
 
 
@@ -149,41 +173,34 @@ def _flag(name: str, value: Any) -> list[str]:
     return [f"--{option}", str(value)]
 
 
-def parse_kinds(text: str, reference: str) -> tuple[tuple[str, ...], str]:
-    """Return the kinds of a comma-separated list, the reference first, and the reference; all under the names given.
-
-    Raises:
-        UnknownNameError: For an unknown kind.
-        ConfigError: For a kind named twice, or no kind besides the reference.
-    """
-    named: dict[str, str] = {}
-    names = [name for name in map(str.strip, text.split(",")) if name]
-    for name in names:
-        if (same := named.setdefault(head_kind(name).name, name)) != name or names.count(name) > 1:
-            raise ConfigError(f"--kinds {text!r} names one kind twice: {same} and {name}.")
-    chosen = named.pop(head_kind(reference.strip()).name, reference.strip())
-    if not named:
-        raise ConfigError(f"--kinds {text!r} names no kind to compare with the reference {chosen}.")
-    return (chosen, *named.values()), chosen
-
-
-def plan_study(config: TrainConfig, kinds: str, count: int, reference: str, *, allow_unmatched: bool = False) -> Study:
+def plan_study(
+    config: TrainConfig,
+    kinds: str,
+    count: int,
+    reference: str,
+    *,
+    allow_unmatched: bool = False,
+    build: str = "",
+) -> Study:
     """Return the plan of a comparison: consecutive seeds, and models of equal size.
 
     Cells get one thread unless the settings say otherwise, so that results do not depend on how many run at a time.
 
     Args:
         config: The settings of every cell, with the first seed; its heads are ignored.
-        kinds: Kinds of head, separated by commas.
+        kinds: The kinds, as for :func:`~qiskit_qattn.evaluation.comparison.kinds.split_kinds`.
         count: Number of seeds.
         reference: The kind that the others are compared with; it is added if ``kinds`` does not list it.
         allow_unmatched: Accept kinds that cannot be brought within 1 % of the reference's size.
+        build: A function of one's own that builds the models, as ``package.module:function``. Its models are matched
+            where it takes a width, and accepted in any case.
 
     Raises:
-        ConfigError: For kinds or seeds that make no comparison, and for kinds that cannot be matched.
+        ConfigError: For kinds or seeds that make no comparison, for kinds that cannot be matched, and for a function
+            that does not build models.
         BackendError: If the backend is not available.
     """
-    chosen, against = parse_kinds(kinds, reference)
+    chosen, against = parse_kinds(kinds, reference, own=bool(build))
     if not 1 <= count <= MOST_SEEDS:
         raise ConfigError(f"--seeds is {shown(count)}, but must be from 1 to {MOST_SEEDS:,}.")
     config.replace(seed=config.seed + count - 1)  # the last seed is checked as the first was
@@ -192,7 +209,16 @@ def plan_study(config: TrainConfig, kinds: str, count: int, reference: str, *, a
     config = dataclasses.replace(config, **{name: getattr(preset, name) for name in _UNUSED})
     config = dataclasses.replace(config, baseline=False, profile=False, trackers="none", threads=config.threads or 1)
     config = config.replace(heads=any_heads(config.model.n_head))
-    Place.open(config.backend)  # an unavailable backend fails before any cell
+    backend = config.backend
+    if os.path.isfile(config.folder / NAME):
+        backend = settled(backend, load_study(config.folder).config.backend)
+    place = Place.open(backend)  # an unavailable backend fails before any cell
+    config = config.replace(backend=settled(backend, place.name))
+    if build:
+        _check_own(config, preset)
+        text = cache(partial(load_corpus, config.data, config.model.block_size))
+        sizes, on_text = built_sizes(load_builder(build), chosen, against, config, text)
+        return Study(chosen, seeds, against, config, fingerprint(text()) if on_text else "", sizes, build)
     corpus = load_corpus(config.data, config.model.block_size)
     sizes = match_sizes(config, chosen, against, corpus.tokenizer.vocab_size)
     if not allow_unmatched:
@@ -200,22 +226,77 @@ def plan_study(config: TrainConfig, kinds: str, count: int, reference: str, *, a
     return Study(chosen, seeds, against, config, fingerprint(corpus), sizes)
 
 
-def open_study(study: Study) -> bool:
-    """Write a study into its folder, unless it is there already; return whether it was.
+def _check_own(config: TrainConfig, preset: TrainConfig) -> None:
+    """Refuse settings that a function of one's own decides instead.
 
     Raises:
-        RunFolderError: If the folder contains another study or other files, or cannot be written.
+        ConfigError: For such a setting that is not the preset's.
+    """
+    given, usual = config.to_dict(), preset.to_dict()
+    names = [name for name in MODEL_SETTINGS if name not in ("heads", "block_size")]
+    if wrong := [f"{name} = {shown(given[name])}" for name in names if given[name] != usual[name]]:
+        raise ConfigError(f"With --build the function decides about the model, so it cannot have {', '.join(wrong)}.")
+
+
+def open_study(study: Study) -> Study:
+    """Write a study into its folder, or what it adds to the study that is there; return the study in the folder.
+
+    Raises:
+        RunFolderError: As :func:`continued_study` does, and if it cannot be written.
+        CheckpointError: If the study in the folder is damaged.
+    """
+    grown = continued_study(study)
+    if not os.path.isfile(study.folder / NAME) or load_study(study.folder) != grown:
+        write_json(study.folder / NAME, {"format": FORMAT, "version": VERSION, **grown.to_dict()})
+    return grown
+
+
+def continued_study(study: Study) -> Study:
+    """Return the study in the folder of ``study``, which grows by its kinds and seeds; itself if there is none.
+
+    Raises:
+        RunFolderError: If the folder contains a study that differs in more than kinds and seeds, or other files.
         CheckpointError: If the study in it is damaged.
     """
     folder = study.folder
     with writing(folder):
         if os.path.isfile(folder / NAME):
-            _check_same(load_study(folder), study)
-            return True
+            return grown_study(load_study(folder), study)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RunFolderError(f"{str(folder)!r} exists and contains no study; give another --out.")
-    write_json(folder / NAME, {"format": FORMAT, "version": VERSION, **study.to_dict()})
-    return False
+    return study
+
+
+def grown_study(there: Study, given: Study) -> Study:
+    """Return a study with the kinds and seeds of another one of the same settings added.
+
+    Raises:
+        RunFolderError: If they differ in anything else, or their seeds are not consecutive together.
+        ConfigError: If they have the same kind under two names.
+    """
+    old, new = _flat(there), _flat(given)
+    changed = [f"{name} = {value}, not {new[name]}" for name, value in old.items() if value != new.get(name, value)]
+    seeds = sorted({*there.seeds, *given.seeds})
+    if len(seeds) != seeds[-1] - seeds[0] + 1:
+        changed.append(f"seeds {there.seeds[0]} to {there.seeds[-1]}, which {given.seeds[0]} does not continue")
+    if changed:
+        raise RunFolderError(
+            f"{str(given.folder)!r} contains another study, with {'; '.join(changed[:3])}. Give another --out, or "
+            f"continue that study with: {there.command()}"
+        )
+    together = joined_kinds(list(dict.fromkeys((*there.kinds, *given.kinds))))
+    kinds, _ = parse_kinds(together, there.reference, own=bool(there.build))
+    grown = dataclasses.replace(
+        there,
+        kinds=kinds,
+        seeds=tuple(seeds),
+        config=dataclasses.replace(there.config, seed=seeds[0]),
+        sizes={**given.sizes, **there.sizes},
+    )
+    begun = any(there.folder.glob("cells/*/cell.json"))
+    if begun and not there.first_kinds and len(grown.cells()) > len(there.cells()):
+        return dataclasses.replace(grown, first_kinds=there.kinds, first_seeds=there.seeds)
+    return grown
 
 
 def load_study(folder: Path) -> Study:
@@ -239,32 +320,31 @@ def load_study(folder: Path) -> Study:
         heads = any_heads(settings.get("n_head", GPTConfig.n_head))
         config = TrainConfig.from_dict({**settings, "heads": heads, "out": str(folder)})
         sizes = {kind: Size.from_dict(size) for kind, size in found["sizes"].items()}
-        return Study(tuple(kinds), tuple(found["seeds"]), found["reference"], config, found["text"], sizes)
+        return Study(
+            tuple(kinds),
+            tuple(found["seeds"]),
+            found["reference"],
+            config,
+            found["text"],
+            sizes,
+            found.get("build", ""),
+            tuple(found.get("first_kinds", ())),
+            tuple(found.get("first_seeds", ())),
+        )
     except FileNotFoundError as error:
         raise RunFolderError(f"{str(folder)!r} contains no study: it has no {NAME}.") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"The study {str(path)!r} is damaged: {str(error).rstrip('.')}.") from error
 
 
-def _check_same(there: Study, given: Study) -> None:
-    """Raise if two plans differ, naming the first differences."""
-    old, new = _flat(there), _flat(given)
-    changed = [f"{name} = {value}, not {new.get(name)}" for name, value in old.items() if value != new.get(name)]
-    if changed:
-        raise RunFolderError(
-            f"{str(given.folder)!r} contains another study, with {'; '.join(changed[:3])}. Give another --out, or "
-            f"continue that study with: {there.command()}"
-        )
-
-
 def _flat(study: Study) -> dict[str, Any]:
-    """Return the parts of a plan, named as on the command line where they are settings."""
+    """Return the parts of a plan that cannot change, named as on the command line where they are settings."""
+    settings = {name: value for name, value in study.config.to_dict().items() if name not in ("out", "seed")}
     return {
-        "kinds": ",".join(study.kinds),
-        "seeds": ",".join(map(str, study.seeds)),
+        "build": study.build,
         "reference": study.reference,
-        **study.config.to_dict(),
-        "out": "",
+        **settings,
         "text": study.text,
         **{f"n_inner of {kind}": size.n_inner for kind, size in study.sizes.items()},
+        **{f"number of parameters of {kind}": size.total for kind, size in study.sizes.items()},
     }

@@ -9,7 +9,7 @@ from typing import Any
 from qiskit_qattn.evaluation.comparison.cell import records
 from qiskit_qattn.evaluation.comparison.figures import figures
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study
-from qiskit_qattn.evaluation.comparison.summary import summarise
+from qiskit_qattn.evaluation.comparison.summary import METRIC, summarise
 from qiskit_qattn.evaluation.rendering import (
     block,
     code,
@@ -22,6 +22,7 @@ from qiskit_qattn.evaluation.rendering import (
     versions,
     write_json,
 )
+from qiskit_qattn.training.config import MODEL_SETTINGS, TrainConfig
 from qiskit_qattn.training.files import write_bytes, write_text
 
 FORMAT = "qiskit-qattn/comparison"
@@ -49,6 +50,7 @@ CIRCUITS: Columns = (
     ("Expressibility over the data", "expressibility", "{:.3f}", ""),
     ("Expressibility over weights", "expressibility_random_weights", "{:.3f}", ""),
 )
+_NOTHING: dict[str, float | None] = {"mean": None, "sd": None}  # of a kind without cells
 #: Settings that differ between cells, or that a comparison does not use.
 _NOT_SHOWN = frozenset(
     {"heads", "n_inner", "seed", "out", "baseline", "trackers", "profile", "threads"}
@@ -126,50 +128,123 @@ def _flat(cell: Mapping[str, Any]) -> dict[str, Any]:
 def render_markdown(report: dict[str, Any]) -> str:
     """Return the report as one Markdown document."""
     study, kinds = report["study"], report["kinds"]
-    config, reference = study["config"], study["reference"]
-    seeds = len(study["seeds"])
+    config, reference, build = study["config"], study["reference"], study.get("build", "")
+    own_data = build and not study["text"]
+    title = f"Comparison with {escaped(reference)}"
+    size = "The width, the function's argument, is chosen to match the reference; 0: the function's own choice."
+    if not build:
+        title += f" heads on {code(config['data'])}"
+        size = "The hidden width of the MLP, n_inner, is chosen to match the reference; everything else is equal."
+    last = (
+        ""
+        if build
+        else (
+            "At the last position of a window there are no later tokens, so the loss there is not affected by leakage."
+            " Error rates are of the most likely next character after each true one."
+        )
+    )
     parts = [
-        f"# Comparison with {escaped(reference)} heads on {code(config['data'])}",
-        f"{_count(seeds, 'seed')} per kind; {config['max_steps']:,} steps of {config['batch_size']} ×"
-        f" {config['block_size']} tokens; {_count(config['n_layer'], 'layer')} of {_count(config['n_head'], 'head')}"
-        " of one kind. Models with the same seed see the same batches in the same order under the same schedule. All"
-        f" models have the same number of parameters within 1%{_unmatched(kinds)}. Losses are mean cross-entropies in"
-        " nats per token over the validation split.",
+        f"# {title}",
+        _introduction(report),
         *_missing(report),
         "## Verdicts",
         "\n".join(f"- {escaped(found['sentence'])}" for found in kinds.values() if found["sentence"]),
         _verdicts(kinds, reference),
         _ABOUT_VERDICTS,
+        _growth(study),
         "![Paired differences from the reference](differences.png)",
         "## Quality",
-        _means(QUALITY, kinds),
-        f"{'Mean ± standard deviation over seeds. ' if seeds > 1 else ''}At the last position of a window there are no"
-        " later tokens, so the loss there is not affected by leakage. Error rates are of the most likely next character"
-        " after each true one.",
+        _means((*QUALITY, *_metrics(kinds)), kinds),
+        f"{'Mean ± standard deviation over seeds. ' if len(study['seeds']) > 1 else ''}{last}".strip(),
         "![Losses over steps](losses.png)",
         "## Size",
-        _sizes(kinds, reference),
-        "The hidden width of the MLP, n_inner, is chosen to match the reference; everything else is equal. Fixed:"
-        " random values that are drawn once and are not parameters.",
+        _sizes(kinds, reference, "Width" if build else "n_inner"),
+        f"{size} Fixed: random values that are drawn once and are not parameters.",
         "## Cost",
-        _means(COST, kinds),
+        _means((("Training examples/s" if build else COST[0][0], *COST[0][1:]), *COST[1:]), kinds),
         f"Means over seeds, on {_count(config['threads'], 'CPU thread')} per model. Other load on the machine, such as"
         " models trained at the same time, affects these figures.",
         "![Loss against training time](cost.png)",
-        "## Circuits",
-        _means(CIRCUITS, kinds),
-        _ABOUT_CIRCUITS,
-        "## Causality",
-        _causality(report),
-        _ABOUT_CAUSALITY,
+        *([] if build else ["## Circuits", _means(CIRCUITS, kinds), _ABOUT_CIRCUITS]),
+        *([] if own_data else ["## Causality", _causality(report), _ABOUT_CAUSALITY]),
         "## Settings",
-        pairs({name: value for name, value in config.items() if name not in _NOT_SHOWN}),
+        pairs({**({"build": build} if build else {}), **{n: v for n, v in config.items() if n not in _hidden(study)}}),
         "## Versions and machine",
         pairs({name: v for name, v in {**report["versions"], **report["machine"]}.items() if name not in _NOT_SHOWN}),
+        *_made_by(report),
         "## Reproduce",
         block(report["command"], "sh"),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _introduction(report: dict[str, Any]) -> str:
+    """Return in words what was compared, and on what terms."""
+    study, kinds = report["study"], report["kinds"]
+    config, build = study["config"], study.get("build", "")
+    on_text = bool(study["text"])
+    batch = f"{config['batch_size']} × {config['block_size']} tokens" if on_text else f"{config['batch_size']} examples"
+    models = (
+        f"models that {code(build)} builds{'' if not on_text else ' on ' + code(config['data'])}"
+        if build
+        else f"{_count(config['n_layer'], 'layer')} of {_count(config['n_head'], 'head')} of one kind or mix"
+    )
+    losses = (
+        "mean cross-entropies in nats per token over the validation split"
+        if not build
+        else ("those of the models" if on_text else "means") + " over the validation data"
+    )
+    return (
+        f"{_count(len(study['seeds']), 'seed')} per kind; {config['max_steps']:,} steps of {batch}; {models}. Models"
+        " with the same seed see the same batches in the same order under the same schedule. All models have the same"
+        f" number of parameters within 1%{_unmatched(kinds)}. Losses are {losses}."
+    )
+
+
+def _growth(study: Mapping[str, Any]) -> str:
+    """Return what was added to the study when some of its cells were done; empty if nothing was."""
+    if not study.get("first_kinds"):
+        return ""
+    kinds, seeds = study["first_kinds"], study["first_seeds"]
+    return (
+        f"**Extended:** at first the study had the kinds {', '.join(map(code, kinds))} and the seeds {seeds[0]} to"
+        f" {seeds[-1]}; the others were added when some of its cells were done. p-values and intervals do not account"
+        " for a choice to add seeds that depends on earlier results."
+    )
+
+
+def _hidden(study: Mapping[str, Any]) -> frozenset[str]:
+    """Return the settings that the report leaves out."""
+    if not study.get("build"):
+        return _NOT_SHOWN
+    used = ({"block_size", "data"} if study["text"] else set()) | (
+        {"backend"} if study["config"]["backend"] != TrainConfig.backend else set()
+    )
+    return _NOT_SHOWN | ({*MODEL_SETTINGS, "data", "backend", "val_windows"} - used)
+
+
+def _metrics(kinds: Mapping[str, Any]) -> Columns:
+    """Return the columns of the metrics of models of one's own."""
+    names = dict.fromkeys(name for found in kinds.values() for name in found["figures"] if name.startswith(METRIC))
+    return tuple((escaped(name.removeprefix(METRIC)), name, "{:.4f}", "{:.4f}") for name in names)
+
+
+def _made_by(report: dict[str, Any]) -> list[str]:
+    """Return which cells were made by which versions, if they were not all made by one."""
+    made: dict[str, list[str]] = {}
+    for cell in report["cells"]:
+        found = cell.get("versions")
+        words = "unknown versions" if found is None else ", ".join(f"{n} {v}" for n, v in found.items() if v)
+        if cell.get("source"):
+            words += f", function {cell['source'][:12]}"
+        made.setdefault(words, []).append(Cell(cell["seed"], cell["kind"]).name)
+    if len(made) < 2:
+        return []
+    rows = [[escaped(words), ", ".join(map(code, names))] for words, names in made.items()]
+    return [
+        "The cells were not all made by the same versions, so that they may differ in more than the kind.",
+        table(["Made by", "Cells"], rows),
+    ]
 
 
 def _count(n: int, noun: str) -> str:
@@ -220,7 +295,9 @@ def _means(columns: Columns, kinds: dict[str, Any]) -> str:
     """Return a table of means over seeds, and of standard deviations in columns that have a format for them."""
     figures = {kind: found["figures"] for kind, found in kinds.items()}
     present = [c for c in columns if any(found.get(c[1], {}).get("mean") is not None for found in figures.values())]
-    rows = [[code(kind), *(_mean(found[c[1]], *c[2:]) for c in present)] for kind, found in figures.items()]
+    rows = [
+        [code(kind), *(_mean(found.get(c[1], _NOTHING), *c[2:]) for c in present)] for kind, found in figures.items()
+    ]
     return table(["Kind", *(title for title, *_ in present)], rows)
 
 
@@ -229,9 +306,9 @@ def _mean(figure: dict[str, float | None], form: str, spread_form: str) -> str:
     return f"{text} ± {spread_form.format(spread)}" if spread_form and spread is not None else text
 
 
-def _sizes(kinds: dict[str, Any], reference: str) -> str:
+def _sizes(kinds: dict[str, Any], reference: str, width: str) -> str:
     head = [
-        *("Kind", "Parameters", f"Compared with {reference}", "Trainable", "Circuit angles", "Fixed", "n_inner"),
+        *("Kind", "Parameters", f"Compared with {reference}", "Trainable", "Circuit angles", "Fixed", width),
         "Qubits",
     ]
     rows = []
@@ -248,7 +325,7 @@ def _sizes(kinds: dict[str, Any], reference: str) -> str:
 def _causality(report: dict[str, Any]) -> str:
     rows = []
     for kind, found in report["kinds"].items():
-        certificates = [cell["causality"] for cell in report["cells"] if cell["kind"] == kind]
+        certificates = [cell["causality"] for cell in report["cells"] if cell["kind"] == kind and cell["causality"]]
         done, leaks = len(found["seeds"]), len(found["leaks"])
         passed = f"{done - leaks} of {done} models pass" + (": **not ranked**" if leaks else "")
         rows.append([code(kind), passed, _worst(certificates, "leakage"), _worst(certificates, "gradient")])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study
 from qiskit_qattn.evaluation.statistics import compare_to_reference
 
 LOSS = "val_loss"  # the figure that decides verdicts
+METRIC = "metric "  # comes before the name of a metric of one's own
 #: The figures that are averaged over seeds, by their group in a cell's record.
 FIGURES: dict[str, tuple[str, ...]] = {
     "": (
@@ -39,7 +40,7 @@ def summarise(study: Study, records: Mapping[Cell, Mapping[str, Any]]) -> dict[s
     by_kind = {
         kind: {c.seed: records[c] for c in study.cells() if c.kind == kind and c in records} for kind in study.kinds
     }
-    reasons = {kind: _objection(study, kind, found) for kind, found in by_kind.items()}
+    reasons = {kind: _objection(study, kind, found, by_kind[study.reference]) for kind, found in by_kind.items()}
     ranked = [kind for kind in study.kinds if reasons[kind] is None]
     against = reasons[study.reference]
     verdicts = {}
@@ -58,11 +59,7 @@ def summarise(study: Study, records: Mapping[Cell, Mapping[str, Any]]) -> dict[s
         summary[kind] = {
             "size": study.sizes[kind].to_dict(),
             "seeds": sorted(found),
-            "figures": {
-                name: _spread((record[group] if group else record)[name] for record in found.values())
-                for group, names in FIGURES.items()
-                for name in names
-            },
+            "figures": {name: _spread(values) for name, values in _figures(list(found.values())).items()},
             "leaks": _leaks(found),
             "withheld": withheld,
             "comparison": verdict.to_dict() if verdict else None,
@@ -71,12 +68,29 @@ def summarise(study: Study, records: Mapping[Cell, Mapping[str, Any]]) -> dict[s
     return summary
 
 
+def _figures(records: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
+    """Return the figures of a kind's records by name, the metrics of models of one's own last."""
+    found = {
+        name: [(record.get(group, {}) if group else record).get(name) for record in records]
+        for group, names in FIGURES.items()
+        for name in names
+    }
+    metrics = dict.fromkeys(name for record in records for name in record.get("metrics", {}))
+    return found | {f"{METRIC}{name}": [record.get("metrics", {}).get(name) for record in records] for name in metrics}
+
+
 def _leaks(found: Mapping[int, Mapping[str, Any]]) -> list[int]:
-    return [seed for seed, record in sorted(found.items()) if not record["causality"]["passed"]]
+    """Return the seeds of models that read ahead; models that are no language models cannot."""
+    return [seed for seed, record in sorted(found.items()) if not (record["causality"] or {"passed": True})["passed"]]
 
 
-def _objection(study: Study, kind: str, found: Mapping[int, Mapping[str, Any]]) -> str | None:
+def _objection(
+    study: Study, kind: str, found: Mapping[int, Mapping[str, Any]], reference: Mapping[int, Mapping[str, Any]]
+) -> str | None:
     """Return why a kind gets no verdict whatever the reference, or None."""
+    shared = [seed for seed in sorted(found) if seed in reference]
+    if other := [seed for seed in shared if found[seed].get("data") != reference[seed].get("data")]:
+        return f"its data are not those of {study.reference} with the same seed ({', '.join(map(str, other))})"
     if leaks := _leaks(found):
         where = f"seed{'s' if len(leaks) > 1 else ''} {', '.join(map(str, leaks))}"
         return f"its model reads its own future ({where}), so its losses are not comparable"

@@ -5,32 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError, UnknownNameError
-from qiskit_qattn.evaluation.comparison.plan import NAME, Cell, Study, load_study, open_study, parse_kinds
+from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError
+from qiskit_qattn.evaluation.comparison.plan import NAME, Cell, Study, load_study, open_study
 
 Plan = Callable[..., Study]
-
-
-def test_the_reference_comes_first_and_names_stay_as_given():
-    assert parse_kinds("qisa, rff,classical", "classical") == (("classical", "qisa", "rff"), "classical")
-    assert parse_kinds("qisa,frozen", "qisa-v3") == (("qisa", "frozen"), "qisa")
-    assert parse_kinds("rff", "classical") == (("classical", "rff"), "classical")
-
-
-@pytest.mark.parametrize(
-    ("kinds", "reference", "kind", "told"),
-    [
-        ("qisa,quantum", "classical", UnknownNameError, "quantum"),
-        ("qisa", "classic", UnknownNameError, "classical"),
-        ("qisa,rff, qisa", "classical", ConfigError, "twice"),
-        ("qisa,qisa-v3", "classical", ConfigError, "qisa and qisa-v3"),
-        ("classical", "classical", ConfigError, "no kind to compare"),
-        ("", "classical", ConfigError, "no kind to compare"),
-    ],
-)
-def test_kinds_that_make_no_comparison_are_refused(kinds: str, reference: str, kind: type[Exception], told: str):
-    with pytest.raises(kind, match=told):
-        parse_kinds(kinds, reference)
 
 
 def test_cells_are_pairs_of_kinds_under_one_seed(plan: Plan):
@@ -56,23 +34,47 @@ def test_what_a_comparison_has_no_use_for_is_left_to_the_preset(plan: Plan):
 
 def test_a_study_is_found_again(plan: Plan):
     study = plan(seeds=2)
-    assert not open_study(study)
-    assert open_study(study)
+    assert open_study(study) == study
+    written = (study.folder / NAME).stat().st_mtime_ns
+    assert open_study(study) == study
     assert load_study(study.folder) == study
+    assert (study.folder / NAME).stat().st_mtime_ns == written
+
+
+def test_a_study_grows_by_kinds_and_seeds(plan: Plan):
+    first = open_study(plan(seeds=2, seed=3))
+    grown = open_study(plan("rff,quadratic", seeds=2, seed=4))
+    assert grown.kinds == ("classical", "qisa", "rff", "quadratic")
+    assert grown.seeds == (3, 4, 5)
+    assert {kind: grown.sizes[kind] for kind in first.kinds} == first.sizes
+    assert [grown.cell_config(cell) for cell in first.cells()] == [first.cell_config(cell) for cell in first.cells()]
+    assert load_study(grown.folder) == grown
+    assert open_study(plan(seeds=1, seed=4)) == grown
+    assert "--kinds classical,qisa,rff,quadratic --seeds 3" in grown.command()
 
 
 def test_another_plan_is_refused_in_one_line(plan: Plan):
     open_study(plan(seeds=2))
     for changes, told in [
-        ({"seeds": 3}, "seeds = 0,1, not 0,1,2"),
-        ({"seeds": 2, "kinds": "rff"}, "kinds = classical,qisa, not classical,rff"),
+        ({"seeds": 2, "seed": 3}, "seeds 0 to 1, which 3 does not continue"),
+        ({"seeds": 2, "reference": "qisa", "kinds": "classical"}, "reference = classical, not qisa"),
         ({"seeds": 2, "max_steps": 13}, "max_steps = 12, not 13"),
+        ({"seeds": 3, "kinds": "rff", "n_inner": 30}, "n_inner = 0, not 30"),
     ]:
+        before = load_study(plan(seeds=2).folder)
         with pytest.raises(RunFolderError) as caught:
             open_study(plan(**changes))
         assert told in str(caught.value)
         assert "\n" not in str(caught.value)
         assert "qattn compare --kinds classical,qisa --seeds 2" in str(caught.value)
+        assert load_study(before.folder) == before
+
+
+def test_a_kind_is_not_added_under_another_name(plan: Plan):
+    open_study(plan("qisa"))
+    for other in ("qisa-v3", "qisa:1"):
+        with pytest.raises(ConfigError, match=f"one kind twice: qisa and {other}"):
+            open_study(plan(other))
 
 
 def test_a_folder_with_something_else_is_left_alone(plan: Plan):
@@ -118,4 +120,4 @@ def test_a_study_whose_own_heads_are_the_presets_is_read(plan: Plan):
     record["config"]["heads"] = "qisa:2,classical:2"
     (study.folder / NAME).write_text(json.dumps(record))
     assert load_study(study.folder) == study
-    assert open_study(plan())
+    assert open_study(plan()) == study
