@@ -20,10 +20,10 @@ from qiskit_qattn.errors import TransientBackendError
 from qiskit_qattn.forks import in_forked_process
 
 _T = TypeVar("_T")
-ACCOUNT_SECONDS = 30.0  # longest wait for the client to open an account
+ACCOUNT_SECONDS = 25.0  # longest wait for the client to open an account
 CONNECT_SECONDS = 10.0
-ANSWER_SECONDS = 60.0  # longest pause while an answer is read
-JOB_SECONDS = 120.0  # longest pause before a request that changes something is answered
+ANSWER_SECONDS = 25.0  # longest pause while an answer is read
+JOB_SECONDS = 120.0  # the same for a request that changes something: a job whose answer is given up must be looked for
 _READ_RETRIES = 2  # for reading, at once; the caller repeats the whole call later
 _PASSING = (500, 502, 503, 504, 520, 521, 522, 524)
 
@@ -44,6 +44,7 @@ class Transport(BaseAdapter):
         """Have new connections made from now on."""
         retry = Retry(
             total=_READ_RETRIES,
+            read=0,  # a pause was long enough
             backoff_factor=0.1,
             status_forcelist=_PASSING,
             allowed_methods=["GET"],
