@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, TypedDict
 
-from qiskit_qattn.backends.measurement import LEAST_SHOTS
+from qiskit_qattn.backends.values import LEAST_SHOTS
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
 from qiskit_qattn.untrusted import as_type, one_line, shown
 

@@ -14,7 +14,7 @@ import pybreaker
 import tenacity
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
-from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus, Values
+from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus, Values, check_job
 from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.jobs.ledger_file import Row
 from qiskit_qattn.backends.jobs.owners import Owner
@@ -274,7 +274,10 @@ class JobClient:
 
     def _values(self, row: Row, pubs: Sequence[EstimatorPub]) -> list[Values]:
         values = self.device.result(row.job_id or "", pubs)
-        _check(values, pubs, row)
+        try:
+            check_job(values, pubs, "It")
+        except BackendError as error:  # the result may be whole the next time
+            raise TransientBackendError(str(error)) from error
         return values
 
     def ask_usage(self, row: Row) -> Row:
@@ -348,13 +351,6 @@ def _kept(row: Row, error: BackendError) -> BackendError:
         f"Job {row.job_id} on {row.device}: {str(error).rstrip('.')}. It may be paid for, and the ledger keeps it: the "
         f"next run of the same request asks again, as does: qattn jobs resume {row.id}."
     )
-
-
-def _check(values: Sequence[Values], pubs: Sequence[EstimatorPub], row: Row) -> None:
-    found = [(item.evs.shape, item.stds.shape) for item in values]
-    expected = [(pub.shape, pub.shape) for pub in pubs]
-    if found != expected:
-        raise TransientBackendError(f"It returned values and errors of shapes {found}, expected {expected}.")
 
 
 def _current(ledger: Ledger, row: Row, device: Device) -> Row:
