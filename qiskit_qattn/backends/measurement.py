@@ -18,7 +18,6 @@ from qiskit_qattn.backends.jobs.device import Values
 from qiskit_qattn.errors import BackendError
 
 _SHOTS = 10**9
-LEAST_SHOTS = 0.9  # of those asked for, from which values are taken
 
 
 def shots_of(precision: float) -> int:

@@ -20,6 +20,7 @@ from qiskit_qattn.backends.jobs.request import SOURCE, source_of, source_of_rows
 from qiskit_qattn.backends.joint import Call, JointProgram
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.backends.unroll import unroll
+from qiskit_qattn.backends.values import bounds, check_values, real, results_of
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.simulation.angles import AngleMap
@@ -98,6 +99,7 @@ class PubProgram(JointProgram):
         )
         self.observables = ObservablesArray.coerce(list(observables)).reshape(-1, 1)  # a column against the bindings
         self.estimator, self.precision, self.max_pub_size = estimator, precision, max_pub_size
+        self.bounds = bounds(self.observables).ravel()  # (M,)
         self.gradient = ParameterShift() if gradient is None else gradient
         self.dedupe, self.source = dedupe, source
 
@@ -149,24 +151,32 @@ class PubProgram(JointProgram):
         """Return how many of ``count`` rows go into one PUB; a circuit without parameters needs one PUB per row."""
         return (self.max_pub_size or max(1, count)) if self.params else 1
 
-    def values(self, evs: Sequence[Any], count: int) -> np.ndarray:
+    def values(self, results: Sequence[Any], count: int, where: str, mitigated: bool) -> np.ndarray:
         """Return expectations, shape ``(N, M)``, of what the PUBs of N rows of angles gave.
 
+        Args:
+            results: One per PUB.
+            count: N.
+            where: What gave them, for the error.
+            mitigated: Whether errors were mitigated.
+
         Raises:
-            BackendError: For values of another shape.
+            BackendError: For values of another shape, or that no state gives.
         """
         size = self._size(count)
         parts = [np.zeros((0, self.observables.size))]
-        for start, found in zip(range(0, count, size), evs, strict=True):
+        for start, result in zip(range(0, count, size), results, strict=True):
             expected = (self.observables.size, min(size, count - start))
-            values = np.asarray(found)
+            values = real(getattr(getattr(result, "data", None), "evs", None), where)
             if values.shape != expected:
                 raise BackendError(
-                    f"{type(self.estimator).__name__} returned values of shape {values.shape}, expected {expected}; "
-                    f"it must broadcast observables against parameter values."
+                    f"{where} returned values of shape {values.shape}, expected {expected}; it must broadcast "
+                    f"observables against parameter values."
                 )
             parts.append(values.T)
-        return np.concatenate(parts)
+        table = np.concatenate(parts)
+        check_values(table, self.bounds, self.precision, where, mitigated=mitigated)
+        return table
 
 
 class SimulatedGradient(PubProgram):
@@ -204,17 +214,19 @@ def expectations(
     """Return expectations, each of shape ``(N, M)``, of angles of shapes ``(N, K)``, from one job of the estimator.
 
     Raises:
-        BackendError: If the primitive returns values of another shape.
+        BackendError: For other numbers of values than were asked for, or values that no state gives.
     """
     pubs = [
         program.pubs(rows, source)
         for program, rows, source in zip(programs, angles, sources or [None] * len(angles), strict=True)
     ]
     every = [pub for some in pubs for pub in some]
-    first = programs[0]
-    results = iter(first.estimator.run(every, precision=first.precision).result() if every else ())
+    first, where = programs[0], type(programs[0].estimator).__name__
+    found: Any = first.estimator.run(every, precision=first.precision).result() if every else ()
+    results, where, mitigated = results_of(found, len(every), first.precision, where)
+    each = iter(results)
     return [
-        program.values([result.data.evs for result in islice(results, len(some))], len(rows))
+        program.values(list(islice(each, len(some))), len(rows), where, mitigated)
         for program, some, rows in zip(programs, pubs, angles, strict=True)
     ]
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial, reduce
+from functools import cache, partial, reduce
 from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -179,19 +179,26 @@ def command(
 def _cost(study: Study, backend: Backend) -> Quote:
     """Return the cost of the remaining cells on a paid device, to be shown, and that of the first job."""
     from qiskit_qattn.cli.devices import parts_table
+    from qiskit_qattn.evaluation.comparison.builder import load_builder
     from qiskit_qattn.evaluation.comparison.cell import records
-    from qiskit_qattn.evaluation.device_cost import training_cost
+    from qiskit_qattn.evaluation.device_cost import task_cost, training_cost
     from qiskit_qattn.training.data import load_corpus
 
-    corpus = load_corpus(study.config.data, study.config.model.block_size)
+    text = cache(partial(load_corpus, study.config.data, study.config.model.block_size))
     done, parts, first = records(study), {}, None
     for kind in study.kinds:
         some = [cell for cell in study.cells() if cell.kind == kind and cell not in done]
-        if some and study.sizes[kind].num_qubits:
-            each, job = training_cost(study.cell_config(some[0]), corpus, backend)
+        if not some or not study.sizes[kind].num_qubits:
+            continue
+        config = study.cell_config(some[0])
+        if study.build:
+            task = load_builder(study.build).build(kind, config.seed, config, text, study.sizes[kind].n_inner)
+            each, job = task_cost(config, task, backend)
+        else:
+            each, job = training_cost(config, text(), backend)
             each.pop("report's sample")  # a cell has none
-            parts[f"{kind}, {len(some)} cells"] = reduce(add, each.values()) * len(some)
-            first = first or job
+        parts[f"{kind}, {len(some)} cells"] = reduce(add, each.values()) * len(some)
+        first = first or job
     return parts_table(f"Cost of the comparison on {backend.name}, about", backend, parts), first
 
 
@@ -233,7 +240,8 @@ def _progress(study: Study) -> Iterator[None]:
 
 def _watch(study: Study, shown: Progress, stopped: threading.Event) -> None:
     """Read the cells' folders at intervals, and print a line for each cell that ends."""
-    from qiskit_qattn.evaluation.comparison.cell import read_record, reported_since, steps_done
+    from qiskit_qattn.evaluation.comparison.cell import reported_since, steps_done
+    from qiskit_qattn.evaluation.comparison.record import read_record
 
     cells, begin = study.cells(), time.time()
     total = len(cells) * study.config.max_steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from qiskit_qattn.nn.placement import to_backend
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.data import Corpus, random_batch
 from qiskit_qattn.training.run import default_prompt
+from qiskit_qattn.training.task import Task, drawn
 from qiskit_qattn.training.validation import final_batches
 
 
@@ -236,6 +238,35 @@ def training_cost(
     prompt = corpus.tokenizer.encode(default_prompt(config, corpus))[None]  # (1, P)
     parts["report's sample"] = generation_cost(model, backend, prompt, config.sample_tokens).total
     return parts, forward.first
+
+
+def task_cost(config: TrainConfig, task: Task, backend: Backend) -> tuple[dict[str, Cost], Cost | None]:
+    """Count what the training of a task sends to a backend, by its parts, and its first job; nothing is sent.
+
+    Args:
+        config: The settings of the training.
+        task: The model, which holds circuits, and its data.
+        backend: Where they would run.
+
+    Raises:
+        BackendError: As :func:`run_cost` does.
+    """
+    batch = drawn(task, task.train, config.seed, 0, config.batch_size)
+
+    def forward() -> None:
+        with torch.no_grad():
+            task(task.model, batch)
+
+    step = run_cost(task.model, backend, lambda: task(task.model, batch)[2].backward())
+    validation = run_cost(task.model, backend, forward)
+    checks = math.ceil(config.max_steps / config.eval_interval) + 2  # at the first and last step, and on training data
+    batches = math.ceil(len(task.validation) / config.batch_size)
+    parts = {
+        "training steps": step.total * config.max_steps,
+        "validations": validation.total * checks * min(config.eval_batches, batches),
+        "last validation": validation.total * batches,
+    }
+    return parts, validation.first
 
 
 def _forward_cost(model: GPT, backend: Backend, tokens: Tensor) -> RunCost:

@@ -149,13 +149,13 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
             raise ConfigError(f"mha must be a torch.nn.MultiheadAttention, got a {type(mha).__name__}.")
         own = type(mha).forward not in (nn.MultiheadAttention.forward, QuantumMultiheadAttention.forward)
         found = {name: each for name in _PROJECTIONS if (each := getattr(mha, name, None)) is not None}
-        weight = next((found[name] for name in _PROJECTIONS[:2] if name in found), None)
         plain = all(mha._parameters.get(name) is each for name, each in found.items())
-        if own or "forward" in vars(mha) or weight is None or not plain:
+        if own or "forward" in vars(mha) or not plain:
             raise ConfigError(
-                f"mha must compute attention as torch.nn.MultiheadAttention does, of plain parameters, but this "
-                f"{type(mha).__name__} has a forward of its own, or is quantized, pruned or parametrized."
+                f"mha must compute attention as torch.nn.MultiheadAttention does, with plain parameters, but this "
+                f"{type(mha).__name__} has a forward of its own or is quantized, pruned or parametrized."
             )
+        weight = mha.q_proj_weight if mha.in_proj_weight is None else mha.in_proj_weight
         attention = cls(
             mha.embed_dim,
             mha.num_heads,

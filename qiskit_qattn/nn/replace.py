@@ -143,8 +143,6 @@ def _replacement(
     Raises:
         CircuitError, ConfigError: That names the attention.
     """
-    if "forward" in vars(mha):
-        raise ConfigError(f"{name} has a forward of its own, which its replacement would not have; remove it first.")
     try:
         attention = QuantumMultiheadAttention.from_classical(mha, heads, **options)
     except (CircuitError, ConfigError) as error:

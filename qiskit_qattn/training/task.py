@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from qiskit_qattn.errors import ConfigError
@@ -56,6 +57,8 @@ class Task:
         """Check the parts, so that a wrong one fails before any training."""
         if not isinstance(self.model, nn.Module):
             raise ConfigError(f"model must be a torch.nn.Module, got {shown(self.model)}.")
+        if any(map(is_lazy, (*self.model.parameters(), *self.model.buffers()))):
+            raise ConfigError("The model has lazy parameters; call it once, so that their shapes are known.")
         for name in ("train", "validation"):
             object.__setattr__(self, name, _dataset(name, getattr(self, name)))
         for name, optional in (("loss", True), ("collate", False)):
@@ -96,10 +99,26 @@ class Task:
             output = model(**batch) if named else model(*batch[:-1])
             loss = self.loss(output, target)
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
-            where = "the model, since no loss was given," if self.loss is None else "the loss"
-            expected = "(output, loss) with" if self.loss is None else ""
-            raise ConfigError(f"Expected {expected} a tensor of one number from {where} got {described(loss)}.")
+            expected = "The loss must return a tensor of one number"
+            if self.loss is None:
+                expected = "Without a loss the model must return (output, loss), or an object with .loss, of one number"
+            raise ConfigError(f"{expected}, got {described(loss)}.")
         return output, target, loss.reshape(())
+
+    def measured(self, output: Any, target: Any) -> dict[str, float]:
+        """Return the metrics of a batch by name.
+
+        Raises:
+            ConfigError: If one is no number.
+        """
+        found = {}
+        for name, function in self.metrics.items():
+            value = function(output, target)
+            try:
+                found[name] = float(value)
+            except (RuntimeError, TypeError, ValueError) as error:
+                raise ConfigError(f"The metric {name!r} must return one number, got {described(value)}.") from error
+        return found
 
 
 def _dataset(name: str, given: Any) -> Any:

@@ -12,15 +12,15 @@ import torch
 from qiskit_machine_learning.connectors import TorchConnector as QiskitTorchConnector
 from torch import Tensor, nn
 
-from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.heads import QuantumHead
+from qiskit_qattn.nn.placement import Movable, audit
 from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.figures import training_figures
+from qiskit_qattn.training.figures import join_audits, read_audit, training_figures, write_audit
 from qiskit_qattn.training.files import new_folder, write_bytes, write_text, writing
 from qiskit_qattn.training.loop import TrainingLoop
 from qiskit_qattn.training.progress import InterruptGuard, Progress
 from qiskit_qattn.training.run import make_accelerator
-from qiskit_qattn.training.task import Task, collated, data_hash, described, drawn, mixed
+from qiskit_qattn.training.task import Task, collated, data_hash, drawn, mixed
 from qiskit_qattn.training.validation import Losses
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class TaskLoop(TrainingLoop):
             with self.accelerator.autocast():
                 for count, batch in batches:
                     output, target, loss = self.task(model, self._on_device(batch))
-                    values = {name: _number(name, find(output, target)) for name, find in self.task.metrics.items()}
+                    values = self.task.measured(output, target)
                     for name, value in {"": float(loss), **values}.items():
                         sums[name] += count * value
                     items += count
@@ -136,8 +136,8 @@ class TaskLoop(TrainingLoop):
         self.task.model.load_state_dict(loaded)
 
     def described_data(self) -> str:
-        """Return what the data are called."""
-        return "The function's data"
+        """Return what the data are called, in words."""
+        return "The data set of the model"
 
     def figures(self, train: Losses, val: Losses) -> dict[str, Any]:
         """Return the figures of the model."""
@@ -152,20 +152,14 @@ class TaskLoop(TrainingLoop):
         }
 
 
-def _number(name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ConfigError(f"The metric {name!r} must return one number, got {described(value)}.") from error
-
-
 def train_task(config: TrainConfig, task: Task, folder: Path, *, progress: Progress | None = None) -> dict[str, Any]:
     """Train the model of a task, or continue from its last checkpoint, and return its figures.
 
     Args:
         config: The settings of the optimizer and the loop; those of the GPT are not used.
         task: The model and its data.
-        folder: Gets ``config.toml``, ``checkpoints`` and ``model/weights.pt``, the ``state_dict``.
+        folder: Gets ``config.toml``, ``checkpoints`` and ``model/weights.pt``, the ``state_dict``; on a chain of
+            backends also ``audit.json``.
         progress: Receives the events of the training.
 
     Raises:
@@ -182,4 +176,12 @@ def train_task(config: TrainConfig, task: Task, folder: Path, *, progress: Progr
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.toml", config.to_toml())
-    return loop.train()
+    start = loop.state.step
+    before = read_audit(folder, start) if start else {}
+    try:
+        figures = loop.train()
+    finally:
+        moved = any(isinstance(part, Movable) for part in task.model.modules())
+        found = join_audits(before, audit(task.model) if moved else {}, start, loop.state.step)
+        write_audit(folder, found)
+    return {**figures, "audit": found}

@@ -360,10 +360,11 @@ def test_from_classical_takes_what_computes_as_torchs_class():
 
     parametrized = nn.MultiheadAttention(E, H)
     nn.utils.parametrizations.weight_norm(parametrized, "in_proj_weight")
+    quantizable = torch.ao.nn.quantizable.MultiheadAttention(E, H)
     own = nn.MultiheadAttention(E, H)
     own.forward = lambda *inputs: inputs
-    for bad in (Own(E, H), parametrized, own):
-        with pytest.raises(ConfigError, match="has a forward of its own, or is quantized"):
+    for bad in (Own(E, H), parametrized, quantizable, own):
+        with pytest.raises(ConfigError, match="has a forward of its own or is quantized, pruned or parametrized"):
             qa.QuantumMultiheadAttention.from_classical(bad)
     for bad in (None, nn.Linear(2, 2)):
         with pytest.raises(ConfigError, match=r"must be a torch.nn.MultiheadAttention, got a \w+"):

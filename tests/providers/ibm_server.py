@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, RLock, Thread
@@ -15,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 from qiskit_ibm_runtime import QiskitRuntimeService
 from urllib3.util.connection import create_connection
 
-from .ibm_faults import ApiError, Fault
+from .ibm_faults import ANSWERS, ApiError, Fault
 from .ibm_jobs import Job
 from .ibm_service import CRN, Query, Service
 
@@ -162,12 +163,29 @@ class IBMServer:
         message: str = "Scripted error.",
         *,
         times: int = 1,
-        retry_after: int | None = None,
+        retry_after: int | str | None = None,
         late: bool = False,
     ) -> None:
         """Answer the next requests with an HTTP error; a `late` one comes after the request was served."""
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         self._add(Fault(pattern, times, error=ApiError(status, code, message, headers=headers), late=late))
+
+    def change(self, pattern: str, change: Callable[[Any], Any], times: int = 1) -> None:
+        """Serve the next requests, and change the answers."""
+        self._add(Fault(pattern, times, change=change))
+
+    def lag(self, looks: int) -> None:
+        """Leave all jobs out of the next lists of jobs."""
+        self.change("GET /jobs", lambda answer: answer | {"jobs": [], "count": 0}, looks)
+
+    def spoil(self, pattern: str, answer: str) -> None:
+        """Give all requests from now on one of the answers of `ANSWERS`, until `mend`."""
+        self._add(ANSWERS[answer](pattern))
+
+    def mend(self) -> None:
+        """End all that was to go wrong."""
+        with self.lock:
+            self.faults.clear()
 
     def _add(self, fault: Fault) -> None:
         with self.lock:
@@ -205,22 +223,34 @@ class _Handler(BaseHTTPRequestHandler):
                 raise fault.error
         except ApiError as error:
             status, answer, headers = error.status, error.body, error.headers
+        if fault.change is not None:
+            answer = changed(answer, fault.change)
         if fault.drop is None:
-            self.reply(status, answer, headers)
+            self.reply(status, answer if fault.body is None else fault.body, headers, cut=fault.cut)
         self.close_connection = True
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = serve
 
-    def reply(self, status: int, answer: Any, headers: dict[str, str]) -> None:
-        text = answer if isinstance(answer, str) else json.dumps(answer, separators=(",", ":"))
-        data = b"" if answer is None else text.encode()
-        self.send_response(204 if answer is None else status)
+    def reply(self, status: int, answer: Any, headers: dict[str, str], cut: bool) -> None:
+        text = answer if isinstance(answer, str | bytes) else json.dumps(answer, separators=(",", ":"))
+        data = b"" if answer is None else text if isinstance(text, bytes) else text.encode()
+        self.send_response(204 if answer is None and not cut else status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", str(len(data) + cut))
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(data[: len(data) // 2] if cut else data)
 
     def log_message(self, *_: Any) -> None:
         """Keep standard error clean; `IBMServer.requests` is the log."""
+
+
+def changed(answer: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a changed answer; texts that are JSON are changed inside."""
+    if not isinstance(answer, str):
+        return change(answer)
+    try:
+        return json.dumps(change(json.loads(answer)))
+    except ValueError:
+        return answer

@@ -12,7 +12,8 @@ from qiskit.exceptions import QiskitError
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.transpiler.passes import RemoveBarriers
 
-from qiskit_qattn.backends.measurement import LEAST_SHOTS, Basis, Plan, Samples
+from qiskit_qattn.backends.measurement import Basis, Plan, Samples
+from qiskit_qattn.backends.values import LEAST_SHOTS
 from qiskit_qattn.errors import BackendError, CircuitError
 from qiskit_qattn.simulation.decomposition import device_circuit, from_zero
 

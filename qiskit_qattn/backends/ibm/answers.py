@@ -95,15 +95,16 @@ def seconds_of(metrics: Any) -> float | None:
     return float(seconds)
 
 
-def values_of(result: Any, pubs: Sequence[EstimatorPub]) -> list[Values]:
+def values_of(result: Any, pubs: Sequence[EstimatorPub], *, mitigated: bool) -> list[Values]:
     """Return a job's values, finite and of its PUBs' shapes."""
     if result is None:
         raise Unexpected(f"the result is empty; expected values for {len(pubs)} PUBs")
     if len(result) != len(pubs):
         raise Unexpected(f"the result has values for {len(result)} PUBs; expected {len(pubs)}")
-    found = []
+    found, shots = [], (getattr(result, "metadata", None) or {}).get("shots")
     for part, pub in zip(result, pubs, strict=True):
-        values = Values(np.asarray(part.data.evs, dtype=float), np.asarray(part.data.stds, dtype=float))
+        evs, stds = np.asarray(part.data.evs, dtype=float), np.asarray(part.data.stds, dtype=float)
+        values = Values(evs, stds, shots, mitigated)
         if values.evs.shape != pub.shape or values.stds.shape != pub.shape:
             raise Unexpected(
                 f"the values have shape {values.evs.shape}, their errors {values.stds.shape}; expected {pub.shape}"

@@ -138,7 +138,8 @@ class IBMDevice:
         """Return the values of a finished job."""
         job = self._job(job_id)
         wait = {} if self._service is None else {"timeout": 0.0}
-        return self._call("reading a result", lambda: values_of(job.result(**wait), pubs))
+        mitigated = self._estimator_settings.resilience > 0
+        return self._call("reading a result", lambda: values_of(job.result(**wait), pubs, mitigated=mitigated))
 
     def usage(self, job_id: str) -> Cost:
         """Return the device time of a finished job; an open session is charged for the time between jobs too.

@@ -125,9 +125,10 @@ class Mode:
     def close(self) -> None:
         """Close the session or batch for new jobs; queued ones still run."""
         with self._lock:
-            opened, self._opened = self._opened, None
-        if opened is not None:
-            opened.close()
+            opened = self._opened
+            if opened is not None:
+                opened.close()
+                self._opened = None  # not before: a close that failed can be tried again
 
     def _open(self, device: Any) -> Any:
         from qiskit_ibm_runtime import Batch, Session

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from threading import Thread
+from typing import Any, TypeVar
 
+from qiskit.exceptions import QiskitError
 from requests import PreparedRequest, Response, Session
 from requests.adapters import BaseAdapter, HTTPAdapter
 from urllib3.util import Retry
 
+from qiskit_qattn.backends.ibm.answers import Unexpected, device_names
 from qiskit_qattn.backends.ibm.errors import TRAFFIC, Traffic
+from qiskit_qattn.errors import TransientBackendError
 from qiskit_qattn.forks import in_forked_process
 
+_T = TypeVar("_T")
+ACCOUNT_SECONDS = 25.0  # longest wait for the client to open an account
 CONNECT_SECONDS = 10.0
-ANSWER_SECONDS = 60.0  # longest pause while an answer is read
-JOB_SECONDS = 120.0  # longest pause before a request that changes something is answered
+ANSWER_SECONDS = 25.0  # longest pause while an answer is read
+JOB_SECONDS = 120.0  # the same for a request that changes something: a job whose answer is given up must be looked for
 _READ_RETRIES = 2  # for reading, at once; the caller repeats the whole call later
 _PASSING = (500, 502, 503, 504, 520, 521, 522, 524)
 
@@ -36,6 +44,7 @@ class Transport(BaseAdapter):
         """Have new connections made from now on."""
         retry = Retry(
             total=_READ_RETRIES,
+            read=0,  # a pause was long enough
             backoff_factor=0.1,
             status_forcelist=_PASSING,
             allowed_methods=["GET"],
@@ -73,6 +82,32 @@ class Transport(BaseAdapter):
         self._writing.close()
 
 
+def in_time(call: Callable[..., _T], *args: Any, **options: Any) -> _T:
+    """Return what a call returns that only reads, and whose connections cannot be set up before.
+
+    Raises:
+        TransientBackendError: If it takes longer than ``ACCOUNT_SECONDS``: the client waits as long as a
+            ``Retry-After`` says. It is left to end by itself.
+    """
+    outcome: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(call(*args, **options))
+        except BaseException as error:  # raised below
+            outcome.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    try:
+        return outcome.result(ACCOUNT_SECONDS)
+    except FutureTimeout:
+        if outcome.done():
+            raise
+        raise TransientBackendError(
+            f"IBM Quantum gave no access to the account within {ACCOUNT_SECONDS:g} s. Try again later."
+        ) from None
+
+
 _TRANSPORTS: weakref.WeakSet[Transport] = weakref.WeakSet()
 
 
@@ -94,6 +129,31 @@ def set_up(service: Any) -> list[Session]:
             for scheme in ("http://", "https://"):
                 session.mount(scheme, Transport())
     return found
+
+
+def listed_devices(service: Any) -> list[str]:
+    """Return the names of all devices of an account, from the service itself: the client hides its errors."""
+    lists = [device_names(_read(session, "/backends")) for session in set_up(service)]
+    if not lists:
+        raise Unexpected("the client's connections were not found; nothing was asked")
+    return sorted({name for names in lists for name in names})
+
+
+def check_described(service: Any, name: str) -> None:
+    """Ask for the configuration of a device, of which the client hides errors, and raise the first if none answers."""
+    errors = []
+    for session in set_up(service):
+        try:
+            _read(session, f"/backends/{name}/configuration")
+            return
+        except QiskitError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+def _read(session: Session, path: str) -> Any:
+    return session.get(path, headers={"Accept": "application/json"}).json()  # the session adds the service's address
 
 
 def _sessions(owner: Any, depth: int = 3) -> Iterator[Session]:

@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import reduce
 from operator import add
 from typing import Literal
 
 from qiskit_qattn.backends.jobs.client import JobClient
 from qiskit_qattn.backends.jobs.device import Cost
-from qiskit_qattn.backends.jobs.ledger import Allow
+from qiskit_qattn.backends.jobs.ledger import Allow, Ledger
 from qiskit_qattn.backends.jobs.ledger_file import Row
 from qiskit_qattn.backends.jobs.owners import Owner
 from qiskit_qattn.backends.jobs.request import Request
@@ -106,6 +107,31 @@ def no_budget(device: str, estimate: Cost) -> BudgetError:
         f"Jobs on {device} are paid for and no budget is given, so nothing was sent. The next job would take about "
         f"{estimate.seconds:.4g} s on the processor{price}. Add budget=60s or budget=5usd to the backend string, as in "
         f"?budget=60s, or agree to any cost with budget=unlimited, or with --yes where a command has it."
+    )
+
+
+def check_choice(ledger: Ledger, request: Request, choice: str) -> None:
+    """Raise for a request to a device that was chosen, if another device has been sent the same work.
+
+    Args:
+        ledger: Where the other device's jobs are.
+        request: What would be sent.
+        choice: What the device was chosen by, such as ``ibm:least_busy``; empty for a device that was named.
+
+    Raises:
+        ConfigError: With the names of both devices.
+    """
+    rows = ledger.elsewhere(request) if choice else []
+    if not rows:
+        return
+    other = rows[0].device
+    states = Counter("stored" if row.state == "done" else "on its way" for row in rows if row.device == other)
+    found = ", ".join(f"{count} {state}" for state, count in states.items())
+    when = datetime.fromtimestamp(rows[0].updated).strftime("%Y-%m-%d %H:%M")
+    raise ConfigError(
+        f"{choice} is {request.device} now, but the next job was sent to {other} before (results: {found}, {when}). "
+        f"Nothing was sent. Name the device: {other} takes those results at no further cost, {request.device} runs the "
+        f"job again."
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -15,12 +14,12 @@ import pybreaker
 import tenacity
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
-from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus, Values
+from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus, Values, check_job
 from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.jobs.ledger_file import Row
 from qiskit_qattn.backends.jobs.owners import Owner
 from qiskit_qattn.backends.jobs.request import Request
-from qiskit_qattn.errors import BackendError, ConfigError, JobError, TransientBackendError
+from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
 from qiskit_qattn.forks import ForkLock, in_forked_process
 
 T = TypeVar("T")
@@ -275,7 +274,10 @@ class JobClient:
 
     def _values(self, row: Row, pubs: Sequence[EstimatorPub]) -> list[Values]:
         values = self.device.result(row.job_id or "", pubs)
-        _check(values, pubs, row)
+        try:
+            check_job(values, pubs, "It")
+        except BackendError as error:  # the result may be whole the next time
+            raise TransientBackendError(str(error)) from error
         return values
 
     def ask_usage(self, row: Row) -> Row:
@@ -342,31 +344,6 @@ def cancel(ledger: Ledger, row: Row, device: Device) -> Row:
     return row
 
 
-def check_choice(ledger: Ledger, request: Request, choice: str) -> None:
-    """Raise for a request to a device that was chosen, if another device has been sent the same work.
-
-    Args:
-        ledger: Where the other device's jobs are.
-        request: What would be sent.
-        choice: What the device was chosen by, such as ``ibm:least_busy``; empty for a device that was named.
-
-    Raises:
-        ConfigError: With the names of both devices.
-    """
-    rows = ledger.elsewhere(request) if choice else []
-    if not rows:
-        return
-    other = rows[0].device
-    states = Counter("stored" if row.state == "done" else "on its way" for row in rows if row.device == other)
-    found = ", ".join(f"{count} {state}" for state, count in states.items())
-    when = datetime.fromtimestamp(rows[0].updated).strftime("%Y-%m-%d %H:%M")
-    raise ConfigError(
-        f"{choice} is {request.device} now, but the next job was sent to {other} before (results: {found}, {when}). "
-        f"Nothing was sent. Name the device: {other} takes those results at no further cost, {request.device} runs the "
-        f"job again."
-    )
-
-
 def _kept(row: Row, error: BackendError) -> BackendError:
     """Return an error of a call about a job that is on its way or done, with what to do."""
     kind = TransientBackendError if isinstance(error, TransientBackendError) else BackendError
@@ -374,13 +351,6 @@ def _kept(row: Row, error: BackendError) -> BackendError:
         f"Job {row.job_id} on {row.device}: {str(error).rstrip('.')}. It may be paid for, and the ledger keeps it: the "
         f"next run of the same request asks again, as does: qattn jobs resume {row.id}."
     )
-
-
-def _check(values: Sequence[Values], pubs: Sequence[EstimatorPub], row: Row) -> None:
-    found = [(item.evs.shape, item.stds.shape) for item in values]
-    expected = [(pub.shape, pub.shape) for pub in pubs]
-    if found != expected:
-        raise TransientBackendError(f"It returned values and errors of shapes {found}, expected {expected}.")
 
 
 def _current(ledger: Ledger, row: Row, device: Device) -> Row:

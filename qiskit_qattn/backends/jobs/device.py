@@ -10,6 +10,9 @@ from typing import Literal, Protocol
 import numpy as np
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
+from qiskit_qattn.backends.values import bounds, check_shots, check_values, real
+from qiskit_qattn.errors import BackendError
+
 State = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 RETRIES = 5  # default number of times that a call is repeated after a transient error
 
@@ -71,10 +74,44 @@ class Cost:
 
 @dataclass(frozen=True)
 class Values:
-    """What a job measured of one PUB: expectations and their standard errors, both of the PUB's shape."""
+    """What a job measured of one PUB.
+
+    Attributes:
+        evs: Expectations, of the PUB's shape.
+        stds: Their standard errors, of the PUB's shape.
+        shots: How many samples they come from, where the device reports it.
+        mitigated: Whether errors were mitigated; then values may lie outside their observables' bounds.
+    """
 
     evs: np.ndarray
     stds: np.ndarray
+    shots: int | None = None
+    mitigated: bool = False
+
+
+def check_job(values: Sequence[Values], pubs: Sequence[EstimatorPub], where: str) -> None:
+    """Check that what a job returned can be the values of its PUBs.
+
+    Args:
+        values: What it returned.
+        pubs: What it was sent with.
+        where: Its name, for the error.
+
+    Raises:
+        BackendError: For other numbers of values than the PUBs', values that no state gives, negative errors, or values
+            from too few shots.
+    """
+    found = [(np.shape(item.evs), np.shape(item.stds)) for item in values]
+    expected = [(pub.shape, pub.shape) for pub in pubs]
+    if found != expected:
+        raise BackendError(f"{where} returned values and errors of shapes {found}, expected {expected}.")
+    for item, pub in zip(values, pubs, strict=True):
+        evs, stds = real(item.evs, where), real(item.stds, where)
+        check_values(evs, bounds(pub.observables), pub.precision or 0.0, where, mitigated=item.mitigated)
+        if (stds < 0).any():  # NaN is an error that is not known
+            raise BackendError(f"{where} returned standard errors below 0, such as {np.nanmin(stds):.4g}.")
+        if item.shots is not None and pub.precision:
+            check_shots(item.shots, pub.precision, where)
 
 
 class Device(Protocol):

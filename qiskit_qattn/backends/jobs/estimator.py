@@ -10,14 +10,15 @@ from typing import Any
 from qiskit.primitives import BaseEstimatorV2, BasePrimitiveJob, DataBin, PrimitiveJob, PrimitiveResult, PubResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPubLike
 
-from qiskit_qattn.backends.jobs.budget import Account, Budget
-from qiskit_qattn.backends.jobs.client import JobClient, cancel, check_choice
+from qiskit_qattn.backends.jobs.budget import Account, Budget, check_choice
+from qiskit_qattn.backends.jobs.client import JobClient, cancel
 from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus
 from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.jobs.ledger_file import IN_FLIGHT, Row
 from qiskit_qattn.backends.jobs.owners import Owner
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.backends.values import bounds, outside
 from qiskit_qattn.errors import BackendError, ConfigError, JobError
 
 FIRST_POLL, LONGEST_POLL = 0.05, 10.0  # seconds between two status requests; each wait is 1.5 times the last
@@ -335,7 +336,9 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
         results = []
         for pub, item in zip(self._request.pubs, self._ledger.values(self._row.id), strict=True):
             data = DataBin(evs=item.evs, stds=item.stds, shape=pub.shape)
-            metadata = about | {"target_precision": pub.precision, "circuit_metadata": pub.circuit.metadata}
+            beyond = int(outside(item.evs, bounds(pub.observables), self._request.precision).sum())
+            metadata = about | ({"mitigated": True, "outside_bounds": beyond} if beyond else {})
+            metadata |= {"target_precision": pub.precision, "circuit_metadata": pub.circuit.metadata}
             results.append(PubResult(data, metadata=metadata))
         return PrimitiveResult(results, metadata=about | {"version": 2})
 

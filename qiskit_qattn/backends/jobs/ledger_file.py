@@ -172,10 +172,12 @@ def _make(path: Path) -> None:
     try:
         os.close(os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         with closing(_connect(scratch)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
             connection.executescript(_SCHEMA)
             connection.execute(f"PRAGMA application_id={_APPLICATION}")
             connection.execute(f"PRAGMA user_version={VERSION}")
+            connection.execute(
+                "PRAGMA journal_mode=WAL"
+            )  # last: closing moves a log into the file, silent if that fails
         with suppress(FileExistsError):
             os.link(scratch, path)
     finally:

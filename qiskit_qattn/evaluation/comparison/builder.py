@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from qiskit_qattn.errors import ConfigError
+from qiskit_qattn.errors import ConfigError, QattnError
 from qiskit_qattn.evaluation.comparison.matching import Size, match_width, size_of
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.data import Corpus
@@ -67,6 +67,8 @@ class Builder:
         with seeded(seed):
             try:
                 found = self.function(kind, seed, **{name: given[name] for name in self.takes})
+            except QattnError as error:
+                raise ConfigError(f"{call}: {error}") from error
             except (Exception, SystemExit) as error:  # whatever a third party's function raises
                 raise ConfigError(f"{call} raised {_reason(error)}") from error
         try:
@@ -112,9 +114,8 @@ def load_builder(name: str) -> Builder:
         raise ConfigError(f"--build {name!r}: importing {module_name} from {here!r} raised {_reason(error)}") from error
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise ConfigError(
-            f"--build {name!r}: {module_name} ({_file(module) or 'built in'}) has no function {function_name}."
-        )
+        where = f" in {_file(module)!r}" if _file(module) else ""
+        raise ConfigError(f"--build {name!r}: the module{where} has no function {function_name}.")
     try:
         parameters = inspect.signature(function).parameters
         takes = frozenset(name for name in _OPTIONAL if name in parameters)
@@ -198,7 +199,11 @@ def _try(call: str, task: Task, config: TrainConfig) -> None:
     for name, data in (("train", task.train), ("validation", task.validation)):
         try:
             with seeded(config.seed), torch.no_grad():
-                task(task.model, drawn(task, data, config.seed, 0, min(config.batch_size, len(data))))
+                batch = drawn(task, data, config.seed, 0, min(config.batch_size, len(data)))
+                output, target, _ = task(task.model, batch)
+                task.measured(output, target)
+        except QattnError as error:
+            raise ConfigError(f"{call}: {error}") from error
         except Exception as error:  # whatever a third party's model, loss or dataset raises
             raise ConfigError(f"{call}: the loss of a batch of {name} raised {_reason(error)}") from error
 

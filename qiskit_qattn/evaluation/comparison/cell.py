@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from filelock import FileLock
 
@@ -28,93 +28,26 @@ from qiskit_qattn.errors import BackendError, CheckpointError, ConfigError, Qatt
 from qiskit_qattn.evaluation.circuit_measures import circuit_measures
 from qiskit_qattn.evaluation.comparison.builder import load_builder, on_text
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study, load_study
+from qiskit_qattn.evaluation.comparison.record import RECORD, head, read_record
 from qiskit_qattn.evaluation.leakage import leakage
 from qiskit_qattn.evaluation.rendering import versions, write_json
 from qiskit_qattn.evaluation.text_metrics import prediction_errors
 from qiskit_qattn.nn.gpt import GPT
+from qiskit_qattn.nn.placement import Movable, to_backend
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.data import Corpus, fingerprint, load_corpus
-from qiskit_qattn.training.figures import History, Parameters, read_metrics
+from qiskit_qattn.training.figures import read_metrics
 from qiskit_qattn.training.files import write_text, writing
 from qiskit_qattn.training.progress import Progress, TrainingInterrupted
 from qiskit_qattn.training.run import train_run
 from qiskit_qattn.training.task_loop import train_task
 from qiskit_qattn.untrusted import as_type, read_json
 
-RECORD = "cell.json"
-FORMAT = "qiskit-qattn/cell"
-VERSION = 1
 #: The figures that a cell takes from its run.
 FROM_TRAINING = (
     *("val_loss", "val_loss_last_position", "train_loss", "step", "tokens_per_second", "train_seconds"),
     *("wall_seconds", "cpu_seconds", "peak_rss_mib", "peak_gpu_mib", "parameters", "head_backends", "history"),
 )
-
-
-class Certificate(TypedDict):
-    """The causality of a model."""
-
-    passed: bool
-    leakage: float | None
-    gradient: float | None
-
-
-class Circuits(TypedDict):
-    """The measures of a model's circuits."""
-
-    gradient_variance: float | None
-    effective_dimension: float | None
-    meyer_wallach: float | None
-    expressibility: float | None
-    expressibility_random_weights: float | None
-
-
-class Prediction(TypedDict):
-    """The error rates of a model."""
-
-    character_error_rate: float
-    word_error_rate: float
-
-
-class _Made(TypedDict, total=False):
-    """What records have since a later version."""
-
-    versions: dict[str, str | None]
-
-
-class Figures(_Made):
-    """What every record holds."""
-
-    val_loss: float
-    train_loss: float
-    step: int
-    tokens_per_second: float
-    train_seconds: float
-    wall_seconds: float
-    cpu_seconds: float
-    qpu_seconds: float
-    peak_rss_mib: float
-    peak_gpu_mib: float | None
-    parameters: Parameters
-    history: History
-
-
-class Record(Figures):
-    """The content of ``cell.json`` for a GPT."""
-
-    val_loss_last_position: float
-    causality: Certificate
-    circuits: Circuits
-    prediction: Prediction
-
-
-class OwnRecord(Figures):
-    """The content of ``cell.json`` for a model of one's own; it has a certificate if it is a language model."""
-
-    causality: Certificate | None
-    metrics: dict[str, float | None]
-    data: str
-    source: str
 
 
 def run_cell(study: Study, cell: Cell) -> dict[str, Any]:
@@ -147,7 +80,7 @@ def _train_and_measure(study: Study, cell: Cell) -> dict[str, Any]:
     config, folder = study.cell_config(cell), study.cell_folder(cell)
     progress = StepFile(step_path(study, cell))
     if study.build:
-        return {**_head(cell), **_build_and_train(study, cell, progress), "versions": versions()}
+        return {**head(cell), **_build_and_train(study, cell, progress), "versions": versions()}
     corpus = _text(study)
     resume = (folder / "config.toml").is_file()
     if not resume:
@@ -157,7 +90,7 @@ def _train_and_measure(study: Study, cell: Cell) -> dict[str, Any]:
     with place, qpu_clock(place, study.side_file(cell, "qpu")) as qpu:
         train_run(config, resume=resume, progress=progress, backend=place)
         measured = cell_metrics(config, corpus, place)
-    return {**_head(cell), **measured, "qpu_seconds": qpu(), "versions": versions()}
+    return {**head(cell), **measured, "qpu_seconds": qpu(), "versions": versions()}
 
 
 def _build_and_train(study: Study, cell: Cell, progress: Progress) -> dict[str, Any]:
@@ -165,14 +98,24 @@ def _build_and_train(study: Study, cell: Cell, progress: Progress) -> dict[str, 
     builder, config = load_builder(study.build), study.cell_config(cell)
     text = cache(partial(_text, study))
     task = builder.build(cell.kind, cell.seed, config, text, study.sizes[cell.kind].n_inner)
-    figures = train_task(config, task, study.cell_folder(cell), progress=progress)
+    place = Place.open(config.backend)
+    share_budget(place, study.num_circuit_cells)
+    moved = study.moves and any(isinstance(part, Movable) for part in task.model.modules())
+    with place, qpu_clock(place, study.side_file(cell, "qpu")) as qpu:
+        if moved:
+            to_backend(task.model, place)
+        figures = train_task(config, task, study.cell_folder(cell), progress=progress)
+        seconds = qpu()
     certificate = None
     if on_text(task):
+        if moved:
+            to_backend(task.model, "statevector")
         certificate = causality(task.model, vocab_size=text().tokenizer.vocab_size, block_size=config.model.block_size)
     return {
         **{name: figures[name] for name in (*FROM_TRAINING, "metrics", "data")},
+        **({"audit": figures["audit"]} if figures["audit"] else {}),
         "source": builder.source,
-        "qpu_seconds": 0.0,
+        "qpu_seconds": seconds,
         "causality": certificate,
     }
 
@@ -187,11 +130,6 @@ def _text(study: Study) -> Corpus:
     if fingerprint(corpus) != study.text:
         raise ConfigError(f"The text {study.config.data!r} is not the one that {str(study.folder)!r} was planned for.")
     return corpus
-
-
-def _head(cell: Cell) -> dict[str, Any]:
-    """Return what a record says about itself."""
-    return {"format": FORMAT, "version": VERSION, "kind": cell.kind, "seed": cell.seed}
 
 
 def cell_metrics(config: TrainConfig, corpus: Corpus, place: Place) -> dict[str, Any]:
@@ -272,25 +210,6 @@ def share_budget(place: Place, cells: int) -> None:
     for _, estimator in place.devices:
         if estimator.budget is not None:
             estimator.budget = replace(estimator.budget, limit=estimator.budget.limit / cells, shared=False)
-
-
-def read_record(study: Study, cell: Cell) -> dict[str, Any] | None:
-    """Return the record of a cell that is done; None for one that is not.
-
-    Raises:
-        CheckpointError: If it is damaged or not this cell's.
-    """
-    path = study.cell_folder(cell) / RECORD
-    try:
-        record = read_json(path)
-        own = isinstance(record, dict) and "causality" in record
-        if not own or any(record.get(name) != value for name, value in _head(cell).items()):
-            raise CheckpointError(f"{str(path)!r} is not the record of {cell.name}. Delete it to measure again.")
-        return dict(as_type(record, OwnRecord if study.build else Record))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"The record {str(path)!r} is damaged: {error}. Delete it to measure again.") from error
 
 
 def records(study: Study) -> dict[Cell, dict[str, Any]]:

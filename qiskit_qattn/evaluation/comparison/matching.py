@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.evaluation.comparison.kinds import head_counts, kind_heads
@@ -120,13 +119,7 @@ def model_size(config: TrainConfig, kind: str, n_inner: int, vocab_size: int) ->
 
 
 def size_of(kind: str, width: int, model: nn.Module) -> Size:
-    """Return the size of a model, whatever it is.
-
-    Raises:
-        ConfigError: For a model with parameters whose shapes are not known yet.
-    """
-    if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
-        raise ConfigError(f"The model of {kind} has lazy parameters; call it once, so that its size is known.")
+    """Return the size of a model, whatever it is."""
     circuits = circuit_modules(model)
     names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     fixed = [

@@ -30,11 +30,13 @@ MOST_SEEDS = 10_000
 _UNUSED = ("sample_prompt", "sample_tokens", "temperature", "top_k")
 
 
-class _Build(TypedDict, total=False):
+class _Later(TypedDict, total=False):
     build: str
+    first_kinds: list[str]
+    first_seeds: list[int]
 
 
-class Record(_Build):
+class Record(_Later):
     """The content of ``study.json``."""
 
     kinds: list[str]
@@ -77,6 +79,8 @@ class Study:
             own.
         sizes: For each kind the size of its model, with the width of its MLP.
         build: The function of one's own that builds the models, as ``package.module:function``; empty for GPTs.
+        first_kinds: The kinds before the study grew when some of its cells were done; empty if it did not.
+        first_seeds: The seeds, likewise.
     """
 
     kinds: tuple[str, ...]
@@ -86,6 +90,8 @@ class Study:
     text: str
     sizes: dict[str, Size]
     build: str = ""
+    first_kinds: tuple[str, ...] = ()
+    first_seeds: tuple[int, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -95,6 +101,11 @@ class Study:
     def cells(self) -> list[Cell]:
         """Return the cells, one seed after the other, so that pairs are complete early."""
         return [Cell(seed, kind) for seed in self.seeds for kind in self.kinds]
+
+    @property
+    def moves(self) -> bool:
+        """Whether the circuits of models of one's own are moved; otherwise they stay where the function put them."""
+        return self.config.backend != TrainConfig.backend
 
     @property
     def num_circuit_cells(self) -> int:
@@ -144,6 +155,8 @@ class Study:
             "text": self.text,
             "sizes": sizes,
             **({"build": self.build} if self.build else {}),
+            **({"first_kinds": list(self.first_kinds)} if self.first_kinds else {}),
+            **({"first_seeds": list(self.first_seeds)} if self.first_seeds else {}),
         }
 
 
@@ -196,16 +209,16 @@ def plan_study(
     config = dataclasses.replace(config, **{name: getattr(preset, name) for name in _UNUSED})
     config = dataclasses.replace(config, baseline=False, profile=False, trackers="none", threads=config.threads or 1)
     config = config.replace(heads=any_heads(config.model.n_head))
-    if build:
-        _check_own(config, preset)
-        text = cache(partial(load_corpus, config.data, config.model.block_size))
-        sizes, on_text = built_sizes(load_builder(build), chosen, against, config, text)
-        return Study(chosen, seeds, against, config, fingerprint(text()) if on_text else "", sizes, build)
     backend = config.backend
     if os.path.isfile(config.folder / NAME):
         backend = settled(backend, load_study(config.folder).config.backend)
     place = Place.open(backend)  # an unavailable backend fails before any cell
     config = config.replace(backend=settled(backend, place.name))
+    if build:
+        _check_own(config, preset)
+        text = cache(partial(load_corpus, config.data, config.model.block_size))
+        sizes, on_text = built_sizes(load_builder(build), chosen, against, config, text)
+        return Study(chosen, seeds, against, config, fingerprint(text()) if on_text else "", sizes, build)
     corpus = load_corpus(config.data, config.model.block_size)
     sizes = match_sizes(config, chosen, against, corpus.tokenizer.vocab_size)
     if not allow_unmatched:
@@ -220,7 +233,7 @@ def _check_own(config: TrainConfig, preset: TrainConfig) -> None:
         ConfigError: For such a setting that is not the preset's.
     """
     given, usual = config.to_dict(), preset.to_dict()
-    names = [name for name in (*MODEL_SETTINGS, "backend") if name not in ("heads", "block_size")]
+    names = [name for name in MODEL_SETTINGS if name not in ("heads", "block_size")]
     if wrong := [f"{name} = {shown(given[name])}" for name in names if given[name] != usual[name]]:
         raise ConfigError(f"With --build the function decides about the model, so it cannot have {', '.join(wrong)}.")
 
@@ -273,13 +286,17 @@ def grown_study(there: Study, given: Study) -> Study:
         )
     together = joined_kinds(list(dict.fromkeys((*there.kinds, *given.kinds))))
     kinds, _ = parse_kinds(together, there.reference, own=bool(there.build))
-    return dataclasses.replace(
+    grown = dataclasses.replace(
         there,
         kinds=kinds,
         seeds=tuple(seeds),
         config=dataclasses.replace(there.config, seed=seeds[0]),
         sizes={**given.sizes, **there.sizes},
     )
+    begun = any(there.folder.glob("cells/*/cell.json"))
+    if begun and not there.first_kinds and len(grown.cells()) > len(there.cells()):
+        return dataclasses.replace(grown, first_kinds=there.kinds, first_seeds=there.seeds)
+    return grown
 
 
 def load_study(folder: Path) -> Study:
@@ -303,8 +320,17 @@ def load_study(folder: Path) -> Study:
         heads = any_heads(settings.get("n_head", GPTConfig.n_head))
         config = TrainConfig.from_dict({**settings, "heads": heads, "out": str(folder)})
         sizes = {kind: Size.from_dict(size) for kind, size in found["sizes"].items()}
-        seeds, build = tuple(found["seeds"]), found.get("build", "")
-        return Study(tuple(kinds), seeds, found["reference"], config, found["text"], sizes, build)
+        return Study(
+            tuple(kinds),
+            tuple(found["seeds"]),
+            found["reference"],
+            config,
+            found["text"],
+            sizes,
+            found.get("build", ""),
+            tuple(found.get("first_kinds", ())),
+            tuple(found.get("first_seeds", ())),
+        )
     except FileNotFoundError as error:
         raise RunFolderError(f"{str(folder)!r} contains no study: it has no {NAME}.") from error
     except (OSError, ValueError) as error:

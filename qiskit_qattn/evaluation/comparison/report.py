@@ -22,7 +22,7 @@ from qiskit_qattn.evaluation.rendering import (
     versions,
     write_json,
 )
-from qiskit_qattn.training.config import MODEL_SETTINGS
+from qiskit_qattn.training.config import MODEL_SETTINGS, TrainConfig
 from qiskit_qattn.training.files import write_bytes, write_text
 
 FORMAT = "qiskit-qattn/comparison"
@@ -50,6 +50,7 @@ CIRCUITS: Columns = (
     ("Expressibility over the data", "expressibility", "{:.3f}", ""),
     ("Expressibility over weights", "expressibility_random_weights", "{:.3f}", ""),
 )
+_NOTHING: dict[str, float | None] = {"mean": None, "sd": None}  # of a kind without cells
 #: Settings that differ between cells, or that a comparison does not use.
 _NOT_SHOWN = frozenset(
     {"heads", "n_inner", "seed", "out", "baseline", "trackers", "profile", "threads"}
@@ -150,6 +151,7 @@ def render_markdown(report: dict[str, Any]) -> str:
         "\n".join(f"- {escaped(found['sentence'])}" for found in kinds.values() if found["sentence"]),
         _verdicts(kinds, reference),
         _ABOUT_VERDICTS,
+        _growth(study),
         "![Paired differences from the reference](differences.png)",
         "## Quality",
         _means((*QUALITY, *_metrics(kinds)), kinds),
@@ -199,11 +201,25 @@ def _introduction(report: dict[str, Any]) -> str:
     )
 
 
+def _growth(study: Mapping[str, Any]) -> str:
+    """Return what was added to the study when some of its cells were done; empty if nothing was."""
+    if not study.get("first_kinds"):
+        return ""
+    kinds, seeds = study["first_kinds"], study["first_seeds"]
+    return (
+        f"**Extended:** at first the study had the kinds {', '.join(map(code, kinds))} and the seeds {seeds[0]} to"
+        f" {seeds[-1]}; the others were added when some of its cells were done. p-values and intervals do not account"
+        " for a choice to add seeds that depends on earlier results."
+    )
+
+
 def _hidden(study: Mapping[str, Any]) -> frozenset[str]:
     """Return the settings that the report leaves out."""
     if not study.get("build"):
         return _NOT_SHOWN
-    used = {"block_size", "data"} if study["text"] else set()
+    used = ({"block_size", "data"} if study["text"] else set()) | (
+        {"backend"} if study["config"]["backend"] != TrainConfig.backend else set()
+    )
     return _NOT_SHOWN | ({*MODEL_SETTINGS, "data", "backend", "val_windows"} - used)
 
 
@@ -279,7 +295,9 @@ def _means(columns: Columns, kinds: dict[str, Any]) -> str:
     """Return a table of means over seeds, and of standard deviations in columns that have a format for them."""
     figures = {kind: found["figures"] for kind, found in kinds.items()}
     present = [c for c in columns if any(found.get(c[1], {}).get("mean") is not None for found in figures.values())]
-    rows = [[code(kind), *(_mean(found[c[1]], *c[2:]) for c in present)] for kind, found in figures.items()]
+    rows = [
+        [code(kind), *(_mean(found.get(c[1], _NOTHING), *c[2:]) for c in present)] for kind, found in figures.items()
+    ]
     return table(["Kind", *(title for title, *_ in present)], rows)
 
 

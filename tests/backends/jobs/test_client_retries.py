@@ -1,11 +1,13 @@
 """Calls to devices that fail for a while: which are repeated, when, and when a device is left alone."""
 
 import logging
+import math
+import time
 
 import pytest
 
 from qiskit_qattn.backends.jobs import client
-from qiskit_qattn.backends.jobs.client import Caller
+from qiskit_qattn.backends.jobs.client import Caller, OutOfTime
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
 
 
@@ -50,6 +52,39 @@ def test_the_time_the_service_asks_for_is_waited(name, waits):
     Caller(name, 2, sleep=waits.append)(Flaky(busy(30.0), busy(0.0)))
     assert 30 <= waits[0] <= 31
     assert 0 <= waits[1] <= 1
+
+
+@pytest.mark.parametrize("seconds", [61.0, 86400.0, 1e300])
+def test_no_wait_is_longer_than_a_minute(name, waits, seconds):
+    Caller(name, 1, waits.append)(Flaky(busy(seconds)))
+    assert 60 <= waits[0] <= 61
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf, -1.0])
+def test_a_time_to_wait_that_is_none_is_ignored(name, waits, seconds):
+    assert busy(seconds).retry_after is None
+    Caller(name, 1, waits.append)(Flaky(busy(seconds)))
+    assert 0 <= waits[0] <= 1
+
+
+def test_a_wait_never_passes_the_deadline(name, waits):
+    function = Flaky(busy(30.0), busy())
+    caller = Caller(name, 5, waits.append, deadline=time.monotonic() + 20)
+    with pytest.raises(OutOfTime, match=r"no time for another call after 3[01]\.. s\. The service is busy"):
+        caller(function)
+    assert (function.calls, waits) == (1, [])
+    assert caller(function) == ()  # a short wait fits
+    with pytest.raises(OutOfTime):
+        caller.pause(21)
+
+
+def test_a_limit_starts_with_the_first_failure(name, waits):
+    caller = Caller(name, 5, waits.append, limit=40)
+    caller(Flaky(busy(30.0)))
+    caller(Flaky(busy(35.0)))  # as no time has passed on the clock
+    with pytest.raises(OutOfTime):
+        caller(Flaky(busy(50.0)))
+    assert len(waits) == 2
 
 
 def test_tries_end(name, waits):

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from qiskit_qattn.backends.jobs import client, estimator, ledger_file
+from qiskit_qattn.backends.jobs.budget import Budget
 from qiskit_qattn.backends.jobs.device import Cost
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
@@ -119,6 +120,29 @@ def test_a_timeout_leaves_the_job_to_the_next_run(device, ledger):
     assert (len(device.jobs), later.jobs_attached, later.spent.seconds) == (1, 1, 2.0)
 
 
+@pytest.mark.parametrize("method", ["status", "result"])
+def test_a_service_that_asks_to_wait_longer_than_the_timeout_is_not_waited_for(device, ledger, method):
+    device.fault(method, "busy:50")
+    estimator = estimator_of(device, ledger, timeout=0.5)
+    with pytest.raises(
+        BackendError, match=r"Job job-1 on disk:.* not ended after 0.5 s\. There was no time for another"
+    ):
+        estimator.run(small_pubs()).result()
+    assert states(ledger) == ["sent"]
+    assert estimator.run(small_pubs()).result()[0].metadata["job_id"] == "job-1"
+
+
+@pytest.mark.parametrize(("fault", "jobs"), [("busy_before:50", 0), ("busy_after:50", 1)])
+def test_neither_is_one_that_takes_no_jobs(device, ledger, fault, jobs):
+    device.fault("submit", fault)
+    estimator = estimator_of(device, ledger, timeout=0.5)
+    with pytest.raises(BackendError, match=r"Job qattn-\S+ on disk:.* not ended after 0.5 s\. .*the next run .* picks"):
+        estimator.run(small_pubs())
+    assert (len(device.jobs), states(ledger)) == (jobs, ["sending"])
+    assert estimator.run(small_pubs()).result()[0].metadata["job_id"] == "job-1"
+    assert len(device.jobs) == 1
+
+
 def test_a_result_that_cannot_be_fetched_now_is_fetched_later(device, ledger):
     device.fault("result", "refuse")
     estimator = estimator_of(device, ledger)
@@ -138,17 +162,98 @@ def test_an_unknown_usage_counts_as_estimated(device, ledger):
 
 
 class Cut(DiskDevice):
-    """Returns one PUB too few."""
+    """Returns one PUB too few, as often as it is told to."""
+
+    cuts = 0
 
     def result(self, job_id, pubs):
-        return super().result(job_id, pubs)[1:]
+        self.cuts -= 1
+        return super().result(job_id, pubs)[self.cuts >= 0 :]
 
 
 def test_results_of_another_shape_are_not_stored(tmp_path, ledger):
-    estimator = estimator_of(Cut(tmp_path / "device"), ledger)
-    with pytest.raises(BackendError, match=r"returned values and errors of shapes .* expected .*\(2, 3\)"):
+    device = Cut(tmp_path / "device")
+    device.cuts = 3
+    estimator = estimator_of(device, ledger, retries=2)
+    with pytest.raises(TransientBackendError, match=r"Job job-1 .* values and errors of shapes .* expected .*\(2, 3\)"):
         estimator.run(small_pubs()).result()
-    assert states(ledger) == ["sent"]
+    assert (states(ledger), device.calls("result")) == (["sent"], 3)
+    device.cuts = 2  # and then the right one
+    estimator.run(small_pubs()).result()
+    assert (states(ledger), len(device.jobs)) == (["done"], 1)
+
+
+class Late(DiskDevice):
+    """A paid service whose list of jobs is late by some looks, and which says whether it took a job."""
+
+    late = 0
+    unsent = False
+
+    def find(self, tag):
+        found = super().find(tag)
+        self.late -= 1
+        return [] if self.late >= 0 else found
+
+    def submit(self, pubs, precision, tag):
+        try:
+            return super().submit(pubs, precision, tag)
+        except TransientBackendError as error:
+            error.unsent = self.unsent
+            raise
+
+
+@pytest.fixture
+def late(tmp_path, request):
+    return Late(tmp_path / "device", name=f"disk:{request.node.name}", paid=True)
+
+
+@pytest.mark.parametrize("looks", [0, 1, 3])
+def test_a_list_that_is_late_is_read_again_before_a_job_is_sent_again(late, ledger, looks):
+    late.fault("submit", "drop_after")
+    late.late = looks
+    estimator = estimator_of(late, ledger, budget=Budget.parse("9s"), retries=1)
+    assert estimator.run(small_pubs()).result()[0].metadata["job_id"] == "job-1"
+    assert (len(late.jobs), late.calls("find")) == (1, looks + 1)
+
+
+def test_what_was_certainly_not_sent_is_not_looked_for(late, ledger):
+    late.fault("submit", "drop_before", "drop_before", "drop_before")
+    late.unsent = True
+    estimator = estimator_of(late, ledger, budget=Budget.parse("9s"), retries=1)
+    with pytest.raises(TransientBackendError, match="dropped the connection"):
+        estimator.run(small_pubs())
+    assert (states(ledger), estimator.spent.seconds) == (["failed"], 0.0)
+    estimator.run(small_pubs()).result()
+    assert (len(late.jobs), late.calls("find"), states(ledger)) == (1, 0, ["done", "failed"])
+
+
+def test_a_refusal_after_a_lost_answer_leaves_the_row_unsure(late, ledger):
+    late.fault("submit", "drop_after", "refuse_before")
+    late.late = 4
+    estimator = estimator_of(late, ledger, budget=Budget.parse("9s"), retries=1)
+    with pytest.raises(BackendError, match="refuses this"):
+        estimator.run(small_pubs())
+    assert (states(ledger), estimator.spent.seconds) == (["sending"], 2.0)
+    assert estimator.run(small_pubs()).result()[0].metadata["job_id"] == "job-1"
+    assert len(late.jobs) == 1
+
+
+def test_a_copy_is_cancelled_and_noted(late, ledger, caplog):
+    caplog.set_level(logging.WARNING, "qiskit_qattn.backends")
+    late.hold()
+    late.fault("submit", "drop_after", "drop_after")
+    late.fault("cancel", "refuse")
+    late.late = 4
+    estimator = estimator_of(late, ledger, budget=Budget.parse("9s"), retries=1)
+    with pytest.raises(TransientBackendError):
+        estimator.run(small_pubs())
+    job = estimator.run(small_pubs())
+    late.free()
+    assert job.result()[0].metadata["job_id"] == "job-1"
+    [row] = ledger.rows()
+    assert row.state == "done"
+    assert "its copy job-2 could not be cancelled and may be charged" in row.error
+    assert "job-1 was sent more than once" in caplog.text
 
 
 def test_a_device_that_keeps_failing_is_left_alone(device, ledger, monkeypatch):

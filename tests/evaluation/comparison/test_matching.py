@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from qiskit_qattn.nn import kinds
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.kinds import HEAD_KINDS, HeadKind, HeadShape
 from qiskit_qattn.training.config import resolve
+from qiskit_qattn.training.data import load_corpus
 
 Plan = Callable[..., Study]
 SMALL = resolve({"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 8, "heads": "classical:2", "num_qubits": 3})
@@ -94,3 +96,18 @@ def test_counting_draws_no_random_numbers():
     before = torch.get_rng_state()
     match_sizes(SMALL, ["classical", "qisa"], "classical", 65)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_mix_of_kinds_is_matched_and_built_as_it_says(plan: Plan):
+    study = plan("qisa:1,classical:1;qisa-v2:1,rff:1", n_head=2, heads="classical:2", num_qubits=2)
+    for kind in study.kinds[1:]:
+        config = study.cell_config(Cell(0, kind))
+        assert config.model.heads == kind
+        assert abs(study.sizes[kind].deviation) <= TOLERANCE
+        vocab_size = load_corpus(config.data, 8).tokenizer.vocab_size
+        model = GPT(replace(config.model, vocab_size=vocab_size))
+        assert sum(p.numel() for p in model.parameters()) == study.sizes[kind].total
+    assert study.cell_folder(Cell(0, study.kinds[1])).name == "qisa=1+classical=1-s0"
+    assert [size.num_qubits for size in study.sizes.values()] == [0, 2, 3]
+    with pytest.raises(ConfigError, match="has 3 heads per layer, but n_head is 2"):
+        plan("qisa:2,classical:1", n_head=2, heads="classical:2")
