@@ -16,9 +16,9 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus, Values, check_job
 from qiskit_qattn.backends.jobs.ledger import Ledger
-from qiskit_qattn.backends.jobs.ledger_file import Row
 from qiskit_qattn.backends.jobs.owners import Owner
 from qiskit_qattn.backends.jobs.request import Request
+from qiskit_qattn.backends.jobs.rows import Row
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
 from qiskit_qattn.forks import ForkLock, in_forked_process
 
