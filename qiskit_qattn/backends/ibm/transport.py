@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -16,6 +17,7 @@ from urllib3.util import Retry
 from qiskit_qattn.backends.ibm.answers import Unexpected, device_names
 from qiskit_qattn.backends.ibm.errors import TRAFFIC, Traffic
 from qiskit_qattn.errors import TransientBackendError
+from qiskit_qattn.forks import in_forked_process
 
 _T = TypeVar("_T")
 ACCOUNT_SECONDS = 25.0  # longest wait for the client to open an account
@@ -29,11 +31,17 @@ _PASSING = (500, 502, 503, 504, 520, 521, 522, 524)
 class Transport(BaseAdapter):
     """Sends requests: those that read are repeated twice, others never.
 
-    A ``Retry-After`` is not waited for here, where no deadline is known; the answer is returned as it is.
+    A ``Retry-After`` is not waited for here, where no deadline is known; the answer is returned as it is. A forked
+    process has connections of its own.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.connect()
+        _TRANSPORTS.add(self)
+
+    def connect(self) -> None:
+        """Have new connections made from now on."""
         retry = Retry(
             total=_READ_RETRIES,
             read=0,  # a pause was long enough
@@ -98,6 +106,15 @@ def in_time(call: Callable[..., _T], *args: Any, **options: Any) -> _T:
         raise TransientBackendError(
             f"IBM Quantum gave no access to the account within {ACCOUNT_SECONDS:g} s. Try again later."
         ) from None
+
+
+_TRANSPORTS: weakref.WeakSet[Transport] = weakref.WeakSet()
+
+
+@in_forked_process
+def _connect_anew() -> None:
+    for transport in list(_TRANSPORTS):
+        transport.connect()
 
 
 def set_up(service: Any) -> list[Session]:
