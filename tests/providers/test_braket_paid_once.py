@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from qiskit_qattn.backends.jobs import client, estimator
+from qiskit_qattn.backends.jobs import estimator, retries
 from qiskit_qattn.errors import BackendError
 
 from .aws_devices import QPU
@@ -34,7 +34,7 @@ def pub(rng):
 @pytest.fixture
 def text(aws, monkeypatch):
     """Return a backend string of a device that no circuit breaker knows."""
-    monkeypatch.setattr(client, "BACKOFF", 0.001)
+    monkeypatch.setattr(retries, "BACKOFF", 0.001)
     monkeypatch.setattr(estimator, "FIRST_POLL", 0.001)
     monkeypatch.setattr(estimator, "LONGEST_POLL", 0.01)
     aws.devices[QPU]["deviceName"] = name = f"Paid-{next(_NUMBERS)}"
