@@ -72,6 +72,9 @@ class PubProgram(JointProgram):
         dedupe: Whether equal rows are evaluated once.
         source: What the circuit was transpiled from, as :func:`source_of` tells it, or None where that does not matter.
 
+    Attributes:
+        outside: How many mitigated values lay outside their observables' bounds so far.
+
     Raises:
         CircuitError: For a parametric gate without a shift rule or a definition that leads to one.
     """
@@ -99,7 +102,7 @@ class PubProgram(JointProgram):
         )
         self.observables = ObservablesArray.coerce(list(observables)).reshape(-1, 1)  # a column against the bindings
         self.estimator, self.precision, self.max_pub_size = estimator, precision, max_pub_size
-        self.bounds = bounds(self.observables).ravel()  # (M,)
+        self.bounds, self.outside = bounds(self.observables).ravel(), 0  # (M,)
         self.gradient = ParameterShift() if gradient is None else gradient
         self.dedupe, self.source = dedupe, source
 
@@ -175,7 +178,7 @@ class PubProgram(JointProgram):
                 )
             parts.append(values.T)
         table = np.concatenate(parts)
-        check_values(table, self.bounds, self.precision, where, mitigated=mitigated)
+        self.outside += check_values(table, self.bounds, self.precision, where, mitigated=mitigated)
         return table
 
 
