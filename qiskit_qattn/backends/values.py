@@ -137,6 +137,21 @@ def results_of(found: Any, count: int, precision: float, where: str) -> tuple[li
     return results, where, is_mitigated(getattr(found, "metadata", None), *about)
 
 
+def evs_of(result: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Return the expectations of one PUB's result.
+
+    Raises:
+        BackendError: If there are none, or they are of another shape.
+    """
+    values = real(getattr(getattr(result, "data", None), "evs", None), where)
+    if values.shape != shape:
+        raise BackendError(
+            f"{where} returned values of shape {values.shape}, expected {shape}; it must broadcast observables against "
+            f"parameter values."
+        )
+    return values
+
+
 def is_mitigated(*metadata: Any) -> bool:
     """Tell whether the metadata of results say that errors were mitigated, as ours and Qiskit Runtime's do."""
     for found in metadata:

@@ -307,13 +307,12 @@ def _differences(found: dict[str, float]) -> str:
 
 
 def _backends(model: dict[str, Any]) -> str:
-    rows = [[str(h["layer"]), str(h["head"]), code(h["kind"]), _backend(h)] for h in model["head_backends"]]
+    note = " (mitigated: {:,} values outside the bounds, kept)"
+    rows = []
+    for h in model["head_backends"]:
+        where = code(h["backend"]) + (note.format(h["outside_bounds"]) if h.get("outside_bounds") else "")
+        rows.append([str(h["layer"]), str(h["head"]), code(h["kind"]), where])
     return table(["Layer", "Head", "Kind", "Backend"], rows)
-
-
-def _backend(head: dict[str, Any]) -> str:
-    outside = head.get("outside_bounds")
-    return code(head["backend"]) + (f" (mitigated: {outside:,} values outside the bounds, kept)" if outside else "")
 
 
 def _audits(model: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Hugging Face models: quantum adapters for pretrained ones. Importing this enters them in PEFT's list of methods."""
+"""Hugging Face: the GPT as one of its models, and quantum adapters. Importing this enters both in its registries."""
 
 from importlib.util import find_spec
 
@@ -9,6 +9,14 @@ for _package in ("transformers", "peft"):
         raise missing_dependency(_package, "hf")
 
 from qiskit_qattn.hf.adapters import add_adapters, load_adapters  # noqa: E402
+from qiskit_qattn.hf.language_model import QattnConfig, QattnForCausalLM, QattnTokenizer  # noqa: E402
 from qiskit_qattn.hf.peft_method import QattnAdapterConfig  # noqa: E402
 
-__all__ = ["QattnAdapterConfig", "add_adapters", "load_adapters"]
+__all__ = [
+    "QattnAdapterConfig",
+    "QattnConfig",
+    "QattnForCausalLM",
+    "QattnTokenizer",
+    "add_adapters",
+    "load_adapters",
+]

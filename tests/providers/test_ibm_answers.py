@@ -86,14 +86,15 @@ def test_usage_that_is_none(seconds: Any) -> None:
 
 
 def test_values(pubs: list[EstimatorPub]) -> None:
-    [found] = values_of([part(np.ones((3, 2)).tolist(), np.zeros((3, 2)))], pubs)
+    [found] = values_of([part(np.ones((3, 2)).tolist(), np.zeros((3, 2)))], pubs, mitigated=True)
     assert found.evs.dtype == float and found.evs.shape == found.stds.shape == (3, 2)
+    assert (found.shots, found.mitigated) == (None, True)
 
 
 def test_values_say_how_they_were_measured(pubs: list[EstimatorPub]) -> None:
     one = part(np.ones((3, 2)), np.zeros((3, 2)))
     one.metadata = {"shots": 900}
-    assert values_of([one], pubs)[0].shots == 900
+    assert values_of([one], pubs, mitigated=False)[0].shots == 900
     [found] = values_of(PrimitiveResult([one], {"shots": 1000, "options": {}}), pubs, mitigated=True)
     assert found.shots == 1000 and found.mitigated
 
@@ -110,7 +111,7 @@ def test_values_of_another_form(pubs: list[EstimatorPub]) -> None:
     ]
     for result, message in bad:
         with pytest.raises(Unexpected, match=message):
-            values_of(result, pubs)
+            values_of(result, pubs, mitigated=False)
 
 
 def test_names_of_devices() -> None:

@@ -95,7 +95,7 @@ def seconds_of(metrics: Any) -> float | None:
     return float(seconds)
 
 
-def values_of(result: Any, pubs: Sequence[EstimatorPub], mitigated: bool = False) -> list[Values]:
+def values_of(result: Any, pubs: Sequence[EstimatorPub], *, mitigated: bool) -> list[Values]:
     """Return a job's values, finite and of its PUBs' shapes, with the shots that the result reports."""
     if result is None:
         raise Unexpected(f"the result is empty; expected values for {len(pubs)} PUBs")

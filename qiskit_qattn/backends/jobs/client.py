@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -18,9 +16,11 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus, Values, check_job
 from qiskit_qattn.backends.jobs.ledger import Ledger
-from qiskit_qattn.backends.jobs.ledger_file import Row, is_alive, new_owner
+from qiskit_qattn.backends.jobs.ledger_file import Row
+from qiskit_qattn.backends.jobs.owners import Owner
 from qiskit_qattn.backends.jobs.request import Request
-from qiskit_qattn.errors import BackendError, ConfigError, JobError, TransientBackendError
+from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
+from qiskit_qattn.forks import ForkLock, in_forked_process
 
 T = TypeVar("T")
 BACKOFF = 1.0  # seconds: the first wait is at most this, each later one at most twice the one before
@@ -31,7 +31,8 @@ OPEN_SECONDS = 60.0  # how long it stays open
 
 _LOG = logging.getLogger("qiskit_qattn.backends")
 _BREAKERS: dict[str, tuple[pybreaker.CircuitBreaker, pybreaker.CircuitMemoryStorage]] = {}
-_BREAKERS_LOCK = threading.Lock()
+_BREAKERS_LOCK = ForkLock()
+in_forked_process(_BREAKERS.clear)  # they have locks
 
 
 class OutOfTime(BackendError):
@@ -151,6 +152,7 @@ class JobClient:
     def __init__(self, ledger: Ledger, device: Device, retries: int = RETRIES) -> None:
         self.ledger, self.device = ledger, device
         self.call, self._timeout = Caller(device.name, retries), 0.0
+        self._call_once = Caller(device.name, 0)
 
     def within(self, timeout: float | None, deadline: float | None = None) -> JobClient:
         """Return a client whose waits end by a deadline, or else ``timeout`` seconds after the first failure."""
@@ -211,7 +213,6 @@ class JobClient:
         """Return the ids of the jobs with a row's tag, oldest first; a list that may be late is read several times."""
         for wait in LAG if self.device.paid else LAG[:1]:
             self.call.pause(wait * BACKOFF)
-            self.ledger.touch(row.id)
             if ids := self.device.find(row.tag):
                 return ids
         return []
@@ -231,15 +232,15 @@ class JobClient:
             _LOG.warning("%s job %s was sent more than once: %s", row.device, first, "; ".join(notes))
         return self.ledger.sent(row.id, first, "; ".join(notes))
 
-    def collect(self, row: Row, pubs: Sequence[EstimatorPub], owner: str = "") -> tuple[Row, JobStatus]:
+    def collect(self, row: Row, pubs: Sequence[EstimatorPub], owner: Owner | None = None) -> tuple[Row, JobStatus]:
         """Ask once for the job of a row in state ``sent``; if it has ended, record its result or failure.
 
-        A job that runs inside another live process is left to that process.
+        A job that runs inside another live process is left to that process: the status is ``lost``, the row ``sent``.
 
         Args:
             row: The row.
             pubs: The PUBs of the job.
-            owner: The caller's owner mark.
+            owner: The caller, if it owns rows.
 
         Raises:
             BackendError: If there is no answer that can be read; the row stays ``sent``, as the job may be paid for.
@@ -252,17 +253,17 @@ class JobClient:
                 except JobError as error:  # the device's word that it failed
                     status = JobStatus("failed", message=str(error))
                 else:
-                    return self.ledger.finish(row.id, values, self._usage(row)), status
+                    return self.ledger.finish(row.id, values, self._usage(row, self.call)), status
         except OutOfTime as error:
             raise self._timed_out(row, error) from error
         except BackendError as error:
             raise _kept(row, error) from error
         if status.state == "lost":
-            if row.owner != owner and is_alive(row.owner, row.updated):
-                return row, JobStatus("running")
+            if (owner is None or row.owner != owner.mark) and self.ledger.is_alive(row.owner):
+                return row, status
             return self.ledger.close(row.id, "failed", status.message, Cost()), status
         if status.state == "failed" or status.state == "cancelled":
-            return self.ledger.close(row.id, status.state, status.message, self._usage(row)), status
+            return self.ledger.close(row.id, status.state, status.message, self._usage(row, self.call)), status
         return row, status
 
     def _timed_out(self, row: Row, error: OutOfTime) -> BackendError:
@@ -275,32 +276,46 @@ class JobClient:
         values = self.device.result(row.job_id or "", pubs)
         try:
             check_job(values, pubs, "It")
-        except BackendError as error:  # what was fetched again may be right
+        except BackendError as error:  # the result may be whole the next time
             raise TransientBackendError(str(error)) from error
         return values
 
-    def _usage(self, row: Row) -> Cost | None:
-        """Return what a job cost, in dollars as estimated if the device reports none; None if it does not answer."""
+    def ask_usage(self, row: Row) -> Row:
+        """Ask once what a job that has ended cost, record it if it is known by now, and return the row."""
+        used = self._usage(row, self._call_once)
+        return row if used is None else self.ledger.settle(row.id, used)
+
+    def _usage(self, row: Row, call: Caller) -> Cost | None:
+        """Return what a job cost, in dollars as estimated if the device reports none; None if that is not known."""
+        unknown = "%s job %s: its usage is not known, the estimate counts. %s"
         try:
-            used = self.call(self.device.usage, row.job_id or "")
+            used = call(self.device.usage, row.job_id or "")
         except BackendError as error:
-            _LOG.warning("%s job %s: its usage is not known, the estimate counts. %s", row.device, row.job_id, error)
+            _LOG.warning(unknown, row.device, row.job_id, error)
             return None
         usd = row.estimate.usd if used.usd is None else used.usd
-        return Cost(used.jobs, used.circuits, used.shots, used.seconds, usd)
+        cost = Cost(used.jobs, used.circuits, used.shots, used.seconds, usd)
+        if not cost.is_valid:
+            _LOG.warning(unknown, row.device, row.job_id, f"The device reports {cost}.")
+            return None
+        return cost
 
 
 def resume(ledger: Ledger, row: Row, device: Device) -> Row:
     """Fetch the result of a row in flight, if its job has ended, and return the row; nothing is sent.
+
+    Of a job that has ended, what it cost is asked for if that is not known.
 
     Raises:
         BackendError: If the device is not the row's, or cannot report the job's status.
     """
     row = _current(ledger, row, device)
     client = JobClient(ledger, device)
-    if row.state == "sending" and not is_alive(row.owner, row.updated):
+    if row.state == "sending" and not ledger.is_alive(row.owner):
         row = client.locate(row)
-    return client.collect(row, ledger.request(row.id).pubs)[0] if row.state == "sent" else row
+    if row.state == "sent":
+        return client.collect(row, ledger.request(row.id).pubs)[0]
+    return client.ask_usage(row) if row.is_unsettled else row
 
 
 def cancel(ledger: Ledger, row: Row, device: Device) -> Row:
@@ -310,10 +325,10 @@ def cancel(ledger: Ledger, row: Row, device: Device) -> Row:
         BackendError: If another process is sending the job, the device is not the row's, or it refuses.
     """
     row = _current(ledger, row, device)
-    client, owner = JobClient(ledger, device), new_owner()
+    client, owner = JobClient(ledger, device), ledger.new_owner()
     if row.state == "sending":
         row = ledger.take(row.id, owner)
-        if row.state == "sending" and row.owner != owner:
+        if row.state == "sending" and row.owner != owner.mark:
             raise BackendError(f"Job {row.tag} is just being sent by another process; cancel it when it is sent.")
         try:
             row = client.locate(row) if row.state == "sending" else row
@@ -327,31 +342,6 @@ def cancel(ledger: Ledger, row: Row, device: Device) -> Row:
             client.call(device.cancel, row.job_id or "")
         row, _ = client.collect(row, ledger.request(row.id).pubs)
     return row
-
-
-def check_choice(ledger: Ledger, request: Request, choice: str) -> None:
-    """Raise for a request to a device that was chosen, if another device has been sent the same work.
-
-    Args:
-        ledger: Where the other device's jobs are.
-        request: What would be sent.
-        choice: What the device was chosen by, such as ``ibm:least_busy``; empty for a device that was named.
-
-    Raises:
-        ConfigError: With the names of both devices.
-    """
-    rows = ledger.elsewhere(request) if choice else []
-    if not rows:
-        return
-    other = rows[0].device
-    states = Counter("stored" if row.state == "done" else "on its way" for row in rows if row.device == other)
-    found = ", ".join(f"{count} {state}" for state, count in states.items())
-    when = datetime.fromtimestamp(rows[0].updated).strftime("%Y-%m-%d %H:%M")
-    raise ConfigError(
-        f"{choice} is {request.device} now, but the next job was sent to {other} before (results: {found}, {when}). "
-        f"Nothing was sent. Name the device: {other} takes those results at no further cost, {request.device} runs the "
-        f"job again."
-    )
 
 
 def _kept(row: Row, error: BackendError) -> BackendError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -49,6 +50,12 @@ class Cost:
     shots: int = 0
     seconds: float = 0.0
     usd: float | None = None
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether every number is finite and not negative."""
+        numbers = [self.jobs, self.circuits, self.shots, self.seconds, 0.0 if self.usd is None else self.usd]
+        return all(0 <= number < math.inf for number in numbers)
 
     def __mul__(self, count: int) -> Cost:
         usd = None if self.usd is None else count * self.usd

@@ -6,10 +6,13 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from qiskit import QuantumCircuit, qpy
@@ -27,18 +30,36 @@ from qiskit.circuit.library import (
     UnitaryGate,
     get_standard_gate_name_mapping,
 )
+from qiskit.exceptions import QiskitError
 from qiskit.primitives.containers.bindings_array import BindingsArray
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 from qiskit.primitives.containers.observables_array import ObservablesArray
 
 from qiskit_qattn.backends.jobs.device import Values
 from qiskit_qattn.errors import CircuitError, ConfigError
+from qiskit_qattn.forks import cached_property
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.simulation.decomposition import definition_of
 from qiskit_qattn.simulation.gates import standard_name
+from qiskit_qattn.untrusted import as_type
 
 _FORMAT = 1  # part of the key: raise it when the text of a circuit changes
 _STANDARD = frozenset(get_standard_gate_name_mapping())
+#: What numpy, zipfile, json and Qiskit raise for contents that are not what they should be.
+_UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    QiskitError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _OPAQUE = {"barrier", "delay", "measure", "reset"}  # without a definition
 #: Where a circuit's metadata says what it was transpiled from, and for which inputs: the same on every device.
 SOURCE = "qiskit-qattn source"
@@ -139,10 +160,14 @@ class Request:
 
     @classmethod
     def unpack(cls, content: bytes) -> Request:
-        """Return the request that :meth:`pack` wrote; it has the same key."""
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        """Return the request that :meth:`pack` wrote; it has the same key.
+
+        Raises:
+            ValueError: For any other content.
+        """
+        with _arrays(content) as arrays:
             circuits = qpy.load(io.BytesIO(arrays["circuits"].tobytes()))
-            about = json.loads(arrays["about"].tobytes())
+            about = as_type(json.loads(arrays["about"].tobytes()), _About)
             pubs = []
             for index, item in enumerate(about["pubs"]):
                 circuit = circuits[item["circuit"]]
@@ -152,7 +177,19 @@ class Request:
                 values = arrays[f"values_{index}"]
                 bindings = BindingsArray({names: values} if names else {}, shape=values.shape[:-1])
                 pubs.append(EstimatorPub(circuit, observables, bindings, about["precision"]))
-        return cls(tuple(pubs), about["precision"], about["device"], about["settings"])
+            return cls(tuple(pubs), about["precision"], about["device"], about["settings"])
+
+
+class _PubAbout(TypedDict):
+    circuit: int
+    observables: list
+
+
+class _About(TypedDict):
+    precision: float
+    device: str
+    settings: str
+    pubs: list[_PubAbout]
 
 
 def pack_values(values: Sequence[Values]) -> bytes:
@@ -164,9 +201,28 @@ def pack_values(values: Sequence[Values]) -> bytes:
 
 
 def unpack_values(content: bytes) -> list[Values]:
-    """Return the results that :func:`pack_values` wrote."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return [Values(arrays[f"evs_{index}"], arrays[f"stds_{index}"]) for index in range(len(arrays.files) // 2)]
+    """Return the results that :func:`pack_values` wrote.
+
+    Raises:
+        ValueError: For any other content.
+    """
+    with _arrays(content) as arrays:
+        found = [Values(arrays[f"evs_{index}"], arrays[f"stds_{index}"]) for index in range(len(arrays) // 2)]
+        if not all(item.evs.dtype.kind == item.stds.dtype.kind == "f" for item in found):
+            raise ValueError("it holds other values than real numbers")
+        return found
+
+
+@contextmanager
+def _arrays(content: bytes) -> Iterator[Mapping[str, np.ndarray]]:
+    """Yield the arrays of an npz file; all that goes wrong with them is a ``ValueError``."""
+    try:
+        if not isinstance(content, bytes):
+            raise ValueError(f"it is a {type(content).__name__}, not bytes")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            yield arrays
+    except _UNREADABLE as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def _values_of(pub: EstimatorPub) -> np.ndarray:

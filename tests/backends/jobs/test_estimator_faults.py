@@ -1,14 +1,18 @@
 """An estimator over a device that fails: nothing is lost, nothing is sent twice, and the error says what to do."""
 
 import logging
+import subprocess
+import sys
 
 import pytest
 
-from qiskit_qattn.backends.jobs import client
+from qiskit_qattn.backends.jobs import client, estimator, ledger_file
 from qiskit_qattn.backends.jobs.budget import Budget
+from qiskit_qattn.backends.jobs.device import Cost
+from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
 
-from .disk_client import small_pubs
+from .disk_client import PRECISION, small_pubs
 from .disk_device import DiskDevice
 from .on_disk import estimator_of, states
 
@@ -267,13 +271,13 @@ def test_a_job_that_died_with_its_process_is_sent_again_at_once(device, ledger, 
     caplog.set_level(logging.INFO, "qiskit_qattn.backends")
     device.hold()
     gone = estimator_of(device, ledger).run(small_pubs())
-    ledger.release(gone._owner)
+    del gone
     device.lose()
     device.free()
-    estimator = estimator_of(device, ledger)
-    assert estimator.run(small_pubs()).result()[0].metadata["job_id"] == "job-2"
+    again = estimator_of(device, ledger)
+    assert again.run(small_pubs()).result()[0].metadata["job_id"] == "job-2"
     assert f"{device.name} job job-1: Its process has ended. It is sent again." in caplog.text
-    assert (len(device.jobs), states(ledger), estimator.spent.seconds) == (2, ["done", "failed"], 2.0)
+    assert (len(device.jobs), states(ledger), again.spent.seconds) == (2, ["done", "failed"], 2.0)
 
 
 def test_a_job_in_another_process_that_lives_is_left_to_it(device, ledger):
@@ -283,3 +287,69 @@ def test_a_job_in_another_process_that_lives_is_left_to_it(device, ledger):
     with pytest.raises(BackendError, match="has not ended after"):
         waiting.run(small_pubs()).result()
     assert (states(ledger), sent.job_id(), len(device.jobs)) == (["sent"], "job-1", 1)
+
+
+LOCK = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None); db.execute('BEGIN IMMEDIATE')"
+
+
+class Locked(DiskDevice):
+    """Is interrupted when it is sent a job, and another program has locked the ledger."""
+
+    def submit(self, pubs, precision, tag):
+        path = self.folder.parent / "ledger.sqlite"
+        command = [sys.executable, "-c", f"{LOCK}; print(); input()", str(path)]
+        self.other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.other.stdout.readline()
+        raise KeyboardInterrupt
+
+
+def test_a_row_that_could_not_be_released_is_free_all_the_same(tmp_path, device, ledger, monkeypatch):
+    monkeypatch.setattr(ledger_file, "_BUSY_SECONDS", 0.01)
+    locked = Locked(tmp_path / "device", name=device.name)
+    with pytest.raises(KeyboardInterrupt) as caught:  # its traceback refers to the job, as in a notebook
+        estimator_of(locked, ledger).run(small_pubs())
+    locked.other.communicate(b"\n")
+    [row] = ledger.rows()
+    assert (row.state, row.owner is not None) == ("sending", True)
+    assert estimator_of(device, ledger, timeout=5).run(small_pubs()).result()[0].metadata["job_id"] == "job-1"
+    assert (device.calls("find"), len(device.jobs), states(ledger)) == (1, 1, ["done"])
+    assert caught.tb is not None
+
+
+@pytest.fixture
+def sending(device, ledger):
+    """Return an owner that is about to send the request, and does not."""
+    owner = ledger.new_owner()
+    ledger.open(Request.of(small_pubs(), PRECISION, device.name, device.settings), owner, Cost(seconds=2.0))
+    return owner
+
+
+def test_waiting_for_another_has_a_bound_and_is_logged(device, ledger, sending, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "qiskit_qattn.backends")
+    monkeypatch.setattr(estimator, "LONGEST_ELSEWHERE", 0.1)
+    monkeypatch.setattr(estimator, "REPORT_AGAIN", 0.03)
+    job = estimator_of(device, ledger).run(small_pubs())
+    with pytest.raises(BackendError, match=r"Another process or thread has worked on job qattn-.* without a result"):
+        job.result()
+    assert caplog.text.count("another process or thread works on the same request") > 1
+    with pytest.raises(BackendError, match=r"has not ended after 0\.05 s \(state: sending\)"):
+        estimator_of(device, ledger, timeout=0.05).run(small_pubs()).result()
+    assert (device.jobs, states(ledger), sending.at_work) == ([], ["sending"], True)
+
+
+def test_waiting_for_a_simulation_elsewhere_has_a_bound(device, ledger, monkeypatch):
+    monkeypatch.setattr(estimator, "LONGEST_ELSEWHERE", 0.05)
+    held = estimator_of(device, ledger).run(small_pubs())
+    device.lose()  # as another process: this device has not heard of it
+    with pytest.raises(BackendError, match="Another process or thread has worked on job job-1"):
+        estimator_of(device, ledger).run(small_pubs()).result()
+    assert (states(ledger), len(device.jobs), held.job_id()) == (["sent"], 1, "job-1")
+
+
+def test_a_long_wait_in_a_queue_is_logged_again(device, ledger, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "qiskit_qattn.backends")
+    monkeypatch.setattr(estimator, "REPORT_AGAIN", 0.01)
+    device.hold(position=4)
+    with pytest.raises(BackendError, match="has not ended after"):
+        estimator_of(device, ledger, timeout=0.2).run(small_pubs()).result()
+    assert caplog.text.count("queued, position 4") > 1
