@@ -138,6 +138,8 @@ class JobClient:
         except OutOfTime as error:
             raise self._timed_out(row, error) from error
         except BackendError as error:
+            if (found := self._other_id(row, error)) is not None:
+                return found, JobStatus("queued")
             raise _kept(row, error) from error
         if status.state == "lost":
             if (owner is None or row.owner != owner.mark) and self.ledger.is_alive(row.owner):
@@ -146,6 +148,16 @@ class JobClient:
         if status.state == "failed" or status.state == "cancelled":
             return self.ledger.close(row.id, status.state, status.message, self._usage(row, self.call)), status
         return row, status
+
+    def _other_id(self, row: Row, error: BackendError) -> Row | None:
+        """Return the row with the id of the job that has its tag, if that is not the id that an answer once gave."""
+        if isinstance(error, TransientBackendError):
+            return None
+        try:
+            ids = self.call(self.device.find, row.tag)
+        except BackendError:
+            return None
+        return self._found(row, ids) if ids and row.job_id not in ids else None
 
     def _timed_out(self, row: Row, error: OutOfTime) -> BackendError:
         return BackendError(
