@@ -230,21 +230,27 @@ def _metrics(kinds: Mapping[str, Any]) -> Columns:
 
 
 def _made_by(report: dict[str, Any]) -> list[str]:
-    """Return which cells were made by which versions, if they were not all made by one."""
+    """Return which cells were made by which versions, if they were not all made by those of the report."""
     made: dict[str, list[str]] = {}
     for cell in report["cells"]:
-        found = cell.get("versions")
-        words = "unknown versions" if found is None else ", ".join(f"{n} {v}" for n, v in found.items() if v)
-        if cell.get("source"):
-            words += f", function {cell['source'][:12]}"
+        words = _made_words(cell.get("versions"), cell.get("source"))
         made.setdefault(words, []).append(Cell(cell["seed"], cell["kind"]).name)
-    if len(made) < 2:
+    if len(made) < 2 and all(cell.get("versions") == report["versions"] for cell in report["cells"]):
         return []
     rows = [[escaped(words), ", ".join(map(code, names))] for words, names in made.items()]
-    return [
-        "The cells were not all made by the same versions, so that they may differ in more than the kind.",
-        table(["Made by", "Cells"], rows),
-    ]
+    about = "Not all cells were made by these versions, so they may differ in more than their kind and seed."
+    if len(made) < 2:
+        about = "The cells were made by other versions than this report."
+    elif all(cell.get("versions") == report["versions"] for cell in report["cells"]):
+        about = (
+            "The file of the function was changed between cells, so they may differ in more than their kind and seed."
+        )
+    return [about, table(["Made by", "Cells"], rows)]
+
+
+def _made_words(found: Mapping[str, str | None] | None, source: str | None) -> str:
+    words = "unknown versions" if found is None else ", ".join(f"{name} {v}" for name, v in found.items() if v)
+    return f"{words}, function {source[:12]}" if source else words
 
 
 def _count(n: int, noun: str) -> str:

@@ -105,9 +105,15 @@ def test_cells_of_different_versions_are_told_apart(plan_own: Plan):
     path.write_text(json.dumps(record))
     write_report(study, {})
     text = (study.folder / "report.md").read_text()
-    assert "not all made by the same versions" in text
+    assert "Not all cells were made by these versions" in text
     [row] = [line for line in text.splitlines() if "torch 1.0" in line]
     assert row.endswith("| `plain-s0` |")
+    for cell in study.cells():
+        other = study.cell_folder(cell) / RECORD
+        other.write_text(json.dumps({**json.loads(other.read_text()), "versions": record["versions"]}))
+    write_report(study, {})
+    text = (study.folder / "report.md").read_text()
+    assert "made by other versions than this report" in text and "| `plain-s0`, `quantum-s0` |" in text
     del record["versions"]  # as earlier releases wrote it
     path.write_text(json.dumps(record))
     write_report(study, {})
