@@ -53,14 +53,15 @@ def test_a_study_of_own_models_is_trained_and_reported(plan_own: Plan):
         assert (record["parameters"]["quantum"] > 0) == (cell.kind == "quantum")
         assert 0 <= record["metrics"]["accuracy"] <= 1
         assert record["causality"] is None
+        assert (record["circuits"] is None) == (cell.kind == "plain")
         assert record["val_loss_last_position"] is None
         assert [item["step"] for item in record["history"]["val"]] == [0, 5, 10, 12]
     text = (study.folder / "report.md").read_text()
     assert "models that `ownmodels:build` builds" in text
     assert "| Kind | Validation loss | Training loss | accuracy |" in text
     assert "Not enough seeds to distinguish quantum and plain" in text
-    assert "Width" in text
-    for absent in ("Causality", "n_embd", "nats", "tokens", "## Circuits", "None", "Extended", "Made by"):
+    assert "Width" in text and "## Circuits" in text
+    for absent in ("Causality", "n_embd", "nats", "tokens", "None", "Extended", "Made by"):
         assert absent not in text
     assert text.rstrip().splitlines()[-2] == study.command()
     assert "--build ownmodels:build" in study.command()
