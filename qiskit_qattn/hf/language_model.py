@@ -27,6 +27,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from qiskit_qattn.errors import CheckpointError, ConfigError, TokenError
+from qiskit_qattn.hf.attention import freeze_controls
 from qiskit_qattn.nn.attention import KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import Decoder, LayerNorm, init_weights
@@ -109,7 +110,9 @@ class QattnForCausalLM(PreTrainedModel, GenerationMixin, Decoder):
         run = Path(pretrained_model_name_or_path or "")
         if not (run / "config.json").is_file() and (run / "model" / "config.json").is_file():
             pretrained_model_name_or_path = run / "model"
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        found: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        freeze_controls(found[0] if isinstance(found, tuple) else found)  # with output_loading_info
+        return found
 
     def _init_weights(self, module: nn.Module) -> None:
         """Draw weights that a checkpoint lacks."""

@@ -53,6 +53,8 @@ def test_both_classes_read_both_folders_to_the_bit(folder, tmp_path):
     assert type(model) is QattnForCausalLM and not model.training
     expected = values(gpt, TOKENS)
     assert torch.equal(values(model, TOKENS), expected)
+    flags = {name: parameter.requires_grad for name, parameter in gpt.named_parameters()}
+    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == flags
     model.save_pretrained(tmp_path / "again")
     assert torch.equal(values(AutoModelForCausalLM.from_pretrained(tmp_path / "again"), TOKENS), expected)
     again = qa.GPT.from_pretrained(tmp_path / "again")
