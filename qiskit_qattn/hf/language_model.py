@@ -154,6 +154,7 @@ class QattnForCausalLM(PreTrainedModel, GenerationMixin, Decoder):
 
         Raises:
             ConfigError: For padding on the left, another cache, or a context longer than ``block_size``.
+            TokenError: On a CPU, for a token that is not in the vocabulary.
         """
         if attention_mask is not None and attention_mask.ndim == 2 and (attention_mask.diff(dim=-1) > 0).any():
             raise ConfigError("Tokens are padded on the left; pad on the right, or generate one prompt at a time.")
@@ -165,7 +166,11 @@ class QattnForCausalLM(PreTrainedModel, GenerationMixin, Decoder):
             raise ConfigError(f"The cache must be a DynamicCache, got a {type(cache).__name__}.")
         position = 0 if cache is None else cache.get_seq_length()
         caches: Any = None if cache is None else [_Parts(cache)] * self.config.n_layer
-        logits, _ = Decoder.forward(self, input_ids, caches=caches, position=position)  # (B, T, vocab_size)
+        try:
+            logits, _ = Decoder.forward(self, input_ids, caches=caches, position=position)  # (B, T, vocab_size)
+        except IndexError as error:  # of the embedding, on a CPU
+            largest, size = int(input_ids.max()), self.config.vocab_size
+            raise TokenError(f"There is a token {largest}, but vocab_size is {size}: another tokenizer's?") from error
         loss = None
         if labels is not None:
             loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)
