@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import weakref
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+T = TypeVar("T")
 
 #: For blocks in which something is open that a forked process must not inherit: a fork waits for their end. They run
 #: one at a time, in all threads together, and may be nested.
@@ -37,6 +41,22 @@ class ForkLock:
 
     def _renew(self) -> None:
         self._lock = threading.RLock()
+
+
+class cached_property(functools.cached_property[T]):
+    """:class:`functools.cached_property` without the lock that it has in Python 3.11, for all objects together."""
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> T: ...
+    def __get__(self, instance: object | None, owner: type[Any] | None = None) -> Self | T:
+        if instance is None or self.attrname is None:
+            return self
+        values = instance.__dict__
+        if self.attrname not in values:
+            values[self.attrname] = self.func(instance)
+        return values[self.attrname]
 
 
 def in_forked_process(function: Callable[[], None]) -> Callable[[], None]:

@@ -25,6 +25,7 @@ MOST_SETTINGS = 2**20  # bytes of a TOML file
 
 #: All control characters but line break and tab, marks that reorder text, line separators, halves of surrogate pairs.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_PAIR = re.compile(r"(?i)((?<!\\)(?:\\\\)*)(\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})")  # after no open backslash
 _WORDS = {
     int: "a whole number",
     float: "a number",
@@ -83,12 +84,13 @@ def _without_waiting(name: str, flags: int) -> int:
     return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def read_json(path: str | os.PathLike[str], kind: Callable[..., T] | Any = Any) -> Any:
+def read_json(path: str | os.PathLike[str], kind: Callable[..., T] | Any = Any, *, most: int = MOST_RECORD) -> Any:
     """Return the content of a JSON file.
 
     Args:
         path: The file.
         kind: The type that it must have, as for :func:`as_type`.
+        most: The largest size that is read, in bytes.
 
     Raises:
         OSError: If it cannot be read; see :func:`read_bytes`.
@@ -98,17 +100,29 @@ def read_json(path: str | os.PathLike[str], kind: Callable[..., T] | Any = Any) 
     def parse(text: str) -> Any:
         return json.loads(text, parse_float=_finite, parse_constant=_finite)
 
-    return as_type(_parsed(read_bytes(path), parse), kind)
+    return as_type(_parsed(read_bytes(path, most), parse), kind)
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the content of a TOML file.
 
+    Escaped surrogate pairs, as JSON has them and early versions wrote them, are read too.
+
     Raises:
         OSError: If it cannot be read; see :func:`read_bytes`.
         ValueError: If it is not TOML.
     """
-    return _parsed(read_bytes(path, MOST_SETTINGS), tomllib.loads)
+
+    def parse(text: str) -> dict[str, Any]:
+        try:
+            return tomllib.loads(text)
+        except tomllib.TOMLDecodeError:
+            joined = _PAIR.sub(lambda found: found[1] + json.loads(f'"{found[2]}"'), text)
+            if joined == text:
+                raise
+            return tomllib.loads(joined)
+
+    return _parsed(read_bytes(path, MOST_SETTINGS), parse)
 
 
 def _parsed(content: bytes, parse: Callable[[str], T]) -> T:

@@ -128,3 +128,15 @@ def test_another_type_is_told_with_its_place(change: dict[str, Any], told: str):
 def test_a_number_without_digits_is_shown():
     assert shown(10**5000) == "a number of 16,610 bits"
     assert len(shown("x" * 1000)) < 60
+
+
+@pytest.mark.parametrize("text", [r'a = "\ud83d"', r'a = "\ude00\ud83d"', r'a = "\\\ud83dx"', r'a = "\ud83d\ude00'])
+def test_what_is_no_surrogate_pair_is_still_no_toml(tmp_path: Path, text: str):
+    (tmp_path / "file.toml").write_text(text)
+    with pytest.raises(ValueError, match=r"line 1|end of document"):
+        read_toml(tmp_path / "file.toml")
+
+
+def test_a_literal_text_stays_as_it_is(tmp_path: Path):
+    (tmp_path / "file.toml").write_text(r"a = '\ud83d\ude00'")
+    assert read_toml(tmp_path / "file.toml") == {"a": r"\ud83d\ude00"}

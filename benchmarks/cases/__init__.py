@@ -6,6 +6,7 @@ CASES = (
     "memory",
     "qisa",
     "layer",
+    "encoder",
     "generation",
     "adapters",
     "compile",

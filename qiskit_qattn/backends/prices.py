@@ -12,7 +12,7 @@ from typing import Any
 
 from qiskit_qattn.backends.folders import path_from
 from qiskit_qattn.errors import ConfigError, unknown_name
-from qiskit_qattn.untrusted import read_toml
+from qiskit_qattn.untrusted import read_toml, shown
 
 VARIABLE = "QATTN_PRICES"
 _SHIPPED = files(__package__) / "prices.toml"  # perhaps in an archive
@@ -96,17 +96,17 @@ def _read(path: Path | Traversable) -> dict[str, Any]:
         if name not in _FORM:
             raise unknown_name(f"table of {str(path)!r}", name, _FORM)
         if not isinstance(table, dict):
-            raise ConfigError(f"{name} in {str(path)!r} must be a table, got {table!r}.")
+            raise ConfigError(f"{name} in {str(path)!r} must be a table, got {shown(table)}.")
         for key, value in table.items():
             if key not in _FORM[name]:
                 raise unknown_name(f"key of [{name}] in {str(path)!r}", key, _FORM[name])
             if key == "plan" and not isinstance(value, str):
-                raise ConfigError(f"plan of [{name}] in {str(path)!r} must be a text, got {value!r}.")
+                raise ConfigError(f"plan of [{name}] in {str(path)!r} must be a text, got {shown(value)}.")
             if key in ("second", "shot") and not isinstance(value, dict):
-                raise ConfigError(f"{name}.{key} in {str(path)!r} must be a table of prices, got {value!r}.")
+                raise ConfigError(f"{name}.{key} in {str(path)!r} must be a table of prices, got {shown(value)}.")
             for price in value.values() if isinstance(value, dict) else [value] if key == "task" else []:
                 if type(price) not in (int, float) or not 0 <= price < math.inf:
                     raise ConfigError(
-                        f"{name}.{key} in {str(path)!r} must be prices in US dollars of at least 0, got {price!r}."
+                        f"{name}.{key} in {str(path)!r} must be prices in US dollars of at least 0, got {shown(price)}."
                     )
     return content

@@ -39,6 +39,9 @@ from qiskit_qattn.simulation.program import MAX_QUBITS
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 from qiskit_qattn.simulation.vector_input import vector_program
 
+#: What happens where no program computes what a network computes.
+_LEFT = "the network computes values and gradients itself"
+
 
 class TorchConnector(Placement, Movable, QiskitTorchConnector):
     r"""A drop-in for :class:`qiskit_machine_learning.connectors.TorchConnector`.
@@ -278,7 +281,7 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
     estimator, gradient = network.estimator, network.gradient
     why = _own_gradient(network)
     if why is not None:
-        return CompiledQNN("network", f"{why}, so it is kept.", None)
+        return CompiledQNN("network", f"{why}, so {_LEFT}.", None)
     arguments: dict[str, Any] = {
         "input_params": network.input_params or (),
         "weight_params": network.weight_params or (),
@@ -299,7 +302,8 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
             return CompiledQNN(name, f"{type(estimator).__name__} returns exact values; {program.summary()}.", program)
         circuit = without_final_measurements(circuit)
         if type(gradient) is not ParamShiftEstimatorGradient:
-            return CompiledQNN("network", f"{type(gradient).__name__} on an estimator that is not exact is kept.", None)
+            why = f"{type(estimator).__name__} is not exact and {type(gradient).__name__} is no parameter shift"
+            return CompiledQNN("network", f"{why}, so {_LEFT}.", None)
         precision = network.default_precision
         program = PubProgram(circuit, observables, estimator=estimator, precision=precision, **arguments)
     except (CircuitError, MissingDependencyError, QiskitError) as error:

@@ -21,7 +21,7 @@ from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.heads import QuantumHead, fuse_heads
 from qiskit_qattn.nn.placement import Movable, mark_fixed
 from qiskit_qattn.simulation import cpu
-from qiskit_qattn.simulation.amplitude import check_finite, within_range
+from qiskit_qattn.simulation.amplitude import check_finite, in_range, within_range
 from qiskit_qattn.simulation.derivatives import is_traced
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
 
@@ -148,22 +148,28 @@ class FixedAmplitudeHead(nn.Module):
         if torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
                 return self(x.to(self.signs.dtype))
+        values = kept = None
         if x.shape[1] <= _FEW_ROWS and not torch.is_grad_enabled() and cpu.takes(x):
             from qiskit_qattn.simulation.cpu.readout import read_out
 
             values = x.new_empty(*x.shape[:2], self.signs.shape[-1] - 1)
             if read_out(*(tensor.numpy() for tensor in (x.contiguous(), self.matrix, self.signs, values))):
                 return values
+            kept = ~values[..., :1].isnan()
         amplitudes = x @ self.matrix if self.matrix.numel() else x
-        if not is_traced():
+        if values is None and not is_traced():
             product = self._product(amplitudes)
             if within_range(product[..., -1]):
                 return product[..., :-1] / product[..., -1:]
-            check_finite(amplitudes)
+            kept = in_range(product[..., -1:].detach())
+            product = self._product(torch.where(kept, amplitudes, 1.0))
+            values = product[..., :-1] / product[..., -1:]
+        check_finite(amplitudes)
         largest = amplitudes.abs().amax(-1, keepdim=True)  # (H, N, 1)
         product = self._product(amplitudes / torch.where(largest == 0, 1.0, largest))
         norms = torch.where(largest == 0, 1.0, product[..., -1:])
-        return torch.where(largest == 0, self.zero, product[..., :-1] / norms)
+        scaled = torch.where(largest == 0, self.zero, product[..., :-1] / norms)
+        return scaled if kept is None or values is None else torch.where(kept, values, scaled)
 
     def _product(self, amplitudes: Tensor) -> Tensor:
         """Return values times squared norms, then squared norms, shape ``(H, N, M + 1)``."""

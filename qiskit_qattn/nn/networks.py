@@ -23,6 +23,7 @@ from qiskit_qattn.errors import CheckpointError, CircuitError, ConfigError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.simulation.cutting import cut
 from qiskit_qattn.simulation.readout import as_pauli_sum
+from qiskit_qattn.untrusted import read_bytes, read_json, shown
 
 CIRCUIT, ABOUT, WEIGHTS = "network.qpy", "network.json", "model.safetensors"
 _FORMAT = 1
@@ -144,14 +145,15 @@ def load_network(folder: str | os.PathLike[str]) -> EstimatorQNN:
     if missing:
         raise CheckpointError(f"{str(folder)!r} has no saved network: {' and '.join(missing)} missing.")
     try:
-        about = json.loads((home / ABOUT).read_text("utf-8"))
+        about = read_json(home / ABOUT)
         observables, inputs, weights, to_inputs = _parts(about)
-    except (OSError, ValueError) as error:  # JSON's and Unicode's among them
-        raise CheckpointError(f"{ABOUT} in {str(folder)!r} cannot be used: {error}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{ABOUT} in {str(folder)!r} cannot be used: {reason}") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # a damaged file may be read with a warning
-            (circuit,) = qpy.load(io.BytesIO((home / CIRCUIT).read_bytes()))
+            (circuit,) = qpy.load(io.BytesIO(read_bytes(home / CIRCUIT)))
     except (*_UNREADABLE, UserWarning) as error:
         raise CheckpointError(f"{CIRCUIT} in {str(folder)!r} is no circuit this Qiskit can read: {error}") from error
     known = {param.name: param for param in circuit.parameters}
@@ -179,12 +181,12 @@ def _parts(about: Any) -> tuple[list[SparsePauliOp], list[str], list[str], bool]
     if not isinstance(about, dict) or sorted(about) != sorted(keys):
         raise ValueError(f"it must be an object with the keys {', '.join(keys)}.")
     if about["format"] != _FORMAT:
-        raise ValueError(f"it is of format {about['format']!r}; this version reads {_FORMAT}.")
+        raise ValueError(f"it is of format {shown(about['format'])}; this version reads {_FORMAT}.")
     names = about["input_params"], about["weight_params"]
     if not all(isinstance(some, list) and all(isinstance(name, str) for name in some) for some in names):
         raise ValueError("input_params and weight_params must be lists of names.")
     if not isinstance(about["input_gradients"], bool):
-        raise ValueError(f"input_gradients must be true or false, got {about['input_gradients']!r}.")
+        raise ValueError(f"input_gradients must be true or false, got {shown(about['input_gradients'])}.")
     observables = about["observables"]
     if not (isinstance(observables, list) and observables and all(map(_is_sum, observables))):
         raise ValueError("observables must be a list of lists of pairs such as ['ZI', 1.0], at least one.")
@@ -201,7 +203,7 @@ def _is_sum(terms: Any) -> bool:
         and bool(terms)
         and all(isinstance(term, list) and len(term) == 2 for term in terms)
         and all(isinstance(label, str) and label and not set(label) - set("IXYZ") for label, _ in terms)
-        and all(type(factor) in (int, float) for _, factor in terms)
+        and all(type(factor) is float or (type(factor) is int and abs(factor) < 2**63) for _, factor in terms)
         and len({len(label) for label, _ in terms}) == 1
     )
 

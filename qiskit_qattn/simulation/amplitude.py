@@ -35,9 +35,9 @@ def unit_vectors(x: Tensor) -> Tensor:
     if within_range(squared_norms := norms.detach().square()):
         return x / norms
     check_finite(x)
-    usual = _usual(squared_norms)
-    plain = torch.where(usual, x, 1.0)
-    return torch.where(usual, plain / torch.linalg.vector_norm(plain, dim=-1, keepdim=True), _unit_vectors_scaled(x))
+    kept = in_range(squared_norms)
+    plain = torch.where(kept, x, 1.0)
+    return torch.where(kept, plain / torch.linalg.vector_norm(plain, dim=-1, keepdim=True), _unit_vectors_scaled(x))
 
 
 def expectations_of_vectors(x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
@@ -57,9 +57,9 @@ def expectations_of_vectors(x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
     if within_range(squared_norms):
         return values
     check_finite(x)
-    usual = _usual(squared_norms.detach())  # a vector's values do not depend on the others
-    values, _ = normalised_product(torch.where(usual, x, 1.0), matrix, signs, x.shape[-1])
-    return torch.where(usual, values, squared_product(_unit_vectors_scaled(x), matrix, signs))
+    kept = in_range(squared_norms.detach())  # a vector's values do not depend on the others
+    values, _ = normalised_product(torch.where(kept, x, 1.0), matrix, signs, x.shape[-1])
+    return torch.where(kept, values, squared_product(_unit_vectors_scaled(x), matrix, signs))
 
 
 def check_finite(x: Tensor) -> None:
@@ -83,8 +83,8 @@ def within_range(squared_norms: Tensor) -> bool:
     return low.item() > SMALLEST and high.item() < LARGEST
 
 
-def _usual(squared_norms: Tensor) -> Tensor:
-    """Return which vectors :func:`within_range` lets pass."""
+def in_range(squared_norms: Tensor) -> Tensor:
+    """Return which vectors can be normalised directly."""
     return (squared_norms > SMALLEST) & (squared_norms < LARGEST)
 
 

@@ -70,6 +70,9 @@ def test_simulators_and_unknown_devices_have_no_price_of_a_shot() -> None:
     ("text", "message"),
     [
         ("[ibm", "are no TOML"),
+        ("ibm = " + "[" * 100_000, "are no TOML: it is nested too deeply"),
+        ("#" * 2**21, "cannot be read: it has 2,097,152 bytes, and at most"),
+        (f"ibm = [{'1, ' * 1000}]", r"must be a table, got \[1, 1, 1, 1, 1, 1, \.\.\.\]"),
         ("[ibn]\n", "Did you mean 'ibm'"),
         ("ibm = 1", "must be a table, got 1"),
         ("[ibm]\nseconds = 1", "Did you mean 'second'"),

@@ -339,6 +339,14 @@ def test_compile_qnn_tells_the_engine_and_why():
     assert sampled.engine == "pub" and "StatevectorEstimator at precision 0.015625" in sampled.reason
     assert compile_qnn(sampler_qnn()).reason == "SamplerQNN is no EstimatorQNN."
     spsa = SPSAEstimatorGradient(StatevectorEstimator(), epsilon=0.1)
-    assert "SPSAEstimatorGradient is no exact derivative" in compile_qnn(estimator_qnn(gradient=spsa)).reason
+    itself = "so the network computes values and gradients itself."
+    reason = compile_qnn(estimator_qnn(gradient=spsa)).reason
+    assert reason == f"SPSAEstimatorGradient is no exact derivative, {itself}"
+    estimator = StatevectorEstimator(seed=1)
+    comb = compile_qnn(estimator_qnn(estimator=estimator, gradient=LinCombEstimatorGradient(estimator)))
+    assert comb.engine == "network"
+    assert (
+        comb.reason == f"StatevectorEstimator is not exact and LinCombEstimatorGradient is no parameter shift, {itself}"
+    )
     wide = EstimatorQNN(circuit=QuantumCircuit(31), observables=SparsePauliOp("I" * 31))
     assert "at most 30 qubits here, got 31" in compile_qnn(wide).reason

@@ -85,9 +85,17 @@ def test_a_kind_is_its_definition(kind, which):
     check(kind, which, "boolean by head", "boolean")
 
 
-@pytest.mark.parametrize("heads", ["qisa:1,qsann:1", "angle:1,qisa-v1:1", "rff:1,zz:1", "classical:1,qisa-v2:1"])
+@pytest.mark.parametrize("heads", ["qisa:1,qsann:1", "qisa-v1:1,zz:1", "rff:1,zz:1", "angle:1,qisa-v2:1"])
 def test_kinds_mix_in_the_strings_order(heads):
     check(heads, "three", "float by head", "float", kdim=5, vdim=4)
+
+
+@pytest.mark.parametrize("heads", ["qsann:1,classical:1,qsann:1", "zz:1,angle:1,zz:1"])
+def test_a_kind_may_stand_in_several_places(heads):
+    mha = qa.QuantumMultiheadAttention(6, 3, batch_first=True, dtype=torch.float64, heads=heads)
+    (query, key, _), mask = inputs_of("cross", mha), mask_of("boolean by head", L, S, heads=3)
+    expected = slow_attention.attention(mha, query, key, key, None, mask)
+    torch.testing.assert_close(mha(query, key, key, attn_mask=mask, average_attn_weights=False), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)

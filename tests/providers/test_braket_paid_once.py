@@ -60,7 +60,7 @@ def test_a_job_is_paid_once(aws, pub, text, operation, name):
         assert_right(act(), pub)
     except BackendError:
         [row] = found.ledger.rows()
-        refused = operation == "CreateQuantumTask" and fault.refuses
+        refused = operation == "CreateQuantumTask" and (fault.refuses or fault.status == 429)
         expected = {"CreateQuantumTask": "sending", "SearchQuantumTasks": "sending"}.get(operation, "sent")
         assert row.state == ("failed" if refused else expected)
     aws.answers.clear()

@@ -65,9 +65,8 @@ def test_the_same_for_models_of_ones_own(
     sys.modules.pop("paidmodels")
     assert result.exit_code == 2
     [row] = [line.split() for line in result.stderr.splitlines() if "quantum, 3 cells" in line]
-    assert int(row[3]) == 3 * (
-        3 + 3 + 3
-    )  # jobs: three steps; at the start, the end and on training data; three batches
+    # Jobs: three steps; validations at the start and the end, and one on training data; three batches at last.
+    assert int(row[3]) == 3 * (3 + 3 + 3)
     assert "plain, " not in result.stderr  # no circuit
     assert "no budget is given, so nothing was sent" in result.stderr
     assert not ibm_server.jobs and Ledger().rows() == [] and not (tmp_path / "study").exists()

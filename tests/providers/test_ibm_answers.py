@@ -85,8 +85,9 @@ def test_usage_that_is_none(seconds: Any) -> None:
 
 
 def test_values(pubs: list[EstimatorPub]) -> None:
-    [found] = values_of([part(np.ones((3, 2)).tolist(), np.zeros((3, 2)))], pubs)
+    [found] = values_of([part(np.ones((3, 2)).tolist(), np.zeros((3, 2)))], pubs, mitigated=True)
     assert found.evs.dtype == float and found.evs.shape == found.stds.shape == (3, 2)
+    assert (found.shots, found.mitigated) == (None, True)
 
 
 def test_values_of_another_form(pubs: list[EstimatorPub]) -> None:
@@ -101,7 +102,7 @@ def test_values_of_another_form(pubs: list[EstimatorPub]) -> None:
     ]
     for result, message in bad:
         with pytest.raises(Unexpected, match=message):
-            values_of(result, pubs)
+            values_of(result, pubs, mitigated=False)
 
 
 def test_names_of_devices() -> None:

@@ -85,3 +85,16 @@ def test_an_account_that_is_not_opened_in_time_may_be_later(
     ibm_server.spoil("GET /backends", "503 for a day")
     with pytest.raises(TransientBackendError, match=r"gave no access to the account within 0\.3 s"):
         get_backend("ibm:test_manila?budget=1s")
+
+
+@pytest.mark.parametrize("first", range(7))
+def test_the_devices_properties_may_be_asked_for_at_any_time(
+    ibm_server: IBMServer, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    monkeypatch.setattr("qiskit_qattn.backends.jobs.client._BREAKERS", {})
+    ibm_server.change("GET /backends/.*/properties", lambda _: {}, times=first)  # they are then asked for again
+    ibm_server.refuse("GET /backends/.*/properties", 404, times=99)
+    head = qa.QuantumHead(qa.attention_circuit("angle", 2))
+    with pytest.raises(BackendError, match=r"IBM Quantum: .* failed: .*404 Client Error"):
+        head.to_backend("ibm:test_manila?budget=9s&resilience=0&shots=100")(torch.rand(2, 2))
+    assert not ibm_server.jobs

@@ -27,7 +27,7 @@ from .services import FORK, Services
 from .strings import KINDS, run_strings
 from .tally import Report, Tally
 
-KILLS, FAULTS = 120, 13  # SIGKILLs; faults of each call of each provider
+KILLS, FAULTS = 160, 13  # SIGKILLs, about; faults of each call of each provider
 LEAST = {"SIGKILL of a paying process": 100, "faulty answers": 190}
 _TIMES = {
     machines.full_disk: 16,
@@ -42,27 +42,35 @@ Attack = Callable[[Services, Path, random.Random, Report], object]
 
 
 def plan(seed: int) -> list[tuple[str, Attack]]:
-    """Return the attacks of a seed, each with what repeats it, in the order in which they are tried."""
+    """Return the attacks of a seed by name, in the order in which they are tried: those of ``LEAST`` first."""
     rng = random.Random(seed)
     attacks: list[tuple[str, Attack]] = []
+    every: list[tuple[str, Attack]] = []
 
     def add(name: str, attack: Callable[..., object], *arguments: Any) -> None:
         attacks.append((name, lambda services, folder, rng, report: attack(services, folder, *arguments, rng, report)))
+
+    def shuffle() -> None:
+        rng.shuffle(attacks)
+        every.extend(attacks)
+        attacks.clear()
 
     for provider, calls in CALLS.items():
         for call in calls:
             for fault in rng.sample(known := names(provider, call), min(FAULTS, len(known))):
                 add(f"{provider} {call} {fault}", fault_scene, provider, call, fault)
+    for number in range(KILLS // 4):
+        add("kill", kill_round, ("ibm", "braket", "ibm", "plain")[number % 4])
+    shuffle()
     for attack, times in _TIMES.items():
         for _ in range(times):
             add(attack.__name__, attack)
-    for number in range(KILLS // 4):
-        add("kill", kill_round, ("ibm", "braket")[number % 2])
+    shuffle()
     for kind in KINDS:
         for _ in range(_STRINGS // _AT_ONCE):
             add(f"strings {kind}", _strings, kind)
-    rng.shuffle(attacks)
-    return attacks
+    shuffle()
+    return every
 
 
 def _strings(_: Services, folder: Path, kind: str, rng: random.Random, report: Report) -> None:

@@ -59,5 +59,6 @@ def kill_round(services: Services, folder: Path, provider: str, rng: random.Rand
     found.times = kills
     if not found.held:
         note = f"{note} {outcomes} {records}"
-    report.add(f"SIGKILL of a paying process, {provider}", found, note)
+    name = "ibm" if provider == "ibm" else "braket"
+    report.add(f"SIGKILL of a paying process, {name}", found, note)
     return kills

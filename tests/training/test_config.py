@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import tomllib
@@ -164,6 +165,14 @@ def test_a_model_is_stored_as_it_is_read_back():
 def test_settings_in_toml_are_read_back_whatever_their_text(tmp_path: Path, text: str):
     config = resolve({"sample_prompt": text, "data": text, "out": "here", "heads": ["qisa:2,classical:2"] * 4})
     write_text(tmp_path / "config.toml", config.to_toml())
+    assert resolve({"out": "here"}, config_file=tmp_path / "config.toml") == config
+
+
+@pytest.mark.parametrize("text", ["😀", "😀🚀 \\😀", "\\\\ud83d\\\\ude00", "ψ"])
+def test_settings_as_the_first_versions_wrote_them_are_read(tmp_path: Path, text: str):
+    config = resolve({"sample_prompt": text, "data": text, "out": "here", "heads": ["qisa:2,classical:2"] * 4})
+    lines = [f"{name} = {json.dumps(value)}" for name, value in config.to_dict().items() if name != "out"]
+    (tmp_path / "config.toml").write_text("\n".join(lines), "ascii")
     assert resolve({"out": "here"}, config_file=tmp_path / "config.toml") == config
 
 

@@ -95,6 +95,7 @@ class Tasks:
         self._failures: dict[tuple[str, int], int] = {}  # how often they failed
         self._client.meta.events.register("provide-client-params.braket.CreateQuantumTask", self._add_token)
         self._token = ""
+        self.unsure = False  # whether a task may have been created whose ARN is not known
 
     def create(
         self, specification: Any, *, tag: str, part: tuple[int, int], shots: int, reservation: str | None
@@ -123,7 +124,7 @@ class Tasks:
             tags={TAG: tag, PART: f"{part[0]}/{part[1]}"},
             reservation_arn=reservation,
         )
-        self._incomplete[key] = _arn(task.id)
+        self._incomplete[key], self.unsure = _arn(task.id), False
         return task.id
 
     def parts(self, tag: str) -> list[str]:
@@ -260,7 +261,7 @@ class Tasks:
 
     def _add_token(self, params: dict[str, Any], **_: Any) -> None:
         """Add a token with which AWS returns the existing task if a request is sent again after a lost answer."""
-        params["clientToken"] = self._token
+        params["clientToken"], self.unsure = self._token, True
 
 
 def _state(task: Task | Listed) -> str:

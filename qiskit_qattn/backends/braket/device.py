@@ -111,14 +111,14 @@ class BraketDevice:
 
     def submit(self, pubs: Sequence[EstimatorPub], precision: float, tag: str) -> str:
         """Send the tasks of a job and return its id; those sent in an earlier attempt are not sent again."""
-        shots = self._shots(precision)
+        shots, self._tasks.unsure = self._shots(precision), False
         self._check(pubs)
-        self._online()
         specifications = list(self._specifications([BraketProgram(pub, self._can.gates) for pub in pubs], shots))
         if not specifications:
             raise BackendError("The PUBs have no Pauli string to measure; nothing was sent.")
         arns: list[str] = []
         try:
+            self._online()
             for index, specification in enumerate(specifications):
                 with aws_errors(f"sending task {index + 1} of {len(specifications)} to {self._device.name}"):
                     arns.append(
@@ -130,11 +130,13 @@ class BraketDevice:
                             reservation=self._reservation,
                         )
                     )
-        except TransientBackendError:
-            raise  # the next try sends the rest
+        except TransientBackendError as error:  # the next try sends the rest
+            error.unsent = (error.unsent or not self._tasks.unsure) and not self._tasks.parts(tag)
+            raise
         except BackendError as error:
             try:
-                self.abandon(tag)  # they are useless without the others
+                if self._tasks.unsure or self._tasks.parts(tag):
+                    self.abandon(tag)  # they are useless without the others
             except BackendError as other:
                 raise TransientBackendError(
                     f"{error} The job's tasks that were sent before could not be cancelled: {other}"

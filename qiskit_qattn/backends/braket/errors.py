@@ -90,7 +90,7 @@ def _of_service(doing: str, response: dict[str, Any]) -> BackendError:
         return BackendError(f"{message}. {CREDENTIALS}")
     message += f": {_scrubbed(detail['Message'])}" if detail.get("Message") else ""
     if code in _BUSY | _BUSY_S3 or status in (408, 425, 429) or not 400 <= status < 500:
-        return TransientBackendError(message, wait)
+        return TransientBackendError(message, wait, unsent=400 <= status < 500 and status != 408)
     if code in ("AccessDeniedException", "AccessDenied"):
         return BackendError(
             f"{message}. The account needs the policy AmazonBraketFullAccess, or its actions on tasks, tags and the "

@@ -35,6 +35,7 @@ from qiskit_qattn.backends.jobs.device import Cost, JobStatus, Values
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.measurement import shots_of
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
+from qiskit_qattn.forks import in_forked_process
 from qiskit_qattn.simulation.decomposition import device_pubs
 from qiskit_qattn.untrusted import shown
 
@@ -42,6 +43,8 @@ _MAX_JOBS = 64  # job objects in memory, which save a request each time
 _GONE = "It ran in a process that has ended."
 _LOCAL_JOBS: OrderedDict[str, Any] = OrderedDict()  # of this process, whichever object sent them
 _LOCAL_TAGS: dict[str, str] = {}
+in_forked_process(_LOCAL_JOBS.clear)  # whose threads are the parent's
+in_forked_process(_LOCAL_TAGS.clear)
 _MAX_FOUND = 100  # jobs that are read of those with a tag, which belongs to one
 _log = logging.getLogger(__name__)
 

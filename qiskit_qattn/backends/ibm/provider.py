@@ -85,11 +85,10 @@ def ibm(spec: BackendSpec) -> Backend:
             backend, service, mode=mode, settings=settings, max_time=max_time, seconds_price=price, secrets=secrets
         )
     level = _OPTIMIZATION if optimization is None else optimization
-    manager = Guard(*secrets)(f"reading the gates of {backend.name}", ISAPassManager, backend, level)
     return Backend(
         str(spec),
         managed_estimator(spec, device, precision=precision_of(shots), choice=choice),
-        pass_manager=manager,
+        pass_manager=ISAPassManager(backend, level, call=Guard(*secrets)),
         precision=precision_of(shots),
         shots=shots,
         dedupe=dedupe,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -16,12 +17,13 @@ from urllib3.util import Retry
 from qiskit_qattn.backends.ibm.answers import Unexpected, device_names
 from qiskit_qattn.backends.ibm.errors import TRAFFIC, Traffic
 from qiskit_qattn.errors import TransientBackendError
+from qiskit_qattn.forks import in_forked_process
 
 _T = TypeVar("_T")
-ACCOUNT_SECONDS = 30.0  # longest wait for the client to open an account
+ACCOUNT_SECONDS = 25.0  # longest wait for the client to open an account
 CONNECT_SECONDS = 10.0
-ANSWER_SECONDS = 60.0  # longest pause while an answer is read
-JOB_SECONDS = 120.0  # longest pause before a request that changes something is answered
+ANSWER_SECONDS = 25.0  # longest pause while an answer is read
+JOB_SECONDS = 120.0  # the same for a request that changes something: a job whose answer is given up must be looked for
 _READ_RETRIES = 2  # for reading, at once; the caller repeats the whole call later
 _PASSING = (500, 502, 503, 504, 520, 521, 522, 524)
 
@@ -29,13 +31,20 @@ _PASSING = (500, 502, 503, 504, 520, 521, 522, 524)
 class Transport(BaseAdapter):
     """Sends requests: those that read are repeated twice, others never.
 
-    A ``Retry-After`` is not waited for here, where no deadline is known; the answer is returned as it is.
+    A ``Retry-After`` is not waited for here, where no deadline is known; the answer is returned as it is. A forked
+    process has connections of its own.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.connect()
+        _TRANSPORTS.add(self)
+
+    def connect(self) -> None:
+        """Have new connections made from now on."""
         retry = Retry(
             total=_READ_RETRIES,
+            read=0,  # a pause was long enough
             backoff_factor=0.1,
             status_forcelist=_PASSING,
             allowed_methods=["GET"],
@@ -97,6 +106,15 @@ def in_time(call: Callable[..., _T], *args: Any, **options: Any) -> _T:
         raise TransientBackendError(
             f"IBM Quantum gave no access to the account within {ACCOUNT_SECONDS:g} s. Try again later."
         ) from None
+
+
+_TRANSPORTS: weakref.WeakSet[Transport] = weakref.WeakSet()
+
+
+@in_forked_process
+def _connect_anew() -> None:
+    for transport in list(_TRANSPORTS):
+        transport.connect()
 
 
 def set_up(service: Any) -> list[Session]:

@@ -48,11 +48,12 @@ def run_cells(study: Study, cells: Sequence[Cell], *, jobs: int = 0, cluster: Cl
         parallel = joblib.Parallel(n_jobs=at_once, batch_size=1, pre_dispatch="n_jobs")
         run = joblib.delayed(run_in_process)
         folder, threads = str(study.folder), study.config.threads
-        found = parallel(run(folder, c.kind, c.seed, threads, str(study.side_file(c, "log"))) for c in cells)
+        here = os.getcwd()  # a worker on a cluster may be elsewhere
+        found = parallel(run(folder, c.kind, c.seed, threads, str(study.side_file(c, "log")), here) for c in cells)
     return {cell: reason for cell, reason in zip(cells, found, strict=True) if reason is not None}
 
 
-def run_in_process(folder: str, kind: str, seed: int, threads: int, log: str) -> str | None:
+def run_in_process(folder: str, kind: str, seed: int, threads: int, log: str, here: str = "") -> str | None:
     """Run a cell in a process of its own, and return why it failed, or None.
 
     The process stops when this one ends, for whatever reason: it reads from a pipe to which nothing is written.
@@ -63,8 +64,9 @@ def run_in_process(folder: str, kind: str, seed: int, threads: int, log: str) ->
         seed: Its seed.
         threads: Number of CPU threads it may use.
         log: A file for the output of the process; it is kept if the cell fails.
+        here: The folder that the process runs in, to which paths are relative; empty: the current one.
     """
-    path = Path(log)
+    path = Path(here, log)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as output:
         process = subprocess.Popen(
@@ -72,6 +74,7 @@ def run_in_process(folder: str, kind: str, seed: int, threads: int, log: str) ->
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
+            cwd=here or None,
             env={**os.environ, **dict.fromkeys(_THREADS, str(threads))},
         )
         with process:

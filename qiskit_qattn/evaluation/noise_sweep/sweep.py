@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from qiskit_qattn.training.data import fingerprint
 from qiskit_qattn.training.files import writing
 from qiskit_qattn.training.progress import Progress
 from qiskit_qattn.training.run import make_accelerator
-from qiskit_qattn.untrusted import as_type, read_json
+from qiskit_qattn.untrusted import as_type, read_json, shown
 
 FORMAT = "qiskit-qattn/noise-sweep"
 BATCH = 8  # windows per forward pass: a density matrix of 6 qubits has 4,096 entries per token
@@ -168,18 +168,31 @@ def _open_record(sweep: NoiseSweep, run: TrainedRun) -> dict[str, Any]:
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise RunFolderError(f"{str(path)!r} is no report of a noise sweep; give another --out.")
         record = as_type(record, Record)
-        if any(len(point["losses"]) != len(record["points"][0]["losses"]) for point in record["points"]):
-            raise ValueError("its points have different numbers of windows")
+        for name, value in settings.items():
+            if (saved := record["settings"].get(name)) != value:
+                raise RunFolderError(
+                    f"{str(sweep.out)!r} contains a sweep with {name} = {shown(saved)}, not {value!r}; give another"
+                    " --out."
+                )
+        _check_points(record, len(spaced_windows(run.corpus.val, run.config.model.block_size, sweep.windows)[0]))
     except FileNotFoundError:
         return _new_record(sweep, run, settings)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"The report {str(path)!r} is damaged: {error}.") from error
-    for name, value in settings.items():
-        if (saved := record["settings"].get(name)) != value:
-            raise RunFolderError(
-                f"{str(sweep.out)!r} contains a sweep with {name} = {saved!r}, not {value!r}; give another --out."
-            )
-    return record
+    return dict(record)
+
+
+def _check_points(record: Mapping[str, Any], windows: int) -> None:
+    """Check what the types of a record leave open.
+
+    Raises:
+        ValueError: For a point of another model, or with another number of windows.
+    """
+    for index, point in enumerate(record["points"]):
+        if point["model"] not in get_args(ModelName):
+            raise ValueError(f"points[{index}].model is {shown(point['model'])}")
+        if len(point["losses"]) != windows:
+            raise ValueError(f"points[{index}] has {len(point['losses'])} windows, but the sweep has {windows}")
 
 
 def _new_record(sweep: NoiseSweep, run: TrainedRun, settings: dict[str, Any]) -> dict[str, Any]:

@@ -178,6 +178,57 @@ def test_folders_of_something_else_are_refused(sweep, tmp_path):
             open_sweep(dataclasses.replace(sweep, out=tmp_path))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({name: value} for name in ("run", "data", "heads") for value in (1, None, {})),
+        *({name: value} for name in ("num_qubits", "block_size") for value in ("1", 1.5, None, True)),
+        *({name: value} for name in ("settings", "versions", "machine", "points") for value in ("x", 1, None)),
+        {"heads": ["qisa:2", 1]},
+        {"points": {}},
+        {"points": [1]},
+        {"points": [{}]},
+    ],
+    ids=str,
+)
+def test_records_of_wrong_types_are_refused_and_left(record, sweep, tmp_path, change):
+    assert_damaged(sweep, tmp_path, {**record, **change})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({name: value} for name in ("loss", "standard_error", "change_standard_error") for value in ("1", None, [])),
+        *({name: value} for name in ("model", "backend") for value in (1, None)),
+        {"model": "other"},
+        *({"strength": value} for value in ("0.1", True, [])),
+        *({"shots": value} for value in ("1", 1.5, True)),
+        *({"losses": value} for value in (None, 1, ["1"], [1.0], [1.0] * 7, {})),
+    ],
+    ids=str,
+)
+def test_points_of_wrong_types_are_refused_and_left(record, sweep, tmp_path, change):
+    first, *others = record["points"]
+    assert_damaged(sweep, tmp_path, {**record, "points": [*others, {**first, **change}]})
+    assert_damaged(sweep, tmp_path, {**record, "points": [{n: v for n, v in first.items() if n not in change}]})
+
+
+def assert_damaged(sweep, folder, content):
+    path = folder / "report.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"The report '.*report\.json' is damaged") as caught:
+        open_sweep(dataclasses.replace(sweep, out=folder))
+    assert "\n" not in str(caught.value)
+    assert json.loads(path.read_text()) == content
+
+
+def test_a_point_that_lost_windows_is_no_reference_for_others(record, sweep, tmp_path):
+    points = [{**point, "losses": point["losses"][:2]} for point in record["points"][:-1]]
+    (tmp_path / "report.json").write_text(json.dumps({**record, "points": points}))
+    with pytest.raises(CheckpointError, match=r"points\[0\] has 2 windows, but the sweep has 6"):
+        open_sweep(dataclasses.replace(sweep, out=tmp_path))
+
+
 def test_runs_that_noise_cannot_reach_are_refused(finished_run, sweep, tmp_path):
     def on(run):
         return dataclasses.replace(sweep, run=run, out=tmp_path / "sweep")
