@@ -171,7 +171,7 @@ def test_matrix_product_states_are_forked_while_they_are_measured(tmp_path):
 
 def test_caches_and_circuit_breakers_are_forked_while_they_are_used(tmp_path):
     program = """
-    from qiskit_qattn.backends.jobs.client import Caller
+    from qiskit_qattn.backends.jobs.retries import Caller
     from qiskit_qattn.simulation.cache import ResultPool
     pool = ResultPool()
     class Key:
