@@ -234,6 +234,8 @@ def test_parameters_are_counted_once_and_circuits_apart():
             self.two = nn.Linear(3, 3, bias=False)
             self.two.weight = self.one.weight
             self.head = qa.QuantumHead(qa.attention_circuit("angle", num_qubits=2), trainable=False)
+            self.same = qa.QuantumHead(qa.attention_circuit("angle", num_qubits=2))
+            self.same.weight, self.same.gain = self.head.weight, self.head.gain
             self.register_buffer("scale", torch.ones(5))
 
     model = Model()
