@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-more fuzz lint draw docs notebooks bench bench-peers
+.PHONY: help train test test-more fuzz torture lint draw docs notebooks bench bench-peers
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -19,7 +19,7 @@ train: $(VENV)/.train ## Train the GPT with quantum heads and its classical twin
 	$(BIN)/qattn train --baseline --out $(RUN) $(ARGS)
 
 # One process per core, each with one thread; a file's tests stay together, since README's blocks build on each other.
-test test-more fuzz: export OMP_NUM_THREADS = 1
+test test-more fuzz torture: export OMP_NUM_THREADS = 1
 test: lint ## Run all checks: lint, types, layers, tests, README blocks, notebooks, gallery (ARGS="..." go to pytest)
 	$(BIN)/python -m pytest --nbmake --numprocesses logical --maxprocesses 8 --dist loadfile -m 'not more' $(ARGS)
 
@@ -28,6 +28,9 @@ test-more: $(VENV)/.dev ## Run the checks that take minutes: random circuits on 
 
 fuzz: $(VENV)/.dev ## Try many new random circuits on every engine (ARGS="-k density_matrix"); a failure prints its code
 	$(BIN)/python -m pytest tests/properties --hypothesis-profile fuzz --numprocesses logical --maxprocesses 8 $(ARGS)
+
+torture: $(VENV)/.dev ## Attack what is promised of jobs and money, for ten minutes at most (ARGS="--seed 7" repeats a failure)
+	$(BIN)/python -m tests.torture $(ARGS)
 
 lint: $(VENV)/.dev ## Check style, formatting, types and the layers of the package
 	$(BIN)/ruff check .

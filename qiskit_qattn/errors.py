@@ -6,6 +6,7 @@ allowed. Kinds that correspond to a Python built-in also inherit from it, so ``e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -54,12 +55,14 @@ class TransientBackendError(BackendError):
     """A failure that may pass by itself: a dropped connection, a busy service.
 
     Attributes:
-        retry_after: Seconds the service asked to wait, or None.
+        retry_after: Seconds the service asked to wait, or None; a number that is negative or not finite counts as none.
+        unsent: Whether a job that was to be sent has certainly not been taken.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, retry_after: float | None = None, *, unsent: bool = False) -> None:
         super().__init__(message)
-        self.retry_after = retry_after
+        self.retry_after = retry_after if retry_after is not None and 0 <= retry_after < math.inf else None
+        self.unsent = unsent
 
 
 class JobError(BackendError):

@@ -84,12 +84,13 @@ def _without_waiting(name: str, flags: int) -> int:
     return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def read_json(path: str | os.PathLike[str], kind: Callable[..., T] | Any = Any) -> Any:
+def read_json(path: str | os.PathLike[str], kind: Callable[..., T] | Any = Any, *, most: int = MOST_RECORD) -> Any:
     """Return the content of a JSON file.
 
     Args:
         path: The file.
         kind: The type that it must have, as for :func:`as_type`.
+        most: The largest size that is read, in bytes.
 
     Raises:
         OSError: If it cannot be read; see :func:`read_bytes`.
@@ -99,7 +100,7 @@ def read_json(path: str | os.PathLike[str], kind: Callable[..., T] | Any = Any) 
     def parse(text: str) -> Any:
         return json.loads(text, parse_float=_finite, parse_constant=_finite)
 
-    return as_type(_parsed(read_bytes(path), parse), kind)
+    return as_type(_parsed(read_bytes(path, most), parse), kind)
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:

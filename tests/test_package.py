@@ -13,7 +13,16 @@ def run(code):
 
 
 def test_import_loads_neither_torch_nor_a_providers_sdk():
-    heavy = "{'torch', 'qiskit', 'qiskit_aer', 'qiskit_ibm_runtime', 'braket', 'matplotlib', 'accelerate'}"
+    heavy = {
+        "torch",
+        "qiskit",
+        "qiskit_aer",
+        "qiskit_ibm_runtime",
+        "braket",
+        "matplotlib",
+        "accelerate",
+        "transformers",
+    }
     assert run(f"import sys, qiskit_qattn; print(sorted({heavy} & set(sys.modules)))") == "[]"
 
 
@@ -23,7 +32,8 @@ def test_running_statevector_loads_no_providers_sdk():
         "head = qa.QuantumHead(qa.attention_circuit('qisa', 2))\n"
         "head(torch.randn(3, 4)).sum().backward()\n"
         "qa.GPT(qa.GPTConfig(n_layer=1)).generate(torch.zeros(1, 1, dtype=torch.long), 2)\n"
-        "print(sorted({'qiskit_aer', 'qiskit_ibm_runtime', 'braket', 'matplotlib'} & set(sys.modules)))"
+        "others = {'qiskit_aer', 'qiskit_ibm_runtime', 'braket', 'matplotlib', 'transformers'}\n"
+        "print(sorted(others & set(sys.modules)))"
     )
     assert run(code) == "[]"
 

@@ -25,7 +25,7 @@ from qiskit_qattn.simulation.cutting import Cut, cut
 from qiskit_qattn.simulation.decomposition import device_pubs, preset_pass_manager, transpiled
 from qiskit_qattn.simulation.estimator import LocalEstimator
 from qiskit_qattn.simulation.gates import standard_name
-from qiskit_qattn.simulation.noise import DeviceNoise
+from qiskit_qattn.simulation.noise import DeviceNoise, check_channel
 
 METHODS = ("statevector", "density_matrix", "matrix_product_state")
 AER_OPTIONS = (
@@ -267,16 +267,21 @@ def noise_on(model: Any, qubits: Sequence[int]) -> Any:
     """Return the errors of an Aer ``NoiseModel`` on some qubits, as a model that counts them from 0.
 
     Aer reads all of a model at each run, which takes seconds for one of a hundred qubits.
+
+    Raises:
+        ConfigError: For an error that is no channel.
     """
     from qiskit_aer.noise import NoiseModel
 
     place = {qubit: i for i, qubit in enumerate(qubits)}
     part = NoiseModel(basis_gates=model.basis_gates)
     for name, error in model._default_quantum_errors.items():
+        check_channel(error.to_quantumchannel(), name, qubits)
         part.add_all_qubit_quantum_error(error, name, warnings=False)
     for name, errors in model._local_quantum_errors.items():
         for where, error in errors.items():
             if place.keys() >= set(where):
+                check_channel(error.to_quantumchannel(), name, where)
                 part.add_quantum_error(error, name, [place[qubit] for qubit in where], warnings=False)
     if model._default_readout_error is not None:
         part.add_all_qubit_readout_error(model._default_readout_error, warnings=False)

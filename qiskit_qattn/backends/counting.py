@@ -12,6 +12,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPu
 
 from qiskit_qattn.backends.jobs.device import Cost, Device
 from qiskit_qattn.backends.measurement import Plan, shots_of
+from qiskit_qattn.backends.values import bounds
 
 
 class CountingEstimator(BaseEstimatorV2):
@@ -72,7 +73,7 @@ class CountingEstimator(BaseEstimatorV2):
         self.pubs.append([pub.parameter_values.size for pub in coerced])
         if self.estimator is not None:
             return self.estimator.run(coerced, precision=target)
-        values = [self._rng.uniform(-1, 1, pub.shape) for pub in coerced]
+        values = [self._rng.uniform(-1, 1, pub.shape) * bounds(pub.observables) for pub in coerced]
         data = [DataBin(evs=evs, stds=np.zeros_like(evs), shape=evs.shape) for evs in values]
         job: PrimitiveJob[Any] = PrimitiveJob(PrimitiveResult, [PubResult(item) for item in data])
         job._submit()

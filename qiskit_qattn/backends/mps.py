@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
@@ -22,6 +21,7 @@ from qiskit_qattn.backends.mps_log import measured_angles
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.unroll import unroll
 from qiskit_qattn.errors import BackendError, CircuitError, ConfigError, missing_dependency
+from qiskit_qattn.forks import ForkLock
 from qiskit_qattn.simulation.cache import ResultPool, circuit_content
 from qiskit_qattn.simulation.decomposition import device_circuit, from_zero, preset_pass_manager, transpiled
 from qiskit_qattn.simulation.estimator import LocalEstimator
@@ -29,7 +29,7 @@ from qiskit_qattn.simulation.gates import is_parametric, standard_name
 
 MAX_BOND = 64  # six layers of neighbouring CX gates, or three closed rings of them, are exact
 WARN_ABOVE = 1e-3
-AER_LOCK = threading.Lock()  # Aer keeps the bond dimension in a variable of the process: one run at a time
+AER_LOCK = ForkLock()  # Aer keeps the bond dimension in a variable of the process: one run at a time
 MAX_QUBITS = 30
 _RANK_TWO = ["cx", "cy", "cz", "cp", "rxx", "ryy", "rzz", "rzx"]  # sums of two products; other gates of four
 _ONE_QUBIT = ["rx", "ry", "rz", "p", "u", "h", "x", "y", "z", "s", "sdg", "t", "tdg", "sx", "sxdg"]

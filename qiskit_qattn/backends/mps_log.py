@@ -13,19 +13,20 @@ import pickle
 import re
 import subprocess
 import sys
-import threading
+from typing import Any
 
 import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 
 from qiskit_qattn.errors import BackendError
+from qiskit_qattn.forks import ForkLock, in_forked_process
 
 _LONG = 2**24  # characters of log after which the child is replaced
 _AT_ONCE = 256  # parameter sets in one circuit
 _ENTRY = re.compile(r"discarded_value=([^,\s}]+)|I\d+:")
-_lock = threading.Lock()
-_child: subprocess.Popen[bytes] | None = None
+_lock = ForkLock()
+_child: subprocess.Popen[bytes] | None = None  # with unbuffered pipes, of which a fork copies no half-written content
 
 
 def measured_angles(line: QuantumCircuit, values: np.ndarray, max_bond: int) -> np.ndarray:
@@ -70,13 +71,13 @@ def _ask(line: QuantumCircuit, values: np.ndarray, max_bond: int) -> np.ndarray:
     """Return the sums of angles of a circuit that the child runs."""
     global _child
     if _child is None:
-        _child = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        command = [sys.executable, "-m", __name__]
+        _child = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert _child.stdin is not None and _child.stdout is not None
     reusable = False
     try:
-        pickle.dump((line, values, max_bond), _child.stdin)
-        _child.stdin.flush()
-        new, total = pickle.load(_child.stdout)
+        _write(_child.stdin.fileno(), (line, values, max_bond))
+        new, total = _read(_child.stdout.fileno())
         reusable = total < _LONG
     except (EOFError, BrokenPipeError) as error:
         raise BackendError("Aer ended while its truncation error was measured; see its message above.") from error
@@ -85,6 +86,32 @@ def _ask(line: QuantumCircuit, values: np.ndarray, max_bond: int) -> np.ndarray:
             _end()
     gates = sum(len(item.qubits) == 2 for item in line.data if item.name != "barrier")
     return angles_of(new, gates, len(values))
+
+
+def _write(pipe: int, content: Any) -> None:
+    data = memoryview(pickle.dumps(content))
+    for part in (memoryview(len(data).to_bytes(8, "big")), data):
+        while part:
+            part = part[os.write(pipe, part) :]
+
+
+def _read(pipe: int) -> Any:
+    """Return what :func:`_write` wrote.
+
+    Raises:
+        EOFError: If the other end is closed.
+    """
+    return pickle.loads(_exactly(pipe, int.from_bytes(_exactly(pipe, 8), "big")))
+
+
+def _exactly(pipe: int, size: int) -> bytes:
+    parts = []
+    while size:
+        parts.append(os.read(pipe, size))
+        if not parts[-1]:
+            raise EOFError
+        size -= len(parts[-1])
+    return b"".join(parts)
 
 
 @atexit.register
@@ -97,20 +124,31 @@ def _end() -> None:
         _child = None
 
 
+@in_forked_process
+def _leave_to_parent() -> None:
+    """Close the pipes of the parent's child; this process starts one of its own."""
+    global _child
+    if _child is not None:
+        for pipe in (_child.stdin, _child.stdout):
+            if pipe is not None:
+                pipe.close()
+        _child.returncode = 0  # it is not ours to wait for
+        _child = None
+
+
 def _serve() -> None:
     """Run the circuits that come on stdin; answer with the new part of the log and its total length."""
-    with os.fdopen(os.dup(1), "wb") as answers:
-        os.dup2(2, 1)  # what Aer prints goes to stderr
-        length = 0
-        while True:
-            try:
-                line, values, max_bond = pickle.load(sys.stdin.buffer)
-            except EOFError:
-                return
-            log = _run(line, values, max_bond)
-            pickle.dump((log[length:], len(log)), answers)
-            answers.flush()
-            length = len(log)
+    answers = os.dup(1)
+    os.dup2(2, 1)  # what Aer prints goes to stderr
+    length = 0
+    while True:
+        try:
+            line, values, max_bond = _read(0)
+        except EOFError:
+            return
+        log = _run(line, values, max_bond)
+        _write(answers, (log[length:], len(log)))
+        length = len(log)
 
 
 def _run(line: QuantumCircuit, values: np.ndarray, max_bond: int) -> str:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from qiskit import QuantumCircuit
-from qiskit.circuit import Instruction, Reset
-from qiskit.circuit.library import PauliGate, UnitaryGate, get_standard_gate_name_mapping
-from qiskit.exceptions import QiskitError
-
+from qiskit_qattn.backends.noise_file import SUFFIX, aer_noise, load_noise
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, missing_dependency, unknown_name
 from qiskit_qattn.simulation.decomposition import preset_pass_manager
 from qiskit_qattn.simulation.density_matrix import NoisyEngine
 
-SUFFIX = ".json"  # of a file with a noise model
 ONE_QUBIT_GATES = ["rx", "ry", "rz", "h", "x", "sx", "p"]
 TWO_QUBIT_GATES = ["cx"]
 
@@ -84,26 +77,18 @@ def number(spec: BackendSpec, key: str, least: float, most: float, default: floa
     return value
 
 
-def _aer_noise() -> Any:
-    try:
-        from qiskit_aer import noise
-    except ImportError as error:
-        raise missing_dependency("qiskit-aer", "aer") from error
-    return noise
-
-
 def _depolarizing(spec: BackendSpec) -> tuple[Any, Any]:
-    error = _aer_noise().depolarizing_error
+    error = aer_noise().depolarizing_error
     return error(number(spec, "p1", 0, 1), 1), error(number(spec, "p2", 0, 1), 2)
 
 
 def _amplitude_damping(spec: BackendSpec) -> tuple[Any, Any]:
-    error = _aer_noise().amplitude_damping_error(number(spec, "gamma", 0, 1))
+    error = aer_noise().amplitude_damping_error(number(spec, "gamma", 0, 1))
     return error, error.tensor(error)
 
 
 def _phase_damping(spec: BackendSpec) -> tuple[Any, Any]:
-    error = _aer_noise().phase_damping_error(number(spec, "gamma", 0, 1))
+    error = aer_noise().phase_damping_error(number(spec, "gamma", 0, 1))
     return error, error.tensor(error)
 
 
@@ -111,7 +96,7 @@ def _thermal(spec: BackendSpec) -> tuple[Any, Any]:
     t1 = number(spec, "t1", 1e-3, 1e9)
     t2 = number(spec, "t2", 1e-3, 2 * t1)
     durations = [number(spec, key, 0, 1e9, default) / 1000 for key, default in (("time1", 50.0), ("time2", 300.0))]
-    one, each = (_aer_noise().thermal_relaxation_error(t1, t2, duration) for duration in durations)
+    one, each = (aer_noise().thermal_relaxation_error(t1, t2, duration) for duration in durations)
     return one, each.tensor(each)
 
 
@@ -153,7 +138,7 @@ def _check_used(spec: BackendSpec, used: Sequence[str]) -> None:
 def _named(spec: BackendSpec, kind: Kind) -> NoisyEngine:
     """Return the engine of a noise by name; circuits are decomposed to the gates that carry it, and not otherwise."""
     gates = ONE_QUBIT_GATES + TWO_QUBIT_GATES
-    model = _aer_noise().NoiseModel(basis_gates=gates)
+    model = aer_noise().NoiseModel(basis_gates=gates)
     errors = kind.errors(spec)
     if errors is not None:
         model.add_all_qubit_quantum_error(errors[0], ONE_QUBIT_GATES)
@@ -167,7 +152,7 @@ def _named(spec: BackendSpec, kind: Kind) -> NoisyEngine:
 def _fake_device(name: str, readout: bool) -> NoisyEngine:
     """Return the engine for a snapshot of one of IBM's devices, transpiled to its gates and layout."""
     device = fake_device(name)
-    model = _aer_noise().NoiseModel.from_backend(device, readout_error=readout)
+    model = aer_noise().NoiseModel.from_backend(device, readout_error=readout)
     return NoisyEngine(model, preset_pass_manager(1, backend=device, seed_transpiler=0))
 
 
@@ -177,106 +162,6 @@ def _readout_on(spec: BackendSpec) -> bool:
     if value not in (None, "off"):
         raise ConfigError(f"readout={value}: noise={spec.options['noise']} has its own; only readout=off can be given.")
     return value is None
-
-
-def save_noise(model: Any, path: str | Path) -> None:
-    """Write an Aer ``NoiseModel`` to a file that ``noise=<file>.json`` of a backend string names.
-
-    The file contains ``NoiseModel.to_dict(serializable=True)`` and the model's basis gates, to which circuits will be
-    decomposed. A noise model has no coupling map: circuits are not routed, and gates without an error are perfect.
-
-    Args:
-        model: The noise model.
-        path: A file whose name ends in ``.json``.
-
-    Raises:
-        ConfigError: For another ending, or a file that cannot be written.
-    """
-    path = Path(path)
-    if path.suffix != SUFFIX:
-        raise ConfigError(f"A noise model is saved as <file>{SUFFIX}, got {str(path)!r}.")
-    text = json.dumps({"basis_gates": model.basis_gates, **model.to_dict(serializable=True)})
-    try:
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise ConfigError(f"The noise model cannot be written to {str(path)!r}: {error.strerror}.") from error
-
-
-def load_noise(path: str | Path, *, readout: bool = True) -> Any:
-    """Return the Aer ``NoiseModel`` of a file that :func:`save_noise` wrote.
-
-    Args:
-        path: The file.
-        readout: Whether to keep its readout errors.
-
-    Raises:
-        ConfigError: For a file that cannot be read, or contains no noise model.
-        MissingDependencyError: Without Aer.
-    """
-    noise = _aer_noise()
-    try:
-        saved = json.loads(Path(path).read_text("utf-8"))
-        model = noise.NoiseModel(basis_gates=saved.get("basis_gates"))
-        for entry in saved["errors"]:
-            if entry["type"] == "qerror":
-                _add_gate_error(model, entry)
-            elif entry["type"] != "roerror":
-                raise ValueError(f"unknown type {entry['type']!r} of an error")
-            elif readout:
-                _add_readout_error(model, entry)
-    except OSError as error:
-        raise ConfigError(f"The noise model {str(path)!r} cannot be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, QiskitError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
-        raise ConfigError(
-            f"{str(path)!r} is not a noise model ({reason}); expected a file that save_noise wrote."
-        ) from error
-    return model
-
-
-def _add_gate_error(model: Any, entry: dict[str, Any]) -> None:
-    circuits = [_circuit(instructions) for instructions in entry["instructions"]]
-    error = _aer_noise().QuantumError(list(zip(circuits, entry["probabilities"], strict=True)))
-    if "gate_qubits" not in entry:
-        model.add_all_qubit_quantum_error(error, entry["operations"], warnings=False)
-    for qubits in entry.get("gate_qubits", ()):
-        model.add_quantum_error(error, entry["operations"], qubits, warnings=False)
-
-
-def _add_readout_error(model: Any, entry: dict[str, Any]) -> None:
-    if "gate_qubits" not in entry:
-        model.add_all_qubit_readout_error(entry["probabilities"], warnings=False)
-    for qubits in entry.get("gate_qubits", ()):
-        model.add_readout_error(entry["probabilities"], qubits, warnings=False)
-
-
-def _circuit(instructions: list[dict[str, Any]]) -> QuantumCircuit:
-    """Return the circuit that an error applies."""
-    circuit = QuantumCircuit(1 + max(qubit for item in instructions for qubit in item["qubits"]))
-    for item in instructions:
-        circuit.append(_instruction(item["name"], len(item["qubits"]), item.get("params", [])), item["qubits"])
-    return circuit
-
-
-def _instruction(name: str, num_qubits: int, params: list[Any]) -> Instruction:
-    if name == "reset":
-        return Reset()
-    if name == "kraus":
-        return Instruction("kraus", num_qubits, 0, [_matrix(matrix) for matrix in params])
-    if name == "unitary":
-        return UnitaryGate(_matrix(params[0]))
-    if name == "pauli":
-        return PauliGate(params[0])
-    gate = get_standard_gate_name_mapping().get(name)
-    if gate is None:
-        raise ValueError(f"unknown gate {name!r}")
-    return type(gate)(*params)
-
-
-def _matrix(rows: Any) -> np.ndarray:
-    """Return a matrix whose entries are pairs of a real and an imaginary part."""
-    pairs = np.array(rows, dtype=float)
-    return pairs[..., 0] + 1j * pairs[..., 1]
 
 
 def fake_device(name: str) -> Any:

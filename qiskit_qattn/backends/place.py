@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from qiskit_qattn.backends.registry import Backend, get_backend
+from qiskit_qattn.backends.registry import Backend, get_backend, registration
 from qiskit_qattn.backends.spec import ARROW, BackendSpec, End, parse_chain
 from qiskit_qattn.errors import BackendError
+from qiskit_qattn.forks import in_forked_process
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.jobs.estimator import ManagedEstimator  # it needs a provider's extra
 
 _Close = tuple[str, Callable[[], None]]  # a backend's name, and what closes its sessions
 _CLOSING_SECONDS = 10.0  # how long to wait for sessions to close before SIGTERM ends the program
-_PROCESS = os.getpid()
 _OPEN: weakref.WeakSet[Sessions] = weakref.WeakSet()
 _CLOSING: list[threading.Thread] = []
 _log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class Place:
         if error is None:
             self.close()
         elif self.sessions is not None:
-            _close_and_log(self.sessions.closes, os.getpid())
+            _close_and_log(self.sessions.closes)
 
 
 class PlaceReference:
@@ -161,7 +161,7 @@ class Sessions:
     """What backends hold open on their devices, closed when nothing refers to this object any more.
 
     Ctrl-C and the end of the program close it too, and so does SIGTERM, unless the program handles that itself. Copies
-    share it. A forked process does not close its parent's.
+    share it. A forked process does not close its parent's: a device's ``close`` closes what its own process opened.
 
     Args:
         backends: The backends; those with nothing to close are fine.
@@ -177,13 +177,35 @@ class Sessions:
         if self.closes:
             _close_on_sigterm()
             _OPEN.add(self)
-            weakref.finalize(self, _close_in_thread, self.closes, os.getpid()).atexit = False
+            weakref.finalize(self, _close_in_thread, self.closes).atexit = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
 
     def __reduce__(self) -> Any:
         return type(self), (self.backends,)
+
+
+def settled(given: str, recorded: str) -> str:
+    """Return ``recorded`` if it is ``given`` with devices in place of its choices, else ``given``.
+
+    So that what was started on ``ibm:least_busy`` goes on with the device that was chosen then.
+
+    Args:
+        given: A backend string, or a chain of them.
+        recorded: The name of the place that was opened from such a string.
+    """
+    ours, theirs = parse_chain(given), parse_chain(recorded)
+    if ours == theirs or (len(ours.links), ours.end) != (len(theirs.links), theirs.end):
+        return given
+    pairs = zip(ours.links, theirs.links, strict=True)
+    return recorded if all(one == other or _is_choice(one, other) for one, other in pairs) else given
+
+
+def _is_choice(one: BackendSpec, other: BackendSpec) -> bool:
+    """Tell whether the second string may be the first, with the device that was chosen."""
+    same = (one.name, one.options) == (other.name, other.options)
+    return same and one.target in registration(one.name).provider.choices
 
 
 @contextmanager
@@ -235,27 +257,29 @@ def _close(closes: Iterable[_Close]) -> list[tuple[str, BackendError]]:
     return failed
 
 
-def _close_and_log(closes: Iterable[_Close], process: int) -> None:
-    if os.getpid() == process:  # a forked process does not close what its parent opened
-        for name, error in _close(closes):
-            _log.warning("%s could not be closed: %s", name, error)
+def _close_and_log(closes: Iterable[_Close]) -> None:
+    for name, error in _close(closes):
+        _log.warning("%s could not be closed: %s", name, error)
 
 
-def _close_in_thread(closes: Iterable[_Close], process: int) -> None:
+def _close_in_thread(closes: Iterable[_Close]) -> None:
     """Close in a thread: garbage collection may interrupt anything, also a request of the same client."""
-    if os.getpid() == process:
-        _CLOSING.append(threading.Thread(target=_close_and_log, args=(closes, process), daemon=True))
-        _CLOSING[-1].start()
+    _CLOSING.append(threading.Thread(target=_close_and_log, args=(closes,), daemon=True))
+    _CLOSING[-1].start()
 
 
+def _close_open() -> None:
+    for sessions in list(_OPEN):
+        _close_and_log(sessions.closes)
+
+
+@atexit.register
 def _close_all() -> None:
-    if os.getpid() == _PROCESS:
-        wait_until_closed()
-        for sessions in list(_OPEN):
-            _close_and_log(sessions.closes, _PROCESS)
+    wait_until_closed()
+    _close_open()
 
 
-atexit.register(_close_all)
+in_forked_process(_CLOSING.clear)  # it has none of its parent's threads
 
 
 def _close_on_sigterm() -> None:
@@ -265,18 +289,12 @@ def _close_on_sigterm() -> None:
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         return
-    process = os.getpid()
-
-    def close_all() -> None:
-        for sessions in list(_OPEN):
-            _close_and_log(sessions.closes, process)
 
     def handler(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
-        if os.getpid() == process:  # a child has nothing to close
-            closing = threading.Thread(target=close_all, daemon=True)
-            closing.start()
-            closing.join(_CLOSING_SECONDS)
+        closing = threading.Thread(target=_close_open, daemon=True)
+        closing.start()
+        closing.join(_CLOSING_SECONDS)
         os.kill(os.getpid(), number)
 
     signal.signal(signal.SIGTERM, handler)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
@@ -11,6 +10,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from qiskit_qattn.backends.folders import path_from
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.untrusted import read_toml, shown
 
@@ -80,14 +80,14 @@ def _longest(prices: Mapping[str, float], family: str) -> float | None:
 
 
 def _own() -> dict[str, Any]:
-    named = os.environ.get(VARIABLE)
-    return _read(Path(named).expanduser()) if named else {}
+    named = path_from(VARIABLE)
+    return {} if named is None else _read(named)
 
 
 def _read(path: Path | Traversable) -> dict[str, Any]:
     """Return the checked content of a file of prices."""
     try:
-        content = read_toml(path) if isinstance(path, os.PathLike) else tomllib.loads(path.read_text("utf-8"))
+        content = read_toml(path) if isinstance(path, Path) else tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"The prices in {str(path)!r} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:  # of TOML, or of UTF-8

@@ -16,9 +16,11 @@ from qiskit.quantum_info.operators.base_operator import BaseOperator
 from torch import Tensor, nn
 
 from qiskit_qattn.backends.gradients import DifferenceRule, ParameterShift, Simulated, VectorJacobian, unique_rows
+from qiskit_qattn.backends.jobs.request import SOURCE, source_of, source_of_rows
 from qiskit_qattn.backends.joint import Call, JointProgram
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.backends.unroll import unroll
+from qiskit_qattn.backends.values import bounds, check_values, evs_of, results_of
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.simulation.angles import AngleMap
@@ -42,6 +44,8 @@ def attention_program(circuit: AttentionCircuit, backend: Backend) -> PubProgram
         "max_pub_size": backend.max_pub_size,
         "dedupe": backend.dedupe,
     }
+    if backend.pass_manager is not None and hasattr(backend.estimator, "ledger"):
+        options["source"] = source_of(circuit)
     if isinstance(backend.gradient, Simulated):
         exact = StatevectorProgram(circuit.circuit, circuit.observables, **params)
         return SimulatedGradient(isa, observables, exact=exact, **options)
@@ -66,6 +70,10 @@ class PubProgram(JointProgram):
         gradient: Which circuits the backward pass runs; the parameter-shift rule by default.
         max_pub_size: Largest number of parameter sets in one PUB, or None for no limit. More make several PUBs.
         dedupe: Whether equal rows are evaluated once.
+        source: What the circuit was transpiled from, as :func:`source_of` tells it, or None where that does not matter.
+
+    Attributes:
+        outside: How many mitigated values lay outside their observables' bounds.
 
     Raises:
         CircuitError: For a parametric gate without a shift rule or a definition that leads to one.
@@ -83,6 +91,7 @@ class PubProgram(JointProgram):
         gradient: DifferenceRule | None = None,
         max_pub_size: int | None = None,
         dedupe: bool = True,
+        source: str | None = None,
     ) -> None:
         super().__init__()
         self.circuit, self.params, expressions = unroll(circuit)
@@ -93,8 +102,9 @@ class PubProgram(JointProgram):
         )
         self.observables = ObservablesArray.coerce(list(observables)).reshape(-1, 1)  # a column against the bindings
         self.estimator, self.precision, self.max_pub_size = estimator, precision, max_pub_size
+        self.bounds, self.outside = bounds(self.observables).ravel(), 0  # (M,)
         self.gradient = ParameterShift() if gradient is None else gradient
-        self.dedupe = dedupe
+        self.dedupe, self.source = dedupe, source
 
     @property
     def job_key(self) -> tuple[int, float]:
@@ -121,41 +131,42 @@ class PubProgram(JointProgram):
         every = transforms()  # inside them requires_grad is not visible
         wanted = self.of_inputs & (every or inputs.requires_grad) | self.of_weights & (every or weights.requires_grad)
         tolerance = min(_ROUNDING * torch.finfo(inputs.dtype).eps, _LARGEST) if self.dedupe else None
-        return _Part(self, lead, wanted, tolerance), self.angles(both).flatten(0, -2)
+        source = None
+        if self.source is not None and not every:
+            source = source_of_rows(self.source, _array(both), tolerance)
+        return _Part(self, lead, wanted, tolerance, source), self.angles(both).flatten(0, -2)
 
     def differentiable(self, values: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return ``values``, whose gradient goes to inputs and weights."""
         return values  # through the angles
 
-    def pubs(self, angles: np.ndarray) -> list[tuple]:
-        """Return the PUBs that evaluate angles of shape ``(N, K)``."""
+    def pubs(self, angles: np.ndarray, source: str | None = None) -> list[tuple]:
+        """Return the PUBs that evaluate angles of shape ``(N, K)``, which say what they are of if that is known."""
         size = self._size(len(angles))
         parts = [angles[start : start + size] for start in range(0, len(angles), size)]
-        params = tuple(self.params)
-        return [(self.circuit, self.observables, *([{params: part}] if params else [])) for part in parts]
+        params, circuit = tuple(self.params), self.circuit
+        if source is not None:
+            circuit = circuit.copy()
+            circuit.metadata = {**(circuit.metadata or {}), SOURCE: source}
+        return [(circuit, self.observables, *([{params: part}] if params else [])) for part in parts]
 
     def _size(self, count: int) -> int:
         """Return how many of ``count`` rows go into one PUB; a circuit without parameters needs one PUB per row."""
         return (self.max_pub_size or max(1, count)) if self.params else 1
 
-    def values(self, evs: Sequence[Any], count: int) -> np.ndarray:
-        """Return expectations, shape ``(N, M)``, of what the PUBs of N rows of angles gave.
+    def values(self, results: Sequence[Any], count: int, where: str, mitigated: bool) -> np.ndarray:
+        """Return expectations, shape ``(N, M)``, from the results of the PUBs of N rows of angles.
 
         Raises:
-            BackendError: For values of another shape.
+            BackendError: For values of another shape, or that no state gives.
         """
         size = self._size(count)
         parts = [np.zeros((0, self.observables.size))]
-        for start, found in zip(range(0, count, size), evs, strict=True):
-            expected = (self.observables.size, min(size, count - start))
-            values = np.asarray(found)
-            if values.shape != expected:
-                raise BackendError(
-                    f"{type(self.estimator).__name__} returned values of shape {values.shape}, expected {expected}; "
-                    f"it must broadcast observables against parameter values."
-                )
-            parts.append(values.T)
-        return np.concatenate(parts)
+        for start, result in zip(range(0, count, size), results, strict=True):
+            parts.append(evs_of(result, (self.observables.size, min(size, count - start)), where).T)
+        table = np.concatenate(parts)
+        self.outside += check_values(table, self.bounds, self.precision, where, mitigated=mitigated)
+        return table
 
 
 class SimulatedGradient(PubProgram):
@@ -187,18 +198,25 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().double().numpy()
 
 
-def expectations(programs: Sequence[PubProgram], angles: Sequence[np.ndarray]) -> list[np.ndarray]:
+def expectations(
+    programs: Sequence[PubProgram], angles: Sequence[np.ndarray], sources: Sequence[str | None] | None = None
+) -> list[np.ndarray]:
     """Return expectations, each of shape ``(N, M)``, of angles of shapes ``(N, K)``, from one job of the estimator.
 
     Raises:
-        BackendError: If the primitive returns values of another shape.
+        BackendError: For other numbers of values than were asked for, or values that no state gives.
     """
-    pubs = [program.pubs(rows) for program, rows in zip(programs, angles, strict=True)]
+    pubs = [
+        program.pubs(rows, source)
+        for program, rows, source in zip(programs, angles, sources or [None] * len(angles), strict=True)
+    ]
     every = [pub for some in pubs for pub in some]
-    first = programs[0]
-    results = iter(first.estimator.run(every, precision=first.precision).result() if every else ())
+    first, where = programs[0], type(programs[0].estimator).__name__
+    found: Any = first.estimator.run(every, precision=first.precision).result() if every else ()
+    results, where, mitigated = results_of(found, len(every), first.precision, where)
+    each = iter(results)
     return [
-        program.values([result.data.evs for result in islice(results, len(some))], len(rows))
+        program.values(list(islice(each, len(some))), len(rows), where, mitigated)
         for program, some, rows in zip(programs, pubs, angles, strict=True)
     ]
 
@@ -212,12 +230,14 @@ class _Part:
         lead: The shape ``(..., B)`` of its rows.
         wanted: Which of its angles need a derivative, shape ``(K,)``.
         tolerance: Differences up to which angles count as equal, or None to evaluate every row separately.
+        source: What is evaluated, the same on every device, or None where that does not matter.
     """
 
     program: PubProgram
     lead: torch.Size
     wanted: np.ndarray
     tolerance: float | None
+    source: str | None
 
 
 class _Expectations(torch.autograd.Function):
@@ -228,7 +248,7 @@ class _Expectations(torch.autograd.Function):
         rows, which = zip(
             *(unique_rows(_array(each), part.tolerance) for part, each in zip(parts, angles, strict=True)), strict=True
         )
-        tables = expectations([part.program for part in parts], rows)
+        tables = expectations([part.program for part in parts], rows, [part.source for part in parts])
         return tuple(
             torch.from_numpy(table[at]).to(each) for table, at, each in zip(tables, which, angles, strict=True)
         )

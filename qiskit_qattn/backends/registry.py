@@ -45,7 +45,7 @@ class Backend:
     """Where circuits run.
 
     Attributes:
-        name: The backend string in normal form.
+        name: The backend string in normal form, with the name of the device where the string left the choice open.
         estimator: The primitive that evaluates PUBs.
         pass_manager: Transpiles a circuit for it, or None where any circuit will do.
         precision: Target standard error of each expectation; 0 is exact.
@@ -80,6 +80,8 @@ class Provider:
         build: Makes the backend of a string; its target and options have been checked against those below.
         options: The options it takes, and what each means.
         targets: What may follow the colon, in words; empty if nothing may.
+        choices: The targets that are no device but a way to choose one, which ``build`` does. The name of what it
+            returns has the device's own name in their place.
         extra: The extra of the provider's package that installs ``modules``; empty if there is none.
         modules: The modules it imports when it builds a backend.
     """
@@ -88,6 +90,7 @@ class Provider:
     build: Callable[[BackendSpec], Backend]
     options: Mapping[str, str] = field(default_factory=dict)
     targets: str = ""
+    choices: tuple[str, ...] = ()
     extra: str = ""
     modules: tuple[str, ...] = ()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from qiskit_qattn.errors import BackendError
 from qiskit_qattn.untrusted import one_line, printable
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def open_devices(
         finally:
             for estimator in estimators:
                 if estimator.jobs_sent or estimator.jobs_cached or estimator.jobs_attached:
+                    with suppress(BackendError):  # of the ledger; the jobs are done
+                        estimator.update_usage()
                     typer.echo(_used(estimator), err=True)
 
 

@@ -71,6 +71,9 @@ def list_jobs(
     console.print(table)
     counts = Counter(row.state for row in rows)
     console.print(Text(", ".join(f"{counts[name]} {name}" for name in STATES if counts[name]), style="dim"))
+    if unsettled := sum(row.is_unsettled for row in rows):
+        told = f"{unsettled} ended without a known cost; qattn jobs resume ID asks the device for it."
+        console.print(Text(told, style="dim"))
 
 
 @app.command("show")
@@ -101,7 +104,7 @@ def show(which: _Which) -> None:
         "used": "not known" if row.used is None else used_text(row.used),
     }
     if row.error:
-        lines["error"] = row.error
+        lines["error" if row.state in ("failed", "cancelled") else "note"] = row.error
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
@@ -112,13 +115,13 @@ def show(which: _Which) -> None:
 
 @app.command("resume")
 def resume(which: _Which, backend: _Backend = None) -> None:
-    """Fetch the result of a job on its way, if it has finished; nothing is sent."""
+    """Fetch the result of a job on its way, if it has finished, and its cost if that is not known; nothing is sent."""
     from qiskit_qattn.backends.jobs.ledger import Ledger
     from qiskit_qattn.backends.jobs.ledger_file import IN_FLIGHT
 
     ledger = Ledger()
     row = ledger.find(which)
-    if row.state in IN_FLIGHT:
+    if row.state in IN_FLIGHT or row.is_unsettled:
         device = _device(row, backend)
         from qiskit_qattn.backends.jobs import client
 

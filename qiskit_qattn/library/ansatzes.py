@@ -127,3 +127,33 @@ def angle_ansatz(num_qubits: int, reps: int = 1) -> QuantumCircuit:
             circuit.rx(next(theta), qubit)
         cx_ring(circuit)
     return circuit
+
+
+def orthogonal_ansatz(num_qubits: int, reps: int = 1) -> QuantumCircuit:
+    r"""Build a circuit whose unitary is a real orthogonal matrix, and the identity where all angles are 0.
+
+    Per layer: RY on every qubit, a CX ring, RY on every qubit, and the ring's inverse. On one qubit a layer is one RY.
+
+    Args:
+        num_qubits: n, between 1 and 12.
+        reps: Number of layers; each takes 2n angles in radians (1 for n = 1).
+
+    Raises:
+        CircuitError: For sizes outside the ranges.
+    """
+    check_num_qubits(num_qubits)
+    check_reps(reps)
+    theta = iter(ParameterVector("θ", reps if num_qubits == 1 else 2 * num_qubits * reps))
+    circuit = QuantumCircuit(num_qubits, name="orthogonal")
+    ring = QuantumCircuit(num_qubits)
+    cx_ring(ring)
+    for _ in range(reps):
+        for qubit in range(num_qubits):
+            circuit.ry(next(theta), qubit)
+        if num_qubits == 1:
+            continue
+        circuit.compose(ring, inplace=True)
+        for qubit in range(num_qubits):
+            circuit.ry(next(theta), qubit)
+        circuit.compose(ring.inverse(), inplace=True)
+    return circuit

@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from qiskit import QuantumCircuit, qasm3
@@ -14,6 +13,7 @@ from qiskit.circuit import Parameter
 from qiskit.quantum_info import Pauli, SparsePauliOp
 
 from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.forks import cached_property
 from qiskit_qattn.library.encodings import Encoding
 from qiskit_qattn.library.observables import measurement_bases
 

@@ -43,12 +43,21 @@ class Batch:
         attn_mask: Tensor | None,
         num_heads: int,
         batch_first: bool,
+        is_causal: bool,
     ) -> Batch:
         """Bring inputs into one layout.
 
         Raises:
-            AssertionError: As torch's own, for numbers of dimensions that do not fit.
+            AssertionError, RuntimeError: As torch's own, for numbers of dimensions that do not fit, and for
+                ``is_causal`` without a mask.
         """
+        # torch's own check, so that errors are its own; its stubs lack it.
+        is_batched = F._mha_shape_check(*inputs, key_padding_mask, attn_mask, num_heads)  # type: ignore[attr-defined]
+        if is_causal and attn_mask is None:
+            raise RuntimeError(
+                "Need attn_mask if specifying the is_causal hint. You may use the Transformer module method "
+                "`generate_square_subsequent_mask` to create this mask."
+            )
         if any(x.is_nested for x in inputs):
             if key_padding_mask is not None or attn_mask is not None or not batch_first:
                 raise AssertionError(
@@ -56,8 +65,7 @@ class Batch:
                     "and attn_mask."
                 )
             return cls._of_nested(inputs, num_heads)
-        # torch's own check, so that errors are its own; its stubs lack it.
-        if not F._mha_shape_check(*inputs, key_padding_mask, attn_mask, num_heads):  # type: ignore[attr-defined]
+        if not is_batched:
             padding = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
             return cls(_change_each(lambda x: x.unsqueeze(0), inputs), padding, attn_mask, "unbatched", num_heads)
         if batch_first:

@@ -16,6 +16,7 @@ from qiskit_qattn.nn.kinds import HeadKind, HeadShape, head_circuit, head_kind, 
 from qiskit_qattn.untrusted import shown
 
 LARGEST = 2**31 - 1  # of a whole number
+_PROJECTED_SPREAD = 0.5**0.5  # of linear values at the initialisation of torch's attention, for tokens of spread 1
 _MOST = {"n_layer": 10_000, "num_qubits": 30, "reps": 1_000}
 
 
@@ -164,6 +165,33 @@ class GPTConfig:
         assert kind.circuit is not None and self.observables is not None
         labels = self.observables[kind.name]
         return head_circuit(kind.circuit, self.kind_qubits(kind), self.reps, tuple(labels))
+
+
+def projected_shape(kind: HeadKind, count: int, head_dim: int, num_qubits: int | None, reps: int | None) -> HeadShape:
+    """Return the sizes of heads whose tokens are vectors that torch's attention has projected already.
+
+    Args:
+        kind: Their kind.
+        count: Number of heads.
+        head_dim: Width of the vectors and of the values.
+        num_qubits: Qubits of the circuits; None takes the fewest, ⌈log₂ head_dim⌉.
+        reps: Their ansatz layers; None takes the kind's own.
+
+    Raises:
+        ConfigError: For a kind that encodes amplitudes in too few qubits, or weights that do not fit in memory.
+    """
+    needed = max(1, math.ceil(math.log2(head_dim)))
+    qubits = needed if num_qubits is None else num_qubits
+    circuit = None if kind.circuit is None else head_circuit(kind.circuit, qubits, reps, head_dim)
+    if circuit is not None and circuit.encoding.kind == "amplitude" and qubits < needed:
+        raise ConfigError(
+            f"{kind.name} encodes vectors of head_dim={head_dim} numbers and needs num_qubits of at least {needed}, "
+            f"got {qubits}."
+        )
+    shape = HeadShape(count, head_dim, head_dim, qubits, circuit, _PROJECTED_SPREAD)
+    weights = count * head_dim * kind.inputs(shape)
+    check_memory(f"{count} {kind.name} heads of {weights:,} weights or more", 4 * weights)
+    return shape
 
 
 def integer(name: str, value: Any, *, least: int) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from qiskit.exceptions import QiskitError
 from qiskit.primitives import StatevectorEstimator
+from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit_machine_learning import QiskitMachineLearningError
 from qiskit_machine_learning.connectors import TorchConnector as QiskitTorchConnector
 from qiskit_machine_learning.gradients import DerivativeType, LinCombEstimatorGradient, ParamShiftEstimatorGradient
@@ -24,6 +25,7 @@ from qiskit_qattn.backends.mps import mps_program, mps_summary
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.registry import Backend
+from qiskit_qattn.backends.values import bounds, check_values
 from qiskit_qattn.errors import CheckpointError, CircuitError, MissingDependencyError
 from qiskit_qattn.nn.fallback import Audit, Execution, program_on
 from qiskit_qattn.nn.networks import WEIGHTS, check_layout, load_network, network_circuit, save_network
@@ -120,7 +122,11 @@ class TorchConnector(Placement, Movable, QiskitTorchConnector):
         """Return expectations, shape ``(..., M)``, for inputs of shape ``(..., num_inputs)`` or None for no inputs."""
         self._refresh()
         if self._program is None:
-            return super().forward(input_data).clone()  # it may be a view, which cannot be changed in place
+            values = super().forward(input_data).clone()  # it may be a view, which cannot be changed in place
+            network = self.neural_network
+            if type(network) is EstimatorQNN and not values.is_sparse:
+                _check(values, network)
+            return values
         weight = self._weights
         inputs = weight.new_zeros(0) if input_data is None else input_data
         if inputs.shape[-1] != self.neural_network.num_inputs:
@@ -305,6 +311,14 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
         return CompiledQNN("network", str(error), None)
     why = f"{type(estimator).__name__} at precision {precision:g} is no exact simulator; one PUB per pass."
     return CompiledQNN("pub", why, program)
+
+
+def _check(values: Tensor, network: EstimatorQNN) -> None:
+    """Raise :class:`BackendError` for values that no state gives, of a network's estimator."""
+    level = getattr(getattr(network.estimator, "options", None), "resilience_level", 0)  # of Qiskit Runtime's
+    limits = bounds(ObservablesArray.coerce(list(network.observables)))
+    where = type(network.estimator).__name__
+    check_values(values.detach().cpu().numpy(), limits, network.default_precision, where, mitigated=level != 0)
 
 
 def is_exact(network: EstimatorQNN) -> bool:

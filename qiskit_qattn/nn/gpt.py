@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -61,20 +61,16 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
-class GPT(Placement, Pretrained):
-    r"""A decoder-only transformer whose attention mixes quantum and classical heads.
+class Decoder(Placement, nn.Module):
+    """The modules of a GPT and what they compute, for :class:`GPT` and for other libraries' classes of models.
 
-    Weights are tied between the token embedding and the output, and initialised as in nanoGPT: N(0, 0.02²), with the
-    last map of each residual branch scaled by :math:`1/\sqrt{2 L}`. Circuit angles start uniformly in [−π, π]. All
-    draws come from torch's global generator: call ``torch.manual_seed`` first for a reproducible model.
-
-    Args:
-        config: The model's shape.
+    A subclass sets ``config``, of which ``block_size`` and ``dropout`` are used later, and calls :meth:`_build`.
     """
 
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        self.config = config
+    config: Any
+
+    def _build(self, config: GPTConfig) -> None:
+        """Make the modules, with weights drawn from torch's global generator."""
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd)
         self.blocks = nn.ModuleList(Block(config, counts) for counts in config.layers())
@@ -82,22 +78,15 @@ class GPT(Placement, Pretrained):
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         _tie(self)
         self.register_load_state_dict_post_hook(_tie)
-        self.apply(self._init_weights)
+        self.apply(init_weights)
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.n_layer))
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GPT":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
         _tie(self)
         return self
-
-    @staticmethod
-    def _init_weights(module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
 
     def forward(
         self,
@@ -142,21 +131,6 @@ class GPT(Placement, Pretrained):
         """Form the unitaries of all layers' circuits, one batched product per circuit; by kind for each layer."""
         return form_unitaries([attention.maps for attention in self.attention_layers()])
 
-    def generate(self, idx: Tensor, max_new_tokens: int, **options: Any) -> Tensor:
-        """Return ``idx`` followed by ``max_new_tokens`` sampled tokens, shape ``(B, T + max_new_tokens)``.
-
-        Args:
-            idx: Prompt, shape ``(B, T)``, at least one token.
-            max_new_tokens: How many tokens to add.
-            options: ``temperature``, ``top_k``, ``seed`` and ``use_cache``, as for
-                :func:`qiskit_qattn.nn.generation.stream`.
-        """
-        return torch.cat([idx, *self.stream(idx, max_new_tokens, **options)], 1)
-
-    def stream(self, idx: Tensor, max_new_tokens: int, **options: Any) -> Iterator[Tensor]:
-        """Sample tokens one by one, each of shape ``(B, 1)``; options as for :meth:`generate`."""
-        return stream(self, idx, max_new_tokens, **options)
-
     def _blocks(self) -> list[Block]:
         return cast(list[Block], list(self.blocks))
 
@@ -181,7 +155,8 @@ class GPT(Placement, Pretrained):
         """Return, for every head, its layer, number, kind and the backend it runs on (``torch`` if classical).
 
         On a chain, that is where its calls were computed, and ``calls`` says how many each backend computed; before
-        the first call it is the chain.
+        the first call it is the chain. ``outside_bounds`` says how many mitigated values lay outside their observables'
+        bounds, if any did.
         """
         rows = []
         for layer, attention in enumerate(self.attention_layers()):
@@ -192,6 +167,7 @@ class GPT(Placement, Pretrained):
                 if isinstance(module, QuantumHead):
                     calls = module.ran_on
                     where = {"backend": ran_on(calls) or module.place.name, **({"calls": calls} if calls else {})}
+                    where |= {"outside_bounds": module.outside_bounds} if module.outside_bounds else {}
                 for _ in range(count):
                     rows.append({"layer": layer, "head": number, "kind": kind, **where})
                     number += 1
@@ -202,6 +178,40 @@ class GPT(Placement, Pretrained):
         for _, _, head in self.quantum_heads():
             yield head.weight
 
+
+class GPT(Decoder, Pretrained):
+    r"""A decoder-only transformer whose attention mixes quantum and classical heads.
+
+    Weights are tied between the token embedding and the output, and initialised as in nanoGPT: N(0, 0.02²), with the
+    last map of each residual branch scaled by :math:`1/\sqrt{2 L}`. Circuit angles start uniformly in [−π, π]. All
+    draws come from torch's global generator: call ``torch.manual_seed`` first for a reproducible model.
+
+    Args:
+        config: The model's shape.
+    """
+
+    config: GPTConfig
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self._build(config)
+
+    def generate(self, idx: Tensor, max_new_tokens: int, **options: Any) -> Tensor:
+        """Return ``idx`` followed by ``max_new_tokens`` sampled tokens, shape ``(B, T + max_new_tokens)``.
+
+        Args:
+            idx: Prompt, shape ``(B, T)``, at least one token.
+            max_new_tokens: How many tokens to add.
+            options: ``temperature``, ``top_k``, ``seed`` and ``use_cache``, as for
+                :func:`qiskit_qattn.nn.generation.stream`.
+        """
+        return torch.cat([idx, *self.stream(idx, max_new_tokens, **options)], 1)
+
+    def stream(self, idx: Tensor, max_new_tokens: int, **options: Any) -> Iterator[Tensor]:
+        """Sample tokens one by one, each of shape ``(B, 1)``; options as for :meth:`generate`."""
+        return stream(self, idx, max_new_tokens, **options)
+
     def num_parameters(self) -> dict[str, int]:
         """Return the number of circuit angles, of all other parameters, and of both."""
         quantum = sum(p.numel() for p in self.circuit_parameters())
@@ -209,6 +219,14 @@ class GPT(Placement, Pretrained):
         return {"quantum": quantum, "classical": total - quantum, "total": total}
 
 
-def _tie(model: GPT, *_: Any) -> None:
+def init_weights(module: nn.Module) -> None:
+    """Draw the weights of a linear map or an embedding from N(0, 0.02²); biases are 0."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def _tie(model: Decoder, *_: Any) -> None:
     """Tie the output's weights to the embedding's, also where torch made new ones: out of ``meta``, or to assign."""
     model.lm_head.weight = model.wte.weight

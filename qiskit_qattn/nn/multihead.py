@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -13,19 +12,16 @@ from torch.nn import functional as F
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.nn.attention import MixedHeads, attend
 from qiskit_qattn.nn.attention_inputs import Batch, Inputs
 from qiskit_qattn.nn.config import integer
-from qiskit_qattn.nn.heads import HeadEncoding, run_heads
-from qiskit_qattn.nn.kinds import HeadKind, HeadShape, head_circuit, head_kind, parse_counts
 from qiskit_qattn.nn.placement import Placement
+from qiskit_qattn.nn.projected import ProjectedHeads
 from qiskit_qattn.untrusted import shown
 
-_VALUE_SPREAD = 0.5**0.5  # of a linear value map at torch's initialisation, for tokens of spread 1
 _PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_bias", "bias_k", "bias_v")
 
 
-class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
+class QuantumMultiheadAttention(ProjectedHeads, Placement, nn.MultiheadAttention):
     r"""Multi-head attention of heads of any kind, in place of ``torch.nn.MultiheadAttention``.
 
     .. math:: \mathrm{Concat}(\mathrm{head}_1, \ldots, \mathrm{head}_H) W^O, \qquad
@@ -41,7 +37,7 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
     ``bias_v`` are projected vectors like others. The zero of ``add_zero_attn`` is a key and a value as they are mixed.
     Vectors of keys that ``key_padding_mask`` excludes reach no circuit.
 
-    Nested tensors are taken in training too, where torch's own class refuses them.
+    Nested tensors are taken in training too.
 
     Args:
         embed_dim: Width of the queries and of the output, E.
@@ -84,44 +80,21 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
         reps: int | None = None,
         backend: Backend | Place | str | None = None,
     ) -> None:
-        for name, value in (("embed_dim", embed_dim), ("num_heads", num_heads)):
-            if not (isinstance(value, int) and value < 1):  # torch has an error for those
-                integer(name, value, least=1)
-        for name, least, size in (
-            ("kdim", 1, kdim),
-            ("vdim", 1, vdim),
-            ("num_qubits", 1, num_qubits),
-            ("reps", 0, reps),
-        ):
-            if size is not None:
-                integer(name, size, least=least)
+        embed_dim, num_heads = _size("embed_dim", embed_dim, least=None), _size("num_heads", num_heads, least=None)
+        kdim, vdim, num_qubits = _size("kdim", kdim), _size("vdim", vdim), _size("num_qubits", num_qubits)
+        reps = _size("reps", reps, least=0)
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
             raise ConfigError(f"dropout must be a number from 0 to 1, got {shown(dropout)}.")
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise ConfigError(f"dtype must be a floating type of torch such as torch.float32, got {shown(dtype)}.")
         super().__init__(
             embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, device, dtype
         )
-        # In evaluation torch's layers read the weights of attention and never call it, unless they find this.
-        self._qkv_same_embed_dim = False
-        listed = _parse_heads(heads, num_heads)
-        self.heads = ",".join(f"{name}:{count}" for name, count in listed)
-        counts = {name: sum(count for other, count in listed if other == name) for name, _ in listed}
-        shapes = self._build_heads(
-            {name: _shape(head_kind(name), count, self.head_dim, num_qubits, reps) for name, count in counts.items()}
-        )
-        names = [name for name, count in listed for _ in range(count)]
-        order = [i for name in self.kinds for i in range(num_heads) if names[i] == name]
-        self._order = None if order == sorted(order) else order  # of the heads by kind, where it is not the string's
-        self._widths = {name: self.kinds[name].inputs(shape) for name, shape in shapes.items()}
-        self.encodings = nn.ModuleDict(
-            {
-                name: HeadEncoding((3, *size) if self.kinds[name].own_maps else size)
-                for name, shape in shapes.items()
-                if _is_encoded(self.kinds[name], shape)
-                for size in [(shape.count, self.head_dim, self._widths[name])]
-            }
-        )
+        self._build_projected(heads, num_heads, self.head_dim, num_qubits, reps)
         for part in (self.maps, self.encodings):
             part.to(device=self.out_proj.weight.device, dtype=self.out_proj.weight.dtype)
+        # In evaluation torch's layers read the weights of attention and never call it, unless they find this.
+        self._qkv_same_embed_dim &= list(self.counts) == ["classical"]
         if backend is not None:
             self.to_backend(backend)
 
@@ -148,17 +121,19 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
             backend: Where the circuits run.
 
         Raises:
-            ConfigError: If ``mha`` is no ``torch.nn.MultiheadAttention``, or one without its usual parameters.
+            ConfigError: If ``mha`` is no ``torch.nn.MultiheadAttention``, has another ``forward`` or is parametrized.
         """
         if not isinstance(mha, nn.MultiheadAttention):
             raise ConfigError(f"mha must be a torch.nn.MultiheadAttention, got a {type(mha).__name__}.")
+        own = type(mha).forward not in (nn.MultiheadAttention.forward, QuantumMultiheadAttention.forward)
         found = {name: each for name in _PROJECTIONS if (each := getattr(mha, name, None)) is not None}
-        weight = next((found[name] for name in _PROJECTIONS[:2] if name in found), None)
-        if weight is None or not all(mha._parameters.get(name) is each for name, each in found.items()):
+        plain = all(mha._parameters.get(name) is each for name, each in found.items())
+        if own or "forward" in vars(mha) or not plain:
             raise ConfigError(
-                f"mha must hold its projections as plain parameters, but this {type(mha).__name__} is quantized, "
-                f"pruned or parametrized; undo that first."
+                f"mha must compute attention as torch.nn.MultiheadAttention does, with plain parameters, but this "
+                f"{type(mha).__name__} has a forward of its own or is quantized, pruned or parametrized."
             )
+        weight = mha.q_proj_weight if mha.in_proj_weight is None else mha.in_proj_weight
         attention = cls(
             mha.embed_dim,
             mha.num_heads,
@@ -227,7 +202,8 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
             AssertionError, RuntimeError: As torch's class, for shapes and masks that do not fit.
             EncodingError: For NaN or infinity.
         """
-        batch = Batch.of((query, key, value), key_padding_mask, attn_mask, self.num_heads, self.batch_first)
+        inputs = query, key, value
+        batch = Batch.of(inputs, key_padding_mask, attn_mask, self.num_heads, self.batch_first, is_causal)
         y, weights = self._batched(batch, is_causal, need_weights)
         y = batch.output(self.out_proj(batch.tokens(y)))
         if weights is not None:
@@ -236,126 +212,41 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
 
     def _batched(self, batch: Batch, is_causal: bool, need_weights: bool) -> tuple[Tensor, Tensor | None]:
         """Return what the heads give, ``(N, H, L, h)``, and their weights, ``(N, H, L, S)``."""
-        if is_causal and batch.attn_mask is None:
-            raise RuntimeError(
-                "Need attn_mask if specifying the is_causal hint. You may use the Transformer module method "
-                "`generate_square_subsequent_mask` to create this mask."
-            )
         batch.check_widths((self.embed_dim, self.kdim, self.vdim), packed=self.in_proj_weight is not None)
+        # As in torch, the hint alone is enough where nothing else needs the mask.
         causal = is_causal and batch.key_padding_mask is None and not need_weights
         padding, mask = batch.masks((self.bias_k is not None) + self.add_zero_attn, causal=causal)
         q, k, v = self._project(batch.inputs)  # each (N, L or S, H, h)
-        if self._order is not None:
-            q, k, v = (x[:, :, self._order] for x in (q, k, v))
-            mask = mask if mask is None or mask.shape[1] == 1 else mask[:, self._order]
-        outputs, weights, start = [], [], 0
-        for group in self._head_groups(q.transpose(1, 2), k.transpose(1, 2), self._head_values(q, k, v, padding)):
-            heads = slice(start, start := start + group.q.shape[1])
-            y, w = attend(
-                group.q,
-                F.pad(group.k, (0, 0, 0, 1)) if self.add_zero_attn else group.k,
-                F.pad(group.v, (0, 0, 0, 1)) if self.add_zero_attn else group.v,
-                group.score,
-                mask if mask is None or mask.shape[1] == 1 else mask[:, heads],
-                causal=causal,
-                dropout=self.dropout if self.training else 0.0,
-                need_weights=need_weights,
-            )
-            outputs.append(y)
-            weights.append(w)
-        return self._in_order(outputs), self._in_order(weights) if need_weights else None
-
-    def _in_order(self, parts: Sequence[Any]) -> Tensor:
-        """Return the groups' parts, each ``(N, nh, L, ·)``, as one of all heads in the string's order."""
-        whole = parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
-        if self._order is None:
-            return whole
-        return whole[:, [self._order.index(head) for head in range(self.num_heads)]]
+        return self._mix(
+            (q, k, v),
+            mask,
+            padding,
+            zeros=int(self.add_zero_attn),
+            causal=causal,
+            dropout=self.dropout if self.training else 0.0,
+            need_weights=need_weights,
+        )
 
     def _project(self, inputs: Inputs) -> Sequence[Tensor]:
         """Return queries ``(N, L, H, h)``, keys and values ``(N, S, H, h)`` of all heads."""
         query, key, value = inputs
-        weight, bias, size = self.in_proj_weight, self.in_proj_bias, self.embed_dim
+        weight, size = self.in_proj_weight, self.embed_dim
+        bias = None if self.in_proj_bias is None else self.in_proj_bias.to(self.out_proj.weight.dtype)
         if weight is not None and query is key and key is value:
             parts = F.linear(query, weight, bias).split(size, -1)
-        elif weight is not None and key is value:
-            (first, rest), biases = weight.split([size, 2 * size]), _split(bias, [size, 2 * size])
-            parts = F.linear(query, first, biases[0]), *F.linear(key, rest, biases[1]).split(size, -1)
         else:
             separate = self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
-            weights = separate if weight is None else weight.chunk(3)
-            parts = tuple(map(F.linear, inputs, weights, _split(bias, [size] * 3)))
+            weights = separate if weight is None else weight.split(size)
+            parts = tuple(map(F.linear, inputs, weights, [None] * 3 if bias is None else bias.split(size)))
         q, k, v = (part.unflatten(-1, (self.num_heads, self.head_dim)) for part in parts)
         if self.bias_k is None or self.bias_v is None:
             return q, k, v
         added = (bias.view(1, 1, *q.shape[2:]).expand(len(q), -1, -1, -1) for bias in (self.bias_k, self.bias_v))
         return q, *(torch.cat([x, bias.to(x.dtype)], 1) for x, bias in zip((k, v), added, strict=True))
 
-    def _head_values(self, q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None) -> dict[str, Any]:
-        """Return what each kind's map makes of projected vectors ``(N, ·, H, h)``, as for :meth:`_head_groups`."""
-        if padding is not None:
-            # Excluded keys are as one to a device, and no other vector's value depends on them.
-            excluded = F.pad(padding == -torch.inf, (0, k.shape[1] - padding.shape[1]))[..., None, None]
-            k, v = k.masked_fill(excluded, 1.0) if self.circuit_kinds else k, v.masked_fill(excluded, 1.0)
-        shapes = [x.shape[:2] for x in (q, k, v)]
-        lengths = [batch * steps for batch, steps in shapes]
-        calls: dict[str, tuple[nn.Module, Tensor]] = {}
-        start = 0
-        for name, count in self.counts.items():
-            heads = slice(start, start := start + count)
-            if name in self.value_kinds:
-                rows = v[:, :, heads].flatten(0, 1).transpose(0, 1)  # (nh, N * S, h)
-            else:
-                parts = [_extended(x[:, :, heads].flatten(0, 1), max(lengths)) for x in (q, k, v)]
-                rows = torch.stack(parts).transpose(1, 2)  # (3, nh, rows, h)
-            calls[name] = self.maps[name], self._encoded(name, rows)
-        found = run_heads(calls, {})
-        values: dict[str, Any] = {name: found[name].unflatten(-2, shapes[2]) for name in self.value_kinds}
-        for name in self.circuit_kinds:
-            values[name] = [found[name][i, :, : lengths[i]].unflatten(1, shapes[i]) for i in range(3)]
-        return values
 
-    def _encoded(self, name: str, vectors: Tensor) -> Tensor:
-        """Return what the map of a kind takes, ``(..., F)``, of its heads' vectors ``(..., h)``."""
-        if name in self.encodings:
-            return self.encodings[name](vectors)
-        missing = self._widths[name] - self.head_dim
-        return F.pad(vectors, (0, missing)) if missing else vectors
-
-
-def _parse_heads(heads: str, num_heads: int) -> list[tuple[str, int]]:
-    if not isinstance(heads, str):
-        raise ConfigError(f"heads must be a kind, or a string 'kind:count,…'; got {shown(heads)}.")
-    text = heads if ":" in heads or "," in heads else f"{heads}:{num_heads}"
-    return parse_counts(text, num_heads, f"heads, but num_heads is {num_heads}")
-
-
-def _shape(kind: HeadKind, count: int, head_dim: int, num_qubits: int | None, reps: int | None) -> HeadShape:
-    """Return the sizes that a kind's heads are built for; a head's token is its projected vector."""
-    needed = max(1, math.ceil(math.log2(head_dim)))
-    qubits = needed if num_qubits is None else num_qubits
-    circuit = None if kind.circuit is None else head_circuit(kind.circuit, qubits, reps, head_dim)
-    if circuit is not None and circuit.encoding.kind == "amplitude" and qubits < needed:
-        raise ConfigError(
-            f"{kind.name} encodes vectors of head_dim={head_dim} numbers and needs num_qubits of at least {needed}, "
-            f"got {qubits}."
-        )
-    return HeadShape(count, head_dim, head_dim, qubits, circuit, _VALUE_SPREAD)
-
-
-def _is_encoded(kind: HeadKind, shape: HeadShape) -> bool:
-    """Whether a learned map makes what the kind takes: angles, or fewer numbers than a vector has."""
-    angles = shape.circuit is not None and shape.circuit.encoding.kind != "amplitude"
-    return angles or kind.inputs(shape) < shape.width
-
-
-def _split(bias: Tensor | None, sizes: list[int]) -> Sequence[Tensor | None]:
-    return [None] * len(sizes) if bias is None else bias.split(sizes)
-
-
-def _extended(rows: Tensor, length: int) -> Tensor:
-    """Return rows ``(n, nh, h)`` with the last one repeated: circuits of equal rows are run once."""
-    missing = length - len(rows)
-    if missing and len(rows):
-        return torch.cat([rows, rows[-1:].expand(missing, -1, -1)])
-    return F.pad(rows, (0, 0, 0, 0, 0, missing)) if missing else rows
+def _size(name: str, value: Any, least: int | None = 1) -> Any:
+    """Return a whole number as an int, or None; torch says what is the least where ``least`` is None."""
+    if value is None or (least is None and isinstance(value, int) and value < 1):
+        return value
+    return integer(name, value, least=1 if least is None else least)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -18,6 +20,12 @@ from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.placement import check_not_fixed
 from qiskit_qattn.untrusted import read_json
 
+MODEL_TYPE = "qattn"  # for Hugging Face's Auto classes
+_NOT_OURS = {  # what those write into config.json besides the shape
+    *("architectures", "auto_map", "bos_token_id", "chunk_size_feed_forward", "dtype", "eos_token_id", "id2label"),
+    *("is_encoder_decoder", "label2id", "model_type", "output_hidden_states", "pad_token_id", "problem_type"),
+    *("return_dict", "tie_word_embeddings", "tokenizer_class", "transformers_version", "use_cache"),
+}
 _FILES = ("config.json", "model.safetensors")
 _LOADING = ("cache_dir", "force_download", "local_files_only", "map_location", "revision", "token")
 _SAVING = {
@@ -45,6 +53,8 @@ class Pretrained(
 ):
     """The part of a GPT that is saved to a folder and loaded from it."""
 
+    config: GPTConfig
+
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
         """Write ``config.json`` and ``model.safetensors`` into a folder, which is made if it is not there.
 
@@ -62,8 +72,13 @@ class Pretrained(
         return super().save_pretrained(save_directory, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """Write the weights with the mode of any new file of the user; safetensors makes them private."""
+        """Write the weights, with the mode of any new file of the user: safetensors makes them private; and the shape.
+
+        ``model_type`` and ``architectures`` are for Hugging Face's Auto classes.
+        """
         super()._save_pretrained(save_directory)
+        record = {**asdict(self.config), "model_type": MODEL_TYPE, "architectures": ["QattnForCausalLM"]}
+        (save_directory / _FILES[0]).write_text(json.dumps(record, sort_keys=True, indent=2), "utf-8")
         with TemporaryDirectory(dir=save_directory) as scratch:
             (usual := Path(scratch) / "file").touch()
             (save_directory / _FILES[1]).chmod(usual.stat().st_mode)
@@ -108,7 +123,7 @@ class Pretrained(
         shape = {"vocab_size", "block_size", "n_layer", "n_head", "n_embd", "heads"}
         if not isinstance(saved, dict) or not shape <= set(saved):
             raise CheckpointError(f"config.json is not of a qiskit-qattn GPT; it must hold {', '.join(sorted(shape))}.")
-        model = cls(GPTConfig(**saved))
+        model = cls(GPTConfig(**{name: value for name, value in saved.items() if name not in _NOT_OURS}))
         with safe_open(folder / "model.safetensors", "pt") as file:
             own = model.state_dict()
             for name in file.keys():  # noqa: SIM118 - no mapping

@@ -32,14 +32,16 @@ def unit_vectors(x: Tensor) -> Tensor:
     if is_traced():
         return _unit_vectors_scaled(x)
     norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (..., 1)
-    if within_range(norms.detach().square()):
+    if within_range(squared_norms := norms.detach().square()):
         return x / norms
     check_finite(x)
-    return _unit_vectors_scaled(x)
+    kept = in_range(squared_norms)
+    plain = torch.where(kept, x, 1.0)
+    return torch.where(kept, plain / torch.linalg.vector_norm(plain, dim=-1, keepdim=True), _unit_vectors_scaled(x))
 
 
 def expectations_of_vectors(x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
-    r"""Return :math:`|\hat x A|^{\odot 2} S`, normalising vectors first only if one is zero, NaN or extreme.
+    r"""Return :math:`|\hat x A|^{\odot 2} S`, normalising first those vectors that are zero or extreme.
 
     Args:
         x: Real vectors, shape ``(..., B, D)``.
@@ -52,7 +54,12 @@ def expectations_of_vectors(x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
     if is_traced():  # which allows no branch on values
         return squared_product(unit_vectors(x), matrix, signs)
     values, squared_norms = normalised_product(x, matrix, signs, x.shape[-1])
-    return values if within_range(squared_norms) else squared_product(unit_vectors(x), matrix, signs)
+    if within_range(squared_norms):
+        return values
+    check_finite(x)
+    kept = in_range(squared_norms.detach())  # a vector's values do not depend on the others
+    values, _ = normalised_product(torch.where(kept, x, 1.0), matrix, signs, x.shape[-1])
+    return torch.where(kept, values, squared_product(_unit_vectors_scaled(x), matrix, signs))
 
 
 def check_finite(x: Tensor) -> None:
@@ -74,6 +81,11 @@ def within_range(squared_norms: Tensor) -> bool:
         return all(SMALLEST < value < LARGEST for value in squared_norms.flatten().tolist())
     low, high = torch.aminmax(squared_norms.detach())
     return low.item() > SMALLEST and high.item() < LARGEST
+
+
+def in_range(squared_norms: Tensor) -> Tensor:
+    """Return which vectors can be normalised directly."""
+    return (squared_norms > SMALLEST) & (squared_norms < LARGEST)
 
 
 def _unit_vectors_scaled(x: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from types import FunctionType
@@ -13,6 +12,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from qiskit import QuantumCircuit
 from torch import Tensor
+
+from qiskit_qattn.forks import ForkLock
 
 T = TypeVar("T")
 _MOST_BYTES = 2**27
@@ -57,7 +58,7 @@ class ResultPool(Generic[T]):
     def __init__(self, most: int = 32, most_bytes: int = _MOST_BYTES) -> None:
         self._most, self._most_bytes = most, most_bytes
         self._entries: OrderedDict[Hashable, tuple[T, int]] = OrderedDict()  # least recently used first
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -56,7 +56,11 @@ class ConstantModule(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
         for name in self._masters:
-            like = fn(getattr(self, name).new_empty(0))
+            own = getattr(self, name)
+            try:
+                like = fn(own.new_empty(0))
+            except NotImplementedError:  # nothing can be copied out of meta; constants need no copy
+                like = fn(own.new_empty(0, device="cpu"))
             self._store(name, like.dtype, like.device)
         return self
 

@@ -7,8 +7,9 @@ pass managers (:func:`preset_pass_manager`), and in each estimator, for circuits
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,21 @@ def preset_pass_manager(optimization: int, **options: Any) -> StagedPassManager:
     """
     manager = generate_preset_pass_manager(optimization, **options)
     manager.pre_init = PassManager([_DeviceCircuit()])
+    manager.__class__ = _Preset
+    manager.made_from = functools.partial(preset_pass_manager, optimization, **options)
     return manager
+
+
+class _Preset(StagedPassManager):
+    """A preset pass manager, which Qiskit's cannot be pickled: this one is pickled as what it was made from."""
+
+    made_from: Callable[[], StagedPassManager]
+
+    def __reduce__(self) -> Any:
+        return self.made_from, ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StagedPassManager:
+        return self
 
 
 def transpiled(manager: Any, circuit: QuantumCircuit) -> QuantumCircuit:

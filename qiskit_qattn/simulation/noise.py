@@ -15,7 +15,7 @@ from qiskit.circuit import Delay
 from qiskit.circuit.library import C3XGate, C4XGate, DiagonalGate, MCPhaseGate, MCXGate, UnitaryGate
 from qiskit.quantum_info import PTM, Operator
 
-from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.errors import CircuitError, ConfigError
 from qiskit_qattn.simulation.gates import standard_name
 
 _AER_NAMES = {
@@ -26,6 +26,7 @@ _AER_NAMES = {
     C4XGate: "mcx",
     MCPhaseGate: "mcphase",
 }
+_TOLERANCE = 1e-6  # of eigenvalues that must not be negative, and of a trace that must be 1
 _NOISELESS = {"barrier", "global_phase", "initialize", "measure"}
 _WITHOUT_LABEL = {"delay", "reset", "diagonal"}
 
@@ -53,6 +54,33 @@ def transfer_matrix(unitary: np.ndarray) -> np.ndarray:
     return np.real(PTM(Operator(unitary)).data)
 
 
+def check_channel(channel: Any, name: str, qubits: Sequence[int]) -> None:
+    """Check that an error is completely positive and trace preserving, to 10⁻⁶.
+
+    Aer checks what its own functions make, but not instructions that were put into an error as they are.
+
+    Args:
+        channel: A quantum channel of Qiskit's, or what can become one.
+        name: The instruction that it follows, for the error.
+        qubits: Where.
+
+    Raises:
+        ConfigError: If it is not; no state has the expectations that it would give.
+    """
+    found = PTM(channel)
+    if not (np.isfinite(found.data).all() and found.is_cptp(atol=_TOLERANCE)):
+        raise ConfigError(
+            f"The noise model's error of {name!r} on qubits {list(qubits)} is no channel: it must be completely "
+            f"positive and trace preserving to {_TOLERANCE:g}."
+        )
+
+
+def _transfer(channel: Any, name: str, qubits: Sequence[int]) -> np.ndarray:
+    """Return the transfer matrix of an error that is a channel."""
+    check_channel(channel, name, qubits)
+    return np.real(PTM(channel).data)
+
+
 @dataclass(frozen=True)
 class DeviceNoise:
     """The errors of a noise model, by instruction and qubits.
@@ -77,6 +105,7 @@ class DeviceNoise:
         Raises:
             CircuitError: For an error on other qubits than the instruction's, or a noise pass that adds to other
                 instructions than delays.
+            ConfigError: For an error that is no channel.
         """
         if self.model is None or (name := noise_name(operation)) is None:
             return None
@@ -96,7 +125,7 @@ class DeviceNoise:
                     f"The noise model's error of {name!r} on qubits {list(physical)} acts on {error.num_qubits} "
                     f"qubits; errors on other qubits than the gate's are not supported."
                 )
-            self._cache[key] = None if error is None else np.real(PTM(error.to_quantumchannel()).data)
+            self._cache[key] = None if error is None else _transfer(error.to_quantumchannel(), name, physical)
         return self._cache[key]
 
     def _of_delay(self, delay: Any, qubits: Sequence[int]) -> Iterator[np.ndarray]:
@@ -109,7 +138,7 @@ class DeviceNoise:
                 )
             error = noise_pass._func(delay, list(self._physical(qubits)))
             if error is not None:
-                yield np.real(PTM(error).data)
+                yield _transfer(error, "delay", self._physical(qubits))
 
     def readout_matrix(self, qubit: int) -> np.ndarray | None:
         """Return P(read | true) of a qubit, rows the true value, or None for a perfect readout.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from qiskit_qattn import untrusted
+from qiskit_qattn.backends.place import settled
 from qiskit_qattn.errors import ConfigError, missing_dependency, unknown_name
 from qiskit_qattn.nn.config import LARGEST, GPTConfig, check_memory
 from qiskit_qattn.training.presets import PRESETS
@@ -207,6 +208,8 @@ def resolve_resumed(
     if preset is not None:
         given["preset"] = preset
     settings = saved.to_dict()
+    if isinstance(given.get("backend"), str):
+        given["backend"] = settled(given["backend"], saved.backend)
     for name, new in given.items():
         old, new = settings[name], list(new) if isinstance(new, tuple) else new
         if old != new and name not in RESUMABLE:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from qiskit_qattn.backends.folders import cache_folder
+from qiskit_qattn.backends.folders import cache_folder, path_from
 from qiskit_qattn.errors import DataError
 from qiskit_qattn.training.files import write_atomically
 from qiskit_qattn.untrusted import MOST_TEXT, read_bytes
@@ -96,8 +96,8 @@ def _read_file(path: Path) -> str:
 
 def _named_bytes(corpus: NamedCorpus) -> bytes:
     """Return the checked bytes of a named corpus from the data folder, the cache or the network."""
-    if folder := os.environ.get("QATTN_DATA_DIR"):
-        given = Path(folder) / f"{corpus.name}.txt"
+    if (folder := path_from("QATTN_DATA_DIR")) is not None:
+        given = folder / f"{corpus.name}.txt"
         if os.path.exists(given):
             return _checked(corpus, _read_bytes(given), str(given))
     cached = cache_folder() / f"{corpus.name}.txt"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from qiskit_qattn.backends.place import Place, settled
 from qiskit_qattn.errors import (
     CheckpointError,
     ConfigError,
@@ -34,8 +35,6 @@ from qiskit_qattn.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-    from qiskit_qattn.backends.place import Place
 
 DEFAULT_PROMPT = "ROMEO:"
 
@@ -71,7 +70,8 @@ def train_run(
         config: The settings.
         resume: Continue the run in the folder instead of starting one.
         progress: Receives the events of the run.
-        backend: ``config.backend``, opened; None opens it for each model.
+        backend: ``config.backend``, opened; None opens it. The folder's ``config.toml`` names the devices that were
+            chosen, so that a resumed run goes on with them.
         model_class: The class of the model; a subclass with the same weights.
 
     Raises:
@@ -92,14 +92,15 @@ def train_run(
         corpus = load_corpus(config.data, config.model.block_size)
     if config.sample_prompt:
         corpus.tokenizer.encode(config.sample_prompt)
-    phases = [("model", folder, config)]
-    if config.baseline:
-        phases.append(("baseline", folder / "baseline", config.replace(heads=config.baseline_heads)))
+    phases = [("model", folder), *([("baseline", folder / "baseline")] if config.baseline else [])]
     phases = [phase for phase in phases if not (resume and _finished(phase[1], config))]
+    if phases:
+        backend = Place.open(config.backend) if backend is None else backend
+        config = config.replace(backend=settled(config.backend, backend.name))
 
-    def make_trainer(name: str, place: Path, settings: TrainConfig) -> Trainer:
+    def make_trainer(name: str, place: Path) -> Trainer:
         trainer = Trainer(
-            settings,
+            config if name == "model" else config.replace(heads=config.baseline_heads),
             corpus,
             place,
             accelerator=accelerator,

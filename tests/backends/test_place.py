@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from qiskit_qattn import get_backend
-from qiskit_qattn.backends.place import Place, PlaceReference, Sessions, session, wait_until_closed
+from qiskit_qattn.backends.place import Place, PlaceReference, Sessions, session, settled, wait_until_closed
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import BackendError, UnknownNameError
 
@@ -124,3 +124,21 @@ def test_it_can_be_copied_and_pickled():
     place = Place.open("statevector?method=dense -> classical")
     assert copy.deepcopy(place).sessions is place.sessions
     assert pickle.loads(pickle.dumps(place)).name == place.name
+
+
+@pytest.mark.parametrize(
+    ("given", "recorded", "goes_on"),
+    [
+        ("ibm:least_busy?shots=9", "ibm:ibm_fez?shots=9", True),
+        ("ibm:least_busy?shots=9&mode=job -> statevector", "ibm:ibm_fez?mode=job&shots=9 -> statevector", True),
+        ("ibm:least_busy", "ibm:least_busy", False),
+        ("ibm:least_busy?shots=9", "ibm:ibm_fez?shots=8", False),
+        ("ibm:least_busy", "ibm:ibm_fez -> statevector", False),
+        ("ibm:least_busy -> classical", "ibm:ibm_fez", False),
+        ("ibm:ibm_fez", "ibm:ibm_torino", False),
+        ("braket:least_busy", "braket:sv1", False),
+        ("statevector", "ibm:ibm_fez", False),
+    ],
+)
+def test_a_choice_goes_on_with_the_device_that_was_recorded(given, recorded, goes_on):
+    assert settled(given, recorded) == (recorded if goes_on else given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -58,7 +59,7 @@ def newer(path: Path) -> str:
     Ledger(path).rows()
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version=99")
-    return "has version 99, this release reads up to 1. Update qiskit-qattn"
+    return "has version 99, this release reads up to 2. Update qiskit-qattn"
 
 
 def corrupt(path: Path) -> str:
@@ -66,7 +67,17 @@ def corrupt(path: Path) -> str:
     return "is no ledger: it is not an SQLite file. Nothing was changed. Move it away"
 
 
-@pytest.mark.parametrize("spoil", [newer, corrupt])
+def folder(path: Path) -> str:
+    path.mkdir()
+    return "is no ledger: it is a directory. Nothing was changed. Move it away"
+
+
+def pipe(path: Path) -> str:
+    os.mkfifo(path)
+    return "is no ledger: it is a pipe. Nothing was changed. Move it away"
+
+
+@pytest.mark.parametrize("spoil", [newer, corrupt, folder, pipe])
 def test_a_ledger_that_cannot_be_used_is_one_line(
     qattn: Run, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], str]
 ) -> None:

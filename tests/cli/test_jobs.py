@@ -10,6 +10,7 @@ from qiskit.circuit import Parameter
 from qiskit_qattn.backends.jobs.device import Cost
 from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.jobs.ledger_file import Row
+from qiskit_qattn.backends.jobs.owners import Owner
 from qiskit_qattn.backends.jobs.request import Request
 
 Run = Callable[..., Any]
@@ -28,8 +29,9 @@ def ledger() -> Ledger:
     return Ledger()
 
 
-def row_of(ledger: Ledger, request: Request, job_id: str | None = None) -> Row:
-    row = ledger.open(request, "elsewhere 1 0.0 aa", Cost(jobs=1, circuits=1, shots=100, seconds=2.5, usd=4.0))
+def row_of(ledger: Ledger, request: Request, job_id: str | None = None, owner: Owner | None = None) -> Row:
+    cost = Cost(jobs=1, circuits=1, shots=100, seconds=2.5, usd=4.0)
+    row = ledger.open(request, owner or ledger.new_owner(), cost)
     assert row is not None
     return ledger.sent(row.id, job_id) if job_id else row
 
@@ -60,6 +62,13 @@ def test_the_list_fits_and_can_be_narrowed(qattn: Run, rows: list[Row], monkeypa
     assert "No such jobs" in qattn("jobs", "list", "--device", "braket:").stdout
 
 
+def test_the_list_says_whose_cost_is_not_known(qattn: Run, ledger: Ledger, rows: list[Row]):
+    assert "without a known cost" not in qattn("jobs", "list").stdout
+    ledger.finish(rows[1].id, [], None)
+    assert "1 ended without a known cost; qattn jobs resume ID asks" in qattn("jobs", "list").stdout
+    assert "QISKIT_IBM_TOKEN" in qattn("jobs", "resume", rows[1].id).stderr  # it is asked
+
+
 def test_show_tells_all_but_the_data(qattn: Run, rows: list[Row], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "200")
     result = qattn("jobs", "show", "job-c")
@@ -73,12 +82,13 @@ def test_show_tells_all_but_the_data(qattn: Run, rows: list[Row], monkeypatch: p
 def test_resume_fetches_what_ended_and_sends_nothing(qattn: Run, ledger: Ledger):
     pytest.importorskip("qiskit_aer")
     pytest.importorskip("qiskit_ibm_runtime")
-    row = row_of(ledger, request_of("ibm:fake_manila"), "1234")
+    owner = ledger.new_owner()
+    row = row_of(ledger, request_of("ibm:fake_manila"), "1234", owner)
     assert "is a job on ibm:fake_manila, not on ibm:fake_lima" in (
         qattn("jobs", "resume", row.id, "--backend", "ibm:fake_lima").stderr
     )
-    assert qattn("jobs", "resume", row.id).stdout == f"Job {row.id} (1234) on ibm:fake_manila: sent\n"  # elsewhere
-    ledger.release(str(row.owner))
+    assert qattn("jobs", "resume", row.id).stdout == f"Job {row.id} (1234) on ibm:fake_manila: sent\n"  # at work
+    ledger.release(owner)
     result = qattn("jobs", "resume", row.id)  # of a snapshot, whose jobs end with their process
     assert result.exit_code == 0, result.output
     assert result.stdout == f"Job {row.id} (1234) on ibm:fake_manila: failed: It ran in a process that has ended.\n"
@@ -91,7 +101,6 @@ def test_cancel_gives_up_what_never_reached_the_device(qattn: Run, ledger: Ledge
     pytest.importorskip("qiskit_aer")
     pytest.importorskip("qiskit_ibm_runtime")
     row = row_of(ledger, request_of("ibm:fake_manila"))
-    ledger.release("elsewhere 1 0.0 aa")
     result = qattn("jobs", "cancel", row.id, "--backend", SNAPSHOT)
     assert result.exit_code == 0, result.output
     assert ": cancelled" in result.stdout and ledger.row(row.id).state == "cancelled"

@@ -57,7 +57,10 @@ def test_layers_built_on_meta_come_out_right(name):
     assert shape.is_meta and (shape.shape, shape.dtype) == (expected.shape, expected.dtype)
     first.to_empty(device="cpu").load_state_dict(state)
     second.load_state_dict(copy.deepcopy(state), assign=True)
-    for found in (first, second):
+    with torch.device("meta"):
+        third = make()
+    third.load_state_dict(copy.deepcopy(state), assign=True)
+    for found in (first, second, third.to("cpu")):  # the third moves before it is called
         torch.testing.assert_close(values(found, x), expected)
         with torch.no_grad():
             torch.testing.assert_close(values(found, x), expected)

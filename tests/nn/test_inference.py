@@ -82,12 +82,15 @@ def test_the_projection_takes_the_circuit_where_that_saves_work():
 def test_zero_and_extreme_vectors(scale, dtype, tokens):
     attention = model_of("qisa:2,classical:1", num_qubits=4).blocks[0].attn.to(dtype)
     fixed, x = qa.inference(attention), torch.randn(2, tokens, 24, dtype=dtype)
+    ordinary = x.clone()
     x[:, 1] *= scale
     expected = attention(x)
     for gradients in (False, True):
         with torch.set_grad_enabled(gradients):
             found = fixed(x)
         assert found.isfinite().all() or scale == 1e30  # queries and keys overflow, circuits do not
+        with torch.set_grad_enabled(gradients):
+            assert torch.equal(fixed(ordinary)[:, 0], found[:, 0]), "no other vector's values change"
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
 
 

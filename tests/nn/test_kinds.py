@@ -61,6 +61,33 @@ def test_a_registered_kind_works_wherever_ours_do(kind):
         torch.testing.assert_close(qa.inference(model)(idx)[0], model(idx)[0], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("kind", [OWN, MEAN], ids=lambda kind: kind.name)
+def test_a_registered_kind_works_in_torchs_attention(kind):
+    """Three numbers of a vector of four are a learned map of it."""
+    qa.register_head(kind)
+    mha, x = qa.QuantumMultiheadAttention(8, 2, heads=f"classical:1,{kind.name}:1"), torch.randn(3, 2, 8)
+    mha(x, x, x)[0].square().sum().backward()
+    assert all(parameter.grad is not None for parameter in mha.parameters())
+    assert [tuple(p.shape) for p in mha.encodings.parameters()] == ([(1, 4, 3)] if kind is MEAN else [])
+
+
+def test_linear_queries_and_keys_are_scored_as_their_kind_says():
+    qa.register_head(qa.HeadKind("near", circuit="qisa-v3", score="gaussian"))
+    model, idx = model_of("near:1,qisa:1"), torch.randint(7, (2, 6))
+    attention, x = model.blocks[0].attn, torch.randn(2, 6, 8)
+    assert list(attention.counts) == ["qisa-v3", "near"]
+    q, k = attention.c_attn(x)[..., :16].unflatten(-1, (2, 2, 4)).unbind(-3)
+    with torch.no_grad():
+        for name, circuit in attention.maps.items():
+            circuit.weight.zero_()
+            circuit.gain.fill_(float(name == "near"))
+        attention.c_proj.weight.copy_(torch.eye(8))
+    weights = torch.full((6, 6), -torch.inf).triu(1) - torch.cdist(q[..., 1, :], k[..., 1, :]).square()
+    values = attention.maps["near"](attention.c_attn(x)[..., -4:].flatten(0, 1)[None])[0].unflatten(0, (2, 6))
+    torch.testing.assert_close(attention(x)[..., 4:], weights.softmax(-1) @ values)
+    assert float(qa.leakage(model)) == 0.0 and model(idx, idx)[1].isfinite()
+
+
 def test_a_circuit_that_a_kind_brings_is_in_the_catalog():
     qa.register_head(OWN)
     assert qa.attention_circuit("own", 2).num_qubits == 2

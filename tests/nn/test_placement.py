@@ -236,6 +236,20 @@ def test_a_moved_model_can_be_pickled():
     assert torch.equal(other(idx)[0], model(idx)[0])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("make", [lambda: small_model(), lambda: (Encoder().eval(), torch.rand(3, 4))])
+@pytest.mark.parametrize("text", ["aer", "aer?shots=50&seed=1", "aer?noise=fake_manila -> statevector"])
+def test_modules_on_simulators_are_copied_and_pickled_with_their_samples(make, text):
+    model, x = make()
+    to_backend(model, text)
+    others = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+    expected = model(x)
+    for other in others:
+        torch.testing.assert_close(other(x), expected, rtol=0, atol=0)
+        to_backend(other, "statevector")
+    assert set(places(model)) == {places(model)[0]}
+
+
 # any module
 
 

@@ -22,6 +22,7 @@ class AwsServer:
 
     Attributes:
         faults: Pairs of an operation, such as ``CreateQuantumTask``, and a fault; each strikes once, in order.
+        answers: What happens to all answers to an operation, see ``aws_faults.py``, until it is taken out.
         held: Whether new tasks stay in the queue until :meth:`release`.
         calls: Operations that were asked for, in order.
         bodies: What was sent with each ``CreateQuantumTask``.
@@ -31,6 +32,7 @@ class AwsServer:
         self.devices, self.tasks, self.objects = devices(), {}, {}
         self.faults, self.held, self.calls, self.bodies = deque(), False, [], []
         self.fail_tasks = 0
+        self.answers = {}
         self._lock = threading.Lock()
 
     def fault(self, operation):
@@ -184,12 +186,26 @@ def handler_of(server):
                     return self.send(status, {"__type": kind, "message": "as told"}, headers)
                 if fault == "drop":
                     return self.drop()
+                changed = server.answers.get(operation)
+                if changed is not None and not changed.served:
+                    return self.change(operation, changed, 400, "")
                 status, answer = server.answer(
                     self.command, path, query, json.loads(text) if text else {}, found[1] if found else ""
                 )
                 if fault == "drop_answer":
                     return self.drop()
+            if changed is not None:
+                return self.change(operation, changed, status, answer)
             return self.send(status, answer, {})
+
+        def change(self, operation, fault, status, answer):
+            if fault.lost == "all":
+                return self.drop()
+            body = json.dumps(answer) if isinstance(answer, dict) else answer or ""
+            status, body, headers = fault.answer(operation, status, body.encode())
+            self.write(status, body, headers, sent=len(body) // 2 if fault.lost else len(body))
+            if fault.lost:
+                self.drop()
 
         def send(self, status, answer, headers):
             if isinstance(answer, dict):
@@ -199,11 +215,14 @@ def handler_of(server):
                 text = b"<Error><Code>NoSuchKey</Code><Message>gone</Message></Error>"
             else:
                 text = answer.encode()
+            self.write(status, text, headers, sent=len(text))
+
+        def write(self, status, body, headers, sent):
             self.send_response(status)
-            for name, value in {"Content-Type": "application/json", **headers, "Content-Length": len(text)}.items():
+            for name, value in {"Content-Type": "application/json", **headers, "Content-Length": len(body)}.items():
                 self.send_header(name, str(value))
             self.end_headers()
-            self.wfile.write(text)
+            self.wfile.write(body[:sent])
 
         def drop(self):
             self.close_connection = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, RLock, Thread
@@ -15,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 from qiskit_ibm_runtime import QiskitRuntimeService
 from urllib3.util.connection import create_connection
 
-from .ibm_faults import ApiError, Fault
+from .ibm_faults import ANSWERS, ApiError, Fault
 from .ibm_jobs import Job
 from .ibm_service import CRN, Query, Service
 
@@ -59,6 +60,7 @@ class IBMServer:
         self.faults: list[Fault] = []
         self.closing = Event()
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"owner": self}))
+        self.http.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients may have gone
         self.thread = Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     def __enter__(self) -> Self:
@@ -151,8 +153,9 @@ class IBMServer:
     def drop(self, pattern: str, when: Literal["before", "after"], times: int = 1) -> None:
         self._add(Fault(pattern, times, drop=when))
 
-    def slow(self, pattern: str, seconds: float, times: int = 1) -> None:
-        self._add(Fault(pattern, times, delay=seconds))
+    def slow(self, pattern: str, seconds: float, times: int = 1, *, late: bool = False) -> None:
+        """Wait before the next requests are served, or, if `late`, between that and the answer."""
+        self._add(Fault(pattern, times, delay=seconds, late=late))
 
     def refuse(
         self,
@@ -162,12 +165,29 @@ class IBMServer:
         message: str = "Scripted error.",
         *,
         times: int = 1,
-        retry_after: int | None = None,
+        retry_after: int | str | None = None,
         late: bool = False,
     ) -> None:
         """Answer the next requests with an HTTP error; a `late` one comes after the request was served."""
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         self._add(Fault(pattern, times, error=ApiError(status, code, message, headers=headers), late=late))
+
+    def change(self, pattern: str, change: Callable[[Any], Any], times: int = 1) -> None:
+        """Serve the next requests, and change the answers."""
+        self._add(Fault(pattern, times, change=change))
+
+    def lag(self, looks: int) -> None:
+        """Leave all jobs out of the next lists of jobs."""
+        self.change("GET /jobs", lambda answer: answer | {"jobs": [], "count": 0}, looks)
+
+    def spoil(self, pattern: str, answer: str) -> None:
+        """Give all requests from now on one of the answers of `ANSWERS`, until `mend`."""
+        self._add(ANSWERS[answer](pattern))
+
+    def mend(self) -> None:
+        """End all that was to go wrong."""
+        with self.lock:
+            self.faults.clear()
 
     def _add(self, fault: Fault) -> None:
         with self.lock:
@@ -195,32 +215,47 @@ class _Handler(BaseHTTPRequestHandler):
         with owner.lock:
             owner.requests.append(request)
             fault = owner.take_fault(request.line)
-        owner.closing.wait(fault.delay)
+        owner.closing.wait(0.0 if fault.late else fault.delay)
         status, answer, headers = 200, None, {}
         try:
             if fault.drop != "before" and (fault.error is None or fault.late):
                 with owner.lock:
-                    answer = owner.state.answer(request.method, request.path, request.query, request.body)
+                    answer = owner.state.answer(
+                        request.method, request.path, request.query, request.body, self.headers.get("Service-CRN", CRN)
+                    )
             if fault.error is not None:
                 raise fault.error
         except ApiError as error:
             status, answer, headers = error.status, error.body, error.headers
+        owner.closing.wait(fault.delay if fault.late else 0.0)
+        if fault.change is not None:
+            answer = changed(answer, fault.change)
         if fault.drop is None:
-            self.reply(status, answer, headers)
+            self.reply(status, answer if fault.body is None else fault.body, headers, cut=fault.cut)
         self.close_connection = True
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = serve
 
-    def reply(self, status: int, answer: Any, headers: dict[str, str]) -> None:
-        text = answer if isinstance(answer, str) else json.dumps(answer, separators=(",", ":"))
-        data = b"" if answer is None else text.encode()
-        self.send_response(204 if answer is None else status)
+    def reply(self, status: int, answer: Any, headers: dict[str, str], cut: bool) -> None:
+        text = answer if isinstance(answer, str | bytes) else json.dumps(answer, separators=(",", ":"))
+        data = b"" if answer is None else text if isinstance(text, bytes) else text.encode()
+        self.send_response(204 if answer is None and not cut else status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", str(len(data) + cut))
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(data[: len(data) // 2] if cut else data)
 
     def log_message(self, *_: Any) -> None:
         """Keep standard error clean; `IBMServer.requests` is the log."""
+
+
+def changed(answer: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a changed answer; texts that are JSON are changed inside."""
+    if not isinstance(answer, str):
+        return change(answer)
+    try:
+        return json.dumps(change(json.loads(answer)))
+    except ValueError:
+        return answer

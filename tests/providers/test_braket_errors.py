@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+
 import pytest
 from qiskit import QuantumCircuit
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
@@ -17,6 +20,8 @@ from qiskit_qattn.errors import (
 )
 
 from .aws_devices import PLAIN, QPU, SV1
+from .aws_faults import FAULTS as FAULTS_OF_ANSWERS
+from .aws_faults import AnswerFault
 from .braket_adapter import PRECISION, backend_of, device_of, eight_circuits
 
 
@@ -147,7 +152,44 @@ def test_without_a_region(aws, monkeypatch):
     assert aws_device("sv1", "us-west-1").arn == SV1
 
 
-def test_a_profile_that_is_not_there(aws, monkeypatch):
+@pytest.mark.parametrize("target", ["sv1", "test-garnet"])
+def test_a_profile_that_is_not_there(aws, monkeypatch, target):
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(BackendError, match="nobody"):
-        backend_of("braket:sv1?budget=unlimited")
+        backend_of(f"braket:{target}?budget=unlimited")
+
+
+@pytest.mark.parametrize("fault", ["500", "403", "html", "no_keys", "lost"])
+def test_an_outage_is_not_an_unknown_device(aws, fault):
+    """A chain goes on after a BackendError, and not after an UnknownNameError."""
+    aws.answers["SearchDevices"] = FAULTS_OF_ANSWERS[fault]
+    with pytest.raises(BackendError, match="looking for device 'test-garnet' in") as caught:
+        aws_device("test-garnet")
+    assert isinstance(caught.value, TransientBackendError) == (fault != "403")
+
+
+def test_a_region_that_is_out_of_order_hides_no_device_of_another(aws):
+    aws.faults.append(("SearchDevices", "broken"))  # the first region
+    assert aws_device("test-garnet").arn == QPU
+    aws.faults.append(("SearchDevices", "denied"))
+    with pytest.raises(BackendError, match="AccessDeniedException"):  # the device may be there
+        aws_device("garnit")
+
+
+@pytest.mark.parametrize("tokens", [["1"], ["1", "2"]])
+@pytest.mark.parametrize("operation", ["SearchDevices", "SearchQuantumTasks"])
+def test_a_list_that_does_not_end_is_an_error(aws, operation, tokens):
+    """Whether it gives one page over and over, or two in turn."""
+    device, following = device_of(), itertools.cycle(tokens)
+    key = {"SearchDevices": "devices", "SearchQuantumTasks": "quantumTasks"}[operation]
+    aws.answers[operation] = AnswerFault(body=lambda _: json.dumps({key: [], "nextToken": next(following)}).encode())
+    with pytest.raises(TransientBackendError, match=f"list of {key} does not end"):
+        device.find("tag") if operation == "SearchQuantumTasks" else aws_device("test-garnet")
+
+
+@pytest.mark.parametrize("wait", ["nan", "inf", "-3", "1e400", "soon", "Wed, 21 Oct 2026 07:28:00 GMT"])
+def test_a_wait_that_is_no_number_of_seconds_is_none(aws, wait):
+    aws.answers["GetDevice"] = AnswerFault(429, "ThrottlingException", headers=(("Retry-After", wait),))
+    with pytest.raises(TransientBackendError) as caught:
+        aws_device(QPU)
+    assert caught.value.retry_after is None

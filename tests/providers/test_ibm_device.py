@@ -234,7 +234,7 @@ def test_foreign_gates_fail_as_a_job(ibm: IBMDevice) -> None:
 
 def test_a_job_that_is_not_there(ibm: IBMDevice, pubs: list[EstimatorPub]) -> None:
     for call in (lambda: ibm.status("nowhere"), lambda: ibm.result("nowhere", pubs), lambda: ibm.cancel("nowhere")):
-        with pytest.raises(JobError, match="Job not found: nowhere"):
+        with pytest.raises(TransientBackendError, match=r"Job not found: nowhere\. If the account .* go back to that"):
             call()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import Any
 
@@ -48,31 +47,33 @@ def test_a_connection_dropped_before_leaves_nothing_to_find(
     assert ibm.find("lost") == []
 
 
-def test_copies_that_the_client_sent_are_cancelled(
-    ibm_server: IBMServer, ibm: IBMDevice, pubs: list[EstimatorPub], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("proxied", [False, True])
+@pytest.mark.parametrize("fault", ["late 504", "drop after"])
+def test_the_client_sends_no_job_twice_by_itself(
+    ibm_server: IBMServer, pubs: list[EstimatorPub], fault: str, proxied: bool
 ) -> None:
-    ibm_server.hold()
-    ibm_server.refuse("POST /jobs", 504, late=True, times=2)
-    with caplog.at_level(logging.INFO, "qiskit_qattn.backends"):
-        assert ibm.submit(pubs, PRECISION, "a") == "job-0"
-    assert [job.status for job in ibm_server.jobs.values()] == ["Queued", "Cancelled", "Cancelled"]
-    assert "cancelled job job-2, a copy of job-0" in caplog.text
+    service = ibm_server.service(proxies={"urls": {"http": ibm_server.address}} if proxied else None)
+    ibm = IBMDevice(service.backend("test_manila"), service, settings=RAW)
+    if fault == "late 504":
+        ibm_server.refuse("POST /jobs", 504, late=True, times=2)
+    else:
+        ibm_server.drop("POST /jobs", "after", times=2)
+    with pytest.raises(TransientBackendError) as caught:
+        ibm.submit(pubs, PRECISION, "a")
+    assert not caught.value.unsent
+    assert ibm_server.count("POST /jobs") == 1
+    assert ibm.find("a") == ["job-0"]
 
 
-def test_a_copy_that_ran_is_left_and_the_first_is_kept(
-    ibm_server: IBMServer, ibm: IBMDevice, pubs: list[EstimatorPub], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("pattern", ["POST /sessions", "GET /instances/usage", "GET /backends/.*/status"])
+def test_what_fails_before_the_job_was_posted_is_known_not_to_be_sent(
+    ibm_server: IBMServer, ibm: IBMDevice, pubs: list[EstimatorPub], pattern: str
 ) -> None:
-    ibm_server.refuse("POST /jobs", 504, late=True)
-    assert ibm.submit(pubs, PRECISION, "a") == "job-0"
-    assert "could not cancel job job-1, a copy of job-0" in caplog.text
-
-
-def test_an_id_is_kept_if_the_look_for_copies_fails(
-    ibm_server: IBMServer, ibm: IBMDevice, pubs: list[EstimatorPub], caplog: pytest.LogCaptureFixture
-) -> None:
-    ibm_server.drop("GET /jobs", "before", times=6)
-    assert ibm.submit(pubs, PRECISION, "a") == "job-0"
-    assert "could not look for copies of job job-0" in caplog.text
+    ibm_server.refuse(pattern, 503, times=3)
+    with pytest.raises(TransientBackendError) as caught:
+        ibm.submit(pubs, PRECISION, "a")
+    assert caught.value.unsent
+    assert ibm_server.count("POST /jobs") == 0
 
 
 def test_too_many_requests_say_how_long_to_wait(
@@ -81,7 +82,7 @@ def test_too_many_requests_say_how_long_to_wait(
     ibm_server.refuse("POST /jobs", 429, 1202, "Too many requests", retry_after=7)
     with pytest.raises(TransientBackendError, match="429") as caught:
         ibm.submit(pubs, PRECISION, "a")
-    assert caught.value.retry_after == 7
+    assert caught.value.retry_after == 7 and caught.value.unsent
     assert not ibm_server.jobs
 
 
@@ -89,13 +90,13 @@ def test_too_many_requests_say_how_long_to_wait(
 def test_server_errors_are_transient(
     ibm_server: IBMServer, service: QiskitRuntimeService, ibm: IBMDevice, pubs: list[EstimatorPub], status: int
 ) -> None:
-    ibm_server.refuse("POST /jobs", status, times=6)
-    with pytest.raises(TransientBackendError, match=f"too many {status} error responses"):
+    ibm_server.refuse("POST /jobs", status)
+    with pytest.raises(TransientBackendError, match=f"{status} Server Error"):
         ibm.submit(pubs, PRECISION, "a")
     job_id = ibm.submit(pubs, PRECISION, "a")
     later = IBMDevice(ibm.backend, service)  # the client does not ask again for the state of a job that has ended
     for path, call in (("", lambda: later.status(job_id)), ("/results", lambda: later.result(job_id, pubs))):
-        ibm_server.refuse(f"GET /jobs/{job_id}{path}", status, times=6)
+        ibm_server.refuse(f"GET /jobs/{job_id}{path}", status, times=3)
         with pytest.raises(TransientBackendError):
             call()
         assert call()

@@ -14,7 +14,7 @@ from qiskit_ibm_runtime.fake_provider import FakeManilaV2
 
 from qiskit_qattn.backends.ibm.device import IBMDevice
 from qiskit_qattn.backends.ibm.runtime import EstimatorSettings
-from qiskit_qattn.errors import BackendError, JobError
+from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
 
 from .ibm_adapter import PRECISION, RAW, at_precision, exact
 from .ibm_client import Pub
@@ -97,3 +97,30 @@ def test_a_simulation_that_fails_says_why() -> None:
         ibm.result(job_id, pubs)
     assert "unknown instruction: ch" in ibm.status(job_id).message
     assert ibm.find("a") == []
+
+
+def test_what_fails_in_the_simulation_is_a_failed_job(
+    pubs: list[EstimatorPub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Could not resolve box hash collision")
+
+    monkeypatch.setattr("qiskit_ibm_runtime.fake_provider.local_service.run_quantum_program", explode)
+    ibm = IBMDevice(FakeManilaV2(), settings=RAW)
+    job_id = ibm.submit(pubs, PRECISION, "a")
+    with pytest.raises(BackendError, match="RuntimeError: Could not resolve box hash collision"):
+        ibm.result(job_id, pubs)
+    status = ibm.status(job_id)
+    assert status.state == "failed" and "box hash collision" in status.message
+
+
+def test_what_fails_in_the_preparation_is_a_refused_job(
+    pubs: list[EstimatorPub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Could not resolve box hash collision")
+
+    monkeypatch.setattr("qiskit_ibm_runtime.executor_estimator.estimator.prepare", explode)
+    with pytest.raises(BackendError, match="sending a job failed in its client: RuntimeError: Could not") as caught:
+        IBMDevice(FakeManilaV2(), settings=RAW).submit(pubs, PRECISION, "a")
+    assert not isinstance(caught.value, TransientBackendError)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -88,11 +89,23 @@ for end in (lambda: os.kill(os.getpid(), signal.SIGTERM), sys.exit):
 model.wte.weight.data.neg_()
 run(model)  # in the same session
 """
+WORKING_CHILD = """
+child = os.fork()
+model.wte.weight.data.neg_()  # in both, so that only one of them sends the job
+if not child:
+    run(model)
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+run(model)
+model.wte.weight.data.mul_(0.5)
+run(model)  # in the parent's session
+"""
 ENDS = {
     "the end of the program": ("", 0),
     "Ctrl-C": ("os.kill(os.getpid(), signal.SIGINT)", -signal.SIGINT),
     "SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
     "children that end before": (CHILDREN, 0),
+    "a child with a session of its own": (WORKING_CHILD, 0),
 }
 
 
@@ -117,4 +130,7 @@ def test_a_program_that_ends_closes_its_sessions(ibm_server: IBMServer, end: str
     )
     assert done.stdout == "1\n", done.stderr
     assert done.returncode == status, done.stderr
-    assert states(ibm_server) == ["closed"]
+    assert states(ibm_server) == ["closed"] * (2 if code == WORKING_CHILD else 1)
+    if code == WORKING_CHILD:
+        jobs = Counter(job.session_id for job in ibm_server.jobs.values())
+        assert sorted(jobs.values()) == [1, 2]

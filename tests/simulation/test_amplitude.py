@@ -5,6 +5,7 @@ import pytest
 import torch
 from qiskit.quantum_info import Statevector
 
+from qiskit_qattn import QuantumHead, attention_circuit
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.encodings import amplitude_encoding
 from qiskit_qattn.simulation.amplitude import amplitude_angles, unit_vectors
@@ -47,6 +48,33 @@ def test_the_zero_vector_is_the_ground_state_with_zero_gradient():
     torch.testing.assert_close(unit_vectors(x)[1], torch.eye(8)[0])
     (unit_vectors(x).square().sum() + amplitude_angles(x).sum()).backward()
     assert (x.grad == 0).all()
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("rows", [3, 40])
+@pytest.mark.parametrize("odd", [0.0, 1e-20, 1e20])
+@pytest.mark.parametrize("num_qubits", [3, 9])
+def test_a_vector_that_is_zero_or_extreme_changes_no_others_values(num_qubits, odd, rows, gradients):
+    """Neither unitaries on few qubits nor gates on many."""
+    head = QuantumHead(attention_circuit("qisa", num_qubits, num_observables=4), (2,))
+    x = torch.randn(2, rows, head.num_features)
+    changed = x.clone()
+    changed[:, 1] = odd
+    with torch.set_grad_enabled(gradients):
+        for function in (head, unit_vectors, amplitude_angles):
+            assert torch.equal(function(changed)[:, [0, 2]], function(x)[:, [0, 2]])
+
+
+def test_gradients_of_zero_and_extreme_vectors_leave_the_others():
+    head = QuantumHead(attention_circuit("qisa", 3)).double()
+    x = torch.randn(4, 8, dtype=torch.float64)
+    x[1], x[2] = 0.0, 1e18 * x[2]
+    x.requires_grad_()
+    grad = torch.autograd.grad(head(x).square().sum(), x)[0]
+    assert grad.isfinite().all() and (grad[1] == 0).all()
+    alone = torch.autograd.grad(head(x[[0, 3]]).square().sum(), x)[0]
+    torch.testing.assert_close(grad[[0, 3]], alone[[0, 3]])
+    assert torch.autograd.gradcheck(lambda rows: head(torch.cat([rows, torch.zeros(1, 8).double()])), x[[0, 3]])
 
 
 def test_gradcheck():

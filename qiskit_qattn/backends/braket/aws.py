@@ -1,106 +1,82 @@
-"""Quantum tasks on AWS: created once each, found by tag, read from S3; and AWS's errors as ours."""
+"""Quantum tasks on AWS: created once each, found by tag, read from S3."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from typing import Any
+import re
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, TypedDict
 
+from qiskit_qattn.backends.values import LEAST_SHOTS
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
+from qiskit_qattn.untrusted import as_type, one_line, shown
 
-CREDENTIALS = (
-    "Amazon Braket needs AWS credentials from AWS's own chain: run `aws configure`, or set AWS_PROFILE, or set "
-    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
-)
-REGION = "Give a region: region=us-east-1 in the backend string, or set AWS_REGION."
-_BUSY = {"ThrottlingException", "TooManyRequestsException", "InternalServiceException", "ServiceQuotaExceededException"}
-_BUSY_S3 = {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout"}
-# Their messages may quote what was signed.
-_IDENTITY = {
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "IncompleteSignature",
-    "InvalidAccessKeyId",
-    "InvalidClientTokenId",
-    "InvalidSignatureException",
-    "MissingAuthenticationTokenException",
-    "SignatureDoesNotMatch",
-    "UnrecognizedClientException",
-}
 TAG, PART = "qiskit-qattn", "qiskit-qattn-part"
+STATES = {"CREATED", "QUEUED", "RUNNING", "CANCELLING", "CANCELLED", "COMPLETED", "FAILED"}
+_ARN = re.compile(r"arn:[\w-]+:braket:[\w-]+:\d*:quantum-task/[\w-]+")
+_MOST_PAGES = 1000  # of a list: 100,000 tasks, where AWS keeps them for 90 days
+_MOST_BYTES = 2**30  # of a result
 
 
 def one_attempt() -> Any:
     """Return the configuration of a client that leaves retries to its caller."""
     from botocore.config import Config
 
-    return Config(retries={"total_max_attempts": 1}, connect_timeout=10, read_timeout=60)
+    return Config(retries={"total_max_attempts": 1}, connect_timeout=10, read_timeout=20)
 
 
-@contextmanager
-def aws_errors(doing: str) -> Iterator[None]:
-    """Turn errors of AWS into ours.
+class _Task(TypedDict):
+    quantumTaskArn: str
+    status: str
+    shots: int
+    outputS3Bucket: str
+    outputS3Directory: str
+
+
+class Task(_Task, total=False):
+    """What this package reads of AWS's description of a task."""
+
+    deviceArn: str
+    numSuccessfulShots: int
+    failureReason: str
+    queueInfo: dict[str, Any]
+    actionMetadata: dict[str, Any]
+    tags: dict[str, str]
+
+
+class Listed(TypedDict):
+    """What this package reads of a task in a list."""
+
+    quantumTaskArn: str
+    status: str
+    createdAt: Any
+    tags: dict[str, str]
+
+
+def pages(call: Callable[..., dict[str, Any]], key: str, **parameters: Any) -> Iterator[Any]:
+    """Yield the items of all pages of a list.
 
     Args:
-        doing: What was tried, such as ``sending a task to SV1``.
+        call: Returns a page; it takes ``nextToken``.
+        key: Of the items of a page.
+        parameters: Of the first call, and of the others.
 
     Raises:
-        TransientBackendError: For throttling, a full queue, an error of the service, or a connection that failed.
-        BackendError: For missing or refused credentials, missing permissions, and requests that are not valid.
+        TransientBackendError: For a list that does not end: a page that is given again, or too many.
+        KeyError: For a page without items.
     """
-    from botocore import exceptions
-    from botocore.parsers import ResponseParserError
-
-    # Transient errors of a connection; their texts contain no secret.
-    connection = (
-        exceptions.ConnectionError,
-        exceptions.HTTPClientError,
-        exceptions.ResponseStreamingError,
-        exceptions.IncompleteReadError,
-    )
-    try:
-        yield
-    except exceptions.ClientError as error:
-        raise _of_service(doing, error.response) from error
-    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
-        raise BackendError(f"No usable AWS credentials while {doing}. {CREDENTIALS}") from error
-    except exceptions.NoRegionError as error:
-        raise BackendError(f"AWS has no region while {doing}. {REGION}") from error
-    except connection as error:
-        raise TransientBackendError(f"The connection to AWS failed while {doing} ({type(error).__name__}).") from error
-    except exceptions.BotoCoreError as error:  # a profile that is not there, an expired login, a bad address
-        raise BackendError(f"AWS's SDK failed while {doing}: {error}. {CREDENTIALS}") from error
-    except ResponseParserError as error:
-        raise TransientBackendError(f"AWS's answer could not be read while {doing}.") from error
-
-
-def _of_service(doing: str, response: dict[str, Any]) -> BackendError:
-    """Return our error for an answer of a service."""
-    detail, metadata = response.get("Error", {}), response.get("ResponseMetadata", {})
-    code, status = detail.get("Code", "unknown"), metadata.get("HTTPStatusCode", 0)
-    message = f"AWS refused while {doing}: {code}"
-    if code in _IDENTITY:
-        return BackendError(f"{message}. {CREDENTIALS}")
-    message += f": {detail['Message']}" if detail.get("Message") else ""
-    if code in _BUSY | _BUSY_S3 or status == 429 or status >= 500:
-        return TransientBackendError(message, _seconds(metadata.get("HTTPHeaders", {}).get("retry-after")))
-    if code in ("AccessDeniedException", "AccessDenied"):
-        return BackendError(
-            f"{message}. The account needs the policy AmazonBraketFullAccess, or its actions on tasks, tags and the "
-            f"S3 location of results. If only some regions are allowed, name one with region=…."
-        )
-    if code in ("NoSuchBucket", "NoSuchKey"):
-        return BackendError(f"{message}. Results are read from the S3 location they were written to; was it removed?")
-    return BackendError(message)
-
-
-def _seconds(text: str | None) -> float | None:
-    """Return the seconds of a numeric Retry-After header."""
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return None
+    seen = set()
+    for _ in range(_MOST_PAGES):
+        page = call(**parameters)
+        yield from page[key]
+        token = page.get("nextToken")
+        if not token:
+            return
+        if token in seen:
+            break
+        seen.add(token)
+        parameters["nextToken"] = token
+    raise TransientBackendError(f"AWS's list of {key} does not end: after {len(seen):,} pages it goes on.")
 
 
 class Tasks:
@@ -119,6 +95,7 @@ class Tasks:
         self._failures: dict[tuple[str, int], int] = {}  # how often they failed
         self._client.meta.events.register("provide-client-params.braket.CreateQuantumTask", self._add_token)
         self._token = ""
+        self.unsure = False  # whether a task may have been created whose ARN is not known
 
     def create(
         self, specification: Any, *, tag: str, part: tuple[int, int], shots: int, reservation: str | None
@@ -147,7 +124,7 @@ class Tasks:
             tags={TAG: tag, PART: f"{part[0]}/{part[1]}"},
             reservation_arn=reservation,
         )
-        self._incomplete[key] = task.id
+        self._incomplete[key], self.unsure = _arn(task.id), False
         return task.id
 
     def parts(self, tag: str) -> list[str]:
@@ -166,20 +143,20 @@ class Tasks:
             dead: States of tasks that will have no result.
         """
         filters = [{"name": "deviceArn", "operator": "EQUAL", "values": [self._arn]}]
-        pages = self._client.get_paginator("search_quantum_tasks").paginate(
-            filters=filters, PaginationConfig={"PageSize": 100}
-        )
-        found = [task for page in pages for task in page["quantumTasks"] if task.get("tags", {}).get(TAG) == tag]
+        every = pages(self._client.search_quantum_tasks, "quantumTasks", filters=filters, maxResults=100)
+        found: list[Listed] = [
+            as_type(task, Listed, "a task") for task in every if (task.get("tags") or {}).get(TAG) == tag
+        ]
         found.sort(key=lambda task: task["createdAt"])
         parts: dict[int, list[str]] = {}
         failed: dict[int, list[str]] = {}
         size = 0
         for task in found:
-            part, size = (int(number) for number in task["tags"][PART].split("/"))
-            if task["status"] in dead:
-                failed.setdefault(part, []).append(task["quantumTaskArn"])
+            part, size = _part(task["tags"].get(PART, ""), size)
+            if _state(task) in dead:
+                failed.setdefault(part, []).append(_arn(task["quantumTaskArn"]))
             else:
-                parts.setdefault(part, []).append(task["quantumTaskArn"])
+                parts.setdefault(part, []).append(_arn(task["quantumTaskArn"]))
         complete = min((len(parts.get(part, [])) for part in range(size)), default=0)
         gone = {arn for arns in failed.values() for arn in arns}
         # The search may be behind: what this process sent stays known.
@@ -188,55 +165,146 @@ class Tasks:
         self._failures |= {(tag, part): len(arns) for part, arns in failed.items()}
         return [[parts[part][index] for part in range(size)] for index in range(complete)]
 
-    def metadata(self, arn: str) -> dict[str, Any]:
-        """Return AWS's metadata of a task."""
-        return self._client.get_quantum_task(quantumTaskArn=arn, additionalAttributeNames=["QueueInfo"])
+    def task(self, arn: str) -> Task:
+        """Return AWS's description of a task.
+
+        Raises:
+            TransientBackendError: For the description of another task, or of a state that AWS does not document.
+        """
+        found = self._client.get_quantum_task(quantumTaskArn=arn, additionalAttributeNames=["QueueInfo"])
+        task: Task = as_type(found, Task, "the task")
+        if task["quantumTaskArn"] != arn or task.get("deviceArn", self._arn) != self._arn:
+            raise TransientBackendError(
+                f"AWS was asked for task {arn} on {self._arn} and described {one_line(task['quantumTaskArn'])} on "
+                f"{one_line(task.get('deviceArn', 'no device'))}."
+            )
+        _state(task)
+        return task
 
     def cancel(self, arn: str) -> None:
-        """Cancel a task, unless it has just ended."""
+        """Cancel a task, unless it has just ended.
+
+        Raises:
+            TransientBackendError: If AWS does not say that it does so.
+        """
         try:
-            self._client.cancel_quantum_task(quantumTaskArn=arn)
+            answer = self._client.cancel_quantum_task(quantumTaskArn=arn)
         except self._client.exceptions.ConflictException:
             return
+        if answer["cancellationStatus"] not in ("CANCELLING", "CANCELLED"):
+            raise TransientBackendError(f"AWS says of task {arn} that it is {shown(answer['cancellationStatus'])}.")
 
-    def result(self, metadata: dict[str, Any]) -> list[Any]:
+    def result(self, task: Task) -> list[Any]:
         """Return what each circuit of a finished task measured.
 
         Raises:
             JobError: If the task, or one of its circuits, has failed.
+            BackendError: For a task that has not ended, or measured fewer shots than it was asked for.
         """
         from braket.task_result import ProgramSetTaskResult
         from braket.tasks import GateModelQuantumTaskResult, ProgramSetQuantumTaskResult
 
-        if metadata["status"] != "COMPLETED":
-            raise JobError(f"Task {metadata['quantumTaskArn']} is {metadata['status']} and has no result.")
-        schema = self._schema(metadata)
+        arn, status, shots = task["quantumTaskArn"], task["status"], task["shots"]
+        if status != "COMPLETED":
+            kind = JobError if status in ("FAILED", "CANCELLED") else BackendError
+            raise kind(f"Task {arn} is {status} and has no result.")
+        measured = task.get("numSuccessfulShots", shots)
+        if not LEAST_SHOTS * shots <= measured <= shots:
+            raise BackendError(
+                f"Task {arn} has {measured:,} of {shots:,} shots. It is not taken for a result; ask AWS whether it is "
+                f"billed."
+            )
+        schema = self._schema(task)
         if not isinstance(schema, ProgramSetTaskResult):
             return [GateModelQuantumTaskResult.from_object(schema)]
         entries = [entry for program in ProgramSetQuantumTaskResult.from_object(schema) for entry in program]
         for entry in entries:
             if not hasattr(entry, "measurements"):
                 reason = getattr(entry, "failureMetadata", None)
-                raise JobError(f"A circuit of task {metadata['quantumTaskArn']} failed: {reason}")
+                raise JobError(f"A circuit of task {arn} failed: {one_line(str(reason))}")
         return entries
 
-    def seconds(self, metadata: dict[str, Any]) -> float:
+    def seconds(self, task: Task) -> float:
         """Return how long a simulator worked on a task, in seconds, or 0 if it does not report it."""
-        found = getattr(self._schema(metadata), "additionalMetadata", None)
+        found = getattr(self._schema(task), "additionalMetadata", None)
         duration = getattr(getattr(found, "simulatorMetadata", None), "executionDuration", None)
-        return (duration or 0) / 1000
+        return max(0, duration or 0) / 1000
 
-    def _schema(self, metadata: dict[str, Any]) -> Any:
+    def _schema(self, task: Task) -> Any:
+        """Return the object that a task left in S3.
+
+        Raises:
+            TransientBackendError: For an empty object, or the result of another task.
+        """
         from braket.schema_common import BraketSchemaBase
+        from braket.task_result import GateModelTaskResult, ProgramSetTaskResult
 
         if self._store is None:
             self._store = self._session.boto_session.client(
                 "s3", region_name=self._session.region, config=one_attempt()
             )
-        key = f"{metadata['outputS3Directory']}/results.json"
-        body = self._store.get_object(Bucket=metadata["outputS3Bucket"], Key=key)["Body"].read()
-        return BraketSchemaBase.parse_raw_schema(body.decode())
+        key = f"{task['outputS3Directory']}/results.json"
+        answer = self._store.get_object(Bucket=task["outputS3Bucket"], Key=key)
+        if answer["ContentLength"] > _MOST_BYTES:
+            raise BackendError(f"The result of task {task['quantumTaskArn']} has {answer['ContentLength']:,} bytes.")
+        body = answer["Body"].read()
+        if not body:
+            raise TransientBackendError(f"The result of task {task['quantumTaskArn']} in S3 is empty.")
+        schema = BraketSchemaBase.parse_raw_schema(body.decode())
+        if isinstance(schema, GateModelTaskResult):
+            _check_origin(schema.taskMetadata, schema.taskMetadata.shots, task)
+        elif not isinstance(schema, ProgramSetTaskResult):
+            raise TransientBackendError(f"The result of task {task['quantumTaskArn']} is a {type(schema).__name__}.")
+        elif not isinstance(schema.taskMetadata, str):  # else it stands in a file of its own
+            _check_origin(schema.taskMetadata, schema.taskMetadata.requestedShots, task)
+        return schema
 
     def _add_token(self, params: dict[str, Any], **_: Any) -> None:
         """Add a token with which AWS returns the existing task if a request is sent again after a lost answer."""
-        params["clientToken"] = self._token
+        params["clientToken"], self.unsure = self._token, True
+
+
+def _state(task: Task | Listed) -> str:
+    """Return the state of a task.
+
+    Raises:
+        TransientBackendError: For one that AWS does not document.
+    """
+    if task["status"] not in STATES:
+        raise TransientBackendError(
+            f"AWS says of task {task['quantumTaskArn']} that it is {shown(task['status'])}; known: "
+            f"{', '.join(sorted(STATES))}."
+        )
+    return task["status"]
+
+
+def _arn(found: Any) -> str:
+    """Return the ARN of a task; ids of jobs are made of them.
+
+    Raises:
+        TransientBackendError: For anything else.
+    """
+    if not (isinstance(found, str) and _ARN.fullmatch(found)):
+        raise TransientBackendError(f"AWS gave a task the ARN {shown(found)}.")
+    return found
+
+
+def _part(text: str, size: int) -> tuple[int, int]:
+    """Return which part of how many a task is, as its tag says, where the parts before said ``size``.
+
+    Raises:
+        ValueError: For a tag that this package does not write.
+    """
+    part, _, count = text.partition("/")
+    if not (part.isdecimal() and count.isdecimal() and int(part) < int(count) and size in (0, int(count))):
+        raise ValueError(f"a task's tag {PART} is {shown(text)}")
+    return int(part), int(count)
+
+
+def _check_origin(metadata: Any, shots: int, task: Task) -> None:
+    """Raise :class:`TransientBackendError` for the result of another task than the one that was asked for."""
+    arn = task["quantumTaskArn"]
+    if metadata.id.startswith("arn:") and metadata.id != arn:
+        raise TransientBackendError(f"The result in S3 of task {arn} is that of {one_line(metadata.id)}.")
+    if shots != task["shots"]:
+        raise TransientBackendError(f"The result in S3 of task {arn} has {shots:,} shots, expected {task['shots']:,}.")

@@ -13,7 +13,8 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.transpiler.passes import RemoveBarriers
 
 from qiskit_qattn.backends.measurement import Basis, Plan, Samples
-from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.backends.values import LEAST_SHOTS
+from qiskit_qattn.errors import BackendError, CircuitError
 from qiskit_qattn.simulation.decomposition import device_circuit, from_zero
 
 
@@ -102,14 +103,39 @@ def program_sets(programs: list[BraketProgram], most: int, shots: int) -> list[A
     return [*sets, ProgramSet(entries, shots_per_executable=shots)] if entries else sets
 
 
-def samples_of(entry: Any, num_qubits: int) -> Samples:
+def samples_of(entry: Any, num_qubits: int, shots: int) -> Samples:
     """Return what Braket measured in one circuit.
 
     Args:
         entry: Any of Braket's results with ``measurements`` and ``measured_qubits``.
         num_qubits: Number of qubits of the circuit; they have the numbers 0, 1, ….
+        shots: How many samples were asked for.
+
+    Raises:
+        BackendError: For other samples: of other qubits, no bits, too few or too many.
     """
     column = {qubit: index for index, qubit in enumerate(entry.measured_qubits)}
-    measured = np.asarray(entry.measurements)[:, [column[qubit] for qubit in range(num_qubits)]]
-    bits, counts = np.unique(measured, axis=0, return_counts=True)
+    table = np.asarray(entry.measurements)
+    if table.ndim != 2 or table.shape[1] != len(column) or not column.keys() >= set(range(num_qubits)):
+        raise BackendError(
+            f"A circuit of {num_qubits} qubits measured a table of shape {table.shape} of qubits {sorted(column)[:20]}."
+        )
+    if not LEAST_SHOTS * shots <= len(table) <= shots:
+        raise BackendError(f"A circuit was measured {len(table):,} times, expected {shots:,}.")
+    bits, counts = np.unique(table[:, [column[qubit] for qubit in range(num_qubits)]], axis=0, return_counts=True)
+    if not np.isin(bits, (0, 1)).all():
+        raise BackendError(f"A circuit measured {bits.max()} on a qubit, expected 0 or 1.")
     return Samples(bits, counts / counts.sum(), int(counts.sum()))
+
+
+def check_inputs(entry: Any, point: np.ndarray) -> None:
+    """Compare the parameters that a result in a program set says it was run with, by value, since names may differ.
+
+    Raises:
+        BackendError: For other parameters; the results are not in the order of the circuits.
+    """
+    inputs = getattr(entry, "inputs", None)
+    if inputs and not (
+        len(inputs) == len(point) and np.allclose(sorted(inputs.values()), sorted(point), rtol=1e-9, atol=1e-9)
+    ):
+        raise BackendError(f"A circuit was run at {sorted(inputs.values())[:8]}, expected {sorted(point)[:8]}.")

@@ -2,24 +2,80 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
-from qiskit_qattn.backends.braket.aws import Tasks, aws_errors
-from qiskit_qattn.backends.braket.circuits import BraketProgram, program_sets, samples_of
+from qiskit_qattn.backends.braket.aws import PART, Task, Tasks
+from qiskit_qattn.backends.braket.circuits import BraketProgram, check_inputs, program_sets, samples_of
+from qiskit_qattn.backends.braket.errors import aws_errors
 from qiskit_qattn.backends.jobs.device import Cost, JobStatus, Values
 from qiskit_qattn.backends.measurement import Plan, Samples, shots_of
 from qiskit_qattn.errors import BackendError, ConfigError, TransientBackendError
+from qiskit_qattn.untrusted import one_line
 
-_log = logging.getLogger(__name__)
 _DIVIDER = ";"  # between the tasks of a job, as in qiskit-braket-provider
 _DEAD = {"FAILED", "CANCELLED", "CANCELLING"}
 _FINAL = {"FAILED", "CANCELLED", "COMPLETED"}
 _LEAST_SECONDS = 3.0  # a task on a simulator is billed for at least these
 _TASK_USD = 0.30  # what a task costs on any QPU; a device reports the price of its shots only
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a device says of itself.
+
+    Attributes:
+        gates: Qiskit's names of the gates it takes.
+        qubits: How many it has.
+        shots: The least and the most of a circuit.
+        set: The most circuits of a program set, and shots over all of them, or None where it takes none.
+        price: US dollars per unit, and the unit, or None where it gives none.
+        hours: When it runs tasks.
+    """
+
+    gates: Collection[str]
+    qubits: int
+    shots: tuple[int, int]
+    set: tuple[int, int] | None
+    price: tuple[float, str] | None
+    hours: str
+
+    @classmethod
+    def of(cls, device: Any) -> Capabilities:
+        """Return those of Braket's ``AwsDevice``.
+
+        Raises:
+            BackendError: For a device that runs no circuits.
+            TransientBackendError: For capabilities that cannot be read.
+        """
+        from braket.device_schema import DeviceActionType
+        from qiskit_braket_provider.providers.adapter import gateset_from_properties
+
+        with aws_errors(f"reading what {device.name} can do"):
+            properties, service = device.properties, device.properties.service
+            actions = properties.action
+            if DeviceActionType.OPENQASM not in actions:
+                raise BackendError(f"{device.name} runs no circuits of gates. Choose a gate-based device.")
+            sets, cost = actions.get(DeviceActionType.OPENQASM_PROGRAM_SET), service.deviceCost
+            if cost is not None and not 0 <= cost.price < math.inf:
+                raise ValueError(f"its price is {cost.price}")
+            hours = (
+                f"{getattr(window.executionDay, 'value', window.executionDay)} {window.windowStartHour:%H:%M} to "
+                f"{window.windowEndHour:%H:%M} UTC"
+                for window in service.executionWindows
+            )
+            return cls(
+                gateset_from_properties(actions[DeviceActionType.OPENQASM]),
+                int(properties.paradigm.qubitCount),
+                (max(1, int(service.shotsRange[0])), int(service.shotsRange[1])),
+                None if sets is None else (int(sets.maximumExecutables), int(sets.maximumTotalShots)),
+                None if cost is None else (cost.price, cost.unit),
+                "; ".join(hours),
+            )
 
 
 class BraketDevice:
@@ -47,29 +103,22 @@ class BraketDevice:
         reservation: str | None = None,
         price: tuple[float, float] | None = None,
     ) -> None:
-        from braket.device_schema import DeviceActionType
-        from qiskit_braket_provider.providers.adapter import gateset_from_properties
-
-        actions = device.properties.action
-        if DeviceActionType.OPENQASM not in actions:
-            raise BackendError(f"{device.name} runs no circuits of gates. Choose a gate-based device.")
+        self._can = Capabilities.of(device)
         self.name, self.settings = f"braket:{device.name}", f"device={device.arn}"
         self._device, self._reservation, self._price = device, reservation, price
-        self._gates = gateset_from_properties(actions[DeviceActionType.OPENQASM])
-        self._sets = actions.get(DeviceActionType.OPENQASM_PROGRAM_SET)
         self._tasks = Tasks(device.aws_session, device.arn, s3)
-        self._known: dict[str, dict[str, Any]] = {}  # metadata of tasks that have ended
+        self._known: dict[str, Task] = {}  # tasks that have ended
 
     def submit(self, pubs: Sequence[EstimatorPub], precision: float, tag: str) -> str:
         """Send the tasks of a job and return its id; those sent in an earlier attempt are not sent again."""
-        shots = self._shots(precision)
+        shots, self._tasks.unsure = self._shots(precision), False
         self._check(pubs)
-        self._online()
-        specifications = list(self._specifications([BraketProgram(pub, self._gates) for pub in pubs], shots))
+        specifications = list(self._specifications([BraketProgram(pub, self._can.gates) for pub in pubs], shots))
         if not specifications:
             raise BackendError("The PUBs have no Pauli string to measure; nothing was sent.")
         arns: list[str] = []
         try:
+            self._online()
             for index, specification in enumerate(specifications):
                 with aws_errors(f"sending task {index + 1} of {len(specifications)} to {self._device.name}"):
                     arns.append(
@@ -77,17 +126,21 @@ class BraketDevice:
                             specification,
                             tag=tag,
                             part=(index, len(specifications)),
-                            shots=shots if self._sets is None else specification.total_shots,
+                            shots=shots if self._can.set is None else specification.total_shots,
                             reservation=self._reservation,
                         )
                     )
-        except TransientBackendError:
-            raise  # the next try sends the rest
-        except BackendError:
+        except TransientBackendError as error:  # the next try sends the rest
+            error.unsent = (error.unsent or not self._tasks.unsure) and not self._tasks.parts(tag)
+            raise
+        except BackendError as error:
             try:
-                self.abandon(tag)  # they are useless without the others
+                if self._tasks.unsure or self._tasks.parts(tag):
+                    self.abandon(tag)  # they are useless without the others
             except BackendError as other:
-                _log.warning("%s: tasks sent before a refusal could not be cancelled: %s", self.name, other)
+                raise TransientBackendError(
+                    f"{error} The job's tasks that were sent before could not be cancelled: {other}"
+                ) from error
             raise
         self._tasks.forget(tag)
         return _DIVIDER.join(arns)
@@ -99,24 +152,24 @@ class BraketDevice:
 
     def status(self, job_id: str) -> JobStatus:
         """Return the status of a job; failed if any of its tasks has failed."""
-        found = [self._metadata(arn) for arn in job_id.split(_DIVIDER)]
-        states = [metadata["status"] for metadata in found]
-        for metadata in found:
-            if metadata["status"] == "FAILED":
-                return JobStatus("failed", message=metadata.get("failureReason", "no reason given"))
+        found = [self._task(arn) for arn in job_id.split(_DIVIDER)]
+        states = [task["status"] for task in found]
+        for task in found:
+            if task["status"] == "FAILED":
+                return JobStatus("failed", message=one_line(task.get("failureReason", "no reason given")))
         if "CANCELLED" in states:
             return JobStatus("cancelled", message="a task was cancelled")
         if all(state == "COMPLETED" for state in states):
             return JobStatus("done")
         if set(states) <= {"CREATED", "QUEUED"}:
-            positions = [_position(metadata) for metadata in found]
+            positions = [_position(task) for task in found]
             return JobStatus("queued", max((place for place in positions if place is not None), default=None))
         return JobStatus("running")
 
     def result(self, job_id: str, pubs: Sequence[EstimatorPub]) -> list[Values]:
         """Return the values of a finished job, from its tasks' results in S3."""
         plans = [Plan(pub) for pub in pubs]
-        samples = self._samples(job_id, [plan for plan in plans for _ in range(plan.size)])
+        samples = self._samples(job_id, plans)
         values = [plan.from_samples(samples) for plan in plans]
         if next(samples, None) is not None:
             raise BackendError(f"Job {job_id} measured more circuits than its PUBs have; it belongs to other PUBs.")
@@ -126,12 +179,15 @@ class BraketDevice:
         """Return the tasks, shots and price of a job; only simulators report seconds."""
         cost = Cost(usd=None)
         for arn in job_id.split(_DIVIDER):
-            metadata = self._metadata(arn)
-            if metadata["status"] in ("FAILED", "CANCELLED"):  # not billed
+            task = self._task(arn)
+            if task["status"] in ("FAILED", "CANCELLED"):  # not billed
                 continue
-            circuits = metadata.get("actionMetadata", {}).get("executableCount", 1)
-            shots = metadata.get("numSuccessfulShots", metadata["shots"])
-            seconds = self._seconds(metadata) if metadata["status"] == "COMPLETED" else 0.0
+            with aws_errors(f"asking what a task on {self._device.name} took"):
+                circuits = int(task.get("actionMetadata", {}).get("executableCount", 1))
+                shots = task.get("numSuccessfulShots", task["shots"])
+                if circuits < 1 or not 0 <= shots <= task["shots"]:
+                    raise ValueError(f"task {arn} has {circuits} circuits and {shots} of {task['shots']} shots")
+            seconds = self._seconds(task) if task["status"] == "COMPLETED" else 0.0
             cost += self._cost(1, circuits, shots, seconds)
         return cost
 
@@ -144,7 +200,7 @@ class BraketDevice:
         refused: list[BackendError] = []
         for arn in filter(None, job_id.split(_DIVIDER)):
             try:
-                if self._metadata(arn)["status"] not in _FINAL:
+                if self._task(arn)["status"] not in _FINAL:
                     with aws_errors(f"cancelling a task on {self._device.name}"):
                         self._tasks.cancel(arn)
             except BackendError as error:
@@ -173,8 +229,8 @@ class BraketDevice:
         """US dollars per task and per shot, where they are known."""
         if self._price is not None:
             return self._price
-        cost = self._device.properties.service.deviceCost
-        return (_TASK_USD, cost.price) if cost is not None and cost.unit == "shot" else None
+        listed = self._can.price
+        return (_TASK_USD, listed[0]) if listed is not None and listed[1] == "shot" else None
 
     @property
     def _simulator(self) -> bool:
@@ -182,7 +238,7 @@ class BraketDevice:
 
     def _specifications(self, programs: list[BraketProgram], shots: int) -> Iterator[Any]:
         """Yield the tasks of a job: program sets, or circuits with their parameters bound."""
-        if self._sets is not None:
+        if self._can.set is not None:
             yield from program_sets(programs, self._most(shots), shots)
             return
         for program in programs:
@@ -191,61 +247,68 @@ class BraketDevice:
                 for row in basis.rows:
                     yield circuit.make_bound_circuit(program.inputs(int(row)))
 
-    def _samples(self, job_id: str, plans: list[Plan]) -> Iterator[Samples]:
-        """Yield what each circuit of a job measured, task by task; ``plans`` has the plan of each circuit."""
-        which = iter(plans)
-        for arn in job_id.split(_DIVIDER):
-            with aws_errors(f"reading the result of a task on {self._device.name}"):
-                entries = self._tasks.result(self._metadata(arn))
+    def _samples(self, job_id: str, plans: Sequence[Plan]) -> Iterator[Samples]:
+        """Yield what each circuit of a job measured, task by task; it must be what the plans' circuits measure."""
+        which = ((plan, int(row)) for plan in plans for basis in plan.bases for row in basis.rows)
+        arns = job_id.split(_DIVIDER)
+        for index, arn in enumerate(arns):
+            with aws_errors(f"reading the result of task {arn} on {self._device.name}"):
+                task = self._task(arn)
+                part = task.get("tags", {}).get(PART)
+                if part not in (None, f"{index}/{len(arns)}"):
+                    raise BackendError(f"Task {arn} is part {part} of its job, not {index}/{len(arns)} of {job_id}.")
+                entries = self._tasks.result(task)
             for entry in entries:
-                plan = next(which, None)
+                plan, row = next(which, (None, 0))
                 if plan is None:
                     raise BackendError(f"Job {job_id} measured more circuits than its PUBs have.")
-                yield samples_of(entry, plan.pub.circuit.num_qubits)
+                with aws_errors(f"reading what task {arn} on {self._device.name} measured"):
+                    check_inputs(entry, plan.points[row])
+                    samples = samples_of(entry, plan.pub.circuit.num_qubits, shots_of(plan.pub.precision))
+                yield samples
         if next(which, None) is not None:
             raise BackendError(f"Job {job_id} measured fewer circuits than its PUBs have; it belongs to other PUBs.")
 
-    def _metadata(self, arn: str) -> dict[str, Any]:
+    def _task(self, arn: str) -> Task:
         if arn not in self._known:
             with aws_errors(f"asking for a task on {self._device.name}"):
-                metadata = self._tasks.metadata(arn)
-            if metadata["status"] not in _FINAL:
-                return metadata
-            self._known[arn] = metadata
+                task = self._tasks.task(arn)
+            if task["status"] not in _FINAL:
+                return task
+            self._known[arn] = task
         return self._known[arn]
 
-    def _seconds(self, metadata: dict[str, Any]) -> float:
+    def _seconds(self, task: Task) -> float:
         if not self._simulator:
             return 0.0
         with aws_errors(f"reading the duration of a task on {self._device.name}"):
-            return max(_LEAST_SECONDS, self._tasks.seconds(metadata))
+            return max(_LEAST_SECONDS, self._tasks.seconds(task))
 
     def _cost(self, jobs: int, circuits: int, shots: int, seconds: float) -> Cost:
-        usd, listed = None, self._device.properties.service.deviceCost
+        usd, listed = None, self._can.price
         if self.price is not None:
             usd = jobs * self.price[0] + shots * self.price[1]
-        elif self._simulator and listed is not None and listed.unit == "minute":
-            usd = seconds / 60 * listed.price
+        elif self._simulator and listed is not None and listed[1] == "minute":
+            usd = seconds / 60 * listed[0]
         return Cost(jobs, circuits, shots, seconds, usd)
 
     def _most(self, shots: int) -> int:
         """Return how many circuits fit into a task."""
-        if self._sets is None:
+        if self._can.set is None:
             return 1
-        return max(1, min(self._sets.maximumExecutables, self._sets.maximumTotalShots // shots))
+        return max(1, min(self._can.set[0], self._can.set[1] // shots))
 
     def _shots(self, precision: float) -> int:
-        shots, (least, most) = shots_of(precision), self._device.properties.service.shotsRange
-        if not max(1, least) <= shots <= most:
-            raise ConfigError(f"{self._device.name} takes {max(1, least)} to {most} shots per circuit, got {shots}.")
+        shots, (least, most) = shots_of(precision), self._can.shots
+        if not least <= shots <= most:
+            raise ConfigError(f"{self._device.name} takes {least} to {most} shots per circuit, got {shots}.")
         return shots
 
     def _check(self, pubs: Sequence[EstimatorPub]) -> None:
-        most = self._device.properties.paradigm.qubitCount
         for pub in pubs:
-            if pub.circuit.num_qubits > most:
+            if pub.circuit.num_qubits > self._can.qubits:
                 raise BackendError(
-                    f"A circuit has {pub.circuit.num_qubits} qubits, but {self._device.name} has {most}."
+                    f"A circuit has {pub.circuit.num_qubits} qubits, but {self._device.name} has {self._can.qubits}."
                 )
 
     def _online(self) -> None:
@@ -254,16 +317,11 @@ class BraketDevice:
         with aws_errors(f"asking for the state of {self._device.name}"):
             self._device.refresh_metadata()
         if self._device.status != "ONLINE":
-            windows = "; ".join(
-                f"{getattr(window.executionDay, 'value', window.executionDay)} {window.windowStartHour:%H:%M} to "
-                f"{window.windowEndHour:%H:%M} UTC"
-                for window in self._device.properties.service.executionWindows
-            )
-            when = f" Its hours: {windows}." if windows else ""
+            when = f" Its hours: {self._can.hours}." if self._can.hours else ""
             raise BackendError(f"{self._device.name} is {self._device.status}; nothing was sent.{when}")
 
 
-def _position(metadata: dict[str, Any]) -> int | None:
+def _position(task: Task) -> int | None:
     """Return the position in the queue, given as ``3`` or ``>2000``, if AWS reports one."""
-    digits = str(metadata.get("queueInfo", {}).get("position", "")).lstrip(">")
-    return int(digits) if digits.isdigit() else None
+    digits = str(task.get("queueInfo", {}).get("position", "")).lstrip(">")
+    return int(digits) if digits.isdecimal() and len(digits) < 10 else None

@@ -95,7 +95,7 @@ class BraketLocalEstimator(LocalEstimator):
     def _sampled(self, program: BraketProgram, shots: int) -> Values:
         sets = program_sets([program], _PROGRAMS, shots)
         results = (entry for some in sets for part in self._device.run(some).result() for entry in part)
-        return program.plan.from_samples(samples_of(entry, program.num_qubits) for entry in results)
+        return program.plan.from_samples(samples_of(entry, program.num_qubits, shots) for entry in results)
 
 
 @contextmanager

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+import warnings
+from dataclasses import replace
+from typing import Any, TypedDict
 
-from qiskit_qattn.backends.braket.aws import REGION, aws_errors, one_attempt
+from qiskit_qattn.backends.braket.aws import one_attempt, pages
 from qiskit_qattn.backends.braket.device import BraketDevice
+from qiskit_qattn.backends.braket.errors import REGION, aws_errors
 from qiskit_qattn.backends.braket.local import GATES, LOCAL_NOISE_OPTIONS, BraketLocalEstimator, local_noise
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, gradient_option
 from qiskit_qattn.backends.options import DEDUPE_OPTION, DEVICE_MODULES, DEVICE_OPTIONS, dedupe_option
 from qiskit_qattn.backends.prices import braket_price
 from qiskit_qattn.backends.registry import Backend, Provider, precision_of
 from qiskit_qattn.backends.spec import BackendSpec
-from qiskit_qattn.errors import BackendError, ConfigError, unknown_name
+from qiskit_qattn.errors import BackendError, ConfigError, TransientBackendError, unknown_name
+from qiskit_qattn.untrusted import as_type, one_line
 
 _LOCAL = {"local": "braket_sv", "local_dm": "braket_dm"}
 _SHOTS = 1024
@@ -34,6 +39,15 @@ OPTIONS = {
     **DEVICE_OPTIONS,
 }
 SIMULATORS = {name: f"arn:aws:braket:::device/quantum-simulator/amazon/{name}" for name in ("sv1", "dm1", "tn1")}
+
+
+class Found(TypedDict):
+    """What this package reads of a device in a list."""
+
+    deviceType: str
+    deviceStatus: str
+    deviceName: str
+    deviceArn: str
 
 
 def braket(spec: BackendSpec) -> Backend:
@@ -79,6 +93,7 @@ def _aws(spec: BackendSpec) -> Backend:
     dedupe = dedupe_option(spec, shots)
     s3 = _location(spec.options.get("s3"))
     found = aws_device(str(spec.target), spec.options.get("region"))
+    spec = replace(spec, target=_target(found))
     device = BraketDevice(found, s3=s3, reservation=spec.options.get("reservation"), price=braket_price(found))
     precision = precision_of(shots)
     return Backend(
@@ -136,10 +151,14 @@ def aws_device(target: str, region: str | None = None) -> Any:
         home = arn.split(":")[3] or region
     if region is not None and home != region:
         raise ConfigError(f"{target} is in region {home}, not in {region}: leave the option region out.")
-    with aws_errors(f"looking up {target}"):
+    with aws_errors(f"looking up {target}"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Unable to determine device capabilities")  # its reader raises
         try:
             return AwsDevice(arn, _session(home))
-        except ValueError as error:  # the SDK's way to say that there is none
+        except ValueError as error:
+            # The SDK's way to say that there is none; those of json and pydantic are subclasses.
+            if type(error) is not ValueError or "not found" not in str(error):
+                raise
             where = f" in {home}" if home else ""
             raise BackendError(
                 f"There is no device {arn}{where}. Not all regions have AWS's simulators. {REGION}"
@@ -156,25 +175,51 @@ def _session(region: str | None) -> Any:
 
 
 def _search(name: str, region: str | None) -> tuple[str, str]:
-    """Return the ARN and the region of a QPU by name, searched in the configured region and then in all."""
+    """Return the ARN and the region of a QPU by name, searched in the configured region and then in all.
+
+    Raises:
+        UnknownNameError: If all regions were searched, and none has it.
+        BackendError: If it was not found, and a region could not be searched.
+    """
     import boto3
     from braket.aws import AwsDevice
 
-    session, known = boto3.Session(), set(SIMULATORS)
+    with aws_errors(f"looking for device {name!r}"):
+        session = boto3.Session()
     regions = [region] if region else []
     regions += [other for other in AwsDevice.REGIONS if other not in regions]
+    known, failed = set(SIMULATORS), []
     for place in regions:
-        with aws_errors(f"looking for device {name!r} in {place}"):
-            client = session.client("braket", region_name=place, config=one_attempt())
-            pages = client.get_paginator("search_devices").paginate(filters=[])
-            devices = [device for page in pages for device in page["devices"]]
-        for device in devices:
-            if device["deviceType"] != "QPU" or device["deviceStatus"] == "RETIRED":
-                continue
-            known.add(device["deviceName"])
-            if _plain(device["deviceName"]) == _plain(name):
-                return device["deviceArn"], place
+        try:
+            with aws_errors(f"looking for device {name!r} in {place}"):
+                client = session.client("braket", region_name=place, config=one_attempt())
+                found = [_qpu(device) for device in pages(client.search_devices, "devices", filters=[])]
+        except BackendError as error:
+            failed.append(error)
+            if session.get_credentials() is None:
+                break  # it is the same everywhere
+            continue
+        for title, arn in filter(None, found):
+            known.add(title)
+            if _plain(title) == _plain(name):
+                return arn, place
+    if failed:
+        raise next((error for error in failed if isinstance(error, TransientBackendError)), failed[0])
     raise unknown_name("device of Amazon Braket", name, known)
+
+
+def _target(device: Any) -> str:
+    """Return the one target that stands for a device, however it was written: its name, or its ARN if that has none."""
+    name = _plain(device.name)
+    return name if re.fullmatch(r"[\w.-]+", name) else device.arn
+
+
+def _qpu(device: dict[str, Any]) -> tuple[str, str] | None:
+    """Return the name and ARN of a device in a list, or None for a simulator or a device that is retired."""
+    found = as_type(device, Found, "a device")
+    if found["deviceType"] != "QPU" or found["deviceStatus"] == "RETIRED":
+        return None
+    return one_line(found["deviceName"]), found["deviceArn"]
 
 
 def _plain(name: str) -> str:

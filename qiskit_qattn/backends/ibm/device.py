@@ -5,12 +5,21 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
+from qiskit_qattn.backends.ibm.answers import (
+    PagedTags,
+    Unexpected,
+    job_id_of,
+    position_of,
+    seconds_of,
+    state_of,
+    tagged,
+    values_of,
+)
 from qiskit_qattn.backends.ibm.errors import Guard
 from qiskit_qattn.backends.ibm.runtime import (
     EstimatorSettings,
@@ -22,24 +31,21 @@ from qiskit_qattn.backends.ibm.runtime import (
     is_closed,
     runtime_estimator,
 )
-from qiskit_qattn.backends.jobs.device import Cost, JobStatus, State, Values
+from qiskit_qattn.backends.jobs.device import Cost, JobStatus, Values
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.measurement import shots_of
-from qiskit_qattn.errors import BackendError, JobError
+from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
+from qiskit_qattn.forks import in_forked_process
 from qiskit_qattn.simulation.decomposition import device_pubs
+from qiskit_qattn.untrusted import shown
 
-_STATES: Mapping[str, State] = {
-    "INITIALIZING": "queued",
-    "QUEUED": "queued",
-    "RUNNING": "running",
-    "DONE": "done",
-    "ERROR": "failed",
-    "CANCELLED": "cancelled",
-}
 _MAX_JOBS = 64  # job objects in memory, which save a request each time
 _GONE = "It ran in a process that has ended."
 _LOCAL_JOBS: OrderedDict[str, Any] = OrderedDict()  # of this process, whichever object sent them
 _LOCAL_TAGS: dict[str, str] = {}
+in_forked_process(_LOCAL_JOBS.clear)  # whose threads are the parent's
+in_forked_process(_LOCAL_TAGS.clear)
+_MAX_FOUND = 100  # jobs that are read of those with a tag, which belongs to one
 _log = logging.getLogger(__name__)
 
 
@@ -84,32 +90,40 @@ class IBMDevice:
         self._snapshot = Snapshot(backend, self._estimator_settings.noise) if service is None else None
         self._mode = Mode(mode, max_time)
         self._call = Guard(*secrets)
+        self._watched = True  # whether it is known what was posted
+        if service is not None:
+            from qiskit_qattn.backends.ibm.transport import set_up
+
+            self._watched = bool(set_up(service))
+            # The client turns to another instance when it looks for a job that is not there.
+            self._instance = self._call("asking for the instance", service.active_instance)
+        if not self._watched:
+            _log.warning("%s: this version of qiskit-ibm-runtime may send a job twice behind a proxy.", self.name)
         self._jobs: OrderedDict[str, Any] = _LOCAL_JOBS if service is None else OrderedDict()
         self._asked: Counter[str] = Counter()
 
     def submit(self, pubs: Sequence[EstimatorPub], precision: float, tag: str) -> str:
-        """Send one job and return its id; a tag is for one job only.
-
-        If the client sent the job more than once because it lost an answer, all but the first are cancelled.
-        """
+        """Send one job and return its id; a tag is for one job only."""
         shots_of(precision)  # raises for an invalid precision
-        job = self._call("sending a job", self._send, pubs, precision, tag)
-        job_id = job.job_id()
+        try:
+            job_id, job = self._call("sending a job", self._send, pubs, precision, tag)
+        except TransientBackendError as error:
+            error.unsent = error.unsent and self._watched
+            raise
         self._remember(job_id, job)
         if self._service is None:
             _LOCAL_TAGS[job_id] = tag
-            return job_id
-        return self._first(tag, job_id)
+        return job_id
 
     def find(self, tag: str) -> list[str]:
         """Return the ids of the jobs with a tag that are neither cancelled nor failed, oldest first."""
         if self._service is None:
             ids = [job_id for job_id, its in _LOCAL_TAGS.items() if its == tag]
         else:
-            jobs = self._call("looking for a job", self._service.jobs, job_tags=[tag], limit=None)
-            for job in jobs:
-                self._remember(job.job_id(), job)
-            ids = [job.job_id() for job in reversed(jobs)]
+            found = self._call("looking for a job", self._find, tag)
+            for job_id, job in found.items():
+                self._remember(job_id, job)
+            ids = list(found)
         return [job_id for job_id in ids if self.status(job_id).state not in ("cancelled", "failed")]
 
     def status(self, job_id: str) -> JobStatus:
@@ -117,8 +131,7 @@ class IBMDevice:
         if self._service is None and job_id not in self._jobs:
             return JobStatus("lost", message=_GONE)
         job = self._job(job_id)
-        status = self._call("asking for a job's state", job.status)
-        state = _STATES[getattr(status, "name", status)]  # local jobs have an enum
+        state = self._call("asking for a job's state", lambda: state_of(job.status()))
         if state == "queued" and self._service is not None:
             return JobStatus(state, self._position(job))
         return JobStatus(state, message=self._reason(job) if state == "failed" else "")
@@ -127,10 +140,8 @@ class IBMDevice:
         """Return the values of a finished job."""
         job = self._job(job_id)
         wait = {} if self._service is None else {"timeout": 0.0}
-        result = self._call("reading a result", job.result, **wait)
-        if result is None or len(result) != len(pubs):
-            raise JobError(f"Job {job_id} on {self.name} has no result for its {len(pubs)} PUBs.")
-        return [self._values(job_id, part.data, pub) for part, pub in zip(result, pubs, strict=True)]
+        mitigated = self._estimator_settings.resilience > 0
+        return self._call("reading a result", lambda: values_of(job.result(**wait), pubs, mitigated=mitigated))
 
     def usage(self, job_id: str) -> Cost:
         """Return the device time of a finished job; an open session is charged for the time between jobs too.
@@ -140,15 +151,17 @@ class IBMDevice:
         """
         if self._service is None:
             return Cost(jobs=1)
-        used = self._call("asking for usage", self._job(job_id).metrics).get("usage", {})
-        if used.get("status", "pending") == "pending":
+        job = self._job(job_id)
+        seconds = self._call("asking for usage", lambda: seconds_of(job.metrics()))
+        if seconds is None:
             raise BackendError(f"IBM Quantum has not yet counted what job {job_id} on {self.name} took; ask later.")
-        seconds = float(used.get("qpu_charge_time_seconds") or 0.0)
         return Cost(jobs=1, seconds=seconds, usd=None if self._price is None else seconds * self._price)
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job that has not finished."""
         self._call("cancelling a job", self._job(job_id).cancel)
+        if self._service is not None:
+            self._jobs.pop(job_id, None)  # the client takes it for cancelled, whatever becomes of it
 
     def abandon(self, tag: str) -> None:
         """Do nothing: jobs have no parts."""
@@ -160,7 +173,9 @@ class IBMDevice:
             BackendError: For more executions than the service takes in a job.
         """
         settings = self._estimator_settings
-        cost = estimated_cost(
+        cost = self._call(
+            "estimating a job",  # the device's properties are read when they are first used
+            estimated_cost,
             pubs,
             precision,
             self.backend,
@@ -176,7 +191,7 @@ class IBMDevice:
         """Close the session or batch; queued jobs still run. The next job opens another."""
         self._call(f"closing the {self._mode.kind}", self._mode.close)
 
-    def _send(self, pubs: Sequence[EstimatorPub], precision: float, tag: str) -> Any:
+    def _send(self, pubs: Sequence[EstimatorPub], precision: float, tag: str) -> tuple[str, Any]:
         """Send a job, in a new session or batch if the service closed the current one."""
         from qiskit_ibm_runtime import IBMRuntimeError
 
@@ -186,28 +201,20 @@ class IBMDevice:
             pubs, device = self._snapshot.cut(pubs)
         target = self._mode.target(device)
         try:
-            return runtime_estimator(target, options).run(pubs, precision=precision)
+            job = runtime_estimator(target, options).run(pubs, precision=precision)
         except IBMRuntimeError as error:
             if not is_closed(error):
                 raise
-        _log.info("%s: the %s was closed; opening another.", self.name, self._mode.kind)
-        self._mode.renew(target)
-        return runtime_estimator(self._mode.target(device), options).run(pubs, precision=precision)
+            _log.info("%s: the %s was closed; opening another.", self.name, self._mode.kind)
+            self._mode.renew(target)
+            job = runtime_estimator(self._mode.target(device), options).run(pubs, precision=precision)
+        if self._service is not None and job.backend().name != self.backend.name:
+            raise Unexpected(f"the answer says that the job is on {shown(job.backend().name)}")
+        return job_id_of(job), job
 
-    def _first(self, tag: str, job_id: str) -> str:
-        """Return the oldest job with a tag, and cancel the others."""
-        try:
-            first, *others = self.find(tag) or [job_id]
-        except BackendError as error:  # the job was sent all the same
-            _log.warning("%s: could not look for copies of job %s: %s", self.name, job_id, error)
-            return job_id
-        for other in others:
-            try:
-                self.cancel(other)
-                _log.info("%s: cancelled job %s, a copy of %s.", self.name, other, first)
-            except BackendError as error:
-                _log.warning("%s: could not cancel job %s, a copy of %s: %s", self.name, other, first, error)
-        return first
+    def _find(self, tag: str) -> dict[str, Any]:
+        tags = PagedTags([tag])
+        return tagged(self._service.jobs(job_tags=tags, limit=_MAX_FOUND, instance=self._instance), tag)
 
     def _seed(self, pubs: Sequence[EstimatorPub], precision: float) -> int | None:
         """Return a seed: different for each job, the same for the same job in another process."""
@@ -220,19 +227,19 @@ class IBMDevice:
 
     def _position(self, job: Any) -> int | None:
         try:
-            return self._call("asking for the queue", job.metrics).get("position_in_queue")
+            return self._call("asking for the queue", lambda: position_of(job.metrics()))
         except BackendError:  # the position is optional
             return None
 
     def _reason(self, job: Any) -> str:
         """Return why a job failed."""
-        if self._service is not None:
-            return self._call.scrubbed(self._call("asking why a job failed", job.error_message) or "")
         try:
-            self._call("simulating a job", job.result)
+            if self._service is None:
+                self._call("simulating a job", job.result)
+                return ""
+            return self._call.scrubbed(str(self._call("asking why a job failed", job.error_message) or ""))
         except BackendError as error:
             return str(error)
-        return ""
 
     def _job(self, job_id: str) -> Any:
         if job_id not in self._jobs:
@@ -247,12 +254,3 @@ class IBMDevice:
         while len(self._jobs) > _MAX_JOBS:
             oldest, _ = self._jobs.popitem(last=False)
             _LOCAL_TAGS.pop(oldest, None)
-
-    def _values(self, job_id: str, data: Any, pub: EstimatorPub) -> Values:
-        values = Values(np.asarray(data.evs, dtype=float), np.asarray(data.stds, dtype=float))
-        if values.evs.shape != pub.shape or not np.isfinite(values.evs).all():
-            raise JobError(
-                f"Job {job_id} on {self.name} returned values of shape {values.evs.shape}, "
-                f"{np.isfinite(values.evs).sum()} of them finite; expected {pub.shape}, all finite."
-            )
-        return values

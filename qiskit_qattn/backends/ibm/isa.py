@@ -15,6 +15,7 @@ import qiskit
 from qiskit import QuantumCircuit, qpy
 
 from qiskit_qattn.backends.folders import cache_folder
+from qiskit_qattn.backends.ibm.errors import Guard
 from qiskit_qattn.backends.jobs.request import circuit_text, plain_names, plain_parameters, with_parameters
 from qiskit_qattn.errors import BackendError, CircuitError
 from qiskit_qattn.simulation.decomposition import preset_pass_manager, transpiled
@@ -36,28 +37,34 @@ class ISAPassManager:
         device: A Qiskit ``BackendV2``.
         optimization: Qiskit's optimization level, 0 to 3.
         folder: Where the entries are; by default in ``$QATTN_CACHE_DIR``, or else the user's cache folder.
+        call: The boundary to IBM's client, which may ask the service for the device's properties at any time.
     """
 
-    def __init__(self, device: Any, optimization: int, folder: Path | None = None) -> None:
-        self.device, self.optimization = device, optimization
+    def __init__(
+        self, device: Any, optimization: int, folder: Path | None = None, *, call: Guard | None = None
+    ) -> None:
+        self.device, self.optimization, self._call = device, optimization, call or Guard()
         self.folder = cache_folder("ibm") / "isa" if folder is None else folder
-        target = device.target
+        target = self._call("reading a device's gates", lambda: device.target)
         places = sorted(
             f"{name}{qubits}"
             for name in target.operation_names
             for qubits in target.qargs_for_operation_name(name) or [None]
         )
-        parts = (_FORMAT, qiskit.__version__, optimization, device.name, device.num_qubits, *places)
+        parts = (_FORMAT, qiskit.__version__, optimization, device.name, target.num_qubits, *places)
         self._device_key = "\n".join(map(str, parts))
 
     def run(self, circuit: QuantumCircuit) -> QuantumCircuit:
         """Return the circuit in the device's gates and layout, with the same parameters.
 
         Raises:
-            BackendError: For a circuit with more qubits than the device.
+            BackendError: For a circuit with more qubits than the device, or if the service does not answer.
             CircuitError: If it cannot be transpiled, or would need an RZZ gate with a parameter, whose angle the
                 device limits.
         """
+        return self._call(f"transpiling for {self.device.name}", self._run, circuit)
+
+    def _run(self, circuit: QuantumCircuit) -> QuantumCircuit:
         if circuit.num_qubits > self.device.num_qubits:
             raise BackendError(
                 f"The circuit has {circuit.num_qubits} qubits and {self.device.name} has {self.device.num_qubits}; "

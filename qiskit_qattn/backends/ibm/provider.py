@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from qiskit_qattn.backends.options import DEDUPE_OPTION, DEVICE_MODULES, DEVICE_
 from qiskit_qattn.backends.prices import ibm_second_price
 from qiskit_qattn.backends.registry import Backend, Provider, precision_of
 from qiskit_qattn.backends.spec import BackendSpec
-from qiskit_qattn.errors import BackendError, ConfigError, missing_dependency, unknown_name
+from qiskit_qattn.errors import BackendError, ConfigError, TransientBackendError, missing_dependency, unknown_name
 
 _SHOTS = 4096
 _RESILIENCE = 1
@@ -69,20 +70,25 @@ def ibm(spec: BackendSpec) -> Backend:
     optimization = spec.integer("optimization", minimum=0, maximum=3)
     shots = spec.integer("shots", minimum=1, maximum=10**9) or _SHOTS
     gradient, dedupe = gradient_option(spec, settings.seed), dedupe_option(spec, shots)
+    choice = ""
+    secrets: tuple[str, ...] = ()
     if local:
         backend = _snapshot(spec.target, fractional)
         device = IBMDevice(backend, mode=mode, settings=settings, max_time=max_time)
     else:
         service, secrets = open_service(spec.options.get("instance"))
         backend = find_device(service, spec.target, fractional=fractional, secrets=secrets)
+        if spec.target == LEAST_BUSY:
+            choice, spec = f"{spec.name}:{spec.target}", replace(spec, target=backend.name)
         price = ibm_second_price()
         device = IBMDevice(
             backend, service, mode=mode, settings=settings, max_time=max_time, seconds_price=price, secrets=secrets
         )
+    level = _OPTIMIZATION if optimization is None else optimization
     return Backend(
         str(spec),
-        managed_estimator(spec, device, precision=precision_of(shots)),
-        pass_manager=ISAPassManager(backend, _OPTIMIZATION if optimization is None else optimization),
+        managed_estimator(spec, device, precision=precision_of(shots), choice=choice),
+        pass_manager=ISAPassManager(backend, level, call=Guard(*secrets)),
         precision=precision_of(shots),
         shots=shots,
         dedupe=dedupe,
@@ -127,6 +133,7 @@ PROVIDER = Provider(
     build=ibm,
     options=IBM_OPTIONS,
     targets=TARGETS,
+    choices=(LEAST_BUSY,),
     extra="ibm",
     modules=("qiskit_ibm_runtime", *DEVICE_MODULES),
 )
@@ -146,7 +153,10 @@ def open_service(instance: str | None = None) -> tuple[Any, tuple[str, ...]]:
     """
     from qiskit_ibm_runtime import QiskitRuntimeService
 
-    service = Guard()("opening the account", QiskitRuntimeService, instance=instance)
+    from qiskit_qattn.backends.ibm.transport import in_time, set_up
+
+    service = Guard()("opening the account", in_time, QiskitRuntimeService, instance=instance)
+    set_up(service)
     account = service.active_account() or {}
     return service, (account.get("token") or "",)
 
@@ -161,10 +171,13 @@ def find_device(service: Any, name: str, *, fractional: bool = False, secrets: S
         secrets: Texts that no message may contain.
 
     Raises:
-        UnknownNameError: For a device that the account does not have; the message lists those that it has.
-        BackendError: If the account has no device in operation, or the device no fractional gates.
+        UnknownNameError: If the service's list does not hold the device; the message lists those that it holds.
+        BackendError: If the service does not say, the account has no device in operation, or the device no fractional
+            gates.
     """
     from qiskit.providers import QiskitBackendNotFoundError
+
+    from qiskit_qattn.backends.ibm.transport import check_described, listed_devices
 
     def look() -> Any:
         try:
@@ -176,12 +189,18 @@ def find_device(service: Any, name: str, *, fractional: bool = False, secrets: S
 
     call = Guard(*secrets)
     device = call(f"looking for {name}", look)
-    if device is None and name == LEAST_BUSY:
+    if device is None:
+        known = call("listing devices", listed_devices, service)
+        if name not in (*known, LEAST_BUSY):
+            raise unknown_name("device of this IBM Quantum account", name, [*known, LEAST_BUSY])
+        for each in known if name == LEAST_BUSY else [name]:
+            call(f"reading the configuration of {each}", check_described, service, each)
+        if name != LEAST_BUSY:
+            raise TransientBackendError(
+                f"IBM Quantum lists {name}, but its configuration could not be read. Try again."
+            )
         kind = "device with fractional gates" if fractional else "device"
         raise BackendError(f"No {kind} of this IBM Quantum account is in operation; check its instances and plan.")
-    if device is None:
-        known = [found.name for found in call("listing devices", service.backends)]
-        raise unknown_name("device of this IBM Quantum account", name, [*known, LEAST_BUSY])
     if name == LEAST_BUSY:
         _log.info("ibm:%s is %s.", LEAST_BUSY, device.name)
     return device

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import RLock
 from typing import Any, Literal
 
 import numpy as np
@@ -18,11 +18,14 @@ from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info import SparseObservable
 from qiskit.transpiler import Target
 
-from qiskit_qattn.backends.ibm.errors import service_code
+from qiskit_qattn.backends.ibm.answers import Unexpected
+from qiskit_qattn.backends.ibm.errors import http_status, service_code
 from qiskit_qattn.backends.jobs.device import Cost
 from qiskit_qattn.backends.measurement import Plan, shots_of
 from qiskit_qattn.errors import BackendError
+from qiskit_qattn.forks import ForkLock, in_forked_process
 from qiskit_qattn.simulation.cutting import cut
+from qiskit_qattn.untrusted import shown
 
 Kind = Literal["batch", "job", "session"]
 MODES: dict[Kind, str] = {
@@ -82,7 +85,7 @@ def runtime_estimator(mode: Any, options: dict[str, Any]) -> Any:
 
 
 class Mode:
-    """A session or a batch that is opened when the first job is sent, or neither.
+    """A session or a batch that is opened when the first job is sent, or neither. A forked process opens its own.
 
     Args:
         kind: One of ``MODES``.
@@ -93,7 +96,8 @@ class Mode:
         self.kind, self._max_time = kind, max_time
         self._opened: Any = None
         self._device: Any = None  # that the session or batch is on
-        self._lock = RLock()
+        self._lock = ForkLock()
+        _MODES.add(self)
 
     def target(self, device: Any) -> Any:
         """Return what an estimator of Qiskit Runtime takes as its mode to send a job to a device.
@@ -106,7 +110,10 @@ class Mode:
             if self._device is not device:
                 self.close()
             if self._opened is None:
-                self._opened, self._device = self._open(device), device
+                opened = self._open(device)
+                if hasattr(device, "service") and not isinstance(opened.session_id, str):  # jobs would run outside it
+                    raise Unexpected(f"the id of the new {self.kind} is {shown(opened.session_id)}")
+                self._opened, self._device = opened, device
             return self._opened
 
     def renew(self, closed: Any) -> None:
@@ -118,9 +125,10 @@ class Mode:
     def close(self) -> None:
         """Close the session or batch for new jobs; queued ones still run."""
         with self._lock:
-            opened, self._opened = self._opened, None
-        if opened is not None:
-            opened.close()
+            opened = self._opened
+            if opened is not None:
+                opened.close()
+                self._opened = None  # not before: a close that failed can be tried again
 
     def _open(self, device: Any) -> Any:
         from qiskit_ibm_runtime import Batch, Session
@@ -139,9 +147,21 @@ class Mode:
         return Batch(device, max_time=self._max_time)
 
 
+_MODES: weakref.WeakSet[Mode] = weakref.WeakSet()
+
+
+@in_forked_process
+def _leave_to_parent() -> None:
+    for mode in list(_MODES):
+        mode.renew(mode._opened)
+
+
 def is_closed(error: BaseException) -> bool:
     """Tell whether a job was refused because its session or batch is closed."""
-    return service_code(error) == _CLOSED or "The session is closed" in str(error)
+    status = http_status(error)
+    if status is None:
+        return "The session is closed" in str(error)  # by us
+    return 400 <= status < 500 and service_code(error) == _CLOSED
 
 
 class Snapshot:

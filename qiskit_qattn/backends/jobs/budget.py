@@ -1,15 +1,28 @@
-"""What jobs may cost, checked before each is sent."""
+"""What jobs may cost, checked before each is sent, and what they did cost."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
+from functools import reduce
+from operator import add
 from typing import Literal
 
+from qiskit_qattn.backends.jobs.client import JobClient
 from qiskit_qattn.backends.jobs.device import Cost
-from qiskit_qattn.errors import BudgetError, ConfigError
+from qiskit_qattn.backends.jobs.ledger import Allow, Ledger
+from qiskit_qattn.backends.jobs.ledger_file import Row
+from qiskit_qattn.backends.jobs.owners import Owner
+from qiskit_qattn.backends.jobs.request import Request
+from qiskit_qattn.errors import BackendError, BudgetError, ConfigError
+from qiskit_qattn.forks import ForkLock
 
+_ASKED_AT_ONCE = 8  # jobs whose cost is asked for before another is sent
 _FORM = re.compile(r"(?P<limit>\d{1,9}(\.\d{1,9})?)(?P<unit>s|usd)", re.IGNORECASE)
 
 
@@ -20,10 +33,12 @@ class Budget:
     Attributes:
         limit: Seconds on the quantum processor, or US dollars; infinite for no limit.
         unit: Which of the two.
+        shared: Whether jobs count that other processes send meanwhile; without, those of one estimator only.
     """
 
     limit: float = math.inf
     unit: Literal["seconds", "usd"] = "seconds"
+    shared: bool = True
 
     @classmethod
     def parse(cls, text: str) -> Budget:
@@ -77,6 +92,14 @@ class Budget:
             )
 
 
+def no_seconds(device: str, budget: Budget) -> BudgetError:
+    """Return the error for a budget in seconds on a device that is not paid by time, and so would not be limited."""
+    return BudgetError(
+        f"{device} is not paid by the second, so the budget of {budget} cannot be kept. Nothing was sent. Give the "
+        f"budget in US dollars, such as budget=5usd."
+    )
+
+
 def no_budget(device: str, estimate: Cost) -> BudgetError:
     """Return the error for a job on a paid device without a budget."""
     price = "" if estimate.usd is None else f" and {estimate.usd:.4g} USD"
@@ -85,3 +108,131 @@ def no_budget(device: str, estimate: Cost) -> BudgetError:
         f"{estimate.seconds:.4g} s on the processor{price}. Add budget=60s or budget=5usd to the backend string, as in "
         f"?budget=60s, or agree to any cost with budget=unlimited, or with --yes where a command has it."
     )
+
+
+def check_choice(ledger: Ledger, request: Request, choice: str) -> None:
+    """Raise for a request to a device that was chosen, if another device has been sent the same work.
+
+    Args:
+        ledger: Where the other device's jobs are.
+        request: What would be sent.
+        choice: What the device was chosen by, such as ``ibm:least_busy``; empty for a device that was named.
+
+    Raises:
+        ConfigError: With the names of both devices.
+    """
+    rows = ledger.elsewhere(request) if choice else []
+    if not rows:
+        return
+    other = rows[0].device
+    states = Counter("stored" if row.state == "done" else "on its way" for row in rows if row.device == other)
+    found = ", ".join(f"{count} {state}" for state, count in states.items())
+    when = datetime.fromtimestamp(rows[0].updated).strftime("%Y-%m-%d %H:%M")
+    raise ConfigError(
+        f"{choice} is {request.device} now, but the next job was sent to {other} before (results: {found}, {when}). "
+        f"Nothing was sent. Name the device: {other} takes those results at no further cost, {request.device} runs the "
+        f"job again."
+    )
+
+
+class Account:
+    """What the jobs of an estimator cost, and what its budget still allows.
+
+    A budget counts the jobs on the device that were charged in the ledger since this account was opened, whoever sent
+    them: processes that share a ledger, forked workers included, share the budget too. A job whose cost is not known
+    counts as estimated.
+
+    Args:
+        client: Of the device, with the ledger.
+    """
+
+    def __init__(self, client: JobClient) -> None:
+        self._client, self._ledger, self._device = client, client.ledger, client.device
+        self._own: dict[str, Row] = {}  # by tag
+        self._asked: Counter[str] = Counter()
+        self._lock = ForkLock()
+        self._since: int | None = None  # the ledger's last charge when it was opened
+        with suppress(BackendError):  # of a ledger that cannot be used, which its next use tells
+            self._start()
+
+    @property
+    def spent(self) -> Cost:
+        """What the estimator's own jobs cost, as estimated for those in flight."""
+        with self._lock:
+            return _total(self._own.values())
+
+    def open(self, request: Request, owner: Owner, estimate: Cost, budget: Budget | None, cached: bool) -> Row | None:
+        """Record a request as about to be sent, if the budget allows; None if another process has just done so.
+
+        Raises:
+            BudgetError: If the job would pass the budget, or the device is paid and there is none.
+        """
+        with self._lock:  # check and charge together
+            allow = self._allow(budget, estimate)
+            row = self._ledger.open(request, owner, estimate, cached=cached, allow=allow)
+            return None if row is None else self._take(row)
+
+    def reserve(self, row: Row, budget: Budget | None) -> Row:
+        """Charge for a row that is about to be sent, if the budget allows; otherwise the row stays as it is.
+
+        Raises:
+            BudgetError: As for :meth:`open`.
+        """
+        with self._lock:
+            return self._take(self._ledger.reserve(row.id, self._allow(budget, row.estimate, row.tag)))
+
+    def charge(self, row: Row) -> None:
+        """Charge for a job that was sent earlier and is taken over now."""
+        with self._lock:
+            self._take(row if row.tag in self._own else self._ledger.charge(row.id))
+
+    def settle(self, row: Row) -> None:
+        """Take note of what became of a row, if it was charged here."""
+        with self._lock:
+            if row.tag in self._own:
+                self._take(row)
+
+    def ask_usage(self, budget: Budget | None) -> None:
+        """Ask once what the jobs cost that the budget counts, have ended and were not accounted for until now.
+
+        Of many only some are asked for, in turn, so that a device that never tells costs no time.
+        """
+        with self._lock:
+            rows = [*self._own.values()]
+            if budget is not None and budget.shared:
+                rows += self._ledger.charged(self._device.name, self._start())
+            unknown = {row.tag: row for row in rows if row.is_unsettled}
+            turn = sorted(unknown.values(), key=lambda row: self._asked[row.tag])[:_ASKED_AT_ONCE]
+            self._asked.update(row.tag for row in turn)
+        for row in turn:
+            self.settle(self._client.ask_usage(row))
+
+    def _start(self) -> int:
+        if self._since is None:
+            self._since = self._ledger.last_charge()
+        return self._since
+
+    def _take(self, row: Row) -> Row:
+        self._own[row.tag] = row
+        return row
+
+    def _allow(self, budget: Budget | None, estimate: Cost, tag: str = "") -> Allow:
+        """Return what raises unless a job may be sent; ``tag`` is that of its own row, if it has one."""
+        since = self._start()
+
+        def allow(charged: Callable[[int], list[Row]]) -> None:
+            if budget is not None:
+                if self._device.paid and budget.unit == "seconds" and budget.limit < math.inf and not estimate.seconds:
+                    raise no_seconds(self._device.name, budget)
+                shared = {row.tag: row for row in charged(since)} if budget.shared else {}
+                counted = self._own | shared  # own ones may have been deleted from the ledger
+                spent = _total(row for row in counted.values() if row.tag != tag)
+                budget.check(self._device.name, estimate, spent)
+            elif self._device.paid:
+                raise no_budget(self._device.name, estimate)
+
+        return allow
+
+
+def _total(rows: Iterable[Row]) -> Cost:
+    return reduce(add, (row.cost for row in rows), Cost())

@@ -1,111 +1,24 @@
-"""A device as the ledger uses it: calls with retries and a circuit breaker, and every step of a job recorded."""
+"""A device as the ledger uses it: every step of a job recorded, from before it is sent until its result is stored."""
 
 from __future__ import annotations
 
 import logging
-import random
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
 
-import pybreaker
-import tenacity
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
-from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus, Values
+from qiskit_qattn.backends.jobs import retries
+from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus, Values, check_job
 from qiskit_qattn.backends.jobs.ledger import Ledger
-from qiskit_qattn.backends.jobs.ledger_file import Row, is_alive, new_owner
+from qiskit_qattn.backends.jobs.ledger_file import Row
+from qiskit_qattn.backends.jobs.owners import Owner
 from qiskit_qattn.backends.jobs.request import Request
+from qiskit_qattn.backends.jobs.retries import Caller, OutOfTime
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
 
-T = TypeVar("T")
-BACKOFF = 1.0  # seconds: the first wait is at most this, each later one at most twice the one before
-LONGEST_BACKOFF = 60.0
-FAILURES = 10  # consecutive ones, after which the circuit breaker opens
-OPEN_SECONDS = 60.0  # how long it stays open
-
+LAG = (0.0, 1.0, 2.0, 4.0)  # seconds before each look for a tag, times BACKOFF, as lists of jobs may be late
 _LOG = logging.getLogger("qiskit_qattn.backends")
-_BREAKERS: dict[str, tuple[pybreaker.CircuitBreaker, pybreaker.CircuitMemoryStorage]] = {}
-_BREAKERS_LOCK = threading.Lock()
-
-
-class Caller:
-    r"""Calls functions of one device, and repeats calls that raise :class:`TransientBackendError`.
-
-    The wait before attempt n is uniform between 0 and :math:`\min(2^{n-1}, 60)` seconds, or, where the service
-    asked for a delay, that delay and up to a second more. After ten consecutive failures, of all callers in this
-    process together, calls to the device fail at once for a minute; then one is tried.
-
-    Args:
-        device: Name of the device.
-        retries: How often a call is repeated.
-        sleep: Waits a number of seconds.
-    """
-
-    def __init__(self, device: str, retries: int, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        self.device = device
-        self._retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(retries + 1),
-            wait=_wait,
-            retry=tenacity.retry_if_exception_type(TransientBackendError),
-            before_sleep=self._log,
-            sleep=sleep,
-            reraise=True,
-        )
-
-    def __call__(self, function: Callable[..., T], *args: Any) -> T:
-        """Return what ``function(*args)`` returns.
-
-        Raises:
-            TransientBackendError: Of the last attempt.
-            BackendError: The first that is not transient, or if the circuit breaker is open.
-        """
-        return self._retrying(self._once, function, *args)
-
-    def _once(self, function: Callable[..., T], *args: Any) -> T:
-        breaker, memory = _breaker(self.device)
-        try:
-            return breaker.call(function, *args)
-        except pybreaker.CircuitBreakerError as error:
-            until = (memory.opened_at or datetime.now(UTC)) + timedelta(seconds=breaker.reset_timeout)
-            raise BackendError(
-                f"{self.device} failed {breaker.fail_max} times in a row and is left alone until "
-                f"{until.astimezone():%H:%M:%S}. Try again then."
-            ) from error
-
-    def _log(self, state: tenacity.RetryCallState) -> None:
-        wait = state.next_action.sleep if state.next_action else 0.0
-        _LOG.warning("%s: %s Trying again in %.1f s.", self.device, _error(state), wait)
-
-
-def _breaker(device: str) -> tuple[pybreaker.CircuitBreaker, pybreaker.CircuitMemoryStorage]:
-    """Return the circuit breaker of a device, one per process, and the storage with the time at which it opened."""
-    with _BREAKERS_LOCK:
-        if device not in _BREAKERS:
-            memory = pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)
-            breaker = pybreaker.CircuitBreaker(
-                fail_max=FAILURES,
-                reset_timeout=OPEN_SECONDS,
-                exclude=[lambda error: not isinstance(error, TransientBackendError)],
-                state_storage=memory,
-                throw_new_error_on_trip=False,
-            )
-            _BREAKERS[device] = breaker, memory
-        return _BREAKERS[device]
-
-
-def _wait(state: tenacity.RetryCallState) -> float:
-    error = _error(state)
-    if isinstance(error, TransientBackendError) and error.retry_after is not None:
-        return error.retry_after + random.uniform(0, BACKOFF)
-    return random.uniform(0, min(BACKOFF * 2 ** (state.attempt_number - 1), LONGEST_BACKOFF))
-
-
-def _error(state: tenacity.RetryCallState) -> BaseException | None:
-    return state.outcome.exception() if state.outcome else None
 
 
 class JobClient:
@@ -119,7 +32,16 @@ class JobClient:
 
     def __init__(self, ledger: Ledger, device: Device, retries: int = RETRIES) -> None:
         self.ledger, self.device = ledger, device
-        self.call = Caller(device.name, retries)
+        self.call, self._timeout = Caller(device.name, retries), 0.0
+        self._call_once = Caller(device.name, 0)
+
+    def within(self, timeout: float | None, deadline: float | None = None) -> JobClient:
+        """Return a client whose waits end by a deadline, or else ``timeout`` seconds after the first failure."""
+        client = JobClient(self.ledger, self.device, self.call.retries)
+        if timeout is not None:
+            client.call = Caller(self.device.name, self.call.retries, limit=timeout, deadline=deadline)
+            client._timeout = timeout
+        return client
 
     def estimate(self, request: Request) -> Cost:
         """Return the estimated cost of a request."""
@@ -127,11 +49,11 @@ class JobClient:
 
     def locate(self, row: Row) -> Row:
         """Look on the device for the job of a row in state ``sending``, and record its id if it is there."""
-        ids = self.call(self.device.find, row.tag)
-        if not ids:
-            return row
-        _LOG.info("%s job %s: found by its tag, not sent again", row.device, ids[0])
-        return self.ledger.sent(row.id, ids[0])
+        try:
+            ids = self.call(self._look, row)
+        except OutOfTime as error:
+            raise self._timed_out(row, error) from error
+        return self._found(row, ids) if ids else row
 
     def send(self, row: Row, request: Request) -> Row:
         """Send the job of a row in state ``sending`` that the device does not have, and return the row.
@@ -140,87 +62,153 @@ class JobClient:
 
         Raises:
             TransientBackendError: If no attempt was answered; the row stays ``sending``: the device may have the job.
-            BackendError: If the device refused the job; the row is ``failed``.
+            BackendError: If the device refused the job; the row is ``failed``, unless an earlier attempt got no answer.
         """
         unsure = False  # whether the device may have the job
 
-        def attempt() -> str:
+        def attempt() -> tuple[list[str], str]:
             nonlocal unsure
-            if unsure:
-                self.ledger.touch(row.id)
-                ids = self.device.find(row.tag)
-                if ids:
-                    _LOG.info("%s job %s: found by its tag, not sent again", row.device, ids[0])
-                    return ids[0]
-            unsure = True
+            if unsure and (ids := self._look(row)):
+                return ids, ""
+            before, unsure = unsure, True
             try:
-                return self.device.submit(request.pubs, request.precision, row.tag)
-            except TransientBackendError:
+                return [], self.device.submit(request.pubs, request.precision, row.tag)
+            except TransientBackendError as error:
+                unsure = before or not error.unsent
                 raise
             except BackendError:
-                unsure = False
+                unsure = before
                 raise
 
         try:
-            job_id = self.call(attempt)
+            found, sent = self.call(attempt)
         except BackendError as error:
             if not unsure:
                 self.ledger.close(row.id, "failed", str(error), Cost())
+            elif isinstance(error, OutOfTime):
+                raise self._timed_out(row, error) from error
             raise
-        return self.ledger.sent(row.id, job_id)
+        return self._found(row, found) if found else self.ledger.sent(row.id, sent)
 
-    def collect(self, row: Row, pubs: Sequence[EstimatorPub], owner: str = "") -> tuple[Row, JobStatus]:
+    def _look(self, row: Row) -> list[str]:
+        """Return the ids of the jobs with a row's tag, oldest first; a list that may be late is read several times."""
+        for wait in LAG if self.device.paid else LAG[:1]:
+            self.call.pause(wait * retries.BACKOFF)
+            if ids := self.device.find(row.tag):
+                return ids
+        return []
+
+    def _found(self, row: Row, ids: Sequence[str]) -> Row:
+        """Record the oldest job with a row's tag, and cancel the others, which were sent by mistake."""
+        first, *copies = ids
+        _LOG.info("%s job %s: found by its tag, not sent again", row.device, first)
+        notes = []
+        for copy in copies:
+            try:
+                self.call(self.device.cancel, copy)
+                notes.append(f"its copy {copy} was cancelled")
+            except BackendError as error:
+                notes.append(f"its copy {copy} could not be cancelled and may be charged: {error}")
+        if notes:
+            _LOG.warning("%s job %s was sent more than once: %s", row.device, first, "; ".join(notes))
+        return self.ledger.sent(row.id, first, "; ".join(notes))
+
+    def collect(self, row: Row, pubs: Sequence[EstimatorPub], owner: Owner | None = None) -> tuple[Row, JobStatus]:
         """Ask once for the job of a row in state ``sent``; if it has ended, record its result or failure.
 
-        A job that runs inside another live process is left to that process.
+        A job that runs inside another live process is left to that process: the status is ``lost``, the row ``sent``.
 
         Args:
             row: The row.
             pubs: The PUBs of the job.
-            owner: The caller's owner mark.
+            owner: The caller, if it owns rows.
 
         Raises:
-            BackendError: If the device does not answer, or returns values of another shape; the row stays ``sent``.
+            BackendError: If there is no answer that can be read; the row stays ``sent``, as the job may be paid for.
         """
-        job_id = row.job_id or ""
         try:
-            status = self.call(self.device.status, job_id)
+            status = self.call(self.device.status, row.job_id or "")
             if status.state == "done":
-                values = self.call(self.device.result, job_id, pubs)
-                _check(values, pubs, row)
-                return self.ledger.finish(row.id, values, self._usage(row)), status
-        except JobError as error:
-            status = JobStatus("failed", message=str(error))
+                try:
+                    values = self.call(self._values, row, pubs)
+                except JobError as error:  # the device's word that it failed
+                    status = JobStatus("failed", message=str(error))
+                else:
+                    return self.ledger.finish(row.id, values, self._usage(row, self.call)), status
+        except OutOfTime as error:
+            raise self._timed_out(row, error) from error
+        except BackendError as error:
+            if (found := self._other_id(row, error)) is not None:
+                return found, JobStatus("queued")
+            raise _kept(row, error) from error
         if status.state == "lost":
-            if row.owner != owner and is_alive(row.owner, row.updated):
-                return row, JobStatus("running")
+            if (owner is None or row.owner != owner.mark) and self.ledger.is_alive(row.owner):
+                return row, status
             return self.ledger.close(row.id, "failed", status.message, Cost()), status
         if status.state == "failed" or status.state == "cancelled":
-            return self.ledger.close(row.id, status.state, status.message, self._usage(row)), status
+            return self.ledger.close(row.id, status.state, status.message, self._usage(row, self.call)), status
         return row, status
 
-    def _usage(self, row: Row) -> Cost | None:
-        """Return what a job cost, in dollars as estimated if the device reports none; None if it does not answer."""
+    def _other_id(self, row: Row, error: BackendError) -> Row | None:
+        """Return the row with the id of the job that has its tag, if that is not the id that an answer once gave."""
+        if isinstance(error, TransientBackendError):
+            return None
         try:
-            used = self.call(self.device.usage, row.job_id or "")
+            ids = self.call(self.device.find, row.tag)
+        except BackendError:
+            return None
+        return self._found(row, ids) if ids and row.job_id not in ids else None
+
+    def _timed_out(self, row: Row, error: OutOfTime) -> BackendError:
+        return BackendError(
+            f"Job {row.job_id or row.tag} on {row.device} has not ended after {self._timeout:g} s. {error} It was not "
+            f"cancelled; the next run of the same request picks it up."
+        )
+
+    def _values(self, row: Row, pubs: Sequence[EstimatorPub]) -> list[Values]:
+        values = self.device.result(row.job_id or "", pubs)
+        try:
+            check_job(values, pubs, "It")
+        except BackendError as error:  # the result may be whole the next time
+            raise TransientBackendError(str(error)) from error
+        return values
+
+    def ask_usage(self, row: Row) -> Row:
+        """Ask once what a job that has ended cost, record it if it is known by now, and return the row."""
+        used = self._usage(row, self._call_once)
+        return row if used is None else self.ledger.settle(row.id, used)
+
+    def _usage(self, row: Row, call: Caller) -> Cost | None:
+        """Return what a job cost, in dollars as estimated if the device reports none; None if that is not known."""
+        unknown = "%s job %s: its usage is not known, the estimate counts. %s"
+        try:
+            used = call(self.device.usage, row.job_id or "")
         except BackendError as error:
-            _LOG.warning("%s job %s: its usage is not known, the estimate counts. %s", row.device, row.job_id, error)
+            _LOG.warning(unknown, row.device, row.job_id, error)
             return None
         usd = row.estimate.usd if used.usd is None else used.usd
-        return Cost(used.jobs, used.circuits, used.shots, used.seconds, usd)
+        cost = Cost(used.jobs, used.circuits, used.shots, used.seconds, usd)
+        if not cost.is_valid:
+            _LOG.warning(unknown, row.device, row.job_id, f"The device reports {cost}.")
+            return None
+        return cost
 
 
 def resume(ledger: Ledger, row: Row, device: Device) -> Row:
     """Fetch the result of a row in flight, if its job has ended, and return the row; nothing is sent.
+
+    Of a job that has ended, what it cost is asked for if that is not known.
 
     Raises:
         BackendError: If the device is not the row's, or cannot report the job's status.
     """
     row = _current(ledger, row, device)
     client = JobClient(ledger, device)
-    if row.state == "sending" and not is_alive(row.owner, row.updated):
+    if row.state == "sending" and not ledger.is_alive(row.owner):
         row = client.locate(row)
-    return client.collect(row, ledger.request(row.id).pubs)[0] if row.state == "sent" else row
+    if row.state == "sent":
+        return client.collect(row, ledger.request(row.id).pubs)[0]
+    return client.ask_usage(row) if row.is_unsettled else row
 
 
 def cancel(ledger: Ledger, row: Row, device: Device) -> Row:
@@ -230,10 +218,10 @@ def cancel(ledger: Ledger, row: Row, device: Device) -> Row:
         BackendError: If another process is sending the job, the device is not the row's, or it refuses.
     """
     row = _current(ledger, row, device)
-    client, owner = JobClient(ledger, device), new_owner()
+    client, owner = JobClient(ledger, device), ledger.new_owner()
     if row.state == "sending":
         row = ledger.take(row.id, owner)
-        if row.state == "sending" and row.owner != owner:
+        if row.state == "sending" and row.owner != owner.mark:
             raise BackendError(f"Job {row.tag} is just being sent by another process; cancel it when it is sent.")
         try:
             row = client.locate(row) if row.state == "sending" else row
@@ -249,13 +237,13 @@ def cancel(ledger: Ledger, row: Row, device: Device) -> Row:
     return row
 
 
-def _check(values: Sequence[Values], pubs: Sequence[EstimatorPub], row: Row) -> None:
-    found = [(item.evs.shape, item.stds.shape) for item in values]
-    expected = [(pub.shape, pub.shape) for pub in pubs]
-    if found != expected:
-        raise BackendError(
-            f"Job {row.job_id} on {row.device} returned values and errors of shapes {found}, expected {expected}."
-        )
+def _kept(row: Row, error: BackendError) -> BackendError:
+    """Return an error of a call about a job that is on its way or done, with what to do."""
+    kind = TransientBackendError if isinstance(error, TransientBackendError) else BackendError
+    return kind(
+        f"Job {row.job_id} on {row.device}: {str(error).rstrip('.')}. It may be paid for, and the ledger keeps it: the "
+        f"next run of the same request asks again, as does: qattn jobs resume {row.id}."
+    )
 
 
 def _current(ledger: Ledger, row: Row, device: Device) -> Row:

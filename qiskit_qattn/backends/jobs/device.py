@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
+
+from qiskit_qattn.backends.values import bounds, check_shots, check_values, real
+from qiskit_qattn.errors import BackendError
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 RETRIES = 5  # default number of times that a call is repeated after a transient error
@@ -47,6 +51,12 @@ class Cost:
     seconds: float = 0.0
     usd: float | None = None
 
+    @property
+    def is_valid(self) -> bool:
+        """Whether every number is finite and not negative."""
+        numbers = [self.jobs, self.circuits, self.shots, self.seconds, 0.0 if self.usd is None else self.usd]
+        return all(0 <= number < math.inf for number in numbers)
+
     def __mul__(self, count: int) -> Cost:
         usd = None if self.usd is None else count * self.usd
         return Cost(count * self.jobs, count * self.circuits, count * self.shots, count * self.seconds, usd)
@@ -64,10 +74,44 @@ class Cost:
 
 @dataclass(frozen=True)
 class Values:
-    """What a job measured of one PUB: expectations and their standard errors, both of the PUB's shape."""
+    """What a job measured of one PUB.
+
+    Attributes:
+        evs: Expectations, of the PUB's shape.
+        stds: Their standard errors, of the PUB's shape.
+        shots: How many samples they come from, where the device reports it.
+        mitigated: Whether errors were mitigated; then values may lie outside their observables' bounds.
+    """
 
     evs: np.ndarray
     stds: np.ndarray
+    shots: int | None = None
+    mitigated: bool = False
+
+
+def check_job(values: Sequence[Values], pubs: Sequence[EstimatorPub], where: str) -> None:
+    """Check that what a job returned can be the values of its PUBs.
+
+    Args:
+        values: What it returned.
+        pubs: What it was sent with.
+        where: Its name, for the error.
+
+    Raises:
+        BackendError: For other numbers of values than the PUBs', values that no state gives, negative errors, or values
+            from too few shots.
+    """
+    found = [(np.shape(item.evs), np.shape(item.stds)) for item in values]
+    expected = [(pub.shape, pub.shape) for pub in pubs]
+    if found != expected:
+        raise BackendError(f"{where} returned values and errors of shapes {found}, expected {expected}.")
+    for item, pub in zip(values, pubs, strict=True):
+        evs, stds = real(item.evs, where), real(item.stds, where)
+        check_values(evs, bounds(pub.observables), pub.precision or 0.0, where, mitigated=item.mitigated)
+        if (stds < 0).any():  # NaN is an error that is not known
+            raise BackendError(f"{where} returned standard errors below 0, such as {np.nanmin(stds):.4g}.")
+        if item.shots is not None and pub.precision:
+            check_shots(item.shots, pub.precision, where)
 
 
 class Device(Protocol):
@@ -87,7 +131,12 @@ class Device(Protocol):
     paid: bool
 
     def submit(self, pubs: Sequence[EstimatorPub], precision: float, tag: str) -> str:
-        """Send one job, marked with a tag, and return its id."""
+        """Send one job, marked with a tag, and return its id.
+
+        Raises:
+            TransientBackendError: If the device may have the job, or, with ``unsent``, has not but may take it later.
+            BackendError: If the device has refused it.
+        """
 
     def find(self, tag: str) -> list[str]:
         """Return the ids of the jobs that carry a tag, those cancelled or failed left out, oldest first."""
@@ -96,7 +145,12 @@ class Device(Protocol):
         """Return the status of a job."""
 
     def result(self, job_id: str, pubs: Sequence[EstimatorPub]) -> list[Values]:
-        """Return the values of a finished job, one entry per PUB that it was sent with."""
+        """Return the values of a finished job, one entry per PUB that it was sent with.
+
+        Raises:
+            TransientBackendError: If what came is not a result of these PUBs.
+            JobError: If the device says that the job has failed.
+        """
 
     def usage(self, job_id: str) -> Cost:
         """Return the cost of a finished job."""

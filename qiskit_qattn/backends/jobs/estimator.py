@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterable, Iterator
-from functools import reduce
-from operator import add
 from typing import Any
 
 from qiskit.primitives import BaseEstimatorV2, BasePrimitiveJob, DataBin, PrimitiveJob, PrimitiveResult, PubResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPubLike
 
-from qiskit_qattn.backends.jobs.budget import Budget, no_budget
+from qiskit_qattn.backends.jobs.budget import Account, Budget, check_choice
 from qiskit_qattn.backends.jobs.client import JobClient, cancel
 from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus
 from qiskit_qattn.backends.jobs.ledger import Ledger
-from qiskit_qattn.backends.jobs.ledger_file import IN_FLIGHT, Row, new_owner
+from qiskit_qattn.backends.jobs.ledger_file import IN_FLIGHT, Row
+from qiskit_qattn.backends.jobs.owners import Owner
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.spec import BackendSpec
-from qiskit_qattn.errors import BackendError, BudgetError, ConfigError, JobError
+from qiskit_qattn.backends.values import bounds, outside
+from qiskit_qattn.errors import BackendError, ConfigError, JobError
 
 FIRST_POLL, LONGEST_POLL = 0.05, 10.0  # seconds between two status requests; each wait is 1.5 times the last
+REPORT_AGAIN = 300.0  # seconds after which a job that still waits is reported again
+LONGEST_ELSEWHERE = 600.0  # seconds to wait for another process that works on a job but says nothing of it
+_ELSEWHERE = "another process or thread works on the same request; waiting for its job"
 _LOG = logging.getLogger("qiskit_qattn.backends")
 
 
-def managed_estimator(spec: BackendSpec, device: Device, *, precision: float) -> ManagedEstimator:
+def managed_estimator(spec: BackendSpec, device: Device, *, precision: float, choice: str = "") -> ManagedEstimator:
     """Return the estimator of a backend string, with ``DEVICE_OPTIONS`` read and the user's ledger.
 
     Args:
         spec: The parsed string.
         device: The device it names.
         precision: Target standard error, above 0.
+        choice: What the device was chosen by, such as ``ibm:least_busy``; empty if it was named.
 
     Raises:
         ConfigError: For a bad value of an option.
@@ -49,6 +52,7 @@ def managed_estimator(spec: BackendSpec, device: Device, *, precision: float) ->
         precision=precision,
         timeout=spec.integer("timeout", minimum=1),
         retries=RETRIES if retries is None else retries,
+        choice=choice,
     )
 
 
@@ -61,17 +65,20 @@ class ManagedEstimator(BaseEstimatorV2):
     Args:
         device: Where jobs run.
         ledger: Where they are recorded.
-        budget: What this estimator's jobs may cost in total; required for a paid device.
+        budget: What jobs may cost in total; required for a paid device. It counts the jobs on the device that are
+            recorded in the ledger from now on, whichever process sends them, and earlier ones that are taken over.
         cache: Whether stored results may answer. Without, each run is a new job, unless a job of the same request was
             sent and its run has ended.
         precision: Target standard error where a run gives none.
         timeout: Seconds to wait for a job, or None for no limit.
         retries: How often a call to the device is repeated after a transient error.
+        choice: What the device was chosen by, if it was; see :func:`check_choice`.
 
     Attributes:
         jobs_sent: Jobs that were sent.
         jobs_cached: Requests that stored results answered.
         jobs_attached: Requests that a job sent earlier answered.
+        account: What the jobs cost.
     """
 
     def __init__(
@@ -84,19 +91,27 @@ class ManagedEstimator(BaseEstimatorV2):
         precision: float = 0.015625,
         timeout: float | None = None,
         retries: int = RETRIES,
+        choice: str = "",
     ) -> None:
         self.device, self.ledger, self.budget = device, ledger, budget
         self.cache, self.precision, self.timeout = cache, precision, timeout
+        self.choice = choice if cache else ""
         self.client = JobClient(ledger, device, retries)
         self.jobs_sent = self.jobs_cached = self.jobs_attached = 0
-        self._charges: dict[int, Cost] = {}  # of rows of the ledger: estimated, then actual
-        self._lock = threading.Lock()
+        self.account = Account(self.client)
 
     @property
     def spent(self) -> Cost:
-        """What this estimator's jobs cost, as estimated for those in flight. Stored results cost nothing."""
-        with self._lock:
-            return self._total()
+        """What this estimator's jobs cost, as estimated while it is not known. Stored results cost nothing."""
+        return self.account.spent
+
+    def update_usage(self) -> None:
+        """Ask what jobs cost that have ended and whose cost the device had not counted by then.
+
+        Raises:
+            BackendError: If the ledger cannot be used.
+        """
+        self.account.ask_usage(self.budget)
 
     def run(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> BasePrimitiveJob[Any, Any]:
         """Send PUBs as one job, unless they were sent before.
@@ -106,7 +121,7 @@ class ManagedEstimator(BaseEstimatorV2):
             precision: Target standard error, above 0.
 
         Raises:
-            ConfigError: For a precision of 0, or several.
+            ConfigError: For a precision of 0, or several; for a job that another device has than the one chosen.
             BudgetError: If the job would pass the budget, or the device is paid and there is none; nothing was sent.
             JobError: (from ``result``) if the job failed or was cancelled.
             BackendError: If the device refuses the job or does not answer.
@@ -122,46 +137,6 @@ class ManagedEstimator(BaseEstimatorV2):
     def __deepcopy__(self, memo: dict[int, Any]) -> ManagedEstimator:
         """Return this estimator: copies share the session, budget and ledger."""
         return self
-
-    def open(self, request: Request, owner: str, estimate: Cost) -> Row | None:
-        """Record a request as about to be sent, if the budget allows; None if another process has just done so."""
-        with self._lock:  # check and charge together
-            self._check(estimate, self._total())
-            row = self.ledger.open(request, owner, estimate, cached=self.cache)
-            if row is not None:
-                self._charges[row.id] = estimate
-            return row
-
-    def reserve(self, row: Row) -> None:
-        """Charge for a row that is about to be sent, if the budget allows."""
-        with self._lock:
-            self._charges.pop(row.id, None)
-            try:
-                self._check(row.estimate, self._total())
-            except BudgetError as error:
-                self.ledger.close(row.id, "failed", str(error), Cost())
-                raise
-            self._charges[row.id] = row.estimate
-
-    def charge(self, row: Row) -> None:
-        """Charge the known cost of a row."""
-        with self._lock:
-            self._charges[row.id] = row.cost
-
-    def settle(self, row: Row) -> None:
-        """Replace the charge for a row, if there is one, by the job's actual cost."""
-        with self._lock:
-            if row.id in self._charges:
-                self._charges[row.id] = row.cost
-
-    def _total(self) -> Cost:
-        return reduce(add, self._charges.values(), Cost())
-
-    def _check(self, estimate: Cost, spent: Cost) -> None:
-        if self.budget is not None:
-            self.budget.check(self.device.name, estimate, spent)
-        elif self.device.paid:
-            raise no_budget(self.device.name, estimate)
 
 
 class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
@@ -179,11 +154,11 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
     def __init__(self, estimator: ManagedEstimator, request: Request) -> None:
         super().__init__(request.key)
         self._estimator, self._request = estimator, request
-        self._client, self._ledger = estimator.client, estimator.ledger
-        self._owner = new_owner()
+        self._client, self._ledger = estimator.client.within(estimator.timeout), estimator.ledger
+        self._owner = self._ledger.new_owner()
         self._result: PrimitiveResult | None = None
         self._started = time.monotonic()
-        self._reported: JobStatus | None = None
+        self._reported: tuple[str, float] = ("", 0.0)  # what, and when
         self._sent = False
         ready = False
         try:
@@ -191,11 +166,12 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
             ready = True
         finally:
             if not ready:  # the next run of the same request becomes the owner
-                self._ledger.release(self._owner)
+                self._release()
         self._cached = self._row.state == "done"
         if self._row.state == "sending":
-            _LOG.info("%s: another process is sending the same request; waiting for its job", self._row.device)
+            self._report(self._row, _ELSEWHERE)
         if self._cached:
+            self._owner.end()
             estimator.jobs_cached += 1
         elif not self._sent:
             estimator.jobs_attached += 1
@@ -215,7 +191,7 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
             try:
                 self._wait()
             finally:
-                self._ledger.release(self._owner)
+                self._release()
             self._result = self._decode()
         return self._result
 
@@ -246,36 +222,48 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
         """Ask the device to cancel it."""
         self._row = cancel(self._ledger, self._ledger.row(self._row.id), self._client.device)
 
-    def _mine(self, row: Row) -> bool:
-        return row.owner == self._owner
+    def _working(self) -> Owner:
+        """Return the owner of what this job does now, another than before once that has ended or was forked."""
+        if not self._owner.at_work:
+            self._owner = self._ledger.new_owner()
+        return self._owner
+
+    def _release(self) -> None:
+        """Give up the row. Its owner has ended in any case, which is what others look at."""
+        try:
+            self._ledger.release(self._owner)
+        except BackendError as error:
+            _LOG.info("%s", error)
 
     def _advance(self) -> Row:
         """Return the row that answers the request; its job is sent if nobody else sends it."""
-        estimator, request = self._estimator, self._request
+        estimator, request, account = self._estimator, self._request, self._estimator.account
+        owner = self._working()
         while True:
-            row = self._ledger.claim(request.key, self._owner, cached=estimator.cache)
+            row = self._ledger.claim(request.key, owner, cached=estimator.cache)
             if row is None:
+                check_choice(self._ledger, request, estimator.choice)
                 estimate = self._client.estimate(request)
-                row = estimator.open(request, self._owner, estimate)
+                estimator.update_usage()
+                row = account.open(request, owner, estimate, estimator.budget, estimator.cache)
                 if row is not None:
                     return self._send(row)
-            elif row.state == "sending" and self._mine(row):  # its owner has ended or gave up
+            elif row.state == "sending" and row.owner == owner.mark:  # its owner has ended or gave up
                 row = self._client.locate(row)
                 if row.state == "sending":
-                    estimator.reserve(row)
-                    return self._send(row)
-                estimator.charge(row)
+                    return self._send(account.reserve(row, estimator.budget))
+                account.charge(row)
                 return row
             else:
-                if self._mine(row):
-                    estimator.charge(row)
+                if row.owner == owner.mark:
+                    account.charge(row)
                 return row
 
     def _send(self, row: Row) -> Row:
         try:
             row = self._client.send(row, self._request)
         except BackendError:
-            self._estimator.charge(self._ledger.row(row.id))  # 0 if the device refused it
+            self._estimator.account.settle(self._ledger.row(row.id))  # 0 if the device refused it
             raise
         self._sent = True
         self._estimator.jobs_sent += 1
@@ -284,42 +272,58 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
 
     def _wait(self) -> None:
         """Wait until the row is in a final state."""
-        timeout = self._estimator.timeout
+        timeout, others = self._estimator.timeout, None
         deadline = None if timeout is None else time.monotonic() + timeout
+        self._client = self._estimator.client.within(timeout, deadline)
         for pause in _pauses():
             row = self._ledger.row(self._row.id)
             if row.state == "sending":
                 row = self._advance()
+            elsewhere = row.state == "sending"
             if row.state == "sent":
-                row, status = self._client.collect(row, self._request.pubs, self._owner)
-                self._report(row, status)
+                row, status = self._client.collect(row, self._request.pubs, self._working())
+                elsewhere = status.state == "lost" and row.state == "sent"
+                if not elsewhere:
+                    self._report(row, _told(status))
                 if status.state == "lost" and row.state == "failed":
-                    self._estimator.settle(row)
+                    self._estimator.account.settle(row)
                     _LOG.info("%s job %s: %s It is sent again.", row.device, row.job_id, status.message)
                     row = self._advance()
             self._row = row
             if row.state not in IN_FLIGHT:
                 break
-            if deadline is not None and time.monotonic() >= deadline:
+            now = time.monotonic()
+            if elsewhere:
+                self._report(row, _ELSEWHERE)
+                others = now if others is None else others
+                if now - others >= LONGEST_ELSEWHERE:
+                    raise BackendError(
+                        f"Another process or thread has worked on job {self.job_id()} on {row.device} for "
+                        f"{now - others:.0f} s without a result. Nothing was sent again. If it hangs, end it, and the "
+                        f"next run picks the job up."
+                    )
+            else:
+                others = None
+            if deadline is not None and now >= deadline:
                 raise BackendError(
                     f"Job {self.job_id()} on {row.device} has not ended after {timeout:g} s (state: {row.state}). It "
                     f"was not cancelled; the next run of the same request picks it up."
                 )
-            time.sleep(pause if deadline is None else min(pause, max(0.0, deadline - time.monotonic())))
-        self._estimator.settle(row)
+            time.sleep(pause if deadline is None else min(pause, max(0.0, deadline - now)))
+        self._estimator.account.settle(row)
         if row.state != "done":
             why = f": {row.error.rstrip('.')}" if row.error else ""
             verb = "failed" if row.state == "failed" else "was cancelled"
             raise JobError(f"Job {self.job_id()} on {row.device} {verb}{why}. The next run sends it again.")
 
-    def _report(self, row: Row, status: JobStatus) -> None:
-        if status == self._reported:
+    def _report(self, row: Row, what: str) -> None:
+        """Log what the job does, once, and again after a while if that stays the same."""
+        now, (last, when) = time.monotonic(), self._reported
+        if what == last and now - when < REPORT_AGAIN:
             return
-        self._reported = status
-        place = f", position {status.position}" if status.position is not None else ""
+        self._reported = what, now
         used = f", used {row.used.seconds:.3g} s" if row.used is not None else ""
-        elapsed = time.monotonic() - self._started
-        _LOG.info("%s job %s: %s%s, %.0f s elapsed%s", row.device, row.job_id, status.state, place, elapsed, used)
+        _LOG.info("%s job %s: %s, %.0f s elapsed%s", row.device, self.job_id(), what, now - self._started, used)
 
     def _decode(self) -> PrimitiveResult:
         """Return the job's stored values as an Estimator returns them."""
@@ -332,9 +336,15 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
         results = []
         for pub, item in zip(self._request.pubs, self._ledger.values(self._row.id), strict=True):
             data = DataBin(evs=item.evs, stds=item.stds, shape=pub.shape)
-            metadata = about | {"target_precision": pub.precision, "circuit_metadata": pub.circuit.metadata}
+            beyond = int(outside(item.evs, bounds(pub.observables), self._request.precision).sum())
+            metadata = about | ({"mitigated": True, "outside_bounds": beyond} if beyond else {})
+            metadata |= {"target_precision": pub.precision, "circuit_metadata": pub.circuit.metadata}
             results.append(PubResult(data, metadata=metadata))
         return PrimitiveResult(results, metadata=about | {"version": 2})
+
+
+def _told(status: JobStatus) -> str:
+    return status.state if status.position is None else f"{status.state}, position {status.position}"
 
 
 def _pauses() -> Iterator[float]:

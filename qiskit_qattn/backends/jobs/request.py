@@ -6,10 +6,13 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from qiskit import QuantumCircuit, qpy
@@ -27,18 +30,39 @@ from qiskit.circuit.library import (
     UnitaryGate,
     get_standard_gate_name_mapping,
 )
+from qiskit.exceptions import QiskitError
 from qiskit.primitives.containers.bindings_array import BindingsArray
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 from qiskit.primitives.containers.observables_array import ObservablesArray
 
 from qiskit_qattn.backends.jobs.device import Values
 from qiskit_qattn.errors import CircuitError, ConfigError
+from qiskit_qattn.forks import cached_property
+from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.simulation.decomposition import definition_of
 from qiskit_qattn.simulation.gates import standard_name
+from qiskit_qattn.untrusted import as_type
 
 _FORMAT = 1  # part of the key: raise it when the text of a circuit changes
 _STANDARD = frozenset(get_standard_gate_name_mapping())
+#: What numpy, zipfile, json and Qiskit raise for contents that are not what they should be.
+_UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    QiskitError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _OPAQUE = {"barrier", "delay", "measure", "reset"}  # without a definition
+#: Where a circuit's metadata says what it was transpiled from, and for which inputs: the same on every device.
+SOURCE = "qiskit-qattn source"
 
 
 @dataclass(frozen=True)
@@ -84,20 +108,30 @@ class Request:
 
         Names of parameters and circuits do not count, nor do global phases and metadata.
         """
+        about = [_FORMAT, self.device, self.settings, float(self.precision).hex(), len(self.pubs)]
+        return _digest(_json(about), *(part for parts in self._parts for part in parts))
+
+    @cached_property
+    def work(self) -> str:
+        """As :attr:`key`, but the same on every device: with a circuit's ``SOURCE``, if it has one, in its place."""
+        about = [_FORMAT, self.settings, float(self.precision).hex(), len(self.pubs)]
+        parts = []
+        for pub, own in zip(self.pubs, self._parts, strict=True):
+            source = (pub.circuit.metadata or {}).get(SOURCE)
+            parts += own if source is None else [str(source).encode()]
+        return _digest(_json(about), *parts)
+
+    @cached_property
+    def _parts(self) -> list[list[bytes]]:
+        """For each PUB its circuit, its observables and its values."""
         texts: dict[int, bytes] = {}
-        digest = hashlib.sha256()
-
-        def feed(*parts: bytes) -> None:
-            for part in parts:
-                digest.update(len(part).to_bytes(8, "little") + part)
-
-        feed(_json([_FORMAT, self.device, self.settings, float(self.precision).hex(), len(self.pubs)]))
+        parts = []
         for pub in self.pubs:
             if id(pub.circuit) not in texts:  # PUBs of one job often share a circuit
                 texts[id(pub.circuit)] = circuit_text(pub.circuit).encode()
             values = _values_of(pub)
-            feed(texts[id(pub.circuit)], _json([list(values.shape), _observables(pub)]), values.tobytes())
-        return digest.hexdigest()
+            parts.append([texts[id(pub.circuit)], _json([list(values.shape), _observables(pub)]), values.tobytes()])
+        return parts
 
     def pack(self) -> bytes:
         """Return the request as the bytes of an npz file, without pickled objects.
@@ -126,10 +160,14 @@ class Request:
 
     @classmethod
     def unpack(cls, content: bytes) -> Request:
-        """Return the request that :meth:`pack` wrote; it has the same key."""
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        """Return the request that :meth:`pack` wrote; it has the same key.
+
+        Raises:
+            ValueError: For any other content.
+        """
+        with _arrays(content) as arrays:
             circuits = qpy.load(io.BytesIO(arrays["circuits"].tobytes()))
-            about = json.loads(arrays["about"].tobytes())
+            about = as_type(json.loads(arrays["about"].tobytes()), _About)
             pubs = []
             for index, item in enumerate(about["pubs"]):
                 circuit = circuits[item["circuit"]]
@@ -139,7 +177,19 @@ class Request:
                 values = arrays[f"values_{index}"]
                 bindings = BindingsArray({names: values} if names else {}, shape=values.shape[:-1])
                 pubs.append(EstimatorPub(circuit, observables, bindings, about["precision"]))
-        return cls(tuple(pubs), about["precision"], about["device"], about["settings"])
+            return cls(tuple(pubs), about["precision"], about["device"], about["settings"])
+
+
+class _PubAbout(TypedDict):
+    circuit: int
+    observables: list
+
+
+class _About(TypedDict):
+    precision: float
+    device: str
+    settings: str
+    pubs: list[_PubAbout]
 
 
 def pack_values(values: Sequence[Values]) -> bytes:
@@ -151,9 +201,28 @@ def pack_values(values: Sequence[Values]) -> bytes:
 
 
 def unpack_values(content: bytes) -> list[Values]:
-    """Return the results that :func:`pack_values` wrote."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return [Values(arrays[f"evs_{index}"], arrays[f"stds_{index}"]) for index in range(len(arrays.files) // 2)]
+    """Return the results that :func:`pack_values` wrote.
+
+    Raises:
+        ValueError: For any other content.
+    """
+    with _arrays(content) as arrays:
+        found = [Values(arrays[f"evs_{index}"], arrays[f"stds_{index}"]) for index in range(len(arrays) // 2)]
+        if not all(item.evs.dtype.kind == item.stds.dtype.kind == "f" for item in found):
+            raise ValueError("it holds other values than real numbers")
+        return found
+
+
+@contextmanager
+def _arrays(content: bytes) -> Iterator[Mapping[str, np.ndarray]]:
+    """Yield the arrays of an npz file; all that goes wrong with them is a ``ValueError``."""
+    try:
+        if not isinstance(content, bytes):
+            raise ValueError(f"it is a {type(content).__name__}, not bytes")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            yield arrays
+    except _UNREADABLE as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def _values_of(pub: EstimatorPub) -> np.ndarray:
@@ -170,6 +239,28 @@ def _observables(pub: EstimatorPub) -> list:
 
 def _flat(observables: ObservablesArray) -> list[dict[str, float]]:
     return observables.ravel().tolist()
+
+
+def source_of(circuit: AttentionCircuit) -> str:
+    """Return a text that says what an attention circuit computes; its gates on a device say that no longer."""
+    order = list(circuit.circuit.parameters)
+    places = [[order.index(each) for each in some] for some in (circuit.input_params, circuit.weight_params)]
+    observables = [
+        [[label, [value.real, value.imag]] for label, value in each.to_list()] for each in circuit.observables
+    ]
+    return _digest(circuit_text(circuit.circuit).encode(), _json([places, observables]))
+
+
+def source_of_rows(source: str, rows: np.ndarray, about: object) -> str:
+    """Return what :func:`source_of` says, with the inputs and weights of each row, and what else counts."""
+    return _digest(source.encode(), _json([list(rows.shape), about]), np.ascontiguousarray(rows, "<f8").tobytes())
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()
 
 
 def _json(content: object) -> bytes:

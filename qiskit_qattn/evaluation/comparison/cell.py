@@ -15,7 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from filelock import FileLock
 from torch import nn
 
 from qiskit_qattn.backends.place import Place
-from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError
+from qiskit_qattn.errors import BackendError, CheckpointError, ConfigError, QattnError
 from qiskit_qattn.evaluation.circuit_measures import circuit_measures, head_measures
 from qiskit_qattn.evaluation.comparison.builder import load_builder, on_text
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study, load_study
@@ -213,6 +213,9 @@ def qpu_clock(place: Place, path: Path) -> Iterator[Callable[[], float]]:
 
 def qpu_seconds(place: Place) -> float:
     """Return the QPU seconds of all jobs since a place was opened; 0 for a simulation."""
+    for _, estimator in place.devices:
+        with suppress(BackendError):  # of the ledger; then it is as known before
+            estimator.update_usage()
     return math.fsum(estimator.spent.seconds for _, estimator in place.devices)
 
 
@@ -225,7 +228,7 @@ def share_budget(place: Place, cells: int) -> None:
     """
     for _, estimator in place.devices:
         if estimator.budget is not None:
-            estimator.budget = replace(estimator.budget, limit=estimator.budget.limit / cells)
+            estimator.budget = replace(estimator.budget, limit=estimator.budget.limit / cells, shared=False)
 
 
 def records(study: Study) -> dict[Cell, dict[str, Any]]:

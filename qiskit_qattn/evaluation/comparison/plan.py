@@ -10,7 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypedDict
 
-from qiskit_qattn.backends.place import Place
+from qiskit_qattn.backends.place import Place, settled
 from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError
 from qiskit_qattn.evaluation.comparison.builder import built_sizes, load_builder
 from qiskit_qattn.evaluation.comparison.kinds import folder_name, joined_kinds, parse_kinds
@@ -209,7 +209,11 @@ def plan_study(
     config = dataclasses.replace(config, **{name: getattr(preset, name) for name in _UNUSED})
     config = dataclasses.replace(config, baseline=False, profile=False, trackers="none", threads=config.threads or 1)
     config = config.replace(heads=any_heads(config.model.n_head))
-    Place.open(config.backend)  # an unavailable backend fails before any cell
+    backend = config.backend
+    if os.path.isfile(config.folder / NAME):
+        backend = settled(backend, load_study(config.folder).config.backend)
+    place = Place.open(backend)  # an unavailable backend fails before any cell
+    config = config.replace(backend=settled(backend, place.name))
     if build:
         _check_own(config, preset)
         text = cache(partial(load_corpus, config.data, config.model.block_size))

@@ -10,7 +10,7 @@ from qiskit_qattn.simulation.cpu import compile_loops
 
 @compile_loops
 def read_out(vectors: np.ndarray, matrix: np.ndarray, signs: np.ndarray, values: np.ndarray) -> bool:
-    r"""Write the values of vectors of any norm, and return whether all of them are valid.
+    r"""Write the values of vectors, and return whether the norms of all are in range.
 
     .. math:: y_m = \sum_r S_{rm} |a_r|^2 \Big/ \sum_r S_{rM} |a_r|^2, \qquad a = x U
 
@@ -19,9 +19,9 @@ def read_out(vectors: np.ndarray, matrix: np.ndarray, signs: np.ndarray, values:
         matrix: U, real parts of R outcomes, then imaginary ones where there are any, shape ``(H, D, R or 2 * R)``; of
             size 0 where x are amplitudes already.
         signs: S, shape ``(H, R, M + 1)``; the last column gives squared norms.
-        values: Written to, shape ``(H, N, M)``, up to the first row whose squared norm is out of range.
+        values: Written to, shape ``(H, N, M)``; NaN for a vector whose squared norm is out of range.
     """
-    outcomes, outputs, given = signs.shape[1], values.shape[2], matrix.size == 0
+    outcomes, outputs, given, valid = signs.shape[1], values.shape[2], matrix.size == 0, True
     amplitudes = np.empty(vectors.shape[2] if given else matrix.shape[2], dtype=vectors.dtype)
     for head in range(len(vectors)):
         for n in range(vectors.shape[1]):
@@ -44,7 +44,7 @@ def read_out(vectors: np.ndarray, matrix: np.ndarray, signs: np.ndarray, values:
                     value[m] += square * sign[m]
                 squared_norm += square * sign[outputs]
             if not SMALLEST < squared_norm < LARGEST:
-                return False
+                value[:], squared_norm, valid = np.nan, vectors.dtype.type(1), False
             for m in range(outputs):
                 value[m] /= squared_norm
-    return True
+    return valid

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 
-from qiskit_qattn.backends.jobs import client
 from qiskit_qattn.backends.jobs import estimator as jobs_estimator
+from qiskit_qattn.backends.jobs import retries
+from qiskit_qattn.backends.jobs.budget import Budget
 from qiskit_qattn.backends.jobs.estimator import ManagedEstimator
 from qiskit_qattn.backends.jobs.ledger import Ledger
+from qiskit_qattn.errors import BackendError
 
 PRECISION = 0.1
 
@@ -31,7 +36,15 @@ def small_pubs(angle: float = 0.3) -> list[tuple]:
 
 
 def start(folder: Path, **options: Any) -> subprocess.Popen:
-    """Start the process; its jobs go to FOLDER/device, its ledger is FOLDER/ledger.sqlite."""
+    """Start the process; its jobs go to FOLDER/device, its ledger is FOLDER/ledger.sqlite.
+
+    Args:
+        folder: The folder.
+        options: Of the estimator, or of the process: ``device`` (options of the device), ``elsewhere`` (its clock and
+            the name of its host are not ours), ``angles`` (of the requests, one after another until one is refused),
+            ``workers`` (the number of forked processes that share the angles) and ``gate`` (wait, with the estimator
+            open, until there is a file of this name in the folder).
+    """
     command = [sys.executable, __file__, str(folder), json.dumps(options)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
@@ -40,21 +53,40 @@ def main() -> None:
     from disk_device import DiskDevice
 
     folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
-    jobs_estimator.LONGEST_POLL, client.BACKOFF = 0.1, 0.001
-    device = DiskDevice(folder / "device")
-    estimator = ManagedEstimator(device, ledger=Ledger(folder / "ledger.sqlite"), precision=PRECISION, **options)
-    result = estimator.run(small_pubs()).result()
-    print(
-        json.dumps(
-            {
-                "evs": result[0].data.evs.tolist(),
-                "job_id": result[0].metadata["job_id"],
-                "cached": result[0].metadata["cached"],
-                "sent": estimator.jobs_sent,
-                "seconds": estimator.spent.seconds,
-            }
-        )
+    jobs_estimator.LONGEST_POLL, retries.BACKOFF = 0.1, 0.001
+    if options.pop("elsewhere", False):
+        time.time, socket.gethostname = lambda: 4e9, lambda: "another"
+    angles, workers, gate = options.pop("angles", [0.3]), options.pop("workers", 0), options.pop("gate", None)
+    device = DiskDevice(folder / "device", **options.pop("device", {}))
+    budget = Budget.parse(options.pop("budget", "unlimited"))
+    estimator = ManagedEstimator(
+        device, ledger=Ledger(folder / "ledger.sqlite"), precision=PRECISION, budget=budget, **options
     )
+    if gate is not None:
+        (folder / f"{os.getpid()}.open").touch()
+        while not (folder / gate).exists():
+            time.sleep(0.01)
+    children = []
+    for worker in range(workers):
+        if not (child := os.fork()):
+            run(estimator, angles[worker::workers])
+            os._exit(estimator.jobs_sent)
+        children.append(child)
+    said = {} if workers else run(estimator, angles)
+    sent = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    print(json.dumps(said | {"sent": estimator.jobs_sent, "seconds": estimator.spent.seconds, "workers": sent}))
+
+
+def run(estimator: ManagedEstimator, angles: list[float]) -> dict[str, Any]:
+    """Return what is said of the last result, or of the error that a request ended with."""
+    said = {}
+    for angle in angles:
+        try:
+            result = estimator.run(small_pubs(angle)).result()
+        except BackendError as error:
+            return {"error": str(error)}
+        said = {"evs": result[0].data.evs.tolist()} | {name: result[0].metadata[name] for name in ("job_id", "cached")}
+    return said
 
 
 if __name__ == "__main__":

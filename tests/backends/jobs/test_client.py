@@ -5,7 +5,6 @@ import pytest
 from qiskit_qattn.backends.jobs.client import cancel, resume
 from qiskit_qattn.backends.jobs.device import Cost
 from qiskit_qattn.backends.jobs.estimator import ManagedEstimator
-from qiskit_qattn.backends.jobs.ledger_file import new_owner
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.errors import BackendError
 
@@ -34,7 +33,7 @@ def sent(device, ledger):
 @pytest.fixture
 def lost(device, ledger, request_):
     """Return the row of a job of a process that is gone, which may have sent it."""
-    owner = new_owner()
+    owner = ledger.new_owner()
     row = ledger.open(request_, owner, Cost(seconds=2.0))
     ledger.release(owner)
     return row
@@ -91,7 +90,8 @@ def test_cancel_of_a_lost_job_that_did_arrive(device, ledger, lost, request_):
 
 
 def test_a_job_that_is_just_being_sent_is_left_alone(device, ledger, request_):
-    row = ledger.open(request_, new_owner(), Cost())
+    owner = ledger.new_owner()  # at work as long as it is referred to
+    row = ledger.open(request_, owner, Cost())
     with pytest.raises(BackendError, match="just being sent"):
         cancel(ledger, row, device)
     assert resume(ledger, row, device).state == "sending"
@@ -113,13 +113,11 @@ def test_a_row_that_has_ended_is_not_changed_by_a_late_word(device, ledger, sent
 
 
 def test_a_job_of_a_process_that_is_gone_can_be_resumed_and_cancelled_away(device, ledger, sent):
-    ledger.release(sent.owner)
     device.lose()
     device.fault("cancel", "lost")
     assert resume(ledger, sent, device).error == "Its process has ended."
     ManagedEstimator(device, ledger=ledger, precision=PRECISION, cache=False).run(small_pubs())
     again = ledger.rows()[0]
-    ledger.release(again.owner)
     device.lose()
     assert cancel(ledger, again, device).state == "failed"
 

@@ -7,7 +7,6 @@ import pytest
 
 from qiskit_qattn.backends.jobs.device import Cost
 from qiskit_qattn.backends.jobs.estimator import ManagedEstimator
-from qiskit_qattn.backends.jobs.ledger_file import new_owner
 from qiskit_qattn.backends.jobs.request import Request
 
 from .disk_client import PRECISION, small_pubs, start
@@ -94,7 +93,7 @@ def request_of(device):
 
 
 def test_a_process_waits_while_another_that_lives_is_sending(tmp_path, device, ledger):
-    owner = new_owner()  # this process: about to send
+    owner = ledger.new_owner()  # this process: about to send
     row = ledger.open(request_of(device), owner, Cost(seconds=2.0))
     process = start(tmp_path)
     reader = ManagedEstimator(device, ledger=ledger, precision=PRECISION).run(small_pubs())  # so does this thread
@@ -107,9 +106,42 @@ def test_a_process_waits_while_another_that_lives_is_sending(tmp_path, device, l
 
 
 def test_a_process_takes_over_from_one_that_gives_up_sending(tmp_path, device, ledger):
-    owner = new_owner()
+    owner = ledger.new_owner()
     row = ledger.open(request_of(device), owner, Cost(seconds=2.0))
     job = ManagedEstimator(device, ledger=ledger, precision=PRECISION).run(small_pubs())
     ledger.release(owner)
     assert job.result()[0].metadata["job_id"] == "job-1"
     assert (device.jobs[0]["tag"], device.calls("find")) == (row.tag, 1)
+
+
+def test_neither_the_clock_nor_the_name_of_the_host_makes_an_owner_look_dead(tmp_path, device, ledger):
+    owner = ledger.new_owner()
+    row = ledger.open(request_of(device), owner, Cost(seconds=2.0))
+    assert "(state: sending)" in ended(start(tmp_path, elsewhere=True, timeout=1))["error"]
+    assert (device.calls("find"), device.calls("submit")) == (0, 0)
+    ledger.sent(row.id, device.submit(request_of(device).pubs, PRECISION, row.tag))
+    assert ended(start(tmp_path, elsewhere=True))["sent"] == 0
+    assert (len(device.jobs), owner.at_work) == (1, True)
+
+
+@pytest.mark.parametrize(("billed", "least", "most"), [(0.5, 5, 15), (2.0, 4, 4), (7.0, 3, 3)])
+def test_processes_and_their_forks_share_a_budget(tmp_path, device, ledger, billed, least, most):
+    old = ManagedEstimator(device, ledger=ledger, precision=PRECISION)
+    old.run(small_pubs()).result()  # before, so that it does not count
+    options = {"budget": "9s", "device": {"billed": billed}, "gate": "go", "timeout": 60}
+    angles = np.linspace(0.4, 1.4, 30).tolist()
+    processes = [
+        start(tmp_path, workers=2, angles=angles[10:], **options),
+        start(tmp_path, angles=angles[:10], **options),
+    ]
+    while all(process.poll() is None for process in processes) and len(list(tmp_path.glob("*.open"))) < 2:
+        pass
+    device.hold()
+    (tmp_path / "go").touch()
+    while all(process.poll() is None for process in processes) and len(device.jobs) < 1 + 3:
+        pass
+    device.free()
+    found = [ended(process) for process in processes]
+    assert sum(one["sent"] + sum(one["workers"]) for one in found) == len(device.jobs) - 1
+    assert least <= len(device.jobs) - 1 <= most
+    assert all("budget of 9s" in one["error"] for one in found if "error" in one)

@@ -1,22 +1,20 @@
 """The ledger's file, its rows and their states, shared by threads and processes."""
 
 import os
+import socket
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
-import time
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from qiskit_qattn.backends.jobs import ledger_file
 from qiskit_qattn.backends.jobs.device import Cost, Values
 from qiskit_qattn.backends.jobs.ledger import Ledger, default_path
-from qiskit_qattn.backends.jobs.ledger_file import is_alive, new_owner
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.errors import BackendError, UnknownNameError
 
@@ -35,21 +33,15 @@ def request(angle=0.3, device="disk:test"):
 
 
 def opened(ledger, made=None, owner=None, **options):
-    return ledger.open(made or request(), owner or new_owner(), COST, **options)
-
-
-def dead_owner():
-    """Return the mark of a process that has ended."""
-    program = "from qiskit_qattn.backends.jobs.ledger_file import new_owner; print(new_owner())"
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+    return ledger.open(made or request(), owner or ledger.new_owner(), COST, **options)
 
 
 def test_a_job_from_sending_to_done(ledger, rng):
-    owner = new_owner()
+    owner = ledger.new_owner()
     row = opened(ledger, owner=owner)
     assert (row.state, row.owner, row.job_id, row.estimate, row.used, row.shots) == (
         "sending",
-        owner,
+        owner.mark,
         None,
         COST,
         None,
@@ -61,7 +53,7 @@ def test_a_job_from_sending_to_done(ledger, rng):
     values = [Values(rng.normal(size=(2, 3)), rng.normal(size=(2, 3))), Values(np.array(0.5), np.array(0.1))]
     row = ledger.finish(row.id, values, Cost(seconds=3.0))
     assert (row.state, row.cost) == ("done", Cost(seconds=3.0))
-    assert row == ledger.row(row.id) == ledger.claim(row.key, new_owner())
+    assert row == ledger.row(row.id) == ledger.claim(row.key, ledger.new_owner())
     np.testing.assert_array_equal(ledger.values(row.id)[0].evs, values[0].evs)
     assert ledger.request(row.id).key == row.key
 
@@ -73,55 +65,113 @@ def test_a_request_is_opened_once(ledger):
     assert other is not None and other.tag != first.tag
     ledger.close(first.id, "failed", "why")
     ledger.close(other.id, "cancelled", "")
-    assert ledger.claim(first.key, new_owner()) is None
+    assert ledger.claim(first.key, ledger.new_owner()) is None
     assert opened(ledger).state == "sending"
 
 
-def test_a_living_owner_keeps_its_row_and_a_dead_one_loses_it(ledger):
-    owner = new_owner()
-    row = opened(ledger)
-    assert ledger.claim(row.key, owner) == row  # not ours: its owner lives
-    assert ledger.claim(row.key, owner, cached=False) is None
-    ledger.release(row.owner)
-    assert ledger.claim(row.key, owner, cached=False).owner == owner
-    late = opened(ledger, request(0.9), owner=dead_owner())
-    assert ledger.claim(late.key, owner).owner == owner
-
-
-def test_owners_by_their_process(monkeypatch):
-    mark, now = new_owner(), time.time()
-    host, pid, start, part = mark.split(" ")
-    assert is_alive(mark, now)
-    assert not is_alive(None, now)
-    assert not is_alive(f"{host} {pid} {float(start) - 60} {part}", now)  # another process had this number before
-    assert is_alive(f"elsewhere {pid} {start} {part}", now)
-    assert not is_alive(f"elsewhere {pid} {start} {part}", now - 2 * ledger_file._REMOTE_TIMEOUT)
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    started = ledger_file.psutil.Process(child.pid).create_time()
-    assert is_alive(f"{host} {child.pid} {started} x", now)
-    child.kill()
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, but not yet collected
-    assert not is_alive(f"{host} {child.pid} {started} x", now)
-    child.communicate()
+def test_a_living_owner_keeps_its_row_and_one_that_has_ended_loses_it(ledger):
+    first, second = ledger.new_owner(), ledger.new_owner()
+    row = opened(ledger, owner=first)
+    assert ledger.claim(row.key, second) == row  # not ours: its owner lives
+    assert ledger.claim(row.key, second, cached=False) is None
+    ledger.release(first)
+    assert ledger.claim(row.key, second, cached=False).owner == second.mark
+    late = opened(ledger, request(0.9))  # by an owner that nothing refers to
+    assert ledger.claim(late.key, second).owner == second.mark
 
 
 def test_only_the_owner_can_read_the_files(ledger):
-    opened(ledger)
+    owner = ledger.new_owner()
+    opened(ledger, owner=owner)
     with closing(sqlite3.connect(ledger.path)) as reader:
         reader.execute("SELECT count(*) FROM jobs").fetchone()  # keeps the two files beside it
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in ledger.path.parent.iterdir()}
-    assert modes == dict.fromkeys(("ledger.sqlite", "ledger.sqlite-shm", "ledger.sqlite-wal"), 0o600)
+    files = dict.fromkeys(("ledger.sqlite", "ledger.sqlite-shm", "ledger.sqlite-wal"), 0o600)
+    assert modes == files | {"ledger.sqlite.owners": 0o700}
+    [locked] = (ledger.path.parent / "ledger.sqlite.owners").iterdir()
+    assert stat.S_IMODE(locked.stat().st_mode) == 0o600
     assert stat.S_IMODE(ledger.path.parent.stat().st_mode) == 0o700
     ledger.path.chmod(0o644)
     ledger.rows()
     assert stat.S_IMODE(ledger.path.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("content", [b"", b"no database", b"SQLite format 3\0", b"SQLite format 3\0" + b"\xff" * 4096])
-def test_a_file_that_is_no_ledger_is_left_alone(tmp_path, content):
+def snapshot(folder):
+    """Return what can be seen of a folder: the kinds, modes and contents of all in it."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        known = path.lstat()
+        content = path.read_bytes() if stat.S_ISREG(known.st_mode) else None
+        found[str(path.relative_to(folder))] = (known.st_mode, known.st_mtime_ns, content)
+    return found
+
+
+def database(path, **pragmas):
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE jobs (mine)")
+        for name, value in pragmas.items():
+            db.execute(f"PRAGMA {name}={value}")
+        db.commit()
+
+
+def linked(path, make):
+    make(path.with_name("target"))
+    path.symlink_to(path.with_name("target"))
+
+
+def bound(path):
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+MAGIC = b"SQLite format 3\0"
+OTHERS = {
+    "an empty file": (lambda path: path.write_bytes(b""), "it is empty"),
+    "a text": (lambda path: path.write_bytes(b"no database"), "it is not an SQLite file"),
+    "a short header": (lambda path: path.write_bytes(MAGIC), "its header is cut off"),
+    "a database": (database, "it is another program's database"),
+    "a database with its own id": (lambda path: database(path, application_id=7), "it is another program's database"),
+    "a folder": (lambda path: path.mkdir(), "it is a directory"),
+    "a pipe": (os.mkfifo, "it is a pipe"),
+    "a link to a text": (lambda path: linked(path, lambda at: at.write_text("mine")), "it is not an SQLite file"),
+    "a link to a folder": (lambda path: linked(path, Path.mkdir), "it is a directory"),
+    "a link to nothing": (lambda path: linked(path, lambda at: None), "is a link to nothing"),
+    "a link to a database": (lambda path: linked(path, database), "it is another program's database"),
+    "a link to a device": (lambda path: path.symlink_to(os.devnull), "it is a device"),
+    "a link to itself": (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
+    "a socket": (bound, "it is a socket"),
+}
+
+
+@pytest.mark.parametrize(("make", "why"), OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize("use", [Ledger.rows, Ledger.new_owner, Ledger.last_charge])
+def test_what_is_no_ledger_is_left_alone(tmp_path, monkeypatch, make, why, use):
+    monkeypatch.chdir(tmp_path)  # names of sockets must be short
+    make(Path("ledger.sqlite"))
+    for path in tmp_path.iterdir():
+        if not path.is_symlink():
+            path.chmod(0o644)
+    before, null = snapshot(tmp_path), os.stat(os.devnull).st_mode
+    with pytest.raises(BackendError, match=rf"(?s)^[^\n]*ledger\.sqlite.*({why}).*QATTN_LEDGER[^\n]*$"):
+        use(Ledger(tmp_path / "ledger.sqlite"))
+    assert (snapshot(tmp_path), os.stat(os.devnull).st_mode) == (before, null)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300, "y/" * 3000 + "z", "half \ud800", "/dev/null/ledger", "/dev/zero"])
+def test_a_name_that_no_ledger_can_have_is_one_line(tmp_path, name):
+    with pytest.raises(BackendError) as caught:
+        Ledger(tmp_path / name).rows()
+    assert "QATTN_LEDGER" in str(caught.value) and len(str(caught.value)) < 600
+    assert len(str(caught.value).splitlines()) == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_header_of_ours_with_garbage_behind_it_is_damaged(tmp_path):
     path = tmp_path / "ledger.sqlite"
+    Ledger(path).rows()
+    content = path.read_bytes()[:100] + b"\xff" * 4096
     path.write_bytes(content)
-    with pytest.raises(BackendError, match=r"(?s)ledger\.sqlite.*QATTN_LEDGER"):
+    with pytest.raises(BackendError, match=r"is damaged: .*Nothing was changed.*QATTN_LEDGER"):
         Ledger(path).rows()
     assert path.read_bytes() == content
 
@@ -137,22 +187,36 @@ def test_a_damaged_page_is_an_error(ledger):
     assert ledger.path.read_bytes() == content
 
 
-def test_anothers_database_is_left_alone(tmp_path):
-    path = tmp_path / "other.sqlite"
-    with closing(sqlite3.connect(path)) as db:
-        db.execute("CREATE TABLE jobs (mine)")
+def test_a_ledger_of_the_version_before_is_brought_up_to_date(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    newer = Ledger(path)
+    kept = [opened(newer, request(angle)) for angle in (0.1, 0.2, 0.3)]
+    newer.sent(kept[1].id, "job-1")
+    newer.finish(kept[2].id, [], Cost(seconds=1.0))
+    with closing(sqlite3.connect(path)) as db:  # as version 1 had it
+        db.execute("UPDATE jobs SET owner = 'host 12 1700000000.00 1a2b3c4d', used = replace(used, '1.0', '-60.0')")
+        db.execute("DROP INDEX jobs_by_charge")
+        db.execute("DROP INDEX jobs_by_work")
+        db.execute("ALTER TABLE jobs DROP COLUMN work")
+        db.execute("ALTER TABLE jobs DROP COLUMN charge")
+        db.execute("ALTER TABLE about DROP COLUMN charges")
+        db.execute("PRAGMA user_version=1")
         db.commit()
-    before = path.read_bytes()
-    with pytest.raises(BackendError, match="another program's database"):
-        Ledger(path).rows()
-    assert path.read_bytes() == before
+    rows = Ledger(path).rows()
+    assert [row.tag for row in rows] == [row.tag for row in reversed(kept)]
+    assert [(row.state, row.owner, row.used, row.charge) for row in rows] == [
+        ("done", None, None, 0),
+        ("sent", None, None, 0),
+        ("sending", None, None, 0),
+    ]
+    assert opened(Ledger(path), request(0.4)).charge == 1
 
 
 def test_a_newer_version_is_an_error(ledger):
     opened(ledger)
     with closing(sqlite3.connect(ledger.path)) as db:
-        db.execute("PRAGMA user_version=2")
-    with pytest.raises(BackendError, match=r"has version 2, this release reads up to 1\. Update qiskit-qattn"):
+        db.execute("PRAGMA user_version=3")
+    with pytest.raises(BackendError, match=r"has version 3, this release reads up to 2\. Update qiskit-qattn"):
         ledger.rows()
 
 
@@ -160,8 +224,18 @@ def test_a_path_that_cannot_be_used(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(BackendError, match=r"Cannot use the ledger .*QATTN_LEDGER"):
         Ledger(tmp_path / "file" / "ledger.sqlite").rows()
-    with pytest.raises(BackendError, match=r"Cannot use the ledger .*directory"):
-        Ledger(tmp_path).rows()
+
+
+def test_the_ledger_stays_where_it_was_named(tmp_path, monkeypatch):
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "first")
+    monkeypatch.setenv("QATTN_LEDGER", "a ledger that stays.sqlite")
+    before = Ledger()
+    row = opened(before)
+    monkeypatch.chdir(tmp_path / "second")
+    assert before.row(row.id) == row == Ledger().row(row.id)
+    assert os.listdir(tmp_path / "second") == []
 
 
 def test_the_path_comes_from_the_environment(tmp_path, monkeypatch):

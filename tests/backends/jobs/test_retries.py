@@ -1,11 +1,13 @@
 """Calls to devices that fail for a while: which are repeated, when, and when a device is left alone."""
 
 import logging
+import math
+import time
 
 import pytest
 
-from qiskit_qattn.backends.jobs import client
-from qiskit_qattn.backends.jobs.client import Caller
+from qiskit_qattn.backends.jobs import retries
+from qiskit_qattn.backends.jobs.retries import Caller, OutOfTime
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
 
 
@@ -52,6 +54,39 @@ def test_the_time_the_service_asks_for_is_waited(name, waits):
     assert 0 <= waits[1] <= 1
 
 
+@pytest.mark.parametrize("seconds", [61.0, 86400.0, 1e300])
+def test_no_wait_is_longer_than_a_minute(name, waits, seconds):
+    Caller(name, 1, waits.append)(Flaky(busy(seconds)))
+    assert 60 <= waits[0] <= 61
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf, -1.0])
+def test_a_time_to_wait_that_is_none_is_ignored(name, waits, seconds):
+    assert busy(seconds).retry_after is None
+    Caller(name, 1, waits.append)(Flaky(busy(seconds)))
+    assert 0 <= waits[0] <= 1
+
+
+def test_a_wait_never_passes_the_deadline(name, waits):
+    function = Flaky(busy(30.0), busy())
+    caller = Caller(name, 5, waits.append, deadline=time.monotonic() + 20)
+    with pytest.raises(OutOfTime, match=r"no time for another call after 3[01]\.. s\. The service is busy"):
+        caller(function)
+    assert (function.calls, waits) == (1, [])
+    assert caller(function) == ()  # a short wait fits
+    with pytest.raises(OutOfTime):
+        caller.pause(21)
+
+
+def test_a_limit_starts_with_the_first_failure(name, waits):
+    caller = Caller(name, 5, waits.append, limit=40)
+    caller(Flaky(busy(30.0)))
+    caller(Flaky(busy(35.0)))  # as no time has passed on the clock
+    with pytest.raises(OutOfTime):
+        caller(Flaky(busy(50.0)))
+    assert len(waits) == 2
+
+
 def test_tries_end(name, waits):
     function = Flaky(*[busy() for _ in range(9)])
     with pytest.raises(TransientBackendError, match="busy"):
@@ -68,7 +103,7 @@ def test_what_will_not_pass_is_tried_once(name, waits, error):
 
 
 def test_after_failures_in_a_row_a_device_is_left_alone(name, waits, monkeypatch):
-    monkeypatch.setattr(client, "FAILURES", 4)
+    monkeypatch.setattr(retries, "FAILURES", 4)
     failing = Flaky(*[busy() for _ in range(9)])
     with pytest.raises(TransientBackendError):
         Caller(name, 2, sleep=waits.append)(failing)
@@ -83,8 +118,8 @@ def test_after_failures_in_a_row_a_device_is_left_alone(name, waits, monkeypatch
 
 
 def test_one_call_is_let_through_when_the_time_is_over(name, waits, monkeypatch):
-    monkeypatch.setattr(client, "FAILURES", 1)
-    monkeypatch.setattr(client, "OPEN_SECONDS", 0.0)
+    monkeypatch.setattr(retries, "FAILURES", 1)
+    monkeypatch.setattr(retries, "OPEN_SECONDS", 0.0)
     caller = Caller(name, 0, sleep=waits.append)
     with pytest.raises(TransientBackendError):
         caller(Flaky(busy()))
@@ -92,7 +127,7 @@ def test_one_call_is_let_through_when_the_time_is_over(name, waits, monkeypatch)
 
 
 def test_an_answer_of_any_kind_ends_the_row_of_failures(name, waits, monkeypatch):
-    monkeypatch.setattr(client, "FAILURES", 2)
+    monkeypatch.setattr(retries, "FAILURES", 2)
     caller = Caller(name, 0, sleep=waits.append)
     for _ in range(3):
         with pytest.raises(TransientBackendError):

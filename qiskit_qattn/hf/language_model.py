@@ -1,0 +1,307 @@
+"""The GPT of this package as a Hugging Face model: its configuration, its class, and its tokenizer."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from huggingface_hub.dataclasses import strict
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Cache,
+    DynamicCache,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.cache_utils import DynamicLayer
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from qiskit_qattn.errors import CheckpointError, ConfigError, TokenError
+from qiskit_qattn.hf.attention import freeze_controls
+from qiskit_qattn.nn.attention import KeyValueCache
+from qiskit_qattn.nn.config import GPTConfig
+from qiskit_qattn.nn.gpt import Decoder, LayerNorm, init_weights
+from qiskit_qattn.nn.heads import QuantumHead
+from qiskit_qattn.nn.pretrained import MODEL_TYPE
+from qiskit_qattn.untrusted import read_json
+
+_FIELDS = tuple(field.name for field in fields(GPTConfig))
+_TOKENIZER = {"format": "qiskit-qattn/char-tokenizer", "version": 1}
+
+
+@strict
+class QattnConfig(PreTrainedConfig):
+    """The shape of a :class:`QattnForCausalLM`: the settings of :class:`~qiskit_qattn.GPTConfig`, by the same names."""
+
+    model_type = MODEL_TYPE
+    attribute_map: ClassVar[dict[str, str]] = {
+        "hidden_size": "n_embd",
+        "max_position_embeddings": "block_size",
+        "num_attention_heads": "n_head",
+        "num_hidden_layers": "n_layer",
+    }
+
+    vocab_size: int = 65
+    block_size: int = 64
+    n_layer: int = 4
+    n_head: int = 4
+    n_embd: int = 128
+    dropout: float | int = 0.0
+    bias: bool = False
+    heads: str | list[str] | tuple[str, ...] = "qisa:2,classical:2"
+    num_qubits: int | None = 5
+    reps: int | None = None
+    observables: dict[str, Any] | None = None
+    n_inner: int | None = None
+    use_cache: bool = True
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Check every field and choose the observables, as :class:`~qiskit_qattn.GPTConfig` does."""
+        super().__post_init__(**kwargs)
+        chosen = self.shape().observables
+        self.observables = {name: list(labels) for name, labels in (chosen or {}).items()}
+
+    def shape(self) -> GPTConfig:
+        """Return the settings as this package's own configuration."""
+        return GPTConfig(**{name: getattr(self, name) for name in _FIELDS})
+
+
+class QattnForCausalLM(PreTrainedModel, GenerationMixin, Decoder):
+    """A GPT with quantum heads as a model of transformers: the modules and the files are those of :class:`GPT`.
+
+    So ``from_pretrained`` takes what ``GPT.save_pretrained`` wrote, such as ``RUN/model``, and the reverse. With and
+    without a cache, greedy generation gives what :meth:`GPT.generate` gives for prompts that fit into the context. The
+    cache is a ``DynamicCache``. Tokens may be padded on the right.
+
+    Args:
+        config: The model's shape.
+    """
+
+    config_class = QattnConfig
+    config: QattnConfig
+    base_model_prefix = ""
+    _tied_weights_keys = {"lm_head.weight": "wte.weight"}  # noqa: RUF012
+    _no_split_modules = ["Block"]  # noqa: RUF012
+
+    def __init__(self, config: QattnConfig) -> None:
+        super().__init__(config)
+        self._build(config.shape())
+        if not self.wte.weight.is_meta:  # otherwise weights are loaded, or drawn where there are none
+            for module in self.modules():
+                vars(module)["_is_hf_initialized"] = True
+        self.post_init()
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Self:
+        """Load a model from a saved model's folder, a run folder, or the Hub; options as for any model."""
+        run = Path(pretrained_model_name_or_path or "")
+        if not (run / "config.json").is_file() and (run / "model" / "config.json").is_file():
+            pretrained_model_name_or_path = run / "model"
+        found: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        freeze_controls(found[0] if isinstance(found, tuple) else found)  # with output_loading_info
+        return found
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Draw weights that a checkpoint lacks."""
+        init_weights(module)
+        if isinstance(module, LayerNorm):
+            nn.init.ones_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        if isinstance(module, QuantumHead):
+            nn.init.uniform_(module.weight, -torch.pi, torch.pi)
+            nn.init.constant_(module.gain, 2 ** (module.circuit.num_qubits / 2))
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the token embedding."""
+        return self.wte
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embedding."""
+        self.wte = value  # type: ignore[assignment]
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        cache: Cache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Return logits for every position and, with labels, their mean cross-entropy in nats.
+
+        Args:
+            input_ids: Tokens, shape ``(B, T)``.
+            attention_mask: 0 for padding, which must be on the right; otherwise 1.
+            cache: Keys and values of earlier tokens, a ``DynamicCache``, to which those of ``input_ids`` are added.
+            labels: ``input_ids``, or −100 where a token does not count; they are shifted here.
+            use_cache: Whether to return a cache; None does what the configuration says, but not in training.
+            kwargs: For the loss, such as ``num_items_in_batch``.
+
+        Raises:
+            ConfigError: For padding on the left, another cache, or a context longer than ``block_size``.
+            TokenError: On a CPU, for a token that is not in the vocabulary.
+        """
+        if attention_mask is not None and attention_mask.ndim == 2 and (attention_mask.diff(dim=-1) > 0).any():
+            raise ConfigError("Tokens are padded on the left; pad on the right, or generate one prompt at a time.")
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training
+        if cache is None and use_cache:
+            cache = DynamicCache()
+        if cache is not None and not isinstance(cache, DynamicCache):
+            raise ConfigError(f"The cache must be a DynamicCache, got a {type(cache).__name__}.")
+        position = 0 if cache is None else cache.get_seq_length()
+        caches: Any = None if cache is None else [_Parts(cache)] * self.config.n_layer
+        try:
+            logits, _ = Decoder.forward(self, input_ids, caches=caches, position=position)  # (B, T, vocab_size)
+        except IndexError as error:  # of the embedding, on a CPU
+            largest, size = int(input_ids.max()), self.config.vocab_size
+            raise TokenError(f"There is a token {largest}, but vocab_size is {size}: another tokenizer's?") from error
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, cache=cache)
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        next_sequence_length: int | None = None,
+        cache: Cache | None = None,
+        attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Return what a step of generation takes.
+
+        When the context is full it goes on from its last half, as in :meth:`GPT.generate`.
+        """
+        size, total = self.config.block_size, input_ids.shape[1]
+        step = size + 1 - max(1, size // 2)
+        start = step * max(0, -((size - total) // step))  # of the context, in tokens
+        done = 0 if cache is None else cache.get_seq_length()
+        new = total - start if next_sequence_length is None else next_sequence_length
+        if cache is not None and done > 0 and done + new > size:
+            cache.crop(-done)
+            done = 0
+        if done == 0:
+            new = total - start
+        return {
+            "input_ids": input_ids[:, total - new :].contiguous(),
+            "cache": cache,
+            "attention_mask": attention_mask,
+            "use_cache": kwargs.get("use_cache"),
+        }
+
+
+class _Parts(KeyValueCache):
+    """The cache of a GPT's layers in one of transformers: each group of heads is one of its layers."""
+
+    def __init__(self, cache: DynamicCache) -> None:
+        super().__init__()
+        self.cache, self.count = cache, 0
+
+    def extend(self, part: str, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Append new keys and values, each ``(B, nh, T, ·)``, and return all of them; groups come in a fixed order."""
+        if self.count == len(self.cache.layers):
+            self.cache.layers.append(DynamicLayer())
+        self.count += 1
+        return self.cache.update(k, v, self.count - 1)
+
+
+class QattnTokenizer(PreTrainedTokenizerFast):
+    """One token per character, as a fast tokenizer; its file is the one that ``qattn train`` writes.
+
+    Args:
+        characters: The vocabulary, in the order of the ids.
+        kwargs: As for any fast tokenizer.
+
+    Raises:
+        TokenError: (when called) for characters outside the vocabulary.
+    """
+
+    model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012
+
+    def __init__(self, characters: str = "", **kwargs: Any) -> None:
+        if not characters:
+            raise TokenError("A tokenizer needs at least one character.")
+        self.characters = characters
+        kwargs.pop("tokenizer_object", None)
+        kwargs.setdefault("clean_up_tokenization_spaces", False)
+        super().__init__(tokenizer_object=_backend(characters), characters=characters, **kwargs)
+
+    @classmethod
+    def _from_pretrained(cls, resolved_vocab_files: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Take the file out of sight of the base class, which would read it as one of the library tokenizers."""
+        files = {**resolved_vocab_files, "characters_file": resolved_vocab_files.get("tokenizer_file")}
+        files.pop("tokenizer_file", None)
+        return super()._from_pretrained(files, *args, **kwargs)
+
+    @classmethod
+    def convert_to_native_format(cls, trust_remote_code: bool = False, **kwargs: Any) -> dict[str, Any]:
+        """Return what the constructor takes, from the file."""
+        if (path := kwargs.pop("characters_file", None)) is not None:
+            kwargs["characters"] = _read_characters(path)
+        return kwargs
+
+    def _encode_plus(self, text: Any, *args: Any, **kwargs: Any) -> Any:
+        texts = [text] if isinstance(text, str) else text
+        unknown = sorted({letter for each in texts if isinstance(each, str) for letter in each} - set(self.characters))
+        if unknown:
+            raise TokenError(
+                f"The text has {', '.join(map(repr, unknown[:10]))}, outside the vocabulary. Allowed are the "
+                f"{len(self.characters)} characters {self.characters!r}."
+            )
+        return super()._encode_plus(text, *args, **kwargs)
+
+    def _save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        file_names: tuple[str, ...],
+        legacy_format: bool | None = None,
+        filename_prefix: str | None = None,
+    ) -> tuple[str, ...]:
+        path = Path(save_directory) / f"{filename_prefix + '-' if filename_prefix else ''}tokenizer.json"
+        path.write_text(json.dumps({**_TOKENIZER, "characters": self.characters}, indent=2) + "\n", "ascii")
+        return (*file_names, str(path))
+
+
+def _backend(characters: str) -> Tokenizer:
+    """Return a tokenizer of the library tokenizers with one token per character."""
+    tokenizer = Tokenizer(models.WordLevel({letter: i for i, letter in enumerate(characters)}, unk_token=""))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return tokenizer
+
+
+def _read_characters(path: str | os.PathLike[str]) -> str:
+    """Return the vocabulary in a file that ``qattn train`` wrote.
+
+    Raises:
+        CheckpointError: For another file.
+    """
+    try:
+        record = read_json(path, dict[str, Any])
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"Cannot read the tokenizer {os.fspath(path)}: {error}") from error
+    characters = record.get("characters")
+    if {name: record.get(name) for name in _TOKENIZER} != _TOKENIZER or not isinstance(characters, str):
+        raise CheckpointError(f"{os.fspath(path)} is not a tokenizer of qiskit-qattn of version 1.")
+    return characters
+
+
+AutoConfig.register(MODEL_TYPE, QattnConfig)
+AutoModelForCausalLM.register(QattnConfig, QattnForCausalLM)
+AutoTokenizer.register(QattnConfig, fast_tokenizer_class=QattnTokenizer)

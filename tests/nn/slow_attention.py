@@ -1,0 +1,113 @@
+"""Multi-head attention by its definitions, in float64: one head, one pair of tokens, one circuit at a time."""
+
+import math
+
+import numpy as np
+import torch
+from qiskit.quantum_info import Statevector
+
+KINDS = ["qisa-v1", "qisa-v2", "qisa-v3", "qsann", "zz", "angle", "frozen", "classical", "quadratic", "rff"]
+SCORES = {"qisa-v1": "qisa", "qisa-v2": "qisa", "qsann": "gaussian"}
+QKV = ("qisa-v1", "qisa-v2", "qsann", "angle")
+
+
+def attention(mha, query, key, value, padding=None, mask=None):
+    """Return the output ``(N, L, E)`` and weights ``(N, H, L, S)`` for inputs with N first.
+
+    Args:
+        mha: The module, in evaluation mode.
+        query: Shape ``(N, L, E)``.
+        key: Shape ``(N, S, kdim)``.
+        value: Shape ``(N, S, vdim)``.
+        padding: Boolean (True excludes) or float, shape ``(N, S)``.
+        mask: The same, shape ``(L, S)`` or ``(N * H, L, S)``.
+    """
+    state = {name: tensor.detach().double().numpy() for name, tensor in mha.state_dict().items()}
+    size, heads, width = mha.embed_dim, mha.num_heads, mha.head_dim
+    if "in_proj_weight" in state:
+        projections = np.split(state["in_proj_weight"], 3)
+    else:
+        projections = [state[f"{name}_proj_weight"] for name in "qkv"]
+    biases = np.split(state.get("in_proj_bias", np.zeros(3 * size)), 3)
+    kinds = [name for item in mha.heads.split(",") for name in [item.split(":")[0]] * int(item.split(":")[1])]
+    inputs = [x.detach().double().numpy() for x in (query, key, value)]
+    batch, steps, total = len(inputs[0]), inputs[0].shape[1], inputs[1].shape[1]
+    added = total + ("bias_k" in state) + mha.add_zero_attn
+    weights, mixed = np.zeros((batch, heads, steps, added)), np.zeros((batch, steps, size))
+    for n in range(batch):
+        for head, kind in enumerate(kinds):
+            rows = slice(head * width, (head + 1) * width)
+            vectors = [
+                [w[rows] @ x + b[rows] for x in each[n]] for w, b, each in zip(projections, biases, inputs, strict=True)
+            ]
+            if "bias_k" in state:
+                vectors[1].append(state["bias_k"].reshape(-1)[rows])
+                vectors[2].append(state["bias_v"].reshape(-1)[rows])
+            which = kinds[:head].count(kind)
+            if kind in QKV:
+                q, k, v = (
+                    [mapped(mha, state, kind, which, part, x) for x in each] for part, each in enumerate(vectors)
+                )
+                used = {"qisa-v1": 1, "qsann": 1, "angle": mha.maps[kind].circuit.num_qubits}.get(kind)
+                q, k = ([x[:used] for x in each] for each in (q, k))
+            else:
+                q, k, v = vectors[0], vectors[1], [mapped(mha, state, kind, which, None, x) for x in vectors[2]]
+            if mha.add_zero_attn:
+                k, v = [*k, np.zeros_like(k[0])], [*v, np.zeros_like(v[0])]
+            for i in range(steps):
+                logits = [logit(q[i], k[j], SCORES.get(kind)) for j in range(added)]
+                for j in range(total):
+                    if padding is not None:
+                        logits[j] += _added(padding[n, j])
+                    if mask is not None:
+                        logits[j] += _added(mask[i, j] if mask.ndim == 2 else mask[n * heads + head, i, j])
+                exponentials = [math.exp(each - max(logits)) for each in logits]
+                row = [each / sum(exponentials) for each in exponentials]
+                weights[n, head, i] = row
+                mixed[n, i, rows] = sum(w * x for w, x in zip(row, v, strict=True))
+    y = mixed @ state["out_proj.weight"].T + state.get("out_proj.bias", 0.0)
+    return torch.from_numpy(y), torch.from_numpy(weights)
+
+
+def logit(q, k, score):
+    """Return the argument of the softmax."""
+    if score is None:
+        return sum(a * b for a, b in zip(q, k, strict=True)) / math.sqrt(len(q))
+    distance = sum((a - b) ** 2 for a, b in zip(q, k, strict=True))
+    return -distance if score == "gaussian" else math.exp(-distance)
+
+
+def mapped(mha, state, kind, which, part, x):
+    """Return what head ``which`` of a kind makes of a projected vector; ``part`` is 0, 1, 2 for q, k, v circuits."""
+    index = which if part is None else (part, which)
+    if kind == "classical":
+        return x
+    if kind == "quadratic":
+        factor, coefficient = state["maps.quadratic.factor"][which], state["maps.quadratic.coefficient"][which]
+        padded = np.pad(x, (0, len(factor) - len(x)))
+        columns = (padded / np.linalg.norm(padded) @ factor).reshape(coefficient.shape)
+        return (coefficient * columns**2).sum(-1)
+    if kind == "rff":
+        frequency, phase, readout = (state[f"maps.rff.{name}"][which] for name in ("frequency", "phase", "readout"))
+        features = math.sqrt(2 / frequency.shape[1]) * np.cos(x @ frequency + phase[0])
+        return features @ readout
+    circuit = mha.maps[kind].circuit
+    angles = dict(zip(circuit.weight_params, state[f"maps.{kind}.weight"][index], strict=True))
+    ansatz = circuit.ansatz.assign_parameters({p: angles[p] for p in circuit.ansatz.parameters})
+    if circuit.encoding.kind == "amplitude":
+        padded = np.pad(x, (0, 2**circuit.num_qubits - len(x)))
+        prepared = Statevector(padded / np.linalg.norm(padded))
+    else:
+        encoding = state[f"encodings.{kind}.weight"]
+        data = x @ encoding[index if encoding.ndim == 4 else which]
+        bound = dict(zip(circuit.input_params, data, strict=True))
+        prepared = Statevector(circuit.encoding.circuit.assign_parameters(bound))
+    final = prepared.evolve(ansatz)
+    expectations = np.array([final.expectation_value(observable).real for observable in circuit.observables])
+    return state[f"maps.{kind}.gain"][index] * expectations
+
+
+def _added(entry):
+    if entry.dtype == torch.bool:
+        return -math.inf if entry else 0.0
+    return float(entry)
