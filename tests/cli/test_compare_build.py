@@ -79,6 +79,7 @@ def test_a_study_is_run_grows_and_says_which_cells_failed(compare: Run, qattn: R
     assert qattn(*again).exit_code == 0
     text = (tmp_path / "study" / "report.md").read_text()
     assert "**Incomplete" not in text and "**Extended:**" in text
+    assert "The file of the function changed between cells" in text
     [row] = [line for line in text.splitlines() if "function" in line and "`raises-s1` |" in line]
     assert row.endswith("| `raises-s1` |")  # made by another version of the function
 
