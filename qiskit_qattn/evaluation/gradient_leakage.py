@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.placement import Movable
 
 COSTS_CIRCUITS = "on its backend, gradients would require running circuits"
@@ -34,22 +35,26 @@ def gradient_leaks(
     Args:
         call: Calls the model.
         model: The module behind it, in evaluation mode, or None where there is none.
-        inputs: Tokens, shape ``(1, T)``, or vectors, shape ``(1, T, d)``.
-        logits: Extracts the logits, shape ``(1, T, ...)``, from the model's output.
+        inputs: Tokens, shape ``(B, T)``, or vectors, shape ``(B, T, d)``. The first sequence is f's; the others must
+            not matter.
+        logits: Extracts the logits, shape ``(B, T, ...)``, from the model's output.
         generator: Draws u.
 
     Returns:
         The leaks, shape ``(T, T)``, by t and s; or the reason why there are none.
+
+    Raises:
+        ConfigError: If an output of the first sequence has a gradient to another.
     """
     if inputs.is_floating_point():
         found = [inputs.detach().requires_grad_()]
         with torch.enable_grad():
-            outputs = logits(call(found[0])).flatten(2)  # (1, T, V)
+            outputs = logits(call(found[0])).flatten(2)  # (B, T, V)
     elif model is None:
         return NO_MODULE
     else:
         with torch.enable_grad(), _embeddings(model, inputs) as found:
-            outputs = logits(call(inputs)).flatten(2)  # (1, T, V)
+            outputs = logits(call(inputs)).flatten(2)  # (B, T, V)
     if not found:
         return NO_EMBEDDING
     if not outputs.requires_grad:
@@ -63,6 +68,11 @@ def gradient_leaks(
         for gradient in gradients:
             if gradient is None:
                 continue
+            if gradient[1:].any():
+                raise ConfigError(
+                    "Outputs of one sequence depend on the other sequences of the batch. leakage() gives a batch as "
+                    "(B, T) or (B, T, width); torch's layers take it so with batch_first=True."
+                )
             sizes = gradient[0].abs().amax(-1).double().cpu()  # (T,)
             reached = reached or bool(sizes[: s + 1].any())
             leaks[s + 1 :, s] = torch.maximum(leaks[s + 1 :, s], sizes[s + 1 :])
@@ -83,7 +93,7 @@ def _embeddings(model: nn.Module, ids: Tensor) -> Iterator[list[Tensor]]:
         is_ids = bool(inputs) and isinstance(inputs[0], Tensor) and inputs[0].shape == ids.shape
         if not (is_ids and torch.equal(inputs[0], ids) and torch.is_grad_enabled()):
             return None
-        found.append(output.detach().requires_grad_())  # (1, T, d)
+        found.append(output.detach().requires_grad_())  # (B, T, d)
         return found[-1]
 
     hooks = [part.register_forward_hook(make_leaf) for part in model.modules() if isinstance(part, nn.Embedding)]

@@ -97,11 +97,11 @@ class Leakage(float):
 
     @property
     def verdict(self) -> Literal["passed", "failed", "undecided"]:
-        """Whether the model is causal; undecided if its outputs vary from call to call and there are no gradients."""
+        """Whether the model is causal; undecided if its outputs vary without an edit and there are no gradients."""
         within = self <= max(self.tolerance, _NOISE_FACTOR * self.noise)  # false for NaN
         if not within or not (self.gradient is None or self.gradient <= self.tolerance):
             return "failed"
-        return "undecided" if self > self.tolerance and self.gradient is None else "passed"
+        return "undecided" if self.gradient is None and max(self, self.noise) > self.tolerance else "passed"
 
     @property
     def passed(self) -> bool:
@@ -156,7 +156,7 @@ def leakage(
         block_size: Length T; by default ``model.config.block_size``.
         width: Length of the input's vectors, for a model that takes vectors; they are drawn from the standard normal
             distribution, in the dtype of the model's parameters.
-        edits: Number of random sequences that are edited at each position; two or more also measure noise.
+        edits: Number of random sequences that are edited at each position.
         seed: Seed of the sequences and the edits; global generators are not changed.
         tolerance: The largest change and derivative that pass, for models that mix positions by rounding.
         gradients: Whether to differentiate; None differentiates modules, unless that would run circuits.
@@ -166,8 +166,9 @@ def leakage(
         ``summary()``.
 
     Raises:
-        ConfigError: If a size is missing or too small, if both ``vocab_size`` and ``width`` are given, or if the output
-            has no logits for every position.
+        ConfigError: If a size is missing or too small, if both ``vocab_size`` and ``width`` are given, if the output
+            has no logits for every position, or if outputs of a sequence have gradients to other sequences of a batch,
+            as in torch's layers without ``batch_first=True``.
     """
     module = _module(model)
     if width is not None and vocab_size is not None:
@@ -184,7 +185,7 @@ def leakage(
     def logits(inputs: torch.Tensor) -> torch.Tensor:
         return _logits(model(inputs.to(device)), inputs).to("cpu", torch.float64)
 
-    def edited(rows: slice, columns: int | slice) -> torch.Tensor:
+    def edited(x: torch.Tensor, rows: slice, columns: int | slice) -> torch.Tensor:
         found = x.clone()
         found[rows, columns] = _others(x[rows, columns], vocabulary, generator)
         return found
@@ -198,9 +199,11 @@ def leakage(
     with _evaluating(module):
         with torch.no_grad():
             before = logits(x)  # (B, T, ...)
-            noise = _change(before, logits(edited(slice(1, None), slice(None))))[0].max()  # of one that was not edited
+            several = x if edits > 1 else torch.cat([x, edited(x, slice(None), slice(None))])
+            unedited = before if edits > 1 else logits(several)
+            noise = _change(unedited, logits(edited(several, slice(1, None), slice(None))))[0].max()  # of the first
             for t in range(1, length):
-                after = logits(edited(slice(None), t))  # (B, T, ...)
+                after = logits(edited(x, slice(None), t))  # (B, T, ...)
                 changes[t, :t] = _change(before, after)[:, :t].transpose(0, 1).flatten(1).amax(1)
         derivatives: torch.Tensor | str
         if gradients is False:
@@ -208,8 +211,9 @@ def leakage(
         elif gradients is None and (module is None or gradients_cost_circuits(module)):
             derivatives = NO_MODULE if module is None else COSTS_CIRCUITS
         else:
-            one = x[:1].to(device)
-            derivatives = gradient_leaks(model, module, one, lambda output: _logits(output, one), generator)
+            # One will do where others change nothing.
+            sequences = (several[:2] if noise > 0 else x[:1]).to(device)
+            derivatives = gradient_leaks(model, module, sequences, lambda output: _logits(output, sequences), generator)
     found = derivatives if isinstance(derivatives, torch.Tensor) else None
     return Leakage(
         float(changes.max()),

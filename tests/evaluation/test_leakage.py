@@ -182,3 +182,16 @@ def test_a_part_of_a_models_arguments_may_be_given():
     model = OneHead(transposed=True)
     assert leakage(functools.partial(model), 7, 5) == leakage(model, 7, 5)
     assert leakage(functools.partial(model), 7, 5).gradient == leakage(model, 7, 5).gradient > 0
+
+
+@pytest.mark.parametrize("edits", [1, 4])
+def test_the_second_axis_is_no_batch(edits: int):
+    """Without batch_first, torch's layers mix the first axis, and edits of the second would show nothing."""
+    model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=False)
+    with pytest.raises(ConfigError, match="batch_first=True"):
+        leakage(model, block_size=6, width=8, edits=edits)
+    model.eval()
+    found = leakage(lambda x: model(x), block_size=6, width=8, edits=edits)
+    assert (found, found.noise > 1e-3, found.verdict) == (0, True, "undecided")
+    with pytest.raises(ConfigError, match="other sequences of the batch"):
+        leakage(lambda x: model(x), block_size=6, width=8, edits=edits, gradients=True)
