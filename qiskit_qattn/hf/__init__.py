@@ -1,4 +1,4 @@
-"""Hugging Face: the GPT as one of its models, and quantum adapters. Importing this enters both in its registries."""
+"""Hugging Face: quantum heads and adapters for its models, and the GPT as one. Importing this registers them there."""
 
 from importlib.util import find_spec
 
@@ -9,14 +9,17 @@ for _package in ("transformers", "peft"):
         raise missing_dependency(_package, "hf")
 
 from qiskit_qattn.hf.adapters import add_adapters, load_adapters  # noqa: E402
+from qiskit_qattn.hf.attention import QattnAttentionConfig, replace_attention  # noqa: E402
 from qiskit_qattn.hf.language_model import QattnConfig, QattnForCausalLM, QattnTokenizer  # noqa: E402
 from qiskit_qattn.hf.peft_method import QattnAdapterConfig  # noqa: E402
 
 __all__ = [
     "QattnAdapterConfig",
+    "QattnAttentionConfig",
     "QattnConfig",
     "QattnForCausalLM",
     "QattnTokenizer",
     "add_adapters",
     "load_adapters",
+    "replace_attention",
 ]

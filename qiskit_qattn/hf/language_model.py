@@ -27,6 +27,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from qiskit_qattn.errors import CheckpointError, ConfigError, TokenError
+from qiskit_qattn.hf.attention import freeze_controls
 from qiskit_qattn.nn.attention import KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import Decoder, LayerNorm, init_weights
@@ -109,7 +110,9 @@ class QattnForCausalLM(PreTrainedModel, GenerationMixin, Decoder):
         run = Path(pretrained_model_name_or_path or "")
         if not (run / "config.json").is_file() and (run / "model" / "config.json").is_file():
             pretrained_model_name_or_path = run / "model"
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        found: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        freeze_controls(found[0] if isinstance(found, tuple) else found)  # with output_loading_info
+        return found
 
     def _init_weights(self, module: nn.Module) -> None:
         """Draw weights that a checkpoint lacks."""
@@ -151,6 +154,7 @@ class QattnForCausalLM(PreTrainedModel, GenerationMixin, Decoder):
 
         Raises:
             ConfigError: For padding on the left, another cache, or a context longer than ``block_size``.
+            TokenError: On a CPU, for a token that is not in the vocabulary.
         """
         if attention_mask is not None and attention_mask.ndim == 2 and (attention_mask.diff(dim=-1) > 0).any():
             raise ConfigError("Tokens are padded on the left; pad on the right, or generate one prompt at a time.")
@@ -162,7 +166,11 @@ class QattnForCausalLM(PreTrainedModel, GenerationMixin, Decoder):
             raise ConfigError(f"The cache must be a DynamicCache, got a {type(cache).__name__}.")
         position = 0 if cache is None else cache.get_seq_length()
         caches: Any = None if cache is None else [_Parts(cache)] * self.config.n_layer
-        logits, _ = Decoder.forward(self, input_ids, caches=caches, position=position)  # (B, T, vocab_size)
+        try:
+            logits, _ = Decoder.forward(self, input_ids, caches=caches, position=position)  # (B, T, vocab_size)
+        except IndexError as error:  # of the embedding, on a CPU
+            largest, size = int(input_ids.max()), self.config.vocab_size
+            raise TokenError(f"There is a token {largest}, but vocab_size is {size}: another tokenizer's?") from error
         loss = None
         if labels is not None:
             loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)

@@ -12,18 +12,16 @@ from torch.nn import functional as F
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.nn.attention import MixedHeads, attend
 from qiskit_qattn.nn.attention_inputs import Batch, Inputs
-from qiskit_qattn.nn.config import integer, projected_shape
-from qiskit_qattn.nn.heads import HeadEncoding, run_heads
-from qiskit_qattn.nn.kinds import HeadKind, HeadShape, head_kind, parse_counts
+from qiskit_qattn.nn.config import integer
 from qiskit_qattn.nn.placement import Placement
+from qiskit_qattn.nn.projected import ProjectedHeads
 from qiskit_qattn.untrusted import shown
 
 _PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_bias", "bias_k", "bias_v")
 
 
-class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
+class QuantumMultiheadAttention(ProjectedHeads, Placement, nn.MultiheadAttention):
     r"""Multi-head attention of heads of any kind, in place of ``torch.nn.MultiheadAttention``.
 
     .. math:: \mathrm{Concat}(\mathrm{head}_1, \ldots, \mathrm{head}_H) W^O, \qquad
@@ -92,27 +90,7 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
         super().__init__(
             embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, device, dtype
         )
-        listed = _parse_heads(heads, num_heads)
-        self.heads = ",".join(f"{name}:{count}" for name, count in listed)
-        counts = {name: sum(count for other, count in listed if other == name) for name, _ in listed}
-        shapes = self._build_heads(
-            {
-                name: projected_shape(head_kind(name), count, self.head_dim, num_qubits, reps)
-                for name, count in counts.items()
-            }
-        )
-        names = [name for name, count in listed for _ in range(count)]
-        order = sorted(range(num_heads), key=lambda head: list(self.kinds).index(names[head]))
-        self._order = None if order == sorted(order) else order  # of the heads by kind, where it is not the string's
-        self._widths = {name: self.kinds[name].inputs(shape) for name, shape in shapes.items()}
-        self.encodings = nn.ModuleDict(
-            {
-                name: HeadEncoding((3, *size) if self.kinds[name].own_maps else size)
-                for name, shape in shapes.items()
-                if _is_encoded(self.kinds[name], shape)
-                for size in [(shape.count, self.head_dim, self._widths[name])]
-            }
-        )
+        self._build_projected(heads, num_heads, self.head_dim, num_qubits, reps)
         for part in (self.maps, self.encodings):
             part.to(device=self.out_proj.weight.device, dtype=self.out_proj.weight.dtype)
         # In evaluation torch's layers read the weights of attention and never call it, unless they find this.
@@ -239,32 +217,15 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
         causal = is_causal and batch.key_padding_mask is None and not need_weights
         padding, mask = batch.masks((self.bias_k is not None) + self.add_zero_attn, causal=causal)
         q, k, v = self._project(batch.inputs)  # each (N, L or S, H, h)
-        if self._order is not None:
-            q, k, v = (x[:, :, self._order] for x in (q, k, v))
-            mask = mask if mask is None or mask.shape[1] == 1 else mask[:, self._order]
-        outputs, weights, start = [], [], 0
-        for group in self._head_groups(q.transpose(1, 2), k.transpose(1, 2), self._head_values(q, k, v, padding)):
-            heads = slice(start, start := start + group.q.shape[1])
-            y, w = attend(
-                group.q,
-                F.pad(group.k, (0, 0, 0, 1)) if self.add_zero_attn else group.k,
-                F.pad(group.v, (0, 0, 0, 1)) if self.add_zero_attn else group.v,
-                group.score,
-                mask if mask is None or mask.shape[1] == 1 else mask[:, heads],
-                causal=causal,
-                dropout=self.dropout if self.training else 0.0,
-                need_weights=need_weights,
-            )
-            outputs.append(y)
-            weights.append(w)
-        return self._in_order(outputs), self._in_order(weights) if need_weights else None
-
-    def _in_order(self, parts: Sequence[Any]) -> Tensor:
-        """Return the groups' parts, each ``(N, nh, L, ·)``, as one of all heads in the string's order."""
-        whole = parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
-        if self._order is None:
-            return whole
-        return whole[:, [self._order.index(head) for head in range(self.num_heads)]]
+        return self._mix(
+            (q, k, v),
+            mask,
+            padding,
+            zeros=int(self.add_zero_attn),
+            causal=causal,
+            dropout=self.dropout if self.training else 0.0,
+            need_weights=need_weights,
+        )
 
     def _project(self, inputs: Inputs) -> Sequence[Tensor]:
         """Return queries ``(N, L, H, h)``, keys and values ``(N, S, H, h)`` of all heads."""
@@ -283,61 +244,9 @@ class QuantumMultiheadAttention(MixedHeads, Placement, nn.MultiheadAttention):
         added = (bias.view(1, 1, *q.shape[2:]).expand(len(q), -1, -1, -1) for bias in (self.bias_k, self.bias_v))
         return q, *(torch.cat([x, bias.to(x.dtype)], 1) for x, bias in zip((k, v), added, strict=True))
 
-    def _head_values(self, q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None) -> dict[str, Any]:
-        """Return what each kind's map makes of projected vectors ``(N, ·, H, h)``, as for :meth:`_head_groups`."""
-        if padding is not None:
-            # Excluded keys are as one to a device, and no other vector's value depends on them.
-            excluded = F.pad(padding == -torch.inf, (0, k.shape[1] - padding.shape[1]))[..., None, None]
-            k, v = k.masked_fill(excluded, 1.0) if self.circuit_kinds else k, v.masked_fill(excluded, 1.0)
-        shapes = [x.shape[:2] for x in (q, k, v)]
-        lengths = [batch * steps for batch, steps in shapes]
-        calls: dict[str, tuple[nn.Module, Tensor]] = {}
-        start = 0
-        for name, count in self.counts.items():
-            heads = slice(start, start := start + count)
-            if name in self.value_kinds:
-                rows = v[:, :, heads].flatten(0, 1).transpose(0, 1)  # (nh, N * S, h)
-            else:
-                parts = [_extended(x[:, :, heads].flatten(0, 1), max(lengths)) for x in (q, k, v)]
-                rows = torch.stack(parts).transpose(1, 2)  # (3, nh, rows, h)
-            calls[name] = self.maps[name], self._encoded(name, rows)
-        found = run_heads(calls, {})
-        values: dict[str, Any] = {name: found[name].unflatten(-2, shapes[2]) for name in self.value_kinds}
-        for name in self.circuit_kinds:
-            values[name] = [found[name][i, :, : lengths[i]].unflatten(1, shapes[i]) for i in range(3)]
-        return values
-
-    def _encoded(self, name: str, vectors: Tensor) -> Tensor:
-        """Return what the map of a kind takes, ``(..., F)``, of its heads' vectors ``(..., h)``."""
-        if name in self.encodings:
-            return self.encodings[name](vectors)
-        missing = self._widths[name] - self.head_dim
-        return F.pad(vectors, (0, missing)) if missing else vectors
-
 
 def _size(name: str, value: Any, least: int | None = 1) -> Any:
     """Return a whole number as an int, or None; torch says what is the least where ``least`` is None."""
     if value is None or (least is None and isinstance(value, int) and value < 1):
         return value
     return integer(name, value, least=1 if least is None else least)
-
-
-def _parse_heads(heads: str, num_heads: int) -> list[tuple[str, int]]:
-    if not isinstance(heads, str):
-        raise ConfigError(f"heads must be a kind, or a string 'kind:count,…'; got {shown(heads)}.")
-    text = heads if ":" in heads or "," in heads else f"{heads}:{num_heads}"
-    return parse_counts(text, num_heads, f"heads, but num_heads is {num_heads}")
-
-
-def _is_encoded(kind: HeadKind, shape: HeadShape) -> bool:
-    """Whether a learned map makes what the kind takes: angles, or fewer numbers than a vector has."""
-    angles = shape.circuit is not None and shape.circuit.encoding.kind != "amplitude"
-    return angles or kind.inputs(shape) < shape.width
-
-
-def _extended(rows: Tensor, length: int) -> Tensor:
-    """Return rows ``(n, nh, h)`` with the last one repeated: circuits of equal rows are run once."""
-    missing = length - len(rows)
-    if missing and len(rows):
-        return torch.cat([rows, rows[-1:].expand(missing, -1, -1)])
-    return F.pad(rows, (0, 0, 0, 0, 0, missing)) if missing else rows

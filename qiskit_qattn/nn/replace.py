@@ -28,6 +28,15 @@ _HOOKS = (  # those of a call; handles of hooks refer to these very dictionaries
 )
 
 
+Replace = Callable[..., list[str]]
+_LIBRARIES: list[tuple[Callable[[nn.Module], bool], Replace]] = []
+
+
+def register_library(takes: Callable[[nn.Module], bool], replace: Replace) -> None:
+    """Let :func:`replace_attention` call another function, with the same arguments, for models of a library."""
+    _LIBRARIES.append((takes, replace))
+
+
 def replace_attention(
     model: nn.Module, heads: str, where: Callable[[str], bool] | str | None = None, **options: Any
 ) -> list[str]:
@@ -37,6 +46,9 @@ def replace_attention(
     does: its trained projections are the same parameters as before, with their device, type and ``requires_grad``; its
     mode and the hooks of its calls stay. One that a model holds in several places is replaced once and stays shared.
     Subclasses stay as they are, since their ``forward`` may be another.
+
+    Of a Hugging Face model, once ``qiskit_qattn.hf`` is imported, each attention that runs through transformers'
+    ``AttentionInterface`` gets its heads as a module: see :func:`qiskit_qattn.hf.attention.replace_attention`.
 
     Circuits have new parameters, drawn from torch's global generator. An optimizer that was made before holds the
     projections, but not these: make it afterwards. For other heads in other layers, call this once for each, with
@@ -61,6 +73,9 @@ def replace_attention(
     for option in options:
         if option not in _OPTIONS:
             raise unknown_name("option of replace_attention", option, _OPTIONS)
+    for takes, replace in _LIBRARIES:
+        if isinstance(model, nn.Module) and takes(model):
+            return replace(model, heads, where, **options)
     backend = options.pop("backend", None)
     found = _chosen(model, where)
     replacements = {id(mha): _replacement(names[0], mha, heads, options) for names, mha in found}
@@ -100,11 +115,13 @@ def _chosen(model: nn.Module, where: Where) -> list[tuple[list[str], nn.Multihea
         else:
             others[name] = type(module).__name__
     if not named:
-        raise ConfigError(f"{type(model).__name__} holds no torch.nn.MultiheadAttention{_subclasses(others)}.")
-    found = [pair for pair in named.values() if any(_matches(name, where) for name in pair[0])]
+        raise ConfigError(
+            f"{type(model).__name__} holds no torch.nn.MultiheadAttention{_subclasses(others)}{_hint(model)}."
+        )
+    found = [pair for pair in named.values() if any(matches(name, where) for name in pair[0])]
     if not found:
         given = f"{where!r} matches" if isinstance(where, str) else "the predicate where accepts"
-        names = _listed([name for paths, _ in named.values() for name in paths])
+        names = listed([name for paths, _ in named.values() for name in paths])
         raise ConfigError(f"No torch.nn.MultiheadAttention has a name that {given}: {names}.")
     return found
 
@@ -114,7 +131,8 @@ def _kind(module: nn.Module) -> type:
     return type(module).__mro__[1] if nn.utils.parametrize.is_parametrized(module) else type(module)
 
 
-def _matches(name: str, where: Where) -> bool:
+def matches(name: str, where: Where) -> bool:
+    """Return whether a path is one of those that are asked for."""
     if isinstance(where, str):
         return fnmatchcase(name, where)
     return where is None or bool(where(name))
@@ -125,12 +143,21 @@ def _subclasses(others: Mapping[str, str]) -> str:
     if not others:
         return ""
     if set(others.values()) == {QuantumMultiheadAttention.__name__}:
-        return f"; its attention is quantum already: {_listed(others)}"
-    found = _listed([f"{name} ({kind})" for name, kind in others.items()])
+        return f"; its attention is quantum already: {listed(others)}"
+    found = listed([f"{name} ({kind})" for name, kind in others.items()])
     return f"; subclasses of it, whose forward may be another, are left as they are: {found}"
 
 
-def _listed(names: Iterable[str]) -> str:
+def _hint(model: nn.Module) -> str:
+    """Say what to import where a model holds one of transformers."""
+    classes = {base for module in model.modules() for base in type(module).__mro__}
+    if _LIBRARIES or not any(each.__module__.startswith("transformers.") for each in classes):
+        return ""
+    return "; for the attention of a Hugging Face model import qiskit_qattn.hf first"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names for an error, cut after six."""
     every = list(names)
     return ", ".join(every[:_SHOWN]) + (f", … ({len(every)} in all)" if len(every) > _SHOWN else "")
 

@@ -53,6 +53,8 @@ def test_both_classes_read_both_folders_to_the_bit(folder, tmp_path):
     assert type(model) is QattnForCausalLM and not model.training
     expected = values(gpt, TOKENS)
     assert torch.equal(values(model, TOKENS), expected)
+    flags = {name: parameter.requires_grad for name, parameter in gpt.named_parameters()}
+    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == flags
     model.save_pretrained(tmp_path / "again")
     assert torch.equal(values(AutoModelForCausalLM.from_pretrained(tmp_path / "again"), TOKENS), expected)
     again = qa.GPT.from_pretrained(tmp_path / "again")
@@ -213,6 +215,8 @@ def test_bad_input_is_told_in_a_line(tmp_path):
         model(TOKENS, cache=StaticCache(config=model.config, max_cache_len=16))
     with pytest.raises(ConfigError, match="context of 17 tokens is longer than block_size=16"):
         model(torch.zeros(1, 17, dtype=torch.long))
+    with pytest.raises(TokenError, match="a token 99, but vocab_size is 27"):
+        model(torch.tensor([[1, 99]]))
     cache = DynamicCache()
     model(TOKENS, cache=cache)
     with pytest.raises(ConfigError, match="context of 24 tokens"):

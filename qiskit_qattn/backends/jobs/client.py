@@ -11,10 +11,10 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit_qattn.backends.jobs import retries
 from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus, Values, check_job
 from qiskit_qattn.backends.jobs.ledger import Ledger
-from qiskit_qattn.backends.jobs.ledger_file import Row
 from qiskit_qattn.backends.jobs.owners import Owner
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.jobs.retries import Caller, OutOfTime
+from qiskit_qattn.backends.jobs.rows import Row
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
 
 LAG = (0.0, 1.0, 2.0, 4.0)  # seconds before each look for a tag, times BACKOFF, as lists of jobs may be late
@@ -138,6 +138,8 @@ class JobClient:
         except OutOfTime as error:
             raise self._timed_out(row, error) from error
         except BackendError as error:
+            if (found := self._other_id(row, error)) is not None:
+                return found, JobStatus("queued")
             raise _kept(row, error) from error
         if status.state == "lost":
             if (owner is None or row.owner != owner.mark) and self.ledger.is_alive(row.owner):
@@ -146,6 +148,16 @@ class JobClient:
         if status.state == "failed" or status.state == "cancelled":
             return self.ledger.close(row.id, status.state, status.message, self._usage(row, self.call)), status
         return row, status
+
+    def _other_id(self, row: Row, error: BackendError) -> Row | None:
+        """Return the row with the id of the job that has its tag, if that is not the id that an answer once gave."""
+        if isinstance(error, TransientBackendError):
+            return None
+        try:
+            ids = self.call(self.device.find, row.tag)
+        except BackendError:
+            return None
+        return self._found(row, ids) if ids and row.job_id not in ids else None
 
     def _timed_out(self, row: Row, error: OutOfTime) -> BackendError:
         return BackendError(
