@@ -25,7 +25,7 @@ DEVICE_OPTIONS = {
     "timeout": "seconds to wait for a job before giving up, without cancelling it; no limit by default",
     "retries": f"how often a call is repeated after a transient error; {RETRIES} by default",
 }
-DEVICE_MODULES = ("platformdirs", "psutil", "pybreaker", "tenacity")  # what devices need besides an SDK
+DEVICE_MODULES = ("platformdirs", "pybreaker", "tenacity")  # what devices need besides an SDK
 
 
 @dataclass(frozen=True)

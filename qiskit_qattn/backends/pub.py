@@ -20,7 +20,7 @@ from qiskit_qattn.backends.jobs.request import SOURCE, source_of, source_of_rows
 from qiskit_qattn.backends.joint import Call, JointProgram
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.backends.unroll import unroll
-from qiskit_qattn.backends.values import bounds, check_values, real, results_of
+from qiskit_qattn.backends.values import bounds, check_values, evs_of, results_of
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.simulation.angles import AngleMap
@@ -72,6 +72,9 @@ class PubProgram(JointProgram):
         dedupe: Whether equal rows are evaluated once.
         source: What the circuit was transpiled from, as :func:`source_of` tells it, or None where that does not matter.
 
+    Attributes:
+        outside: How many mitigated values lay outside their observables' bounds.
+
     Raises:
         CircuitError: For a parametric gate without a shift rule or a definition that leads to one.
     """
@@ -99,7 +102,7 @@ class PubProgram(JointProgram):
         )
         self.observables = ObservablesArray.coerce(list(observables)).reshape(-1, 1)  # a column against the bindings
         self.estimator, self.precision, self.max_pub_size = estimator, precision, max_pub_size
-        self.bounds = bounds(self.observables).ravel()  # (M,)
+        self.bounds, self.outside = bounds(self.observables).ravel(), 0  # (M,)
         self.gradient = ParameterShift() if gradient is None else gradient
         self.dedupe, self.source = dedupe, source
 
@@ -152,13 +155,7 @@ class PubProgram(JointProgram):
         return (self.max_pub_size or max(1, count)) if self.params else 1
 
     def values(self, results: Sequence[Any], count: int, where: str, mitigated: bool) -> np.ndarray:
-        """Return expectations, shape ``(N, M)``, of what the PUBs of N rows of angles gave.
-
-        Args:
-            results: One per PUB.
-            count: N.
-            where: What gave them, for the error.
-            mitigated: Whether errors were mitigated.
+        """Return expectations, shape ``(N, M)``, from the results of the PUBs of N rows of angles.
 
         Raises:
             BackendError: For values of another shape, or that no state gives.
@@ -166,16 +163,9 @@ class PubProgram(JointProgram):
         size = self._size(count)
         parts = [np.zeros((0, self.observables.size))]
         for start, result in zip(range(0, count, size), results, strict=True):
-            expected = (self.observables.size, min(size, count - start))
-            values = real(getattr(getattr(result, "data", None), "evs", None), where)
-            if values.shape != expected:
-                raise BackendError(
-                    f"{where} returned values of shape {values.shape}, expected {expected}; it must broadcast "
-                    f"observables against parameter values."
-                )
-            parts.append(values.T)
+            parts.append(evs_of(result, (self.observables.size, min(size, count - start)), where).T)
         table = np.concatenate(parts)
-        check_values(table, self.bounds, self.precision, where, mitigated=mitigated)
+        self.outside += check_values(table, self.bounds, self.precision, where, mitigated=mitigated)
         return table
 
 
@@ -224,9 +214,8 @@ def expectations(
     first, where = programs[0], type(programs[0].estimator).__name__
     found: Any = first.estimator.run(every, precision=first.precision).result() if every else ()
     results, where, mitigated = results_of(found, len(every), first.precision, where)
-    each = iter(results)
     return [
-        program.values(list(islice(each, len(some))), len(rows), where, mitigated)
+        program.values(list(islice(results, len(some))), len(rows), where, mitigated)
         for program, some, rows in zip(programs, pubs, angles, strict=True)
     ]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.untrusted import shown
 
+_LOG = logging.getLogger("qiskit_qattn.backends")
 LEAST_SHOTS = 0.9  # of those asked for, from which values are taken
 _ERRORS = 6  # standard errors by which a value may lie outside
 _ROUNDING = 1e-3  # by which an exact one may, in the units of the bound
@@ -58,10 +60,11 @@ def real(found: Any, where: str) -> np.ndarray:
 
 def check_values(
     values: np.ndarray, limits: np.ndarray, precision: float, where: str, *, mitigated: bool = False
-) -> None:
-    """Check that values are finite, and within their bounds plus six standard errors.
+) -> int:
+    """Check that values are finite, and within their bounds plus six standard errors; return how many are outside.
 
-    Mitigated values may lie outside: they are divided by what noise left of a signal, or extrapolated.
+    Mitigated values may lie outside: they are divided by what noise left of a signal, or extrapolated. They are logged,
+    and the first are a :class:`MitigationWarning`.
 
     Args:
         values: Expectations.
@@ -75,7 +78,7 @@ def check_values(
     """
     wrong = outside(values, limits, precision)
     if not wrong.any():
-        return
+        return 0
     finite = np.isfinite(values)
     if not finite.all():
         raise BackendError(
@@ -89,7 +92,14 @@ def check_values(
     )
     if not mitigated:
         raise BackendError(text)
-    warnings.warn(f"{text} They are mitigated, and kept.", MitigationWarning, stacklevel=2)
+    _LOG.warning("%s They are mitigated, and kept.", text)
+    warnings.warn(  # with the same text each time, so that it is shown once
+        "Mitigated values lie outside their observables' bounds, and are kept: mitigation divides by what noise left "
+        "of a signal, or extrapolates. The log says which.",
+        MitigationWarning,
+        stacklevel=1,
+    )
+    return len(limit)
 
 
 def check_shots(shots: Any, precision: float, where: str) -> None:
@@ -103,7 +113,7 @@ def check_shots(shots: Any, precision: float, where: str) -> None:
         raise BackendError(f"{where} returned values from {shots} shots, expected at least {least:,.0f}.")
 
 
-def results_of(found: Any, count: int, precision: float, where: str) -> tuple[list[Any], str, bool]:
+def results_of(found: Any, count: int, precision: float, where: str) -> tuple[Iterator[Any], str, bool]:
     """Return the results of PUBs, what returned them, and whether errors were mitigated, from what a job returned.
 
     Args:
@@ -124,7 +134,22 @@ def results_of(found: Any, count: int, precision: float, where: str) -> tuple[li
     for item in about if precision > 0 else ():
         if "shots" in item and item.get("target_precision") == precision:
             check_shots(item["shots"], precision, where)
-    return results, where, is_mitigated(getattr(found, "metadata", None), *about)
+    return iter(results), where, is_mitigated(getattr(found, "metadata", None), *about)
+
+
+def evs_of(result: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Return the expectations of one PUB's result.
+
+    Raises:
+        BackendError: If there are none, or they are of another shape.
+    """
+    values = real(getattr(getattr(result, "data", None), "evs", None), where)
+    if values.shape != shape:
+        raise BackendError(
+            f"{where} returned values of shape {values.shape}, expected {shape}; it must broadcast observables against "
+            f"parameter values."
+        )
+    return values
 
 
 def is_mitigated(*metadata: Any) -> bool:

@@ -19,7 +19,7 @@ from qiskit_qattn.untrusted import one_line, printable
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.jobs.device import Device
-    from qiskit_qattn.backends.jobs.ledger_file import Row
+    from qiskit_qattn.backends.jobs.rows import Row
 
 app = typer.Typer()
 _Which = Annotated[
@@ -49,7 +49,7 @@ def list_jobs(
 ) -> None:
     """List the jobs, newest first. Time and price are estimates (~) until the device reports its own."""
     from qiskit_qattn.backends.jobs.ledger import Ledger
-    from qiskit_qattn.backends.jobs.ledger_file import STATES
+    from qiskit_qattn.backends.jobs.rows import STATES
 
     if state is not None and state not in STATES:
         raise unknown_name("state of a job", state, STATES)
@@ -117,7 +117,7 @@ def show(which: _Which) -> None:
 def resume(which: _Which, backend: _Backend = None) -> None:
     """Fetch the result of a job on its way, if it has finished, and its cost if that is not known; nothing is sent."""
     from qiskit_qattn.backends.jobs.ledger import Ledger
-    from qiskit_qattn.backends.jobs.ledger_file import IN_FLIGHT
+    from qiskit_qattn.backends.jobs.rows import IN_FLIGHT
 
     ledger = Ledger()
     row = ledger.find(which)
@@ -133,7 +133,7 @@ def resume(which: _Which, backend: _Backend = None) -> None:
 def cancel(which: _Which, backend: _Backend = None) -> None:
     """Cancel a job on its way."""
     from qiskit_qattn.backends.jobs.ledger import Ledger
-    from qiskit_qattn.backends.jobs.ledger_file import IN_FLIGHT
+    from qiskit_qattn.backends.jobs.rows import IN_FLIGHT
 
     ledger = Ledger()
     row = ledger.find(which)
@@ -160,7 +160,7 @@ def clear(
 ) -> None:
     """Delete jobs and their results from the ledger; the same requests are then sent again."""
     from qiskit_qattn.backends.jobs.ledger import Ledger
-    from qiskit_qattn.backends.jobs.ledger_file import IN_FLIGHT
+    from qiskit_qattn.backends.jobs.rows import IN_FLIGHT
 
     limit = None if before is None else time.time() - before * 86400
     ledger = Ledger()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -94,21 +95,38 @@ def circuit_measures(model: GPT, tokens: Tensor, *, seed: int = 0) -> dict[str, 
         trained = GPT(model.config)
     trained.load_state_dict(model.state_dict())
     before, after = _observe(start, x) if start.quantum_heads() else {}, _observe(trained, x)
-    programs: dict[str, StateProgram] = {}
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for (layer, kind), (inputs, values) in after.items():
-        row: dict[str, Any] = {"effective_dimension": float(participation_ratio(values).mean())}
         module = trained.attention_layers()[layer].maps[kind]
+        row: dict[str, Any] = {"effective_dimension": float(participation_ratio(values).mean())}
         if isinstance(module, QuantumHead):
-            at_start = _sample(before[layer, kind][0], DRAWS, generator)
-            row["gradient_variance"] = gradient_variance(module.circuit, at_start, generator)
-            if kind not in programs:
-                programs[kind] = StateProgram(module.circuit).double()
-            row |= _state_measures(programs[kind], module.weight, inputs, generator)
+            row |= _measures(module, before[layer, kind][0], inputs, generator)
         rows.append(HeadMeasures(layer, kind, len(values), **row))
-    names = [name for name in HeadMeasures.__dataclass_fields__ if name not in ("layer", "kind", "heads")]
-    return {**{name: _mean(rows, name) for name in names}, "layers": [asdict(row) for row in rows]}
+    return {**_means(rows), "layers": [asdict(row) for row in rows]}
+
+
+def head_measures(
+    start: nn.Module, trained: nn.Module, run: Callable[[nn.Module], object], *, seed: int = 0
+) -> dict[str, float | None]:
+    """Measure the quantum heads of any model: the means that :func:`circuit_measures` returns, over these heads.
+
+    Args:
+        start: The model before training.
+        trained: The trained model, of the same modules; both run on the exact engine.
+        run: Calls a model on data; heads that it does not call are left out.
+        seed: Seed of the random draws; global generators are not changed.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    before, after = (_observe_heads(model, run) for model in (start, trained))
+    rows: list[HeadMeasures] = []
+    for name, (inputs, values) in after.items():
+        module = trained.get_submodule(name)
+        assert isinstance(module, QuantumHead)
+        row = _measures(module, before[name][0], inputs, generator)
+        row["effective_dimension"] = float(participation_ratio(values).mean())
+        rows.append(HeadMeasures(len(rows), module.circuit.name, len(values), **row))
+    return _means(rows)
 
 
 def gradient_variance(circuit: AttentionCircuit, inputs: Tensor, generator: torch.Generator) -> float:
@@ -209,12 +227,19 @@ def participation_ratio(vectors: Tensor) -> Tensor:
     return total.square() / covariance.square().sum((-2, -1)).clamp_min(torch.finfo(torch.float64).tiny)
 
 
+def _measures(module: QuantumHead, at_start: Tensor, inputs: Tensor, generator: torch.Generator) -> dict[str, float]:
+    """Return the measures of a head's circuits, from its inputs ``(H, N, F)`` before and after training."""
+    variance = gradient_variance(module.circuit, _sample(at_start, DRAWS, generator), generator)
+    program = StateProgram(module.circuit).double()
+    return {"gradient_variance": variance, **_state_measures(program, module.weight.cpu(), inputs, generator)}
+
+
 def _state_measures(
     program: StateProgram, weights: Tensor, inputs: Tensor, generator: torch.Generator
 ) -> dict[str, float]:
     """Return measures of the states that circuits with weights ``(..., P)`` prepare from inputs ``(H, N, F)``."""
     dimension = 2**program.num_qubits
-    weights = weights.detach().double().flatten(0, -2)  # (H, P)
+    weights = weights.detach().double().reshape(-1, weights.shape[-1])  # (H, P)
     chosen = torch.randperm(inputs.shape[1], generator=generator)[:STATES]  # (S,)
     above = torch.triu_indices(len(chosen), len(chosen), 1)
     entanglement, divergence = [], []
@@ -260,8 +285,28 @@ def _observe(model: GPT, x: Tensor) -> dict[tuple[int, str], tuple[Tensor, Tenso
     }
 
 
+def _observe_heads(model: nn.Module, run: Callable[[nn.Module], object]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Run a model; return the inputs ``(H, N, F)`` and outputs ``(H, N, M)`` of its quantum heads by name."""
+    heads = {name: module for name, module in model.named_modules() if isinstance(module, QuantumHead)}
+    calls: dict[str, tuple[Tensor, Tensor]] = {}
+    with ExitStack() as stack:
+        for name, head in heads.items():
+            stack.callback(head.register_forward_hook(partial(_note, calls, name)).remove)
+        run(model)
+    shapes = {name: heads[name].weight.shape[:-1] for name in calls}
+    return {name: (_rows(calls[name][0], shapes[name]), _rows(calls[name][1], shapes[name])) for name in calls}
+
+
+def _rows(vectors: Tensor, heads: torch.Size) -> Tensor:
+    """Return vectors ``(..., *heads, N, F)``, of which leading axes broadcast, as ``(H, K N, F)``."""
+    full = vectors.expand(*torch.broadcast_shapes(vectors.shape[:-2], heads), *vectors.shape[-2:])
+    full = full.reshape(-1, heads.numel(), *vectors.shape[-2:]).transpose(0, 1)  # (H, K, N, F)
+    return full.flatten(1, 2).cpu()
+
+
 def _note(calls: dict[Any, Any], key: tuple[int, str], _module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-    calls[key] = args[0].detach(), out.detach()
+    if args:  # not by keyword
+        calls[key] = args[0].detach(), out.detach()
 
 
 def _by_head(attention: CausalSelfAttention, kind: str, inputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -281,6 +326,11 @@ def _sample(inputs: Tensor, count: int, generator: torch.Generator) -> Tensor:
 def _angles(draws: int, count: int, generator: torch.Generator) -> Tensor:
     """Return angles uniform in [−π, π], shape ``(draws, count)``."""
     return math.pi * (2 * torch.rand(draws, count, generator=generator, dtype=torch.float64) - 1)
+
+
+def _means(rows: list[HeadMeasures]) -> dict[str, float | None]:
+    names = [name for name in HeadMeasures.__dataclass_fields__ if name not in ("layer", "kind", "heads")]
+    return {name: _mean(rows, name) for name in names}
 
 
 def _mean(rows: list[HeadMeasures], name: str) -> float | None:

@@ -71,11 +71,10 @@ def estimate(
         BackendError: For circuits that do not fit on the device, or a job that the device does not accept.
     """
     place = Place.of(backend)
-    positional, named = (), {}
     if isinstance(inputs, Mapping):
-        named = dict(inputs)
+        positional, named = (), {name: _separate(value) for name, value in inputs.items()}
     else:
-        positional = inputs if isinstance(inputs, tuple) else (inputs,)
+        positional, named = tuple(map(_separate, inputs if isinstance(inputs, tuple) else (inputs,))), {}
     open_links = place.backends
     if not open_links:
         raise next(link for _, link in place.links if isinstance(link, BackendError))
@@ -108,6 +107,13 @@ def run_cost(module: nn.Module, backend: Backend, run: Callable[[], Any]) -> Run
         run()
     depth = max(map(two_qubit_depth, counting.circuits.values()), default=0)
     return RunCost(counting.total, counting.first, depth)
+
+
+def _separate(value: Any) -> Any:
+    """Return a tensor without the graph that it came from and without its gradient; other values as they are."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.detach().requires_grad_(value.requires_grad)
 
 
 @contextmanager

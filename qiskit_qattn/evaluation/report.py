@@ -307,7 +307,11 @@ def _differences(found: dict[str, float]) -> str:
 
 
 def _backends(model: dict[str, Any]) -> str:
-    rows = [[str(h["layer"]), str(h["head"]), code(h["kind"]), code(h["backend"])] for h in model["head_backends"]]
+    note = " (mitigated: {:,} values outside the bounds, kept)"
+    rows = []
+    for h in model["head_backends"]:
+        where = code(h["backend"]) + (note.format(h["outside_bounds"]) if h.get("outside_bounds") else "")
+        rows.append([str(h["layer"]), str(h["head"]), code(h["kind"]), where])
     return table(["Layer", "Head", "Kind", "Backend"], rows)
 
 

@@ -155,7 +155,8 @@ class Decoder(Placement, nn.Module):
         """Return, for every head, its layer, number, kind and the backend it runs on (``torch`` if classical).
 
         On a chain, that is where its calls were computed, and ``calls`` says how many each backend computed; before
-        the first call it is the chain.
+        the first call it is the chain. ``outside_bounds`` says how many mitigated values lay outside their observables'
+        bounds, if any did.
         """
         rows = []
         for layer, attention in enumerate(self.attention_layers()):
@@ -166,6 +167,7 @@ class Decoder(Placement, nn.Module):
                 if isinstance(module, QuantumHead):
                     calls = module.ran_on
                     where = {"backend": ran_on(calls) or module.place.name, **({"calls": calls} if calls else {})}
+                    where |= {"outside_bounds": module.outside_bounds} if module.outside_bounds else {}
                 for _ in range(count):
                     rows.append({"layer": layer, "head": number, "kind": kind, **where})
                     number += 1

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from qiskit_qattn.backends.joint import Call, evaluate
 from qiskit_qattn.backends.place import Place
+from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.registry import Backend, get_backend
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
@@ -196,6 +197,11 @@ class QuantumHead(Movable):
     def ran_on(self) -> dict[str, int]:
         """On a chain, the number of calls that each backend computed so far; empty otherwise."""
         return dict(self._program.audit.calls) if isinstance(self._program, ChainProgram) else {}
+
+    @property
+    def outside_bounds(self) -> int:
+        """How many mitigated values of the current program lay outside their observables' bounds so far."""
+        return sum(part.outside for part in self._program.modules() if isinstance(part, PubProgram))
 
     def forward(self, x: Tensor, unitary: Fused | None = None, *, expectations: Tensor | None = None) -> Tensor:
         """Return values, shape ``(*heads, N, M)``.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.nn.attention import CausalSelfAttention
+from qiskit_qattn.nn.attention import CausalSelfAttention, MixedHeads
 from qiskit_qattn.nn.heads import QuantumHead, fuse_heads
 from qiskit_qattn.nn.placement import Movable, mark_fixed
 from qiskit_qattn.simulation import cpu
@@ -33,12 +33,13 @@ _FEW_ROWS = 64  # up to here a CPU takes one compiled loop: torch's calls cost m
 def inference(model: M) -> M:
     """Return a copy of a model for inference: a snapshot of its weights, in evaluation mode.
 
-    The copy has the same interface and gives the same values. Circuits on the exact engine are formed once:
-    amplitude-encoded ones become part of the attention's input projection where that takes fewer multiplications, the
-    others keep their unitary. Later changes of the model's weights do not reach the copy, and the copy is neither
-    trained, saved nor moved to another backend: do that with the model. Heads and connectors on other backends are the
-    model's own and stay where they run. Heads and projections that have hooks, are adapted or are subclasses are copied
-    as they are; a ``forward`` that was set on an instance and calls the model's own module still calls that one.
+    The copy has the same interface and gives the same values. Circuits of attention on the exact engine are formed
+    once: in a GPT, amplitude-encoded ones become part of the attention's input projection where that takes fewer
+    multiplications, the others keep their unitary. Later changes of the model's weights do not reach the copy, and the
+    copy is neither trained, saved nor moved to another backend: do that with the model. Heads and connectors on other
+    backends are the model's own and stay where they run. Heads and projections that have hooks, are adapted or are
+    subclasses are copied as they are; a ``forward`` that was set on an instance and calls the model's own module still
+    calls that one.
 
     Args:
         model: A :class:`GPT`, or any other torch module; what of it holds no circuit is copied as it is.
@@ -49,7 +50,7 @@ def inference(model: M) -> M:
     replaced: dict[int, nn.Module] = {}  # what deepcopy takes for a module, by its id
     sizes: dict[str, list[int]] = {}
     for name, module in model.named_modules():
-        if isinstance(module, CausalSelfAttention):
+        if isinstance(module, MixedHeads):
             sizes[name] = _replace_heads(module, replaced)
         if isinstance(module, Movable) and _runs_elsewhere(module):
             replaced[id(module)] = module
@@ -63,7 +64,8 @@ def inference(model: M) -> M:
             module.training = False
             mark_fixed(module)
     for name, found in sizes.items():
-        cast(CausalSelfAttention, twin.get_submodule(name)).sizes = found
+        if isinstance(attention := twin.get_submodule(name), CausalSelfAttention):
+            attention.sizes = found
     return twin
 
 
@@ -176,18 +178,17 @@ class FixedAmplitudeHead(nn.Module):
         return _outcomes(amplitudes, self.signs.shape[1]) @ self.signs
 
 
-def _replace_heads(attention: CausalSelfAttention, replaced: dict[int, nn.Module]) -> list[int]:
-    """Say what stands in for the heads of a layer and for its projection; return the sizes of what that gives."""
-    linear, sizes = attention.c_attn, list(attention.sizes)
+def _replace_heads(attention: MixedHeads, replaced: dict[int, nn.Module]) -> list[int]:
+    """Say what stands in for the heads of a layer and for a GPT's projection; return the sizes of what that gives."""
+    linear, given = None, list[int]()
+    if isinstance(attention, CausalSelfAttention):
+        linear, given = attention.c_attn, attention.sizes
+    sizes = list(given)
     plain = linear if type(linear) is nn.Linear and _is_plain(linear) else None
     weights = [] if plain is None else list(plain.weight.detach().split(sizes))
     biases = [] if plain is None or plain.bias is None else list(plain.bias.detach().split(sizes))
     for position, (name, head) in enumerate(attention.maps.items(), 1):
-        if not isinstance(head, QuantumHead):
-            continue
-        if not head.fusible:
-            continue  # it runs elsewhere
-        if type(head) is not QuantumHead or not _is_plain(head):
+        if type(head) is not QuantumHead or not head.fusible or not _is_plain(head):
             continue
         with torch.no_grad():
             unitary = tuple(matrix.clone() for matrix in fuse_heads([head])[0])  # not those that the engine caches
@@ -199,7 +200,7 @@ def _replace_heads(attention: CausalSelfAttention, replaced: dict[int, nn.Module
             continue
         matrix = unitary[0].expand(attention.counts[name], -1, -1)  # (H, 2**n, R or 2 * R)
         signs = program.scaled_signs(head.gain.detach())  # (H, R, M)
-        folds = plain is not None and _saves_work(attention.n_embd, *matrix.shape[1:])
+        folds = plain is not None and _saves_work(plain.in_features, *matrix.shape[1:])
         separate = matrix[:, :0] if folds else matrix
         replaced[id(head)] = FixedAmplitudeHead(separate.contiguous(), signs, matrix.shape[1], matrix[:, 0])
         if not folds:
@@ -208,7 +209,7 @@ def _replace_heads(attention: CausalSelfAttention, replaced: dict[int, nn.Module
         if biases:
             biases[position] = _times(matrix, biases[position].unsqueeze(-1)).squeeze(-1)
         sizes[position] = len(weights[position])
-    if plain is not None and sizes != attention.sizes:
+    if plain is not None and sizes != given:
         folded = nn.utils.skip_init(nn.Linear, plain.in_features, sum(sizes), bias=bool(biases))
         folded.weight = nn.Parameter(torch.cat(weights), requires_grad=False)
         if biases:

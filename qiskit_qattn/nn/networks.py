@@ -18,7 +18,7 @@ from qiskit.quantum_info import SparsePauliOp
 from qiskit.transpiler.layout import TranspileLayout
 from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork
 
-from qiskit_qattn.backends.jobs.request import with_parameters
+from qiskit_qattn.backends.jobs.circuit_text import with_parameters
 from qiskit_qattn.errors import CheckpointError, CircuitError, ConfigError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.simulation.cutting import cut

@@ -16,7 +16,7 @@ from qiskit_qattn.nn.heads import QuantumHead
 from qiskit_qattn.nn.placement import Movable, audit
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.figures import join_audits, read_audit, training_figures, write_audit
-from qiskit_qattn.training.files import new_folder, write_bytes, write_text, writing
+from qiskit_qattn.training.files import new_folder, write_bytes
 from qiskit_qattn.training.loop import TrainingLoop
 from qiskit_qattn.training.progress import InterruptGuard, Progress
 from qiskit_qattn.training.run import make_accelerator
@@ -32,6 +32,12 @@ WEIGHTS = "weights.pt"
 def circuit_modules(model: nn.Module) -> list[QuantumHead | QiskitTorchConnector]:
     """Return the modules of a model that evaluate circuits."""
     return [part for part in model.modules() if isinstance(part, QuantumHead | QiskitTorchConnector)]
+
+
+def circuit_weights(model: nn.Module) -> list[nn.Parameter]:
+    """Return the angles of a model's circuits, those that several circuits share once."""
+    found = [cast(nn.Parameter, part.weight) for part in circuit_modules(model)]
+    return list({id(weight): weight for weight in found}.values())
 
 
 def num_qubits(part: QuantumHead | QiskitTorchConnector) -> int:
@@ -59,11 +65,10 @@ class TaskLoop(TrainingLoop):
         self._metrics: dict[str, float | None] = {}
         if isinstance(task.loss, nn.Module):
             task.loss.to(accelerator.device)  # the weights of its classes
-        angles = [cast(nn.Parameter, part.weight) for part in circuit_modules(task.model)]
         super().__init__(
             config,
             task.model,
-            angles,
+            circuit_weights(task.model),
             folder,
             accelerator=accelerator,
             name="model",
@@ -142,7 +147,7 @@ class TaskLoop(TrainingLoop):
     def figures(self, train: Losses, val: Losses) -> dict[str, Any]:
         """Return the figures of the model."""
         total = sum(weight.numel() for weight in self.task.model.parameters())
-        quantum = sum(module.weight.numel() for module in circuit_modules(self.task.model))
+        quantum = sum(weight.numel() for weight in circuit_weights(self.task.model))
         return {
             **training_figures(self.state, train, val),
             "parameters": {"quantum": quantum, "classical": total - quantum, "total": total},
@@ -158,8 +163,8 @@ def train_task(config: TrainConfig, task: Task, folder: Path, *, progress: Progr
     Args:
         config: The settings of the optimizer and the loop; those of the GPT are not used.
         task: The model and its data.
-        folder: Gets ``config.toml``, ``checkpoints`` and ``model/weights.pt``, the ``state_dict``; on a chain of
-            backends also ``audit.json``.
+        folder: Gets ``checkpoints`` and ``model/weights.pt``, the ``state_dict``; on a chain of backends also
+            ``audit.json``.
         progress: Receives the events of the training.
 
     Raises:
@@ -173,9 +178,6 @@ def train_task(config: TrainConfig, task: Task, folder: Path, *, progress: Progr
     accelerator = make_accelerator(config, folder)
     loop = TaskLoop(config, task, folder, accelerator=accelerator, progress=progress)
     loop.resume()
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "config.toml", config.to_toml())
     start = loop.state.step
     before = read_audit(folder, start) if start else {}
     try:

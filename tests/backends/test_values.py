@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -153,16 +156,27 @@ def test_a_connector_that_leaves_all_to_the_network_checks_its_values():
         ({}, {"mitigated": True}),
     ],
 )
-def test_mitigated_values_are_kept_with_a_warning(metadata, of_results):
+def test_mitigated_values_are_kept_with_a_warning(metadata, of_results, caplog):
     def change(results):
         return with_metadata(**of_results)(with_entry(-1.8)(results))
 
     inputs = torch.rand(3, 2, dtype=torch.float64)
-    with pytest.warns(MitigationWarning, match="such as -1.8 .* mitigated, and kept"):
-        values = program(Changed(change, metadata))(inputs, torch.zeros(0))
-    assert values[1, 0] == -1.8
+    made = program(Changed(change, metadata))
+    with pytest.warns(MitigationWarning, match="outside their observables' bounds, and are kept"):
+        values = made(inputs, torch.zeros(0))
+    assert values[1, 0] == -1.8 and made.outside == 1
+    assert re.search("Changed returned 1 of 6 values .* such as -1.8 .* mitigated, and kept", caplog.text)
     with pytest.raises(BackendError, match="not finite"):  # mitigation or not
         program(Changed(lambda found: with_entry(np.nan)(change(found)), metadata))(inputs, torch.zeros(0))
+
+
+def test_the_warning_is_shown_once():
+    made = program(Changed(lambda results: with_metadata(mitigated=True)(with_entry(-3.0)(results))))
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            made(torch.rand(3, 2), torch.zeros(0))
+    assert len(found) == 1 and made.outside == 3
 
 
 @pytest.mark.parametrize("metadata", [None, [], {"options": None}, {"resilience": 1}, {"options": {"resilience": []}}])

@@ -9,9 +9,9 @@ from qiskit.circuit import Parameter
 
 from qiskit_qattn.backends.jobs.device import Cost
 from qiskit_qattn.backends.jobs.ledger import Ledger
-from qiskit_qattn.backends.jobs.ledger_file import Row
 from qiskit_qattn.backends.jobs.owners import Owner
 from qiskit_qattn.backends.jobs.request import Request
+from qiskit_qattn.backends.jobs.rows import Row
 
 Run = Callable[..., Any]
 SNAPSHOT = "ibm:fake_manila?resilience=0&seed=1&shots=64"

@@ -14,14 +14,17 @@ from qiskit_qattn.evaluation.circuit_measures import (
     circuit_measures,
     gradient_variance,
     haar_divergence,
+    head_measures,
     meyer_wallach,
     participation_ratio,
 )
+from qiskit_qattn.evaluation.text_metrics import spaced_windows
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import attention_circuit
 from qiskit_qattn.library.encodings import Encoding
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import GPT
+from qiskit_qattn.nn.heads import QuantumHead
 from qiskit_qattn.nn.kinds import HEAD_KINDS
 
 MEASURES = ("gradient_variance", "meyer_wallach", "expressibility", "expressibility_random_weights")
@@ -57,6 +60,40 @@ def test_every_kind_has_a_dimension_and_those_with_a_circuit_the_rest(kind, toke
     assert 0 < found["meyer_wallach"] < 1
     for name in MEASURES[2:]:
         assert 0 < found[name] < 7 * math.log(BINS)
+
+
+@pytest.mark.parametrize("heads", ["qisa:1,zz:1", "qsann:2", "qisa-v1:2", "classical:2"])
+def test_any_models_heads_are_measured_as_a_gpts_are(heads, tokens):
+    torch.manual_seed(3)
+    model = small_gpt(heads, n_layer=2)
+    torch.manual_seed(4)
+    start = small_gpt(heads, n_layer=2)
+    x, _ = spaced_windows(tokens, 8, 16)
+    expected = circuit_measures(model, tokens, seed=4)
+    found = head_measures(start, model, lambda each: each.eval()(x), seed=4)
+    for name in MEASURES:
+        assert found[name] == pytest.approx(expected[name])
+
+
+def test_heads_of_any_shape_are_measured_wherever_they_are_called():
+    torch.manual_seed(1)
+    circuit = attention_circuit("angle", num_qubits=2)
+    x = torch.rand(3, 5, circuit.encoding.num_features)  # a batch of sequences
+    one, many, unused = QuantumHead(circuit), QuantumHead(circuit, (2, 3)), QuantumHead(circuit)
+    model = torch.nn.ModuleDict({"one": one, "many": many, "unused": unused})
+
+    def run(each):
+        each["one"](x)
+        each["many"](x[0])
+        each["unused"](x=x)  # by keyword: not seen
+
+    found = head_measures(model, model, run)
+    flat = head_measures(one, one, lambda each: each(x.flatten(0, 1)))
+    alone = head_measures(many, many, lambda each: each(x[0].expand(2, 3, -1, -1)))
+    assert all(0 < found[name] < 20 for name in MEASURES)
+    whole = head_measures(one, one, lambda each: each(x))
+    assert whole == pytest.approx(flat)
+    assert found["meyer_wallach"] == pytest.approx((whole["meyer_wallach"] + 6 * alone["meyer_wallach"]) / 7)
 
 
 def test_layers_are_listed_by_kind_and_averaged_over_heads(tokens):

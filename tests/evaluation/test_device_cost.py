@@ -63,6 +63,12 @@ def test_the_model_is_left_as_it_was():
     assert model.training and torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert all(map(torch.equal, [parameter.grad for parameter in model.parameters()], gradients))
+    x = torch.rand(3, 4, requires_grad=True)
+    inside = 2 * x
+    assert estimate(model, x, "aer?shots=10", loss=square).total.circuits > 0
+    estimate(model, inside, "aer?shots=10", loss=square)
+    assert x.grad is None
+    inside.sum().backward()  # the caller's graph is still there
     with pytest.raises(ZeroDivisionError):
         estimate(model, x, "aer?shots=10", loss=lambda y: 1 / 0)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())

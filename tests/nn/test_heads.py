@@ -3,15 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from qiskit.primitives import StatevectorEstimator
+from qiskit.primitives import DataBin, PrimitiveJob, PrimitiveResult, PubResult, StatevectorEstimator
 from qiskit.quantum_info import SparsePauliOp, Statevector
 
-from qiskit_qattn import QuantumHead, attention_circuit, get_backend, list_circuits
+from qiskit_qattn import GPT, GPTConfig, QuantumHead, attention_circuit, get_backend, list_circuits
 from qiskit_qattn.backends.registry import Backend
+from qiskit_qattn.backends.values import MitigationWarning
 from qiskit_qattn.errors import EncodingError, UnknownNameError
+from qiskit_qattn.evaluation.report import _backends
 from qiskit_qattn.nn.controls import FourierValues, QuadraticValues
 from qiskit_qattn.nn.heads import fuse_heads
 from qiskit_qattn.simulation.amplitude import amplitude_angles
+from qiskit_qattn.simulation.estimator import TorchEstimator
 
 
 @pytest.mark.parametrize("name", list_circuits())
@@ -157,3 +160,25 @@ def test_heads_too_large_for_unitaries_have_none_to_form():
     x = torch.randn(2, 11)
     for head, fused in zip(heads, fuse_heads(heads), strict=True):
         torch.testing.assert_close(head(x, fused), head(x))
+
+
+def test_a_head_and_its_model_count_mitigated_values_outside_their_bounds():
+    class Mitigated(TorchEstimator):
+        def run(self, pubs, *, precision=None):
+            found = super().run(pubs, precision=precision).result()
+            results = [PubResult(DataBin(evs=item.data.evs + 9, stds=item.data.stds)) for item in found]
+            job = PrimitiveJob(PrimitiveResult, results, {"mitigated": True})
+            job._submit()
+            return job
+
+    heads = "qisa:1,classical:1"
+    model = GPT(GPTConfig(vocab_size=5, block_size=4, n_layer=1, n_head=2, n_embd=8, num_qubits=2, heads=heads))
+    model.to_backend(Backend("mitigated", Mitigated()))
+    with pytest.warns(MitigationWarning):
+        model(torch.zeros(1, 4, dtype=torch.int64))
+    quantum, classical = model.head_backends()
+    assert quantum["outside_bounds"] > 0 and quantum["backend"] == "mitigated"
+    assert "outside_bounds" not in classical
+    assert f"(mitigated: {quantum['outside_bounds']} values outside the bounds, kept)" in _backends(
+        {"head_backends": [quantum, classical]}
+    )

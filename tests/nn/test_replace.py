@@ -290,6 +290,25 @@ def test_a_replaced_model_is_moved_estimated_audited_and_copied_for_inference():
     torch.testing.assert_close(model(images), exact)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["encoder, padding", "decoder", "ViT"])
+@pytest.mark.parametrize("heads", ["qisa", "zz:1,qisa-v1:1", "qsann:1,angle:1", "frozen:1,classical:1"])
+def test_a_copy_for_inference_gives_the_same_values_and_keeps_them(name: str, heads: str):
+    make, call, _ = CALLS[name]
+    model = make()
+    replace_attention(model, heads)
+    fixed = inference(model)
+    assert not any(isinstance(part, QuantumHead) for part in fixed.modules())  # they are formed
+    assert model.training and not fixed.training
+    expected = call(model.eval())
+    torch.testing.assert_close(call(fixed), expected, rtol=0, atol=2e-6)
+    for part in model.modules():
+        if isinstance(part, QuantumHead):
+            part.weight.add_(1.0)
+    assert (call(model) - expected).abs().max() > 1e-4
+    torch.testing.assert_close(call(fixed), expected, rtol=0, atol=2e-6)
+
+
 @pytest.mark.parametrize("heads", ["qisa:1,classical:1", "zz", "qsann:1,quadratic:1"])
 def test_a_replaced_encoder_is_causal_with_its_mask(heads: str):
     model = encoder()

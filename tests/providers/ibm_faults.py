@@ -32,7 +32,7 @@ class Fault:
         times: how many requests are hit.
         drop: close the connection "before" the request is served, or "after", when the client misses the answer.
         error: answer with this error, and serve nothing, or do serve the request if the error is `late`.
-        delay: wait so many seconds first.
+        delay: wait so many seconds first, or, with `late`, before the answer.
         body: serve the request, and answer with this in place of the answer.
         change: serve the request, and answer with what this makes of the answer.
         cut: close the connection in the middle of the answer.

@@ -57,6 +57,7 @@ class Job:
     pubs: int
     circuits: int
     shots: int
+    crn: str
     status: str = "Queued"
     reason: str | None = None
     reason_code: int | None = None

@@ -60,6 +60,7 @@ class IBMServer:
         self.faults: list[Fault] = []
         self.closing = Event()
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"owner": self}))
+        self.http.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients may have gone
         self.thread = Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     def __enter__(self) -> Self:
@@ -152,8 +153,9 @@ class IBMServer:
     def drop(self, pattern: str, when: Literal["before", "after"], times: int = 1) -> None:
         self._add(Fault(pattern, times, drop=when))
 
-    def slow(self, pattern: str, seconds: float, times: int = 1) -> None:
-        self._add(Fault(pattern, times, delay=seconds))
+    def slow(self, pattern: str, seconds: float, times: int = 1, *, late: bool = False) -> None:
+        """Wait before the next requests are served, or, if `late`, between that and the answer."""
+        self._add(Fault(pattern, times, delay=seconds, late=late))
 
     def refuse(
         self,
@@ -213,16 +215,19 @@ class _Handler(BaseHTTPRequestHandler):
         with owner.lock:
             owner.requests.append(request)
             fault = owner.take_fault(request.line)
-        owner.closing.wait(fault.delay)
+        owner.closing.wait(0.0 if fault.late else fault.delay)
         status, answer, headers = 200, None, {}
         try:
             if fault.drop != "before" and (fault.error is None or fault.late):
                 with owner.lock:
-                    answer = owner.state.answer(request.method, request.path, request.query, request.body)
+                    answer = owner.state.answer(
+                        request.method, request.path, request.query, request.body, self.headers.get("Service-CRN", CRN)
+                    )
             if fault.error is not None:
                 raise fault.error
         except ApiError as error:
             status, answer, headers = error.status, error.body, error.headers
+        owner.closing.wait(fault.delay if fault.late else 0.0)
         if fault.change is not None:
             answer = changed(answer, fault.change)
         if fault.drop is None:

@@ -14,6 +14,7 @@ from .ibm_faults import ApiError
 from .ibm_jobs import FINAL, Job, count_work, now
 
 CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/test:instance::"
+SECOND_CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/test:second::"
 Query = dict[str, list[str]]
 
 
@@ -39,6 +40,8 @@ class Service:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        self.crns = [CRN]
+        self.crn = CRN  # of the request that is answered
         self.devices = Devices()
         self.plan: Literal["open", "premium"] = "premium"
         self.usage_limit: int | None = None
@@ -65,8 +68,9 @@ class Service:
             (r"POST /jobs/([\w-]+)/cancel", self.cancel),
         ]
 
-    def answer(self, method: str, path: str, query: Query, body: Any) -> Any:
-        """Return the JSON value, the text or the None that answers a request."""
+    def answer(self, method: str, path: str, query: Query, body: Any, crn: str = CRN) -> Any:
+        """Return the JSON value, the text or the None that answers a request for an instance."""
+        self.crn = crn
         for pattern, handler in self.routes:
             if match := re.fullmatch(pattern, f"{method} {path}"):
                 return handler(*match.groups(), query=query, body=body)
@@ -81,14 +85,9 @@ class Service:
         return {"access_token": f"{head}.{claims}.c2lnbmF0dXJl", "token_type": "Bearer", "expires_in": 3600}
 
     def instances(self, **_: Any) -> dict[str, Any]:
-        item = {
-            "crn": CRN,
-            "name": "test",
-            "service_plan_unique_id": "plan",
-            "doc": {"extensions": {"x": 1}},
-            "tags": [],
-        }
-        return {"items": [item]}
+        rest = {"service_plan_unique_id": "plan", "doc": {"extensions": {"x": 1}}, "tags": []}
+        names = ["test", "second"]
+        return {"items": [{"crn": crn, "name": name, **rest} for crn, name in zip(self.crns, names, strict=False)]}
 
     def plan_entry(self, **_: Any) -> dict[str, Any]:
         pricing = {"open": "free", "premium": "paid"}[self.plan]
@@ -162,6 +161,7 @@ class Service:
             pubs=pubs,
             circuits=circuits,
             shots=shots,
+            crn=self.crn,
         )
         self.jobs[job.id] = job
         if self.held is None:
@@ -187,14 +187,14 @@ class Service:
         return [job for job in jobs if session_id in (None, job.session_id)]
 
     def find_job(self, job_id: str) -> Job:
-        try:
-            return self.jobs[job_id]
-        except KeyError:
-            raise ApiError(404, 1291, f"Job not found. Job ID: {job_id}") from None
+        job = self.jobs.get(job_id)
+        if job is None or job.crn != self.crn:
+            raise ApiError(404, 1291, f"Job not found. Job ID: {job_id}")
+        return job
 
     def list_jobs(self, query: Query, **_: Any) -> dict[str, Any]:
         """List the jobs that have all tags asked for, newest first."""
-        jobs = list(self.jobs.values())
+        jobs = [job for job in self.jobs.values() if job.crn == self.crn]
         if query.get("sort") != ["ASC"]:
             jobs.reverse()
         jobs = [job for job in jobs if set(query.get("tags", [])) <= set(job.tags)]

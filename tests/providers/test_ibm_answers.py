@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from qiskit.primitives import PrimitiveResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qiskit_qattn.backends.ibm.answers import (
@@ -88,6 +89,14 @@ def test_values(pubs: list[EstimatorPub]) -> None:
     [found] = values_of([part(np.ones((3, 2)).tolist(), np.zeros((3, 2)))], pubs, mitigated=True)
     assert found.evs.dtype == float and found.evs.shape == found.stds.shape == (3, 2)
     assert (found.shots, found.mitigated) == (None, True)
+
+
+def test_values_say_how_they_were_measured(pubs: list[EstimatorPub]) -> None:
+    one = part(np.ones((3, 2)), np.zeros((3, 2)))
+    one.metadata = {"shots": 900}
+    assert values_of([one], pubs, mitigated=False)[0].shots == 900
+    [found] = values_of(PrimitiveResult([one], {"shots": 1000, "options": {}}), pubs, mitigated=True)
+    assert found.shots == 1000 and found.mitigated
 
 
 def test_values_of_another_form(pubs: list[EstimatorPub]) -> None:

@@ -211,7 +211,7 @@ def test_a_head_on_a_device_of_the_account(ibm_server: IBMServer) -> None:
 def test_a_lost_answer_costs_no_second_job(
     ibm_server: IBMServer, pub: Pub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("qiskit_qattn.backends.jobs.client.BACKOFF", 0.0)
+    monkeypatch.setattr("qiskit_qattn.backends.jobs.retries.BACKOFF", 0.0)
     caplog.set_level(logging.DEBUG)
     ibm_server.drop("POST /jobs", "after")
     backend = build("ibm:test_manila?budget=60s")

@@ -17,9 +17,9 @@ FEW = [(call, list(ANSWERS)[(5 * n + skip) % len(ANSWERS)]) for n, call in enume
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qiskit_qattn.backends.jobs.client.BACKOFF", 0.001)
-    monkeypatch.setattr("qiskit_qattn.backends.jobs.client.LONGEST_BACKOFF", 0.001)
-    monkeypatch.setattr("qiskit_qattn.backends.jobs.client._BREAKERS", {})
+    monkeypatch.setattr("qiskit_qattn.backends.jobs.retries.BACKOFF", 0.001)
+    monkeypatch.setattr("qiskit_qattn.backends.jobs.retries.LONGEST_BACKOFF", 0.001)
+    monkeypatch.setattr("qiskit_qattn.backends.jobs.retries._BREAKERS", {})
     monkeypatch.setattr("qiskit_qattn.backends.ibm.transport.ACCOUNT_SECONDS", 2.0)
 
 

@@ -18,7 +18,7 @@ from qiskit_ibm_runtime.fake_provider import FakeFractionalBackend, FakeManilaV2
 
 import qiskit_qattn as qa
 from qiskit_qattn.backends.ibm.isa import ISAPassManager, two_qubit_depth
-from qiskit_qattn.backends.jobs.request import circuit_text
+from qiskit_qattn.backends.jobs.circuit_text import circuit_text
 from qiskit_qattn.errors import BackendError, CircuitError
 
 
@@ -64,7 +64,7 @@ def test_another_process_takes_what_is_stored(no_user_folders: Path) -> None:
         "import qiskit_qattn as qa\n"
         "from qiskit.transpiler import PassManager\n"
         "from qiskit_ibm_runtime.fake_provider import FakeManilaV2\n"
-        "from qiskit_qattn.backends.jobs.request import circuit_text\n"
+        "from qiskit_qattn.backends.jobs.circuit_text import circuit_text\n"
         "from qiskit_qattn.backends.ibm.isa import ISAPassManager\n"
         "PassManager.run = None  # not called\n"
         "print(circuit_text(ISAPassManager(FakeManilaV2(), 2).run(qa.attention_circuit('zz', 3).circuit)))"

@@ -21,8 +21,8 @@ Fault = Callable[[IBMServer], object]
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qiskit_qattn.backends.jobs.client.BACKOFF", 0.0)
-    monkeypatch.setattr("qiskit_qattn.backends.jobs.client._BREAKERS", {})
+    monkeypatch.setattr("qiskit_qattn.backends.jobs.retries.BACKOFF", 0.0)
+    monkeypatch.setattr("qiskit_qattn.backends.jobs.retries._BREAKERS", {})
 
 
 @pytest.fixture

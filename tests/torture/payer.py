@@ -30,7 +30,7 @@ from qiskit_ibm_runtime.accounts import management
 from qiskit_ibm_runtime.api.session import PostForcelistRetry
 from urllib3.util import connection
 
-from qiskit_qattn.backends.jobs import client, estimator
+from qiskit_qattn.backends.jobs import client, estimator, retries
 from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.registry import Backend, get_backend
@@ -225,7 +225,7 @@ def enter(services: Services, order: Order) -> None:
     management._DEFAULT_ACCOUNT_CONFIG_JSON_FILE = "/nowhere/qiskit-ibm.json"
     # Waits are shortened, what is waited for is not changed.
     PostForcelistRetry.get_backoff_time = lambda _: 0.0  # type: ignore[method-assign]
-    client.BACKOFF = 0.05
+    retries.BACKOFF = 0.05
     estimator.LONGEST_POLL = 0.2
 
 

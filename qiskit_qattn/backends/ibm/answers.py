@@ -96,14 +96,16 @@ def seconds_of(metrics: Any) -> float | None:
 
 
 def values_of(result: Any, pubs: Sequence[EstimatorPub], *, mitigated: bool) -> list[Values]:
-    """Return a job's values, finite and of its PUBs' shapes."""
+    """Return a job's values, finite and of its PUBs' shapes, with the shots that the result reports."""
     if result is None:
         raise Unexpected(f"the result is empty; expected values for {len(pubs)} PUBs")
     if len(result) != len(pubs):
         raise Unexpected(f"the result has values for {len(result)} PUBs; expected {len(pubs)}")
-    found, shots = [], (getattr(result, "metadata", None) or {}).get("shots")
+    found = []
     for part, pub in zip(result, pubs, strict=True):
-        evs, stds = np.asarray(part.data.evs, dtype=float), np.asarray(part.data.stds, dtype=float)
+        about = (getattr(each, "metadata", None) or {} for each in (result, part))  # older clients: of the part
+        shots = next((item["shots"] for item in about if "shots" in item), None)
+        evs, stds = (np.asarray(each, dtype=float) for each in (part.data.evs, part.data.stds))
         values = Values(evs, stds, shots, mitigated)
         if values.evs.shape != pub.shape or values.stds.shape != pub.shape:
             raise Unexpected(

@@ -95,6 +95,8 @@ class IBMDevice:
             from qiskit_qattn.backends.ibm.transport import set_up
 
             self._watched = bool(set_up(service))
+            # The client turns to another instance when it looks for a job that is not there.
+            self._instance = self._call("asking for the instance", service.active_instance)
         if not self._watched:
             _log.warning("%s: this version of qiskit-ibm-runtime may send a job twice behind a proxy.", self.name)
         self._jobs: OrderedDict[str, Any] = _LOCAL_JOBS if service is None else OrderedDict()
@@ -211,7 +213,8 @@ class IBMDevice:
         return job_id_of(job), job
 
     def _find(self, tag: str) -> dict[str, Any]:
-        return tagged(self._service.jobs(job_tags=PagedTags([tag]), limit=_MAX_FOUND), tag)
+        tags = PagedTags([tag])
+        return tagged(self._service.jobs(job_tags=tags, limit=_MAX_FOUND, instance=self._instance), tag)
 
     def _seed(self, pubs: Sequence[EstimatorPub], precision: float) -> int | None:
         """Return a seed: different for each job, the same for the same job in another process."""
@@ -239,11 +242,13 @@ class IBMDevice:
             return str(error)
 
     def _job(self, job_id: str) -> Any:
-        if job_id not in self._jobs:
+        job = self._jobs.get(job_id)
+        if job is None:
             if self._service is None:
                 raise JobError(f"Job {job_id} on {self.name} is not there. {_GONE}")
-            self._remember(job_id, self._call("looking for a job", self._service.job, job_id))
-        return self._jobs[job_id]
+            job = self._call("looking for a job", self._service.job, job_id)
+            self._remember(job_id, job)
+        return job
 
     def _remember(self, job_id: str, job: Any) -> None:
         """Remember a job's object, and forget the oldest."""

@@ -16,9 +16,9 @@ from typing import Literal
 from qiskit_qattn.backends.jobs.client import JobClient
 from qiskit_qattn.backends.jobs.device import Cost
 from qiskit_qattn.backends.jobs.ledger import Allow, Ledger
-from qiskit_qattn.backends.jobs.ledger_file import Row
 from qiskit_qattn.backends.jobs.owners import Owner
 from qiskit_qattn.backends.jobs.request import Request
+from qiskit_qattn.backends.jobs.rows import Row
 from qiskit_qattn.errors import BackendError, BudgetError, ConfigError
 from qiskit_qattn.forks import ForkLock
 

@@ -14,9 +14,9 @@ from qiskit_qattn.backends.jobs.budget import Account, Budget, check_choice
 from qiskit_qattn.backends.jobs.client import JobClient, cancel
 from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus
 from qiskit_qattn.backends.jobs.ledger import Ledger
-from qiskit_qattn.backends.jobs.ledger_file import IN_FLIGHT, Row
 from qiskit_qattn.backends.jobs.owners import Owner
 from qiskit_qattn.backends.jobs.request import Request
+from qiskit_qattn.backends.jobs.rows import IN_FLIGHT, Row
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.backends.values import bounds, outside
 from qiskit_qattn.errors import BackendError, ConfigError, JobError
@@ -248,14 +248,11 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
                 row = account.open(request, owner, estimate, estimator.budget, estimator.cache)
                 if row is not None:
                     return self._send(row)
-            elif row.state == "sending" and row.owner == owner.mark:  # its owner has ended or gave up
-                row = self._client.locate(row)
-                if row.state == "sending":
-                    return self._send(account.reserve(row, estimator.budget))
-                account.charge(row)
-                return row
             else:
-                if row.owner == owner.mark:
+                if row.owner == owner.mark:  # its owner has ended or gave up
+                    row = self._client.locate(row) if row.state == "sending" else row
+                    if row.state == "sending":
+                        return self._send(account.reserve(row, estimator.budget))
                     account.charge(row)
                 return row
 
@@ -293,17 +290,15 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
             if row.state not in IN_FLIGHT:
                 break
             now = time.monotonic()
-            if elsewhere:
+            others = (others or now) if elsewhere else None
+            if others is not None:
                 self._report(row, _ELSEWHERE)
-                others = now if others is None else others
                 if now - others >= LONGEST_ELSEWHERE:
                     raise BackendError(
                         f"Another process or thread has worked on job {self.job_id()} on {row.device} for "
                         f"{now - others:.0f} s without a result. Nothing was sent again. If it hangs, end it, and the "
                         f"next run picks the job up."
                     )
-            else:
-                others = None
             if deadline is not None and now >= deadline:
                 raise BackendError(
                     f"Job {self.job_id()} on {row.device} has not ended after {timeout:g} s (state: {row.state}). It "

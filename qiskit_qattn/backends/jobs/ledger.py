@@ -27,21 +27,20 @@ from platformdirs import user_data_path
 
 from qiskit_qattn.backends.folders import absolute, path_from
 from qiskit_qattn.backends.jobs.device import Cost, Values
-from qiskit_qattn.backends.jobs.ledger_file import (
+from qiskit_qattn.backends.jobs.ledger_file import is_there, transaction
+from qiskit_qattn.backends.jobs.owners import Owner, is_alive
+from qiskit_qattn.backends.jobs.request import Request, pack_values, unpack_values
+from qiskit_qattn.backends.jobs.rows import (
     IN_FLIGHT,
     STATES,
     Row,
     about,
     cost_text,
-    is_there,
     next_charge,
     select,
     select_row,
-    transaction,
     update,
 )
-from qiskit_qattn.backends.jobs.owners import Owner, is_alive
-from qiskit_qattn.backends.jobs.request import Request, pack_values, unpack_values
 from qiskit_qattn.errors import BackendError, UnknownNameError
 from qiskit_qattn.untrusted import one_line
 

@@ -44,12 +44,12 @@ class Owner:
         folder = _folder(ledger)
         with no_fork:
             try:
-                self._file: _LockedFile | None = _own_file(folder)
+                self._file: LockedFile | None = _own_file(folder)
             except OSError as error:
                 raise BackendError(
                     f"Cannot lock a file in {str(folder)!r}, beside the ledger: {error.strerror or error}."
                 ) from error
-            self.mark = f"{self._file.token} {secrets.token_hex(4)}"
+            self.mark = f"{self._file.path.name.removesuffix(_SUFFIX)} {secrets.token_hex(4)}"
             _AT_WORK[self.mark] = self
 
     @property
@@ -77,19 +77,42 @@ def is_alive(mark: str | None, ledger: Path) -> bool:
         return False
     folder = _folder(ledger)
     with no_fork:
-        own = _FILES.get(folder)
-        if mark in _AT_WORK or (own is not None and own.token == found["token"]):
+        own, path = _FILES.get(folder), folder / (found["token"] + _SUFFIX)
+        if mark in _AT_WORK or (own is not None and own.path == path):
             return mark in _AT_WORK
-        return _is_locked(folder / (found["token"] + _SUFFIX))
+        return _is_locked(path)
 
 
-class _LockedFile:
-    """A locked file of this process, removed when its last owner has ended."""
+class LockedFile:
+    """A new file that this process holds locked, and removes when nothing refers to it any more.
 
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self.path, self.descriptor = path, descriptor
-        self.token = path.name.removesuffix(_SUFFIX)
-        self._remove = weakref.finalize(self, _remove, path, descriptor)
+    Args:
+        path: Its name, which no other process chooses.
+
+    Attributes:
+        path: As given.
+
+    Raises:
+        OSError: If it cannot be made; a ``BlockingIOError`` if another process was about to remove it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        self.remove = weakref.finalize(self, _remove, path, self.descriptor)
+        try:
+            if _is_held(self.descriptor, shared=False) or not self.is_in_place():
+                raise BlockingIOError(errno.EAGAIN, "another process removes it")
+        except OSError:
+            self.remove()
+            raise
+
+    @classmethod
+    def new(cls, folder: Path, before: str, after: str) -> LockedFile:
+        """Return one in a folder, with a name that begins and ends as given."""
+        while True:
+            with suppress(BlockingIOError):
+                return cls(folder / f"{before}{secrets.token_hex(8)}{after}")
 
     def is_in_place(self) -> bool:
         """Return whether the file still has its name, under which others look for it."""
@@ -100,11 +123,11 @@ class _LockedFile:
 
     def leave_to_parent(self) -> None:
         """Drop a forked process's share of the lock, which it would otherwise hold on after its parent."""
-        self._remove.detach()
+        self.remove.detach()
         os.close(self.descriptor)
 
 
-_FILES: weakref.WeakValueDictionary[Path, _LockedFile] = weakref.WeakValueDictionary()  # of this process, by folder
+_FILES: weakref.WeakValueDictionary[Path, LockedFile] = weakref.WeakValueDictionary()  # of this process, by folder
 _AT_WORK: weakref.WeakValueDictionary[str, Owner] = weakref.WeakValueDictionary()  # by mark
 
 
@@ -122,46 +145,30 @@ def _folder(ledger: Path) -> Path:
     return real.with_name(f"{real.name}.owners")
 
 
-def _own_file(folder: Path) -> _LockedFile:
+def _own_file(folder: Path) -> LockedFile:
     """Return the file of this process, locked now if it has none."""
     file = _FILES.get(folder)
     if file is None or not file.is_in_place():
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
-        _sweep(folder)
-        file = None
-        while file is None:
-            file = _new_file(folder / (secrets.token_hex(8) + _SUFFIX))
-        _FILES[folder] = file
+        remove_unlocked(folder, f"*{_SUFFIX}")
+        file = _FILES[folder] = LockedFile.new(folder, "", _SUFFIX)
     return file
 
 
-def _new_file(path: Path) -> _LockedFile | None:
-    """Return a new locked file; None if another process swept it away before it was locked."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        _lock(descriptor, shared=False)
-        file = _LockedFile(path, descriptor)
-    except OSError as error:
-        _remove(path, descriptor)
-        if error.errno in _HELD:
-            return None
-        raise
-    return file if file.is_in_place() else None
+def remove_unlocked(folder: Path, pattern: str, *besides: str) -> None:
+    """Remove the files in a folder whose processes have ended, and others of the same names with a suffix."""
+    for path in folder.glob(pattern):
+        if not _is_locked(path):
+            for suffix in (*besides, ""):
+                with suppress(OSError):
+                    os.unlink(f"{path}{suffix}")
 
 
 def _remove(path: Path, descriptor: int) -> None:
     with suppress(OSError):  # it is no longer there, or the system removes no open files
         path.unlink()
     os.close(descriptor)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove the files of processes that have ended."""
-    for path in folder.glob(f"*{_SUFFIX}"):
-        if not _is_locked(path):
-            with suppress(OSError):
-                path.unlink()
 
 
 def _is_locked(path: Path) -> bool:
@@ -173,13 +180,19 @@ def _is_locked(path: Path) -> bool:
     except OSError:  # somebody else's: then it cannot be told
         return True
     try:
-        _lock(descriptor, shared=True)  # so that two that look do not see each other
+        return _is_held(descriptor, shared=True)  # so that two that look do not see each other
+    finally:
+        os.close(descriptor)
+
+
+def _is_held(descriptor: int, *, shared: bool) -> bool:
+    """Return whether another open file has the lock; this one has it from now on if not."""
+    try:
+        _lock(descriptor, shared=shared)
     except OSError as error:
         if error.errno in _HELD:
             return True
         raise
-    finally:
-        os.close(descriptor)
     return False
 
 

@@ -21,18 +21,23 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate.utils import send_to_device
 from filelock import FileLock
+from torch import nn
 
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.errors import BackendError, CheckpointError, ConfigError, QattnError
-from qiskit_qattn.evaluation.circuit_measures import circuit_measures
+from qiskit_qattn.evaluation.circuit_measures import circuit_measures, head_measures
 from qiskit_qattn.evaluation.comparison.builder import load_builder, on_text
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study, load_study
 from qiskit_qattn.evaluation.comparison.record import RECORD, head, read_record
+from qiskit_qattn.evaluation.gradient_leakage import gradients_cost_circuits
 from qiskit_qattn.evaluation.leakage import leakage
 from qiskit_qattn.evaluation.rendering import versions, write_json
 from qiskit_qattn.evaluation.text_metrics import prediction_errors
 from qiskit_qattn.nn.gpt import GPT
+from qiskit_qattn.nn.heads import QuantumHead
 from qiskit_qattn.nn.placement import Movable, to_backend
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.data import Corpus, fingerprint, load_corpus
@@ -40,9 +45,11 @@ from qiskit_qattn.training.figures import read_metrics
 from qiskit_qattn.training.files import write_text, writing
 from qiskit_qattn.training.progress import Progress, TrainingInterrupted
 from qiskit_qattn.training.run import train_run
+from qiskit_qattn.training.task import Task, collated
 from qiskit_qattn.training.task_loop import train_task
 from qiskit_qattn.untrusted import as_type, read_json
 
+_MEASURED = 64  # items of validation data, on which the circuits of models of one's own are measured
 #: The figures that a cell takes from its run.
 FROM_TRAINING = (
     *("val_loss", "val_loss_last_position", "train_loss", "step", "tokens_per_second", "train_seconds"),
@@ -106,10 +113,13 @@ def _build_and_train(study: Study, cell: Cell, progress: Progress) -> dict[str, 
             to_backend(task.model, place)
         figures = train_task(config, task, study.cell_folder(cell), progress=progress)
         seconds = qpu()
-    certificate = None
+    if moved:
+        to_backend(task.model, "statevector")
+    certificate = circuits = None
+    if any(isinstance(part, QuantumHead) for part in task.model.modules()) and not gradients_cost_circuits(task.model):
+        start = builder.build(cell.kind, cell.seed, config, text, study.sizes[cell.kind].n_inner).model
+        circuits = head_measures(start, task.model, partial(_run_on_some, task), seed=cell.seed)
     if on_text(task):
-        if moved:
-            to_backend(task.model, "statevector")
         certificate = causality(task.model, vocab_size=text().tokenizer.vocab_size, block_size=config.model.block_size)
     return {
         **{name: figures[name] for name in (*FROM_TRAINING, "metrics", "data")},
@@ -117,7 +127,16 @@ def _build_and_train(study: Study, cell: Cell, progress: Progress) -> dict[str, 
         "source": builder.source,
         "qpu_seconds": seconds,
         "causality": certificate,
+        "circuits": circuits,
     }
+
+
+@torch.no_grad()
+def _run_on_some(task: Task, model: nn.Module) -> None:
+    """Call a model of a task on the first validation data."""
+    device = next(task.model.parameters()).device
+    batch = collated(task, task.validation, list(range(min(_MEASURED, len(task.validation)))), seed=0)
+    task(model.eval().to(device), send_to_device(batch, device))
 
 
 def _text(study: Study) -> Corpus:

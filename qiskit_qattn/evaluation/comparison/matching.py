@@ -23,7 +23,7 @@ from qiskit_qattn.evaluation.comparison.kinds import head_counts, kind_heads
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.kinds import head_kind
 from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.task_loop import circuit_modules, num_qubits
+from qiskit_qattn.training.task_loop import circuit_modules, circuit_weights, num_qubits
 from qiskit_qattn.untrusted import as_type
 
 TOLERANCE = 0.01  # largest deviation, as a share of the reference's parameters
@@ -120,7 +120,6 @@ def model_size(config: TrainConfig, kind: str, n_inner: int, vocab_size: int) ->
 
 def size_of(kind: str, width: int, model: nn.Module) -> Size:
     """Return the size of a model, whatever it is."""
-    circuits = circuit_modules(model)
     names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     fixed = [
         value
@@ -130,10 +129,10 @@ def size_of(kind: str, width: int, model: nn.Module) -> Size:
     return Size(
         kind=kind,
         n_inner=width,
-        num_qubits=max(map(num_qubits, circuits), default=0),
+        num_qubits=max(map(num_qubits, circuit_modules(model)), default=0),
         total=sum(weight.numel() for weight in model.parameters()),
         trainable=sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
-        circuit=sum(part.weight.numel() for part in circuits),
+        circuit=sum(weight.numel() for weight in circuit_weights(model)),
         fixed=sum(value.numel() for value in fixed),
     )
 

@@ -315,7 +315,9 @@ def load_study(folder: Path) -> Study:
             raise CheckpointError(f"{str(path)!r} was written by another version of qiskit-qattn.")
         found: Record = as_type(record, Record)
         settings, kinds = found["config"], found["kinds"]
-        if found["reference"] not in kinds or sorted(found["sizes"]) != sorted(kinds):
+        build = found.get("build", "")
+        known, _ = parse_kinds(joined_kinds(kinds), found["reference"], own=bool(build))  # kinds name folders
+        if sorted(known) != sorted(kinds) or sorted(found["sizes"]) != sorted(kinds):
             raise ValueError("its reference, its kinds and its sizes do not fit together")
         heads = any_heads(settings.get("n_head", GPTConfig.n_head))
         config = TrainConfig.from_dict({**settings, "heads": heads, "out": str(folder)})
@@ -327,7 +329,7 @@ def load_study(folder: Path) -> Study:
             config,
             found["text"],
             sizes,
-            found.get("build", ""),
+            build,
             tuple(found.get("first_kinds", ())),
             tuple(found.get("first_seeds", ())),
         )

@@ -78,9 +78,13 @@ class _Audit(TypedDict, total=False):
 
 
 class OwnRecord(Figures, _Audit):
-    """The content of ``cell.json`` for a model of one's own; it has a certificate if it is a language model."""
+    """The content of ``cell.json`` for a model of one's own; it has a certificate if it is a language model.
+
+    Its circuits are measured where they run exactly.
+    """
 
     causality: Certificate | None
+    circuits: Circuits | None
     metrics: dict[str, float | None]
     data: str
     source: str

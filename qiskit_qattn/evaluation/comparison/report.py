@@ -43,6 +43,7 @@ COST: Columns = (
     ("QPU, s", "qpu_seconds", "{:,.1f}", ""),
     ("Peak memory (RSS), MiB", "peak_rss_mib", "{:,.0f}", ""),
 )
+COST_OF_EXAMPLES: Columns = (("Training examples/s", *COST[0][1:]), *COST[1:])
 CIRCUITS: Columns = (
     ("Gradient variance at the start", "gradient_variance", "{:.2e}", ""),
     ("Effective dimension of the values", "effective_dimension", "{:.2f}", ""),
@@ -60,6 +61,10 @@ _ABOUT_VERDICTS = (
     "Differences are paired by seed. The interval is a bootstrap interval; p is from a permutation test, with Holm's"
     " correction over kinds. A kind is called better or worse only if the corrected p is at most 0.05 and the interval"
     " excludes zero. Timings do not affect verdicts."
+)
+_ABOUT_LAST = (
+    "At the last position of a window there are no later tokens, so the loss there is not affected by leakage. Error"
+    " rates are of the most likely next character after each true one."
 )
 _ABOUT_CIRCUITS = (
     "Means over layers, heads and seeds, of the trained models except for the gradient variance. Gradient variance: of"
@@ -129,20 +134,16 @@ def render_markdown(report: dict[str, Any]) -> str:
     """Return the report as one Markdown document."""
     study, kinds = report["study"], report["kinds"]
     config, reference, build = study["config"], study["reference"], study.get("build", "")
-    own_data = build and not study["text"]
-    title = f"Comparison with {escaped(reference)}"
-    size = "The width, the function's argument, is chosen to match the reference; 0: the function's own choice."
-    if not build:
-        title += f" heads on {code(config['data'])}"
+    means = "Mean ± standard deviation over seeds." if len(study["seeds"]) > 1 else ""
+    if build:
+        title, quality, cost, width = f"Comparison with {escaped(reference)}", means, COST_OF_EXAMPLES, "Width"
+        size = "The width is chosen to match the reference, for which the function chooses it."
+        if not any(found["size"]["n_inner"] for found in kinds.values()):
+            size = "The function takes no width, so models have the size that it gives them."
+    else:
+        title = f"Comparison with {escaped(reference)} heads on {code(config['data'])}"
+        quality, cost, width = f"{means} {_ABOUT_LAST}".strip(), COST, "n_inner"
         size = "The hidden width of the MLP, n_inner, is chosen to match the reference; everything else is equal."
-    last = (
-        ""
-        if build
-        else (
-            "At the last position of a window there are no later tokens, so the loss there is not affected by leakage."
-            " Error rates are of the most likely next character after each true one."
-        )
-    )
     parts = [
         f"# {title}",
         _introduction(report),
@@ -155,20 +156,20 @@ def render_markdown(report: dict[str, Any]) -> str:
         "![Paired differences from the reference](differences.png)",
         "## Quality",
         _means((*QUALITY, *_metrics(kinds)), kinds),
-        f"{'Mean ± standard deviation over seeds. ' if len(study['seeds']) > 1 else ''}{last}".strip(),
+        quality,
         "![Losses over steps](losses.png)",
         "## Size",
-        _sizes(kinds, reference, "Width" if build else "n_inner"),
+        _sizes(kinds, reference, width),
         f"{size} Fixed: random values that are drawn once and are not parameters.",
         "## Cost",
-        _means((("Training examples/s" if build else COST[0][0], *COST[0][1:]), *COST[1:]), kinds),
+        _means(cost, kinds),
         f"Means over seeds, on {_count(config['threads'], 'CPU thread')} per model. Other load on the machine, such as"
         " models trained at the same time, affects these figures.",
         "![Loss against training time](cost.png)",
-        *([] if build else ["## Circuits", _means(CIRCUITS, kinds), _ABOUT_CIRCUITS]),
-        *([] if own_data else ["## Causality", _causality(report), _ABOUT_CAUSALITY]),
+        *(["## Circuits", _means(CIRCUITS, kinds), _ABOUT_CIRCUITS] if _has_circuits(report) else []),
+        *([] if build and not study["text"] else ["## Causality", _causality(report), _ABOUT_CAUSALITY]),
         "## Settings",
-        pairs({**({"build": build} if build else {}), **{n: v for n, v in config.items() if n not in _hidden(study)}}),
+        pairs({"build": build, **{name: value for name, value in config.items() if name not in _hidden(study)}}),
         "## Versions and machine",
         pairs({name: v for name, v in {**report["versions"], **report["machine"]}.items() if name not in _NOT_SHOWN}),
         *_made_by(report),
@@ -182,18 +183,15 @@ def _introduction(report: dict[str, Any]) -> str:
     """Return in words what was compared, and on what terms."""
     study, kinds = report["study"], report["kinds"]
     config, build = study["config"], study.get("build", "")
-    on_text = bool(study["text"])
-    batch = f"{config['batch_size']} × {config['block_size']} tokens" if on_text else f"{config['batch_size']} examples"
-    models = (
-        f"models that {code(build)} builds{'' if not on_text else ' on ' + code(config['data'])}"
-        if build
-        else f"{_count(config['n_layer'], 'layer')} of {_count(config['n_head'], 'head')} of one kind or mix"
-    )
-    losses = (
-        "mean cross-entropies in nats per token over the validation split"
-        if not build
-        else ("those of the models" if on_text else "means") + " over the validation data"
-    )
+    batch = f"{config['batch_size']} × {config['block_size']} tokens"
+    models = f"{_count(config['n_layer'], 'layer')} of {_count(config['n_head'], 'head')} of one kind or mix"
+    losses = "mean cross-entropies in nats per token over the validation split"
+    if build:
+        models = f"models that {code(build)} builds"
+        losses = "means over the validation data"
+        batch = batch if study["text"] else f"{config['batch_size']} examples"
+    if build and study["text"]:
+        models += f" on {code(config['data'])}"
     return (
         f"{_count(len(study['seeds']), 'seed')} per kind; {config['max_steps']:,} steps of {batch}; {models}. Models"
         " with the same seed see the same batches in the same order under the same schedule. All models have the same"
@@ -217,10 +215,14 @@ def _hidden(study: Mapping[str, Any]) -> frozenset[str]:
     """Return the settings that the report leaves out."""
     if not study.get("build"):
         return _NOT_SHOWN
-    used = ({"block_size", "data"} if study["text"] else set()) | (
-        {"backend"} if study["config"]["backend"] != TrainConfig.backend else set()
-    )
+    used = {"block_size", "data"} if study["text"] else set()
+    if study["config"]["backend"] != TrainConfig.backend:
+        used.add("backend")
     return _NOT_SHOWN | ({*MODEL_SETTINGS, "data", "backend", "val_windows"} - used)
+
+
+def _has_circuits(report: Mapping[str, Any]) -> bool:
+    return not report["study"].get("build") or any(cell["circuits"] for cell in report["cells"])
 
 
 def _metrics(kinds: Mapping[str, Any]) -> Columns:
@@ -230,21 +232,25 @@ def _metrics(kinds: Mapping[str, Any]) -> Columns:
 
 
 def _made_by(report: dict[str, Any]) -> list[str]:
-    """Return which cells were made by which versions, if they were not all made by one."""
+    """Return which cells were made by which versions, if they were not all made by those of the report."""
     made: dict[str, list[str]] = {}
     for cell in report["cells"]:
-        found = cell.get("versions")
-        words = "unknown versions" if found is None else ", ".join(f"{n} {v}" for n, v in found.items() if v)
-        if cell.get("source"):
-            words += f", function {cell['source'][:12]}"
+        words = _made_words(cell.get("versions"), cell.get("source"))
         made.setdefault(words, []).append(Cell(cell["seed"], cell["kind"]).name)
-    if len(made) < 2:
+    if len(made) < 2 and all(cell.get("versions") == report["versions"] for cell in report["cells"]):
         return []
     rows = [[escaped(words), ", ".join(map(code, names))] for words, names in made.items()]
-    return [
-        "The cells were not all made by the same versions, so that they may differ in more than the kind.",
-        table(["Made by", "Cells"], rows),
-    ]
+    about = "Not all cells were made by these versions, so they may differ in more than their kind and seed."
+    if len(made) < 2:
+        about = "The cells were made by other versions than this report."
+    elif all(cell.get("versions") == report["versions"] for cell in report["cells"]):
+        about = "The file of the function changed between cells, so they may differ in more than their kind and seed."
+    return [about, table(["Made by", "Cells"], rows)]
+
+
+def _made_words(found: Mapping[str, str | None] | None, source: str | None) -> str:
+    words = "unknown versions" if found is None else ", ".join(f"{name} {v}" for name, v in found.items() if v)
+    return f"{words}, function {source[:12]}" if source else words
 
 
 def _count(n: int, noun: str) -> str:
@@ -316,9 +322,8 @@ def _sizes(kinds: dict[str, Any], reference: str, width: str) -> str:
         size = found["size"]
         counts = [f"{size[name]:,}" for name in ("trainable", "circuit", "fixed")]
         off = f"{size['deviation']:+.2%}" + ("" if size["matched"] else " (**not matched**)")
-        rows.append(
-            [code(kind), f"{size['total']:,}", off, *counts, str(size["n_inner"]), str(size["num_qubits"] or "–")]
-        )
+        sizes = [str(size[name] or "–") for name in ("n_inner", "num_qubits")]
+        rows.append([code(kind), f"{size['total']:,}", off, *counts, *sizes])
     return table(head, rows)
 
 

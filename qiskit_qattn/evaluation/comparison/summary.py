@@ -71,7 +71,7 @@ def summarise(study: Study, records: Mapping[Cell, Mapping[str, Any]]) -> dict[s
 def _figures(records: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
     """Return the figures of a kind's records by name, the metrics of models of one's own last."""
     found = {
-        name: [(record.get(group, {}) if group else record).get(name) for record in records]
+        name: [((record.get(group) or {}) if group else record).get(name) for record in records]
         for group, names in FIGURES.items()
         for name in names
     }

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qiskit_qattn import QuantumHead, attention_circuit, get_backend
-from qiskit_qattn.backends.jobs import client
+from qiskit_qattn.backends.jobs import retries
 from qiskit_qattn.backends.jobs.budget import Budget
 from qiskit_qattn.backends.jobs.estimator import ManagedEstimator
 from qiskit_qattn.backends.jobs.ledger import Ledger
@@ -59,11 +59,11 @@ def test_a_job_that_fails_falls(place):
 
 
 def test_a_device_that_is_left_alone_costs_no_call(place):
-    device, head, x, exact = place(retries=client.FAILURES)
-    device.fault("submit", *["drop_before"] * (client.FAILURES + 1))
+    device, head, x, exact = place(retries=retries.FAILURES)
+    device.fault("submit", *["drop_before"] * (retries.FAILURES + 1))
     with pytest.warns(FallbackWarning) as warned:
         for _ in range(3):
             torch.testing.assert_close(head(x), exact)
     assert len(warned) == 1 and head.audit.calls == {"exact": 3}
-    assert device.calls("submit") == client.FAILURES
+    assert device.calls("submit") == retries.FAILURES
     assert ["left alone" in fall.reason for fall in head.audit.falls] == [True] * 3

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from qiskit_qattn.backends.jobs import client, estimator, ledger_file
+from qiskit_qattn.backends.jobs import estimator, ledger_file, retries
 from qiskit_qattn.backends.jobs.budget import Budget
 from qiskit_qattn.backends.jobs.device import Cost
 from qiskit_qattn.backends.jobs.request import Request
@@ -257,7 +257,7 @@ def test_a_copy_is_cancelled_and_noted(late, ledger, caplog):
 
 
 def test_a_device_that_keeps_failing_is_left_alone(device, ledger, monkeypatch):
-    monkeypatch.setattr(client, "FAILURES", 3)
+    monkeypatch.setattr(retries, "FAILURES", 3)
     device.fault("submit", *["drop_before"] * 9)
     with pytest.raises(BackendError, match="failed 3 times in a row and is left alone until"):
         estimator_of(device, ledger).run(small_pubs())

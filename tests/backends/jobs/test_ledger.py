@@ -15,6 +15,7 @@ import pytest
 
 from qiskit_qattn.backends.jobs.device import Cost, Values
 from qiskit_qattn.backends.jobs.ledger import Ledger, default_path
+from qiskit_qattn.backends.jobs.owners import LockedFile
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.errors import BackendError, UnknownNameError
 
@@ -288,6 +289,17 @@ def test_many_processes_may_make_and_use_it_at_once(ledger):
     assert [process.communicate()[1] for process in processes] == [""] * 4
     assert len(ledger.rows()) == 8
     assert len({row.key for row in ledger.rows()}) == 8
+
+
+def test_what_a_killed_process_left_while_it_made_a_ledger_is_removed(tmp_path):
+    path = tmp_path / "the [ledger].sqlite"
+    left = [f".{path.name}.aa.tmp", f".{path.name}.aa.tmp-wal", f".{path.name}.aa.tmp-shm"]
+    kept = [".other.sqlite.aa.tmp", f".{path.name}.bb.tmp-wal", "mine"]
+    for name in [*left, *kept]:
+        (tmp_path / name).touch()
+    making = LockedFile.new(tmp_path, f".{path.name}.", ".tmp")  # by a process that is at it
+    Ledger(path).rows()
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, making.path.name, *kept}
 
 
 def test_threads_share_it(ledger):

@@ -14,15 +14,9 @@ from qiskit.primitives import StatevectorEstimator
 from qiskit.quantum_info import random_unitary
 
 from qiskit_qattn import attention_circuit
+from qiskit_qattn.backends.jobs.circuit_text import circuit_text, plain_parameters, with_parameters
 from qiskit_qattn.backends.jobs.device import Values
-from qiskit_qattn.backends.jobs.request import (
-    Request,
-    circuit_text,
-    pack_values,
-    plain_parameters,
-    unpack_values,
-    with_parameters,
-)
+from qiskit_qattn.backends.jobs.request import Request, pack_values, unpack_values
 from qiskit_qattn.backends.unroll import unroll
 from qiskit_qattn.errors import CircuitError, ConfigError
 

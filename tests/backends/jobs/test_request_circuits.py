@@ -14,7 +14,8 @@ from qiskit.circuit.library import (
     get_standard_gate_name_mapping,
 )
 
-from qiskit_qattn.backends.jobs.request import Request, circuit_text
+from qiskit_qattn.backends.jobs.circuit_text import circuit_text
+from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.errors import CircuitError
 
 STANDARD = {name: gate for name, gate in get_standard_gate_name_mapping().items() if gate.num_qubits}

@@ -53,14 +53,15 @@ def test_a_study_of_own_models_is_trained_and_reported(plan_own: Plan):
         assert (record["parameters"]["quantum"] > 0) == (cell.kind == "quantum")
         assert 0 <= record["metrics"]["accuracy"] <= 1
         assert record["causality"] is None
+        assert (record["circuits"] is None) == (cell.kind == "plain")
         assert record["val_loss_last_position"] is None
         assert [item["step"] for item in record["history"]["val"]] == [0, 5, 10, 12]
     text = (study.folder / "report.md").read_text()
     assert "models that `ownmodels:build` builds" in text
     assert "| Kind | Validation loss | Training loss | accuracy |" in text
     assert "Not enough seeds to distinguish quantum and plain" in text
-    assert "Width" in text
-    for absent in ("Causality", "n_embd", "nats", "tokens", "## Circuits", "None", "Extended", "Made by"):
+    assert "Width" in text and "## Circuits" in text
+    for absent in ("Causality", "n_embd", "nats", "tokens", "None", "Extended", "Made by"):
         assert absent not in text
     assert text.rstrip().splitlines()[-2] == study.command()
     assert "--build ownmodels:build" in study.command()
@@ -105,9 +106,15 @@ def test_cells_of_different_versions_are_told_apart(plan_own: Plan):
     path.write_text(json.dumps(record))
     write_report(study, {})
     text = (study.folder / "report.md").read_text()
-    assert "not all made by the same versions" in text
+    assert "Not all cells were made by these versions" in text
     [row] = [line for line in text.splitlines() if "torch 1.0" in line]
     assert row.endswith("| `plain-s0` |")
+    for cell in study.cells():
+        other = study.cell_folder(cell) / RECORD
+        other.write_text(json.dumps({**json.loads(other.read_text()), "versions": record["versions"]}))
+    write_report(study, {})
+    text = (study.folder / "report.md").read_text()
+    assert "made by other versions than this report" in text and "| `plain-s0`, `quantum-s0` |" in text
     del record["versions"]  # as earlier releases wrote it
     path.write_text(json.dumps(record))
     write_report(study, {})

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from qiskit_qattn.backends.jobs import client
-from qiskit_qattn.backends.jobs.client import Caller, OutOfTime
+from qiskit_qattn.backends.jobs import retries
+from qiskit_qattn.backends.jobs.retries import Caller, OutOfTime
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
 
 
@@ -103,7 +103,7 @@ def test_what_will_not_pass_is_tried_once(name, waits, error):
 
 
 def test_after_failures_in_a_row_a_device_is_left_alone(name, waits, monkeypatch):
-    monkeypatch.setattr(client, "FAILURES", 4)
+    monkeypatch.setattr(retries, "FAILURES", 4)
     failing = Flaky(*[busy() for _ in range(9)])
     with pytest.raises(TransientBackendError):
         Caller(name, 2, sleep=waits.append)(failing)
@@ -118,8 +118,8 @@ def test_after_failures_in_a_row_a_device_is_left_alone(name, waits, monkeypatch
 
 
 def test_one_call_is_let_through_when_the_time_is_over(name, waits, monkeypatch):
-    monkeypatch.setattr(client, "FAILURES", 1)
-    monkeypatch.setattr(client, "OPEN_SECONDS", 0.0)
+    monkeypatch.setattr(retries, "FAILURES", 1)
+    monkeypatch.setattr(retries, "OPEN_SECONDS", 0.0)
     caller = Caller(name, 0, sleep=waits.append)
     with pytest.raises(TransientBackendError):
         caller(Flaky(busy()))
@@ -127,7 +127,7 @@ def test_one_call_is_let_through_when_the_time_is_over(name, waits, monkeypatch)
 
 
 def test_an_answer_of_any_kind_ends_the_row_of_failures(name, waits, monkeypatch):
-    monkeypatch.setattr(client, "FAILURES", 2)
+    monkeypatch.setattr(retries, "FAILURES", 2)
     caller = Caller(name, 0, sleep=waits.append)
     for _ in range(3):
         with pytest.raises(TransientBackendError):
