@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -101,7 +102,7 @@ def load_classifier(
                 )
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
             raise _unusable(name, "model that classifies", error) from error
-    rows = model.get_input_embeddings().num_embeddings
+    rows = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
     if len(tokenizer) > rows:
         raise ConfigError(
             f"The tokenizer of {name!r} does not fit its model: it has {len(tokenizer):,} tokens, and the model"
