@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+import weakref
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, TypedDict
 
 from qiskit_qattn.backends.values import LEAST_SHOTS
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
+from qiskit_qattn.forks import in_forked_process
 from qiskit_qattn.untrusted import as_type, one_line, shown
 
 TAG, PART = "qiskit-qattn", "qiskit-qattn-part"
@@ -79,8 +81,17 @@ def pages(call: Callable[..., dict[str, Any]], key: str, **parameters: Any) -> I
     raise TransientBackendError(f"AWS's list of {key} does not end: after {len(seen):,} pages it goes on.")
 
 
+_OPEN: weakref.WeakSet[Tasks] = weakref.WeakSet()
+
+
+@in_forked_process
+def _leave_to_parent() -> None:
+    for tasks in list(_OPEN):
+        tasks.connect_anew()
+
+
 class Tasks:
-    """A client of AWS for the tasks of one device.
+    """A client of AWS for the tasks of one device. A forked process has connections of its own.
 
     Args:
         session: Braket's ``AwsSession`` in the device's region.
@@ -96,6 +107,13 @@ class Tasks:
         self._client.meta.events.register("provide-client-params.braket.CreateQuantumTask", self._add_token)
         self._token = ""
         self.unsure = False  # whether a task may have been created whose ARN is not known
+        _OPEN.add(self)
+
+    def connect_anew(self) -> None:
+        """Close the connections; the next calls open others."""
+        for client in (self._client, self._store):
+            if client is not None:
+                client.close()
 
     def create(
         self, specification: Any, *, tag: str, part: tuple[int, int], shots: int, reservation: str | None
