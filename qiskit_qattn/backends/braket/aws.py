@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 import weakref
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection
 from typing import Any, TypedDict
 
+from qiskit_qattn.backends.braket.errors import pages
 from qiskit_qattn.backends.values import LEAST_SHOTS
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
 from qiskit_qattn.forks import in_forked_process
@@ -16,7 +17,6 @@ from qiskit_qattn.untrusted import as_type, one_line, shown
 TAG, PART = "qiskit-qattn", "qiskit-qattn-part"
 STATES = {"CREATED", "QUEUED", "RUNNING", "CANCELLING", "CANCELLED", "COMPLETED", "FAILED"}
 _ARN = re.compile(r"arn:[\w-]+:braket:[\w-]+:\d*:quantum-task/[\w-]+")
-_MOST_PAGES = 1000  # of a list: 100,000 tasks, where AWS keeps them for 90 days
 _MOST_BYTES = 2**30  # of a result
 
 
@@ -53,32 +53,6 @@ class Listed(TypedDict):
     status: str
     createdAt: Any
     tags: dict[str, str]
-
-
-def pages(call: Callable[..., dict[str, Any]], key: str, **parameters: Any) -> Iterator[Any]:
-    """Yield the items of all pages of a list.
-
-    Args:
-        call: Returns a page; it takes ``nextToken``.
-        key: Of the items of a page.
-        parameters: Of the first call, and of the others.
-
-    Raises:
-        TransientBackendError: For a list that does not end: a page that is given again, or too many.
-        KeyError: For a page without items.
-    """
-    seen = set()
-    for _ in range(_MOST_PAGES):
-        page = call(**parameters)
-        yield from page[key]
-        token = page.get("nextToken")
-        if not token:
-            return
-        if token in seen:
-            break
-        seen.add(token)
-        parameters["nextToken"] = token
-    raise TransientBackendError(f"AWS's list of {key} does not end: after {len(seen):,} pages it goes on.")
 
 
 _OPEN: weakref.WeakSet[Tasks] = weakref.WeakSet()
