@@ -214,9 +214,8 @@ def expectations(
     first, where = programs[0], type(programs[0].estimator).__name__
     found: Any = first.estimator.run(every, precision=first.precision).result() if every else ()
     results, where, mitigated = results_of(found, len(every), first.precision, where)
-    each = iter(results)
     return [
-        program.values(list(islice(each, len(some))), len(rows), where, mitigated)
+        program.values(list(islice(results, len(some))), len(rows), where, mitigated)
         for program, some, rows in zip(programs, pubs, angles, strict=True)
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -113,7 +113,7 @@ def check_shots(shots: Any, precision: float, where: str) -> None:
         raise BackendError(f"{where} returned values from {shots} shots, expected at least {least:,.0f}.")
 
 
-def results_of(found: Any, count: int, precision: float, where: str) -> tuple[list[Any], str, bool]:
+def results_of(found: Any, count: int, precision: float, where: str) -> tuple[Iterator[Any], str, bool]:
     """Return the results of PUBs, what returned them, and whether errors were mitigated, from what a job returned.
 
     Args:
@@ -134,7 +134,7 @@ def results_of(found: Any, count: int, precision: float, where: str) -> tuple[li
     for item in about if precision > 0 else ():
         if "shots" in item and item.get("target_precision") == precision:
             check_shots(item["shots"], precision, where)
-    return results, where, is_mitigated(getattr(found, "metadata", None), *about)
+    return iter(results), where, is_mitigated(getattr(found, "metadata", None), *about)
 
 
 def evs_of(result: Any, shape: tuple[int, ...], where: str) -> np.ndarray:

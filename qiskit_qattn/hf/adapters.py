@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -12,7 +12,7 @@ from huggingface_hub import hf_hub_download
 from peft import LoraConfig, OFTConfig, PeftConfig, PeftModel, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
-from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, AuxiliaryTrainingWrapper
 from peft.utils.constants import SEQ_CLS_HEAD_NAMES
 from peft.utils.save_and_load import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
@@ -125,7 +125,7 @@ def add_adapters(
             f"layers allow ({count / wanted - 1:+.1%}).",
             stacklevel=2,
         )
-    return cast(PeftModel, get_peft_model(cast(Any, model), config))
+    return _adapted(model, config)
 
 
 def load_adapters(model: nn.Module, folder: str | Path, *, trainable: bool = False) -> PeftModel:
@@ -153,21 +153,38 @@ def load_adapters(model: nn.Module, folder: str | Path, *, trainable: bool = Fal
         raise CheckpointError(
             f"{str(folder)!r} holds no adapters that can be loaded: {one_line(str(error))[:300]}"
         ) from error
-    trained = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
     config.inference_mode, config.base_model_name_or_path = not trainable, None
+    adapted, problem, cause = None, "", None
     try:
-        adapted = cast(PeftModel, get_peft_model(cast(Any, model), config))
-    except (ValueError, TypeError) as error:  # also where no layer has the names
-        raise CheckpointError(
-            f"The adapters in {str(folder)!r} are of another model: {one_line(str(error))[:300]}"
-        ) from error
-    if problem := _difference(adapted, weights):
-        adapted.unload()
-        for parameter, flag in trained.items():
-            parameter.requires_grad_(flag)
-        raise CheckpointError(f"The adapters in {str(folder)!r} are of another model: {problem}")
+        adapted = _adapted(model, config)
+        problem = _difference(adapted, weights)
+    except (ValueError, TypeError) as error:  # for example where no layer has the names, or one is too narrow
+        problem, cause = one_line(str(error))[:300], error
+    if adapted is None or problem:
+        _take_out(model, flags)
+        raise CheckpointError(f"The adapters in {str(folder)!r} are of another model: {problem}") from cause
     set_peft_model_state_dict(adapted, weights)
     return adapted if trainable else adapted.eval()
+
+
+def _adapted(model: nn.Module, config: PeftConfig) -> PeftModel:
+    """Return a model with adapters, without what is between PEFT 0.21 and transformers 5.24."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return cast(PeftModel, get_peft_model(cast(Any, model), config))
+
+
+def _take_out(model: nn.Module, flags: Mapping[nn.Parameter, bool]) -> None:
+    """Put a model's own layers back, also where only some were adapted, with their ``requires_grad``."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            model.set_submodule(name, module.get_base_layer())
+        elif isinstance(module, AuxiliaryTrainingWrapper):
+            model.set_submodule(name, module.original_module)
+    vars(model).pop("peft_config", None)
+    for parameter, flag in flags.items():
+        parameter.requires_grad_(flag)
 
 
 # Layers

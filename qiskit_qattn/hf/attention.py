@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar, cast
 
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import create_position_bias_mask, repeat_kv, sdpa_attention_forward
@@ -143,7 +144,7 @@ def quantum_attention(
 
 
 def replace_attention(
-    model: PreTrainedModel, heads: str, where: Callable[[str], bool] | str | None = None, **options: Any
+    model: nn.Module, heads: str, where: Callable[[str], bool] | str | None = None, **options: Any
 ) -> list[str]:
     """Give a Hugging Face model heads of any kind, in place, and return the paths of the attention that has them now.
 
@@ -152,46 +153,71 @@ def replace_attention(
     ``qiskit_qattn.hf`` is imported. :func:`qiskit_qattn.replace_attention` calls this.
 
     Args:
-        model: A model whose attention runs through transformers' ``AttentionInterface``.
+        model: A model of transformers, or a module that holds one, whose attention runs through its
+            ``AttentionInterface``.
         heads: A kind, for all heads, or ``kind:count,…`` that sums to the number of heads of each attention.
         where: Which attention, by its path: a predicate, or a pattern as of shell file names. None takes all.
         options: ``num_qubits``, ``reps`` and ``backend``.
 
     Raises:
-        ConfigError: If nothing is there to be replaced, or for heads that do not fit; nothing was replaced then.
+        ConfigError: If nothing is there to be replaced, for heads that do not fit, and for a model that is quantized
+            or has adapters; nothing was replaced then.
         CircuitError: For a circuit that cannot be built; nothing was replaced then.
         UnknownNameError: For an unknown kind, option or backend; nothing was replaced then.
     """
     backend, num_qubits, reps = (options.get(name) for name in ("backend", "num_qubits", "reps"))
-    saved = getattr(model.config, "quantization_config", None)
-    if saved is not None and not isinstance(saved, QattnAttentionConfig):
-        raise ConfigError(f"{type(model).__name__} is quantized, which its attention cannot be beside quantum heads.")
-    every = dict(_attention(model))
+    if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        raise ConfigError("The model has adapters already; replace its attention first, and add adapters then.")
+    every = {name: module for part in _models(model) for name, module in _attention(model, part)}
     left = {name: module for name, module in every.items() if _HEADS not in module._modules}
     if not left:
-        why = "its attention is quantum already" if every else "none of its modules runs through AttentionInterface"
-        raise ConfigError(f"{type(model).__name__} has no attention to replace: {why}.")
+        raise ConfigError(f"{type(model).__name__} has no attention to replace: its attention is quantum already.")
     found = {name: module for name, module in left.items() if matches(name, where)}
     if not found:
         given = f"{where!r} matches" if isinstance(where, str) else "the predicate where accepts"
         raise ConfigError(f"No attention has a name that {given}: {listed(left)}.")
+    for part in _models(model):
+        if not isinstance(getattr(part.config, "quantization_config", None), QattnAttentionConfig | None):
+            raise ConfigError(f"{type(part).__name__} is quantized, which it cannot be beside quantum heads.")
     made = {name: _made(name, module, heads, num_qubits, reps) for name, module in found.items()}
     if backend is not None:
         to_backend(nn.ModuleList(made.values()), backend)
     for name, module in found.items():
         module.add_module(_HEADS, made[name])
-    first = next(iter(made.values()))
-    layer = Layer(
-        names=list(made), heads=first.heads, num_qubits=num_qubits, reps=reps, observables=first.observables()
-    )
-    model.config.quantization_config = QattnAttentionConfig([*(saved.layers if saved else []), layer])
-    model.set_attn_implementation(IMPLEMENTATION)
+    for part in _models(model):
+        own = {id(module) for module in found.values()}
+        names = [name for name, module in _attention(part, part) if id(module) in own]
+        if names:
+            first = part.get_submodule(f"{names[0]}.{_HEADS}")
+            _describe(part, names, cast(QattnHeads, first), num_qubits, reps)
     return list(made)
 
 
-def _attention(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
-    """Yield the modules whose ``forward`` runs through ``AttentionInterface``, with their paths."""
+def _describe(
+    model: PreTrainedModel, names: list[str], heads: QattnHeads, num_qubits: int | None, reps: int | None
+) -> None:
+    """Enter new heads in a model's configuration, and have it call them."""
+    layer = Layer(names=names, heads=heads.heads, num_qubits=num_qubits, reps=reps, observables=heads.observables())
+    saved = getattr(model.config, "quantization_config", None)
+    model.config.quantization_config = QattnAttentionConfig([*(saved.layers if saved else []), layer])
+    model.set_attn_implementation(IMPLEMENTATION)
+
+
+def _models(model: nn.Module) -> list[PreTrainedModel]:
+    """Return the models of transformers that a module is or holds, without those inside another."""
+    found: list[PreTrainedModel] = []
+    for module in model.modules():  # parents come first
+        if isinstance(module, PreTrainedModel) and not any(module in list(other.modules()) for other in found):
+            found.append(module)
+    return found
+
+
+def _attention(model: nn.Module, part: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    """Yield the modules of a part whose ``forward`` runs through ``AttentionInterface``, by their paths in a model."""
+    inside = set(part.modules())
     for name, module in model.named_modules():
+        if module not in inside:
+            continue
         code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
         if code is not None and "ALL_ATTENTION_FUNCTIONS" in code.co_names:
             yield name, module
@@ -256,7 +282,7 @@ class QattnAttentionQuantizer(HfQuantizer):
     quantization_config: QattnAttentionConfig
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
-        modules, prefix = dict(_attention(model)), f"{model.base_model_prefix}."
+        modules, prefix = dict(_attention(model, model)), f"{model.base_model_prefix}."
         for layer in self.quantization_config.layers:
             for saved in layer["names"]:
                 # A model with another head, or none, has the same attention under another path.
@@ -291,4 +317,4 @@ class QattnAttentionQuantizer(HfQuantizer):
 
 AttentionInterface.register(IMPLEMENTATION, quantum_attention)
 AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
-register_library(lambda model: isinstance(model, PreTrainedModel) and any(_attention(model)), replace_attention)
+register_library(lambda model: any(any(_attention(part, part)) for part in _models(model)), replace_attention)

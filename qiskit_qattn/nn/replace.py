@@ -74,7 +74,7 @@ def replace_attention(
         if option not in _OPTIONS:
             raise unknown_name("option of replace_attention", option, _OPTIONS)
     for takes, replace in _LIBRARIES:
-        if takes(model):
+        if isinstance(model, nn.Module) and takes(model):
             return replace(model, heads, where, **options)
     backend = options.pop("backend", None)
     found = _chosen(model, where)
@@ -115,7 +115,9 @@ def _chosen(model: nn.Module, where: Where) -> list[tuple[list[str], nn.Multihea
         else:
             others[name] = type(module).__name__
     if not named:
-        raise ConfigError(f"{type(model).__name__} holds no torch.nn.MultiheadAttention{_subclasses(others)}.")
+        raise ConfigError(
+            f"{type(model).__name__} holds no torch.nn.MultiheadAttention{_subclasses(others)}{_hint(model)}."
+        )
     found = [pair for pair in named.values() if any(matches(name, where) for name in pair[0])]
     if not found:
         given = f"{where!r} matches" if isinstance(where, str) else "the predicate where accepts"
@@ -144,6 +146,14 @@ def _subclasses(others: Mapping[str, str]) -> str:
         return f"; its attention is quantum already: {listed(others)}"
     found = listed([f"{name} ({kind})" for name, kind in others.items()])
     return f"; subclasses of it, whose forward may be another, are left as they are: {found}"
+
+
+def _hint(model: nn.Module) -> str:
+    """Say what to import where a model holds one of transformers."""
+    classes = {base for module in model.modules() for base in type(module).__mro__}
+    if _LIBRARIES or not any(each.__module__.startswith("transformers.") for each in classes):
+        return ""
+    return "; for the attention of a Hugging Face model import qiskit_qattn.hf first"
 
 
 def listed(names: Iterable[str]) -> str:

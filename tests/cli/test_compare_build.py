@@ -24,7 +24,7 @@ x = torch.linspace(-1, 1, 24).view(8, 3)
 
 
 def build(kind, seed):
-    if kind == "raises" and seed:
+    if kind == "quantum" and seed:
         raise ValueError("not this\\nseed")
     if kind == "nothing":
         return None
@@ -61,16 +61,16 @@ def test_a_study_is_run_grows_and_says_which_cells_failed(compare: Run, qattn: R
     before = contents(tmp_path / "study" / "cells")
     assert json.loads((tmp_path / "study" / "report.json").read_text())["complete"]
 
-    grown = compare("--kinds", "raises", "--seeds", 2)
+    grown = compare("--kinds", "quantum", "--seeds", 2)
     assert grown.exit_code == 1
-    assert "6 cells: 3 kinds, 2 seeds, 4 steps each; 2 are done" in grown.output
-    assert "raises-s1 failed: clibuild:build('raises', 1) raised ValueError: not this seed" in grown.stderr
+    assert "4 cells: 2 kinds, 2 seeds, 4 steps each; 2 are done" in grown.output
+    assert "quantum-s1 failed: clibuild:build('quantum', 1) raised ValueError: not this seed" in grown.stderr
     after = contents(tmp_path / "study" / "cells")
     assert {name: after[name] for name in before} == before
     report = json.loads((tmp_path / "study" / "report.json").read_text())
-    assert [*report["kinds"]] == ["plain", "quantum", "raises"]
-    assert len(report["cells"]) == 5 and not report["complete"]
-    log = (tmp_path / "study" / "cells" / ".raises-s1.log").read_text()
+    assert [*report["kinds"]] == ["plain", "quantum"]
+    assert len(report["cells"]) == 3 and not report["complete"]
+    log = (tmp_path / "study" / "cells" / ".quantum-s1.log").read_text()
     assert "Traceback" in log and "clibuild.py" in log
 
     (tmp_path / "clibuild.py").write_text(MODULE.replace("and seed", "and seed > 1"))
@@ -80,15 +80,15 @@ def test_a_study_is_run_grows_and_says_which_cells_failed(compare: Run, qattn: R
     text = (tmp_path / "study" / "report.md").read_text()
     assert "**Incomplete" not in text and "**Extended:**" in text
     assert "The file of the function changed between cells" in text
-    [row] = [line for line in text.splitlines() if "function" in line and "`raises-s1` |" in line]
-    assert row.endswith("| `raises-s1` |")  # made by another version of the function
+    [row] = [line for line in text.splitlines() if "function" in line and "`quantum-s1` |" in line]
+    assert row.endswith("| `quantum-s1` |")  # made by another version of the function
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["--kinds", "nothing"], "clibuild:build('nothing', 0): it returned None, but must return a qa.Task"),
-        (["--kinds", "raises", "--seed", 1], "clibuild:build('raises', 1) raised ValueError: not this seed"),
+        (["--kinds", "quantum", "--seed", 1], "clibuild:build('quantum', 1) raised ValueError: not this seed"),
         (["--build", "nosuchmodule:build"], "No module named 'nosuchmodule'"),
         (["--build", "clibuild:other"], "has no function other"),
         (["--build", "clibuild"], "package.module:function"),

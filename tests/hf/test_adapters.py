@@ -11,7 +11,7 @@ from peft import PeftModel, get_peft_model
 from qiskit.primitives import StatevectorEstimator
 from qiskit.quantum_info import Operator, Statevector
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
+from transformers import BertForSequenceClassification, LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
 import qiskit_qattn as qa
 from qiskit_qattn.backends.registry import Backend
@@ -204,18 +204,26 @@ def test_what_is_not_linear_is_not_merged(build, kind):
 def test_adapters_of_another_model_leave_it_as_it_was(build, tmp_path):
     adapted(build, "llama").save_pretrained(tmp_path / "llama")
     adapted(build, "gpt2").save_pretrained(tmp_path / "gpt2")
+    add_adapters(build("vit"), "unitary", 5, TARGETS["vit"]).save_pretrained(tmp_path / "vit")
+    adapted(build, "bert", task_type="SEQ_CLS").save_pretrained(tmp_path / "bert")
+    wide = build("bert").config
+    wide.hidden_size = 64
     small = smollm2(1)
-    before = {name: parameter.requires_grad for name, parameter in small.named_parameters()}
     for folder, model, message in (
         (tmp_path / "llama", smollm2(2), r"has shape \(.*\), but this model's has"),
         (tmp_path / "gpt2", small, "not found in the base model"),
         (tmp_path / "llama", LlamaForCausalLM(deeper(build, 3)), r"layers\.2\..* is missing"),
         (tmp_path / "llama", LlamaForCausalLM(deeper(build, 1)), r"this model has no .*layers\.1\."),
+        (tmp_path / "vit", LlamaForCausalLM(deeper(build, 2)), "blocks of 32, but a layer gives 16"),  # v, after q
+        (tmp_path / "bert", BertForSequenceClassification(wide), r"has shape \(.*\), but this model's has"),
     ):
+        before = [(name, type(module)) for name, module in model.named_modules()]
+        flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
         with pytest.raises(CheckpointError, match=message) as caught:
             load_adapters(model, folder)
         assert "\n" not in str(caught.value)
-    assert {name: parameter.requires_grad for name, parameter in small.named_parameters()} == before
+        assert [(name, type(module)) for name, module in model.named_modules()] == before
+        assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == flags
 
 
 def deeper(build, layers):

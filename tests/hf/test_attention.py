@@ -1,6 +1,8 @@
 """Quantum attention in the models of Hugging Face."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -280,7 +282,37 @@ def test_a_model_with_quantum_attention_takes_adapters(build):
     assert torch.equal(logits(adapted), before)
 
 
+class Classifier(nn.Module):
+    """A user's module around a model."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder, self.last = encoder, nn.Linear(32, 2)
+
+
+def test_a_model_may_be_inside_a_module_of_ones_own(build, tmp_path):
+    module = Classifier(build("bert"))
+    assert qa.replace_attention(module, "qisa", "encoder.*.1.*") == ["encoder.bert.encoder.layer.1.attention.self"]
+    module.encoder.save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert torch.equal(logits(loaded), logits(module.encoder)) and len(heads_of(loaded)) == 1
+
+
 # Bad input
+
+
+def test_without_the_import_an_error_says_so():
+    code = (
+        "import qiskit_qattn as qa\n"
+        "from transformers import BertConfig, BertModel\n"
+        "model = BertModel(BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2))\n"
+        "try:\n"
+        "    qa.replace_attention(model, 'qisa')\n"
+        "except qa.ConfigError as error:\n"
+        "    print(error)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "for the attention of a Hugging Face model import qiskit_qattn.hf first" in run.stdout
 
 
 def test_bad_input_is_told_in_a_line_and_changes_nothing(build):
@@ -300,6 +332,12 @@ def test_bad_input_is_told_in_a_line_and_changes_nothing(build):
     assert not heads_of(model) and model.config._attn_implementation == "sdpa"
     qa.replace_attention(model, "qisa")
     with pytest.raises(ConfigError, match="its attention is quantum already"):
+        qa.replace_attention(model, "qisa")
+    with pytest.raises(ConfigError, match="has adapters already; replace its attention first"):
+        qa.replace_attention(add_adapters(build("llama"), "unitary", 2), "qisa")
+    model = build("llama")
+    model.config.quantization_config = {"quant_method": "other"}
+    with pytest.raises(ConfigError, match="LlamaForCausalLM is quantized"):
         qa.replace_attention(model, "qisa")
 
 

@@ -23,6 +23,7 @@ class AwsServer:
     Attributes:
         faults: Pairs of an operation, such as ``CreateQuantumTask``, and a fault; each strikes once, in order.
         answers: What happens to all answers to an operation, see ``aws_faults.py``, until it is taken out.
+        split: Whether the parts of program sets' results are objects of their own, as they are for some devices.
         held: Whether new tasks stay in the queue until :meth:`release`.
         calls: Operations that were asked for, in order.
         bodies: What was sent with each ``CreateQuantumTask``.
@@ -32,7 +33,7 @@ class AwsServer:
         self.devices, self.tasks, self.objects = devices(), {}, {}
         self.faults, self.held, self.calls, self.bodies = deque(), False, [], []
         self.fail_tasks = 0
-        self.answers = {}
+        self.answers, self.split = {}, False
         self._lock = threading.Lock()
 
     def fault(self, operation):
@@ -87,7 +88,10 @@ class AwsServer:
         else:
             result = simulator.run(Program.parse_obj(action), shots=meta["shots"])
             result.additionalMetadata.simulatorMetadata = {"executionDuration": 6000}
-        self.objects[f"{meta['outputS3Bucket']}/{meta['outputS3Directory']}/results.json"] = result.json()
+        folder = f"{meta['outputS3Bucket']}/{meta['outputS3Directory']}"
+        self.objects[f"{folder}/results.json"] = result.json()
+        if self.split:
+            self.objects |= split(json.loads(result.json()), meta["outputS3Bucket"], meta["outputS3Directory"])
         meta |= {"status": "COMPLETED", "numSuccessfulShots": meta["shots"], "endedAt": datetime.now(UTC).isoformat()}
         meta["queueInfo"] |= {"position": "None"}
 
@@ -136,6 +140,23 @@ class AwsServer:
             return 200, {"quantumTaskArn": arn, "cancellationStatus": "CANCELLED"}
         key = unquote(path.lstrip("/"))
         return (200, self.objects[key]) if key in self.objects else (404, None)
+
+
+def split(result, bucket, folder):
+    """Return the objects in S3 of a program set's result, each under its key."""
+    objects, names = {}, []
+    for number, program in enumerate(result["programResults"]):
+        here, entries = f"{bucket}/{folder}/programs/{number}", []
+        for index, entry in enumerate(program["executableResults"]):
+            objects[f"{here}/executables/{index}.json"] = json.dumps(entry)
+            entries.append(f"executables/{index}.json")
+        objects[f"{here}/program.json"] = json.dumps(program["source"])
+        whole = {**program, "executableResults": entries, "source": "program.json"}
+        objects[f"{here}/results.json"] = json.dumps(whole)
+        names.append(f"programs/{number}/results.json")
+    objects[f"{bucket}/{folder}/metadata.json"] = json.dumps(result["taskMetadata"])
+    parts = {"programResults": names, "taskMetadata": "metadata.json", "s3Location": [bucket, folder]}
+    return objects | {f"{bucket}/{folder}/results.json": json.dumps(result | parts)}
 
 
 OPERATIONS = [

@@ -171,6 +171,18 @@ def test_a_circuit_that_failed_within_a_program_set(aws, pub):
         device.result(job, [pub])
 
 
+def test_results_in_many_objects(aws, pub):
+    aws.split = True
+    device = device_of()
+    job = device.submit([pub], PRECISION, "tag")
+    assert_right(device.result(job, [pub])[0], pub)
+    assert aws.calls.count("GetObject") == len(aws.objects) == 2 * 2 + 3 * 2 + 8  # of tasks, programs and circuits
+    lost = next(key for key in aws.objects if key.endswith("executables/1.json"))
+    del aws.objects[lost]
+    with pytest.raises(TransientBackendError, match="was it removed"):
+        device.result(job, [pub])
+
+
 def test_cancel(aws, pub):
     aws.held = True
     device = device_of()

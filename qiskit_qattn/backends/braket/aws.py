@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+import weakref
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, TypedDict
 
 from qiskit_qattn.backends.values import LEAST_SHOTS
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
+from qiskit_qattn.forks import in_forked_process
 from qiskit_qattn.untrusted import as_type, one_line, shown
 
 TAG, PART = "qiskit-qattn", "qiskit-qattn-part"
@@ -79,8 +81,17 @@ def pages(call: Callable[..., dict[str, Any]], key: str, **parameters: Any) -> I
     raise TransientBackendError(f"AWS's list of {key} does not end: after {len(seen):,} pages it goes on.")
 
 
+_OPEN: weakref.WeakSet[Tasks] = weakref.WeakSet()
+
+
+@in_forked_process
+def _leave_to_parent() -> None:
+    for tasks in list(_OPEN):
+        tasks.connect_anew()
+
+
 class Tasks:
-    """A client of AWS for the tasks of one device.
+    """A client of AWS for the tasks of one device. A forked process has connections of its own.
 
     Args:
         session: Braket's ``AwsSession`` in the device's region.
@@ -96,6 +107,13 @@ class Tasks:
         self._client.meta.events.register("provide-client-params.braket.CreateQuantumTask", self._add_token)
         self._token = ""
         self.unsure = False  # whether a task may have been created whose ARN is not known
+        _OPEN.add(self)
+
+    def connect_anew(self) -> None:
+        """Close the connections; the next calls open others."""
+        for client in (self._client, self._store):
+            if client is not None:
+                client.close()
 
     def create(
         self, specification: Any, *, tag: str, part: tuple[int, int], shots: int, reservation: str | None
@@ -231,33 +249,60 @@ class Tasks:
         return max(0, duration or 0) / 1000
 
     def _schema(self, task: Task) -> Any:
-        """Return the object that a task left in S3.
+        """Return the result that a task left in S3.
 
         Raises:
-            TransientBackendError: For an empty object, or the result of another task.
+            TransientBackendError: For the result of another task, or no result.
+        """
+        from braket.task_result import GateModelTaskResult, ProgramSetTaskResult
+
+        schema = self._read(task["outputS3Bucket"], f"{task['outputS3Directory']}/results.json")
+        if isinstance(schema, GateModelTaskResult):
+            _check_origin(schema.taskMetadata, schema.taskMetadata.shots, task)
+        elif isinstance(schema, ProgramSetTaskResult):
+            schema = self._whole(schema)
+            _check_origin(schema.taskMetadata, schema.taskMetadata.requestedShots, task)
+        else:
+            raise TransientBackendError(f"The result of task {task['quantumTaskArn']} is a {type(schema).__name__}.")
+        return schema
+
+    def _whole(self, schema: Any) -> Any:
+        """Return the result of a program set with all parts in it; they may be objects of their own."""
+        if schema.s3Location is None:
+            return schema
+        bucket, prefix = schema.s3Location
+
+        def read(folder: str, part: Any) -> Any:
+            return self._read(bucket, f"{folder}/{part}") if isinstance(part, str) else part
+
+        programs = []
+        for name in schema.programResults:
+            folder, program = f"{prefix}/{name}".removesuffix("/results.json"), read(prefix, name)
+            entries = [read(folder, entry) for entry in program.executableResults]
+            programs.append(program.copy(update={"executableResults": entries, "source": read(folder, program.source)}))
+        metadata = read(prefix, schema.taskMetadata)
+        return schema.copy(update={"programResults": programs, "taskMetadata": metadata, "s3Location": None})
+
+    def _read(self, bucket: str, key: str) -> Any:
+        """Return an object in S3, of the schema that it names.
+
+        Raises:
+            TransientBackendError: If it is empty.
+            BackendError: If it is too large to be one.
         """
         from braket.schema_common import BraketSchemaBase
-        from braket.task_result import GateModelTaskResult, ProgramSetTaskResult
 
         if self._store is None:
             self._store = self._session.boto_session.client(
                 "s3", region_name=self._session.region, config=one_attempt()
             )
-        key = f"{task['outputS3Directory']}/results.json"
-        answer = self._store.get_object(Bucket=task["outputS3Bucket"], Key=key)
+        answer = self._store.get_object(Bucket=bucket, Key=key)
         if answer["ContentLength"] > _MOST_BYTES:
-            raise BackendError(f"The result of task {task['quantumTaskArn']} has {answer['ContentLength']:,} bytes.")
+            raise BackendError(f"The object {one_line(key)} in S3 has {answer['ContentLength']:,} bytes.")
         body = answer["Body"].read()
         if not body:
-            raise TransientBackendError(f"The result of task {task['quantumTaskArn']} in S3 is empty.")
-        schema = BraketSchemaBase.parse_raw_schema(body.decode())
-        if isinstance(schema, GateModelTaskResult):
-            _check_origin(schema.taskMetadata, schema.taskMetadata.shots, task)
-        elif not isinstance(schema, ProgramSetTaskResult):
-            raise TransientBackendError(f"The result of task {task['quantumTaskArn']} is a {type(schema).__name__}.")
-        elif not isinstance(schema.taskMetadata, str):  # else it stands in a file of its own
-            _check_origin(schema.taskMetadata, schema.taskMetadata.requestedShots, task)
-        return schema
+            raise TransientBackendError(f"The object {one_line(key)} in S3 is empty.")
+        return BraketSchemaBase.parse_raw_schema(body.decode())
 
     def _add_token(self, params: dict[str, Any], **_: Any) -> None:
         """Add a token with which AWS returns the existing task if a request is sent again after a lost answer."""

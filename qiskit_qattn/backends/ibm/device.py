@@ -242,11 +242,13 @@ class IBMDevice:
             return str(error)
 
     def _job(self, job_id: str) -> Any:
-        if job_id not in self._jobs:
+        job = self._jobs.get(job_id)
+        if job is None:
             if self._service is None:
                 raise JobError(f"Job {job_id} on {self.name} is not there. {_GONE}")
-            self._remember(job_id, self._call("looking for a job", self._service.job, job_id))
-        return self._jobs[job_id]
+            job = self._call("looking for a job", self._service.job, job_id)
+            self._remember(job_id, job)
+        return job
 
     def _remember(self, job_id: str, job: Any) -> None:
         """Remember a job's object, and forget the oldest."""

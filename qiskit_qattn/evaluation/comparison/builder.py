@@ -90,8 +90,7 @@ class Builder:
         if not isinstance(found, Task):
             raise ConfigError(
                 f"it returned {described(found)}, but must return a qa.Task, a dict with its fields"
-                f" ({', '.join(names)}), or a torch.nn.Module, which is trained on the text as (idx, targets) ->"
-                " (logits, loss)."
+                f" ({', '.join(names)}), or a torch.nn.Module, a language model, which is trained on the text."
             )
         return found
 
@@ -128,8 +127,27 @@ def load_builder(name: str) -> Builder:
 
 
 def text_task(model: nn.Module, block_size: int, corpus: Corpus) -> Task:
-    """Return the task of a language model on a text, with its own loss: (idx, targets) -> (logits, loss)."""
-    return Task(model, Windows(corpus.train, block_size, 1), Windows(corpus.val, block_size, block_size))
+    """Return the task of a language model on a text.
+
+    A model that takes tokens and targets returns its own loss, (idx, targets) -> (logits, loss), as a GPT does. Of one
+    that takes tokens only, the loss is the cross-entropy of its logits.
+    """
+    try:
+        inspect.signature(model.forward).bind(None, None)
+        loss = None
+    except TypeError:
+        loss = _cross_entropy
+    return Task(model, Windows(corpus.train, block_size, 1), Windows(corpus.val, block_size, block_size), loss)
+
+
+def _cross_entropy(output: Any, targets: torch.Tensor) -> torch.Tensor:
+    """Return the mean cross-entropy of logits ``(B, T, V)``, the output, its first item or its ``.logits``."""
+    logits = output[0] if isinstance(output, tuple | list) else getattr(output, "logits", output)
+    if not isinstance(logits, torch.Tensor) or logits.shape[:-1] != targets.shape:
+        raise ConfigError(
+            f"Expected logits of shape {(*targets.shape, 'vocabulary')} from the model, got {described(logits)}."
+        )
+    return nn.functional.cross_entropy(logits.flatten(0, -2).float(), targets.flatten())
 
 
 @dataclass(frozen=True, eq=False)

@@ -244,9 +244,7 @@ def _made_by(report: dict[str, Any]) -> list[str]:
     if len(made) < 2:
         about = "The cells were made by other versions than this report."
     elif all(cell.get("versions") == report["versions"] for cell in report["cells"]):
-        about = (
-            "The file of the function was changed between cells, so they may differ in more than their kind and seed."
-        )
+        about = "The file of the function changed between cells, so they may differ in more than their kind and seed."
     return [about, table(["Made by", "Cells"], rows)]
 
 

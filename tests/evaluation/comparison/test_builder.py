@@ -173,6 +173,42 @@ def test_language_models_are_trained_on_the_text_and_certified(plan_own: Plan, o
     assert "n_embd" not in text
 
 
+def test_language_models_need_not_compute_their_loss(plan_own: Plan, own: Own, text_file: Path):
+    source = LANGUAGE.replace(
+        "def forward(self, idx, targets=None):", "def forward(self, idx):\n        targets = None"
+    )
+    losses = []
+    for text in (LANGUAGE, source, source.replace("return logits, loss", "return logits")):
+        own(text)
+        study = open_study(
+            plan_own("other", seeds=1, data=str(text_file), block_size=8, out=f"study{len(losses)}", max_steps=3)
+        )
+        losses.append(run_cell(study, study.cells()[0])["val_loss"])
+    assert losses == [pytest.approx(losses[0])] * 3
+    own(source.replace("return logits, loss", "return logits[:, 0]"))
+    with pytest.raises(
+        ConfigError, match=r"Expected logits of shape \(4, 8, 'vocabulary'\) from the model, got a tensor"
+    ):
+        plan_own("other", data=str(text_file), block_size=8)
+
+
+def test_a_gpt_may_be_ones_own_model(plan_own: Plan, own: Own, text_file: Path):
+    own(
+        """
+import qiskit_qattn as qa
+
+def build(kind, seed, vocab_size, block_size):
+    heads = "classical:1" if kind == "plain" else "qisa:1"
+    shape = {"n_layer": 1, "n_head": 1, "n_embd": 8, "num_qubits": 3}
+    return qa.GPT(qa.GPTConfig(vocab_size=vocab_size, block_size=block_size, heads=heads, **shape))
+"""
+    )
+    study = open_study(plan_own("qisa", seeds=1, data=str(text_file), block_size=8, max_steps=2))
+    found = run_cell(study, study.cells()[1])
+    assert found["causality"] == {"passed": True, "leakage": 0, "gradient": 0, "edited": None, "changed": None}
+    assert found["circuits"]["meyer_wallach"] > 0 and found["parameters"]["quantum"] > 0
+
+
 def test_the_windows_of_a_text(text_file: Path):
     corpus = load_corpus(text_file, 8)
     windows = Windows(corpus.val, 8, 8)
