@@ -35,7 +35,8 @@ class QuantumMultiheadAttention(ProjectedHeads, Placement, nn.MultiheadAttention
     keys map the projected value, others map all three, each by its own circuit. Amplitude-encoded circuits and
     classical kinds take the vector as it is, padded with zeros; angles are a learned linear map of it. ``bias_k`` and
     ``bias_v`` are projected vectors like others. The zero of ``add_zero_attn`` is a key and a value as they are mixed.
-    Vectors of keys that ``key_padding_mask`` excludes reach no circuit.
+    Keys and values that ``key_padding_mask`` excludes reach no circuit and may hold anything, even NaN; queries are
+    never excluded.
 
     Nested tensors are taken in training too.
 

@@ -87,10 +87,14 @@ class ProjectedHeads(MixedHeads):
             scale: Of linear queries times keys; None takes 1 / √h.
         """
         q, k, v = inputs
+        if padding is not None:
+            # Excluded keys are as one to a device; nothing else depends on what they held, even on NaN.
+            excluded = F.pad(padding == -torch.inf, (0, k.shape[1] - padding.shape[1]))[..., None, None]
+            k, v = k.masked_fill(excluded, 1.0), v.masked_fill(excluded, 1.0)
         if self._order is not None:
             q, k, v = (x[:, :, self._order] for x in (q, k, v))
             mask = mask if mask is None or mask.shape[1] == 1 else mask[:, self._order]
-        values = self._head_values(q, k, v, padding)
+        values = self._head_values(q, k, v)
         factor = 1.0 if scale in (None, self.head_dim**-0.5) else scale * self.head_dim**0.5
         outputs, weights, start = [], [], 0
         for group in self._head_groups(q.transpose(1, 2), k.transpose(1, 2), values):
@@ -116,12 +120,8 @@ class ProjectedHeads(MixedHeads):
             return whole
         return whole[:, [self._order.index(head) for head in range(self.num_heads)]]
 
-    def _head_values(self, q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None) -> dict[str, Any]:
+    def _head_values(self, q: Tensor, k: Tensor, v: Tensor) -> dict[str, Any]:
         """Return what each kind's map makes of projected vectors ``(N, ·, H, h)``, as for :meth:`_head_groups`."""
-        if padding is not None:
-            # Excluded keys are as one to a device, and no other vector's value depends on them.
-            excluded = F.pad(padding == -torch.inf, (0, k.shape[1] - padding.shape[1]))[..., None, None]
-            k, v = k.masked_fill(excluded, 1.0) if self.circuit_kinds else k, v.masked_fill(excluded, 1.0)
         shapes = [x.shape[:2] for x in (q, k, v)]
         lengths = [batch * steps for batch, steps in shapes]
         calls: dict[str, tuple[nn.Module, Tensor]] = {}
@@ -151,8 +151,9 @@ class ProjectedHeads(MixedHeads):
 def _parse_heads(heads: str, num_heads: int) -> list[tuple[str, int]]:
     if not isinstance(heads, str):
         raise ConfigError(f"heads must be a kind, or a string 'kind:count,…'; got {shown(heads)}.")
-    text = heads if ":" in heads or "," in heads else f"{heads}:{num_heads}"
-    return parse_counts(text, num_heads, f"heads, but num_heads is {num_heads}")
+    if ":" not in heads and "," not in heads:
+        return [(head_kind(heads.strip()).name, num_heads)]
+    return parse_counts(heads, num_heads, f"heads, but num_heads is {num_heads}")
 
 
 def _is_encoded(kind: HeadKind, shape: HeadShape) -> bool:

@@ -403,6 +403,8 @@ def test_a_projected_vector_is_encoded_as_it_is():
         ((8, 2), {"dtype": torch.int64}, ConfigError, "dtype must be a floating type of torch"),
         ((8, 2), {"heads": 3}, ConfigError, "heads must be a kind, or a string 'kind:count,…'; got 3"),
         ((8, 2), {"heads": "qiza"}, UnknownNameError, "Did you mean 'qisa'.* Known: angle, classical"),
+        ((8, 2), {"heads": ""}, UnknownNameError, "Unknown head kind ''. Known: angle, classical"),
+        ((8, 2), {"heads": "qisa 2"}, UnknownNameError, "Unknown head kind 'qisa 2'.* Known: angle, classical"),
         ((8, 2), {"heads": "qisa:1"}, ConfigError, "heads='qisa:1' has 1 heads, but num_heads is 2"),
         ((8, 2), {"heads": "qisa:x,zz:1"}, ConfigError, "with counts of at least 1, got 'qisa:x'"),
         ((32, 2), {"num_qubits": 3}, ConfigError, "head_dim=16 numbers and needs num_qubits of at least 4, got 3"),

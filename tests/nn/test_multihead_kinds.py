@@ -1,5 +1,7 @@
 """Every kind of head in torch's MultiheadAttention: its values by the definitions, its gradients, its masks."""
 
+import math
+
 import pytest
 import torch
 
@@ -142,6 +144,10 @@ def test_padding_changes_nothing(kind, dtype):
             changed = x.masked_fill(padding[..., None], content)
             y = mha(changed, changed, changed, key_padding_mask=padding, need_weights=need_weights)[0]
             assert torch.equal(y[~padding], expected[~padding])
+        for content in (math.inf, math.nan):  # queries are not padded, so they stay as they are
+            changed = x.masked_fill(padding[..., None], content)
+            y = mha(x, changed, changed, key_padding_mask=padding, need_weights=need_weights)[0]
+            torch.testing.assert_close(y, expected)
 
 
 @torch.no_grad()
