@@ -172,10 +172,15 @@ def _differences(comparisons: Sequence[tuple[str, dict[str, Any]]]) -> str:
     rows = []
     for method, found in comparisons:
         difference, interval = found["mean_difference"], found["interval"]
-        ends = "–" if interval is None else f"{-100 * interval[1]:+.2f} to {-100 * interval[0]:+.2f}"
-        mean_text = "–" if difference is None else f"{-100 * difference:+.2f}"
+        ends = "–" if interval is None else f"{_signed(-interval[1])} to {_signed(-interval[0])}"
+        mean_text = "–" if difference is None else _signed(-difference)
         rows.append([code(method), mean_text, ends, number(found["adjusted_p"], "{:.3g}"), found["verdict"]])
     return table(["Method", "Difference", "95 % interval", "Adjusted p", "Verdict"], rows)
+
+
+def _signed(score: float) -> str:
+    """Return a difference of scores times 100, with its sign; that of zero is +."""
+    return f"{round(100 * score, 2) + 0.0:+.2f}"
 
 
 def _plot(report: dict[str, Any]) -> bytes:

