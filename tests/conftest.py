@@ -48,6 +48,44 @@ def no_user_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny BERT with random weights, and a tokenizer of a few words."""
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "the", "film", "was"]
+    words += ["good", "bad", "fine", "awful", "very", "not", "plot"]
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        model = BertModel(
+            BertConfig(
+                vocab_size=len(words),
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                intermediate_size=48,
+                max_position_embeddings=32,
+            )
+        )
+    folder = tmp_path_factory.mktemp("models") / "tiny-bert"
+    model.save_pretrained(folder)
+    BertTokenizer(vocab={word: i for i, word in enumerate(words)}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a TSV file of made-up sentences, each with one word that gives its label away."""
+    draw = random.Random(2)
+    lines = ["sentence\tlabel"]
+    for i in range(80):
+        word = draw.choice(["good", "fine"] if i % 2 else ["bad", "awful"])
+        lines.append(f"{draw.choice(['the', 'a'])} {draw.choice(['film', 'plot'])} was {word}\t{i % 2}")
+    path = tmp_path_factory.mktemp("reviews") / "reviews.tsv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
 @pytest.fixture
 def install_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 
 import torch
@@ -35,9 +34,7 @@ def smollm2() -> LlamaForCausalLM:
 
 def training_step(kind: str) -> Callable[[], None]:
     """Return forward, backward and AdamW's step of the adapters of a kind."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        model = add_adapters(smollm2(), kind, QUBITS, ["q_proj", "v_proj"]).train()
+    model = add_adapters(smollm2(), kind, QUBITS, ["q_proj", "v_proj"]).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
     tokens = torch.randint(49152, (BATCH, CONTEXT), generator=torch.Generator().manual_seed(1))

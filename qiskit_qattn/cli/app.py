@@ -11,7 +11,19 @@ import typer
 from typer.core import TyperGroup
 
 from qiskit_qattn import __version__
-from qiskit_qattn.cli import backends, compare, draw, estimate, generate, jobs, noise_sweep, report, reproduce, train
+from qiskit_qattn.cli import (
+    backends,
+    compare,
+    draw,
+    estimate,
+    finetune,
+    generate,
+    jobs,
+    noise_sweep,
+    report,
+    reproduce,
+    train,
+)
 from qiskit_qattn.errors import QattnError
 from qiskit_qattn.untrusted import one_line
 
@@ -86,6 +98,7 @@ app.add_typer(jobs.app, name="jobs")
 app.command("draw")(draw.command)
 app.command("backends")(backends.command)
 app.command("compare")(compare.command)
+app.command("finetune")(finetune.command)
 app.command("noise-sweep")(noise_sweep.command)
 app.command("reproduce")(reproduce.command)
 app.command("report")(report.command)

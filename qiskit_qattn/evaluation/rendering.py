@@ -114,10 +114,10 @@ def png(figure: Any) -> bytes:
     return buffer.getvalue()
 
 
-def versions() -> dict[str, str | None]:
-    """Return the versions of Python and of the packages that affect results; None for one that is not installed."""
+def versions(packages: Sequence[str] = ()) -> dict[str, str | None]:
+    """Return the versions of Python, of the packages that affect results and of more; None for one not installed."""
     found: dict[str, str | None] = {"python": platform.python_version(), "qiskit-qattn": __version__}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *packages):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -85,6 +85,7 @@ def compare_to_reference(
     difference: float = 0.01,
     alpha: float = 0.05,
     seed: int = 0,
+    measure: str = "loss",
 ) -> dict[str, Comparison]:
     """Compare every kind with the reference, over the seeds that both have.
 
@@ -98,6 +99,7 @@ def compare_to_reference(
         difference: The true difference for which power and the number of seeds are reported.
         alpha: The family-wise error rate.
         seed: Seed of the bootstrap, and of random sign flips where there are too many to enumerate.
+        measure: What the losses are, in words.
 
     Returns:
         A comparison for each other kind, in the order of ``losses``.
@@ -118,7 +120,7 @@ def compare_to_reference(
     known = [1.0 if pair.p is None else pair.p for pair in found]
     adjusted = multipletests(known, alpha=alpha, method="holm")[1]
     return {
-        pair.kind: _judge(pair, reference, float(p), difference, alpha, len(kinds))
+        pair.kind: _judge(pair, reference, float(p), difference, alpha, len(kinds), measure)
         for pair, p in zip(found, adjusted, strict=True)
     }
 
@@ -153,7 +155,7 @@ class _Paired:
 
 
 def _judge(
-    pair: _Paired, reference: str, adjusted: float, difference: float, alpha: float, num_kinds: int
+    pair: _Paired, reference: str, adjusted: float, difference: float, alpha: float, num_kinds: int, measure: str
 ) -> Comparison:
     """Return the comparison of one kind, with its verdict."""
     n, least = len(pair.values), minimum_seeds(alpha, num_kinds)
@@ -184,7 +186,7 @@ def _judge(
         verdict=_verdict(pair, adjusted, alpha, least),
         sentence="",
     )
-    return dataclasses.replace(found, sentence=_sentence(found, alpha, num_kinds))
+    return dataclasses.replace(found, sentence=_sentence(found, alpha, num_kinds, measure))
 
 
 def _verdict(pair: _Paired, adjusted: float, alpha: float, least: int) -> Verdict:
@@ -203,7 +205,7 @@ def _hedges(n: int) -> float:
     return math.exp(logarithm) / math.sqrt(degrees / 2)
 
 
-def _sentence(found: Comparison, alpha: float, num_kinds: int) -> str:
+def _sentence(found: Comparison, alpha: float, num_kinds: int, measure: str) -> str:
     """Return the verdict and its reasons in words."""
     least = minimum_seeds(alpha, num_kinds)
     correction = "" if num_kinds == 1 else f" with {num_kinds} kinds"
@@ -232,4 +234,4 @@ def _sentence(found: Comparison, alpha: float, num_kinds: int) -> str:
             could = f" A true difference of {found.detectable:.4f} would be detected in {POWER:.0%} of such studies."
         return f"No difference shown between {pair}: {figures}.{could}{excluded}"
     sign = "lower" if found.verdict == "better" else "higher"
-    return f"{found.kind} is {found.verdict} than {found.reference}: its loss is {sign}, {figures}."
+    return f"{found.kind} is {found.verdict} than {found.reference}: its {measure} is {sign}, {figures}."

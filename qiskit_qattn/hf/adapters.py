@@ -125,7 +125,7 @@ def add_adapters(
             f"layers allow ({count / wanted - 1:+.1%}).",
             stacklevel=2,
         )
-    return cast(PeftModel, get_peft_model(cast(Any, model), config))
+    return _adapted(model, config)
 
 
 def load_adapters(model: nn.Module, folder: str | Path, *, trainable: bool = False) -> PeftModel:
@@ -157,7 +157,7 @@ def load_adapters(model: nn.Module, folder: str | Path, *, trainable: bool = Fal
     config.inference_mode, config.base_model_name_or_path = not trainable, None
     adapted, problem, cause = None, "", None
     try:
-        adapted = cast(PeftModel, get_peft_model(cast(Any, model), config))
+        adapted = _adapted(model, config)
         problem = _difference(adapted, weights)
     except (ValueError, TypeError) as error:  # for example where no layer has the names, or one is too narrow
         problem, cause = one_line(str(error))[:300], error
@@ -166,6 +166,13 @@ def load_adapters(model: nn.Module, folder: str | Path, *, trainable: bool = Fal
         raise CheckpointError(f"The adapters in {str(folder)!r} are of another model: {problem}") from cause
     set_peft_model_state_dict(adapted, weights)
     return adapted if trainable else adapted.eval()
+
+
+def _adapted(model: nn.Module, config: PeftConfig) -> PeftModel:
+    """Return a model with adapters, without what is between PEFT 0.21 and transformers 5.24."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return cast(PeftModel, get_peft_model(cast(Any, model), config))
 
 
 def _take_out(model: nn.Module, flags: Mapping[nn.Parameter, bool]) -> None:

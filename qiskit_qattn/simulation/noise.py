@@ -77,8 +77,9 @@ def check_channel(channel: Any, name: str, qubits: Sequence[int]) -> None:
 
 def _transfer(channel: Any, name: str, qubits: Sequence[int]) -> np.ndarray:
     """Return the transfer matrix of an error that is a channel."""
-    check_channel(channel, name, qubits)
-    return np.real(PTM(channel).data)
+    found = PTM(channel)
+    check_channel(found, name, qubits)
+    return np.real(found.data)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -36,8 +36,8 @@ _LONGEST = 4096  # characters of a text
 _NONE_IS_ZERO = ("n_inner", "num_qubits", "reps")  # TOML has no null
 
 
-def _bounded(default: Any, *, least: float | None = None, most: float | None = None, below: float | None = None) -> Any:
-    """Return a dataclass field with a default and bounds."""
+def bounded(default: Any, *, least: float | None = None, most: float | None = None, below: float | None = None) -> Any:
+    """Return a dataclass field with a default and bounds, which :func:`check_settings` checks."""
     bounds = {"at least": least, "at most": most, "below": below}
     return field(default=default, metadata={text: bound for text, bound in bounds.items() if bound is not None})
 
@@ -57,48 +57,43 @@ class TrainConfig:
     preset: str = "nano"
     data: str = "shakespeare"
     out: str = ""
-    seed: int = _bounded(0, least=0, most=2**32 - 1)
+    seed: int = bounded(0, least=0, most=2**32 - 1)
     baseline: bool = False
     backend: str = "statevector"
     device: Literal["auto", "cpu"] = "auto"
-    threads: int = _bounded(0, least=0, most=1024)
+    threads: int = bounded(0, least=0, most=1024)
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     trackers: str = "auto"
     profile: bool = False
 
     model: GPTConfig = field(default_factory=GPTConfig)
 
-    batch_size: int = _bounded(12, least=1)
-    max_steps: int = _bounded(2000, least=1)
-    learning_rate: float = _bounded(1e-3, least=0)
-    min_lr: float = _bounded(1e-4, least=0)
-    warmup_steps: int = _bounded(100, least=0)
-    weight_decay: float = _bounded(0.1, least=0)
-    beta1: float = _bounded(0.9, least=0, below=1)
-    beta2: float = _bounded(0.99, least=0, below=1)
-    grad_clip: float = _bounded(1.0, least=0)
-    circuit_lr: float = _bounded(5e-3, least=0)
-    circuit_grad_clip: float = _bounded(1.0, least=0)
+    batch_size: int = bounded(12, least=1)
+    max_steps: int = bounded(2000, least=1)
+    learning_rate: float = bounded(1e-3, least=0)
+    min_lr: float = bounded(1e-4, least=0)
+    warmup_steps: int = bounded(100, least=0)
+    weight_decay: float = bounded(0.1, least=0)
+    beta1: float = bounded(0.9, least=0, below=1)
+    beta2: float = bounded(0.99, least=0, below=1)
+    grad_clip: float = bounded(1.0, least=0)
+    circuit_lr: float = bounded(5e-3, least=0)
+    circuit_grad_clip: float = bounded(1.0, least=0)
 
-    log_interval: int = _bounded(10, least=1)
-    eval_interval: int = _bounded(100, least=1)
-    eval_batches: int = _bounded(20, least=1)
-    val_windows: int = _bounded(0, least=0)
-    checkpoint_interval: int = _bounded(250, least=1)
+    log_interval: int = bounded(10, least=1)
+    eval_interval: int = bounded(100, least=1)
+    eval_batches: int = bounded(20, least=1)
+    val_windows: int = bounded(0, least=0)
+    checkpoint_interval: int = bounded(250, least=1)
 
     sample_prompt: str = ""
-    sample_tokens: int = _bounded(400, least=1)
-    temperature: float = _bounded(0.8, least=0)
-    top_k: int = _bounded(0, least=0)
+    sample_tokens: int = bounded(400, least=1)
+    temperature: float = bounded(0.8, least=0)
+    top_k: int = bounded(0, least=0)
 
     def __post_init__(self) -> None:
         """Check types and bounds, so that a bad setting fails before any work."""
-        hints = get_type_hints(type(self))
-        for item in fields(self):
-            if item.name != "model":
-                value = _typed(item.name, getattr(self, item.name), hints[item.name])
-                object.__setattr__(self, item.name, value)
-                _check_bounds(item.name, value, item.metadata)
+        check_settings(self, [item.name for item in fields(self) if item.name != "model"])
         if self.preset not in PRESETS:
             raise unknown_name("preset", self.preset, PRESETS)
         batch = f"A batch of {self.batch_size:,} × {self.model.block_size:,} tokens of width {self.model.n_embd:,}"
@@ -136,11 +131,7 @@ class TrainConfig:
         Raises:
             MissingDependencyError: If tomli-w is not installed.
         """
-        try:
-            import tomli_w
-        except ModuleNotFoundError as error:
-            raise missing_dependency("tomli-w", "train") from error
-        return tomli_w.dumps({name: value for name, value in self.to_dict().items() if name != "out"})
+        return toml_text({name: value for name, value in self.to_dict().items() if name != "out"})
 
     def replace(self, **changes: Any) -> TrainConfig:
         """Return a copy with some settings changed, by name, those of the model among them."""
@@ -159,6 +150,32 @@ class TrainConfig:
 
 #: The names of all settings.
 SETTINGS = (*(item.name for item in fields(TrainConfig) if item.name != "model"), *MODEL_SETTINGS)
+
+
+def check_settings(config: Any, names: Iterable[str]) -> None:
+    """Check the types and bounds of the fields of a frozen dataclass, and convert whole numbers to floats where needed.
+
+    Raises:
+        ConfigError: For a value of the wrong type or out of bounds.
+    """
+    hints, found = get_type_hints(type(config)), {item.name: item for item in fields(config)}
+    for name in names:
+        value = _typed(name, getattr(config, name), hints[name])
+        object.__setattr__(config, name, value)
+        _check_bounds(name, value, found[name].metadata)
+
+
+def toml_text(values: Mapping[str, Any]) -> str:
+    """Return settings as TOML.
+
+    Raises:
+        MissingDependencyError: If tomli-w is not installed.
+    """
+    try:
+        import tomli_w
+    except ModuleNotFoundError as error:
+        raise missing_dependency("tomli-w", "train") from error
+    return tomli_w.dumps(values)
 
 
 def resolve(

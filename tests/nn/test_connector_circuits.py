@@ -161,7 +161,7 @@ def test_a_measurement_in_the_middle_runs_on_aer(kind):
     aer = pytest.importorskip("qiskit_aer")
     if kind == "EstimatorV2":
         estimator = pytest.importorskip("qiskit_aer.primitives").EstimatorV2(
-            options={"default_precision": 0.01, "run_options": {"seed": 7}}
+            options={"default_precision": 0.01, "run_options": {"seed_simulator": 7}}
         )
     else:
         estimator = BackendEstimatorV2(

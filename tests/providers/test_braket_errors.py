@@ -176,6 +176,17 @@ def test_a_region_that_is_out_of_order_hides_no_device_of_another(aws):
         aws_device("garnit")
 
 
+@pytest.mark.parametrize("kind", ["ValidationException", "AccessDeniedException", "ThrottlingException", 17, ""])
+def test_answers_that_quote_what_was_signed_are_not_quoted(aws, kind):
+    quoted = "Credential=AKIDTESTKEY/20260101/us-east-1, Signature=0123abcdef; a-very-secret-key\x1b[31m" + 900 * "!"
+    body = json.dumps({"__type": kind, "message": quoted} if kind else {"message": quoted}).encode()
+    aws.answers["GetDevice"] = AnswerFault(400, body=lambda _: body)
+    with pytest.raises(BackendError) as caught:
+        aws_device(QPU)
+    text = str(caught.value)
+    assert not any(secret in text for secret in ("AKID", "0123abcdef", "very-secret", "\x1b")) and len(text) < 900
+
+
 @pytest.mark.parametrize("tokens", [["1"], ["1", "2"]])
 @pytest.mark.parametrize("operation", ["SearchDevices", "SearchQuantumTasks"])
 def test_a_list_that_does_not_end_is_an_error(aws, operation, tokens):

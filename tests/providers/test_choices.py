@@ -160,8 +160,11 @@ def test_a_ledger_without_the_column_is_used_and_gets_it(ibm_server: IBMServer) 
     x = torch.rand(3, 2)
     values = head_on(BUSY)(x)
     with sqlite3.connect(Ledger().path) as db:  # as the release before wrote it
-        db.execute("DROP INDEX jobs_by_work")
-        db.execute("ALTER TABLE jobs DROP COLUMN work")
+        for name in ("work", "charge"):
+            db.execute(f"DROP INDEX jobs_by_{name}")
+            db.execute(f"ALTER TABLE jobs DROP COLUMN {name}")
+        db.execute("ALTER TABLE about DROP COLUMN charges")
+        db.execute("PRAGMA user_version=1")
     assert torch.equal(head_on(BUSY)(x), values)
     head_on(BUSY)(x + 0.1)
     make_manila_less_busy(ibm_server)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -42,12 +44,8 @@ def test_no_outage_is_an_unknown_device(
     if not instance:
         monkeypatch.delenv("QISKIT_IBM_INSTANCE")
     ibm_server.spoil(CALLS[call], answer)
-    try:
+    with nullcontext() if answer == "an unknown state" else pytest.raises(BackendError):  # these answers have none
         get_backend(f"ibm:{target}?budget=1s")
-    except BackendError:
-        assert (call, answer) != ("list", "an unknown state")
-    else:  # the device's state is no part of its configuration
-        assert answer == "an unknown state"
 
 
 @pytest.mark.parametrize("instance", [True, False])

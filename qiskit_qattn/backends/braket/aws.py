@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterator
+import weakref
+from collections.abc import Collection
 from typing import Any, TypedDict
 
+from qiskit_qattn.backends.braket.errors import pages
 from qiskit_qattn.backends.values import LEAST_SHOTS
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
+from qiskit_qattn.forks import in_forked_process
 from qiskit_qattn.untrusted import as_type, one_line, shown
 
 TAG, PART = "qiskit-qattn", "qiskit-qattn-part"
 STATES = {"CREATED", "QUEUED", "RUNNING", "CANCELLING", "CANCELLED", "COMPLETED", "FAILED"}
 _ARN = re.compile(r"arn:[\w-]+:braket:[\w-]+:\d*:quantum-task/[\w-]+")
-_MOST_PAGES = 1000  # of a list: 100,000 tasks, where AWS keeps them for 90 days
 _MOST_BYTES = 2**30  # of a result
 
 
@@ -53,34 +55,17 @@ class Listed(TypedDict):
     tags: dict[str, str]
 
 
-def pages(call: Callable[..., dict[str, Any]], key: str, **parameters: Any) -> Iterator[Any]:
-    """Yield the items of all pages of a list.
+_OPEN: weakref.WeakSet[Tasks] = weakref.WeakSet()
 
-    Args:
-        call: Returns a page; it takes ``nextToken``.
-        key: Of the items of a page.
-        parameters: Of the first call, and of the others.
 
-    Raises:
-        TransientBackendError: For a list that does not end: a page that is given again, or too many.
-        KeyError: For a page without items.
-    """
-    seen = set()
-    for _ in range(_MOST_PAGES):
-        page = call(**parameters)
-        yield from page[key]
-        token = page.get("nextToken")
-        if not token:
-            return
-        if token in seen:
-            break
-        seen.add(token)
-        parameters["nextToken"] = token
-    raise TransientBackendError(f"AWS's list of {key} does not end: after {len(seen):,} pages it goes on.")
+@in_forked_process
+def _leave_to_parent() -> None:
+    for tasks in list(_OPEN):
+        tasks.connect_anew()
 
 
 class Tasks:
-    """A client of AWS for the tasks of one device.
+    """A client of AWS for the tasks of one device. A forked process has connections of its own.
 
     Args:
         session: Braket's ``AwsSession`` in the device's region.
@@ -96,6 +81,13 @@ class Tasks:
         self._client.meta.events.register("provide-client-params.braket.CreateQuantumTask", self._add_token)
         self._token = ""
         self.unsure = False  # whether a task may have been created whose ARN is not known
+        _OPEN.add(self)
+
+    def connect_anew(self) -> None:
+        """Close the connections; the next calls open others."""
+        for client in (self._client, self._store):
+            if client is not None:
+                client.close()
 
     def create(
         self, specification: Any, *, tag: str, part: tuple[int, int], shots: int, reservation: str | None

@@ -1,11 +1,11 @@
-"""The boundary to AWS's clients: whatever they raise, and answers of any other shape, as errors of ours."""
+"""The boundary to AWS's clients: whatever they raise, and other answers, as errors of ours; lists that end."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,6 +31,7 @@ _IDENTITY = {
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 }
+_MOST_PAGES = 1000  # of a list: 100,000 tasks, where AWS keeps them for 90 days
 _LENGTH = 300  # of a text of AWS's within a message
 _SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _SIGNED = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}|(?<=Credential=)[^\s,/]+|(?<=Signature=)\w+|(?<=Token=)[^\s&]+")
@@ -118,3 +119,29 @@ def seconds(text: Any) -> float | None:
     except (TypeError, ValueError):  # none, or a date
         return None
     return found if 0 <= found < math.inf else None
+
+
+def pages(call: Callable[..., dict[str, Any]], key: str, **parameters: Any) -> Iterator[Any]:
+    """Yield the items of all pages of a list.
+
+    Args:
+        call: Returns a page; it takes ``nextToken``.
+        key: Of the items of a page.
+        parameters: Of the first call, and of the others.
+
+    Raises:
+        TransientBackendError: For a list that does not end: a page that is given again, or too many.
+        KeyError: For a page without items.
+    """
+    seen = set()
+    for _ in range(_MOST_PAGES):
+        page = call(**parameters)
+        yield from page[key]
+        token = page.get("nextToken")
+        if not token:
+            return
+        if token in seen:
+            break
+        seen.add(token)
+        parameters["nextToken"] = token
+    raise TransientBackendError(f"AWS's list of {key} does not end: after {len(seen):,} pages it goes on.")

@@ -7,9 +7,9 @@ import warnings
 from dataclasses import replace
 from typing import Any, TypedDict
 
-from qiskit_qattn.backends.braket.aws import one_attempt, pages
+from qiskit_qattn.backends.braket.aws import one_attempt
 from qiskit_qattn.backends.braket.device import BraketDevice
-from qiskit_qattn.backends.braket.errors import REGION, aws_errors
+from qiskit_qattn.backends.braket.errors import REGION, aws_errors, pages
 from qiskit_qattn.backends.braket.local import GATES, LOCAL_NOISE_OPTIONS, BraketLocalEstimator, local_noise
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, gradient_option
 from qiskit_qattn.backends.options import DEDUPE_OPTION, DEVICE_MODULES, DEVICE_OPTIONS, dedupe_option

@@ -18,6 +18,7 @@ from qiskit_qattn.backends.jobs.rows import Row
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
 
 LAG = (0.0, 1.0, 2.0, 4.0)  # seconds before each look for a tag, times BACKOFF, as lists of jobs may be late
+COMMAND_SECONDS = 20.0  # how long resume and cancel go on after a first failure, as someone waits for them
 _LOG = logging.getLogger("qiskit_qattn.backends")
 
 
@@ -203,7 +204,7 @@ def resume(ledger: Ledger, row: Row, device: Device) -> Row:
         BackendError: If the device is not the row's, or cannot report the job's status.
     """
     row = _current(ledger, row, device)
-    client = JobClient(ledger, device)
+    client = JobClient(ledger, device).within(COMMAND_SECONDS)
     if row.state == "sending" and not ledger.is_alive(row.owner):
         row = client.locate(row)
     if row.state == "sent":
@@ -218,7 +219,7 @@ def cancel(ledger: Ledger, row: Row, device: Device) -> Row:
         BackendError: If another process is sending the job, the device is not the row's, or it refuses.
     """
     row = _current(ledger, row, device)
-    client, owner = JobClient(ledger, device), ledger.new_owner()
+    client, owner = JobClient(ledger, device).within(COMMAND_SECONDS), ledger.new_owner()
     if row.state == "sending":
         row = ledger.take(row.id, owner)
         if row.state == "sending" and row.owner != owner.mark:

@@ -164,10 +164,11 @@ def _make(path: Path) -> None:
     scratch = LockedFile.new(path.parent, f".{path.name}.", ".tmp")
     try:
         with closing(_connect(scratch.path)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
             connection.executescript(_SCHEMA)
             connection.execute(f"PRAGMA application_id={_APPLICATION}")
             connection.execute(f"PRAGMA user_version={VERSION}")
+            # Last: a log is moved into the file when it is closed, and on a full disk that fails without an error.
+            connection.execute("PRAGMA journal_mode=WAL")
         with suppress(FileExistsError):
             os.link(scratch.path, path)
     finally:

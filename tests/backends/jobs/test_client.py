@@ -125,3 +125,13 @@ def test_a_job_of_a_process_that_is_gone_can_be_resumed_and_cancelled_away(devic
 def test_parts_of_a_job_that_never_became_whole_are_cancelled(device, ledger, lost):
     cancel(ledger, lost, device)
     assert device.calls("abandon") == 1
+
+
+@pytest.mark.parametrize(("action", "method"), [(cancel, "cancel"), (cancel, "status"), (resume, "status")])
+def test_nobody_waits_as_long_as_a_service_asks_to(device, ledger, sent, action, method):
+    device.fault(method, "busy:50")
+    with pytest.raises(BackendError, match="There was no time for another call after 5"):
+        action(ledger, sent, device)
+    assert [row.state for row in ledger.rows()] == ["sent"]
+    device.free()
+    assert resume(ledger, sent, device).state in ("done", "cancelled")

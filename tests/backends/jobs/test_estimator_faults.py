@@ -311,7 +311,7 @@ def test_a_row_that_could_not_be_released_is_free_all_the_same(tmp_path, device,
     locked.other.communicate(b"\n")
     [row] = ledger.rows()
     assert (row.state, row.owner is not None) == ("sending", True)
-    assert estimator_of(device, ledger, timeout=5).run(small_pubs()).result()[0].metadata["job_id"] == "job-1"
+    assert estimator_of(device, ledger, timeout=60).run(small_pubs()).result()[0].metadata["job_id"] == "job-1"
     assert (device.calls("find"), len(device.jobs), states(ledger)) == (1, 1, ["done"])
     assert caught.tb is not None
 
