@@ -218,12 +218,17 @@ def _try(call: str, task: Task, config: TrainConfig) -> None:
         try:
             with seeded(config.seed), torch.no_grad():
                 batch = drawn(task, data, config.seed, 0, min(config.batch_size, len(data)))
-                output, target, _ = task(task.model, batch)
+                output, target, loss = task(task.model, batch)
                 task.measured(output, target)
+                if name == "train":
+                    with torch.enable_grad():
+                        loss = task(task.model, batch)[2]
         except QattnError as error:
             raise ConfigError(f"{call}: {error}") from error
         except Exception as error:  # whatever a third party's model, loss or dataset raises
             raise ConfigError(f"{call}: the loss of a batch of {name} raised {_reason(error)}") from error
+        if name == "train" and not loss.requires_grad:
+            raise ConfigError(f"{call}: its loss depends on no parameter that is trained.")
 
 
 def _reason(error: BaseException) -> str:

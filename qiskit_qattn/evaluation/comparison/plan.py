@@ -128,8 +128,8 @@ class Study:
     def command(self) -> str:
         """Return the command line of this study, with every setting that differs from the preset."""
         preset = resolve({}, preset=self.config.preset).to_dict()
-        own = {"out", "baseline", "profile", "trackers", "preset", "heads", *_UNUSED}
-        settings = {name: value for name, value in self.config.to_dict().items() if name not in own}
+        left_out = {"out", "baseline", "profile", "trackers", "preset", "heads", *_UNUSED}
+        settings = {name: value for name, value in self.config.to_dict().items() if name not in left_out}
         flags = {
             **({"build": self.build} if self.build else {}),
             "kinds": joined_kinds(self.kinds),
@@ -145,15 +145,13 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without the folder, so that it can be moved."""
-        config = {name: value for name, value in self.config.to_dict().items() if name != "out"}
-        sizes = {kind: size.to_dict() for kind, size in self.sizes.items()}
         return {
             "kinds": list(self.kinds),
             "seeds": list(self.seeds),
             "reference": self.reference,
-            "config": config,
+            "config": {name: value for name, value in self.config.to_dict().items() if name != "out"},
             "text": self.text,
-            "sizes": sizes,
+            "sizes": {kind: size.to_dict() for kind, size in self.sizes.items()},
             **({"build": self.build} if self.build else {}),
             **({"first_kinds": list(self.first_kinds)} if self.first_kinds else {}),
             **({"first_seeds": list(self.first_seeds)} if self.first_seeds else {}),
@@ -242,8 +240,7 @@ def open_study(study: Study) -> Study:
     """Write a study into its folder, or what it adds to the study that is there; return the study in the folder.
 
     Raises:
-        RunFolderError: As :func:`continued_study` does, and if it cannot be written.
-        CheckpointError: If the study in the folder is damaged.
+        RunFolderError, CheckpointError: As :func:`continued_study` does; the former also if it cannot be written.
     """
     grown = continued_study(study)
     if not os.path.isfile(study.folder / NAME) or load_study(study.folder) != grown:
