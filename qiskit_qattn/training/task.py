@@ -146,7 +146,8 @@ def described(value: Any) -> str:
     """Return the type of a value, or the shape of a tensor, for an error."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
-    return "None" if value is None else f"a {type(value).__name__}"
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def batch_indices(count: int, size: int, step: int, seed: int) -> list[int]:

@@ -73,6 +73,7 @@ def test_a_function_that_is_not_there_is_told_in_one_line(own: Own, source: str,
     ("returned", "told"),
     [
         ("None", "it returned None, but must return a qa.Task, a dict with its fields"),
+        ("3", "it returned an int, but must return"),
         ("(nn.Linear(3, 2), x, y)", "it returned a tuple, but must return"),
         ("nn.Linear", "it returned a type, but must return"),
         ("{'model': nn.Linear(3, 2)}", "a dict without train, validation; it must have those"),
