@@ -90,7 +90,7 @@ def test_a_function_that_is_not_there_is_told_in_one_line(own: Own, source: str,
         ("qa.Task(nn.Linear(3, 2), (x, y), (x, y), mse, {'mse': 1})", "metric must be a function or several by name"),
         (
             "qa.Task(nn.Linear(3, 2), (x, y), (x, y), lambda a, b: 3)",
-            "loss must return a tensor of one number, got a int",
+            "loss must return a tensor of one number, got an int",
         ),
         ("qa.Task(nn.Linear(3, 2), (x, y), (x, y), mse, {'a': lambda a, b: None})", "The metric 'a' must return one"),
         ("qa.Task(nn.Linear(3, 2), (x, y), (x, y), lambda a, b: a)", r"of one number, got a tensor of shape \(4, 2\)"),
