@@ -150,8 +150,8 @@ def leakage(
 
     Args:
         model: Any callable from token ids (B, T), or with ``width`` from vectors (B, T, width), to logits (B, T, …), or
-            to a tuple, mapping or object (``.logits``) that contains them. A module, also in a ``functools.partial``,
-            is run in evaluation mode; afterwards its modes are restored.
+            to a tuple, mapping or object (``.logits``) that contains them. A module, its methods too,
+            also in a ``functools.partial``, is run in evaluation mode; afterwards its modes are restored.
         vocab_size: Number of tokens; by default ``model.config.vocab_size``. Not for vectors.
         block_size: Length T; by default ``model.config.block_size``.
         width: Length of the input's vectors, for a model that takes vectors; they are drawn from the standard normal
@@ -228,9 +228,10 @@ def leakage(
 
 
 def _module(model: Any) -> nn.Module | None:
-    """Return the module that a model is, or that a partial of it calls; None where there is none."""
+    """Return the module that a model is, or whose method it is, or a partial of either; None where there is none."""
     while isinstance(model, functools.partial):
         model = model.func
+    model = getattr(model, "__self__", model)
     return model if isinstance(model, nn.Module) else None
 
 

@@ -184,6 +184,13 @@ def test_a_part_of_a_models_arguments_may_be_given():
     assert leakage(functools.partial(model), 7, 5).gradient == leakage(model, 7, 5).gradient > 0
 
 
+def test_a_method_of_a_module_is_run_in_evaluation_mode_too():
+    model = OneHead(transposed=False)
+    for call in (model.forward, functools.partial(model.forward)):
+        found = leakage(call, 7, 5)
+        assert (found, found.gradient, found.verdict, model.training) == (0, 0, "passed", True)
+
+
 @pytest.mark.parametrize("edits", [1, 4])
 def test_the_second_axis_is_no_batch(edits: int):
     """Without batch_first, torch's layers mix the first axis, and edits of the second would show nothing."""
