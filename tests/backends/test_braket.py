@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from qiskit import QuantumCircuit
-from qiskit.circuit import ParameterVector
+from qiskit.circuit import Parameter, ParameterVector
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import Pauli, SparsePauliOp, Statevector
 
@@ -224,3 +224,15 @@ def test_too_many_qubits_and_a_negative_precision():
         estimator.run([(circuit, SparsePauliOp("Z" * 14))])
     with pytest.raises(ConfigError, match="precision must be 0"):
         estimator.run([(QuantumCircuit(1), SparsePauliOp("Z"))], precision=-0.1)
+
+
+@pytest.mark.parametrize("name", ["pi", "angle", "input", "a b", "θ[0]"])
+def test_parameters_may_have_names_that_mean_something_in_openqasm(name):
+    circuit = QuantumCircuit(1)
+    circuit.ry(Parameter(name), 0)
+    pub = (circuit, SparsePauliOp("Z"), [[0.3], [0.4]])
+    for text in ("braket:local", "aer", "statevector"):
+        estimator = get_backend(text).estimator
+        np.testing.assert_allclose(estimator.run([pub]).result()[0].data.evs, np.cos([0.3, 0.4]), atol=1e-6)
+    sampled = get_backend("braket:local?shots=10000").estimator.run([pub]).result()[0].data.evs
+    np.testing.assert_allclose(sampled, np.cos([0.3, 0.4]), atol=0.05)

@@ -12,6 +12,7 @@ from qiskit.exceptions import QiskitError
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.transpiler.passes import RemoveBarriers
 
+from qiskit_qattn.backends.jobs.circuit_text import plain_names, plain_parameters
 from qiskit_qattn.backends.measurement import Basis, Plan, Samples
 from qiskit_qattn.backends.values import LEAST_SHOTS
 from qiskit_qattn.errors import BackendError, CircuitError
@@ -31,10 +32,10 @@ class BraketProgram:
 
     def __init__(self, pub: EstimatorPub, gates: Collection[str] | None = None) -> None:
         from qiskit_braket_provider import to_braket
-        from qiskit_braket_provider.providers.adapter import rename_parameter
 
         self.plan = Plan(pub)
-        circuit = from_zero(device_circuit(pub.circuit)).remove_final_measurements(inplace=False)
+        # Names of the user's may be words of OpenQASM: "pi" would be read as the number.
+        circuit = from_zero(device_circuit(plain_parameters(pub.circuit))).remove_final_measurements(inplace=False)
         with warnings.catch_warnings():
             # Expectations do not depend on it.
             warnings.filterwarnings("ignore", message="Device does not support global phase")
@@ -42,7 +43,7 @@ class BraketProgram:
                 self.circuit = to_braket(RemoveBarriers()(circuit), basis_gates=gates, add_measurements=False)
             except QiskitError as error:
                 raise CircuitError(f"Amazon Braket cannot run the circuit: {error.message}") from error
-        self.names = [rename_parameter(parameter) for parameter in self.plan.parameters]
+        self.names = plain_names(len(self.plan.parameters))
         self.num_qubits = pub.circuit.num_qubits
 
     def inputs(self, row: int) -> dict[str, float]:
