@@ -15,7 +15,7 @@ from transformers import BertForSequenceClassification, LlamaConfig, LlamaForCau
 
 import qiskit_qattn as qa
 from qiskit_qattn.backends.registry import Backend
-from qiskit_qattn.errors import CheckpointError, ConfigError, UnknownNameError
+from qiskit_qattn.errors import CheckpointError, CircuitError, ConfigError, UnknownNameError
 from qiskit_qattn.hf import QattnAdapterConfig, add_adapters, load_adapters
 from qiskit_qattn.hf.peft_method import QattnAdapterLayer
 from qiskit_qattn.nn.heads import QuantumHead
@@ -242,6 +242,13 @@ def deeper(build, layers):
         (lambda folder: change(folder, kind="qisb"), "Did you mean 'qisa'"),
         (lambda folder: change(folder, observables=["ZZZ"]), "4, but 1 observables"),
         (lambda folder: (folder / "adapter_config.json").write_text("{"), "holds no adapters"),
+        (lambda folder: change(folder, target_modules="("), r"target_modules='\(' is not a regular expression"),
+        (lambda folder: change(folder, exclude_modules="("), r"exclude_modules='\(' is not a regular expression"),
+        (lambda folder: change(folder, target_modules=5), "target_modules must be a list of names, got 5"),
+        (lambda folder: change(folder, modules_to_save="lm_head"), "modules_to_save must be a list of names"),
+        (lambda folder: change(folder, layers_to_transform="x"), "are of another model"),
+        (lambda folder: change(folder, kind="quadratic", rank=10**9), "rank of an adapter must be .* from 1 to 4"),
+        (lambda folder: change(folder, kind="quadratic", num_outputs=10**9), "num_outputs of .* from 1 to 15"),
     ],
 )
 def test_damaged_adapters_are_told_in_a_line(build, tmp_path, damage, message):
@@ -387,6 +394,10 @@ def test_bad_input_is_told_in_a_line(build):
         ({"kind": "unitary", "num_qubits": 6}, ConfigError, "blocks of 64, but a layer gives 16"),
         ({"parameters": 0}, ConfigError, "parameters must be a whole number of at least 1, got 0"),
         ({"reps": -1}, ConfigError, "reps of an adapter"),
+        ({"kind": "lora", "target_modules": "("}, ConfigError, "is not a regular expression"),
+        ({"kind": "oft", "target_modules": 5}, ConfigError, "target_modules must be a list of names, got 5"),
+        ({"modules_to_save": ["x", 5]}, ConfigError, "modules_to_save must be a list of names"),
+        ({"num_qubits": 10**6}, CircuitError, "num_qubits must be between 1 and 12"),
     ]
     for arguments, kind, message in cases:
         model = build("llama")
@@ -405,13 +416,16 @@ def test_bad_input_is_told_in_a_line(build):
 
 
 def test_all_linear_layers_but_the_last_can_be_adapted(build):
-    model = (
-        adapted(build, parameters=5000)
-        if False
-        else add_adapters(build("bert"), "unitary", 2, "all-linear", task_type="SEQ_CLS")
-    )
+    model = add_adapters(build("bert"), "unitary", 2, "all-linear", task_type="SEQ_CLS")
     assert len(adapter_layers(model)) == 2 * 6 + 1  # and the pooler
     assert model.modules_to_save and math.isfinite(model(**inputs_of(model)).loss.item())
+
+
+def test_a_quadratic_adapter_is_as_small_as_one_qubit(build):
+    with pytest.warns(UserWarning, match="'quadratic' have 616 trained parameters"):
+        add_adapters(build("llama"), "quadratic", 1, parameters=9000)
+    with pytest.raises(CircuitError, match="between 1 and 12"):
+        QattnAdapterConfig(kind="quadratic", num_qubits=10**6)
 
 
 def test_pefts_own_call_takes_the_configuration(build):
