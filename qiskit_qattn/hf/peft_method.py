@@ -7,6 +7,7 @@ a method up in four dictionaries by its string. So this module enters its own ty
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any, cast
 
 import torch
@@ -218,6 +219,13 @@ class QattnAdapterModel(BaseTuner):
         if adapter_name not in self.active_adapters:  # an additional adapter is not trained at once
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
+
+    def _check_merge_allowed(self) -> None:
+        """Raise :class:`ConfigError` where a weight to be merged is another layer's too, such as the embedding's."""
+        uses = Counter(id(parameter) for _, parameter in self.model.named_parameters(remove_duplicate=False))
+        for name, module in self.model.named_modules():
+            if isinstance(module, QattnAdapterLayer) and uses[id(module.get_base_layer().weight)] > 1:
+                raise ConfigError(f"The weight of {name} is another layer's too, which merging would change as well.")
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         """Put a module in another's place; adapters are on the layer's device already, or on ``meta`` to be loaded."""

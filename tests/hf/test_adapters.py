@@ -191,6 +191,16 @@ def test_a_unitary_adapter_is_merged_and_taken_out_again(build, name):
     torch.testing.assert_close(logits(merged), expected, atol=1e-12, rtol=0)
 
 
+def test_a_weight_of_two_layers_is_not_merged(build):
+    """Merged into the last layer of GPT-2, the adapter would turn the embedding too."""
+    with pytest.warns(UserWarning, match="tied layer"):
+        model = add_adapters(build("gpt2"), "unitary", 2, ["lm_head"])
+    for merge in (model.merge_adapter, model.merge_and_unload):
+        with pytest.raises(ConfigError, match="weight of lm_head is another layer's too"):
+            merge()
+    assert torch.equal(logits(model), logits(build("gpt2")))
+
+
 @pytest.mark.parametrize("kind", ["qisa", "frozen", "quadratic"])
 def test_what_is_not_linear_is_not_merged(build, kind):
     model = adapted(build, "llama", kind)
