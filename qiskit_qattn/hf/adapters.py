@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from qiskit_qattn.errors import CheckpointError, ConfigError, unknown_name
-from qiskit_qattn.hf.peft_method import QattnAdapterConfig, check_width, linear_sizes
+from qiskit_qattn.hf.adapter_config import QattnAdapterConfig
+from qiskit_qattn.hf.peft_method import check_width, linear_sizes
 from qiskit_qattn.library.ansatzes import MAX_REPS
 from qiskit_qattn.untrusted import one_line, printable, read_json, shown
 
@@ -159,7 +161,12 @@ def load_adapters(model: nn.Module, folder: str | Path, *, trainable: bool = Fal
     try:
         adapted = _adapted(model, config)
         problem = _difference(adapted, weights)
-    except (ValueError, TypeError) as error:  # for example where no layer has the names, or one is too narrow
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        re.error,
+    ) as error:  # of PEFT; for example where no layer has the names
         problem, cause = one_line(str(error))[:300], error
     if adapted is None or problem:
         _take_out(model, flags)
@@ -198,7 +205,7 @@ def _target_names(model: nn.Module, names: Sequence[str] | str | None, task: str
         heads = SEQ_CLS_HEAD_NAMES if task == "SEQ_CLS" else []
         return [n for n in linear if model.get_submodule(n) is not last and n.split(".")[0] not in heads]
     if names is not None:
-        return names if isinstance(names, str) else list(names)
+        return list(names) if isinstance(names, tuple | set) else cast(Any, names)  # others are checked later
     kind = getattr(getattr(model, "config", None), "model_type", None)
     known = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(str(kind))
     if known is None:
@@ -262,7 +269,7 @@ def _parameters(
 def _nearest(kind: AdapterKind, sizes: Sizes, num_qubits: int, angles: int, wanted: int) -> tuple[int, int, int]:
     """Return the choice and rank whose number of parameters is nearest to the wanted one, and that number."""
     found = []
-    for rank in _RANKS if kind == "quadratic" else (1,):
+    for rank in [rank for rank in _RANKS if rank <= 2**num_qubits] if kind == "quadratic" else [1]:
         count, choices = _parameters(kind, sizes, num_qubits, angles, rank)  # counts grow with the choice
         after = min(bisect_left(choices, wanted, key=count), len(choices) - 1)
         found += [(choice, rank, count(choice)) for choice in choices[max(after - 1, 0) : after + 1]]

@@ -20,7 +20,7 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from qiskit_qattn.errors import CircuitError, ConfigError
+from qiskit_qattn.errors import CheckpointError, CircuitError, ConfigError
 from qiskit_qattn.nn.attention import MixedHeads
 from qiskit_qattn.nn.heads import QuantumHead
 from qiskit_qattn.nn.placement import to_backend
@@ -298,6 +298,14 @@ class QattnAttentionQuantizer(HfQuantizer):
         return model
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
+        for name, module in model.named_modules():
+            # transformers marks what it loaded; its models draw no values for modules that they do not know.
+            if isinstance(module, QattnHeads) and not all(
+                getattr(parameter, "_is_hf_initialized", False) for parameter in module.parameters()
+            ):
+                raise CheckpointError(f"Weights of {name} are missing in the saved model.")
+            if isinstance(module, PreTrainedModel):
+                module.is_quantized = False  # type: ignore[assignment]  # it may change its dtype
         return freeze_controls(model)
 
     def is_serializable(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -25,6 +26,8 @@ from transformers import (
 )
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils.deprecation import deprecate_kwarg
+from transformers.utils.generic import can_return_tuple
 
 from qiskit_qattn.errors import CheckpointError, ConfigError, TokenError
 from qiskit_qattn.hf.attention import freeze_controls
@@ -69,6 +72,8 @@ class QattnConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         """Check every field and choose the observables, as :class:`~qiskit_qattn.GPTConfig` does."""
         super().__post_init__(**kwargs)
+        if not self.tie_word_embeddings:
+            raise ConfigError("tie_word_embeddings must be true: a GPT's output map is its token embedding.")
         chosen = self.shape().observables
         self.observables = {name: list(labels) for name, labels in (chosen or {}).items()}
 
@@ -82,7 +87,7 @@ class QattnForCausalLM(PreTrainedModel, GenerationMixin, Decoder):
 
     So ``from_pretrained`` takes what ``GPT.save_pretrained`` wrote, such as ``RUN/model``, and the reverse. With and
     without a cache, greedy generation gives what :meth:`GPT.generate` gives for prompts that fit into the context. The
-    cache is a ``DynamicCache``. Tokens may be padded on the right.
+    cache is a ``DynamicCache``. Tokens may be padded on either side: each sequence gives what it gives alone.
 
     Args:
         config: The model's shape.
@@ -133,10 +138,13 @@ class QattnForCausalLM(PreTrainedModel, GenerationMixin, Decoder):
         """Replace the token embedding."""
         self.wte = value  # type: ignore[assignment]
 
-    def forward(  # type: ignore[override]
+    @can_return_tuple
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
+    def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
         cache: Cache | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
@@ -146,31 +154,47 @@ class QattnForCausalLM(PreTrainedModel, GenerationMixin, Decoder):
 
         Args:
             input_ids: Tokens, shape ``(B, T)``.
-            attention_mask: 0 for padding, which must be on the right; otherwise 1.
+            attention_mask: 0 for padding, otherwise 1; of tokens in the cache and ``input_ids``, shape ``(B, S)``.
+            position_ids: Positions of ``input_ids``, shape ``(B or 1, T)``; None counts the tokens that are no padding.
             cache: Keys and values of earlier tokens, a ``DynamicCache``, to which those of ``input_ids`` are added.
             labels: ``input_ids``, or −100 where a token does not count; they are shifted here.
             use_cache: Whether to return a cache; None does what the configuration says, but not in training.
             kwargs: For the loss, such as ``num_items_in_batch``.
 
         Raises:
-            ConfigError: For padding on the left, another cache, or a context longer than ``block_size``.
+            ConfigError: For a mask of another shape, another cache, a context longer than ``block_size``, or an output
+                that this model does not give.
             TokenError: On a CPU, for a token that is not in the vocabulary.
         """
-        if attention_mask is not None and attention_mask.ndim == 2 and (attention_mask.diff(dim=-1) > 0).any():
-            raise ConfigError("Tokens are padded on the left; pad on the right, or generate one prompt at a time.")
+        for name in ("inputs_embeds", "output_attentions", "output_hidden_states"):
+            if kwargs.get(name) not in (None, False):
+                raise ConfigError(f"{type(self).__name__} has no {name}.")
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         if cache is None and use_cache:
             cache = DynamicCache()
         if cache is not None and not isinstance(cache, DynamicCache):
             raise ConfigError(f"The cache must be a DynamicCache, got a {type(cache).__name__}.")
-        position = 0 if cache is None else cache.get_seq_length()
+        position, size = 0 if cache is None else cache.get_seq_length(), self.config.block_size
         caches: Any = None if cache is None else [_Parts(cache)] * self.config.n_layer
+        real = None
+        if attention_mask is not None:
+            real = _real(attention_mask, input_ids, position)
+            steps = input_ids.shape[1]
+            input_ids = input_ids.masked_fill(~real[:, -steps:], 0)  # padding may be outside the vocabulary
+            if not (real[:, 1:] & ~real[:, :-1]).any():
+                real = None  # causal attention sees no padding on the right
+            elif position_ids is None:
+                position_ids = (real.cumsum(-1) - 1).clamp_min(0)[:, -steps:]
+        if position_ids is not None and not 0 <= int(position_ids.min()) <= int(position_ids.max()) < size:
+            raise ConfigError(f"position_ids must be from 0 to {size - 1}, as block_size is {size}.")
         try:
-            logits, _ = Decoder.forward(self, input_ids, caches=caches, position=position)  # (B, T, vocab_size)
+            logits, _ = Decoder.forward(
+                self, input_ids, caches=caches, position=position, positions=position_ids, real=real
+            )  # (B, T, vocab_size)
         except IndexError as error:  # of the embedding, on a CPU
-            largest, size = int(input_ids.max()), self.config.vocab_size
-            raise TokenError(f"There is a token {largest}, but vocab_size is {size}: another tokenizer's?") from error
+            largest, known = int(input_ids.max()), self.config.vocab_size
+            raise TokenError(f"There is a token {largest}, but vocab_size is {known}: another tokenizer's?") from error
         loss = None
         if labels is not None:
             loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)
@@ -198,12 +222,22 @@ class QattnForCausalLM(PreTrainedModel, GenerationMixin, Decoder):
             done = 0
         if done == 0:
             new = total - start
+        if attention_mask is not None:
+            attention_mask = attention_mask[:, total - (done + new) : total]
         return {
             "input_ids": input_ids[:, total - new :].contiguous(),
             "cache": cache,
             "attention_mask": attention_mask,
             "use_cache": kwargs.get("use_cache"),
         }
+
+
+def _real(attention_mask: Tensor, input_ids: Tensor, position: int) -> Tensor:
+    """Return which tokens are no padding, those in the cache included, shape ``(B, position + T)``."""
+    shape = (input_ids.shape[0], position + input_ids.shape[1])
+    if tuple(attention_mask.shape) != shape:
+        raise ConfigError(f"attention_mask must have shape {shape}, cache included, got {tuple(attention_mask.shape)}.")
+    return attention_mask.bool()
 
 
 class _Parts(KeyValueCache):
@@ -256,15 +290,14 @@ class QattnTokenizer(PreTrainedTokenizerFast):
             kwargs["characters"] = _read_characters(path)
         return kwargs
 
-    def _encode_plus(self, text: Any, *args: Any, **kwargs: Any) -> Any:
-        texts = [text] if isinstance(text, str) else text
-        unknown = sorted({letter for each in texts if isinstance(each, str) for letter in each} - set(self.characters))
+    def _encode_plus(self, text: Any, text_pair: Any = None, *args: Any, **kwargs: Any) -> Any:
+        unknown = sorted(set(_letters(text)).union(_letters(text_pair)) - set(self.characters))
         if unknown:
             raise TokenError(
                 f"The text has {', '.join(map(repr, unknown[:10]))}, outside the vocabulary. Allowed are the "
                 f"{len(self.characters)} characters {self.characters!r}."
             )
-        return super()._encode_plus(text, *args, **kwargs)
+        return super()._encode_plus(text, text_pair, *args, **kwargs)
 
     def _save_pretrained(
         self,
@@ -276,6 +309,15 @@ class QattnTokenizer(PreTrainedTokenizerFast):
         path = Path(save_directory) / f"{filename_prefix + '-' if filename_prefix else ''}tokenizer.json"
         path.write_text(json.dumps({**_TOKENIZER, "characters": self.characters}, indent=2) + "\n", "ascii")
         return (*file_names, str(path))
+
+
+def _letters(texts: Any) -> Iterator[str]:
+    """Yield the characters of a text, or of texts in lists and pairs."""
+    if isinstance(texts, str):
+        yield from texts
+    elif isinstance(texts, list | tuple):
+        for each in texts:
+            yield from _letters(each)
 
 
 def _backend(characters: str) -> Tokenizer:

@@ -95,7 +95,9 @@ def attend(
     return weights @ v, weights
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, score: Score, dropout: float = 0.0) -> Tensor:
+def causal_attention(
+    q: Tensor, k: Tensor, v: Tensor, score: Score, dropout: float = 0.0, real: Tensor | None = None
+) -> Tensor:
     r"""Return :func:`attend`'s :math:`\sum_{j \le i} w_{ij} v_j`.
 
     Args:
@@ -104,8 +106,12 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, score: Score, dropout: flo
         v: Values of all T tokens, shape ``(B, nh, T, hv)``.
         score: As for :func:`attend`.
         dropout: Probability of dropping a weight.
+        real: Which of the T tokens are no padding, shape ``(B, T)``; None for all.
     """
     steps, total = q.shape[-2], k.shape[-2]
+    if real is not None:
+        seen = _causal_mask(steps, total, q.device, total - steps) & real[:, None, None, :]
+        return attend(q, k, v, score, seen, dropout=dropout)[0]
     mask = _causal_mask(steps, total, q.device, total - steps) if 1 < steps < total else None  # one sees all others
     return attend(q, k, v, score, mask, causal=steps == total, dropout=dropout)[0]
 
@@ -207,7 +213,11 @@ class CausalSelfAttention(MixedHeads, nn.Module):
         return f"heads={heads!r}, head_size={self.head_size}"
 
     def forward(
-        self, x: Tensor, cache: KeyValueCache | None = None, unitaries: Mapping[str, Fused] | None = None
+        self,
+        x: Tensor,
+        cache: KeyValueCache | None = None,
+        unitaries: Mapping[str, Fused] | None = None,
+        real: Tensor | None = None,
     ) -> Tensor:
         """Return attention's output, shape ``(B, T, d)``.
 
@@ -215,12 +225,13 @@ class CausalSelfAttention(MixedHeads, nn.Module):
             x: Tokens, shape ``(B, T, d)``.
             cache: Keys and values of the tokens that come before, to which those of ``x`` are added.
             unitaries: Those of the heads' circuits by kind, where they were formed already.
+            real: Which tokens are no padding, those in the cache included, shape ``(B, S)``; None for all.
         """
         queries_and_keys, *features = self._project(x)
         values = self._head_values(x, features, unitaries or {})
         q, k = queries_and_keys.unflatten(-1, (2, self.num_linear, self.head_size)).permute(2, 0, 3, 1, 4)
         outputs = [
-            self._attend(group.name, group.q, group.k, group.v, group.score, cache)
+            self._attend(group.name, group.q, group.k, group.v, group.score, cache, real)
             for group in self._head_groups(q, k, values)
         ]  # each (B, nh, T, h)
         y = torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]  # (B, n_head, T, h)
@@ -239,7 +250,16 @@ class CausalSelfAttention(MixedHeads, nn.Module):
             calls[name] = module, self.kinds[name].rows(part, x, self.counts[name], self.token_widths[name])
         return {name: found.unflatten(-2, x.shape[:2]) for name, found in run_heads(calls, unitaries).items()}
 
-    def _attend(self, part: str, q: Tensor, k: Tensor, v: Tensor, score: Score, cache: KeyValueCache | None) -> Tensor:
+    def _attend(
+        self,
+        part: str,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        score: Score,
+        cache: KeyValueCache | None,
+        real: Tensor | None = None,
+    ) -> Tensor:
         if cache is not None:
             k, v = cache.extend(part, k, v)
-        return causal_attention(q, k, v, score, self.dropout if self.training else 0.0)
+        return causal_attention(q, k, v, score, self.dropout if self.training else 0.0, real)

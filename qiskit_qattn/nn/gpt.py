@@ -55,9 +55,15 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(config.n_embd, config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, unitaries: Mapping[str, Fused], cache: KeyValueCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        unitaries: Mapping[str, Fused],
+        cache: KeyValueCache | None = None,
+        real: Tensor | None = None,
+    ) -> Tensor:
         """Return the block's output, of the input's shape ``(B, T, d)``; arguments as for the attention."""
-        x = x + self.attn(self.ln_1(x), cache, unitaries)
+        x = x + self.attn(self.ln_1(x), cache, unitaries, real)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -95,6 +101,8 @@ class Decoder(Placement, nn.Module):
         *,
         caches: list[KeyValueCache] | None = None,
         position: int = 0,
+        positions: Tensor | None = None,
+        real: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return logits for every position and, with targets, their mean cross-entropy in nats.
 
@@ -103,6 +111,8 @@ class Decoder(Placement, nn.Module):
             targets: Next tokens, shape ``(B, T)``; −1 is ignored.
             caches: One cache per layer, which the tokens follow and are appended to.
             position: Position of the first token, with caches.
+            positions: Of each token, shape ``(B or 1, T)``; None counts from ``position``.
+            real: Which tokens are no padding, those in the caches included, shape ``(B, position + T)``; None for all.
 
         Returns:
             Logits, shape ``(B, T, vocab_size)``, and the loss or None.
@@ -117,10 +127,11 @@ class Decoder(Placement, nn.Module):
             raise ConfigError(
                 f"A context of {position + steps} tokens is longer than block_size={self.config.block_size}."
             )
-        positions = torch.arange(position, position + steps, device=idx.device)
+        if positions is None:
+            positions = torch.arange(position, position + steps, device=idx.device)
         x = F.dropout(self.wte(idx) + self.wpe(positions), self.config.dropout, self.training)  # (B, T, d)
         for i, (block, unitaries) in enumerate(zip(self.blocks, self.unitaries(), strict=True)):
-            x = block(x, unitaries, None if caches is None else caches[i])
+            x = block(x, unitaries, None if caches is None else caches[i], real)
         logits = self.lm_head(self.ln_f(x))  # (B, T, vocab_size)
         if targets is None:
             return logits, None

@@ -15,7 +15,7 @@ from transformers import BertForSequenceClassification, LlamaConfig, LlamaForCau
 
 import qiskit_qattn as qa
 from qiskit_qattn.backends.registry import Backend
-from qiskit_qattn.errors import CheckpointError, ConfigError, UnknownNameError
+from qiskit_qattn.errors import CheckpointError, CircuitError, ConfigError, UnknownNameError
 from qiskit_qattn.hf import QattnAdapterConfig, add_adapters, load_adapters
 from qiskit_qattn.hf.peft_method import QattnAdapterLayer
 from qiskit_qattn.nn.heads import QuantumHead
@@ -191,6 +191,16 @@ def test_a_unitary_adapter_is_merged_and_taken_out_again(build, name):
     torch.testing.assert_close(logits(merged), expected, atol=1e-12, rtol=0)
 
 
+def test_a_weight_of_two_layers_is_not_merged(build):
+    """Merged into the last layer of GPT-2, the adapter would turn the embedding too."""
+    with pytest.warns(UserWarning, match="tied layer"):
+        model = add_adapters(build("gpt2"), "unitary", 2, ["lm_head"])
+    for merge in (model.merge_adapter, model.merge_and_unload):
+        with pytest.raises(ConfigError, match="weight of lm_head is another layer's too"):
+            merge()
+    assert torch.equal(logits(model), logits(build("gpt2")))
+
+
 @pytest.mark.parametrize("kind", ["qisa", "frozen", "quadratic"])
 def test_what_is_not_linear_is_not_merged(build, kind):
     model = adapted(build, "llama", kind)
@@ -242,6 +252,13 @@ def deeper(build, layers):
         (lambda folder: change(folder, kind="qisb"), "Did you mean 'qisa'"),
         (lambda folder: change(folder, observables=["ZZZ"]), "4, but 1 observables"),
         (lambda folder: (folder / "adapter_config.json").write_text("{"), "holds no adapters"),
+        (lambda folder: change(folder, target_modules="("), r"target_modules='\(' is not a regular expression"),
+        (lambda folder: change(folder, exclude_modules="("), r"exclude_modules='\(' is not a regular expression"),
+        (lambda folder: change(folder, target_modules=5), "target_modules must be a list of names, got 5"),
+        (lambda folder: change(folder, modules_to_save="lm_head"), "modules_to_save must be a list of names"),
+        (lambda folder: change(folder, layers_to_transform="x"), "are of another model"),
+        (lambda folder: change(folder, kind="quadratic", rank=10**9), "rank of an adapter must be .* from 1 to 4"),
+        (lambda folder: change(folder, kind="quadratic", num_outputs=10**9), "num_outputs of .* from 1 to 15"),
     ],
 )
 def test_damaged_adapters_are_told_in_a_line(build, tmp_path, damage, message):
@@ -387,6 +404,10 @@ def test_bad_input_is_told_in_a_line(build):
         ({"kind": "unitary", "num_qubits": 6}, ConfigError, "blocks of 64, but a layer gives 16"),
         ({"parameters": 0}, ConfigError, "parameters must be a whole number of at least 1, got 0"),
         ({"reps": -1}, ConfigError, "reps of an adapter"),
+        ({"kind": "lora", "target_modules": "("}, ConfigError, "is not a regular expression"),
+        ({"kind": "oft", "target_modules": 5}, ConfigError, "target_modules must be a list of names, got 5"),
+        ({"modules_to_save": ["x", 5]}, ConfigError, "modules_to_save must be a list of names"),
+        ({"num_qubits": 10**6}, CircuitError, "num_qubits must be between 1 and 12"),
     ]
     for arguments, kind, message in cases:
         model = build("llama")
@@ -405,13 +426,16 @@ def test_bad_input_is_told_in_a_line(build):
 
 
 def test_all_linear_layers_but_the_last_can_be_adapted(build):
-    model = (
-        adapted(build, parameters=5000)
-        if False
-        else add_adapters(build("bert"), "unitary", 2, "all-linear", task_type="SEQ_CLS")
-    )
+    model = add_adapters(build("bert"), "unitary", 2, "all-linear", task_type="SEQ_CLS")
     assert len(adapter_layers(model)) == 2 * 6 + 1  # and the pooler
     assert model.modules_to_save and math.isfinite(model(**inputs_of(model)).loss.item())
+
+
+def test_a_quadratic_adapter_is_as_small_as_one_qubit(build):
+    with pytest.warns(UserWarning, match="'quadratic' have 616 trained parameters"):
+        add_adapters(build("llama"), "quadratic", 1, parameters=9000)
+    with pytest.raises(CircuitError, match="between 1 and 12"):
+        QattnAdapterConfig(kind="quadratic", num_qubits=10**6)
 
 
 def test_pefts_own_call_takes_the_configuration(build):

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from transformers import (
     AutoModel,
@@ -23,7 +24,7 @@ from transformers import (
 )
 
 import qiskit_qattn as qa
-from qiskit_qattn.errors import ConfigError, UnknownNameError
+from qiskit_qattn.errors import CheckpointError, ConfigError, UnknownNameError
 from qiskit_qattn.hf import QattnConfig, QattnForCausalLM, add_adapters
 from qiskit_qattn.hf.attention import QattnHeads
 
@@ -159,6 +160,15 @@ def test_a_model_without_its_last_layer_has_the_heads_too(build, tmp_path):
     tokens = inputs_of(model)["input_ids"]
     with torch.no_grad():
         assert torch.equal(loaded(tokens).last_hidden_state, model.bert(tokens).last_hidden_state)
+
+
+def test_a_loaded_model_changes_its_type_as_any_other(build, tmp_path):
+    model = build("llama")
+    qa.replace_attention(model, "qisa")
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert {p.dtype for p in loaded.half().parameters()} == {torch.float16}
+    assert {p.dtype for p in loaded.float().parameters()} == {torch.float32}
 
 
 # Generation
@@ -299,6 +309,17 @@ def test_a_model_may_be_inside_a_module_of_ones_own(build, tmp_path):
 
 
 # Bad input
+
+
+def test_heads_without_weights_are_an_error(build, tmp_path):
+    """They would be whatever was in memory."""
+    model = build("llama")
+    qa.replace_attention(model, "qisa")
+    model.save_pretrained(tmp_path)
+    state = {key: value for key, value in model.state_dict().items() if not key.endswith("qisa-v3.gain")}
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"Weights of model\.layers\.0\.self_attn\.qattn_heads are missing"):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
 def test_without_the_import_an_error_says_so():

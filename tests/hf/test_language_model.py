@@ -139,6 +139,49 @@ def test_labels_are_shifted_and_padding_on_the_right_does_not_count(tmp_path):
     torch.testing.assert_close(padded.loss, expected)
 
 
+def test_each_padded_sequence_gives_what_it_gives_alone(folder):
+    """On either side, in any cache, and whatever token the padding is."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    long, short = TOKENS[:1, :9], TOKENS[1:, :5]
+    padding = torch.full((1, 4), 99)  # outside the vocabulary
+    left = torch.cat([long, torch.cat([padding, short], 1)])
+    mask = torch.ones_like(left)
+    mask[1, :4] = 0
+    for each in (mask, mask.bool()):
+        with torch.no_grad():
+            found = model(left, attention_mask=each).logits
+        torch.testing.assert_close(found[:1], values(model, long), atol=1e-5, rtol=0)
+        torch.testing.assert_close(found[1:, 4:], values(model, short), atol=1e-5, rtol=0)
+    expected = [model.generate(input_ids=prompt, max_new_tokens=7, do_sample=False)[0, -7:] for prompt in (long, short)]
+    for cached in (True, False):
+        written = model.generate(
+            input_ids=left, attention_mask=mask, max_new_tokens=7, do_sample=False, use_cache=cached
+        )
+        assert torch.equal(written[:, -7:], torch.stack(expected))
+    full = [  # past the end of the context
+        model.generate(input_ids=left, attention_mask=mask, max_new_tokens=30, do_sample=False, use_cache=cached)
+        for cached in (True, False)
+    ]
+    assert torch.equal(*full)
+    right = torch.cat([long, torch.cat([short, padding], 1)])
+    with torch.no_grad():
+        assert torch.equal(model(right, attention_mask=mask.flip(1).bool()).logits[1, :5], values(model, short)[0])
+
+
+def test_positions_a_cache_under_its_old_name_and_tuples_are_taken(tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(save(tmp_path / "model"))
+    shifted = model(TOKENS, position_ids=torch.arange(2, 14)[None]).logits
+    table = model.wpe.weight.detach().clone()
+    with torch.no_grad():
+        model.wpe.weight.copy_(table.roll(-2, 0))
+    torch.testing.assert_close(shifted, values(model, TOKENS))
+    cache = DynamicCache()
+    with pytest.warns(FutureWarning, match="past_key_values"):
+        model(TOKENS[:, :8], past_key_values=cache)
+    assert cache.get_seq_length() == 8
+    assert torch.equal(model(TOKENS, return_dict=False)[0], values(model, TOKENS))
+
+
 def test_trainer_trains_and_its_checkpoint_is_a_gpt(tmp_path):
     model = QattnForCausalLM.from_pretrained(save(tmp_path / "model"))
     arguments = TrainingArguments(
@@ -204,13 +247,29 @@ def test_a_pipeline_writes_text(tmp_path):
     assert found == tokenizer.decode(expected[0])
 
 
+def test_a_pipeline_writes_batches(tmp_path):
+    """The padding is any character: it is not seen."""
+    write = pipeline("text-generation", model=str(save(tmp_path / "model")))
+    prompts = ["hear me", "me", "First C"]
+    options = {"max_new_tokens": 6, "do_sample": False}
+    alone = [write(prompt, **options) for prompt in prompts]
+    write.tokenizer.pad_token, write.tokenizer.padding_side = " ", "left"
+    assert write(prompts, batch_size=3, **options) == alone
+
+
 # Bad input
 
 
 def test_bad_input_is_told_in_a_line(tmp_path):
     model = QattnForCausalLM.from_pretrained(save(tmp_path / "model"))
-    with pytest.raises(ConfigError, match="padded on the left"):
-        model(TOKENS, attention_mask=torch.tensor([[0] * 4 + [1] * 8, [1] * 12]))
+    with pytest.raises(ConfigError, match=r"attention_mask must have shape \(2, 12\), .* got \(2, 1, 12, 12\)"):
+        model(TOKENS, attention_mask=torch.ones(2, 1, 12, 12))
+    with pytest.raises(ConfigError, match="position_ids must be from 0 to 15"):
+        model(TOKENS, position_ids=torch.arange(5, 17)[None])
+    with pytest.raises(ConfigError, match="QattnForCausalLM has no output_attentions"):
+        model(TOKENS, output_attentions=True)
+    with pytest.raises(ConfigError, match="tie_word_embeddings must be true"):
+        QattnConfig(tie_word_embeddings=False)
     with pytest.raises(ConfigError, match="must be a DynamicCache, got a StaticCache"):
         model(TOKENS, cache=StaticCache(config=model.config, max_cache_len=16))
     with pytest.raises(ConfigError, match="context of 17 tokens is longer than block_size=16"):
@@ -223,6 +282,10 @@ def test_bad_input_is_told_in_a_line(tmp_path):
         model(TOKENS, cache=cache)
     with pytest.raises(TokenError, match="The text has 'X', outside the vocabulary"):
         AutoTokenizer.from_pretrained(tmp_path / "model")("hear X")
+    with pytest.raises(TokenError, match="The text has 'X', outside the vocabulary"):
+        AutoTokenizer.from_pretrained(tmp_path / "model")([("hear", "X")])
+    with pytest.raises(TokenError, match="The text has 'X', outside the vocabulary"):
+        AutoTokenizer.from_pretrained(tmp_path / "model")("hear", "X")
     with pytest.raises(ConfigError, match="n_head is 4"):
         QattnConfig(heads="qisa:3", n_head=4)
     (tmp_path / "model" / "tokenizer.json").write_text('{"format": "other"}')

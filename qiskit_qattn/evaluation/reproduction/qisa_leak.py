@@ -21,8 +21,17 @@ SETTINGS: dict[str, Any] = {"n_layer": 2, "batch_size": 128, "max_steps": 2000, 
 class CorrectedAttention(CausalSelfAttention):
     r"""Linear q and k with the score of the paper, :math:`w = \mathrm{softmax}_j(\exp(-\lVert q_i - k_j \rVert^2))`."""
 
-    def _attend(self, part: str, q: Tensor, k: Tensor, v: Tensor, score: Score, cache: KeyValueCache | None) -> Tensor:
-        return super()._attend(part, q, k, v, "qisa", cache)
+    def _attend(
+        self,
+        part: str,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        score: Score,
+        cache: KeyValueCache | None,
+        real: Tensor | None = None,
+    ) -> Tensor:
+        return super()._attend(part, q, k, v, "qisa", cache, real)
 
 
 class PublishedAttention(CausalSelfAttention):
@@ -32,7 +41,16 @@ class PublishedAttention(CausalSelfAttention):
     and nothing of its past. This is a model for tests, not a kind of head.
     """
 
-    def _attend(self, part: str, q: Tensor, k: Tensor, v: Tensor, score: Score, cache: KeyValueCache | None) -> Tensor:
+    def _attend(
+        self,
+        part: str,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        score: Score,
+        cache: KeyValueCache | None,
+        real: Tensor | None = None,
+    ) -> Tensor:
         identity = torch.eye(k.shape[-2], dtype=q.dtype, device=q.device).expand(*k.shape[:-1], -1)
         weights = causal_attention(q, k, identity, "qisa")  # (B, nh, T, T)
         return weights.mT @ v
