@@ -123,7 +123,8 @@ def resolve_finetune(given: Mapping[str, Any], config_file: str | Path | None = 
     """
     from_file = _read(Path(config_file)) if config_file is not None else {}
     settings = {**from_file, **given}
-    folder = Path(settings["out"] or "runs/finetune") if isinstance(settings.get("out", ""), str) else Path()
+    out = settings.get("out", "")
+    folder = Path((isinstance(out, str) and out) or "runs/finetune")  # another type is refused below
     if not folder.exists():
         return FinetuneConfig(**settings)
     saved_file = folder / "config.toml"

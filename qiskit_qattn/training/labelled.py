@@ -129,7 +129,7 @@ def load_task(name_or_path: str, dev: str = "") -> LabelledTask:
     The tasks of GLUE (``cola``, ``sst2``, ``mrpc``, ``qqp``, ``stsb``, ``mnli``, ``qnli``, ``rte``, ``wnli``) and two
     of SuperGLUE (``boolq``, ``cb``) have their official splits and metrics. They are read from
     ``$QATTN_DATA_DIR/glue/<TASK>/train.tsv`` and ``dev.tsv``, as the benchmark distributes them, where those exist, and
-    else through ``datasets`` from the Hugging Face Hub. ``films`` is 10,605 sentences of film reviews, from the package
+    else through ``datasets`` from the Hugging Face Hub. ``films`` is 10,568 sentences of film reviews, from the package
     vaderSentiment; the label is the sign of their mean rating by 20 readers.
 
     A file is TSV, CSV or Parquet, with columns ``sentence`` and ``label``, or ``sentence1``, ``sentence2`` and

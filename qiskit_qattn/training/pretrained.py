@@ -97,9 +97,17 @@ def load_classifier(
                 model = _from_gguf(where, options, labels)
             else:
                 config = AutoConfig.from_pretrained(where, trust_remote_code=False, **labels)
-                model = AutoModelForSequenceClassification.from_pretrained(
-                    where, config=config, dtype=torch.float32, trust_remote_code=False, ignore_mismatched_sizes=True
+                model, found = AutoModelForSequenceClassification.from_pretrained(
+                    where,
+                    config=config,
+                    dtype=torch.float32,
+                    trust_remote_code=False,
+                    ignore_mismatched_sizes=True,  # of a classifier of other classes
+                    output_loading_info=True,
                 )
+                _check_loaded(name, model, found)
+        except ConfigError:
+            raise
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
             raise _unusable(name, "model that classifies", error) from error
     rows = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
@@ -110,6 +118,16 @@ def load_classifier(
         )
     model.config.pad_token_id = tokenizer.pad_token_id
     return model
+
+
+def _check_loaded(name: str, model: PreTrainedModel, found: dict[str, Any]) -> None:
+    """Refuse a model that lacks weights of its own, which would then be random; a classifier and a pooler are new."""
+    keys = [*found["missing_keys"], *(key[0] for key in found["mismatched_keys"])]
+    lost = sorted(key for key in keys if key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key)
+    if lost:
+        raise ConfigError(
+            f"{name!r} does not hold the weights of its model: {len(lost)} are missing, such as {lost[0]}."
+        )
 
 
 def _place(name: str) -> tuple[str, dict[str, Any]]:

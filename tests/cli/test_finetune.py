@@ -86,18 +86,8 @@ def test_ctrl_c_saves_and_the_same_command_continues(tiny_bert, reviews, tmp_pat
     out = tmp_path / "out"
     command = [sys.executable, "-c", "from qiskit_qattn.cli.main import main; main()", "finetune", "--out", str(out)]
     command += ["--model", str(tiny_bert), "--task", str(reviews), "--max-length", "12", "--num-qubits", "2"]
-    command += [
-        "--epochs",
-        "2000",
-        "--batch-size",
-        "8",
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        "--checkpoint-interval",
-        "5",
-    ]
+    command += ["--epochs", "2000", "--batch-size", "8", "--device", "cpu", "--threads", "1"]
+    command += ["--checkpoint-interval", "20", "--method", "probe"]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 120
@@ -108,6 +98,7 @@ def test_ctrl_c_saves_and_the_same_command_continues(tiny_bert, reviews, tmp_pat
         _, stderr = child.communicate(timeout=60)
     finally:
         child.kill()
+        child.communicate()
     assert child.returncode == 130, stderr
     assert "was saved in" in stderr and f"qattn finetune --out {out}" in stderr and "Traceback" not in stderr
     (checkpoint,) = out.glob("probe/seed-0/checkpoints/checkpoint-*")

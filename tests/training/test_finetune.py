@@ -203,3 +203,19 @@ def test_adapters_of_another_model_are_refused(settings, tiny_bert, tmp_path):
     add_adapters(other, "qisa", 2, task_type="SEQ_CLS").save_pretrained(tmp_path / "adapter")
     with pytest.raises(CheckpointError, match="are of another model"):
         prepare(settings(methods="qisa", adapter=str(tmp_path / "adapter")))
+
+
+def test_a_model_without_its_weights_is_refused_and_a_new_classifier_is_not(settings, tiny_bert, tmp_path):
+    tokenizer = load_tokenizer(str(tiny_bert))
+    model = load_classifier(str(tiny_bert), ("a", "b", "c"), tokenizer, 0)
+    weights = model.state_dict()
+    for name, part in (("three", weights), ("less", {k: v for k, v in weights.items() if "layer.1" not in k})):
+        model.save_pretrained(tmp_path / name, state_dict=part)
+        tokenizer.save_pretrained(tmp_path / name)
+    two = load_classifier(str(tmp_path / "three"), ("0", "1"), tokenizer, 4)
+    assert two.classifier.weight.shape == (2, 32)
+    assert torch.equal(two.bert.embeddings.word_embeddings.weight, model.bert.embeddings.word_embeddings.weight)
+    same = load_classifier(str(tmp_path / "three"), ("a", "b", "c"), tokenizer, 4)
+    assert torch.equal(same.classifier.weight, model.classifier.weight)
+    with pytest.raises(ConfigError, match=r"does not hold the weights of its model: 16 are missing, such as bert\.enc"):
+        prepare(settings(model=str(tmp_path / "less")))
