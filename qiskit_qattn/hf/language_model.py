@@ -103,6 +103,7 @@ class QattnForCausalLM(PreTrainedModel, GenerationMixin, Decoder):
         super().__init__(config)
         self._build(config.shape())
         if not self.wte.weight.is_meta:  # otherwise weights are loaded, or drawn where there are none
+            # the mark of transformers, without which post_init draws the weights again by its rules
             for module in self.modules():
                 vars(module)["_is_hf_initialized"] = True
         self.post_init()
@@ -290,7 +291,7 @@ class QattnTokenizer(PreTrainedTokenizerFast):
             kwargs["characters"] = _read_characters(path)
         return kwargs
 
-    def _encode_plus(self, text: Any, text_pair: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def _encode_plus(self, text: Any, text_pair: Any = None, *args: Any, **kwargs: Any) -> Any:  # of every call
         unknown = sorted(set(_letters(text)).union(_letters(text_pair)) - set(self.characters))
         if unknown:
             raise TokenError(
