@@ -144,7 +144,13 @@ def quantum_attention(
 
 
 def replace_attention(
-    model: nn.Module, heads: str, where: Callable[[str], bool] | str | None = None, **options: Any
+    model: nn.Module,
+    heads: str,
+    where: Callable[[str], bool] | str | None = None,
+    *,
+    num_qubits: int | None = None,
+    reps: int | None = None,
+    backend: Any = None,
 ) -> list[str]:
     """Give a Hugging Face model heads of any kind, in place, and return the paths of the attention that has them now.
 
@@ -157,15 +163,16 @@ def replace_attention(
             ``AttentionInterface``.
         heads: A kind, for all heads, or ``kind:count,…`` that sums to the number of heads of each attention.
         where: Which attention, by its path: a predicate, or a pattern as of shell file names. None takes all.
-        options: ``num_qubits``, ``reps`` and ``backend``.
+        num_qubits: Qubits of every circuit; None takes the fewest.
+        reps: Ansatz layers of every circuit; None takes each kind's own.
+        backend: Where circuits run; None is the exact engine.
 
     Raises:
         ConfigError: If nothing is there to be replaced, for heads that do not fit, and for a model that is quantized
             or has adapters; nothing was replaced then.
         CircuitError: For a circuit that cannot be built; nothing was replaced then.
-        UnknownNameError: For an unknown kind, option or backend; nothing was replaced then.
+        UnknownNameError: For an unknown kind or backend; nothing was replaced then.
     """
-    backend, num_qubits, reps = (options.get(name) for name in ("backend", "num_qubits", "reps"))
     if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
         raise ConfigError("The model has adapters already; replace its attention first, and add adapters then.")
     every = {name: module for part in _models(model) for name, module in _attention(model, part)}

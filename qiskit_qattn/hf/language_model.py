@@ -103,6 +103,7 @@ class QattnForCausalLM(PreTrainedModel, GenerationMixin, Decoder):
         super().__init__(config)
         self._build(config.shape())
         if not self.wte.weight.is_meta:  # otherwise weights are loaded, or drawn where there are none
+            # the mark of transformers, without which post_init draws the weights again by its rules
             for module in self.modules():
                 vars(module)["_is_hf_initialized"] = True
         self.post_init()
@@ -162,12 +163,12 @@ class QattnForCausalLM(PreTrainedModel, GenerationMixin, Decoder):
             kwargs: For the loss, such as ``num_items_in_batch``.
 
         Raises:
-            ConfigError: For a mask of another shape, another cache, a context longer than ``block_size``, or an output
-                that this model does not give.
+            ConfigError: For a mask, positions or cache that do not fit, a context longer than ``block_size``, or an
+                output that this model does not give.
             TokenError: On a CPU, for a token that is not in the vocabulary.
         """
-        for name in ("inputs_embeds", "output_attentions", "output_hidden_states"):
-            if kwargs.get(name) not in (None, False):
+        for name in ("output_attentions", "output_hidden_states"):
+            if kwargs.get(name):
                 raise ConfigError(f"{type(self).__name__} has no {name}.")
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
@@ -178,7 +179,7 @@ class QattnForCausalLM(PreTrainedModel, GenerationMixin, Decoder):
         position, size = 0 if cache is None else cache.get_seq_length(), self.config.block_size
         caches: Any = None if cache is None else [_Parts(cache)] * self.config.n_layer
         real = None
-        if attention_mask is not None:
+        if attention_mask is not None and input_ids.ndim == 2:
             real = _real(attention_mask, input_ids, position)
             steps = input_ids.shape[1]
             input_ids = input_ids.masked_fill(~real[:, -steps:], 0)  # padding may be outside the vocabulary
@@ -186,8 +187,10 @@ class QattnForCausalLM(PreTrainedModel, GenerationMixin, Decoder):
                 real = None  # causal attention sees no padding on the right
             elif position_ids is None:
                 position_ids = (real.cumsum(-1) - 1).clamp_min(0)[:, -steps:]
-        if position_ids is not None and not 0 <= int(position_ids.min()) <= int(position_ids.max()) < size:
-            raise ConfigError(f"position_ids must be from 0 to {size - 1}, as block_size is {size}.")
+        if position_ids is not None:
+            fits = position_ids.shape[-1:] == input_ids.shape[-1:] and position_ids.dtype == torch.long
+            if not fits or not 0 <= int(position_ids.min()) <= int(position_ids.max()) < size:
+                raise ConfigError(f"position_ids must be one integer for each token, below block_size={size}.")
         try:
             logits, _ = Decoder.forward(
                 self, input_ids, caches=caches, position=position, positions=position_ids, real=real
@@ -290,7 +293,7 @@ class QattnTokenizer(PreTrainedTokenizerFast):
             kwargs["characters"] = _read_characters(path)
         return kwargs
 
-    def _encode_plus(self, text: Any, text_pair: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def _encode_plus(self, text: Any, text_pair: Any = None, *args: Any, **kwargs: Any) -> Any:  # of every call
         unknown = sorted(set(_letters(text)).union(_letters(text_pair)) - set(self.characters))
         if unknown:
             raise TokenError(
@@ -313,11 +316,8 @@ class QattnTokenizer(PreTrainedTokenizerFast):
 
 def _letters(texts: Any) -> Iterator[str]:
     """Yield the characters of a text, or of texts in lists and pairs."""
-    if isinstance(texts, str):
-        yield from texts
-    elif isinstance(texts, list | tuple):
-        for each in texts:
-            yield from _letters(each)
+    for each in texts if isinstance(texts, str | list | tuple) else ():
+        yield from each if isinstance(texts, str) else _letters(each)
 
 
 def _backend(characters: str) -> Tokenizer:

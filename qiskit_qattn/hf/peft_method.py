@@ -79,6 +79,7 @@ class QattnAdapterLayer(nn.Module, BaseTunerLayer):
         config: Its settings.
     """
 
+    # Names that begin with an underscore, here and in the next class, are those that PEFT's own methods define too.
     adapter_layer_names = ("qattn_down", "qattn_map", "qattn_up", "qattn_turn")
     other_param_names = ("qattn_kind",)
 

@@ -178,10 +178,12 @@ def projected_shape(kind: HeadKind, count: int, head_dim: int, num_qubits: int |
         reps: Their ansatz layers; None takes the kind's own.
 
     Raises:
-        ConfigError: For a kind that encodes amplitudes in too few qubits, or weights that do not fit in memory.
+        ConfigError: For numbers that are not whole, a kind that encodes amplitudes in too few qubits, or weights that
+            do not fit in memory.
     """
     needed = max(1, math.ceil(math.log2(head_dim)))
-    qubits = needed if num_qubits is None else num_qubits
+    qubits = needed if num_qubits is None else integer("num_qubits", num_qubits, least=1)
+    reps = None if reps is None else integer("reps", reps, least=0)
     circuit = None if kind.circuit is None else head_circuit(kind.circuit, qubits, reps, head_dim)
     if circuit is not None and circuit.encoding.kind == "amplitude" and qubits < needed:
         raise ConfigError(

@@ -73,6 +73,10 @@ def replace_attention(
     for option in options:
         if option not in _OPTIONS:
             raise unknown_name("option of replace_attention", option, _OPTIONS)
+    if not (where is None or isinstance(where, str) or callable(where)):
+        raise ConfigError(
+            f"where must be a pattern or a predicate of a module's name, got {type(where).__name__} {shown(where)}."
+        )
     for takes, replace in _LIBRARIES:
         if isinstance(model, nn.Module) and takes(model):
             return replace(model, heads, where, **options)
@@ -100,10 +104,6 @@ def _chosen(model: nn.Module, where: Where) -> list[tuple[list[str], nn.Multihea
         raise ConfigError(
             f"The model is a {type(model).__name__} itself, which no module holds, so it cannot be replaced in place. "
             f"Use QuantumMultiheadAttention.from_classical(model, heads)."
-        )
-    if not (where is None or isinstance(where, str) or callable(where)):
-        raise ConfigError(
-            f"where must be a pattern or a predicate of a module's name, got {type(where).__name__} {shown(where)}."
         )
     named: dict[int, tuple[list[str], nn.MultiheadAttention]] = {}
     others = {}

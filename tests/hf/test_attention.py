@@ -284,6 +284,16 @@ def test_circuits_move_to_a_backend_and_back(build):
     assert torch.equal(logits(model), exact)
 
 
+def test_circuits_can_be_put_out_of_use_and_back(build):
+    model = build("llama")
+    qa.replace_attention(model, "qisa")
+    expected = logits(model)
+    model.set_attn_implementation("sdpa")
+    assert torch.equal(logits(model), logits(build("llama")))
+    model.set_attn_implementation("quantum")
+    assert torch.equal(logits(model), expected)
+
+
 def test_a_model_with_quantum_attention_takes_adapters(build):
     model = build("llama")
     qa.replace_attention(model, "qisa")
@@ -341,6 +351,7 @@ def test_bad_input_is_told_in_a_line_and_changes_nothing(build):
     for arguments, kind, message in (
         (("qisa:3",), ConfigError, r"layers\.0\.self_attn cannot be replaced: .*3 heads.*4"),
         (("qsia",), UnknownNameError, "Did you mean"),
+        (("qisa", 7), ConfigError, "where must be a pattern or a predicate .*got int 7"),
         (("qisa", "*.7.*"), ConfigError, r"No attention has a name that .* matches: model\.layers\.0\.self_attn"),
     ):
         with pytest.raises(kind, match=message) as caught:
@@ -348,6 +359,8 @@ def test_bad_input_is_told_in_a_line_and_changes_nothing(build):
         assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match="num_qubits of at least 3"):
         qa.replace_attention(model, "qisa", num_qubits=2)
+    with pytest.raises(ConfigError, match="num_qubits must be an integer of at least 1, got '3'"):
+        qa.replace_attention(model, "qisa", num_qubits="3")
     with pytest.raises(UnknownNameError, match="option of replace_attention 'qubits'"):
         qa.replace_attention(model, "qisa", qubits=2)
     assert not heads_of(model) and model.config._attn_implementation == "sdpa"

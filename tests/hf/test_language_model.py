@@ -264,8 +264,11 @@ def test_bad_input_is_told_in_a_line(tmp_path):
     model = QattnForCausalLM.from_pretrained(save(tmp_path / "model"))
     with pytest.raises(ConfigError, match=r"attention_mask must have shape \(2, 12\), .* got \(2, 1, 12, 12\)"):
         model(TOKENS, attention_mask=torch.ones(2, 1, 12, 12))
-    with pytest.raises(ConfigError, match="position_ids must be from 0 to 15"):
-        model(TOKENS, position_ids=torch.arange(5, 17)[None])
+    for positions in (torch.arange(5, 17)[None], torch.arange(-1, 11), torch.arange(11), torch.ones(2, 12)):
+        with pytest.raises(ConfigError, match="position_ids must be one integer for each token, below block_size=16"):
+            model(TOKENS, position_ids=positions)
+    with pytest.raises(ConfigError, match=r"must have shape \(B, T\), got \(24,\)"):
+        model(TOKENS.flatten(), attention_mask=torch.ones(24))
     with pytest.raises(ConfigError, match="QattnForCausalLM has no output_attentions"):
         model(TOKENS, output_attentions=True)
     with pytest.raises(ConfigError, match="tie_word_embeddings must be true"):

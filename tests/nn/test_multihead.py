@@ -409,6 +409,8 @@ def test_a_projected_vector_is_encoded_as_it_is():
         ((8, 2), {"heads": "qisa:x,zz:1"}, ConfigError, "with counts of at least 1, got 'qisa:x'"),
         ((32, 2), {"num_qubits": 3}, ConfigError, "head_dim=16 numbers and needs num_qubits of at least 4, got 3"),
         ((8, 2), {"num_qubits": 0}, ConfigError, "num_qubits must be an integer of at least 1, got 0"),
+        ((8, 2), {"num_qubits": "3"}, ConfigError, "num_qubits must be an integer of at least 1, got '3'"),
+        ((8, 2), {"reps": 1.5}, ConfigError, "reps must be an integer of at least 0, got 1.5"),
         ((8, 2), {"num_qubits": 13}, CircuitError, "num_qubits must be between 1 and 12, got 13"),
         ((8, 2), {"num_qubits": 30, "heads": "quadratic"}, ConfigError, "quadratic heads of .* weights or more takes"),
         ((8, 2), {"reps": -1}, ConfigError, "reps must be an integer of at least 0, got -1"),
