@@ -97,7 +97,7 @@ def test_edits_see_what_has_no_gradient():
 @pytest.mark.parametrize(
     ("model", "options", "why"),
     [
-        (Stranger().forward, {}, NO_MODULE),
+        (Stranger().forward, {}, ""),
         (LikeliestOnly(), {}, NO_GRAPH),
         (nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (-1, LENGTH)), nn.Embedding(VOCABULARY, 3).float()), {}, ""),
         (torch.no_grad()(Stranger().forward), {}, NO_MODULE),

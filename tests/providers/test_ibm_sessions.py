@@ -114,6 +114,7 @@ def test_a_program_that_ends_closes_its_sessions(ibm_server: IBMServer, end: str
     code, status = ENDS[end]
     program = (
         "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "import qiskit_qattn as qa\n"
         "from tests.providers.test_ibm_sessions import BACKEND, run, small_model\n"
         "model = small_model().to_backend(BACKEND)\n"
