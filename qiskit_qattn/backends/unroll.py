@@ -21,8 +21,8 @@ from qiskit_qattn.simulation.cutting import without_final_measurements
 from qiskit_qattn.simulation.decomposition import (
     definition_of,
     takes_a_name,
-    warn_of_product_formula,
 )
+from qiskit_qattn.simulation.evolution import warn_of_product_formula
 from qiskit_qattn.simulation.gates import is_parametric, standard_name
 
 # Gates that are products of e^{-iθG/2} (up to a phase), one factor per angle, where the two eigenvalues of G differ by

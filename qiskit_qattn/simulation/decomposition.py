@@ -8,12 +8,10 @@ pass managers (:func:`preset_pass_manager`), and in each estimator, for circuits
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 from qiskit import QuantumCircuit
 from qiskit.circuit import (
     AnnotatedOperation,
@@ -34,24 +32,17 @@ from qiskit.converters import circuit_to_dag, dag_to_circuit
 from qiskit.dagcircuit import DAGCircuit
 from qiskit.exceptions import QiskitError
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
-from qiskit.quantum_info import Operator, SparsePauliOp
-from qiskit.synthesis import MatrixExponential
 from qiskit.transpiler import PassManager, StagedPassManager, TransformationPass, generate_preset_pass_manager
 from qiskit.transpiler.passes import HighLevelSynthesis, RemoveResetInZeroState
 
 from qiskit_qattn.errors import CircuitError
-from qiskit_qattn.simulation.evolution import operator_of
+from qiskit_qattn.simulation.evolution import operator_of, warn_of_product_formula
 from qiskit_qattn.simulation.gates import is_parametric, is_pauli_product_rotation, standard_name
 
 STANDARD_NAMES = frozenset(get_standard_gate_name_mapping()) | {"barrier", "initialize"}
 _TAKEN = STANDARD_NAMES | {"ms"}  # IonQ's MS, which qiskit-braket-provider teaches Qiskit, is not Qiskit's MSGate
 _OWN_MODULES = ("qiskit.circuit.library.", "qiskit_aer.")
-_COMPARED_QUBITS = 6  # up to which a product formula is compared with the exponential
 _ROOT_QUBITS = 8  # up to which a power that is no whole number is formed as a matrix
-
-
-class ProductFormulaWarning(UserWarning):
-    """A ``PauliEvolutionGate`` that runs as a product formula, which differs from its exponential."""
 
 
 def device_circuit(circuit: QuantumCircuit) -> QuantumCircuit:
@@ -326,28 +317,3 @@ def _modified(gate: PauliEvolutionGate, modifiers: Iterable[Any]) -> PauliEvolut
         elif isinstance(modifier, ControlModifier):
             gate = gate.control(modifier.num_ctrl_qubits, ctrl_state=modifier.ctrl_state)
     return gate
-
-
-def warn_of_product_formula(gate: PauliEvolutionGate) -> None:
-    """Warn if the product formula of an evolution is not its exponential."""
-    operator = SparsePauliOp.from_sparse_observable(gate._extract_sparse_observable())
-    if len(operator.paulis.group_commuting()) <= 1 or isinstance(gate.synthesis, MatrixExponential):
-        return
-    difference = ""
-    if not is_parametric(gate) and gate.num_qubits <= _COMPARED_QUBITS:
-        exact = scipy.linalg.expm(-1j * float(gate.time) * operator.to_matrix())
-        run = Operator(gate.definition).data
-        overlap = np.vdot(exact, run)
-        distance = float(np.linalg.norm(run * (abs(overlap) / overlap if overlap else 1) - exact, 2))
-        if distance < 1e-8:
-            return
-        difference = f" by {distance:.2g} in spectral norm"
-    terms = ", ".join(operator.paulis.to_labels()[:4]) + (", …" if len(operator) > 4 else "")
-    warnings.warn(
-        f"PauliEvolutionGate of {terms}: the terms do not commute. Simulators and devices run its product formula, "
-        f"{type(gate.synthesis).__name__} with reps={getattr(gate.synthesis, 'reps', 1)}, which differs from the "
-        f"exponential{difference}; exact engines use the exponential. To reduce the difference, raise "
-        f"reps of its synthesis or use SuzukiTrotter of a higher order.",
-        ProductFormulaWarning,
-        stacklevel=2,
-    )

@@ -14,8 +14,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 from qiskit.circuit import ParameterExpression
+from qiskit.circuit.library import PauliEvolutionGate
 from qiskit.quantum_info import Operator, PauliList, SparseObservable, SparsePauliOp
+from qiskit.synthesis import MatrixExponential
 from scipy.sparse import SparseEfficiencyWarning, csr_array
 from scipy.sparse.csgraph import connected_components
 
@@ -30,6 +33,7 @@ from qiskit_qattn.simulation.elementary import (
 )
 
 MAX_QUBITS = 8  # of a group of terms: 256 eigenvalues, each up to as many diagonal rotations
+_COMPARED_QUBITS = 6  # up to which a product formula is compared with the exponential
 _ZERO = 1e-14  # relative size of coefficients that are rounding
 
 
@@ -125,3 +129,32 @@ def operator_of(operation: Any) -> Operator:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SparseEfficiencyWarning)
         return Operator(operation)
+
+
+class ProductFormulaWarning(UserWarning):
+    """A ``PauliEvolutionGate`` that runs as a product formula, which differs from its exponential."""
+
+
+def warn_of_product_formula(gate: PauliEvolutionGate) -> None:
+    """Warn if the product formula of an evolution is not its exponential."""
+    operator = SparsePauliOp.from_sparse_observable(gate._extract_sparse_observable())
+    if len(operator.paulis.group_commuting()) <= 1 or isinstance(gate.synthesis, MatrixExponential):
+        return
+    difference = ""
+    if not getattr(gate.time, "parameters", ()) and gate.num_qubits <= _COMPARED_QUBITS:
+        exact = scipy.linalg.expm(-1j * float(gate.time) * operator.to_matrix())
+        run = Operator(gate.definition).data
+        overlap = np.vdot(exact, run)
+        distance = float(np.linalg.norm(run * (abs(overlap) / overlap if overlap else 1) - exact, 2))
+        if distance < 1e-8:
+            return
+        difference = f" by {distance:.2g} in spectral norm"
+    terms = ", ".join(operator.paulis.to_labels()[:4]) + (", …" if len(operator) > 4 else "")
+    warnings.warn(
+        f"PauliEvolutionGate of {terms}: the terms do not commute. Simulators and devices run its product formula, "
+        f"{type(gate.synthesis).__name__} with reps={getattr(gate.synthesis, 'reps', 1)}, which differs from the "
+        f"exponential{difference}; exact engines use the exponential. To reduce the difference, raise "
+        f"reps of its synthesis or use SuzukiTrotter of a higher order.",
+        ProductFormulaWarning,
+        stacklevel=2,
+    )

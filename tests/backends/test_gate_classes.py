@@ -22,7 +22,7 @@ from qiskit_qattn import get_backend
 from qiskit_qattn.backends.aer import AerEstimator
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.errors import CircuitError
-from qiskit_qattn.simulation.decomposition import ProductFormulaWarning
+from qiskit_qattn.simulation.evolution import ProductFormulaWarning
 
 pytest.importorskip("qiskit_aer")
 pytestmark = pytest.mark.filterwarnings("ignore::scipy.sparse.SparseEfficiencyWarning")  # of Qiskit's exponentials

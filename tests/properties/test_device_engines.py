@@ -18,7 +18,8 @@ from qiskit_qattn import get_backend
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import CircuitError
-from qiskit_qattn.simulation.decomposition import ProductFormulaWarning, device_circuit, transpiled
+from qiskit_qattn.simulation.decomposition import device_circuit, transpiled
+from qiskit_qattn.simulation.evolution import ProductFormulaWarning
 
 from .checks import along, assert_close, direction_of, gradient, point_of
 from .circuits import Example
@@ -38,7 +39,7 @@ EXACT = [
 NOISE = "noise=depolarizing&p1=0.02&p2=0.05"
 pytestmark = [
     pytest.mark.more,
-    pytest.mark.filterwarnings("ignore::qiskit_qattn.simulation.decomposition.ProductFormulaWarning"),
+    pytest.mark.filterwarnings("ignore::qiskit_qattn.simulation.evolution.ProductFormulaWarning"),
 ]
 
 

@@ -16,7 +16,7 @@ from qiskit_ibm_runtime.fake_provider import FakeManilaV2, FakeTorino
 import qiskit_qattn as qa
 from qiskit_qattn.backends.ibm.isa import ISAPassManager
 from qiskit_qattn.errors import CircuitError
-from qiskit_qattn.simulation.decomposition import ProductFormulaWarning
+from qiskit_qattn.simulation.evolution import ProductFormulaWarning
 
 NAMES = [name for name, gate in get_standard_gate_name_mapping().items() if gate.num_qubits]
 T = Parameter("t")

@@ -22,12 +22,12 @@ from qiskit.synthesis import MatrixExponential, SuzukiTrotter
 
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.decomposition import (
-    ProductFormulaWarning,
     device_circuit,
     device_pubs,
     is_own,
     preset_pass_manager,
 )
+from qiskit_qattn.simulation.evolution import ProductFormulaWarning
 
 STANDARD = {name: gate.num_qubits for name, gate in get_standard_gate_name_mapping().items() if gate.num_qubits}
 BASIS = ["rz", "sx", "x", "cz", "swap", "rx", "p", "u", "id", "delay"]
