@@ -1,8 +1,8 @@
 """A program that runs steps on a device without memory and prints, for each, what a GPU would have to wait for.
 
 Tensors of ``FakeTensorMode`` have a device, a shape and a type but no values, so any read of one fails. On a torch for
-CPUs their device cannot be ``cuda``, since autograd asks for its streams; it is one that Python registers, for the whole
-process: hence a program of its own.
+CPUs their device cannot be ``cuda``, since autograd asks for its streams; it is one that Python registers, for the
+whole process: hence a program of its own.
 """
 
 from __future__ import annotations
