@@ -26,6 +26,8 @@ NOISE = "density_matrix?noise=depolarizing&p1=0.01&p2=0.02"
 RECIPE = Recipe(amplitude_encoding, CATALOG["zz"].ansatz, reps=1, first=lambda n: [], summary="RY and CX")
 OWN = qa.HeadKind("own", circuit="own", recipe=RECIPE)
 more = pytest.mark.more
+# what torch itself warns of where its compiler is imported first
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)
@@ -220,12 +222,11 @@ def test_the_noisy_engine(heads):
 
 
 @more
-@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
-def test_inductor(mode):
+def test_inductor():
     model, idx = gpt("qisa:1,zz:1", 2, n_layer=1), tokens()
     expected = model(idx, idx)[1]
     gradients = torch.autograd.grad(expected, model.parameters())
-    value = torch.compile(model, fullgraph=True, mode=mode)(idx, idx)[1]
+    value = torch.compile(model, fullgraph=True, mode="reduce-overhead")(idx, idx)[1]
     torch.testing.assert_close(value, expected, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(torch.autograd.grad(value, model.parameters()), gradients, atol=1e-4, rtol=1e-3)
 
