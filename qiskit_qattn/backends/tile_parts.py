@@ -15,8 +15,6 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info import SparseObservable
 
-from qiskit_qattn.backends.tiling import TILES
-
 
 @dataclass(frozen=True)
 class Part:
@@ -31,11 +29,6 @@ class Part:
     pub: EstimatorPub
     qubits: tuple[int, ...]
     lines: np.ndarray
-
-
-def is_tiled(pub: EstimatorPub) -> bool:
-    """Tell whether a PUB was made by :class:`~qiskit_qattn.backends.tiling.Tiling`."""
-    return TILES in (pub.circuit.metadata or {})
 
 
 def parts_of(pub: EstimatorPub) -> list[Part]:

@@ -16,6 +16,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.observables_array import ObservablesArray
 
 from qiskit_qattn.backends.jobs.request import SOURCE
+from qiskit_qattn.backends.tile_options import Tiles, check_tiles
 
 Tile = tuple[int, ...]
 #: Where the metadata of a circuit and of a result say which qubits of the device each tile is on.
@@ -58,18 +59,23 @@ class Tiling:
     """The tiles of a device.
 
     Args:
+        name: The device's, for errors.
         num_qubits: Qubits of the device.
-        tiles: Returns the tiles for circuits of some size, best first.
+        asked: Which tiles the backend string asks for.
+        tiles: Returns the tiles for circuits of some size, best first, no more than were asked for.
         transpile: Returns a circuit in the gates of a tile; None where any circuit will do.
     """
 
     def __init__(
         self,
+        name: str,
         num_qubits: int,
+        asked: Tiles,
         tiles: Callable[[int], Sequence[Tile]],
         transpile: Callable[[QuantumCircuit, Tile], QuantumCircuit] | None = None,
     ) -> None:
-        self.num_qubits, self._find, self._transpile = num_qubits, tiles, transpile
+        self.name, self.num_qubits, self.asked = name, num_qubits, asked
+        self._find, self._transpile = tiles, transpile
         self._tiles: dict[int, list[Tile]] = {}
         self._placed: OrderedDict[int, tuple[QuantumCircuit, list[Placed]]] = OrderedDict()
         self._composed: OrderedDict[Any, tuple[Any, Composed]] = OrderedDict()
@@ -79,9 +85,14 @@ class Tiling:
 
         Raises:
             ConfigError: If those that were asked for do not fit.
+
+        Warns:
+            TilesWarning: If only one fits, where as many as fit were asked for.
         """
         if size not in self._tiles:
-            self._tiles[size] = list(self._find(size))
+            found = list(self._find(size))
+            check_tiles(len(found), size, self.asked, self.name)
+            self._tiles[size] = found
         return self._tiles[size]
 
     def has_several(self, size: int) -> bool:
@@ -132,7 +143,7 @@ class Tiling:
                 some = members[start : start + most]
                 shares = shared_rows([pubs[index].parameter_values.size for index in some], most)
                 groups.append(list(self._columns(pubs, some, shares)))
-        known = None if sources is None or None in sources else list(sources)
+        known = None if sources is None or None in sources else [str(source) for source in sources]
         return Tiled([self._composed_pub(pubs, group, known) for group in groups], groups, list(pubs))
 
     def _columns(
@@ -145,7 +156,7 @@ class Tiling:
                 number += 1
 
     def _composed_pub(
-        self, pubs: Sequence[EstimatorPub], columns: Sequence[Column], sources: list[str | None] | None
+        self, pubs: Sequence[EstimatorPub], columns: Sequence[Column], sources: list[str] | None
     ) -> EstimatorPub:
         parts = [pubs[column.pub] for column in columns]
         key = tuple((id(part.circuit), id(part.observables)) for part in parts)
@@ -167,6 +178,11 @@ class Tiling:
             values[vector] = table[np.ix_(np.resize(column.rows, length), own)]  # shorter ones repeat their first rows
         shape = (length,) if values else ()
         return EstimatorPub(circuit, observables, BindingsArray(values, shape=shape), parts[0].precision)
+
+
+def is_tiled(pub: EstimatorPub) -> bool:
+    """Tell whether a PUB was composed by :class:`Tiling`."""
+    return TILES in (pub.circuit.metadata or {})
 
 
 def shared_rows(counts: Sequence[int], most: int) -> list[list[np.ndarray]]:
