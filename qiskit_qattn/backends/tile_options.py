@@ -43,7 +43,9 @@ def tiles_option(spec: BackendSpec) -> Tiles | None:
     spacing = spec.integer("tile_spacing", minimum=0, maximum=1)
     value = spec.options.get("tiles")
     if spacing is not None and value in (None, "1"):
-        raise ConfigError(f"tile_spacing is for tiles=auto or several tiles, but {str(spec)!r} runs one circuit at a time.")
+        raise ConfigError(
+            f"tile_spacing is for tiles=auto or several tiles, but {str(spec)!r} runs one circuit at a time."
+        )
     if value is None:
         return None
     if value != "auto" and not (re.fullmatch(r"\d{1,6}", value) and int(value)):

@@ -52,7 +52,11 @@ def parts_of(pub: EstimatorPub) -> list[Part]:
     for line, support in enumerate(supports):
         lines[part_at[support[0]] if support else 0].append(line)  # one without a qubit is a number
     return [
-        Part(_on_part(pub, alone[number], [observables[line] for line in some], places[number]), groups[number], np.array(some))
+        Part(
+            _on_part(pub, alone[number], [observables[line] for line in some], places[number]),
+            groups[number],
+            np.array(some),
+        )
         for number, some in enumerate(lines)
         if some
     ]
@@ -89,7 +93,9 @@ def _on_part(
 ) -> EstimatorPub:
     moved = np.empty((len(observables), 1), dtype=object)
     for index, observable in enumerate(observables):
-        terms = [(word, [place[qubit] for qubit in where], factor) for word, where, factor in observable.to_sparse_list()]
+        terms = [
+            (word, [place[qubit] for qubit in where], factor) for word, where, factor in observable.to_sparse_list()
+        ]
         moved[index, 0] = SparseObservable.from_sparse_list(terms, len(place))
     names = list(pub.circuit.parameters)
     own = list(circuit.parameters)

@@ -109,12 +109,11 @@ class Tiling:
         Raises:
             BackendError, CircuitError: If it cannot be transpiled.
         """
-        key = id(circuit)
-        if key not in self._placed:  # with the circuit, so that no other gets its id
-            self._placed[key] = circuit, [self._place(circuit, tile) for tile in self.tiles(circuit.num_qubits)]
-            while len(self._placed) > _KEPT:
-                self._placed.popitem(last=False)
-        return self._placed[key][1]
+        found = self._placed.get(id(circuit))
+        if found is None:
+            found = circuit, [self._place(circuit, tile) for tile in self.tiles(circuit.num_qubits)]
+            _keep(self._placed, id(circuit), found)  # with the circuit, so that no other gets its id
+        return found[1]
 
     def _place(self, circuit: QuantumCircuit, tile: Tile) -> Placed:
         if self._transpile is None:
@@ -126,17 +125,17 @@ class Tiling:
     def tiled(self, pubs: Sequence[EstimatorPub], sources: Sequence[str | None] | None = None) -> Tiled:
         """Return PUBs side by side.
 
-        PUBs whose circuits have the same number of qubits share wider ones; each has as few rows as the tiles allow, and
-        then as few tiles, the best ones.
+        PUBs whose circuits have the same number of qubits share wider ones; each has as few rows as the tiles allow,
+        and then as few tiles, the best ones.
 
         Args:
             pubs: PUBs of observables in a column, shape ``(M, 1)``, and N parameter sets, shape ``(N,)`` or ``()``.
             sources: What each computes, the same on every device, where that is known.
         """
         by_size: dict[int, list[int]] = {}
+        groups: list[list[Column]] = []
         for index, pub in enumerate(pubs):
             by_size.setdefault(pub.circuit.num_qubits, []).append(index)
-        groups = []
         for members in by_size.values():
             most = len(self.places(pubs[members[0]].circuit))
             for start in range(0, len(members), most):
@@ -145,6 +144,18 @@ class Tiling:
                 groups.append(list(self._columns(pubs, some, shares)))
         known = None if sources is None or None in sources else [str(source) for source in sources]
         return Tiled([self._composed_pub(pubs, group, known) for group in groups], groups, list(pubs))
+
+    def alone(self, pubs: Sequence[EstimatorPub]) -> Tiled:
+        """Return PUBs one at a time, the k-th on the k-th tile, while the others are idle; as many as there are tiles."""
+        groups = [
+            [Column(index, np.arange(pub.parameter_values.size), self.places(pub.circuit)[index])]
+            for index, pub in enumerate(pubs)
+        ]
+        return Tiled([self._composed_pub(pubs, group, None) for group in groups], groups, list(pubs))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tiling:
+        """Return these tiles: copies are on the same device."""
+        return self
 
     def _columns(
         self, pubs: Sequence[EstimatorPub], members: Sequence[int], shares: Sequence[list[np.ndarray]]
@@ -159,13 +170,16 @@ class Tiling:
         self, pubs: Sequence[EstimatorPub], columns: Sequence[Column], sources: list[str] | None
     ) -> EstimatorPub:
         parts = [pubs[column.pub] for column in columns]
-        key = tuple((id(part.circuit), id(part.observables)) for part in parts)
-        if key not in self._composed:
+        key = tuple(
+            (id(part.circuit), id(part.observables), column.placed.where)
+            for part, column in zip(parts, columns, strict=True)
+        )
+        found = self._composed.get(key)
+        if found is None:
             made = composed(self.num_qubits, parts, [column.placed for column in columns])
-            self._composed[key] = [(part.circuit, part.observables) for part in parts], made
-            while len(self._composed) > _KEPT:
-                self._composed.popitem(last=False)
-        circuit, observables, vectors = self._composed[key][1]
+            found = [(part.circuit, part.observables) for part in parts], made
+            _keep(self._composed, key, found)
+        circuit, observables, vectors = found[1]
         if sources is not None:
             circuit = circuit.copy()
             circuit.metadata = circuit.metadata | {SOURCE: sources}
@@ -175,7 +189,9 @@ class Tiling:
             if not vector:
                 continue
             table = pub.parameter_values.as_array(order).reshape(-1, len(order))  # (N, K)
-            values[vector] = table[np.ix_(np.resize(column.rows, length), own)]  # shorter ones repeat their first rows
+            values[vector] = table[
+                np.ix_(np.resize(column.rows, length), np.array(own))
+            ]  # shorter ones repeat their first rows
         shape = (length,) if values else ()
         return EstimatorPub(circuit, observables, BindingsArray(values, shape=shape), parts[0].precision)
 
@@ -183,6 +199,13 @@ class Tiling:
 def is_tiled(pub: EstimatorPub) -> bool:
     """Tell whether a PUB was composed by :class:`Tiling`."""
     return TILES in (pub.circuit.metadata or {})
+
+
+def _keep(cache: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    """Store a value, and forget the oldest."""
+    cache[key] = value
+    while len(cache) > _KEPT:
+        cache.popitem(last=False)
 
 
 def shared_rows(counts: Sequence[int], most: int) -> list[list[np.ndarray]]:
@@ -198,9 +221,7 @@ def shared_rows(counts: Sequence[int], most: int) -> list[list[np.ndarray]]:
     return [np.array_split(np.arange(count), -(-count // length)) for count in counts]
 
 
-def composed(
-    num_qubits: int, pubs: Sequence[EstimatorPub], places: Sequence[Placed]
-) -> Composed:
+def composed(num_qubits: int, pubs: Sequence[EstimatorPub], places: Sequence[Placed]) -> Composed:
     """Return circuits side by side and their observables in one column.
 
     For each tile there are the parameters of its PUB, the numbers of those that its circuit has, and the new ones in

@@ -155,4 +155,8 @@ def write_entry(entry: Path, content: bytes) -> None:
         finally:
             scratch.unlink(missing_ok=True)  # there only if something failed
     except OSError as error:
-        _log.warning("Transpiled circuits and their places are not cached: %s cannot be written: %s.", entry, error.strerror or error)
+        _log.warning(
+            "Transpiled circuits and their places are not cached: %s cannot be written: %s.",
+            entry,
+            error.strerror or error,
+        )

@@ -10,12 +10,12 @@ from typing import Any
 from qiskit import QuantumCircuit
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
-from qiskit_qattn.backends.ibm.errors import Guard
 from qiskit_qattn.backends.folders import cache_folder
+from qiskit_qattn.backends.ibm.errors import Guard
 from qiskit_qattn.backends.ibm.isa import ISAPassManager, read_entry, write_entry
 from qiskit_qattn.backends.ibm.runtime import Snapshot
-from qiskit_qattn.backends.tile_parts import joined, parts_of
 from qiskit_qattn.backends.tile_options import Tiles
+from qiskit_qattn.backends.tile_parts import joined, parts_of
 from qiskit_qattn.backends.tile_placement import Chip, alike, placed
 from qiskit_qattn.backends.tiling import Tile, Tiling
 
@@ -35,7 +35,12 @@ def ibm_tiling(asked: Tiles, device: Any, optimization: int, call: Guard) -> Til
         call: The boundary to IBM's client, which may ask the service for the device's properties at any time.
     """
     chip = call("reading a device's errors", lambda: Chip.of(device.target))
-    about = [_FORMAT, device.name, device.num_qubits, sorted((pair, sorted(names)) for pair, names in chip.gates.items())]
+    about = [
+        _FORMAT,
+        device.name,
+        device.num_qubits,
+        sorted((pair, sorted(names)) for pair, names in chip.gates.items()),
+    ]
     managers: dict[Tile, ISAPassManager] = {}
 
     def transpile(circuit: QuantumCircuit, tile: Tile) -> QuantumCircuit:
@@ -86,7 +91,9 @@ class LocalJobs:
     def status(self) -> str:
         """Return the word for the state that comes first in ERROR, CANCELLED, RUNNING, DONE."""
         words = {getattr(status := job.status(), "name", status) for job in self._jobs.values()}
-        return next((word for word in ("ERROR", "CANCELLED") if word in words), "DONE" if words == {"DONE"} else "RUNNING")
+        return next(
+            (word for word in ("ERROR", "CANCELLED") if word in words), "DONE" if words == {"DONE"} else "RUNNING"
+        )
 
     def result(self) -> list[Any]:
         """Return the result of each PUB."""
