@@ -15,8 +15,6 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info import SparseObservable
 
-from qiskit_qattn.backends.tiling import TILES
-
 
 @dataclass(frozen=True)
 class Part:
@@ -31,11 +29,6 @@ class Part:
     pub: EstimatorPub
     qubits: tuple[int, ...]
     lines: np.ndarray
-
-
-def is_tiled(pub: EstimatorPub) -> bool:
-    """Tell whether a PUB was made by :class:`~qiskit_qattn.backends.tiling.Tiling`."""
-    return TILES in (pub.circuit.metadata or {})
 
 
 def parts_of(pub: EstimatorPub) -> list[Part]:
@@ -59,7 +52,11 @@ def parts_of(pub: EstimatorPub) -> list[Part]:
     for line, support in enumerate(supports):
         lines[part_at[support[0]] if support else 0].append(line)  # one without a qubit is a number
     return [
-        Part(_on_part(pub, alone[number], [observables[line] for line in some], places[number]), groups[number], np.array(some))
+        Part(
+            _on_part(pub, alone[number], [observables[line] for line in some], places[number]),
+            groups[number],
+            np.array(some),
+        )
         for number, some in enumerate(lines)
         if some
     ]
@@ -96,7 +93,9 @@ def _on_part(
 ) -> EstimatorPub:
     moved = np.empty((len(observables), 1), dtype=object)
     for index, observable in enumerate(observables):
-        terms = [(word, [place[qubit] for qubit in where], factor) for word, where, factor in observable.to_sparse_list()]
+        terms = [
+            (word, [place[qubit] for qubit in where], factor) for word, where, factor in observable.to_sparse_list()
+        ]
         moved[index, 0] = SparseObservable.from_sparse_list(terms, len(place))
     names = list(pub.circuit.parameters)
     own = list(circuit.parameters)

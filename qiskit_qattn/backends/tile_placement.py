@@ -13,7 +13,6 @@ from qiskit.transpiler import Target
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_matrix
 
-from qiskit_qattn.backends.options import Tiles, check_tiles
 from qiskit_qattn.backends.tiling import Tile
 
 _WORST = 5.0  # medians from which on a qubit or coupling is left out
@@ -39,7 +38,7 @@ class Chip:
     @classmethod
     def of(cls, target: Target) -> Chip:
         """Return the chip that a target describes."""
-        size, gates = target.num_qubits, dict[tuple[int, int], set[str]]()
+        gates: dict[tuple[int, int], set[str]] = {}
         errors: dict[tuple[int, int], float] = {}
         for name in sorted(target.operation_names):
             for where, about in target[name].items():
@@ -48,12 +47,22 @@ class Chip:
                 gates.setdefault(where, set()).add(name)
                 error, pair = _error(about), (min(where), max(where))
                 errors[pair] = min(error, errors.get(pair, math.inf))
-        graph: rx.PyGraph = rx.PyGraph(multigraph=False)
-        graph.add_nodes_from(range(size))
-        graph.add_edges_from([(*pair, error) for pair, error in errors.items()])
         measured = target["measure"] if "measure" in target.operation_names else {}
-        readout = np.array([_error(measured.get((qubit,))) for qubit in range(size)])
-        return cls(graph, readout, {pair: frozenset(names) for pair, names in gates.items()})
+        readout = [_error(measured.get((qubit,))) for qubit in range(target.num_qubits)]
+        return cls.with_errors(errors, readout, {pair: frozenset(names) for pair, names in gates.items()})
+
+    @classmethod
+    def with_errors(
+        cls,
+        errors: Mapping[tuple[int, int], float],
+        readout: Sequence[float],
+        gates: Mapping[tuple[int, int], frozenset[str]],
+    ) -> Chip:
+        """Return a chip with the error of each coupled pair and the readout error of each qubit."""
+        graph: rx.PyGraph = rx.PyGraph(multigraph=False)
+        graph.add_nodes_from(range(len(readout)))
+        graph.add_edges_from([(*pair, error) for pair, error in errors.items()])
+        return cls(graph, np.array(readout), gates)
 
     def without_worst(self) -> Chip:
         """Return the chip without couplings and qubits whose errors are more than five times the median."""
@@ -176,23 +185,8 @@ def _error(about: Any) -> float:
     return 0.0 if error is None else float(error)
 
 
-def tiles_of(chip: Chip, size: int, asked: Tiles, name: str) -> list[Tile]:
-    """Return the tiles that were asked for, those of one shape with their qubits in the same order.
-
-    Args:
-        chip: The chip.
-        size: Qubits of a tile.
-        asked: How many, and how far apart.
-        name: The device's, for errors.
-
-    Raises:
-        ConfigError: If they do not fit.
-
-    Warns:
-        TilesWarning: If one fits alone.
-    """
-    found = placed(chip, size, asked.count, asked.spacing)
-    check_tiles(len(found), size, asked, name)
+def alike(chip: Chip, found: Sequence[Tile]) -> list[Tile]:
+    """Return tiles with the qubits of those of one shape in the same order, so that one circuit serves them all."""
     shapes: list[Tile] = []
     tiles = []
     for tile in found:
@@ -201,3 +195,9 @@ def tiles_of(chip: Chip, size: int, asked: Tiles, name: str) -> list[Tile]:
             shapes.append(tile)
         tiles.append(same or tile)
     return tiles
+
+
+def blocks(num_qubits: int, size: int, count: int | None = None, spacing: int = 1) -> list[Tile]:
+    """Return tiles on a device whose qubits are all connected: neighbours by their numbers, as ions in a chain."""
+    starts = range(0, num_qubits - size + 1, size + spacing)
+    return [tuple(range(start, start + size)) for start in starts][:count]

@@ -16,6 +16,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.observables_array import ObservablesArray
 
 from qiskit_qattn.backends.jobs.request import SOURCE
+from qiskit_qattn.backends.tile_options import Tiles, check_tiles
 
 Tile = tuple[int, ...]
 #: Where the metadata of a circuit and of a result say which qubits of the device each tile is on.
@@ -58,18 +59,23 @@ class Tiling:
     """The tiles of a device.
 
     Args:
+        name: The device's, for errors.
         num_qubits: Qubits of the device.
-        tiles: Returns the tiles for circuits of some size, best first.
+        asked: Which tiles the backend string asks for.
+        tiles: Returns the tiles for circuits of some size, best first, no more than were asked for.
         transpile: Returns a circuit in the gates of a tile; None where any circuit will do.
     """
 
     def __init__(
         self,
+        name: str,
         num_qubits: int,
+        asked: Tiles,
         tiles: Callable[[int], Sequence[Tile]],
         transpile: Callable[[QuantumCircuit, Tile], QuantumCircuit] | None = None,
     ) -> None:
-        self.num_qubits, self._find, self._transpile = num_qubits, tiles, transpile
+        self.name, self.num_qubits, self.asked = name, num_qubits, asked
+        self._find, self._transpile = tiles, transpile
         self._tiles: dict[int, list[Tile]] = {}
         self._placed: OrderedDict[int, tuple[QuantumCircuit, list[Placed]]] = OrderedDict()
         self._composed: OrderedDict[Any, tuple[Any, Composed]] = OrderedDict()
@@ -79,9 +85,14 @@ class Tiling:
 
         Raises:
             ConfigError: If those that were asked for do not fit.
+
+        Warns:
+            TilesWarning: If only one fits, where as many as fit were asked for.
         """
         if size not in self._tiles:
-            self._tiles[size] = list(self._find(size))
+            found = list(self._find(size))
+            check_tiles(len(found), size, self.asked, self.name)
+            self._tiles[size] = found
         return self._tiles[size]
 
     def has_several(self, size: int) -> bool:
@@ -98,12 +109,11 @@ class Tiling:
         Raises:
             BackendError, CircuitError: If it cannot be transpiled.
         """
-        key = id(circuit)
-        if key not in self._placed:  # with the circuit, so that no other gets its id
-            self._placed[key] = circuit, [self._place(circuit, tile) for tile in self.tiles(circuit.num_qubits)]
-            while len(self._placed) > _KEPT:
-                self._placed.popitem(last=False)
-        return self._placed[key][1]
+        found = self._placed.get(id(circuit))
+        if found is None:
+            found = circuit, [self._place(circuit, tile) for tile in self.tiles(circuit.num_qubits)]
+            _keep(self._placed, id(circuit), found)  # with the circuit, so that no other gets its id
+        return found[1]
 
     def _place(self, circuit: QuantumCircuit, tile: Tile) -> Placed:
         if self._transpile is None:
@@ -115,25 +125,37 @@ class Tiling:
     def tiled(self, pubs: Sequence[EstimatorPub], sources: Sequence[str | None] | None = None) -> Tiled:
         """Return PUBs side by side.
 
-        PUBs whose circuits have the same number of qubits share wider ones; each has as few rows as the tiles allow, and
-        then as few tiles, the best ones.
+        PUBs whose circuits have the same number of qubits share wider ones; each has as few rows as the tiles allow,
+        and then as few tiles, the best ones.
 
         Args:
             pubs: PUBs of observables in a column, shape ``(M, 1)``, and N parameter sets, shape ``(N,)`` or ``()``.
             sources: What each computes, the same on every device, where that is known.
         """
         by_size: dict[int, list[int]] = {}
+        groups: list[list[Column]] = []
         for index, pub in enumerate(pubs):
             by_size.setdefault(pub.circuit.num_qubits, []).append(index)
-        groups = []
         for members in by_size.values():
             most = len(self.places(pubs[members[0]].circuit))
             for start in range(0, len(members), most):
                 some = members[start : start + most]
                 shares = shared_rows([pubs[index].parameter_values.size for index in some], most)
                 groups.append(list(self._columns(pubs, some, shares)))
-        known = None if sources is None or None in sources else list(sources)
+        known = None if sources is None or None in sources else [str(source) for source in sources]
         return Tiled([self._composed_pub(pubs, group, known) for group in groups], groups, list(pubs))
+
+    def alone(self, pubs: Sequence[EstimatorPub]) -> Tiled:
+        """Return PUBs one at a time, the k-th on the k-th tile, while the others are idle; as many as there are tiles."""
+        groups = [
+            [Column(index, np.arange(pub.parameter_values.size), self.places(pub.circuit)[index])]
+            for index, pub in enumerate(pubs)
+        ]
+        return Tiled([self._composed_pub(pubs, group, None) for group in groups], groups, list(pubs))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tiling:
+        """Return these tiles: copies are on the same device."""
+        return self
 
     def _columns(
         self, pubs: Sequence[EstimatorPub], members: Sequence[int], shares: Sequence[list[np.ndarray]]
@@ -145,16 +167,19 @@ class Tiling:
                 number += 1
 
     def _composed_pub(
-        self, pubs: Sequence[EstimatorPub], columns: Sequence[Column], sources: list[str | None] | None
+        self, pubs: Sequence[EstimatorPub], columns: Sequence[Column], sources: list[str] | None
     ) -> EstimatorPub:
         parts = [pubs[column.pub] for column in columns]
-        key = tuple((id(part.circuit), id(part.observables)) for part in parts)
-        if key not in self._composed:
+        key = tuple(
+            (id(part.circuit), id(part.observables), column.placed.where)
+            for part, column in zip(parts, columns, strict=True)
+        )
+        found = self._composed.get(key)
+        if found is None:
             made = composed(self.num_qubits, parts, [column.placed for column in columns])
-            self._composed[key] = [(part.circuit, part.observables) for part in parts], made
-            while len(self._composed) > _KEPT:
-                self._composed.popitem(last=False)
-        circuit, observables, vectors = self._composed[key][1]
+            found = [(part.circuit, part.observables) for part in parts], made
+            _keep(self._composed, key, found)
+        circuit, observables, vectors = found[1]
         if sources is not None:
             circuit = circuit.copy()
             circuit.metadata = circuit.metadata | {SOURCE: sources}
@@ -164,9 +189,23 @@ class Tiling:
             if not vector:
                 continue
             table = pub.parameter_values.as_array(order).reshape(-1, len(order))  # (N, K)
-            values[vector] = table[np.ix_(np.resize(column.rows, length), own)]  # shorter ones repeat their first rows
+            values[vector] = table[
+                np.ix_(np.resize(column.rows, length), np.array(own))
+            ]  # shorter ones repeat their first rows
         shape = (length,) if values else ()
         return EstimatorPub(circuit, observables, BindingsArray(values, shape=shape), parts[0].precision)
+
+
+def is_tiled(pub: EstimatorPub) -> bool:
+    """Tell whether a PUB was composed by :class:`Tiling`."""
+    return TILES in (pub.circuit.metadata or {})
+
+
+def _keep(cache: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    """Store a value, and forget the oldest."""
+    cache[key] = value
+    while len(cache) > _KEPT:
+        cache.popitem(last=False)
 
 
 def shared_rows(counts: Sequence[int], most: int) -> list[list[np.ndarray]]:
@@ -182,9 +221,7 @@ def shared_rows(counts: Sequence[int], most: int) -> list[list[np.ndarray]]:
     return [np.array_split(np.arange(count), -(-count // length)) for count in counts]
 
 
-def composed(
-    num_qubits: int, pubs: Sequence[EstimatorPub], places: Sequence[Placed]
-) -> Composed:
+def composed(num_qubits: int, pubs: Sequence[EstimatorPub], places: Sequence[Placed]) -> Composed:
     """Return circuits side by side and their observables in one column.
 
     For each tile there are the parameters of its PUB, the numbers of those that its circuit has, and the new ones in

@@ -105,13 +105,14 @@ def text_row(prompt: int, tokens: int) -> tuple[str, str]:
     return "text", f"{tokens:,} tokens after a prompt of {prompt:,}"
 
 
-def cost_table(backend: Backend, cost: RunCost, what: tuple[str, str]) -> Table:
+def cost_table(backend: Backend, cost: RunCost, what: tuple[str, str], alone: Cost | None = None) -> Table:
     """Return the cost of running circuits, one figure per row.
 
     Args:
         backend: Where it would run.
         cost: The counted cost.
         what: The row that describes what runs.
+        alone: The cost of the same circuits one at a time, where they would run side by side.
     """
     total, device = cost.total, getattr(backend.estimator, "device", None)
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
@@ -129,6 +130,12 @@ def cost_table(backend: Backend, cost: RunCost, what: tuple[str, str]) -> Table:
             ("shots", f"{total.shots:,}" if total.shots else "none"),
             *_time_and_price(device, total),
         ]
+        if cost.tiles > 1:
+            rows.insert(2, ("side by side", f"up to {cost.tiles:,} circuits of heads in one of the device's"))
+        if alone is not None:
+            price = "" if alone.usd is None else f", {usd_text(alone.usd)}"
+            time = f", {seconds_text(alone.seconds)}" if alone.seconds else ""
+            rows.append(("one at a time", f"{alone.circuits:,} circuits, {alone.shots:,} shots{time}{price}"))
     for name, value in rows:
         table.add_row(Text(name), Text(printable(value)))
     return table

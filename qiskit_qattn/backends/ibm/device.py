@@ -36,7 +36,7 @@ from qiskit_qattn.backends.ibm.tiles import LocalJobs
 from qiskit_qattn.backends.jobs.device import Cost, JobStatus, Values
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.measurement import shots_of
-from qiskit_qattn.backends.tile_parts import is_tiled
+from qiskit_qattn.backends.tiling import is_tiled
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
 from qiskit_qattn.forks import in_forked_process
 from qiskit_qattn.simulation.decomposition import device_pubs

@@ -81,11 +81,11 @@ class ISAPassManager:
                 f"choose a larger device, or a head with fewer qubits."
             )
         entry = self._entry(circuit)
-        stored = None if entry is None else _read(entry)
+        stored = None if entry is None else read_entry(entry)
         if stored is None:
             stored = _dump(self._transpile(plain_parameters(circuit)))  # QPY needs plain parameters
             if entry is not None:
-                _write(entry, stored)
+                write_entry(entry, stored)
         # Read back the first time too, so that every run uses the same circuit.
         return _load(stored, circuit.parameters)
 
@@ -132,7 +132,7 @@ def _load(content: bytes, parameters: Sequence[Any]) -> QuantumCircuit:
     return with_parameters(circuit, [ours[parameter.name] for parameter in circuit.parameters])
 
 
-def _read(entry: Path) -> bytes | None:
+def read_entry(entry: Path) -> bytes | None:
     """Return the content of an entry, or None if it is missing or damaged."""
     try:
         content = entry.read_bytes()
@@ -142,8 +142,8 @@ def _read(entry: Path) -> bytes | None:
     return stored if hashlib.sha256(stored).digest() == digest else None
 
 
-def _write(entry: Path, content: bytes) -> None:
-    """Write an entry atomically; without a writable folder circuits are transpiled again each time."""
+def write_entry(entry: Path, content: bytes) -> None:
+    """Write an entry atomically; without a writable folder it is made again each time."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=entry.parent, suffix=".tmp")
@@ -155,4 +155,8 @@ def _write(entry: Path, content: bytes) -> None:
         finally:
             scratch.unlink(missing_ok=True)  # there only if something failed
     except OSError as error:
-        _log.warning("Transpiled circuits are not cached: %s cannot be written: %s.", entry, error.strerror or error)
+        _log.warning(
+            "Transpiled circuits and their places are not cached: %s cannot be written: %s.",
+            entry,
+            error.strerror or error,
+        )

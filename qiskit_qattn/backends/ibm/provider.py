@@ -15,17 +15,11 @@ from qiskit_qattn.backends.ibm.isa import ISAPassManager
 from qiskit_qattn.backends.ibm.runtime import MODES, EstimatorSettings
 from qiskit_qattn.backends.ibm.tiles import ibm_tiling
 from qiskit_qattn.backends.noise import fake_device
-from qiskit_qattn.backends.options import (
-    DEDUPE_OPTION,
-    DEVICE_MODULES,
-    DEVICE_OPTIONS,
-    TILE_OPTIONS,
-    dedupe_option,
-    tiles_option,
-)
+from qiskit_qattn.backends.options import DEDUPE_OPTION, DEVICE_MODULES, DEVICE_OPTIONS, dedupe_option
 from qiskit_qattn.backends.prices import ibm_second_price
 from qiskit_qattn.backends.registry import Backend, Provider, precision_of
 from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.backends.tile_options import TILE_OPTIONS, tiles_option
 from qiskit_qattn.errors import BackendError, ConfigError, TransientBackendError, missing_dependency, unknown_name
 
 _SHOTS = 4096
