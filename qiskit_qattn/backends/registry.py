@@ -20,6 +20,7 @@ from qiskit.primitives import BaseEstimatorV2
 
 from qiskit_qattn.backends.gradients import Gradient, ParameterShift
 from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.backends.tiling import Tiling
 from qiskit_qattn.errors import BackendError, ConfigError, MissingDependencyError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 
@@ -56,6 +57,7 @@ class Backend:
         gradient: How values of the estimator are differentiated, where autograd does not apply.
         program: Makes a differentiable torch program of an :class:`AttentionCircuit`, or None where there is none.
         price: Price per task and shot in US dollars where the provider publishes one, else None.
+        tiling: Where several circuits run side by side, or None where each runs alone.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Backend:
     max_pub_size: int | None = None
     dedupe: bool = True
     price: tuple[float, float] | None = None
+    tiling: Tiling | None = None
 
 
 @dataclass(frozen=True)

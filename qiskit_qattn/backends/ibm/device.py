@@ -7,6 +7,7 @@ import logging
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from qiskit import QuantumCircuit
@@ -34,9 +35,11 @@ from qiskit_qattn.backends.ibm.runtime import (
     is_closed,
     runtime_estimator,
 )
+from qiskit_qattn.backends.ibm.tiles import LocalJobs
 from qiskit_qattn.backends.jobs.device import Calibration, Cost, JobStatus, Values
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.measurement import shots_of
+from qiskit_qattn.backends.tile_parts import is_tiled
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
 from qiskit_qattn.forks import in_forked_process
 from qiskit_qattn.simulation.decomposition import device_pubs
@@ -205,6 +208,9 @@ class IBMDevice:
 
         options = self._estimator_settings.options(tag, self._limit, self._seed(pubs, precision))
         pubs, device = device_pubs(pubs), self.backend
+        if self._snapshot is not None and any(map(is_tiled, pubs)):
+            job = LocalJobs(pubs, self._snapshot, partial(self._send_part, precision, options))
+            return job_id_of(job), job
         if self._snapshot is not None:
             pubs, device = self._snapshot.cut(pubs)
         target = self._mode.target(device)
@@ -219,6 +225,15 @@ class IBMDevice:
         if self._service is not None and job.backend().name != self.backend.name:
             raise Unexpected(f"the answer says that the job is on {shown(job.backend().name)}")
         return job_id_of(job), job
+
+    def _send_part(
+        self, precision: float, options: dict[str, Any], pubs: Sequence[EstimatorPub], device: Any, number: int
+    ) -> Any:
+        """Send a part of a tiled job to a simulator, with a seed of its own."""
+        if "simulator" in options:
+            seed = options["simulator"]["seed_simulator"]
+            options = options | {"simulator": {"seed_simulator": (seed + 2 * number) % 2**31}}  # odd, so never 0
+        return runtime_estimator(self._mode.target(device), options).run(pubs, precision=precision)
 
     def _find(self, tag: str) -> dict[str, Any]:
         tags = PagedTags([tag])

@@ -16,6 +16,7 @@ from qiskit import QuantumCircuit, qpy
 
 from qiskit_qattn.backends.folders import cache_folder
 from qiskit_qattn.backends.ibm.errors import Guard
+from qiskit_qattn.backends.ibm.runtime import part_of
 from qiskit_qattn.backends.jobs.circuit_text import circuit_text, plain_names, plain_parameters, with_parameters
 from qiskit_qattn.errors import BackendError, CircuitError
 from qiskit_qattn.simulation.decomposition import preset_pass_manager, transpiled
@@ -38,14 +39,23 @@ class ISAPassManager:
         optimization: Qiskit's optimization level, 0 to 3.
         folder: Where the entries are; by default in ``$QATTN_CACHE_DIR``, or else the user's cache folder.
         call: The boundary to IBM's client, which may ask the service for the device's properties at any time.
+        qubits: Those that circuits are for, numbered from 0 in this order; None for all of the device.
     """
 
     def __init__(
-        self, device: Any, optimization: int, folder: Path | None = None, *, call: Guard | None = None
+        self,
+        device: Any,
+        optimization: int,
+        folder: Path | None = None,
+        *,
+        call: Guard | None = None,
+        qubits: Sequence[int] | None = None,
     ) -> None:
         self.device, self.optimization, self._call = device, optimization, call or Guard()
         self.folder = cache_folder("ibm") / "isa" if folder is None else folder
         target = self._call("reading a device's gates", lambda: device.target)
+        self._part = None if qubits is None else part_of(target, qubits)
+        target = self._part or target
         places = sorted(
             f"{name}{qubits}"
             for name in target.operation_names
@@ -80,7 +90,10 @@ class ISAPassManager:
         return _load(stored, circuit.parameters)
 
     def _transpile(self, circuit: QuantumCircuit) -> QuantumCircuit:
-        manager = preset_pass_manager(self.optimization, backend=self.device, seed_transpiler=_SEED)
+        if self._part is None:
+            manager = preset_pass_manager(self.optimization, backend=self.device, seed_transpiler=_SEED)
+        else:
+            manager = preset_pass_manager(self.optimization, target=self._part, seed_transpiler=_SEED)
         isa = transpiled(manager, circuit)
         if any(item.operation.name == "rzz" and item.operation.is_parameterized() for item in isa.data):
             raise CircuitError(
