@@ -23,7 +23,7 @@ from qiskit_qattn.backends.joint import Call, JointProgram
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.backends.tiling import TILES, Tile, Tiling
 from qiskit_qattn.backends.unroll import unroll
-from qiskit_qattn.backends.values import bounds, check_values, evs_of, results_of
+from qiskit_qattn.backends.values import Answer, bounds, check_values, evs_of, results_of
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.simulation.angles import AngleMap
@@ -80,6 +80,7 @@ class PubProgram(JointProgram):
 
     Attributes:
         outside: How many mitigated values lay outside their observables' bounds.
+        answer: What the estimator said besides the values of the last call.
         tiles: How many rows were evaluated on which qubits of a device, where they were evaluated side by side.
 
     Raises:
@@ -113,7 +114,7 @@ class PubProgram(JointProgram):
         self.bounds, self.outside = bounds(self.observables).ravel(), 0  # (M,)
         self.gradient = ParameterShift() if gradient is None else gradient
         self.dedupe, self.source, self.tiling = dedupe, source, tiling
-        self.tiles: Counter[Tile] = Counter()
+        self.answer, self.tiles = Answer(), Counter[Tile]()
         if tiling is not None:
             tiling.places(self.circuit)  # raises for a circuit that cannot be transpiled
 
@@ -166,17 +167,14 @@ class PubProgram(JointProgram):
         return (self.max_pub_size or max(1, count)) if self.params else 1
 
     def values(self, results: Sequence[Any], count: int, where: str, mitigated: bool) -> np.ndarray:
-        """Return expectations, shape ``(N, M)``, from the results of the PUBs of N rows of angles.
-
-        Raises:
-            BackendError: For values of another shape, or that no state gives.
-        """
+        """Return expectations, shape ``(N, M)``, from the results of the PUBs of N rows of angles, as checked."""
         size = self._size(count)
         parts = [np.zeros((0, self.observables.size))]
         for start, result in zip(range(0, count, size), results, strict=True):
             parts.append(evs_of(result, (self.observables.size, min(size, count - start)), where).T)
             self.tiles.update(map(tuple, (result.metadata.get(TILES, ()) if self.tiling is not None else ())))
         table = np.concatenate(parts)
+        self.answer = Answer.of(results, self.observables.size, count)
         self.outside += check_values(table, self.bounds, self.precision, where, mitigated=mitigated)
         return table
 
@@ -185,10 +183,8 @@ class SimulatedGradient(PubProgram):
     """Values from an estimator with the gradients of another program, which cost no circuit.
 
     Args:
-        circuit: As for :class:`PubProgram`.
-        observables: As for :class:`PubProgram`.
+        circuit, observables, options: As for :class:`PubProgram`.
         exact: Gives the gradients: a differentiable program of the same inputs and weights.
-        options: As for :class:`PubProgram`.
     """
 
     def __init__(
@@ -267,6 +263,8 @@ class _Expectations(torch.autograd.Function):
             *(unique_rows(_array(each), part.tolerance) for part, each in zip(parts, angles, strict=True)), strict=True
         )
         tables = expectations([part.program for part in parts], rows, [part.source for part in parts])
+        for part, at in zip(parts, which, strict=True):
+            part.program.answer = part.program.answer.rows(at)
         return tuple(
             torch.from_numpy(table[at]).to(each) for table, at, each in zip(tables, which, angles, strict=True)
         )
