@@ -12,7 +12,8 @@ from qiskit.transpiler import generate_preset_pass_manager
 from qiskit_qattn import QuantumHead, attention_circuit, get_backend, list_circuits
 from qiskit_qattn.backends.counting import CountingEstimator
 from qiskit_qattn.backends.gradients import SPSA, ParameterShift, Simulated, VectorJacobian, unique_rows
-from qiskit_qattn.backends.pub import PubProgram, SimulatedGradient, expectations
+from qiskit_qattn.backends.pub import PubProgram, SimulatedGradient
+from qiskit_qattn.backends.pub_jobs import expectations
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import ConfigError, UnknownNameError
 from qiskit_qattn.simulation.estimator import TorchEstimator

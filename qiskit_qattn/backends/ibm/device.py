@@ -19,6 +19,7 @@ from qiskit_qattn.backends.ibm.answers import (
     state_of,
     tagged,
     values_of,
+    waiting_of,
 )
 from qiskit_qattn.backends.ibm.errors import Guard
 from qiskit_qattn.backends.ibm.runtime import (
@@ -186,6 +187,12 @@ class IBMDevice:
         if self._service is not None:
             check_executions(self.name, cost)
         return cost
+
+    def queue(self) -> int | None:
+        """Return how many jobs wait on the device, None where the service does not tell; 0 for a snapshot."""
+        if self._service is None:
+            return 0
+        return self._call("asking for the queue", lambda: waiting_of(self.backend.status()))
 
     def close(self) -> None:
         """Close the session or batch; queued jobs still run. The next job opens another."""
