@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from qiskit_qattn.backends.gradients import DifferenceRule, ParameterShift, Simulated
 from qiskit_qattn.backends.jobs.request import SOURCE, source_of, source_of_rows
 from qiskit_qattn.backends.joint import Call, JointProgram
-from qiskit_qattn.backends.pub_jobs import Job, Part, array_of, differentiable
+from qiskit_qattn.backends.pub_jobs import Jobs, Part, array_of, differentiable
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.backends.unroll import unroll
 from qiskit_qattn.backends.values import bounds, check_values, evs_of
@@ -40,7 +40,7 @@ def attention_program(circuit: AttentionCircuit, backend: Backend) -> PubProgram
     params: dict[str, Any] = {"input_params": circuit.input_params, "weight_params": circuit.weight_params}
     options = params | {
         "estimator": backend.estimator,
-        "precision": backend.precision,
+        "precision": backend.precision_for(circuit),
         "max_pub_size": backend.max_pub_size,
         "dedupe": backend.dedupe,
     }
@@ -189,14 +189,14 @@ class SimulatedGradient(PubProgram):
 
 
 class Evaluation:
-    """Calls of programs on one estimator, whose job can be sent before it is waited for.
+    """Calls of programs, whose jobs can be sent before they are waited for.
 
     Args:
-        calls: Programs with the same ``job_key``, with inputs and weights.
+        calls: Programs, with inputs and weights.
 
     Attributes:
         calls: As given.
-        parts: Each program's part in the job; with its values, once they were measured.
+        parts: Each program's part in a job; with its values, once they were measured.
         angles: The angles of each, shape ``(N, K)``.
     """
 
@@ -206,10 +206,10 @@ class Evaluation:
         self.parts, self.angles = [part for part, _ in pairs], [angles for _, angles in pairs]
 
     @cached_property
-    def job(self) -> Job:
+    def jobs(self) -> Jobs:
         """What is sent."""
         rows = [part.rows(angles)[0] for part, angles in zip(self.parts, self.angles, strict=True)]
-        return Job([part.program for part in self.parts], rows, [part.source for part in self.parts])
+        return Jobs([part.program for part in self.parts], rows, [part.source for part in self.parts])
 
     def measure(self) -> None:
         """Wait for the values.
@@ -217,7 +217,7 @@ class Evaluation:
         Raises:
             BackendError: If the estimator fails.
         """
-        tables = self.job.tables()
+        tables = self.jobs.tables()
         self.parts = [replace(part, table=table) for part, table in zip(self.parts, tables, strict=True)]
 
 

@@ -37,37 +37,24 @@ class Measured(Protocol):
         """Return expectations, shape ``(N, M)``, from the results of the PUBs of N rows of angles."""
 
 
-class Job:
-    """What several programs ask of one estimator, which can be sent before it is waited for.
-
-    Args:
-        programs: Programs with the same ``job_key``.
-        angles: Those of each program, shapes ``(N, K)``.
-        sources: What each evaluates, the same on every device, or None.
-    """
+class _Job:
+    """What programs with the same ``job_key`` ask of their estimator."""
 
     def __init__(
-        self,
-        programs: Sequence[Measured],
-        angles: Sequence[np.ndarray],
-        sources: Sequence[str | None] | None = None,
+        self, programs: Sequence[Measured], angles: Sequence[np.ndarray], sources: Sequence[str | None]
     ) -> None:
         self._programs, self._angles = programs, angles
-        every = sources or [None] * len(angles)
-        self._pubs = [program.pubs(rows, source) for program, rows, source in zip(programs, angles, every, strict=True)]
+        self._pubs = [
+            program.pubs(rows, source) for program, rows, source in zip(programs, angles, sources, strict=True)
+        ]
         self._estimator, self._precision = programs[0].estimator, programs[0].precision
         self._sent: Any = None
 
     @property
     def pubs(self) -> list[tuple]:
-        """All PUBs."""
         return [pub for some in self._pubs for pub in some]
 
     def held(self, *, cached: bool = True) -> bool:
-        """Return whether the ledger of its estimator has this job: on its way or, with ``cached``, with a result.
-
-        Where the ledger does not say it may be on its way.
-        """
         estimator: Any = self._estimator
         if not (hasattr(estimator, "ledger") and self.pubs):
             return False
@@ -79,17 +66,10 @@ class Job:
             return not cached
 
     def send(self) -> None:
-        """Send it, unless it was."""
         if self._sent is None and self.pubs:
             self._sent = self._estimator.run(self.pubs, precision=self._precision)
 
     def tables(self) -> list[np.ndarray]:
-        """Return expectations, each of shape ``(N, M)``, waiting for the job.
-
-        Raises:
-            BackendError: For other numbers of values than were asked for, or values that no state gives.
-        """
-        self.send()
         found = self._sent.result() if self.pubs else ()
         where = type(self._estimator).__name__
         results, where, mitigated = results_of(found, len(self.pubs), self._precision, where)
@@ -99,28 +79,53 @@ class Job:
         ]
 
 
-def expectations(
-    programs: Sequence[Measured], angles: Sequence[np.ndarray], sources: Sequence[str | None] | None = None
-) -> list[np.ndarray]:
-    """Return expectations, each of shape ``(N, M)``, from one job per estimator; all are sent before one is waited for.
+class Jobs:
+    """What programs ask of their estimators: one job per estimator and precision, all sent before one is waited for.
 
-    Raises:
-        BackendError: As :meth:`Job.tables` does.
+    Args:
+        programs: The programs.
+        angles: Those of each program, shapes ``(N, K)``.
+        sources: What each evaluates, the same on every device, or None.
     """
-    members: dict[tuple[int, float], list[int]] = {}
-    for i, program in enumerate(programs):
-        members.setdefault(program.job_key, []).append(i)
-    every = sources or [None] * len(angles)
-    jobs = [
-        Job([programs[i] for i in some], [angles[i] for i in some], [every[i] for i in some])
-        for some in members.values()
-    ]
-    for job in jobs:
-        job.send()
-    found: dict[int, np.ndarray] = {}
-    for job, some in zip(jobs, members.values(), strict=True):
-        found |= zip(some, job.tables(), strict=True)
-    return [found[i] for i in range(len(programs))]
+
+    def __init__(
+        self,
+        programs: Sequence[Measured],
+        angles: Sequence[np.ndarray],
+        sources: Sequence[str | None] | None = None,
+    ) -> None:
+        self._members: dict[tuple[int, float], list[int]] = {}
+        for i, program in enumerate(programs):
+            self._members.setdefault(program.job_key, []).append(i)
+        every = sources or [None] * len(angles)
+        self._jobs = [
+            _Job([programs[i] for i in some], [angles[i] for i in some], [every[i] for i in some])
+            for some in self._members.values()
+        ]
+
+    def held(self, *, cached: bool = True) -> bool:
+        """Return whether a ledger has any of them: on its way or, with ``cached``, with a result.
+
+        Where the ledger does not say, a job may be on its way.
+        """
+        return any(job.held(cached=cached) for job in self._jobs)
+
+    def send(self) -> None:
+        """Send those that were not sent."""
+        for job in self._jobs:
+            job.send()
+
+    def tables(self) -> list[np.ndarray]:
+        """Return expectations, each of shape ``(N, M)``, waiting for the jobs.
+
+        Raises:
+            BackendError: For other numbers of values than were asked for, or values that no state gives.
+        """
+        self.send()
+        found: dict[int, np.ndarray] = {}
+        for job, some in zip(self._jobs, self._members.values(), strict=True):
+            found |= zip(some, job.tables(), strict=True)
+        return [found[i] for i in range(len(found))]
 
 
 def array_of(tensor: Tensor) -> np.ndarray:
@@ -168,7 +173,7 @@ class _Expectations(torch.autograd.Function):
     def forward(parts: Sequence[Part], *angles: Tensor) -> tuple[Tensor, ...]:
         rows, which = zip(*(part.rows(each) for part, each in zip(parts, angles, strict=True)), strict=True)
         new = [i for i, part in enumerate(parts) if part.table is None]
-        some = expectations([parts[i].program for i in new], [rows[i] for i in new], [parts[i].source for i in new])
+        some = Jobs([parts[i].program for i in new], [rows[i] for i in new], [parts[i].source for i in new]).tables()
         measured = dict(zip(new, some, strict=True))
         tables = [measured[i] if part.table is None else part.table for i, part in enumerate(parts)]
         return tuple(
@@ -211,7 +216,7 @@ class _Products(torch.autograd.Function):
             VectorJacobian(part.program.gradient, array_of(each), array_of(grad), part.wanted, part.tolerance)
             for part, each, grad in zip(parts, angles, grads, strict=True)
         ]
-        tables = expectations([part.program for part in parts], [product.angles for product in products])
+        tables = Jobs([part.program for part in parts], [product.angles for product in products]).tables()
         return tuple(
             torch.from_numpy(product.product(table)).to(each)
             for product, table, each in zip(products, tables, angles, strict=True)

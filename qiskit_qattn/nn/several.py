@@ -181,11 +181,11 @@ class _Share:
     def stay(self) -> None:
         """Become a share of the device that has its job from before, if that is another than its own."""
         self.evaluation = self.evaluation_on(self.member)
-        if self.evaluation is None or self.evaluation.job.held():
+        if self.evaluation is None or self.evaluation.jobs.held():
             return
         for member in range(len(self.names)):
             other = None if member == self.member else self.evaluation_on(member)
-            if other is not None and other.job.held():
+            if other is not None and other.jobs.held():
                 _LOG.info("A share of %s stays on %s, which has its job.", self.names[self.member], self.names[member])
                 self.member, self.evaluation = member, other
                 return
@@ -204,7 +204,7 @@ class _Share:
                 if self.evaluation is None:
                     self.evaluation = self.evaluation_on(self.member)
                 if self.evaluation is not None:
-                    self.evaluation.job.send()
+                    self.evaluation.jobs.send()
             except BackendError as error:
                 self.fall(error)
             else:
@@ -232,7 +232,7 @@ class _Share:
         Raises:
             BackendError: The error, if there is none, or if the job may be on its way.
         """
-        if self.evaluation is not None and self.evaluation.job.held(cached=False):
+        if self.evaluation is not None and self.evaluation.jobs.held(cached=False):
             raise error
         self.tried.add(self.member)
         last, count = self.member, len(self.names)
