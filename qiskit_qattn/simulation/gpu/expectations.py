@@ -20,8 +20,8 @@ from qiskit_qattn.simulation.derivatives import partial_gradients, transforms
 from qiskit_qattn.simulation.gpu import kernels
 from qiskit_qattn.simulation.products import gradient_of, side_by_side, squared_product
 
+LAUNCH = {"num_warps": 4, "num_stages": 1}  # compiled for sm_80 and sm_90, more of either spills registers
 _ROWS, _COLUMNS = 64, 16  # of a tile
-_LAUNCH = {"num_warps": 4, "num_stages": 1}  # compiled for sm_80 and sm_90, more of either spills registers
 _PROGRAMS = 4  # per multiprocessor, for the gradient of A
 
 
@@ -153,8 +153,6 @@ class _Call:
         self.lead = _lead(data, matrix, signs)
         self.heads, rows = math.prod(self.lead), data.shape[-2]
         features, (outcomes, outputs) = matrix.shape[-2], signs.shape[-2:]
-        width = max(16, next_power_of_2(features))
-        block = min(_ROWS, max(16, next_power_of_2(rows)))
         self.sizes = {
             "K": data.shape[-1],
             "F": features,
@@ -164,12 +162,10 @@ class _Call:
             "SHIFTED": offset is not None,
             "PARTS": "split" if split else "real" if matrix.shape[-1] == outcomes else "complex",
             "PRECISION": _precision(data.device),
-            "BB": block,
-            "BF": width,
-            "BR": _COLUMNS,
-            "BM": max(16, next_power_of_2(outputs)),
+            **tile(features, outputs, rows),
         }
-        self.rows, self.blocks, self.tiles = rows, math.ceil(rows / block), math.ceil(outcomes / self.sizes["BR"])
+        self.rows, self.blocks = rows, math.ceil(rows / self.sizes["BB"])
+        self.tiles = math.ceil(outcomes / self.sizes["BR"])
         self.programs = self.blocks * self.heads
         self.tensors = [_flat(tensor, self.lead) for tensor in (data, matrix, signs)]
         self.phases = turns, offset
@@ -183,7 +179,13 @@ class _Call:
         """Start a kernel on the data's device."""
         strides = [tensor.stride() for tensor in (*self.tensors, *tensors)]
         with torch.cuda.device_of(self.tensors[0]):
-            kernel[grid](*self.tensors, *self.phases, *tensors, self.rows, *strides, **options, **self.sizes, **_LAUNCH)
+            kernel[grid](*self.tensors, *self.phases, *tensors, self.rows, *strides, **options, **self.sizes, **LAUNCH)
+
+
+def tile(features: int, outputs: int, rows: int) -> dict[str, int]:
+    """Return how many rows, features, columns of A and outputs a program holds; products take at least 16 of each."""
+    least = {"BB": min(_ROWS, rows), "BF": features, "BR": _COLUMNS, "BM": outputs}
+    return {name: max(16, next_power_of_2(size)) for name, size in least.items()}
 
 
 def _lead(data: Tensor, matrix: Tensor, signs: Tensor) -> tuple[int, ...]:
@@ -199,8 +201,10 @@ def _flat(tensor: Tensor, lead: tuple[int, ...]) -> Tensor:
 
 
 def _gradient_like(data: Tensor, lead: Sequence[int]) -> Tensor:
-    """Return memory for a gradient of the data, in the data's own order of axes."""
-    return torch.empty_like(data) if data.shape[:-2] == lead else data.new_empty(*lead, *data.shape[-2:])
+    """Return memory for a gradient of the data, in the data's own order of axes where these are three at most."""
+    if len(lead) < 2 and data.shape[:-2] == lead:
+        return torch.empty_like(data)
+    return data.new_empty(*lead, *data.shape[-2:])
 
 
 @cache
