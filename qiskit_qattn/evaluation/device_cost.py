@@ -16,6 +16,7 @@ from qiskit_qattn.backends.ibm.isa import two_qubit_depth
 from qiskit_qattn.backends.jobs.device import Cost
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.registry import Backend
+from qiskit_qattn.backends.tiling import TILES
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.nn.connector import TorchConnector
 from qiskit_qattn.nn.gpt import GPT
@@ -35,11 +36,13 @@ class RunCost:
         total: All jobs.
         first: The first job, or None if there is none.
         depth: Layers of gates on two or more qubits of the deepest circuit, as it is sent.
+        tiles: The most circuits that run side by side.
     """
 
     total: Cost
     first: Cost | None
     depth: int
+    tiles: int = 1
 
 
 def estimate(
@@ -106,7 +109,8 @@ def run_cost(module: nn.Module, backend: Backend, run: Callable[[], Any]) -> Run
     with to_backend(module, counted), _unchanged(module):
         run()
     depth = max(map(two_qubit_depth, counting.circuits.values()), default=0)
-    return RunCost(counting.total, counting.first, depth)
+    tiles = max((len((each.metadata or {}).get(TILES, [1])) for each in counting.circuits.values()), default=1)
+    return RunCost(counting.total, counting.first, depth, tiles)
 
 
 def _separate(value: Any) -> Any:

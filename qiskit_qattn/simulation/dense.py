@@ -23,7 +23,7 @@ from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.cache import LatestResult
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.cost import LARGEST
-from qiskit_qattn.simulation.derivatives import is_traced
+from qiskit_qattn.simulation.derivatives import is_traced, may_read
 from qiskit_qattn.simulation.gatewise import Gatewise
 from qiskit_qattn.simulation.operators import Block
 from qiskit_qattn.simulation.phase_product import phase_product
@@ -166,9 +166,9 @@ class Dense(ConstantModule):
     def fused(self, weights: Tensor, dtype: torch.dtype) -> Fused:
         """Return the data-independent factors as real matrices that act on rows from the right.
 
-        Without gradients they are cached until the weights change.
+        Without gradients they are cached on a CPU until the weights change.
         """
-        if torch.is_grad_enabled() or is_traced():
+        if torch.is_grad_enabled() or not may_read(weights):
             return self._fuse(weights, dtype)
         return self._cache.get(lambda: self._fuse(weights, dtype), [weights], dtype)
 

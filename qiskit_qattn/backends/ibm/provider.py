@@ -13,11 +13,13 @@ from qiskit_qattn.backends.ibm.device import IBMDevice
 from qiskit_qattn.backends.ibm.errors import Guard
 from qiskit_qattn.backends.ibm.isa import ISAPassManager
 from qiskit_qattn.backends.ibm.runtime import MODES, EstimatorSettings
+from qiskit_qattn.backends.ibm.tiles import ibm_tiling
 from qiskit_qattn.backends.noise import fake_device
 from qiskit_qattn.backends.options import DEDUPE_OPTION, DEVICE_MODULES, DEVICE_OPTIONS, dedupe_option
 from qiskit_qattn.backends.prices import ibm_second_price
 from qiskit_qattn.backends.registry import Backend, Provider, precision_of
 from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.backends.tile_options import TILE_OPTIONS, tiles_option
 from qiskit_qattn.errors import BackendError, ConfigError, TransientBackendError, missing_dependency, unknown_name
 
 _SHOTS = 4096
@@ -39,6 +41,7 @@ IBM_OPTIONS = {
     "noise": "fake_<device> only: off leaves the device's noise out; on by default",
     **GRADIENT_OPTIONS,
     **DEDUPE_OPTION,
+    **TILE_OPTIONS,
     **DEVICE_OPTIONS,
 }
 LEAST_BUSY = "least_busy"
@@ -70,6 +73,7 @@ def ibm(spec: BackendSpec) -> Backend:
     optimization = spec.integer("optimization", minimum=0, maximum=3)
     shots = spec.integer("shots", minimum=1, maximum=10**9) or _SHOTS
     gradient, dedupe = gradient_option(spec, settings.seed), dedupe_option(spec, shots)
+    tiles = tiles_option(spec)
     choice = ""
     secrets: tuple[str, ...] = ()
     if local:
@@ -93,6 +97,7 @@ def ibm(spec: BackendSpec) -> Backend:
         shots=shots,
         dedupe=dedupe,
         gradient=gradient,
+        tiling=None if tiles is None else ibm_tiling(tiles, backend, level, Guard(*secrets)),
     )
 
 
