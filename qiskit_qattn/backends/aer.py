@@ -60,7 +60,7 @@ def aer(spec: BackendSpec) -> Backend:
     max_bond = spec.integer("max_bond", minimum=1)
     if max_bond is not None and method != "matrix_product_state":
         raise ConfigError(f"Backend option max_bond={max_bond} needs aer:matrix_product_state, got aer:{method}.")
-    if noise.model is not None and method != "density_matrix" and sampling.shots is None:
+    if noise.model is not None and method != "density_matrix" and sampling.precision == 0:
         raise ConfigError(
             f"aer:{method} with noise simulates one random noise realisation per shot: give shots, or take "
             f"aer:density_matrix, which is exact."

@@ -23,6 +23,7 @@ from qiskit_qattn.backends.ibm.answers import (
     state_of,
     tagged,
     values_of,
+    waiting_of,
 )
 from qiskit_qattn.backends.ibm.errors import Guard
 from qiskit_qattn.backends.ibm.runtime import (
@@ -197,6 +198,12 @@ class IBMDevice:
         """Return the calibration of ISA circuits' qubits and gates at a time; of a snapshot, that it was taken with."""
         when = {} if self._service is None else {"datetime": before}
         return self._call("reading the calibration", lambda: calibration_of(self.backend.properties(**when), circuits))
+
+    def queue(self) -> int | None:
+        """Return how many jobs wait on the device, None where the service does not tell; 0 for a snapshot."""
+        if self._service is None:
+            return 0
+        return self._call("asking for the queue", lambda: waiting_of(self.backend.status()))
 
     def close(self) -> None:
         """Close the session or batch; queued jobs still run. The next job opens another."""
