@@ -160,7 +160,7 @@ class Dense(ConstantModule):
 
         matrix = (fused or self.fused(weights, signs.dtype))[0]
         if self.first_phases is None:
-            return expectations(inputs, matrix, signs)
+            return expectations(inputs, matrix, signs, None, None, False)
         columns = self.first_phases.columns(self.gates.phase_data(inputs, weights))
         return expectations(columns, matrix, signs, *self.first_phases.affine, self.split)
 
