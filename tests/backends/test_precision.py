@@ -35,7 +35,7 @@ def test_values_out_of_range_are_told_in_a_line(text, value):
 
 @pytest.mark.parametrize("text", SAMPLING)
 def test_precision_and_shots_are_an_error(text):
-    with pytest.raises(ConfigError, match="Shots follow from a precision, but .* has both"):
+    with pytest.raises(ConfigError, match=r"Shots follow from a precision, but .* has both"):
         get_backend(with_precision(text, "0.1") + "&shots=100")
 
 

@@ -94,7 +94,7 @@ def test_a_member_that_cannot_be_opened_keeps_its_place():
 def test_devices_are_compared_by_their_own_names():
     pytest.importorskip("qiskit_ibm_runtime")
     backends = [get_backend(f"ibm:fake_manila?seed={seed}") for seed in (1, 2)]
-    with pytest.raises(ConfigError, match="^ibm:fake_manila is in the group .* more than once"):
+    with pytest.raises(ConfigError, match=r"^ibm:fake_manila is in the group .* more than once"):
         Group(tuple((each.name, each) for each in backends))
 
 
@@ -130,7 +130,7 @@ def test_damaged_shares_are_told(tmp_path, text):
     ledger.shares("work", [0.5, 0.5])
     with sqlite3.connect(ledger.path) as db:
         db.execute("UPDATE shares SET shares = ?", (text,))
-    with pytest.raises(BackendError, match="The shares in the ledger .* are damaged"):
+    with pytest.raises(BackendError, match=r"The shares in the ledger .* are damaged"):
         ledger.shares("work", [0.5, 0.5])
 
 
