@@ -15,8 +15,8 @@ from qiskit.quantum_info import Pauli
 
 from qiskit_qattn.backends.gradients import gradient_option
 from qiskit_qattn.backends.measurement import Plan, Samples, shots_of
-from qiskit_qattn.backends.mitigated import MitigatedAerEstimator, runtime_gates
 from qiskit_qattn.backends.mitigation import MITIGATION_OPTIONS, TWIRLING_OPTION, noisy_mitigation
+from qiskit_qattn.backends.mitigation_aer import MitigatedAerEstimator, runtime_gates
 from qiskit_qattn.backends.mps import AER_LOCK, MAX_BOND, MPSEstimator, aer_binds
 from qiskit_qattn.backends.noise import NOISE_OPTIONS, build_noise
 from qiskit_qattn.backends.options import SAMPLING_OPTIONS, sampling_option

@@ -19,15 +19,18 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
+from qiskit import QuantumCircuit
+from qiskit.transpiler import PassManager
 
 from qiskit_qattn.backends.spec import BackendSpec
-from qiskit_qattn.errors import ConfigError, unknown_name
+from qiskit_qattn.errors import ConfigError, missing_dependency, unknown_name
 
 Method = Literal["trex", "zne", "pec"]
 Fit = Literal["linear", "exponential", "richardson"]
 METHODS: tuple[Method, ...] = get_args(Method)
 FITS: tuple[Fit, ...] = get_args(Fit)
 _FACTORS = (1, 3, 5)
+_FOLDED = {"cx", "cy", "cz", "ecr", "swap"}  # by qiskit-mitigation
 _LARGEST = 25  # noise factor
 _MOST = 8  # noise factors, of which Qiskit Runtime fits a polynomial
 _SHARE = 64  # the fewest shots of a random twirl
@@ -178,12 +181,10 @@ def noisy_mitigation(
         raise ConfigError(f"{str(spec)!r} has no noise to mitigate: give noise=…, or leave mitigation out.")
     if "trex" in mitigation.methods and not (model._local_readout_errors or model._default_readout_error):
         raise ConfigError(f"{str(spec)!r} has no readout error, which mitigation=trex is for.")
-    if "zne" in mitigation.methods and not any(
-        error.num_qubits == 2
-        for errors in ({"": model._default_quantum_errors} | model._local_quantum_errors).values()
-        for error in errors.values()
-    ):
-        raise ConfigError(f"{str(spec)!r} has no errors of two-qubit gates, which mitigation=zne is for.")
+    if "zne" in mitigation.methods and not {*model._local_quantum_errors, *model._default_quantum_errors} & _FOLDED:
+        raise ConfigError(
+            f"{str(spec)!r} has no errors of two-qubit gates that mitigation=zne folds: {', '.join(sorted(_FOLDED))}."
+        )
     return mitigation
 
 
@@ -213,6 +214,35 @@ def _twirling(spec: BackendSpec, methods: Sequence[Method]) -> bool:
 
 def _target(spec: BackendSpec) -> str:
     return spec.name if spec.target is None else f"{spec.name}:{spec.target}"
+
+
+@dataclass(frozen=True)
+class Folding:
+    """A pass manager whose circuits have their two-qubit gates folded.
+
+    Attributes:
+        manager: Transpiles a circuit first, or None.
+        factor: The noise factor, odd: how many gates stand for one.
+    """
+
+    manager: Any
+    factor: int
+
+    def run(self, circuit: QuantumCircuit) -> QuantumCircuit:
+        """Return the circuit in the manager's gates and layout, folded.
+
+        Raises:
+            MissingDependencyError: Without qiskit-mitigation.
+        """
+        try:
+            from qiskit_mitigation.zne.gate_folding import GateFoldingPass
+        except ImportError as error:
+            raise missing_dependency("qiskit-mitigation", "ibm") from error
+        if self.manager is not None:
+            circuit = self.manager.run(circuit)
+        folded = PassManager([GateFoldingPass(self.factor)]).run(circuit)
+        folded._layout = circuit.layout  # the pass manager's own is empty
+        return folded
 
 
 def twirled_shots(shots: int) -> int:

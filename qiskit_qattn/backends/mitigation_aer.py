@@ -1,4 +1,4 @@
-"""Estimators in this process with mitigated values: Qiskit Runtime's Estimator on Aer, and folding on any other."""
+"""Aer with mitigated values, by Qiskit Runtime's Estimator in this process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import CircuitError, ConfigError, missing_dependency
 from qiskit_qattn.simulation.decomposition import device_pubs, preset_pass_manager
 from qiskit_qattn.simulation.estimator import LocalEstimator
-
 
 _ONE_QUBIT_GATES = ("rz", "sx", "x")
 _TWO_QUBIT_GATES = ("cx", "cz", "ecr")
@@ -111,8 +110,8 @@ def runtime_gates(spec: BackendSpec, shots: int | None, model: Any) -> Any:
         names = {name for name, error in found if error.num_qubits == size} - {"id", "delay", "reset", "measure"}
         if names and names.isdisjoint(taken):
             raise ConfigError(
-                f"Mitigation on Aer runs circuits in rz, sx and {', '.join(_TWO_QUBIT_GATES)}, but the noise of "
-                f"{str(spec)!r} has errors of {', '.join(sorted(names))} only. Take density_matrix?noise=…&mitigation=…."
+                f"{str(spec)!r} runs circuits in rz, sx and {', '.join(_TWO_QUBIT_GATES)}, but its noise has errors of "
+                f"{', '.join(sorted(names))} only. Take density_matrix?noise=…&mitigation=…."
             )
     two = [name for name in _TWO_QUBIT_GATES if name in model.basis_gates]
     return preset_pass_manager(0, basis_gates=[*_ONE_QUBIT_GATES, *(two or _TWO_QUBIT_GATES[:1])])
