@@ -31,6 +31,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 FITS: tuple[Fit, ...] = get_args(Fit)
 _FACTORS = (1, 3, 5)
 _FOLDED = {"cx", "cy", "cz", "ecr", "swap"}  # by qiskit-mitigation
+_LEAST_DETERMINANT = 1e-9  # of a qubit's readout: 1 − p(1|0) − p(0|1)
 _LARGEST = 25  # noise factor
 _MOST = 8  # noise factors, of which Qiskit Runtime fits a polynomial
 _SHARE = 64  # the fewest shots of a random twirl
@@ -179,8 +180,12 @@ def noisy_mitigation(
         return None
     if model is None:
         raise ConfigError(f"{str(spec)!r} has no noise to mitigate: give noise=…, or leave mitigation out.")
-    if "trex" in mitigation.methods and not (model._local_readout_errors or model._default_readout_error):
-        raise ConfigError(f"{str(spec)!r} has no readout error, which mitigation=trex is for.")
+    if "trex" in mitigation.methods:
+        errors = [*model._local_readout_errors.values(), *filter(None, [model._default_readout_error])]
+        if not errors:
+            raise ConfigError(f"{str(spec)!r} has no readout error, which mitigation=trex is for.")
+        if any(abs(np.linalg.det(error.probabilities)) < _LEAST_DETERMINANT for error in errors):
+            raise ConfigError(f"{str(spec)!r} reads bits at random, which mitigation=trex cannot undo.")
     if "zne" in mitigation.methods and not {*model._local_quantum_errors, *model._default_quantum_errors} & _FOLDED:
         raise ConfigError(
             f"{str(spec)!r} has no errors of two-qubit gates that mitigation=zne folds: {', '.join(sorted(_FOLDED))}."

@@ -70,6 +70,7 @@ def test_shots_are_rounded_up_to_equal_twirls():
         ("aer?noise=depolarizing&p1=0.01&p2=0.01&shots=100&mitigation=trex", "no readout error"),
         ("aer?noise=readout&readout=0.1&shots=100&mitigation=zne", "no errors of two-qubit gates"),
         ("aer?noise=readout&readout=0.1&mitigation=trex", "give shots"),
+        ("density_matrix?noise=readout&readout=0.5&mitigation=trex", "bits at random"),
         ("aer?noise=readout&readout=0.1&shots=100&twirling=on", "twirling is for mitigation"),
     ],
 )
@@ -93,7 +94,7 @@ def test_trex_on_aer_removes_readout_error():
     assert (trex - exact).abs().max() < 0.3 * (raw - exact).abs().max()
 
 
-DEVICES = ["fake_manila", "fake_lima", "fake_torino"]
+DEVICES = ["fake_manila", "fake_lima", "fake_quito"]
 
 
 @pytest.mark.parametrize("device", DEVICES)
