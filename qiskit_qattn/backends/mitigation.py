@@ -33,6 +33,7 @@ _FACTORS = (1, 3, 5)
 _FOLDED = {"cx", "cy", "cz", "ecr", "swap"}  # by qiskit-mitigation
 _LEAST_DETERMINANT = 1e-9  # of a qubit's readout: 1 − p(1|0) − p(0|1)
 _LARGEST = 25  # noise factor
+_OVERHEAD = 10
 _MOST = 8  # noise factors, of which Qiskit Runtime fits a polynomial
 _SHARE = 64  # the fewest shots of a random twirl
 _TWIRLS = 32
@@ -41,6 +42,7 @@ MITIGATION_OPTIONS = {
     "zne_factors": f"zne: odd noise factors, {','.join(map(str, _FACTORS))} by default",
     "zne_fit": "zne: linear, the default; exponential, else linear where that fails; richardson, through all points",
 }
+PEC_OPTION = {"pec_overhead": f"pec: how many times the samples it may take, {_OVERHEAD} by default"}
 TWIRLING_OPTION = {"twirling": "on or off: twirl two-qubit gates; on with zne and pec by default, else off"}
 
 
@@ -53,19 +55,23 @@ class Mitigation:
         factors: Noise factors of ``zne``: odd, ascending.
         fit: What ``zne`` extrapolates by.
         twirling: Whether two-qubit gates are twirled.
+        overhead: How many times the samples ``pec`` may take; beyond it, noise is left in.
     """
 
     methods: tuple[Method, ...]
     factors: tuple[int, ...] = _FACTORS
     fit: Fit = "linear"
     twirling: bool = False
+    overhead: int = _OVERHEAD
 
     def __str__(self) -> str:
         """Return what is done, in a phrase."""
-        parts: list[str] = [name for name in self.methods if name != "zne"]
-        if "zne" in self.methods:
-            parts.append(f"zne ({self.fit}, at noise factors {', '.join(map(str, self.factors))})")
-        return " and ".join(parts) + (", gates twirled" if self.twirling else "")
+        how = {
+            "pec": f"pec (with at most {self.overhead} times the samples)",
+            "trex": "trex",
+            "zne": f"zne ({self.fit}, at noise factors {', '.join(map(str, self.factors))})",
+        }
+        return " and ".join(how[name] for name in self.methods) + (", gates twirled" if self.twirling else "")
 
     @property
     def runs(self) -> tuple[int, ...]:
@@ -101,6 +107,8 @@ class Mitigation:
             degree = f"polynomial_degree_{len(self.factors) - 1}"
             fit = {"linear": ["linear"], "exponential": ["exponential", "linear"], "richardson": [degree]}[self.fit]
             options["zne"] = {"noise_factors": list(self.factors), "extrapolator": fit}
+        if "pec" in self.methods:
+            options["pec"] = {"max_overhead": self.overhead}
         return {
             "resilience_level": 0,
             "resilience": options,
@@ -130,9 +138,7 @@ def mitigation_option(
     """
     text = spec.options.get("mitigation")
     if text is None:
-        for key in ("zne_factors", "zne_fit"):
-            if key in spec.options:
-                raise ConfigError(f"Backend option {key} is for mitigation=zne, and {str(spec)!r} has no mitigation.")
+        _refuse(spec, ())
         return None
     names = text.split(",")
     for name in names:
@@ -146,16 +152,15 @@ def mitigation_option(
     if len(set(names)) < len(names) or {"zne", "pec"} <= set(names):
         raise ConfigError(f"mitigation={text}: give each method once, and zne or pec, not both.")
     factors, fit = _factors(spec), cast("Fit", spec.options.get("zne_fit", fits[0]))
-    if "zne" not in names:
-        for key in ("zne_factors", "zne_fit"):
-            if key in spec.options:
-                raise ConfigError(f"Backend option {key} is for mitigation=zne, got mitigation={text}.")
+    _refuse(spec, names)
     if fit not in FITS:
         raise unknown_name("zne_fit", fit, FITS)
     if fit not in fits:
         raise ConfigError(f"zne_fit={fit} is not possible on {_target(spec)}: it can do {' and '.join(fits)}.")
     methods = cast("list[Method]", sorted(names))
-    return Mitigation(methods=tuple(methods), factors=factors, fit=fit, twirling=twirls and _twirling(spec, methods))
+    overhead = spec.integer("pec_overhead", minimum=1, maximum=1000) or _OVERHEAD
+    twirling = twirls and _twirling(spec, methods)
+    return Mitigation(methods=tuple(methods), factors=factors, fit=fit, twirling=twirling, overhead=overhead)
 
 
 def noisy_mitigation(
@@ -191,6 +196,14 @@ def noisy_mitigation(
             f"{str(spec)!r} has no errors of two-qubit gates that mitigation=zne folds: {', '.join(sorted(_FOLDED))}."
         )
     return mitigation
+
+
+def _refuse(spec: BackendSpec, methods: Sequence[str]) -> None:
+    """Raise :class:`ConfigError` for an option of a method that is not asked for."""
+    for key in ("zne_factors", "zne_fit", "pec_overhead"):
+        method = key.partition("_")[0]
+        if key in spec.options and method not in methods:
+            raise ConfigError(f"Backend option {key} is for mitigation={method}, got {str(spec)!r}.")
 
 
 def _factors(spec: BackendSpec) -> tuple[int, ...]:
