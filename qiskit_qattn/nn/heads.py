@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, cast
 
@@ -15,7 +16,8 @@ from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.registry import Backend, get_backend
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
-from qiskit_qattn.nn.fallback import Audit, ChainProgram, Execution, program_on
+from qiskit_qattn.nn.audit import Audit
+from qiskit_qattn.nn.fallback import ChainProgram, Execution, program_on
 from qiskit_qattn.nn.placement import Movable, to_backend
 from qiskit_qattn.simulation.amplitude import AmplitudeAngles, check_finite
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
@@ -204,6 +206,14 @@ class QuantumHead(Movable):
     def outside_bounds(self) -> int:
         """How many mitigated values of the current program lay outside their observables' bounds so far."""
         return sum(part.outside for part in self._program.modules() if isinstance(part, PubProgram))
+
+    @property
+    def tiles(self) -> dict[str, int]:
+        """Of circuits that ran side by side, how many were measured on which qubits of the device so far."""
+        found: Counter[tuple[int, ...]] = Counter()
+        for part in self._program.modules():
+            found.update(part.tiles if isinstance(part, PubProgram) else {})
+        return {" ".join(map(str, tile)): count for tile, count in sorted(found.items())}
 
     def forward(self, x: Tensor, unitary: Fused | None = None, *, expectations: Tensor | None = None) -> Tensor:
         """Return values, shape ``(*heads, N, M)``.
