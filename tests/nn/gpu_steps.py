@@ -27,6 +27,7 @@ from torch.utils.backend_registration import _DummyBackendModule, _setup_private
 
 import qiskit_qattn as qa
 from qiskit_qattn.nn.attention import KeyValueCache
+from qiskit_qattn.simulation.dense import Dense
 
 GPU = "gpu"
 
@@ -65,6 +66,12 @@ def problems(module, call, training=True):
     found = []
     for train in [True, False][0 if training else 1 :]:
         twin = copy.deepcopy(module)
+        for part in list(twin.modules()):
+            if isinstance(part, Dense):  # as it does itself on a GPU, but from numbers, which there are none of below
+                part.few_calls = True
+                part.sums = part._trigonometric_sums()
+                for matrix in part.sums.values():
+                    matrix.follow(part)
         with FakeTensorMode(allow_non_fake_inputs=True):
             twin.to(GPU).train(train)
             with Watch() as watch, torch.set_grad_enabled(train):
