@@ -31,18 +31,13 @@ def compile_model(model: nn.Module, device: torch.device) -> None:
         install = "" if device.type == "cuda" else " (g++ or clang++, or the one that CXX names)"
         raise ConfigError(
             f"torch.compile does not work on the device {device}; it needs {needed}{install}. Install it, or train"
-            f" without --compile. torch says: {_first_line(error)}"
+            f" without --compile. torch says: {one_line(str(error))[:200]}"
         ) from error
     model.compile(dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)
 
 
 def _plus_one(x: Tensor) -> Tensor:
     return x + 1
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return one_line(lines[0])[:200] if lines else type(error).__name__
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -199,7 +199,8 @@ class TrainingLoop(ABC):
         self._profiler.before_step()
         begin = time.perf_counter()
         set_learning_rates(self.optimizer, lr_factor(state.step, config))
-        torch.compiler.cudagraph_mark_step_begin()  # what the last step's graphs computed may be overwritten
+        if config.compile:
+            torch.compiler.cudagraph_mark_step_begin()  # what the last step's graphs computed may be overwritten
         try:
             loss = self.batch_loss()
         except EncodingError as error:

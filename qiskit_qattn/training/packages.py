@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import importlib.machinery
 import io
 import logging
 import subprocess
@@ -101,7 +101,8 @@ def download(requirement: str, sha256: str, folder: Path, *, source: bool = Fals
     Raises:
         DataError: If pip cannot fetch it, or it is another one.
     """
-    if importlib.util.find_spec("pip") is None:
+    # Asked for pip, setuptools' finder steps aside for the standard distutils, which torch.compile then cannot use.
+    if importlib.machinery.PathFinder.find_spec("pip") is None:
         raise DataError(
             f"{sys.executable} has no pip to download {requirement} with; `python -m ensurepip` installs it."
         )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from qiskit_qattn.errors import ConfigError
+from qiskit_qattn.nn.gpt import GPT
+from qiskit_qattn.training import validation
 from qiskit_qattn.training.acceleration import SLOW_STEPS
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.figures import read_metrics
@@ -102,3 +105,29 @@ def test_a_gpu_that_is_not_there_is_named_in_one_line(tiny: Tiny):
         train_run(tiny(device="cuda"))
     assert "\n" not in str(caught.value)
     assert not tiny().folder.exists()
+
+
+class Large(GPT):
+    """Needs more memory than there is for more than 3 sequences."""
+
+    def forward(self, idx: torch.Tensor, *args: Any, **options: Any) -> Any:
+        if len(idx) > 3:
+            torch.empty(2**60, dtype=torch.uint8)
+        return super().forward(idx, *args, **options)
+
+
+def test_the_largest_batch_that_fits_is_found_by_trying_runs(tiny: Tiny):
+    from accelerate.utils import find_executable_batch_size
+
+    tried = []
+
+    @find_executable_batch_size(starting_batch_size=5)
+    def train(batch_size: int) -> None:
+        tried.append(batch_size)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(validation, "FINAL_TOKENS", 8)  # 1 sequence of 8 tokens
+            train_run(tiny(batch_size=batch_size, max_steps=2, val_windows=4), model_class=Large)
+
+    train()
+    assert tried == [5, 4, 3]
+    assert (tiny().folder / "model").is_dir()

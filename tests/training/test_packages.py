@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import subprocess
+import sys
 import tarfile
 import zipfile
 
@@ -69,3 +71,18 @@ def test_a_package_without_the_files_is_refused(wheel):
     with pytest.raises(DataError, match="does not hold the files of 'some-words'"):
         packaged_folder(wanted(wheel, **{"a.json": "words/a.json"}))
     assert not list(cache_folder().iterdir())
+
+
+def test_after_a_download_setuptools_can_be_imported_which_torch_compiles_with(tmp_path):
+    code = f"""
+from pathlib import Path
+from qiskit_qattn.errors import DataError
+from qiskit_qattn.training.packages import download
+try:
+    download("no-such-words==1.0", 64 * "0", Path({str(tmp_path)!r}))
+except DataError:
+    import setuptools
+"""
+    environment = {**os.environ, "PIP_NO_INDEX": "1"}
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
