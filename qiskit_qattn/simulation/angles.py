@@ -42,6 +42,8 @@ class AngleMap(ConstantModule):
 
     matrix: Tensor
     offset: Tensor
+    position: Tensor
+    factor: Tensor
 
     def __init__(self, angles: Sequence[Angle], params: Sequence[Any], combine: np.ndarray | None = None) -> None:
         super().__init__()
@@ -71,6 +73,12 @@ class AngleMap(ConstantModule):
         self._plain = matrix.shape[0] == matrix.shape[1] and np.array_equal(matrix, np.eye(len(matrix)))
         self._shifted = bool(offset.any())
         self.num_angles = len(matrix)
+        # In float32 cosines are good for a number of any size, which is exact if it is a parameter times a power of 2.
+        alone = (np.count_nonzero(matrix, axis=1) <= 1).all() and set(np.abs(matrix).ravel()) <= {0.0, 0.5, 1.0, 2.0}
+        self._alone = bool(column and alone and not (self._shifted or functions or products))
+        if self._alone:
+            self.add_constant("position", np.abs(matrix).argmax(1))
+            self.add_constant("factor", matrix.sum(1))
         self._products = [[base[f] for f in m] for m in products]
         self.add_constant("matrix", matrix.T, double=True)  # (columns, K)
         self.add_constant("offset", offset, double=True)  # (K,)
@@ -96,6 +104,8 @@ class AngleMap(ConstantModule):
         columns = self.rounded(columns)
         if self._plain:
             return columns + self.offset if self._shifted else columns
+        if self._alone and columns.dtype == torch.float32:  # no product either, which may round factors
+            return columns.index_select(-1, self.position) * self.factor
         return F.linear(columns, self.matrix.mT, self.offset if self._shifted else None)  # (..., K)
 
     def rounded(self, columns: Tensor) -> Tensor:
@@ -104,8 +114,7 @@ class AngleMap(ConstantModule):
         if dtype == torch.float64:
             return columns.to(dtype)
         wide = columns if columns.dtype == torch.float64 else columns.to(dtype)
-        alone = self._plain and not self._shifted and wide.dtype == dtype
-        return wide if alone else reduced(wide).to(dtype)
+        return wide if self._alone and wide.dtype == dtype else reduced(wide).to(dtype)
 
     def columns(self, params: Tensor) -> Tensor:
         """Return what C acts on: the parameters, and where angles are not affine in them, functions and products."""
