@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
+from itertools import groupby
 from operator import mul
 from typing import Any
 
@@ -52,7 +53,7 @@ class AngleMap(ConstantModule):
         monomials = list(dict.fromkeys(m for row in rows for m in row if m))
         functions = list(dict.fromkeys(f for m in monomials for f in m if not isinstance(f, int)))
         base = {i: i for i in range(len(params))} | {f: len(params) + j for j, f in enumerate(functions)}
-        products = [m for m in monomials if len(m) > 1]
+        products = sorted((m for m in monomials if len(m) > 1), key=len)
         column = {(f,): i for f, i in base.items()} | {m: len(base) + j for j, m in enumerate(products)}
         matrix, offset = np.zeros((len(rows), len(column))), np.zeros(len(rows))
         for i, row in enumerate(rows):
@@ -79,7 +80,11 @@ class AngleMap(ConstantModule):
         if self._alone:
             self.add_constant("position", np.abs(matrix).argmax(1))
             self.add_constant("factor", matrix.sum(1))
-        self._products = [[base[f] for f in m] for m in products]
+        # Products of a degree are taken at once; the positions of their first factors, then of their second, and so on.
+        self._degrees = [degree for degree, _ in groupby(products, len)]
+        for degree in self._degrees:
+            places = [[base[f] for f in m] for m in products if len(m) == degree]
+            self.add_constant(f"factors_{degree}", np.array(places).T.ravel())
         self.add_constant("matrix", matrix.T, double=True)  # (columns, K)
         self.add_constant("offset", offset, double=True)  # (K,)
         for f in functions:  # raises now, not in training, if a rule is missing
@@ -119,14 +124,14 @@ class AngleMap(ConstantModule):
     def columns(self, params: Tensor) -> Tensor:
         """Return what C acts on: the parameters, and where angles are not affine in them, functions and products."""
         columns = params
-        if self._functions or self._products:
+        if self._functions or self._degrees:
             columns = params = params.to(self.matrix.dtype)
         if self._functions:
             values = {name: params[..., i] for name, i in self._names.items()}
             columns = torch.cat([columns, torch.stack([_evaluate(f, values) for f in self._functions], -1)], -1)
-        if self._products:
-            products = [reduce(mul, (columns[..., i] for i in factors)) for factors in self._products]
-            columns = torch.cat([columns, torch.stack(products, -1)], -1)
+        if self._degrees:
+            every = [columns.index_select(-1, self.constant(f"factors_{d}")).chunk(d, -1) for d in self._degrees]
+            columns = torch.cat([columns, *(reduce(mul, factors) for factors in every)], -1)
         return columns
 
 

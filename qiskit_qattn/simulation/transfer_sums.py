@@ -30,7 +30,8 @@ class TransferSums(ConstantModule):
     So k of them, with all channels between, are
 
     .. math:: T(\theta) = D_0 + 2 \sum_{\epsilon > 0} \big(\cos\varphi_\epsilon\, \mathrm{Re}\,D_\epsilon
-              - \sin\varphi_\epsilon\, \mathrm{Im}\,D_\epsilon\big), \qquad \varphi_\epsilon = \sum_i \epsilon_i \theta_i
+              - \sin\varphi_\epsilon\, \mathrm{Im}\,D_\epsilon\big), \qquad
+              \varphi_\epsilon = \sum_i \epsilon_i \theta_i
 
     over one of each pair ±ε in :math:`\{-1, 0, 1\}^k`.
 
