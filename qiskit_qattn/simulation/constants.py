@@ -26,6 +26,9 @@ class ConstantModule(nn.Module):
         needs_float64: Whether that is float64 whatever the device and :meth:`form_in` say.
     """
 
+    # As torch._dynamo.mark_static does for a class, without importing the compiler: constants of one shape in a model
+    # and of another in the next are no lengths that vary.
+    _dynamo_marked_static = True
     forming: torch.dtype
     needs_float64 = False
 
