@@ -64,10 +64,9 @@ class AngleMap(ConstantModule):
                     offset[i] += coefficient
         if combine is not None:
             matrix, offset = combine @ matrix, combine @ offset
-        halves = (
-            np.array_equal(2 * matrix, np.round(2 * matrix)) and np.abs(matrix).sum(1).max(initial=0) <= LARGEST_SUM
-        )
-        self.needs_float64 = bool(functions or products or not halves)
+        halves = np.array_equal(2 * matrix, np.round(2 * matrix))  # so that parameters may be reduced modulo 4π
+        small = np.abs(matrix).sum(1).max(initial=0) <= LARGEST_SUM and np.abs(offset).max(initial=0) <= 4 * np.pi
+        self.needs_float64 = bool(functions or products or not (halves and small))
         self._names = {param.name: i for param, i in position.items()}
         self._functions = functions
         # Bare parameters in order, as weights usually are, need no product; most others need no offset.
