@@ -103,11 +103,12 @@ def cases() -> Iterator[tuple[str, nn.Module, Callable[[], Tensor]]]:
         model = qa.GPT(qa.GPTConfig(**shape, heads=f"{kind}:4", num_qubits=num_qubits))
         tokens = torch.zeros(2, 16, dtype=torch.long)
         name = f"{kind}, {num_qubits} qubits, 4 layers"
-        yield f"all unitaries of a GPT: {name}", model, lambda m=model: _all_unitaries(m)
+        yield f"all unitaries of a GPT: {name}", model, lambda m=model: all_unitaries(m)
         yield f"its step: {name}", model, lambda m=model, t=tokens: m(t, t)[1]
 
 
-def _all_unitaries(model: qa.GPT) -> Tensor:
+def all_unitaries(model: qa.GPT) -> Tensor:
+    """Return the entries of all unitaries of a model in a row."""
     every = [matrix for layer in model.unitaries() for fused in layer.values() for matrix in fused]
     return torch.cat([matrix.flatten() for matrix in every])
 
