@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
+from itertools import groupby
 from operator import mul
 from typing import Any
 
@@ -42,6 +43,8 @@ class AngleMap(ConstantModule):
 
     matrix: Tensor
     offset: Tensor
+    position: Tensor
+    factor: Tensor
 
     def __init__(self, angles: Sequence[Angle], params: Sequence[Any], combine: np.ndarray | None = None) -> None:
         super().__init__()
@@ -50,7 +53,7 @@ class AngleMap(ConstantModule):
         monomials = list(dict.fromkeys(m for row in rows for m in row if m))
         functions = list(dict.fromkeys(f for m in monomials for f in m if not isinstance(f, int)))
         base = {i: i for i in range(len(params))} | {f: len(params) + j for j, f in enumerate(functions)}
-        products = [m for m in monomials if len(m) > 1]
+        products = sorted((m for m in monomials if len(m) > 1), key=len)
         column = {(f,): i for f, i in base.items()} | {m: len(base) + j for j, m in enumerate(products)}
         matrix, offset = np.zeros((len(rows), len(column))), np.zeros(len(rows))
         for i, row in enumerate(rows):
@@ -61,17 +64,26 @@ class AngleMap(ConstantModule):
                     offset[i] += coefficient
         if combine is not None:
             matrix, offset = combine @ matrix, combine @ offset
-        halves = (
-            np.array_equal(2 * matrix, np.round(2 * matrix)) and np.abs(matrix).sum(1).max(initial=0) <= LARGEST_SUM
-        )
-        self.needs_float64 = bool(functions or products or not halves)
+        halves = np.array_equal(2 * matrix, np.round(2 * matrix))  # so that parameters may be reduced modulo 4π
+        small = np.abs(matrix).sum(1).max(initial=0) <= LARGEST_SUM and np.abs(offset).max(initial=0) <= 4 * np.pi
+        self.needs_float64 = bool(functions or products or not (halves and small))
         self._names = {param.name: i for param, i in position.items()}
         self._functions = functions
         # Bare parameters in order, as weights usually are, need no product; most others need no offset.
         self._plain = matrix.shape[0] == matrix.shape[1] and np.array_equal(matrix, np.eye(len(matrix)))
         self._shifted = bool(offset.any())
         self.num_angles = len(matrix)
-        self._products = [[base[f] for f in m] for m in products]
+        # In float32 cosines are good for a number of any size, which is exact if it is a parameter times a power of 2.
+        alone = (np.count_nonzero(matrix, axis=1) <= 1).all() and set(np.abs(matrix).ravel()) <= {0.0, 0.5, 1.0, 2.0}
+        self._alone = bool(column and alone and not (self._shifted or functions or products))
+        if self._alone:
+            self.add_constant("position", np.abs(matrix).argmax(1))
+            self.add_constant("factor", matrix.sum(1))
+        # Products of a degree are taken at once; the positions of their first factors, then of their second, and so on.
+        self._degrees = [degree for degree, _ in groupby(products, len)]
+        for degree in self._degrees:
+            places = [[base[f] for f in m] for m in products if len(m) == degree]
+            self.add_constant(f"factors_{degree}", np.array(places).T.ravel())
         self.add_constant("matrix", matrix.T, double=True)  # (columns, K)
         self.add_constant("offset", offset, double=True)  # (K,)
         for f in functions:  # raises now, not in training, if a rule is missing
@@ -96,6 +108,8 @@ class AngleMap(ConstantModule):
         columns = self.rounded(columns)
         if self._plain:
             return columns + self.offset if self._shifted else columns
+        if self._alone and columns.dtype == torch.float32:  # no product either, which may round factors
+            return columns.index_select(-1, self.position) * self.factor
         return F.linear(columns, self.matrix.mT, self.offset if self._shifted else None)  # (..., K)
 
     def rounded(self, columns: Tensor) -> Tensor:
@@ -104,20 +118,19 @@ class AngleMap(ConstantModule):
         if dtype == torch.float64:
             return columns.to(dtype)
         wide = columns if columns.dtype == torch.float64 else columns.to(dtype)
-        alone = self._plain and not self._shifted and wide.dtype == dtype
-        return wide if alone else reduced(wide).to(dtype)
+        return wide if self._alone and wide.dtype == dtype else reduced(wide).to(dtype)
 
     def columns(self, params: Tensor) -> Tensor:
         """Return what C acts on: the parameters, and where angles are not affine in them, functions and products."""
         columns = params
-        if self._functions or self._products:
+        if self._functions or self._degrees:
             columns = params = params.to(self.matrix.dtype)
         if self._functions:
             values = {name: params[..., i] for name, i in self._names.items()}
             columns = torch.cat([columns, torch.stack([_evaluate(f, values) for f in self._functions], -1)], -1)
-        if self._products:
-            products = [reduce(mul, (columns[..., i] for i in factors)) for factors in self._products]
-            columns = torch.cat([columns, torch.stack(products, -1)], -1)
+        if self._degrees:
+            every = [columns.index_select(-1, self.constant(f"factors_{d}")).chunk(d, -1) for d in self._degrees]
+            columns = torch.cat([columns, *(reduce(mul, factors) for factors in every)], -1)
         return columns
 
 

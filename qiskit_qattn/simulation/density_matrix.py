@@ -31,8 +31,11 @@ from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.cutting import cut, without_final_measurements
 from qiskit_qattn.simulation.decomposition import transpiled
 from qiskit_qattn.simulation.noise import DeviceNoise, pauli_labels
+from qiskit_qattn.simulation.precision import saves_calls, without_autocast
 from qiskit_qattn.simulation.readout import as_pauli_sum, build_readout
 from qiskit_qattn.simulation.transfer import ChannelModule, PauliRotation, PauliRotationModule, transfer_steps
+from qiskit_qattn.simulation.transfer_sums import MAX_QUBITS as SUM_QUBITS
+from qiskit_qattn.simulation.transfer_sums import TransferSums
 
 MAX_QUBITS = 6
 
@@ -83,10 +86,10 @@ class DensityMatrixProgram(ConstantModule):
         params = [*input_params, *weight_params]
         self.forward_angles = AngleMap([angle for i, angle in rotations if i < split], params)
         self.back_angles = AngleMap([angle for i, angle in rotations if i >= split], list(weight_params))
+        self._steps, self._split, self._params, self._num_inputs = steps, split, params, len(input_params)
         self.forward_steps = nn.ModuleList(step.module(self.num_qubits) for step in steps[:split])
         self.back_steps = nn.ModuleList(step.module(self.num_qubits) for step in steps[split:])
-        start = np.array([float(set(label) <= {"I", "Z"}) for label in pauli_labels(self.num_qubits)])  # |0…0⟩
-        self.add_constant("start", start[None])  # (1, 4**n)
+        self.add_constant("start", _ground(self.num_qubits))  # (1, 4**n)
         self.add_constant("observables", _rows(observables, noise, self.num_qubits))  # (M, 4**n)
         if all_outcomes:
             readout = build_readout(observables)
@@ -95,6 +98,9 @@ class DensityMatrixProgram(ConstantModule):
             strings = [SparsePauliOp(label) for basis in self.bases for label in served(basis)]
             self.add_constant("strings", _rows(strings, noise, self.num_qubits))  # (num_bases * 2**n, 4**n)
             self.add_constant("hadamard", hadamard(2**self.num_qubits) / 2**self.num_qubits)
+        self.sums = (
+            nn.ModuleList()
+        )  # where calls are to be few: the steps up to the last data-dependent angle, the rest
 
     def summary(self) -> str:
         """Return in a phrase what a call computes."""
@@ -121,23 +127,52 @@ class DensityMatrixProgram(ConstantModule):
         self.leave_meta(weights)
         return self._evaluate(self.observables, inputs, weights)
 
+    def _settle(self, like: Tensor) -> None:
+        super()._settle(like)
+        if not hasattr(self, "sums"):  # in the constructor
+            return
+        wanted = saves_calls(like.device, self.forming) and self.num_qubits <= SUM_QUBITS
+        if wanted and not self.sums:
+            before, after = self._steps[: self._split], self._steps[self._split :]
+            n, params = self.num_qubits, self._params
+            self.sums.append(TransferSums(before, params, n, _ground(n)))
+            self.sums.append(TransferSums(after, params[self._num_inputs :], n, transpose=True))
+            for part in self.sums:
+                cast(TransferSums, part).follow(self)
+        elif not wanted:
+            self.sums = nn.ModuleList()  # where calls are to be few: both parts of the steps
+
     def _evaluate(self, rows: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return the expectations of operators given as rows over Pauli strings, ``(M, 4**n)``."""
+        with without_autocast(inputs.device):
+            lead = torch.broadcast_shapes(inputs.shape[:-1], (*weights.shape[:-1], 1))
+            both = torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1)], -1)
+            if self.sums:
+                before, after = self.sums
+                rows, coefficients = after(rows, weights.unsqueeze(-2)), before(None, both)
+            else:
+                rows, coefficients = self._before_data(rows, weights), self._step_by_step(both)
+            values = coefficients @ rows.transpose(-1, -2)  # (..., B or 1, M)
+            return values if values.shape[:-1] == lead else values.expand(*lead, -1).clone()
+
+    def _before_data(self, rows: Tensor, weights: Tensor) -> Tensor:
+        """Return operators as rows in front of the steps after the last data-dependent angle."""
         turns = list(_waves(self.back_angles(weights).unsqueeze(-2), rows.dtype))  # each of shape (..., 1)
         for step in reversed(list(self.back_steps)):
             if isinstance(step, PauliRotationModule):
                 rows = step.transpose(rows, *turns.pop())
             else:
                 rows = cast(ChannelModule, step).transpose(rows)
-        lead = torch.broadcast_shapes(inputs.shape[:-1], (*weights.shape[:-1], 1))
-        both = torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1)], -1)
+        return rows
+
+    def _step_by_step(self, params: Tensor) -> Tensor:
+        """Return the state after the last data-dependent angle, ``(..., B or 1, 4**n)``, for all parameters' values."""
         coefficients = self.start  # (1, 4**n)
-        following = _waves(self.forward_angles(both), rows.dtype)  # each of shape (..., B)
+        following = _waves(self.forward_angles(params), coefficients.dtype)  # each of shape (..., B)
         for step in self.forward_steps:
             waves = next(following) if isinstance(step, PauliRotationModule) else ()
             coefficients = step(coefficients, *waves)
-        values = coefficients @ rows.transpose(-1, -2)  # (..., B or 1, M)
-        return values if values.shape[:-1] == lead else values.expand(*lead, -1).clone()
+        return coefficients
 
 
 @dataclass(frozen=True)
@@ -191,6 +226,11 @@ class NoisyEngine:
             errors += [(qubits, Identity(error)) for qubits, error in self.model._local_readout_errors.items()]
             errors.append((None, Identity(self.model._default_readout_error)))
         return Identity(self.pass_manager), self.readout, tuple(errors)
+
+
+def _ground(num_qubits: int) -> np.ndarray:
+    """Return the Pauli coefficients of |0…0⟩, shape ``(1, 4**n)``."""
+    return np.array([[float(set(label) <= {"I", "Z"}) for label in pauli_labels(num_qubits)]])
 
 
 def _waves(angles: Tensor, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:

@@ -8,6 +8,8 @@ size are good to a rounding error, and sums of angles are taken after each angle
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +44,13 @@ def _rounds_factors() -> bool:
 def saves_calls(device: torch.device, forming: torch.dtype) -> bool:
     """Return whether few calls on larger tensors are faster than many on smaller ones, as on every GPU."""
     return device.type not in ("cpu", "meta") or forming == torch.float32
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which autocast rounds no factors of products on a device."""
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def reduced(angles: Tensor) -> Tensor:

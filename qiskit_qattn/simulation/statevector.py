@@ -20,6 +20,7 @@ from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.dense import Dense, Fused
 from qiskit_qattn.simulation.gatewise import Gatewise
 from qiskit_qattn.simulation.plan import InputKind, make_plan
+from qiskit_qattn.simulation.precision import without_autocast
 from qiskit_qattn.simulation.products import probabilities, squared_moduli
 
 __all__ = ["Fused", "StateProgram", "StatevectorProgram"]
@@ -96,10 +97,8 @@ class StatevectorProgram(ConstantModule):
         Raises:
             EncodingError: For NaN or infinity in amplitude input.
         """
-        if torch.is_autocast_enabled(inputs.device.type):
-            with torch.autocast(inputs.device.type, enabled=False):
-                return self._expectations(inputs, weights, fused, signs)
-        return self._expectations(inputs, weights, fused, signs)
+        with without_autocast(inputs.device):
+            return self._expectations(inputs, weights, fused, signs)
 
     def _expectations(self, inputs: Tensor, weights: Tensor, fused: Fused | None, signs: Tensor | None) -> Tensor:
         self.leave_meta(weights)
@@ -124,7 +123,7 @@ class StatevectorProgram(ConstantModule):
         self.leave_meta(weights)
         if self.unitaries is None:
             return ()
-        with torch.autocast(weights.device.type, enabled=False):
+        with without_autocast(weights.device):
             return self.unitaries.fused(weights, self.unitaries.state_dtype(self.signs.dtype))
 
     def scaled_signs(self, scale: Tensor) -> Tensor:

@@ -103,17 +103,8 @@ class PauliRotationModule(ConstantModule):
 
     def __init__(self, label: str) -> None:
         super().__init__()
-        n = len(label)
-        axis = np.array(["IXYZ".index(letter) for letter in label])
-        every = np.indices((4,) * n).reshape(n, -1).T  # (4**n, n), letters as 0 … 3
-        partner = every ^ axis  # letters of the product: X·Y is Z up to a phase
-        # e^{-iθQ/2} P e^{iθQ/2} = cos θ P − i sin θ Q P, and Q P is i^k times a Pauli string
-        turns = np.where((axis == 0) | (partner == 0) | (axis == partner), 0, (partner - axis) % 3)
-        power = np.where(turns == 1, 1, np.where(turns == 2, -1, 0)).sum(1)
-        moved = power % 2 == 1  # Q and P anticommute
-        self.add_constant("moved", moved.astype(float))
-        self.add_constant("partner", partner @ 4 ** np.arange(n)[::-1])
-        self.add_constant("sign", np.where(moved, np.real(-1j * 1j**power), 0.0))
+        for name, array in zip(("moved", "partner", "sign"), pauli_rotation(label), strict=True):
+            self.add_constant(name, array)
 
     def forward(self, rows: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         """Return T(θ) r for rows r ``(..., B, 4**n)`` and the cosines and sines of θ, each ``(..., B)``."""
@@ -123,6 +114,23 @@ class PauliRotationModule(ConstantModule):
     def transpose(self, rows: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         """Return T(θ)ᵀ o for rows o of observables."""
         return self(rows, cosine, -sine)  # transfer matrices of unitaries are orthogonal
+
+
+def pauli_rotation(label: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return, for each Pauli string P, whether a rotation about ``label`` moves it, with which one, and the sign s_P.
+
+    Each is of shape ``(4**n,)``: 0 or 1, a position, and −1, 0 or 1.
+    """
+    n = len(label)
+    axis = np.array(["IXYZ".index(letter) for letter in label])
+    every = np.indices((4,) * n).reshape(n, -1).T  # (4**n, n), letters as 0 … 3
+    partner = every ^ axis  # letters of the product: X·Y is Z up to a phase
+    # e^{-iθQ/2} P e^{iθQ/2} = cos θ P − i sin θ Q P, and Q P is i^k times a Pauli string
+    turns = np.where((axis == 0) | (partner == 0) | (axis == partner), 0, (partner - axis) % 3)
+    power = np.where(turns == 1, 1, np.where(turns == 2, -1, 0)).sum(1)
+    moved = power % 2 == 1  # Q and P anticommute
+    sign = np.where(moved, np.real(-1j * 1j**power), 0.0)
+    return moved.astype(float), partner @ 4 ** np.arange(n)[::-1], sign
 
 
 def _steps(circuit: QuantumCircuit, noise: DeviceNoise) -> Iterator[PauliRotation | Channel]:
@@ -192,7 +200,7 @@ def _merge(steps: Iterator[PauliRotation | Channel], num_qubits: int) -> Iterato
         if isinstance(step, Channel) and pending is not None:
             union = tuple(sorted({*pending.qubits, *step.qubits}))
             if len(union) <= most:
-                product = _embed(step, union) @ _embed(pending, union)
+                product = embed(step, union) @ embed(pending, union)
                 pending = Channel(product, union)
                 continue
         if pending is not None:
@@ -204,7 +212,7 @@ def _merge(steps: Iterator[PauliRotation | Channel], num_qubits: int) -> Iterato
         yield pending
 
 
-def _embed(step: Channel, qubits: tuple[int, ...]) -> np.ndarray:
+def embed(step: Channel, qubits: tuple[int, ...]) -> np.ndarray:
     """Return a transfer matrix on some of ``qubits`` as one on all of them, in their order."""
     k, n = len(step.qubits), len(qubits)
     tensor = step.matrix.reshape((4,) * (2 * k))  # outputs, the last qubit first, then inputs

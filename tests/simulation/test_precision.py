@@ -144,3 +144,23 @@ def test_only_angles_and_factors_of_the_weights_are_in_float64(name, num_qubits)
     with _LargestDouble() as mode:
         head(x).sum().backward()
     assert 0 < mode.most < 2 * 16 * 4**num_qubits  # of two heads, and none of the batch
+
+
+@pytest.mark.parametrize(("name", "num_qubits"), [("qisa-v3", 6), ("angle", 3)])
+def test_torch_compile_records_the_same_values(name, num_qubits):
+    head, x = head_and_inputs(name, num_qubits, LARGE)
+    head._program.form_in(torch.float32)
+    expected = head._program(x, head.weight)
+    found = torch.compile(head._program, fullgraph=True, backend="aot_eager")(x, head.weight)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_large_constant_angles_keep_their_precision(rng):
+    (x,) = ParameterVector("x", 1)
+    circuit = QuantumCircuit(1)
+    circuit.rx(x + 1000.3, 0)
+    program = StatevectorProgram(circuit, [SparsePauliOp("Z")], input_params=[x])
+    values = torch.tensor(rng.uniform(-3, 3, (20, 1)), dtype=torch.float32)
+    program.form_in(torch.float32)
+    expected = torch.cos(values.double() + 1000.3)
+    assert float((program(values, torch.zeros(0)) - expected).abs().max()) <= 1e-6
