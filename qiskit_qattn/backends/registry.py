@@ -50,8 +50,8 @@ class Backend:
         name: The backend string in normal form, with the name of the device where the string left the choice open.
         estimator: The primitive that evaluates PUBs.
         pass_manager: Transpiles a circuit for it, or None where any circuit will do.
-        precision: Target standard error of each expectation; 0 is exact.
-        shots: Samples per measurement basis, or None where values are exact.
+        precision: Largest standard error of an expectation that its shots give; 0 is exact.
+        shots: Samples per measurement basis; None where values are exact, or where shots follow from the precision.
         differentiable: Whether a torch engine computes the values, so that autograd applies.
         max_pub_size: Largest number of parameter sets in one PUB, or None for no limit.
         dedupe: Whether equal rows of a batch are evaluated once, and so share their samples.
@@ -75,6 +75,18 @@ class Backend:
     mitigation: Mitigation | None = None
     price: tuple[float, float] | None = None
     tiling: Tiling | None = None
+
+    def precision_for(self, circuit: AttentionCircuit) -> float:
+        r"""Return the precision to run a circuit's PUBs with: that of N shots per measurement basis.
+
+        .. math:: N = \max_m \lceil V_m / \varepsilon^2 \rceil, \qquad V_m = \sum_b \Big(\sum_{P \in b} |c_{mP}|\Big)^2
+
+        where shots follow from a precision ε. V bounds the variance of observable m at one shot of each basis b,
+        whatever the state: 1 for a Pauli string. So N depends on no data.
+        """
+        if self.shots is not None or self.precision == 0:
+            return self.precision
+        return precision_of(circuit.shots(self.precision).shots)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.registry import Backend, get_backend
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
-from qiskit_qattn.nn.fallback import Audit, ChainProgram, Execution, program_on
+from qiskit_qattn.nn.audit import Audit
+from qiskit_qattn.nn.fallback import ChainProgram, Execution, program_on
 from qiskit_qattn.nn.placement import Movable, to_backend
 from qiskit_qattn.simulation.amplitude import AmplitudeAngles, check_finite
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram

@@ -255,6 +255,14 @@ class BraketDevice:
         with aws_errors(f"reading which qubits of {self._device.name} are connected"):
             return device_tiling(self._device, asked)
 
+    def queue(self) -> int | None:
+        """Return how many tasks wait on the device, None where AWS does not tell."""
+        with aws_errors(f"asking for the queue of {self._device.name}"):
+            queues = self._device.aws_session.get_device(self._device.arn).get("deviceQueueInfo") or []
+            sizes = [each.get("queueSize") for each in queues if each.get("queue") == "QUANTUM_TASKS_QUEUE"]
+        counts = [_count(size) for size in sizes]
+        return sum(counts) if counts and None not in counts else None  # type: ignore[arg-type]
+
     @property
     def price(self) -> tuple[float, float] | None:
         """US dollars per task and per shot, where they are known."""
@@ -354,6 +362,11 @@ class BraketDevice:
 
 
 def _position(task: Task) -> int | None:
-    """Return the position in the queue, given as ``3`` or ``>2000``, if AWS reports one."""
-    digits = str(task.get("queueInfo", {}).get("position", "")).lstrip(">")
+    """Return the position in the queue, if AWS reports one."""
+    return _count(task.get("queueInfo", {}).get("position", ""))
+
+
+def _count(text: Any) -> int | None:
+    """Return a number that AWS gives as ``3`` or ``>2000``; None for anything else."""
+    digits = str(text).lstrip(">")
     return int(digits) if digits.isdecimal() and len(digits) < 10 else None

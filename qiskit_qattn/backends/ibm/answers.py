@@ -88,6 +88,12 @@ def position_of(metrics: Any) -> int | None:
     return position if type(position) is int and position >= 0 else None
 
 
+def waiting_of(status: Any) -> int | None:
+    """Return how many jobs wait on a device, which is optional."""
+    waiting = getattr(status, "pending_jobs", None)
+    return waiting if type(waiting) is int and waiting >= 0 else None
+
+
 def seconds_of(metrics: Any) -> float | None:
     """Return the device time that a job is charged for, in seconds, or None as long as it is not counted."""
     usage = metrics.get("usage", {})

@@ -14,10 +14,18 @@ from qiskit_qattn.backends.ibm.errors import Guard
 from qiskit_qattn.backends.ibm.isa import ISAPassManager
 from qiskit_qattn.backends.ibm.runtime import MODES, EstimatorSettings
 from qiskit_qattn.backends.ibm.tiles import ibm_tiling
+from qiskit_qattn.backends.mitigation import METHODS, MITIGATION_OPTIONS, PEC_OPTION, mitigation_option
 from qiskit_qattn.backends.noise import fake_device
-from qiskit_qattn.backends.options import DEDUPE_OPTION, DEVICE_MODULES, DEVICE_OPTIONS, dedupe_option
+from qiskit_qattn.backends.options import (
+    DEDUPE_OPTION,
+    DEVICE_MODULES,
+    DEVICE_OPTIONS,
+    PRECISION_OPTION,
+    dedupe_option,
+    shots_option,
+)
 from qiskit_qattn.backends.prices import ibm_second_price
-from qiskit_qattn.backends.registry import Backend, Provider, precision_of
+from qiskit_qattn.backends.registry import Backend, Provider
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.backends.tile_options import TILE_OPTIONS, tiles_option
 from qiskit_qattn.errors import BackendError, ConfigError, TransientBackendError, missing_dependency, unknown_name
@@ -30,8 +38,12 @@ TARGETS = "a device of your account, such as ibm_fez; least_busy; fake_<device>,
 IBM_OPTIONS = {
     "mode": "; ".join(f"{name}: {what}" for name, what in MODES.items()) + "; batch by default",
     "shots": f"samples per measurement basis; {_SHOTS} by default",
+    **PRECISION_OPTION,
     "resilience": "0: raw values; 1: readout errors mitigated, the default; 2: zero-noise extrapolation too",
-    "twirling": "on or off: twirl two-qubit gates; the resilience level decides by default",
+    **MITIGATION_OPTIONS,
+    "mitigation": MITIGATION_OPTIONS["mitigation"] + "; pec: the learned noise is inverted; all in place of resilience",
+    **PEC_OPTION,
+    "twirling": "on or off: twirl two-qubit gates; the resilience level or mitigation decides by default",
     "dd": f"dynamical decoupling of idle qubits: {', '.join(_SEQUENCES)}; off by default",
     "fractional": "on or off: RX and RZZ of any angle as gates, where the device has them; off by default",
     "optimization": f"level of the transpiler, 0 to 3; {_OPTIMIZATION} by default",
@@ -71,8 +83,8 @@ def ibm(spec: BackendSpec) -> Backend:
     fractional = _choice(spec, "fractional", ("on", "off"), "off") == "on"
     max_time = spec.integer("max_time", minimum=1)
     optimization = spec.integer("optimization", minimum=0, maximum=3)
-    shots = spec.integer("shots", minimum=1, maximum=10**9) or _SHOTS
-    gradient, dedupe = gradient_option(spec, settings.seed), dedupe_option(spec, shots)
+    shots, precision = shots_option(spec, _SHOTS, 10**9)
+    gradient, dedupe = gradient_option(spec, settings.seed), dedupe_option(spec, sampled=True)
     tiles = tiles_option(spec)
     choice = ""
     secrets: tuple[str, ...] = ()
@@ -91,29 +103,41 @@ def ibm(spec: BackendSpec) -> Backend:
     level = _OPTIMIZATION if optimization is None else optimization
     return Backend(
         str(spec),
-        managed_estimator(spec, device, precision=precision_of(shots), choice=choice),
+        managed_estimator(spec, device, precision=precision, choice=choice),
         pass_manager=ISAPassManager(backend, level, call=Guard(*secrets)),
-        precision=precision_of(shots),
+        precision=precision,
         shots=shots,
         dedupe=dedupe,
         gradient=gradient,
         tiling=None if tiles is None else ibm_tiling(tiles, backend, level, Guard(*secrets)),
+        mitigation=settings.effective,
     )
 
 
 def _settings(spec: BackendSpec) -> EstimatorSettings:
     level = spec.integer("resilience", minimum=0, maximum=2)
+    local = str(spec.target).startswith("fake_")
+    mitigation = mitigation_option(spec, ("trex", "zne") if local else METHODS, twirls=True)
     twirling = _choice(spec, "twirling", ("on", "off"), "")
     sequence = _choice(spec, "dd", _SEQUENCES, "off")
     noise = _choice(spec, "noise", ("on", "off"), "on") == "on"
     if sequence != "off" and not noise:
         raise ConfigError(f"dd={sequence} reduces noise, but {str(spec)!r} has noise=off; leave one out.")
+    if mitigation is not None:
+        given = f"mitigation={spec.options['mitigation']}"
+        if level is not None:
+            raise ConfigError(f"resilience={level} and {given} both say what is mitigated; leave one out.")
+        if not noise:
+            raise ConfigError(f"{given} mitigates noise, but {str(spec)!r} has noise=off; leave one out.")
+        if spec.options.get("fractional") == "on" and mitigation.methods != ("trex",):
+            raise ConfigError(f"{given} folds or twirls CZ and ECR gates; leave fractional=on out.")
     return EstimatorSettings(
         resilience=cast("Any", _RESILIENCE if level is None else level),
         twirling=twirling == "on" if twirling else None,
         decoupling=cast("Any", None if sequence == "off" else sequence),
         seed=spec.integer("seed", minimum=0),
         noise=noise,
+        mitigation=mitigation,
     )
 
 

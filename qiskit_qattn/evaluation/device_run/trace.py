@@ -15,7 +15,7 @@ from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.registry import get_backend
 from qiskit_qattn.backends.values import Answer
-from qiskit_qattn.nn.fallback import Audit
+from qiskit_qattn.nn.audit import Audit
 from qiskit_qattn.nn.generation import steps
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.heads import QuantumHead
