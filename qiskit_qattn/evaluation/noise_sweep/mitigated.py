@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
+import numpy as np
+
+from qiskit_qattn.evaluation.paired_tests import bootstrap_intervals
 from qiskit_qattn.evaluation.rendering import GRID, code, table
 from qiskit_qattn.untrusted import printable
 
 MITIGATED = ("#009d9a", "#ee538b", "#b28600", "#1192e8", "#198038", "#570408")
 RAW = "#6929c4"
+
+
+def interval(differences: list[float], seed: int) -> list[float]:
+    """Return the 95 % bootstrap interval of the mean of paired differences."""
+    values = np.array(differences)
+    if not np.ptp(values):
+        return [float(values[0])] * 2
+    low, high = bootstrap_intervals(values, seed=seed)
+    return [float(low), float(high)]
 
 
 def rows_of(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -50,7 +63,22 @@ def mitigation_parts(record: dict[str, Any]) -> list[str]:
         " the same noise without, so negative is better. Both are paired by window; intervals are bootstrap intervals"
         " over windows, not corrected for the number of rows, and say nothing of other models or texts."
     )
-    return ["## Mitigation and backends", table(head, lines), about]
+    return ["## Mitigation and backends", table(head, lines), about, *_between(record)]
+
+
+def _between(record: dict[str, Any]) -> list[str]:
+    """Return how backends differ from the first, without mitigation, for the run's own model."""
+    points = [
+        point
+        for point in record["points"]
+        if point.get("on") and not point["mitigation"] and point["model"] == "trained"
+    ]
+    lines = []
+    for point in points[1:]:
+        differences = [a - b for a, b in zip(point["losses"], points[0]["losses"], strict=True)]
+        words = f"{fmean(differences):+.4f}, 95 % interval {interval_words(interval(differences, 0))}"
+        lines.append(f"- {code(point['on'])} minus {code(points[0]['on'])}: {words}")
+    return ["Losses of backends without mitigation, paired by window:", "\n".join(lines)] if lines else []
 
 
 def interval_words(ends: Sequence[float]) -> str:

@@ -72,9 +72,7 @@ def _check_backends(sweep: NoiseSweep, model: GPT) -> None:
     for text in wanted or [sweep.noisy(p) for p in noisy[:1]]:
         with Place.open(text) as place:
             if any(estimator.device.paid for _, estimator in place.devices):
-                raise ConfigError(
-                    f"{text} is a paid device, and a sweep is for simulators; see qattn run-on-device."
-                )
+                raise ConfigError(f"{text} is a paid device, and a sweep is for simulators; see qattn run-on-device.")
             with model.to_backend(place):
                 pass
 

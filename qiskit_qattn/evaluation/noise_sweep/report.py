@@ -7,11 +7,8 @@ import shlex
 from statistics import fmean, stdev
 from typing import Any, TypedDict
 
-import numpy as np
-
 from qiskit_qattn.evaluation.noise_sweep.mitigated import draw, mitigation_parts, rows_of
 from qiskit_qattn.evaluation.noise_sweep.plan import NOISES, ModelName, NoiseSweep
-from qiskit_qattn.evaluation.paired_tests import bootstrap_intervals
 from qiskit_qattn.evaluation.rendering import (
     GRID,
     blank_figure,
@@ -116,15 +113,6 @@ def _distinct(record: dict[str, Any], name: str) -> list[str]:
 def point_key(point: dict[str, Any]) -> tuple[Any, ...]:
     """Return what tells a measured point from others; records of early versions lack the last two."""
     return (*(point[name] for name in ("model", "strength", "shots")), point.get("on", ""), point.get("mitigation", ""))
-
-
-def interval(differences: list[float], seed: int) -> list[float]:
-    """Return the 95 % bootstrap interval of the mean of paired differences."""
-    values = np.array(differences)
-    if not np.ptp(values):
-        return [float(values[0])] * 2
-    low, high = bootstrap_intervals(values, seed=seed)
-    return [float(low), float(high)]
 
 
 def mean_and_error(values: list[float]) -> tuple[float, float]:

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qiskit_qattn.errors import CheckpointError, DataError, RunFolderError
+from qiskit_qattn.evaluation.noise_sweep.mitigated import interval
 from qiskit_qattn.evaluation.noise_sweep.models import TrainedRun, load_run, sweep_models
 from qiskit_qattn.evaluation.noise_sweep.plan import ModelName, NoiseSweep, Point
-from qiskit_qattn.evaluation.noise_sweep.report import RECORD, Record, interval, mean_and_error, point_key, write_report
+from qiskit_qattn.evaluation.noise_sweep.report import RECORD, Record, mean_and_error, point_key, write_report
 from qiskit_qattn.evaluation.rendering import machine, versions, write_json
 from qiskit_qattn.evaluation.text_metrics import spaced_windows
 from qiskit_qattn.nn.gpt import GPT
