@@ -25,6 +25,17 @@ def command(
         "0,0.001,0.003,0.01,0.03"
     ),
     shots: Annotated[str, typer.Option(help="Numbers of shots, separated by commas; or none.")] = "100,1000,10000",
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(help="Also measure on this simulator, a backend string; may be repeated.", show_default=False),
+    ] = None,
+    mitigation: Annotated[
+        str,
+        typer.Option(
+            help="Also mitigate errors at each p above 0 and on each backend: trex, zne, trex+zne or none, separated by"
+            " commas."
+        ),
+    ] = "none",
     aware_steps: Annotated[
         int, typer.Option(help="Also train a copy for this many steps with noise, and one without; 0: neither.", min=0)
     ] = 0,
@@ -35,7 +46,7 @@ def command(
     seed: Annotated[int, typer.Option(help="Seed of the sampling.", min=0, max=2**32 - 1)] = 0,
     out: Annotated[Path | None, typer.Option(help="The folder of the report.", show_default="RUN-noise")] = None,
 ) -> None:
-    """Measure the validation loss of RUN's model against noise strength and against shots.
+    """Measure the validation loss of RUN's model against noise strength and against shots, and with mitigated errors.
 
     Every point uses the same windows of text. With --aware-steps, copies of the model are trained further, with noise
     and without. RUN is only read. The same command with the same --out continues where it stopped, and a longer list
@@ -50,6 +61,8 @@ def command(
         noise=noise,
         strengths=_numbers("--p", p, float),
         shots=_numbers("--shots", shots, int),
+        backends=tuple(backend or ()),
+        mitigations=_mitigations(mitigation),
         aware_steps=aware_steps,
         aware_strength=aware_p,
         windows=windows,
@@ -102,9 +115,15 @@ def _figures(point: Point, found: dict[str, Any]) -> str:
     """Return the results of a point as text."""
     from qiskit_qattn.evaluation.noise_sweep.report import change_words, loss_words
 
-    if point.strength is None and point.shots is None:
+    if point.strength is None and point.shots is None and not point.on:
         return f"loss {loss_words(found)}"
     return f"loss {loss_words(found)}, change {change_words(found['change'], found['change_standard_error'])}"
+
+
+def _mitigations(text: str) -> tuple[str, ...]:
+    """Return the mitigations of a list such as ``none,trex,trex+zne``, as backend strings have them."""
+    items = (item.strip().replace("+", ",") for item in text.split(","))
+    return tuple(dict.fromkeys(item for item in items if item not in ("", "none")))
 
 
 def _numbers(flag: str, text: str, kind: type[T]) -> tuple[T, ...]:

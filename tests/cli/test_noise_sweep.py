@@ -26,9 +26,41 @@ def test_noise_aware_training_is_one_command(qattn, finished_run, tmp_path):
     assert (out / "aware" / "model" / "model.safetensors").is_file()
 
 
+def test_mitigation_is_compared_with_none_on_the_same_windows(qattn, finished_run, tmp_path):
+    pytest.importorskip("qiskit_ibm_runtime")
+    on, out = "density_matrix?noise=fake_manila", tmp_path / "sweep"
+    flags = ("--p", "0.03", "--shots", "none", "--windows", 6, "--out", out)
+    first = qattn("noise-sweep", finished_run, *flags)
+    assert first.exit_code == 0, first.output
+    found = qattn("noise-sweep", finished_run, *flags, "--backend", on, "--mitigation", "none,zne")
+    assert found.exit_code == 0, found.output
+    assert "2 of 5 points are done" in found.output and f"{on}, zne: loss" in found.output
+    measured = json.loads((out / "report.json").read_text())["points"]
+    points = {(point["strength"], point["on"], point["mitigation"]): point for point in measured}
+    exact = points[None, "", ""]["losses"]
+    for place in ((0.03, ""), (None, on)):
+        raw, mitigated = points[*place, ""], points[*place, "zne"]
+        gains = [a - b for a, b in zip(mitigated["losses"], raw["losses"], strict=True)]
+        assert mitigated["gain"] == pytest.approx(sum(gains) / 6)
+        assert mitigated["gain_interval"][0] <= mitigated["gain"] <= mitigated["gain_interval"][1]
+        far = [sum(abs(a - b) for a, b in zip(p["losses"], exact, strict=True)) for p in (mitigated, raw)]
+        assert far[0] < 0.95 * far[1]  # nearer to the exact losses, window by window
+    text = (out / "report.md").read_text()
+    assert f"| `{on}` | zne |" in text and "| p = 0.03 | zne |" in text
+    assert "--mitigation zne" in text and f"--backend '{on}'" in text
+    assert (out / "noise.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_cannot_be_mitigated_starts_nothing(qattn, finished_run, tmp_path):
+    found = qattn("noise-sweep", finished_run, "--p", "0.1", "--mitigation", "trex", "--out", tmp_path / "sweep")
+    assert found.exit_code == 2 and "has no readout error, which mitigation=trex is for" in found.output
+    assert not (tmp_path / "sweep").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--mitigation", "fold"), "error: Unknown mitigation 'fold'."),
         (("--p", "0,much"), "error: --p takes numbers separated by commas, or none; got '0,much'."),
         (("--shots", "1.5"), "error: --shots takes whole numbers separated by commas, or none; got '1.5'."),
         (("--shots", "0"), "error: shots is 0, but must be at least 1."),

@@ -19,6 +19,7 @@ from qiskit_qattn.nn.audit import Audit
 from qiskit_qattn.nn.generation import steps
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.heads import QuantumHead
+from qiskit_qattn.nn.several import SharedProgram
 from qiskit_qattn.simulation.amplitude import amplitude_angles
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
@@ -54,14 +55,14 @@ class Trace:
         logits: Those they were drawn by, each of shape ``(vocab_size,)``.
         passes: For each token what the heads returned in the pass before it.
         metadata: What the backends said of the results, by PUB.
-        programs: The programs that sent circuits to an estimator, by layer and kind.
+        programs: The programs that sent circuits to an estimator, by ``id``.
     """
 
     tokens: list[int] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
     passes: list[list[HeadValues]] = field(default_factory=list)
     metadata: list[Mapping[str, Any]] = field(default_factory=list)
-    programs: dict[tuple[int, str], PubProgram] = field(default_factory=dict)
+    programs: dict[int, PubProgram] = field(default_factory=dict)
 
 
 def traced(
@@ -154,15 +155,17 @@ class _Watch:
         takes_vectors = isinstance(self.reference, StatevectorProgram)
         inputs = amplitude_angles(x) if head.amplitude and not takes_vectors else x
         exact = self.reference(inputs, head.weight).expand_as(values)
-        errors = np.zeros(values.shape)
+        errors = np.zeros((values[..., 0].numel(), values.shape[-1]))  # (N, M)
         for program in _programs(head):
-            if program.answer.errors is not None:  # it answered this call
-                errors = program.answer.errors.reshape(values.shape)
+            if program.answer.errors is not None:  # it answered this call, or its rows of one
+                rows = _rows(head, program, len(errors))
+                fit = len(rows) == len(program.answer.errors)  # not where it took over another device's rows
+                errors[rows] = program.answer.errors if fit else np.nan
                 self.trace.metadata += program.answer.metadata
-                self.trace.programs[self.layer, self.kind] = program
+                self.trace.programs[id(program)] = program
                 program.answer = Answer()
         shape = (-1, *values.shape[-3:])  # queries, keys and values of a head belong together
-        tables = (_array(values), _array(exact), errors)
+        tables = (_array(values), _array(exact), errors.reshape(values.shape))
         each = (table.reshape(shape).swapaxes(0, 1).reshape(shape[1], -1, shape[-1]) for table in tables)
         self.trace.passes[-1].append(HeadValues(self.layer, self.kind, *each))
 
@@ -171,6 +174,17 @@ def _programs(head: QuantumHead) -> list[PubProgram]:
     """Return the programs of a head that send PUBs: one, or one for each such link of a chain."""
     program = head.execution.program
     return [] if program is None else [part for part in program.modules() if isinstance(part, PubProgram)]
+
+
+def _rows(head: QuantumHead, program: PubProgram, count: int) -> np.ndarray:
+    """Return which of the rows of the last call a program computed: all, or its share on one of several devices."""
+    whole = head.execution.program
+    for shared in whole.modules() if whole is not None else ():
+        if isinstance(shared, SharedProgram):
+            names = [name for i, name in enumerate(shared.names) if shared.link(i).program is program]
+            if names:
+                return np.flatnonzero(np.array(shared.audit.row_labels) == names[0])
+    return np.arange(count)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qiskit_qattn.backends.place import Place
 from qiskit_qattn.errors import ConfigError, RunFolderError
 from qiskit_qattn.evaluation.noise_sweep.plan import ModelName, NoiseSweep
 from qiskit_qattn.nn.gpt import GPT
@@ -41,7 +42,8 @@ def load_run(sweep: NoiseSweep) -> TrainedRun:
 
     Raises:
         RunFolderError: If it is not the folder of a finished run.
-        ConfigError: If the model has no quantum head.
+        ConfigError: If the model has no quantum head, or a backend is a paid device or cannot mitigate as asked.
+        BackendError: If a backend cannot be opened.
         CircuitError: If its circuits have too many qubits for the noisy engine.
     """
     run = sweep.run
@@ -58,11 +60,21 @@ def load_run(sweep: NoiseSweep) -> TrainedRun:
             f"The model in {str(run)!r} has no quantum head, so noise changes nothing: its heads are "
             f"{model.config.heads}."
         )
-    if noisy := [p for p in (*sweep.strengths, sweep.aware_strength) if p is not None]:
-        with model.to_backend(sweep.noisy(noisy[0])):  # fails before the folder is made
-            pass
+    _check_backends(sweep, model)
     tokenizer = CharTokenizer.load(run / "model" / "tokenizer.json")
     return TrainedRun(config, load_corpus(config.data, config.model.block_size, tokenizer=tokenizer), model)
+
+
+def _check_backends(sweep: NoiseSweep, model: GPT) -> None:
+    """Open one backend of each kind, so that what cannot run fails before the folder is made."""
+    noisy = [p for p in (*sweep.strengths, sweep.aware_strength) if p]
+    wanted = [sweep.backend(point) for point in sweep.points() if point.on or point.strength in noisy[:1]]
+    for text in wanted or [sweep.noisy(p) for p in noisy[:1]]:
+        with Place.open(text) as place:
+            if any(estimator.device.paid for _, estimator in place.devices):
+                raise ConfigError(f"{text} is a paid device, and a sweep is for simulators; see qattn run-on-device.")
+            with model.to_backend(place):
+                pass
 
 
 def sweep_models(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from qiskit_qattn.backends.registry import registration
+from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, RunFolderError, unknown_name
 
 ModelName = Literal["trained", "control", "aware"]
@@ -44,17 +46,24 @@ class Point:
             trained for as many steps under noise.
         strength: p, or None for no noise.
         shots: Shots per measurement basis, or None for exact expectations.
+        on: A backend string, in place of a strength or shots; empty for these.
+        mitigation: How errors are mitigated, as in the option ``mitigation`` of a backend string; empty for not at all.
     """
 
     model: ModelName
     strength: float | None = None
     shots: int | None = None
+    on: str = ""
+    mitigation: str = ""
 
     @property
     def label(self) -> str:
         """The value on the axis, in words."""
+        mitigation = f", {self.mitigation}" if self.mitigation else ""
+        if self.on:
+            return self.on + mitigation
         if self.strength is not None:
-            return f"p = {self.strength:g}"
+            return f"p = {self.strength:g}{mitigation}"
         return "no noise" if self.shots is None else f"{self.shots:,} shots"
 
 
@@ -68,6 +77,9 @@ class NoiseSweep:
         noise: A name in :data:`NOISES`.
         strengths: Values of p, with exact expectations.
         shots: Numbers of shots, without noise.
+        backends: Backend strings of simulators, such as one with the noise of a device.
+        mitigations: Ways to mitigate errors, each as in the option ``mitigation`` of a backend string. The run's own
+            model is also measured with each of them, at every p above 0 and on every backend.
         aware_steps: Steps of noise-aware training, and of the control without noise; 0 for neither.
         aware_strength: p of the noise-aware training.
         windows: Number of windows of the validation split, the same at every point.
@@ -84,6 +96,8 @@ class NoiseSweep:
     noise: str = "depolarizing"
     strengths: tuple[float, ...] = ()
     shots: tuple[int, ...] = ()
+    backends: tuple[str, ...] = ()
+    mitigations: tuple[str, ...] = ()
     aware_steps: int = 0
     aware_strength: float | None = None
     windows: int = 64
@@ -101,8 +115,13 @@ class NoiseSweep:
                 raise ConfigError(f"shots is {count}, but must be at least 1.")
         if self.windows < 2:
             raise ConfigError(f"windows is {self.windows}, but a standard error takes at least 2.")
-        if not self.strengths and not self.shots:
-            raise ConfigError("There is nothing to sweep; give noise strengths, numbers of shots, or both.")
+        if not (self.strengths or self.shots or self.backends):
+            raise ConfigError("There is nothing to sweep; give noise strengths, numbers of shots, or backends.")
+        if self.mitigations and not (self.backends or any(self.strengths)):
+            raise ConfigError("There are no errors to mitigate; give noise strengths above 0, or backends.")
+        for text in self.backends:
+            if (given := BackendSpec.parse(text)).options.keys() & {"mitigation", "resilience"}:
+                raise ConfigError(f"{str(given)!r} says how errors are mitigated; a sweep does that with --mitigation.")
         if self.aware_steps < 0:
             raise ConfigError(f"aware_steps is {self.aware_steps}, but must be at least 0.")
         if self.aware_steps and not self.aware_strength:
@@ -124,20 +143,26 @@ class NoiseSweep:
     def points(self) -> list[Point]:
         """Return the points, for each model its exact loss without noise first."""
         strengths, shots = sorted(set(self.strengths)), sorted(set(self.shots))
-        return [
-            point
-            for model in self.models
-            for point in (
-                Point(model),
-                *(Point(model, strength=p) for p in strengths),
-                *(Point(model, shots=count) for count in shots),
-            )
-        ]
+        found = []
+        for model in self.models:
+            noisy = [Point(model, strength=p) for p in strengths] + [Point(model, on=on) for on in self.backends]
+            mitigated = [
+                replace(point, mitigation=mitigation)
+                for point in (noisy if model == "trained" else ())
+                for mitigation in self.mitigations
+                if point.strength != 0
+            ]
+            found += [Point(model), *noisy, *(Point(model, shots=count) for count in shots), *mitigated]
+        return found
 
     def backend(self, point: Point) -> str:
         """Return the backend string of a point."""
-        if point.strength is not None:
-            return self.noisy(point.strength)
+        if point.strength is not None or point.on:
+            spec = BackendSpec.parse(point.on or self.noisy(point.strength or 0.0))
+            options = {"mitigation": point.mitigation} if point.mitigation else {}
+            if not options and "resilience" in registration(spec.name).provider.options:
+                options = {"resilience": "0"}  # which IBM's Estimator sets to 1 by itself
+            return str(replace(spec, options=dict(sorted({**spec.options, **options}.items()))))
         return "statevector" if point.shots is None else f"statevector?seed={self.seed}&shots={point.shots}"
 
     def noisy(self, strength: float) -> str:

@@ -7,6 +7,7 @@ import shlex
 from statistics import fmean, stdev
 from typing import Any, TypedDict
 
+from qiskit_qattn.evaluation.noise_sweep.mitigated import draw, mitigation_parts, rows_of
 from qiskit_qattn.evaluation.noise_sweep.plan import NOISES, ModelName, NoiseSweep
 from qiskit_qattn.evaluation.rendering import (
     GRID,
@@ -28,7 +29,7 @@ RECORD = "report.json"
 NAMES: dict[ModelName, str] = {"trained": "as trained", "control": "control", "aware": "noise-aware"}
 COLUMNS = (
     *("model", "strength", "shots", "backend", "loss", "standard_error", "change", "change_standard_error"),
-    "windows",
+    *("windows", "mitigation", "change_interval", "gain", "gain_interval"),
 )
 COLORS: dict[ModelName, str] = {"trained": "#6929c4", "control": "#8a8a8a", "aware": "#009d9a"}
 MARKERS: dict[ModelName, str] = {"trained": "o", "control": "s", "aware": "D"}
@@ -36,7 +37,7 @@ TITLES = {"strength": "noise, exact expectations", "shots": "shots, no noise"}
 
 
 class Measured(TypedDict):
-    """A point that was measured."""
+    """A point that was measured, as every version wrote it."""
 
     model: str
     strength: float | None
@@ -47,6 +48,16 @@ class Measured(TypedDict):
     change: float
     change_standard_error: float
     losses: list[float]
+
+
+class MeasuredPoint(Measured, total=False):
+    """A point that was measured."""
+
+    on: str
+    mitigation: str
+    change_interval: list[float]
+    gain: float
+    gain_interval: list[float]
 
 
 class Record(TypedDict):
@@ -60,7 +71,7 @@ class Record(TypedDict):
     settings: dict[str, Any]
     versions: dict[str, Any]
     machine: dict[str, Any]
-    points: list[Measured]
+    points: list[MeasuredPoint]
 
 
 def write_report(sweep: NoiseSweep, record: dict[str, Any]) -> None:
@@ -85,10 +96,23 @@ def command(sweep: NoiseSweep, record: dict[str, Any]) -> str:
     for flag, axis in (("--p", "strength"), ("--shots", "shots")):
         values = sorted({point[axis] for point in record["points"] if point[axis] is not None})
         parts += [flag, ",".join(f"{value:.15g}" if axis == "strength" else str(value) for value in values) or "none"]
+    parts += [part for text in _distinct(record, "on") for part in ("--backend", text)]
+    if mitigations := _distinct(record, "mitigation"):
+        parts += ["--mitigation", ",".join(text.replace(",", "+") for text in mitigations)]
     if settings["aware_steps"]:
         parts += ["--aware-steps", str(settings["aware_steps"]), "--aware-p", f"{settings['aware_p']:.15g}"]
     parts += ["--windows", str(settings["windows"]), "--seed", str(settings["seed"]), "--out", str(sweep.out)]
     return shlex.join(parts)
+
+
+def _distinct(record: dict[str, Any], name: str) -> list[str]:
+    """Return the texts under a name of all points, in order."""
+    return list(dict.fromkeys(point[name] for point in record["points"] if point.get(name)))
+
+
+def point_key(point: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what tells a measured point from others; records of early versions lack the last two."""
+    return (*(point[name] for name in ("model", "strength", "shots")), point.get("on", ""), point.get("mitigation", ""))
 
 
 def mean_and_error(values: list[float]) -> tuple[float, float]:
@@ -137,6 +161,7 @@ def render_markdown(record: dict[str, Any]) -> str:
             parts += [f"## {title}", _losses(record, axis, head)]
             if steps:
                 parts += ["Loss of the noise-aware model minus that of the control:", _gains(record, axis, head)]
+    parts += mitigation_parts(record)
     parts += ["## Reproduce", block(record["command"], "sh")]
     parts += ["## Versions and machine", pairs({**record["versions"], **record["machine"]})]
     return "\n\n".join(parts) + "\n"
@@ -195,7 +220,11 @@ def _series(record: dict[str, Any], model: ModelName, axis: str) -> list[dict[st
     The first is the model's exact point without noise, where that was measured.
     """
     other = "shots" if axis == "strength" else "strength"
-    points = [point for point in record["points"] if point["model"] == model and point[other] is None]
+    points = [
+        point
+        for point in record["points"]
+        if point["model"] == model and point[other] is None and not (point.get("on") or point.get("mitigation"))
+    ]
     if axis == "strength":
         return sorted(points, key=lambda point: -1 if point[axis] is None else point[axis])
     return sorted(points, key=lambda point: -math.inf if point[axis] is None else -point[axis])
@@ -208,17 +237,26 @@ def sweep_plot(record: dict[str, Any]) -> bytes:
         MissingDependencyError: If matplotlib is not installed.
     """
     swept = [axis for axis in TITLES if any(point[axis] is not None for point in record["points"])]
-    figure = blank_figure(figsize=(1 + 4.6 * len(swept), 4.4))
-    panels = figure.subplots(1, len(swept), sharey=True, squeeze=False)[0]
-    for axis, panel in zip(swept, panels, strict=True):
+    rows = rows_of(record)
+    count = len(swept) + bool(rows)
+    figure = blank_figure(figsize=(1 + 4.6 * count, max(4.4, 1.4 + 0.22 * len(rows))))
+    panels = figure.subplots(1, count, squeeze=False)[0]
+    if rows:
+        draw(panels[-1], record)
+        panels[-1].set_title("mitigation, 95 % intervals over windows", loc="left", fontsize=10)
+    for axis, panel in zip(swept, panels, strict=False):
+        if panel is not panels[0]:
+            panel.sharey(panels[0])
+            panel.tick_params(labelleft=False)
         for model in _models(record):
             _curve(panel, record, model, axis)
         panel.set_title(TITLES[axis], loc="left", fontsize=10)
         panel.grid(axis="y", **GRID)
         _scale(panel, record, axis)
-    panels[0].plot([], [], color="#525252", linestyle=":", linewidth=1, label="exact, no noise")
-    panels[0].set_ylabel("validation loss, nats per token")
-    panels[0].legend(frameon=False, fontsize=9)
+    if swept:
+        panels[0].plot([], [], color="#525252", linestyle=":", linewidth=1, label="exact, no noise")
+        panels[0].set_ylabel("validation loss, nats per token")
+        panels[0].legend(frameon=False, fontsize=9)
     title = printable(f"{heads_text(record['heads'])} on {record['data']}")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)
     return png(figure)

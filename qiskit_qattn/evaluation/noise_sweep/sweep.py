@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from statistics import fmean
 from typing import Any, get_args
 
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qiskit_qattn.errors import CheckpointError, DataError, RunFolderError
+from qiskit_qattn.evaluation.noise_sweep.mitigated import interval
 from qiskit_qattn.evaluation.noise_sweep.models import TrainedRun, load_run, sweep_models
 from qiskit_qattn.evaluation.noise_sweep.plan import ModelName, NoiseSweep, Point
-from qiskit_qattn.evaluation.noise_sweep.report import RECORD, Record, mean_and_error, write_report
+from qiskit_qattn.evaluation.noise_sweep.report import RECORD, Record, mean_and_error, point_key, write_report
 from qiskit_qattn.evaluation.rendering import machine, versions, write_json
 from qiskit_qattn.evaluation.text_metrics import spaced_windows
 from qiskit_qattn.nn.gpt import GPT
@@ -118,8 +120,8 @@ def missing(sweep: NoiseSweep, record: dict[str, Any]) -> list[Point]:
 
 def find(record: dict[str, Any], point: Point) -> dict[str, Any] | None:
     """Return what was measured at a point, or None."""
-    key = (point.model, point.strength, point.shots)
-    return next((p for p in record["points"] if (p["model"], p["strength"], p["shots"]) == key), None)
+    key = (point.model, point.strength, point.shots, point.on, point.mitigation)
+    return next((p for p in record["points"] if point_key(p) == key), None)
 
 
 def _add_point(sweep: NoiseSweep, record: dict[str, Any], point: Point, losses: list[float]) -> dict[str, Any]:
@@ -131,7 +133,8 @@ def _add_point(sweep: NoiseSweep, record: dict[str, Any], point: Point, losses: 
 
     each with its standard error :math:`s / \sqrt W`, where s is the standard deviation over windows of the averaged
     quantity. Windows differ more from each other than noise changes any of them, so the error of :math:`\Delta` is much
-    smaller.
+    smaller. A mitigated point is also compared with the same point without mitigation, and both differences have 95 %
+    bootstrap intervals over windows.
 
     Args:
         sweep: The plan.
@@ -139,7 +142,7 @@ def _add_point(sweep: NoiseSweep, record: dict[str, Any], point: Point, losses: 
         point: The point; the model's noiseless point comes first.
         losses: Mean cross-entropy of every window, in nats per token.
     """
-    reference = find(record, Point(point.model))
+    reference, raw = find(record, Point(point.model)), find(record, dataclasses.replace(point, mitigation=""))
     exact = losses if reference is None else reference["losses"]
     loss, error = mean_and_error(losses)
     change, change_error = mean_and_error([a - b for a, b in zip(losses, exact, strict=True)])
@@ -153,7 +156,13 @@ def _add_point(sweep: NoiseSweep, record: dict[str, Any], point: Point, losses: 
         "change": change,
         "change_standard_error": change_error,
         "losses": losses,
+        "on": point.on,
+        "mitigation": point.mitigation,
+        "change_interval": interval([a - b for a, b in zip(losses, exact, strict=True)], sweep.seed),
     }
+    if point.mitigation and raw is not None:
+        gains = [a - b for a, b in zip(losses, raw["losses"], strict=True)]
+        found |= {"gain": fmean(gains), "gain_interval": interval(gains, sweep.seed)}
     record["points"].append(found)
     write_json(sweep.out / RECORD, record)
     return found

@@ -70,7 +70,15 @@ def test_what_each_job_was_is_kept():
         trace = traced(model, PROMPT, 3, **OPTIONS)
     assert {item["device"] for item in trace.metadata} == {"ibm:fake_manila"}
     assert len({item["job_id"] for item in trace.metadata}) == 3
-    assert list(trace.programs) == [(layer, kind) for layer, kind, _ in model.quantum_heads()]
+    assert [program.estimator.device.name for program in trace.programs.values()] == ["ibm:fake_manila"]
+
+
+def test_devices_that_share_rows_give_each_row_its_own_error_bar():
+    model = model_of(layers=1)
+    with model.to_backend("statevector?shots=100&seed=1 + aer?shots=10000&seed=1"):
+        trace = traced(model, torch.tensor([[1, 2, 3, 4, 5, 6]]), 2, **OPTIONS)
+    errors = np.concatenate([each.errors.max(-1).ravel() for one in trace.passes for each in one])
+    assert ((errors > 0.03) ^ (errors < 0.012)).all()  # of 100 shots or of 10,000, none left out
 
 
 def test_the_exact_engine_draws_the_same_after_its_own_text():

@@ -36,9 +36,38 @@ def test_every_noise_is_a_backend_whose_strength_is_p(noise):
     assert built[3].name == "statevector?seed=0&shots=100"
 
 
+def test_mitigation_is_measured_on_the_runs_own_model_where_there_are_errors():
+    on = "aer?noise=fake_manila&shots=64"
+    sweep = plan(strengths=(0.0, 0.1), backends=(on,), mitigations=("zne",), aware_steps=5, aware_strength=0.1)
+    trained = [point for point in sweep.points() if point.model == "trained"]
+    assert trained == [
+        Point("trained"),
+        Point("trained", strength=0.0),
+        Point("trained", strength=0.1),
+        Point("trained", on=on),
+        Point("trained", strength=0.1, mitigation="zne"),
+        Point("trained", on=on, mitigation="zne"),
+    ]
+    assert not any(point.mitigation for point in sweep.points() if point.model != "trained")
+    assert "mitigation=zne" in sweep.backend(trained[-1]) and "mitigation" not in sweep.backend(trained[3])
+
+
+def test_no_mitigation_is_none_on_ibm_too():
+    on = "ibm:fake_manila?shots=64&tiles=auto"
+    sweep = plan(strengths=(), backends=(on,), mitigations=("trex,zne",))
+    assert [sweep.backend(point) for point in sweep.points()[1:]] == [
+        "ibm:fake_manila?resilience=0&shots=64&tiles=auto",
+        "ibm:fake_manila?mitigation=trex,zne&shots=64&tiles=auto",
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"strengths": (0.0,), "mitigations": ("trex",)}, "no errors to mitigate"),
+        ({"backends": ("aer?mitigation=trex",)}, "says how errors are mitigated"),
+        ({"backends": ("ibm:fake_manila?resilience=2",)}, "says how errors are mitigated"),
+        ({"backends": ("aer -> statevector",)}, "is a chain of backends"),
         ({"strengths": (0.1, 1.5)}, "p is 1.5, but must be a probability"),
         ({"strengths": (-0.1,)}, "p is -0.1, but must be a probability"),
         ({"strengths": (math.nan,)}, "p is nan, but must be a probability"),
