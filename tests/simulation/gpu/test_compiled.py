@@ -51,13 +51,14 @@ print(json.dumps(found))
 """
 
 VECTORS = {"K": 64, "F": 64, "R": 192, "M": 64, "PHASES": False, "SHIFTED": False, "PARTS": "complex"}
+WIDE = VECTORS | {"K": 128, "F": 128, "R": 384}
 PHASES = {"K": 4, "F": 16, "R": 16, "M": 3, "PHASES": True, "SHIFTED": True, "PARTS": "split"}
 TARGETS = {
     "T4, phases": ("cuda", 75, "ieee", "fp16", PHASES),
-    "A100, vectors": ("cuda", 80, "tf32x3", "bf16", VECTORS),
+    "A100, 7 qubits": ("cuda", 80, "tf32x3", "bf16", WIDE),
     "H100, vectors": ("cuda", 90, "tf32x3", "bf16", VECTORS),
     "H100, phases": ("cuda", 90, "tf32x3", "fp64", PHASES),
-    "MI300, vectors": ("hip", "gfx942", "ieee", "bf16", VECTORS),
+    "MI300, 7 qubits": ("hip", "gfx942", "ieee", "bf16", WIDE),
 }
 
 

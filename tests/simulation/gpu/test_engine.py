@@ -10,6 +10,7 @@ from qiskit.quantum_info import SparsePauliOp
 from torch._dynamo.testing import CompileCounter
 
 import qiskit_qattn as qa
+from qiskit_qattn.nn.inference import FixedAmplitudeHead
 from qiskit_qattn.simulation import gpu
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
@@ -162,6 +163,17 @@ def test_a_gpt_trains(device, in_torch):
 
     for mine, expected in zip(gradients(), in_torch(gradients), strict=True):
         torch.testing.assert_close(mine, expected, rtol=0, atol=1e-5)
+
+
+def test_copies_for_inference(device, in_torch):
+    config = qa.GPTConfig(
+        vocab_size=7, block_size=6, n_layer=1, n_head=3, n_embd=36, num_qubits=3, heads="qisa:1,angle:1,classical:1"
+    )
+    model = qa.GPT(config).to(device)
+    copy, tokens = qa.inference(model), torch.arange(12, device=device).reshape(2, 6) % 7
+    assert any(isinstance(part, FixedAmplitudeHead) and part.matrix.numel() for part in copy.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(copy(tokens)[0], in_torch(model, tokens)[0], rtol=0, atol=1e-5)
 
 
 def test_transforms_of_torch_func(device, rng):
