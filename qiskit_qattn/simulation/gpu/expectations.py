@@ -77,7 +77,7 @@ def expectations_backward(
         share, shares = call.shares(_PROGRAMS * _multiprocessors(data.device))
         sums = matrix.new_empty(shares, *call.lead, *matrix.shape[-2:])
         if sums.numel():
-            call.run(kernels.of_matrix, (call.heads * call.tiles, shares), (given, sums.flatten(0, -3)), share=share)
+            call.run(kernels.of_matrix, (call.heads * call.tiles, shares), (given, sums.flatten(0, -3)), SHARE=share)
         found.append(sums.sum(0))
     return found
 
@@ -162,8 +162,12 @@ class _Call:
         self.phases = turns, offset
 
     def shares(self, programs: int) -> tuple[int, int]:
-        """Return how many rows a program sums for the gradient of A, given how many there should be, and the shares."""
-        share = self.sizes["BB"] * max(1, math.ceil(self.blocks * self.heads * self.tiles / programs))
+        """Return how many rows a program sums for the gradient of A, given how many there should be, and the shares.
+
+        Kernels are compiled for the number of blocks, so it is a power of two.
+        """
+        blocks = math.ceil(self.blocks * self.heads * self.tiles / programs)
+        share = self.sizes["BB"] << max(blocks - 1, 0).bit_length()
         return share, math.ceil(self.rows / share)
 
     def run(self, kernel: Any, grid: tuple[int, ...], tensors: tuple[Tensor, ...], **options: int) -> None:

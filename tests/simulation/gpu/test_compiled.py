@@ -26,7 +26,7 @@ from qiskit_qattn.simulation.gpu import kernels
 from qiskit_qattn.simulation.gpu.expectations import LAUNCH, tile
 
 backend, arch, dtype, sizes = json.loads(sys.argv[1])
-sizes |= tile(sizes["F"], sizes["M"], 10**6)
+sizes |= tile(sizes["F"], sizes["M"], 10**6) | {"SHARE": 512}
 found = {}
 for name in ("values", "of_data", "of_matrix"):
     kernel = getattr(kernels, name)
@@ -37,7 +37,7 @@ for name in ("values", "of_data", "of_matrix"):
             signature[argument], constants[(i,)] = "constexpr", sizes.get(argument)
         elif argument.startswith("by_"):
             signature[argument], constants[(i, 2)] = ("i32", "i32", "constexpr"), 1
-        elif argument in ("rows", "share"):
+        elif argument == "rows":
             signature[argument] = "i32"
         else:
             own = argument == "data" or (name, argument) == ("of_data", "out")

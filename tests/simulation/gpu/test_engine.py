@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from qiskit import QuantumCircuit
@@ -182,3 +185,15 @@ def test_transforms_of_torch_func(device, rng):
     slopes = torch.func.grad(lambda x: program(x, weights).sum())(inputs)
     leaf = inputs.clone().requires_grad_()
     torch.testing.assert_close(slopes, torch.autograd.grad(program(leaf, weights).sum(), leaf)[0], rtol=0, atol=1e-5)
+
+
+def test_a_circuit_on_the_cpu_does_not_import_triton():
+    program = """
+import sys, torch
+import qiskit_qattn as qa
+model = qa.GPT(qa.GPTConfig(vocab_size=5, block_size=4, n_layer=1, n_head=1, n_embd=4, num_qubits=2, heads="qisa:1"))
+model(torch.arange(4)[None], torch.arange(4)[None])[1].backward()
+assert "qiskit_qattn.simulation.gpu" in sys.modules and "triton" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
