@@ -147,7 +147,7 @@ class FixedAmplitudeHead(nn.Module):
         Raises:
             EncodingError: For NaN or infinity, on a CPU outside ``torch.compile``.
         """
-        if self.matrix.numel() and gpu.takes(x, self.signs, x.shape[-1]):
+        if self.matrix is not None and gpu.takes(x, self.signs, x.shape[-1]):
             from qiskit_qattn.simulation.gpu.expectations import expectations
 
             return expectations(x, self.matrix, self.signs[..., :-1], None, None, False)

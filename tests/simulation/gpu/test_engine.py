@@ -174,7 +174,7 @@ def test_copies_for_inference(device, in_torch):
     )
     model = qa.GPT(config).to(device)
     copy, tokens = qa.inference(model), torch.arange(12, device=device).reshape(2, 6) % 7
-    assert any(isinstance(part, FixedAmplitudeHead) and part.matrix.numel() for part in copy.modules())
+    assert any(isinstance(part, FixedAmplitudeHead) and part.matrix is not None for part in copy.modules())
     with torch.no_grad():
         torch.testing.assert_close(copy(tokens)[0], in_torch(model, tokens)[0], rtol=0, atol=1e-5)
 
@@ -187,13 +187,13 @@ def test_transforms_of_torch_func(device, rng):
     torch.testing.assert_close(slopes, torch.autograd.grad(program(leaf, weights).sum(), leaf)[0], rtol=0, atol=1e-5)
 
 
-def test_a_circuit_on_the_cpu_does_not_import_triton():
+def test_a_circuit_on_the_cpu_does_not_import_kernels():
     program = """
 import sys, torch
 import qiskit_qattn as qa
 model = qa.GPT(qa.GPTConfig(vocab_size=5, block_size=4, n_layer=1, n_head=1, n_embd=4, num_qubits=2, heads="qisa:1"))
 model(torch.arange(4)[None], torch.arange(4)[None])[1].backward()
-assert "qiskit_qattn.simulation.gpu" in sys.modules and "triton" not in sys.modules
+assert "qiskit_qattn.simulation.gpu" in sys.modules and "qiskit_qattn.simulation.gpu.kernels" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
