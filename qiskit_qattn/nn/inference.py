@@ -20,7 +20,7 @@ from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.attention import CausalSelfAttention, MixedHeads
 from qiskit_qattn.nn.heads import QuantumHead, fuse_heads
 from qiskit_qattn.nn.placement import Movable, mark_fixed
-from qiskit_qattn.simulation import cpu
+from qiskit_qattn.simulation import cpu, gpu
 from qiskit_qattn.simulation.amplitude import check_finite, in_range, within_range
 from qiskit_qattn.simulation.derivatives import may_read
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
@@ -147,6 +147,10 @@ class FixedAmplitudeHead(nn.Module):
         Raises:
             EncodingError: For NaN or infinity, on a CPU outside ``torch.compile``.
         """
+        if self.matrix is not None and gpu.takes(x, self.signs, x.shape[-1]):
+            from qiskit_qattn.simulation.gpu.expectations import expectations
+
+            return expectations(x, self.matrix, self.signs[..., :-1], None, None, False)
         if torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
                 return self(x.to(self.signs.dtype))

@@ -20,7 +20,7 @@ from qiskit_qattn.simulation.gpu import kernels
 from qiskit_qattn.simulation.products import gradient_of, side_by_side, squared_product
 
 LAUNCH = {"num_warps": 4, "num_stages": 1}  # compiled for sm_80 and sm_90, more of either spills registers
-_ROWS, _COLUMNS = 64, 16  # of a tile
+_ROWS, _COLUMNS, _FEATURES = 64, 16, 4096  # of a tile: rows and columns of A at most, and rows times features
 _PROGRAMS = 4  # per multiprocessor, for the gradient of A
 
 
@@ -77,7 +77,7 @@ def expectations_backward(
         share, shares = call.shares(_PROGRAMS * _multiprocessors(data.device))
         sums = matrix.new_empty(shares, *call.lead, *matrix.shape[-2:])
         if sums.numel():
-            call.run(kernels.of_matrix, (call.heads * call.tiles, shares), (given, sums.flatten(0, -3)), share=share)
+            call.run(kernels.of_matrix, (call.heads * call.tiles, shares), (given, sums.flatten(0, -3)), SHARE=share)
         found.append(sums.sum(0))
     return found
 
@@ -162,8 +162,12 @@ class _Call:
         self.phases = turns, offset
 
     def shares(self, programs: int) -> tuple[int, int]:
-        """Return how many rows a program sums for the gradient of A, given how many there should be, and the shares."""
-        share = self.sizes["BB"] * max(1, math.ceil(self.blocks * self.heads * self.tiles / programs))
+        """Return how many rows a program sums for the gradient of A, given how many there should be, and the shares.
+
+        Kernels are compiled for the number of blocks, so it is a power of two.
+        """
+        blocks = math.ceil(self.blocks * self.heads * self.tiles / programs)
+        share = self.sizes["BB"] << max(blocks - 1, 0).bit_length()
         return share, math.ceil(self.rows / share)
 
     def run(self, kernel: Any, grid: tuple[int, ...], tensors: tuple[Tensor, ...], **options: int) -> None:
@@ -193,8 +197,12 @@ def _sizes(
 
 def tile(features: int, outputs: int, rows: int) -> dict[str, int]:
     """Return how many rows, features, columns of A and outputs a program holds; products take at least 16 of each."""
-    least = {"BB": min(rows, _ROWS), "BF": features, "BR": _COLUMNS, "BM": outputs}
-    return {name: max(16, 1 << (size - 1).bit_length()) for name, size in least.items()}
+    width = _padded(features)
+    return {"BB": min(_padded(rows), _ROWS, _FEATURES // width), "BF": width, "BR": _COLUMNS, "BM": _padded(outputs)}
+
+
+def _padded(size: int) -> int:
+    return max(16, 1 << (size - 1).bit_length())
 
 
 def _lead(data: Tensor, matrix: Tensor, signs: Tensor) -> tuple[int, ...]:

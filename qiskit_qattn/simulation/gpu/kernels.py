@@ -82,12 +82,12 @@ def of_data(
 
 @triton.jit
 def of_matrix(
-    data, matrix, signs, turns, offset, grad, out, rows, by_data, by_matrix, by_signs, by_grad, by_out, share,
+    data, matrix, signs, turns, offset, grad, out, rows, by_data, by_matrix, by_signs, by_grad, by_out,
     K: tl.constexpr, F: tl.constexpr, R: tl.constexpr, M: tl.constexpr,
     PHASES: tl.constexpr, SHIFTED: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr,
-    BB: tl.constexpr, BF: tl.constexpr, BR: tl.constexpr, BM: tl.constexpr,
+    BB: tl.constexpr, BF: tl.constexpr, BR: tl.constexpr, BM: tl.constexpr, SHARE: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradient of some columns of A, summed over ``share`` rows, to ``(shares * L, F, C)``."""
+    """Write the gradient of some columns of A, summed over ``SHARE`` rows, to ``(shares * L, F, C)``."""
     tiles = tl.cdiv(R, BR)
     head, start = (tl.program_id(0) // tiles).to(tl.int64), tl.program_id(0) % tiles * BR
     data, grad = data + head * by_data[0], grad + head * by_grad[0]
@@ -95,8 +95,8 @@ def of_matrix(
     s = _signs(signs + head * by_signs[0], start, by_signs, R, M, BR, BM)
     of_real = tl.zeros([BF, BR], tl.float32)
     of_imaginary = tl.zeros([BF, BR], tl.float32)
-    first = tl.program_id(1).to(tl.int64) * share
-    for at in range(0, share, BB):
+    first = tl.program_id(1).to(tl.int64) * SHARE
+    for at in range(0, SHARE, BB):
         row = first + at + tl.arange(0, BB)
         f, _ = _features(data, turns, offset, row, rows, by_data, K, F, PHASES, SHIFTED, BB, BF)
         g = _gradient(grad, row, rows, by_grad, M, BB, BM)

@@ -26,7 +26,7 @@ from qiskit_qattn.simulation.gpu import kernels
 from qiskit_qattn.simulation.gpu.expectations import LAUNCH, tile
 
 backend, arch, dtype, sizes = json.loads(sys.argv[1])
-sizes |= tile(sizes["F"], sizes["M"], 10**6)
+sizes |= tile(sizes["F"], sizes["M"], 10**6) | {"SHARE": 512}
 found = {}
 for name in ("values", "of_data", "of_matrix"):
     kernel = getattr(kernels, name)
@@ -37,7 +37,7 @@ for name in ("values", "of_data", "of_matrix"):
             signature[argument], constants[(i,)] = "constexpr", sizes.get(argument)
         elif argument.startswith("by_"):
             signature[argument], constants[(i, 2)] = ("i32", "i32", "constexpr"), 1
-        elif argument in ("rows", "share"):
+        elif argument == "rows":
             signature[argument] = "i32"
         else:
             own = argument == "data" or (name, argument) == ("of_data", "out")
@@ -51,13 +51,14 @@ print(json.dumps(found))
 """
 
 VECTORS = {"K": 64, "F": 64, "R": 192, "M": 64, "PHASES": False, "SHIFTED": False, "PARTS": "complex"}
+WIDE = VECTORS | {"K": 128, "F": 128, "R": 384}
 PHASES = {"K": 4, "F": 16, "R": 16, "M": 3, "PHASES": True, "SHIFTED": True, "PARTS": "split"}
 TARGETS = {
     "T4, phases": ("cuda", 75, "ieee", "fp16", PHASES),
-    "A100, vectors": ("cuda", 80, "tf32x3", "bf16", VECTORS),
+    "A100, 7 qubits": ("cuda", 80, "tf32x3", "bf16", WIDE),
     "H100, vectors": ("cuda", 90, "tf32x3", "bf16", VECTORS),
     "H100, phases": ("cuda", 90, "tf32x3", "fp64", PHASES),
-    "MI300, vectors": ("hip", "gfx942", "ieee", "bf16", VECTORS),
+    "MI300, 7 qubits": ("hip", "gfx942", "ieee", "bf16", WIDE),
 }
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from qiskit import QuantumCircuit
@@ -10,6 +13,7 @@ from qiskit.quantum_info import SparsePauliOp
 from torch._dynamo.testing import CompileCounter
 
 import qiskit_qattn as qa
+from qiskit_qattn.nn.inference import FixedAmplitudeHead
 from qiskit_qattn.simulation import gpu
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
@@ -164,9 +168,32 @@ def test_a_gpt_trains(device, in_torch):
         torch.testing.assert_close(mine, expected, rtol=0, atol=1e-5)
 
 
+def test_copies_for_inference(device, in_torch):
+    config = qa.GPTConfig(
+        vocab_size=7, block_size=6, n_layer=1, n_head=3, n_embd=36, num_qubits=3, heads="qisa:1,angle:1,classical:1"
+    )
+    model = qa.GPT(config).to(device)
+    copy, tokens = qa.inference(model), torch.arange(12, device=device).reshape(2, 6) % 7
+    assert any(isinstance(part, FixedAmplitudeHead) and part.matrix is not None for part in copy.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(copy(tokens)[0], in_torch(model, tokens)[0], rtol=0, atol=1e-5)
+
+
 def test_transforms_of_torch_func(device, rng):
     program = vectors().to(device)
     inputs, weights = (each.detach() for each in draw(program, rng, device))
     slopes = torch.func.grad(lambda x: program(x, weights).sum())(inputs)
     leaf = inputs.clone().requires_grad_()
     torch.testing.assert_close(slopes, torch.autograd.grad(program(leaf, weights).sum(), leaf)[0], rtol=0, atol=1e-5)
+
+
+def test_a_circuit_on_the_cpu_does_not_import_kernels():
+    program = """
+import sys, torch
+import qiskit_qattn as qa
+model = qa.GPT(qa.GPTConfig(vocab_size=5, block_size=4, n_layer=1, n_head=1, n_embd=4, num_qubits=2, heads="qisa:1"))
+model(torch.arange(4)[None], torch.arange(4)[None])[1].backward()
+assert "qiskit_qattn.simulation.gpu" in sys.modules and "qiskit_qattn.simulation.gpu.kernels" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

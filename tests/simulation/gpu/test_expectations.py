@@ -86,8 +86,8 @@ def test_values_and_gradients(encoding, parts, heads, device, rng):
 
 @pytest.mark.parametrize("encoding", ["vectors", "phases"])
 def test_several_tiles_of_each_axis(encoding, device, rng):
-    inputs = 64 if encoding == "vectors" else 3
-    case = Case(rng, device, encoding=encoding, parts="complex", rows=300, inputs=inputs, outcomes=70, outputs=20)
+    inputs = 100 if encoding == "vectors" else 3
+    case = Case(rng, device, encoding=encoding, parts="complex", rows=200, inputs=inputs, outcomes=70, outputs=20)
     data, matrix = leaves(case.data, case.matrix)
     exact_data, exact_matrix = leaves(case.data.double(), case.matrix.double())
     values, expected = call(case, data, matrix), case.exact(exact_data, exact_matrix)
