@@ -119,7 +119,7 @@ def _backend(
     program: Callable[[AttentionCircuit], nn.Module],
 ) -> Backend:
     """Return the backend of a torch engine, with autograd where values are exact and a gradient rule where sampled."""
-    exact = sampling.shots is None
+    exact = sampling.precision == 0
     for key in GRADIENT_OPTIONS:
         if exact and key in spec.options:
             raise ConfigError(

@@ -20,6 +20,10 @@ class ConstantModule(nn.Module):
     drop imaginary parts; those without an imaginary part are stored as reals.
     """
 
+    # As torch._dynamo.mark_static does for a class, without importing the compiler: constants of one shape in a model and
+    # of another in the next are no lengths that vary.
+    _dynamo_marked_static = True
+
     def __init__(self) -> None:
         super().__init__()
         self._masters: dict[str, np.ndarray] = {}

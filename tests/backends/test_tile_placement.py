@@ -51,7 +51,9 @@ def test_many_heads_of_five_qubits_fit_on_a_chip(name: str, spacing: int, least:
     assert len(placed(Chip.of(fake_device(name).target), 5, None, spacing)) >= least
 
 
-@pytest.mark.parametrize(("name", "spacing", "most"), [("fake_torino", 0, 26), pytest.param("fake_fez", 0, 31, marks=pytest.mark.more)])
+@pytest.mark.parametrize(
+    ("name", "spacing", "most"), [("fake_torino", 0, 26), pytest.param("fake_fez", 0, 31, marks=pytest.mark.more)]
+)
 def test_without_errors_the_packing_is_exact(name: str, spacing: int, most: int) -> None:
     chip = Chip.of(fake_device(name).target)
     even = chip_of([(u, v, 1e-3) for u, v in chip.graph.edge_list()], [1e-2] * len(chip.graph))

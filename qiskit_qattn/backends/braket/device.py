@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from qiskit import QuantumCircuit
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qiskit_qattn.backends.braket.aws import PART, Task, Tasks
@@ -19,7 +21,7 @@ from qiskit_qattn.backends.braket.circuits import (
 )
 from qiskit_qattn.backends.braket.errors import aws_errors
 from qiskit_qattn.backends.braket.tiles import device_tiling
-from qiskit_qattn.backends.jobs.device import Cost, JobStatus, Values
+from qiskit_qattn.backends.jobs.device import Calibration, Cost, JobStatus, Values
 from qiskit_qattn.backends.measurement import Plan, Samples, shots_of
 from qiskit_qattn.backends.tile_options import Tiles
 from qiskit_qattn.backends.tiling import Tiling
@@ -117,6 +119,17 @@ class BraketDevice:
         self._device, self._reservation, self._price = device, reservation, price
         self._tasks = Tasks(device.aws_session, device.arn, s3)
         self._known: dict[str, Task] = {}  # tasks that have ended
+
+    @property
+    def is_simulator(self) -> bool:
+        """Whether it is one of AWS's simulators."""
+        return "/quantum-simulator/" in self._device.arn
+
+    def calibration(self, circuits: Iterable[QuantumCircuit], before: datetime) -> Calibration | None:
+        """Return when AWS last updated what it says of the device; which qubits a task ran on, it does not say."""
+        with aws_errors(f"reading the properties of {self._device.name}"):
+            updated = self._device.properties.service.updatedAt
+            return None if updated is None or self.is_simulator else Calibration(updated.isoformat(), {}, [])
 
     def submit(self, pubs: Sequence[EstimatorPub], precision: float, tag: str) -> str:
         """Send the tasks of a job and return its id; those sent in an earlier attempt are not sent again."""
@@ -242,6 +255,14 @@ class BraketDevice:
         with aws_errors(f"reading which qubits of {self._device.name} are connected"):
             return device_tiling(self._device, asked)
 
+    def queue(self) -> int | None:
+        """Return how many tasks wait on the device, None where AWS does not tell."""
+        with aws_errors(f"asking for the queue of {self._device.name}"):
+            queues = self._device.aws_session.get_device(self._device.arn).get("deviceQueueInfo") or []
+            sizes = [each.get("queueSize") for each in queues if each.get("queue") == "QUANTUM_TASKS_QUEUE"]
+        counts = [_count(size) for size in sizes]
+        return sum(counts) if counts and None not in counts else None  # type: ignore[arg-type]
+
     @property
     def price(self) -> tuple[float, float] | None:
         """US dollars per task and per shot, where they are known."""
@@ -341,6 +362,11 @@ class BraketDevice:
 
 
 def _position(task: Task) -> int | None:
-    """Return the position in the queue, given as ``3`` or ``>2000``, if AWS reports one."""
-    digits = str(task.get("queueInfo", {}).get("position", "")).lstrip(">")
+    """Return the position in the queue, if AWS reports one."""
+    return _count(task.get("queueInfo", {}).get("position", ""))
+
+
+def _count(text: Any) -> int | None:
+    """Return a number that AWS gives as ``3`` or ``>2000``; None for anything else."""
+    digits = str(text).lstrip(">")
     return int(digits) if digits.isdecimal() and len(digits) < 10 else None

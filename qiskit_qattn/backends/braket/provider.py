@@ -13,9 +13,16 @@ from qiskit_qattn.backends.braket.errors import REGION, aws_errors, pages
 from qiskit_qattn.backends.braket.local import GATES, LOCAL_NOISE_OPTIONS, BraketLocalEstimator, local_noise
 from qiskit_qattn.backends.braket.tiles import side_by_side
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, gradient_option
-from qiskit_qattn.backends.options import DEDUPE_OPTION, DEVICE_MODULES, DEVICE_OPTIONS, dedupe_option
+from qiskit_qattn.backends.options import (
+    DEDUPE_OPTION,
+    DEVICE_MODULES,
+    DEVICE_OPTIONS,
+    PRECISION_OPTION,
+    dedupe_option,
+    shots_option,
+)
 from qiskit_qattn.backends.prices import braket_price
-from qiskit_qattn.backends.registry import Backend, Provider, precision_of
+from qiskit_qattn.backends.registry import Backend, Provider
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.backends.tile_options import TILE_OPTIONS, tiles_option
 from qiskit_qattn.errors import BackendError, ConfigError, TransientBackendError, unknown_name
@@ -34,6 +41,7 @@ AWS_OPTIONS = {
 }
 OPTIONS = {
     "shots": f"samples per measurement basis; local: exact values without it, AWS: {_SHOTS} by default",
+    **PRECISION_OPTION,
     **LOCAL_NOISE_OPTIONS,
     **AWS_OPTIONS,
     **GRADIENT_OPTIONS,
@@ -73,8 +81,7 @@ def _local(spec: BackendSpec) -> Backend:
     if spec.target != "local_dm":
         spec.refuse(LOCAL_NOISE_OPTIONS, "needs the target local_dm")
     noise, tiles = local_noise(spec), tiles_option(spec)
-    shots = spec.integer("shots", minimum=1, maximum=10**6)
-    precision = 0.0 if shots is None else precision_of(shots)
+    shots, precision = shots_option(spec, most=10**6)
     estimator = BraketLocalEstimator(
         _LOCAL[spec.target], default_precision=precision, gates=None if noise is None else GATES, noise=noise
     )
@@ -83,7 +90,7 @@ def _local(spec: BackendSpec) -> Backend:
         estimator,
         precision=precision,
         shots=shots,
-        dedupe=dedupe_option(spec, shots),
+        dedupe=dedupe_option(spec, sampled=precision > 0),
         gradient=gradient_option(spec),
         tiling=None if tiles is None else side_by_side(str(spec.target), estimator.num_qubits, tiles),
     )
@@ -93,15 +100,14 @@ def _aws(spec: BackendSpec) -> Backend:
     from qiskit_qattn.backends.jobs.estimator import managed_estimator  # it needs the extra `braket`
 
     spec.refuse(LOCAL_NOISE_OPTIONS, "needs the target local_dm")
-    shots = spec.integer("shots", minimum=1, maximum=10**9) or _SHOTS
-    dedupe, tiles = dedupe_option(spec, shots), tiles_option(spec)
+    shots, precision = shots_option(spec, _SHOTS, 10**9)
+    dedupe, tiles = dedupe_option(spec, sampled=True), tiles_option(spec)
     s3 = _location(spec.options.get("s3"))
     found = aws_device(str(spec.target), spec.options.get("region"))
     spec = replace(spec, target=_target(found))
     if tiles is not None and str(spec.target) in SIMULATORS:
         spec.refuse(["tiles"], "is for devices and for local simulators; one of AWS computes all tiles as one circuit")
     device = BraketDevice(found, s3=s3, reservation=spec.options.get("reservation"), price=braket_price(found))
-    precision = precision_of(shots)
     return Backend(
         str(spec),
         managed_estimator(spec, device, precision=precision),

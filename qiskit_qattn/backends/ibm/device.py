@@ -5,21 +5,25 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any
 
+from qiskit import QuantumCircuit
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qiskit_qattn.backends.ibm.answers import (
     PagedTags,
     Unexpected,
+    calibration_of,
     job_id_of,
     position_of,
     seconds_of,
     state_of,
     tagged,
     values_of,
+    waiting_of,
 )
 from qiskit_qattn.backends.ibm.errors import Guard
 from qiskit_qattn.backends.ibm.runtime import (
@@ -33,7 +37,7 @@ from qiskit_qattn.backends.ibm.runtime import (
     runtime_estimator,
 )
 from qiskit_qattn.backends.ibm.tiles import LocalJobs
-from qiskit_qattn.backends.jobs.device import Cost, JobStatus, Values
+from qiskit_qattn.backends.jobs.device import Calibration, Cost, JobStatus, Values
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.measurement import shots_of
 from qiskit_qattn.backends.tiling import is_tiled
@@ -189,6 +193,17 @@ class IBMDevice:
         if self._service is not None:
             check_executions(self.name, cost)
         return cost
+
+    def calibration(self, circuits: Iterable[QuantumCircuit], before: datetime) -> Calibration | None:
+        """Return the calibration of ISA circuits' qubits and gates at a time; of a snapshot, that it was taken with."""
+        when = {} if self._service is None else {"datetime": before}
+        return self._call("reading the calibration", lambda: calibration_of(self.backend.properties(**when), circuits))
+
+    def queue(self) -> int | None:
+        """Return how many jobs wait on the device, None where the service does not tell; 0 for a snapshot."""
+        if self._service is None:
+            return 0
+        return self._call("asking for the queue", lambda: waiting_of(self.backend.status()))
 
     def close(self) -> None:
         """Close the session or batch; queued jobs still run. The next job opens another."""
