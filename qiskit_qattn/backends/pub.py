@@ -75,7 +75,7 @@ class PubProgram(JointProgram):
         max_pub_size: Largest number of parameter sets in one PUB, or None for no limit. More make several PUBs.
         dedupe: Whether equal rows are evaluated once.
         source: What the circuit was transpiled from, as :func:`source_of` tells it, or None where that does not matter.
-        tiling: Where rows are evaluated side by side, for a circuit that is not transpiled; None to evaluate each alone.
+        tiling: Where rows are evaluated side by side, for a circuit that is not transpiled; None for one at a time.
 
     Attributes:
         outside: How many mitigated values lay outside their observables' bounds.
