@@ -56,8 +56,8 @@ def command(
         console.print("Shot noise explains the differences on all tiles.")
         return
     console.print(
-        f"On {count} of {len(found.tiles)} tiles (*) shot noise does not explain the difference. Leave qubits idle between "
-        f"tiles (tile_spacing=1), or give fewer tiles."
+        f"On {count} of {len(found.tiles)} tiles (*) shot noise does not explain the difference. Leave qubits idle "
+        f"between tiles (tile_spacing=1), or give fewer tiles."
     )
 
 
