@@ -113,6 +113,11 @@ class _Head:
         inputs, weights = self.inputs.expand(*self.lead, -1), self.weights.unsqueeze(-2).expand(*self.lead, -1)
         return inputs.flatten(0, -2), weights.flatten(0, -2)
 
+    @property
+    def every(self) -> np.ndarray:
+        """The numbers of all rows."""
+        return np.arange(self.lead.numel())
+
     @cached_property
     def content(self) -> np.ndarray:
         """The numbers of each row, shape ``(N, D + P)``."""
@@ -125,8 +130,7 @@ class _Head:
 
     def call(self, member: int, rows: np.ndarray) -> Call:
         """Return the call of some of its rows on a member of the group."""
-        at = torch.from_numpy(rows).to(self.inputs.device)
-        inputs, weights = (each[at] for each in self.flat)
+        inputs, weights = (each[torch.from_numpy(rows).to(each.device)] for each in self.flat)
         if self.weights.ndim == 1:
             return self.program.link(member).call(inputs, self.weights)
         return self.program.link(member).call(inputs.unsqueeze(1), weights)
@@ -146,6 +150,11 @@ class _Piece:
 
     head: _Head
     rows: np.ndarray
+
+    @property
+    def at(self) -> Tensor:
+        """Their numbers as a tensor."""
+        return torch.from_numpy(self.rows).to(self.head.inputs.device)
 
 
 @dataclass(eq=False)
@@ -217,8 +226,9 @@ class _Share:
             BackendError: If there is none.
         """
         try:
-            if self.evaluation is None:
-                self.values = evaluate(self.calls(self.member))
+            if self.evaluation is None:  # on all rows: how an engine rounds depends on the size of a batch
+                whole = evaluate([piece.head.call(self.member, piece.head.every) for piece in self.pieces])
+                self.values = [table[piece.at] for table, piece in zip(whole, self.pieces, strict=True)]
             else:
                 self.evaluation.measure()
         except BackendError as error:
