@@ -360,6 +360,6 @@ def test_the_cost_is_told_side_by_side_and_one_at_a_time(qattn: Run, finished_ru
         f"{alone['circuits']} circuits, {alone['shots'].partition(', ')[0]} shots, "
     )
     assert int(found["circuits"]) < int(alone["circuits"])
-    rows = [line.split("  ")[0] for line in tiled.stdout.splitlines()]
+    rows = [line.strip().split("  ")[0] for line in tiled.stdout.splitlines()]
     assert {"simulated", "simulated, one at a time", "spsa, one at a time"} <= set(rows)
     assert "one at a time" not in alone
