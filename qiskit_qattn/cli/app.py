@@ -14,6 +14,7 @@ from qiskit_qattn import __version__
 from qiskit_qattn.cli import (
     backends,
     compare,
+    crosstalk,
     draw,
     estimate,
     finetune,
@@ -99,6 +100,7 @@ app.add_typer(jobs.app, name="jobs")
 app.command("draw")(draw.command)
 app.command("backends")(backends.command)
 app.command("compare")(compare.command)
+app.command("crosstalk")(crosstalk.command)
 app.command("finetune")(finetune.command)
 app.command("noise-sweep")(noise_sweep.command)
 app.command("reproduce")(reproduce.command)

@@ -345,3 +345,21 @@ def test_what_a_network_does_not_take_is_one_line(qattn: Run, network: Path):
         result = qattn("estimate", network, "--backend", "statevector", *arguments)
         assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
         assert message in result.stderr
+
+
+def test_the_cost_is_told_side_by_side_and_one_at_a_time(qattn: Run, finished_run: Path):
+    pytest.importorskip("qiskit_aer")
+    pytest.importorskip("qiskit_ibm_runtime")
+    text = "ibm:fake_torino?gradient=simulated&optimization=0&resilience=0&shots=256"
+    alone = figures(qattn("estimate", finished_run, "--backend", text, "--tokens", 5, "--prompt", "the king").stdout)
+    tiled = qattn("estimate", finished_run, "--backend", f"{text}&tiles=4", "--tokens", 5, "--prompt", "the king")
+    assert tiled.exit_code == 0, tiled.output
+    found = figures(tiled.stdout)
+    assert found["side by side"] == "up to 4 circuits of heads in one of the device's"
+    assert found["one at a time"].startswith(
+        f"{alone['circuits']} circuits, {alone['shots'].partition(', ')[0]} shots, "
+    )
+    assert int(found["circuits"]) < int(alone["circuits"])
+    rows = [line.strip().split("  ")[0] for line in tiled.stdout.splitlines()]
+    assert {"simulated", "simulated, one at a time", "spsa, one at a time"} <= set(rows)
+    assert "one at a time" not in alone

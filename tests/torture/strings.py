@@ -53,7 +53,9 @@ _ODD = [
 ]
 _PIECES = st.one_of(
     st.sampled_from(["statevector", "density_matrix", "aer", "ibm", "braket", ":fake_manila", ":local", ":local_dm"]),
-    st.sampled_from(["?shots=", "?seed=", "?noise=", "&p1=", "&budget=", "&timeout=", "classical", "raise", "->"]),
+    st.sampled_from(
+        ["?shots=", "?seed=", "?tiles=", "?noise=", "&p1=", "&budget=", "&timeout=", "classical", "raise", "->"]
+    ),
     st.sampled_from(_ODD),
     st.integers(-(2**70), 2**70).map(str),
     st.floats().map(str),
