@@ -6,6 +6,7 @@ r"""Error mitigation by a backend string: which methods, what they cost in circu
 - ``zne`` (zero-noise extrapolation) runs each circuit with its two-qubit gates folded, :math:`U \to U (U^\dagger U)^k`,
   at the noise factors :math:`\lambda = 2 k + 1`, and extrapolates to :math:`\lambda = 0`.
 - ``pec`` (probabilistic error cancellation) inverts a noise model that the device has learned.
+- ``debias`` is IonQ's own: a circuit's samples are shared out among several ways to put it on the device.
 
 Sources: E. van den Berg, Z. Minev, K. Temme, PRA 105, 032620 (2022); K. Temme, S. Bravyi, J. Gambetta, PRL 119, 180509
 (2017); E. van den Berg et al., Nature Physics 19, 1116 (2023).
@@ -22,13 +23,21 @@ import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.transpiler import PassManager
 
+from qiskit_qattn.backends.jobs.device import Values
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, missing_dependency, unknown_name
 
-Method = Literal["trex", "zne", "pec"]
+Method = Literal["trex", "zne", "pec", "debias"]
 Fit = Literal["linear", "exponential", "richardson"]
 METHODS: tuple[Method, ...] = get_args(Method)
 FITS: tuple[Fit, ...] = get_args(Fit)
+_ALONE = {"zne", "pec", "debias"}  # which exclude each other
+_WHERE: dict[Method, str] = {
+    "trex": "trex is for aer and density_matrix with noise, and for ibm:<device>",
+    "zne": "on Amazon Braket zne is for local_dm with noise, and for QPUs that take barriers",
+    "pec": "pec is for devices of an account with IBM Quantum, ibm:<device>",
+    "debias": "debias is for IonQ's devices on Amazon Braket",
+}
 _FACTORS = (1, 3, 5)
 _FOLDED = {"cx", "cy", "cz", "ecr", "swap"}  # by qiskit-mitigation
 _LEAST_DETERMINANT = 1e-9  # of a qubit's readout: 1 − p(1|0) − p(0|1)
@@ -67,6 +76,7 @@ class Mitigation:
     def __str__(self) -> str:
         """Return what is done, in a phrase."""
         how = {
+            "debias": "debias",
             "pec": f"pec (with at most {self.overhead} times the samples)",
             "trex": "trex",
             "zne": f"zne ({self.fit}, at noise factors {', '.join(map(str, self.factors))})",
@@ -98,6 +108,16 @@ class Mitigation:
             raise ConfigError("An exponential is no fixed combination of values; take zne_fit=linear or richardson.")
         degree = 1 if self.fit == "linear" else len(self.runs) - 1
         return cast(np.ndarray, np.linalg.pinv(np.vander(self.runs, degree + 1, increasing=True))[0])
+
+    def at_zero(self, values: Sequence[Values]) -> Values:
+        """Return the values at zero noise from those at each of the noise factors.
+
+        Raises:
+            ConfigError: For an exponential.
+        """
+        evs, variances = np.stack([item.evs for item in values]), np.stack([item.stds for item in values]) ** 2
+        stds = np.sqrt(np.tensordot(self.weights**2, variances, 1))
+        return Values(np.tensordot(self.weights, evs, 1), stds, values[0].shots, mitigated=True)
 
     def resilience(self) -> dict[str, Any]:
         """Return the options of Qiskit Runtime's Estimators, the one of 0.50 and later and the older one."""
@@ -146,11 +166,11 @@ def mitigation_option(
             raise unknown_name("mitigation", name, METHODS)
         if name not in possible:
             raise ConfigError(
-                f"mitigation={name} is not possible on {_target(spec)}: it can do {' and '.join(possible)}."
-                + (" pec is for devices of IBM Quantum, ibm:<device>." if name == "pec" else "")
+                f"mitigation={name} is not possible on {_target(spec)}: it can do {' and '.join(possible) or 'none'}; "
+                f"{_WHERE[name]}."
             )
-    if len(set(names)) < len(names) or {"zne", "pec"} <= set(names):
-        raise ConfigError(f"mitigation={text}: give each method once, and zne or pec, not both.")
+    if len(set(names)) < len(names) or len(_ALONE & set(names)) > 1:
+        raise ConfigError(f"mitigation={text}: give each method once, and one of {', '.join(sorted(_ALONE))}.")
     factors, fit = _factors(spec), cast("Fit", spec.options.get("zne_fit", fits[0]))
     _refuse(spec, names)
     if fit not in FITS:

@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import Any, TypedDict
 
 from qiskit_qattn.backends.braket.aws import one_attempt
-from qiskit_qattn.backends.braket.device import BraketDevice
+from qiskit_qattn.backends.braket.device import BraketDevice, Capabilities
 from qiskit_qattn.backends.braket.errors import REGION, aws_errors, pages
 from qiskit_qattn.backends.braket.local import GATES, LOCAL_NOISE_OPTIONS, BraketLocalEstimator, local_noise
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, gradient_option
+from qiskit_qattn.backends.mitigation import MITIGATION_OPTIONS, Fit, mitigation_option
 from qiskit_qattn.backends.options import DEDUPE_OPTION, DEVICE_MODULES, DEVICE_OPTIONS, dedupe_option
 from qiskit_qattn.backends.prices import braket_price
 from qiskit_qattn.backends.registry import Backend, Provider, precision_of
@@ -30,9 +31,16 @@ AWS_OPTIONS = {
     "s3": "bucket/prefix for results; Braket's default bucket without it",
     "reservation": "ARN of a Braket Direct reservation",
 }
+_FITS: tuple[Fit, ...] = ("linear", "richardson")
+BRAKET_MITIGATION = {
+    "mitigation": "zne: two-qubit gates' errors, extrapolated to zero noise; debias: IonQ's own mitigation",
+    "zne_factors": MITIGATION_OPTIONS["zne_factors"],
+    "zne_fit": "zne: linear, the default, or richardson, through all points",
+}
 OPTIONS = {
     "shots": f"samples per measurement basis; local: exact values without it, AWS: {_SHOTS} by default",
     **LOCAL_NOISE_OPTIONS,
+    **BRAKET_MITIGATION,
     **AWS_OPTIONS,
     **GRADIENT_OPTIONS,
     **DEDUPE_OPTION,
@@ -70,10 +78,17 @@ def _local(spec: BackendSpec) -> Backend:
     if spec.target != "local_dm":
         spec.refuse(LOCAL_NOISE_OPTIONS, "needs the target local_dm")
     noise = local_noise(spec)
+    mitigation = mitigation_option(spec, ("zne",) if spec.target == "local_dm" else (), fits=_FITS)
+    if mitigation is not None and noise is None:
+        raise ConfigError(f"{str(spec)!r} has no noise to mitigate: give noise=…, or leave mitigation out.")
     shots = spec.integer("shots", minimum=1, maximum=10**6)
     precision = 0.0 if shots is None else precision_of(shots)
     estimator = BraketLocalEstimator(
-        _LOCAL[spec.target], default_precision=precision, gates=None if noise is None else GATES, noise=noise
+        _LOCAL[spec.target],
+        default_precision=precision,
+        gates=None if noise is None else GATES,
+        noise=noise,
+        mitigation=mitigation,
     )
     return Backend(
         str(spec),
@@ -82,6 +97,7 @@ def _local(spec: BackendSpec) -> Backend:
         shots=shots,
         dedupe=dedupe_option(spec, shots),
         gradient=gradient_option(spec),
+        mitigation=mitigation,
     )
 
 
@@ -94,7 +110,9 @@ def _aws(spec: BackendSpec) -> Backend:
     s3 = _location(spec.options.get("s3"))
     found = aws_device(str(spec.target), spec.options.get("region"))
     spec = replace(spec, target=_target(found))
-    device = BraketDevice(found, s3=s3, reservation=spec.options.get("reservation"), price=braket_price(found))
+    mitigation = mitigation_option(spec, tuple(Capabilities.of(found).mitigation), fits=_FITS)
+    reservation, price = spec.options.get("reservation"), braket_price(found)
+    device = BraketDevice(found, s3=s3, reservation=reservation, price=price, mitigation=mitigation)
     precision = precision_of(shots)
     return Backend(
         str(spec),
@@ -103,6 +121,7 @@ def _aws(spec: BackendSpec) -> Backend:
         shots=shots,
         dedupe=dedupe,
         gradient=gradient_option(spec),
+        mitigation=mitigation,
         price=device.price,
     )
 
