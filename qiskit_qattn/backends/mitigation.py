@@ -84,6 +84,13 @@ class Mitigation:
         return " and ".join(how[name] for name in self.methods) + (", gates twirled" if self.twirling else "")
 
     @property
+    def told(self) -> str:
+        """What is done and what it costs in circuits, in a phrase."""
+        parts = [f"{len(self.runs)} circuits in place of each"] if len(self.runs) > 1 else []
+        parts += ["a calibration circuit in each job"] if self.calibrations else []
+        return f"{self}" + (f": {' and '.join(parts)}" if parts else "")
+
+    @property
     def runs(self) -> tuple[int, ...]:
         """The noise factors at which each circuit is run."""
         return self.factors if "zne" in self.methods else (1,)
@@ -96,6 +103,10 @@ class Mitigation:
     def circuits(self, count: int) -> int:
         """Return how many circuits a job runs for ``count`` without mitigation."""
         return count * len(self.runs) + self.calibrations
+
+    def shots(self, count: int) -> int:
+        """Return the samples that Qiskit Runtime takes of a circuit: equal shares of at least 64 for each twirl."""
+        return twirled_shots(count) if self.twirling or self.calibrations else count
 
     @property
     def weights(self) -> np.ndarray:

@@ -127,6 +127,7 @@ def cost_table(backend: Backend, cost: RunCost, what: tuple[str, str]) -> Table:
             ("circuits", f"{total.circuits:,}" + ("" if total.shots else ", of exact values")),
             ("two-qubit depth", f"{cost.depth:,}, {stage}"),
             ("shots", f"{total.shots:,}" if total.shots else "none"),
+            *([("mitigation", backend.mitigation.told)] if backend.mitigation is not None else []),
             *_time_and_price(device, total),
         ]
     for name, value in rows:

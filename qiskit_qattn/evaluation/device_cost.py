@@ -101,7 +101,7 @@ def run_cost(module: nn.Module, backend: Backend, run: Callable[[], Any]) -> Run
     Raises:
         BackendError: For circuits that do not fit on the device, or a job that the device does not accept.
     """
-    counting = CountingEstimator(getattr(backend.estimator, "device", None))
+    counting = CountingEstimator(getattr(backend.estimator, "device", None), mitigation=backend.mitigation)
     counted = replace(backend, estimator=counting, program=None, differentiable=False)
     with to_backend(module, counted), _unchanged(module):
         run()

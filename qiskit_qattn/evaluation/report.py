@@ -307,10 +307,10 @@ def _differences(found: dict[str, float]) -> str:
 
 
 def _backends(model: dict[str, Any]) -> str:
-    note = " (mitigated: {:,} values outside the bounds, kept)"
-    rows = []
+    rows, note = [], " (mitigated: {:,} values outside the bounds, kept)"
     for h in model["head_backends"]:
         where = code(h["backend"]) + (note.format(h["outside_bounds"]) if h.get("outside_bounds") else "")
+        where += f" (mitigated by {escaped(h['mitigation'])})" if h.get("mitigation") else ""
         rows.append([str(h["layer"]), str(h["head"]), code(h["kind"]), where])
     return table(["Layer", "Head", "Kind", "Backend"], rows)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import qiskit_qattn as qa
 from qiskit_qattn import QuantumHead, attention_circuit, get_backend
 from qiskit_qattn.backends.mitigation import Mitigation, mitigation_option, twirled_shots
 from qiskit_qattn.backends.spec import BackendSpec
@@ -158,3 +159,20 @@ def test_what_the_noisy_engine_refuses(text, match):
     pytest.importorskip("qiskit_ibm_runtime")
     with pytest.raises(ConfigError, match=match):
         get_backend(f"density_matrix?noise=fake_manila&{text}")
+
+
+def test_what_mitigation_costs_is_estimated_and_told():
+    pytest.importorskip("qiskit_ibm_runtime")
+    torch.manual_seed(0)
+    config = qa.GPTConfig(vocab_size=5, block_size=4, n_layer=1, n_head=1, n_embd=4, heads="qisa:1", num_qubits=2)
+    model, prompt = qa.GPT(config), torch.tensor([[1, 2, 3]])
+    text = "aer?noise=depolarizing&p1=0.001&p2=0.01&readout=0.02&shots=1000"
+    raw, both = (qa.estimate(model, prompt, text + more).total for more in ("", "&mitigation=trex,zne"))
+    assert (both.circuits, both.shots) == (3 * raw.circuits + 1, 1024 * (3 * raw.circuits + 1))
+    with model.to_backend(f"{text}&mitigation=trex,zne&seed=1"):
+        model(prompt)
+        [row] = model.head_backends()
+    assert row["mitigation"] == (
+        "trex and zne (linear, at noise factors 1, 3, 5), gates twirled: 3 circuits in place of each and a calibration "
+        "circuit in each job"
+    )

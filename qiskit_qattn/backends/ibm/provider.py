@@ -97,7 +97,7 @@ def ibm(spec: BackendSpec) -> Backend:
         shots=shots,
         dedupe=dedupe,
         gradient=gradient,
-        mitigation=settings.effective,
+        mitigation=settings.mitigation,
     )
 
 
