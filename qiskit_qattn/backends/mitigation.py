@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -52,7 +52,7 @@ MITIGATION_OPTIONS = {
     "zne_fit": "zne: linear, the default; exponential, else linear where that fails; richardson, through all points",
 }
 PEC_OPTION = {"pec_overhead": f"pec: how many times the samples it may take, {_OVERHEAD} by default"}
-TWIRLING_OPTION = {"twirling": "on or off: twirl two-qubit gates; on with zne and pec by default, else off"}
+TWIRLING_OPTION = {"twirling": "on or off: twirl two-qubit gates, which averages coherent errors; off by default"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +210,8 @@ def noisy_mitigation(
         UnknownNameError: As :func:`mitigation_option` does.
     """
     mitigation = mitigation_option(spec, fits=fits, twirls=twirls)
+    if mitigation is not None and "twirling" not in spec.options:  # noise models have nothing coherent to average
+        mitigation = replace(mitigation, twirling=False)
     if mitigation is None:
         if twirls and "twirling" in spec.options:
             raise ConfigError(f"Backend option twirling is for mitigation, and {str(spec)!r} has none.")
