@@ -60,7 +60,7 @@ def aer(spec: BackendSpec) -> Backend:
     max_bond = spec.integer("max_bond", minimum=1)
     if max_bond is not None and method != "matrix_product_state":
         raise ConfigError(f"Backend option max_bond={max_bond} needs aer:matrix_product_state, got aer:{method}.")
-    if noise.model is not None and method != "density_matrix" and sampling.shots is None:
+    if noise.model is not None and method != "density_matrix" and sampling.precision == 0:
         raise ConfigError(
             f"aer:{method} with noise simulates one random noise realisation per shot: give shots, or take "
             f"aer:density_matrix, which is exact."
@@ -71,7 +71,7 @@ def aer(spec: BackendSpec) -> Backend:
         estimator: Any = MPSEstimator(max_bond=bond, default_precision=sampling.precision, seed=sampling.seed)
         pass_manager = None  # it puts circuits on a line itself
     elif mitigation is not None:
-        gates = runtime_gates(spec, sampling.shots, noise.model)
+        gates = runtime_gates(spec, noise.model, sampled=sampling.precision > 0)
         simulator_on = partial(_noisy_simulator, noise.model, method, device, bond)
         estimator = MitigatedAerEstimator(
             simulator_on, mitigation, default_precision=sampling.precision, seed=sampling.seed

@@ -181,7 +181,7 @@ def mitigation_option(
                 f"{_WHERE[name]}."
             )
     if len(set(names)) < len(names) or len(_ALONE & set(names)) > 1:
-        raise ConfigError(f"mitigation={text}: give each method once, and one of {', '.join(sorted(_ALONE))}.")
+        raise ConfigError(f"mitigation={text}: give each method once, and only one of {', '.join(sorted(_ALONE))}.")
     factors, fit = _factors(spec), cast("Fit", spec.options.get("zne_fit", fits[0]))
     _refuse(spec, names)
     if fit not in FITS:

@@ -92,14 +92,14 @@ def by_qubits(pubs: Sequence[EstimatorPub]) -> dict[tuple[tuple[int, ...], float
     return groups
 
 
-def runtime_gates(spec: BackendSpec, shots: int | None, model: Any) -> Any:
+def runtime_gates(spec: BackendSpec, model: Any, *, sampled: bool) -> Any:
     """Return a pass manager to gates that Runtime twirls, for a noise model that has errors of them.
 
     Raises:
-        ConfigError: Without shots, or for a noise model that has errors of gates on one qubit, or on two, but none of
-            those that Runtime takes: they would be left out.
+        ConfigError: For exact values, or a noise model with errors of gates on one qubit, or on two, but none of those
+            that Runtime takes: they would be left out.
     """
-    if shots is None:
+    if not sampled:
         raise ConfigError(
             f"{str(spec)!r} mitigates samples: give shots, or take density_matrix?noise=…&mitigation=…, which is exact."
         )

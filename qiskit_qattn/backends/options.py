@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS
@@ -13,8 +14,13 @@ from qiskit_qattn.errors import ConfigError, unknown_name
 DEDUPE_OPTION = {
     "dedupe": "on: equal rows of a batch share their samples, the default; off: each row is sampled and paid for"
 }
+PRECISION_OPTION = {
+    "precision": "in place of shots: the largest standard error of an expectation, such as 0.02; each circuit gets the "
+    "samples per measurement basis that its observables take"
+}
 SAMPLING_OPTIONS = {
-    "shots": "samples per measurement basis; exact values without it",
+    "shots": "samples per measurement basis; exact values without it and without precision",
+    **PRECISION_OPTION,
     "seed": "seed of the sampling",
     **GRADIENT_OPTIONS,
     **DEDUPE_OPTION,
@@ -33,8 +39,8 @@ class Sampling:
     """How expectations are sampled.
 
     Attributes:
-        shots: Samples per measurement basis, or None for exact values.
-        precision: Their standard error; 0 for exact values.
+        shots: Samples per measurement basis; None for exact values, or where they follow from a precision.
+        precision: The standard error of an expectation; 0 for exact values.
         seed: Seed of the sampling, or None.
         dedupe: Whether equal rows share their samples.
     """
@@ -49,19 +55,49 @@ def sampling_option(spec: BackendSpec) -> Sampling:
     """Return how a backend string asks to sample.
 
     Raises:
-        ConfigError: For ``shots`` below 1 or ``seed`` below 0, or ``dedupe`` without shots.
+        ConfigError: For ``shots`` below 1 or ``seed`` below 0, a ``precision`` as :func:`shots_option` says, or
+            ``dedupe`` for exact values.
         UnknownNameError: For another value of ``dedupe`` than on and off.
     """
-    shots, seed = spec.integer("shots", minimum=1), spec.integer("seed", minimum=0)
-    return Sampling(shots, 0.0 if shots is None else precision_of(shots), seed, dedupe_option(spec, shots))
+    (shots, precision), seed = shots_option(spec), spec.integer("seed", minimum=0)
+    return Sampling(shots, precision, seed, dedupe_option(spec, sampled=precision > 0))
 
 
-def dedupe_option(spec: BackendSpec, shots: int | None) -> bool:
+def shots_option(spec: BackendSpec, default: int | None = None, most: int = 2**31 - 1) -> tuple[int | None, float]:
+    """Return the shots that a backend string asks for, None where they follow from its precision, and the precision.
+
+    Args:
+        spec: The parsed string.
+        default: Shots where it asks for neither; None for exact values, of precision 0.
+        most: Largest number of shots.
+
+    Raises:
+        ConfigError: For shots and precision together, shots out of range, or a precision above 1 or for more shots.
+    """
+    shots, text = spec.integer("shots", minimum=1, maximum=most), spec.options.get("precision")
+    if text is None:
+        shots = shots or default
+        return shots, 0.0 if shots is None else precision_of(shots)
+    if shots is not None:
+        raise ConfigError(f"Shots follow from a precision, but {str(spec)!r} has both: leave shots or precision out.")
+    try:
+        precision = float(text)
+    except ValueError:
+        precision = math.nan
+    if not most**-0.5 <= precision <= 1:
+        raise ConfigError(
+            f"Backend option precision is a standard error, a number from {most**-0.5:.1e} to 1 such as 0.02, got "
+            f"{text!r}."
+        )
+    return None, precision
+
+
+def dedupe_option(spec: BackendSpec, *, sampled: bool) -> bool:
     """Return whether equal rows share their samples.
 
     Args:
         spec: The parsed string.
-        shots: Samples per measurement basis, or None for exact values.
+        sampled: Whether values are sampled.
 
     Raises:
         UnknownNameError: For another value than on and off.
@@ -72,7 +108,7 @@ def dedupe_option(spec: BackendSpec, shots: int | None) -> bool:
         return True
     if value not in ("on", "off"):
         raise unknown_name("dedupe", value, ("on", "off"))
-    if shots is None:
+    if not sampled:
         raise ConfigError(
             f"dedupe is for sampled values, but {str(spec)!r} is exact, so that equal rows have equal values: give "
             f"shots, or leave dedupe out."

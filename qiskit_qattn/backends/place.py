@@ -1,4 +1,4 @@
-"""Where circuits run: a backend, or a chain of them, opened from a string, and the sessions that have to be closed."""
+"""Where circuits run: backends, groups and chains of them, opened from a string, and the sessions to be closed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from qiskit_qattn.backends.registry import Backend, get_backend, registration
-from qiskit_qattn.backends.spec import ARROW, BackendSpec, End, parse_chain
+from qiskit_qattn.backends.several import Group
+from qiskit_qattn.backends.spec import ARROW, BackendGroup, BackendSpec, End, parse_chain
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.forks import in_forked_process
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.jobs.estimator import ManagedEstimator  # it needs a provider's extra
 
+Link = tuple[str, Backend | BackendError | Group]  # a name, and what it refers to or why that could not be opened
 _Close = tuple[str, Callable[[], None]]  # a backend's name, and what closes its sessions
 _CLOSING_SECONDS = 10.0  # how long to wait for sessions to close before SIGTERM ends the program
 _OPEN: weakref.WeakSet[Sessions] = weakref.WeakSet()
@@ -31,20 +33,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where circuits run: one backend, or a chain of them that are tried one after another.
+    """Where circuits run: one backend, several at once, or a chain of these that are tried one after another.
 
     A place that was opened from a string owns what its backends open on their devices, such as sessions. Those are
     closed when the last holder of the place, a copy of a holder included, drops it; at the end of a ``with`` block; and
     when the program ends. Jobs that are queued by then still run.
 
     Attributes:
-        links: Name and backend of each link, in the order in which they are tried; the error in place of a backend that
-            could not be opened.
+        links: Name and backend of each link, or group of backends, in the order in which they are tried; the error in
+            place of a backend that could not be opened.
         end: What follows the last link: ``raise`` its error, or compute the ``classical`` twin of the head.
         sessions: What has to be closed, or None where the backends are the caller's to close.
     """
 
-    links: tuple[tuple[str, Backend | BackendError], ...]
+    links: tuple[Link, ...]
     end: End = "raise"
     sessions: Sessions | None = None
 
@@ -61,21 +63,22 @@ class Place:
 
     @classmethod
     def open(cls, text: str) -> Place:
-        """Open the backends of a string such as ``ibm:ibm_fez?budget=60s -> aer -> statevector``.
+        """Open the backends of a string such as ``ibm:ibm_fez?budget=60s + ibm:ibm_kingston?budget=60s -> aer``.
 
-        A link that cannot be opened now counts as failed in every call; at least one must open, unless the chain ends
-        with ``classical``.
+        A backend that cannot be opened now counts as failed in every call; at least one must open, unless the chain
+        ends with ``classical``.
 
         Raises:
-            UnknownNameError, ConfigError, MissingDependencyError: As :func:`get_backend` does, for any link.
+            UnknownNameError, ConfigError, MissingDependencyError: As :func:`get_backend` does, for any backend; for a
+                device that is in a group twice.
             BackendError: If no link could be opened.
         """
         chain = parse_chain(text)
-        links = tuple(_open_link(spec) for spec in chain.links)
+        links = tuple(_open_link(link) for link in chain.links)
         errors = [link for _, link in links if isinstance(link, BackendError)]
         if len(errors) == len(links) and chain.end == "raise":
             raise errors[-1]
-        return cls(links, chain.end, Sessions(link for _, link in links if isinstance(link, Backend)))
+        return cls(links, chain.end, Sessions(_backends(links)))
 
     @property
     def name(self) -> str:
@@ -86,11 +89,11 @@ class Place:
     @property
     def backends(self) -> list[Backend]:
         """The backends that could be opened."""
-        return [link for _, link in self.links if isinstance(link, Backend)]
+        return _backends(self.links)
 
     @property
     def single(self) -> Backend | None:
-        """The backend of a place that has only one, None for a chain."""
+        """The backend of a place that has only one, None for a chain or a group."""
         [*others, (_, last)] = self.links
         return last if not others and self.end == "raise" and isinstance(last, Backend) else None
 
@@ -150,7 +153,7 @@ class PlaceReference:
         if place is None:
             sessions = None if self._sessions is None else self._sessions()
             if self._sessions is not None and sessions is None:
-                sessions = Sessions(link for _, link in self._links if isinstance(link, Backend))
+                sessions = Sessions(_backends(self._links))
                 self._sessions = weakref.ref(sessions)
             place = Place(self._links, self._end, sessions)
             self._place = weakref.ref(place)
@@ -196,9 +199,10 @@ def settled(given: str, recorded: str) -> str:
         recorded: The name of the place that was opened from such a string.
     """
     ours, theirs = parse_chain(given), parse_chain(recorded)
-    if ours == theirs or (len(ours.links), ours.end) != (len(theirs.links), theirs.end):
+    sizes = [(*map(len, chain.specs), chain.end) for chain in (ours, theirs)]
+    if ours == theirs or sizes[0] != sizes[1]:
         return given
-    pairs = zip(ours.links, theirs.links, strict=True)
+    pairs = (pair for links in zip(ours.specs, theirs.specs, strict=True) for pair in zip(*links, strict=True))
     return recorded if all(one == other or _is_choice(one, other) for one, other in pairs) else given
 
 
@@ -233,13 +237,29 @@ def wait_until_closed() -> None:
         _CLOSING.pop().join(_CLOSING_SECONDS)
 
 
-def _open_link(spec: BackendSpec) -> tuple[str, Backend | BackendError]:
-    """Return the name and the backend of one link, or its error."""
+def _open_link(link: BackendSpec | BackendGroup) -> Link:
+    """Return the name and the backend or group of one link, or its error."""
+    if isinstance(link, BackendGroup):
+        group = Group(tuple(_open(spec) for spec in link.members))
+        failed = [each for _, each in group.members if isinstance(each, BackendError)]
+        return group.name, failed[-1] if len(failed) == len(group.members) else group
+    return _open(link)
+
+
+def _open(spec: BackendSpec) -> tuple[str, Backend | BackendError]:
     try:
         backend = get_backend(str(spec))
     except BackendError as error:
         return str(spec), error
     return backend.name, backend
+
+
+def _backends(links: Iterable[Link]) -> list[Backend]:
+    """Return the backends that could be opened."""
+    found: list[Backend] = []
+    for _, link in links:
+        found += link.backends if isinstance(link, Group) else [link] if isinstance(link, Backend) else []
+    return found
 
 
 def _close_method(backend: Backend) -> Callable[[], None] | None:

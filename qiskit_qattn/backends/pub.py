@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -15,16 +15,18 @@ from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info.operators.base_operator import BaseOperator
 from torch import Tensor, nn
 
-from qiskit_qattn.backends.gradients import DifferenceRule, ParameterShift, Simulated, VectorJacobian, unique_rows
+from qiskit_qattn.backends.gradients import DifferenceRule, ParameterShift, Simulated
 from qiskit_qattn.backends.jobs.request import SOURCE, source_of, source_of_rows
 from qiskit_qattn.backends.joint import Call, JointProgram
+from qiskit_qattn.backends.pub_jobs import Jobs, Part, array_of, differentiable
 from qiskit_qattn.backends.registry import Backend
+from qiskit_qattn.backends.tiling import TILES, Tile, Tiling
 from qiskit_qattn.backends.unroll import unroll
-from qiskit_qattn.backends.values import bounds, check_values, evs_of, results_of
-from qiskit_qattn.errors import BackendError
+from qiskit_qattn.backends.values import Answer, bounds, check_values, evs_of
+from qiskit_qattn.forks import cached_property
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.simulation.angles import AngleMap
-from qiskit_qattn.simulation.derivatives import transforms
+from qiskit_qattn.simulation.derivatives import transforms, with_gradient_of
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 # Rounding makes a token's angles depend on its position in the batch: by at most these rounding errors, and radians.
@@ -36,13 +38,15 @@ def attention_program(circuit: AttentionCircuit, backend: Backend) -> PubProgram
 
     It takes the encoding's angles, for amplitude encoding as for others.
     """
-    isa, observables = circuit.transpiled(backend)
+    tiling = backend.tiling if backend.tiling is not None and backend.tiling.has_several(circuit.num_qubits) else None
+    isa, observables = circuit.transpiled(backend) if tiling is None else (circuit.circuit, list(circuit.observables))
     params: dict[str, Any] = {"input_params": circuit.input_params, "weight_params": circuit.weight_params}
     options = params | {
         "estimator": backend.estimator,
-        "precision": backend.precision,
+        "precision": backend.precision_for(circuit),
         "max_pub_size": backend.max_pub_size,
         "dedupe": backend.dedupe,
+        "tiling": tiling,
     }
     if backend.pass_manager is not None and hasattr(backend.estimator, "ledger"):
         options["source"] = source_of(circuit)
@@ -71,9 +75,12 @@ class PubProgram(JointProgram):
         max_pub_size: Largest number of parameter sets in one PUB, or None for no limit. More make several PUBs.
         dedupe: Whether equal rows are evaluated once.
         source: What the circuit was transpiled from, as :func:`source_of` tells it, or None where that does not matter.
+        tiling: Where rows are evaluated side by side, for a circuit that is not transpiled; None for one at a time.
 
     Attributes:
         outside: How many mitigated values lay outside their observables' bounds.
+        answer: What the estimator said besides the values of the last call.
+        tiles: How many rows were evaluated on which qubits of a device, where they were evaluated side by side.
 
     Raises:
         CircuitError: For a parametric gate without a shift rule or a definition that leads to one.
@@ -92,6 +99,7 @@ class PubProgram(JointProgram):
         max_pub_size: int | None = None,
         dedupe: bool = True,
         source: str | None = None,
+        tiling: Tiling | None = None,
     ) -> None:
         super().__init__()
         self.circuit, self.params, expressions = unroll(circuit)
@@ -104,26 +112,23 @@ class PubProgram(JointProgram):
         self.estimator, self.precision, self.max_pub_size = estimator, precision, max_pub_size
         self.bounds, self.outside = bounds(self.observables).ravel(), 0  # (M,)
         self.gradient = ParameterShift() if gradient is None else gradient
-        self.dedupe, self.source = dedupe, source
+        self.dedupe, self.source, self.tiling = dedupe, source, tiling
+        self.answer, self.tiles = Answer(), Counter[Tile]()
+        if tiling is not None:
+            tiling.places(self.circuit)  # raises for a circuit that cannot be transpiled
 
     @property
-    def job_key(self) -> tuple[int, float]:
-        """The estimator and the precision."""
-        return id(self.estimator), self.precision
+    def job_key(self) -> tuple[int, float, bool]:
+        """The estimator, the precision and whether rows are evaluated side by side."""
+        return id(self.estimator), self.precision, self.tiling is not None
 
     @staticmethod
     @torch.compiler.disable  # a job is no part of a graph
     def together(calls: Sequence[Call]) -> list[Tensor]:
         """Return expectations, each of shape ``(..., B, M)``; calls as for :class:`StatevectorProgram`."""
-        parts, angles = zip(*(cast(PubProgram, program).part(*pair) for program, *pair in calls), strict=True)
-        found = _Expectations.apply(parts, *angles)  # each (N, M)
-        tables = (values.reshape(*part.lead, values.shape[-1]) for part, values in zip(parts, found, strict=True))
-        return [
-            part.program.differentiable(table.to(inputs), inputs, weights)
-            for part, table, (_, inputs, weights) in zip(parts, tables, calls, strict=True)
-        ]
+        return values_of([Evaluation(calls)])[0]
 
-    def part(self, inputs: Tensor, weights: Tensor) -> tuple[_Part, Tensor]:
+    def part(self, inputs: Tensor, weights: Tensor) -> tuple[Part, Tensor]:
         """Return this program's part in a job, and the angles α, shape ``(N, K)``."""
         lead = torch.broadcast_shapes(inputs.shape[:-1], (*weights.shape[:-1], 1))
         both = torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1)], -1)
@@ -133,8 +138,8 @@ class PubProgram(JointProgram):
         tolerance = min(_ROUNDING * torch.finfo(inputs.dtype).eps, _LARGEST) if self.dedupe else None
         source = None
         if self.source is not None and not every:
-            source = source_of_rows(self.source, _array(both), tolerance)
-        return _Part(self, lead, wanted, tolerance, source), self.angles(both).flatten(0, -2)
+            source = source_of_rows(self.source, array_of(both), tolerance)
+        return Part(self, wanted, tolerance, source), self.angles(both).flatten(0, -2)
 
     def differentiable(self, values: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return ``values``, whose gradient goes to inputs and weights."""
@@ -145,7 +150,7 @@ class PubProgram(JointProgram):
         size = self._size(len(angles))
         parts = [angles[start : start + size] for start in range(0, len(angles), size)]
         params, circuit = tuple(self.params), self.circuit
-        if source is not None:
+        if source is not None and self.tiling is None:
             circuit = circuit.copy()
             circuit.metadata = {**(circuit.metadata or {}), SOURCE: source}
         return [(circuit, self.observables, *([{params: part}] if params else [])) for part in parts]
@@ -155,16 +160,14 @@ class PubProgram(JointProgram):
         return (self.max_pub_size or max(1, count)) if self.params else 1
 
     def values(self, results: Sequence[Any], count: int, where: str, mitigated: bool) -> np.ndarray:
-        """Return expectations, shape ``(N, M)``, from the results of the PUBs of N rows of angles.
-
-        Raises:
-            BackendError: For values of another shape, or that no state gives.
-        """
+        """Return expectations, shape ``(N, M)``, from the results of the PUBs of N rows of angles, as checked."""
         size = self._size(count)
         parts = [np.zeros((0, self.observables.size))]
         for start, result in zip(range(0, count, size), results, strict=True):
             parts.append(evs_of(result, (self.observables.size, min(size, count - start)), where).T)
+            self.tiles.update(map(tuple, (result.metadata.get(TILES, ()) if self.tiling is not None else ())))
         table = np.concatenate(parts)
+        self.answer = Answer.of(results, self.observables.size, count)
         self.outside += check_values(table, self.bounds, self.precision, where, mitigated=mitigated)
         return table
 
@@ -173,10 +176,8 @@ class SimulatedGradient(PubProgram):
     """Values from an estimator with the gradients of another program, which cost no circuit.
 
     Args:
-        circuit: As for :class:`PubProgram`.
-        observables: As for :class:`PubProgram`.
+        circuit, observables, options: As for :class:`PubProgram`.
         exact: Gives the gradients: a differentiable program of the same inputs and weights.
-        options: As for :class:`PubProgram`.
     """
 
     def __init__(
@@ -185,166 +186,62 @@ class SimulatedGradient(PubProgram):
         super().__init__(circuit, observables, **options)
         self.exact = exact
 
-    def part(self, inputs: Tensor, weights: Tensor) -> tuple[_Part, Tensor]:
+    def part(self, inputs: Tensor, weights: Tensor) -> tuple[Part, Tensor]:
         """Return this program's part in a job, without a derivative, and the angles α, shape ``(N, K)``."""
         return super().part(inputs.detach(), weights.detach())
 
     def differentiable(self, values: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return ``values`` with the gradient of the other program."""
-        return _Replaced.apply(self.exact(inputs, weights), values) if torch.is_grad_enabled() else values
+        return with_gradient_of(self.exact(inputs, weights), values) if torch.is_grad_enabled() else values
 
 
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().double().numpy()
+class Evaluation:
+    """Calls of programs, whose jobs can be sent before they are waited for.
 
-
-def expectations(
-    programs: Sequence[PubProgram], angles: Sequence[np.ndarray], sources: Sequence[str | None] | None = None
-) -> list[np.ndarray]:
-    """Return expectations, each of shape ``(N, M)``, of angles of shapes ``(N, K)``, from one job of the estimator.
-
-    Raises:
-        BackendError: For other numbers of values than were asked for, or values that no state gives.
-    """
-    pubs = [
-        program.pubs(rows, source)
-        for program, rows, source in zip(programs, angles, sources or [None] * len(angles), strict=True)
-    ]
-    every = [pub for some in pubs for pub in some]
-    first, where = programs[0], type(programs[0].estimator).__name__
-    found: Any = first.estimator.run(every, precision=first.precision).result() if every else ()
-    results, where, mitigated = results_of(found, len(every), first.precision, where)
-    return [
-        program.values(list(islice(results, len(some))), len(rows), where, mitigated)
-        for program, some, rows in zip(programs, pubs, angles, strict=True)
-    ]
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A program's part in a job.
+    Args:
+        calls: Programs, with inputs and weights.
 
     Attributes:
-        program: The program.
-        lead: The shape ``(..., B)`` of its rows.
-        wanted: Which of its angles need a derivative, shape ``(K,)``.
-        tolerance: Differences up to which angles count as equal, or None to evaluate every row separately.
-        source: What is evaluated, the same on every device, or None where that does not matter.
+        calls: As given.
+        parts: Each program's part in a job; with its values, once they were measured.
+        angles: The angles of each, shape ``(N, K)``.
     """
 
-    program: PubProgram
-    lead: torch.Size
-    wanted: np.ndarray
-    tolerance: float | None
-    source: str | None
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self.calls = calls
+        pairs = [cast(PubProgram, program).part(*pair) for program, *pair in calls]
+        self.parts, self.angles = [part for part, _ in pairs], [angles for _, angles in pairs]
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """What is sent."""
+        rows = [part.rows(angles)[0] for part, angles in zip(self.parts, self.angles, strict=True)]
+        return Jobs([part.program for part in self.parts], rows, [part.source for part in self.parts])
+
+    def measure(self) -> None:
+        """Wait for the values.
+
+        Raises:
+            BackendError: If the estimator fails.
+        """
+        tables = self.jobs.tables()
+        self.parts = [replace(part, table=table) for part, table in zip(self.parts, tables, strict=True)]
 
 
-class _Expectations(torch.autograd.Function):
-    """Values and vector–Jacobian products with respect to gate angles, of several programs on one estimator."""
+def values_of(evaluations: Sequence[Evaluation]) -> list[list[Tensor]]:
+    """Return the expectations of each call, shape ``(..., B, M)``; those that were not measured yet are now.
 
-    @staticmethod
-    def forward(parts: Sequence[_Part], *angles: Tensor) -> tuple[Tensor, ...]:
-        rows, which = zip(
-            *(unique_rows(_array(each), part.tolerance) for part, each in zip(parts, angles, strict=True)), strict=True
-        )
-        tables = expectations([part.program for part in parts], rows, [part.source for part in parts])
-        return tuple(
-            torch.from_numpy(table[at]).to(each) for table, at, each in zip(tables, which, angles, strict=True)
-        )
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.parts, *angles = inputs
-        ctx.save_for_backward(*angles)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        if not transforms() and not all(map(torch._C._has_storage, grads)):
-            raise BackendError(
-                "Several gradients of an estimator's values were asked for at once (vectorize=True or "
-                "is_grads_batched=True), as tensors that cannot be read. Use vectorize=False or torch.func.jacrev."
-            )
-        return None, *_Products.apply(ctx.parts, *ctx.saved_tensors, *grads)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor) -> None:
-        raise BackendError(
-            "Forward-mode derivatives of an estimator's values were asked for; gradient rules that run circuits give "
-            "reverse mode only. Use backward, torch.func.grad or jacrev, an exact backend, or gradient=simulated."
-        )
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], parts: Sequence[_Part], *angles: Tensor) -> tuple[Any, Any]:
-        return _below_one_another(_Expectations, info.batch_size, in_dims[1:], parts, angles)
+    Their backward pass sends a job to each estimator, and then waits.
+    """
+    parts = [part for each in evaluations for part in each.parts]
+    angles = [angles for each in evaluations for angles in each.angles]
+    found = iter(differentiable(parts, angles))  # each (N, M)
+    return [[_values(call, next(found)) for call in each.calls] for each in evaluations]
 
 
-class _Products(torch.autograd.Function):
-    """Vector–Jacobian products of :class:`_Expectations`."""
-
-    @staticmethod
-    def forward(parts: Sequence[_Part], *tensors: Tensor) -> tuple[Tensor, ...]:
-        angles, grads = tensors[: len(parts)], tensors[len(parts) :]
-        products = [
-            VectorJacobian(part.program.gradient, _array(each), _array(grad), part.wanted, part.tolerance)
-            for part, each, grad in zip(parts, angles, grads, strict=True)
-        ]
-        tables = expectations([part.program for part in parts], [product.angles for product in products])
-        return tuple(
-            torch.from_numpy(product.product(table)).to(each)
-            for product, table, each in zip(products, tables, angles, strict=True)
-        )
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> None:
-        raise BackendError(
-            "Values of an estimator were differentiated twice; gradient rules that run circuits give first "
-            "derivatives only. Use an exact backend such as statevector, or gradient=simulated."
-        )
-
-    jvp = backward
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], parts: Sequence[_Part], *tensors: Tensor) -> tuple[Any, Any]:
-        return _below_one_another(_Products, info.batch_size, in_dims[1:], parts, tensors)
-
-
-def _below_one_another(
-    function: type[torch.autograd.Function],
-    size: int,
-    in_dims: Sequence[int | None],
-    parts: Sequence[_Part],
-    tensors: Sequence[Tensor],
-) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-    """Return what a function of rows gives for all ``size`` samples of a vmap, as one table, and their axis in it."""
-    rows = (
-        tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-        for tensor, dim in zip(tensors, in_dims, strict=True)
-    )
-    found = function.apply(parts, *(each.flatten(0, 1) for each in rows))
-    return tuple(table.unflatten(0, (size, len(table) // size)) for table in found), (0,) * len(found)
-
-
-class _Replaced(torch.autograd.Function):
-    """The second argument, with the gradient going to the first."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(exact: Tensor, values: Tensor) -> Tensor:
-        return values.to(exact, copy=True)  # an argument that is returned cannot be changed in place
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: Any) -> Tensor:
-        return tangent.clone()
+def _values(call: Call, table: Tensor) -> Tensor:
+    """Return a call's expectations, shape ``(..., B, M)``, from those of its rows, shape ``(N, M)``."""
+    program, inputs, weights = call
+    lead = torch.broadcast_shapes(inputs.shape[:-1], (*weights.shape[:-1], 1))
+    values = table.reshape(*lead, table.shape[-1]).to(inputs)
+    return cast(PubProgram, program).differentiable(values, inputs, weights)

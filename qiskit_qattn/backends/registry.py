@@ -21,6 +21,7 @@ from qiskit.primitives import BaseEstimatorV2
 from qiskit_qattn.backends.gradients import Gradient, ParameterShift
 from qiskit_qattn.backends.mitigation import Mitigation
 from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.backends.tiling import Tiling
 from qiskit_qattn.errors import BackendError, ConfigError, MissingDependencyError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 
@@ -49,8 +50,8 @@ class Backend:
         name: The backend string in normal form, with the name of the device where the string left the choice open.
         estimator: The primitive that evaluates PUBs.
         pass_manager: Transpiles a circuit for it, or None where any circuit will do.
-        precision: Target standard error of each expectation; 0 is exact.
-        shots: Samples per measurement basis, or None where values are exact.
+        precision: Largest standard error of an expectation that its shots give; 0 is exact.
+        shots: Samples per measurement basis; None where values are exact, or where shots follow from the precision.
         differentiable: Whether a torch engine computes the values, so that autograd applies.
         max_pub_size: Largest number of parameter sets in one PUB, or None for no limit.
         dedupe: Whether equal rows of a batch are evaluated once, and so share their samples.
@@ -58,6 +59,7 @@ class Backend:
         program: Makes a differentiable torch program of an :class:`AttentionCircuit`, or None where there is none.
         mitigation: How errors are mitigated, or None.
         price: Price per task and shot in US dollars where the provider publishes one, else None.
+        tiling: Where several circuits run side by side, or None where each runs alone.
     """
 
     name: str
@@ -72,6 +74,19 @@ class Backend:
     dedupe: bool = True
     mitigation: Mitigation | None = None
     price: tuple[float, float] | None = None
+    tiling: Tiling | None = None
+
+    def precision_for(self, circuit: AttentionCircuit) -> float:
+        r"""Return the precision to run a circuit's PUBs with: that of N shots per measurement basis.
+
+        .. math:: N = \max_m \lceil V_m / \varepsilon^2 \rceil, \qquad V_m = \sum_b \Big(\sum_{P \in b} |c_{mP}|\Big)^2
+
+        where shots follow from a precision ε. V bounds the variance of observable m at one shot of each basis b,
+        whatever the state: 1 for a Pauli string. So N depends on no data.
+        """
+        if self.shots is not None or self.precision == 0:
+            return self.precision
+        return precision_of(circuit.shots(self.precision).shots)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The backend string: ``name[:target][?key=value&…]``, and chains of them, parsed in this one place."""
+"""The backend string: ``name[:target][?key=value&…]``, and groups and chains of them, parsed in this one place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{0,15})?([eE][+-]?\d{1,2})?")
 _PLAIN = "/:,.;+*@!$'()[]"  # what quoting leaves alone besides letters, digits and -_~
 
 End = Literal["raise", "classical"]
-ARROW = "->"
+ARROW, PLUS = "->", "+"
+_BETWEEN = re.compile(r"(?:^|\s)\+(?=\s|$)")  # with spaces around it: values may hold a plus sign
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,15 @@ class BackendSpec:
             ConfigError: For a string that is not of the form ``name[:target][?key=value&…]``, such as a chain.
         """
         match = _FORM.fullmatch(text.strip())
-        if ARROW in text:
+        if ARROW in text or _BETWEEN.search(text):
+            what = "chain" if ARROW in text else "group"
             raise ConfigError(
-                f"{text!r} is a chain of backends, and one is expected here. Models and heads take chains, and close "
+                f"{text!r} is a {what} of backends, and one is expected here. Models and heads take {what}s, and close "
                 f"their sessions after a with statement: with model.to_backend({text!r})."
             )
         if match is None:
-            raise ConfigError(f"{text!r} is no backend string; expected name[:target][?key=value&…].")
+            hint = f" Backends of a group have spaces around the {PLUS}." if PLUS in text else ""
+            raise ConfigError(f"{text!r} is no backend string; expected name[:target][?key=value&…].{hint}")
         options: dict[str, str] = {}
         for item in filter(None, (match["options"] or "").split("&")):
             key, equals, value = item.partition("=")
@@ -91,16 +94,50 @@ class BackendSpec:
 
 
 @dataclass(frozen=True)
+class BackendGroup:
+    """Backends that share the work; at least two, none of them twice.
+
+    Raises:
+        ConfigError: For a backend that is there twice, whatever its options.
+    """
+
+    members: tuple[BackendSpec, ...]
+
+    def __post_init__(self) -> None:
+        names = [str(BackendSpec(each.name, each.target)) for each in self.members]
+        plain = [name if each.target else str(each) for name, each in zip(names, self.members, strict=True)]
+        check_distinct(plain, str(self))
+
+    def __str__(self) -> str:
+        """Return the normal form."""
+        return f" {PLUS} ".join(map(str, self.members))
+
+
+def check_distinct(devices: Iterable[str], group: str) -> None:
+    """Raise :class:`ConfigError` if a device is twice in a group."""
+    seen: set[str] = set()
+    for device in devices:
+        if device in seen:
+            raise ConfigError(f"{device} is in the group {group!r} more than once; name each device once.")
+        seen.add(device)
+
+
+@dataclass(frozen=True)
 class BackendChain:
     """Backends to try one after another, and what to do when the last has failed.
 
     Attributes:
-        links: The backends, first choice first; at least one.
+        links: The backends, or groups of them, first choice first; at least one.
         end: ``raise`` the last error, or compute the ``classical`` twin of the head.
     """
 
-    links: tuple[BackendSpec, ...]
+    links: tuple[BackendSpec | BackendGroup, ...]
     end: End = "raise"
+
+    @property
+    def specs(self) -> list[tuple[BackendSpec, ...]]:
+        """The backends of each link."""
+        return [each.members if isinstance(each, BackendGroup) else (each,) for each in self.links]
 
     def __str__(self) -> str:
         """Return the normal form, which leaves ``raise`` out."""
@@ -111,8 +148,11 @@ class BackendChain:
 def parse_chain(text: str) -> BackendChain:
     """Parse backend strings with ``->`` between them; the last may be ``classical``, or ``raise``, the default.
 
+    A link may be a group, backend strings with ``+`` and spaces around it between them.
+
     Raises:
-        ConfigError: For an empty or malformed link, or ``raise`` or ``classical`` anywhere but at the end.
+        ConfigError: For an empty or malformed link, one with the same device twice, or ``raise`` or ``classical``
+            anywhere but at the end.
     """
     parts = [part.strip() for part in text.split(ARROW)]
     end: End = "raise"
@@ -120,12 +160,22 @@ def parse_chain(text: str) -> BackendChain:
         end = cast("End", parts.pop().lower())
     if "" in parts:
         raise ConfigError(f"{text!r} has an empty link; expected backend strings with {ARROW} between them.")
+    return BackendChain(tuple(_parse_link(part, text) for part in parts), end)
+
+
+def _parse_link(text: str, chain: str) -> BackendSpec | BackendGroup:
+    parts = [part.strip() for part in _BETWEEN.split(text)]
+    if "" in parts:
+        raise ConfigError(
+            f"{chain!r} has an empty place in a group; expected backend strings with {PLUS} between them."
+        )
     for part in parts:
         if part.lower() in get_args(End):
             raise ConfigError(
-                f"{part!r} in {text!r} is no backend; it can only end a chain, as in statevector {ARROW} {part}."
+                f"{part!r} in {chain!r} is no backend; it can only end a chain, as in statevector {ARROW} {part}."
             )
-    return BackendChain(tuple(BackendSpec.parse(part) for part in parts), end)
+    specs = tuple(BackendSpec.parse(part) for part in parts)
+    return specs[0] if len(specs) == 1 else BackendGroup(specs)
 
 
 def _normal(value: str) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from qiskit_qattn.backends.jobs.device import Cost
     from qiskit_qattn.backends.registry import Backend
+    from qiskit_qattn.backends.several import Group
     from qiskit_qattn.evaluation.device_cost import RunCost
 
 _LARGEST = 2**27  # numbers in the shifted angles of a backward pass; a larger step is not counted
@@ -42,7 +43,7 @@ class _Work:
     """
 
     row: tuple[str, str]
-    cost: Callable[[Backend], RunCost]
+    cost: Callable[[Backend | Group], RunCost]
     title: str
     step: Callable[[Backend], Cost] | None
     angles: int
@@ -75,11 +76,13 @@ def command(
 ) -> None:
     """Estimate the cost of generating text with the model of RUN on a backend, and that of a training step.
 
-    For a network it is the cost of a forward pass and of a training step. Each backend of a chain is estimated as if it
-    answered all calls. Nothing is sent. Prices are those of the release; the environment variable QATTN_PRICES names a
+    For a network it is the cost of a forward pass and of a training step. Each link of a chain is estimated as if it
+    answered all calls; the devices of a group have their shares of the text, by their queues and speeds now. Nothing is
+    sent. Prices are those of the release; the environment variable QATTN_PRICES names a
     file that replaces them.
     """
     from qiskit_qattn.backends.place import Place
+    from qiskit_qattn.backends.several import Group
     from qiskit_qattn.nn.networks import is_network
 
     if is_network(run):
@@ -99,13 +102,35 @@ def command(
         if isinstance(link, BackendError):
             console.print(one_line(f"{name} cannot be opened: {link}"), markup=False)
             continue
-        console.print(cost_table(link, work.cost(link), work.row))
+        cost = work.cost(link)
+        if isinstance(link, Group):
+            for text in _group_lines(link):
+                console.print(text, markup=False)
+            for member in link.backends:
+                console.print()
+                console.print(cost_table(member, cost.devices[member.name], work.row))
+            continue
+        alone = replace(link, tiling=None) if cost.tiles > 1 else None
+        console.print(cost_table(link, cost, work.row, None if alone is None else work.cost(alone).total))
         if not link.differentiable and work.step is not None:
             title = f"A training step of {work.title}, by the option gradient"
             console.print()
-            console.print(parts_table(title, link, _steps(work, work.step, link), total=False))
+            steps = _steps(work, work.step, link)
+            if alone is not None:
+                steps |= {f"{name}, one at a time": each for name, each in _steps(work, work.step, alone).items()}
+            console.print(parts_table(title, link, steps, total=False))
     if place.end == "classical":
         console.print("\nThen the classical twin of each head, which sends nothing.")
+
+
+def _group_lines(group: Group) -> list[str]:
+    """Return what precedes the tables of a group's devices."""
+    closed = [
+        one_line(f"{name} cannot be opened, its share goes to the others: {each}")
+        for name, each in group.members
+        if isinstance(each, BackendError)
+    ]
+    return [f"{len(group.backends)} devices at once, each with its share", *closed]
 
 
 def _model_work(run: Path, prompt: str, tokens: int, batch_size: int | None) -> _Work:

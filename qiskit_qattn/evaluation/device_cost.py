@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ from qiskit_qattn.backends.ibm.isa import two_qubit_depth
 from qiskit_qattn.backends.jobs.device import Cost
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.registry import Backend
+from qiskit_qattn.backends.several import Group
+from qiskit_qattn.backends.tiling import TILES
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.nn.connector import TorchConnector
 from qiskit_qattn.nn.gpt import GPT
@@ -35,11 +39,15 @@ class RunCost:
         total: All jobs.
         first: The first job, or None if there is none.
         depth: Layers of gates on two or more qubits of the deepest circuit, as it is sent.
+        tiles: The most circuits that run side by side.
+        devices: On a group, what each device's share costs, by its name; empty elsewhere.
     """
 
     total: Cost
     first: Cost | None
     depth: int
+    tiles: int = 1
+    devices: Mapping[str, RunCost] = field(default_factory=dict)
 
 
 def estimate(
@@ -59,12 +67,13 @@ def estimate(
         model: Any torch module that holds quantum heads, connectors or replaced attention, at any depth.
         inputs: What the model is called with: a tensor, a tuple of positional or a mapping of keyword arguments.
         backend: Where it would run: a backend string, or the backend or place that one opened. Of a chain, its first
-            backend that can be opened, as if that answered all calls.
+            link that can be opened, as if that answered all calls; devices of a group have their shares.
         loss: Computes a scalar from the model's output. Given, the forward and the backward pass of a training step are
             counted, by the backend's gradient rule; not given, a call without gradients.
 
     Returns:
-        ``total``, with jobs, circuits, shots, seconds and US dollars, the same of the ``first`` job, and the ``depth``.
+        ``total``, with jobs, circuits, shots, seconds and US dollars, the same of the ``first`` job, and the ``depth``;
+        for a group also the same for each of its ``devices``.
 
     Raises:
         ConfigError: For a model without a circuit, or a string that names no backend.
@@ -75,7 +84,7 @@ def estimate(
         positional, named = (), {name: _separate(value) for name, value in inputs.items()}
     else:
         positional, named = tuple(map(_separate, inputs if isinstance(inputs, tuple) else (inputs,))), {}
-    open_links = place.backends
+    open_links = [link for _, link in place.links if not isinstance(link, BackendError)]
     if not open_links:
         raise next(link for _, link in place.links if isinstance(link, BackendError))
 
@@ -88,10 +97,11 @@ def estimate(
     return run_cost(model, open_links[0], run)
 
 
-def run_cost(module: nn.Module, backend: Backend, run: Callable[[], Any]) -> RunCost:
-    """Count what a run of a module's circuits sends to a backend; nothing is sent.
+def run_cost(module: nn.Module, backend: Backend | Group, run: Callable[[], Any]) -> RunCost:
+    """Count what a run of a module's circuits sends to a backend, or to the devices of a group; nothing is sent.
 
-    Exact engines have no PUBs; the estimator's program counts for them, in circuits of exact values.
+    Exact engines have no PUBs; the estimator's program counts for them, in circuits of exact values. Of a group, the
+    backends that can be opened are counted.
 
     Args:
         module: Any module that holds circuits; it stays where it is and as it is.
@@ -101,12 +111,33 @@ def run_cost(module: nn.Module, backend: Backend, run: Callable[[], Any]) -> Run
     Raises:
         BackendError: For circuits that do not fit on the device, or a job that the device does not accept.
     """
-    counting = CountingEstimator(getattr(backend.estimator, "device", None), mitigation=backend.mitigation)
-    counted = replace(backend, estimator=counting, program=None, differentiable=False)
-    with to_backend(module, counted), _unchanged(module):
+    backends = backend.backends if isinstance(backend, Group) else [backend]
+    counted = [
+        replace(
+            each,
+            estimator=CountingEstimator(getattr(each.estimator, "device", None), mitigation=each.mitigation),
+            program=None,
+            differentiable=False,
+        )
+        for each in backends
+    ]
+    members = tuple((each.name, each) for each in counted)
+    place = Place(members if len(members) == 1 else ((backend.name, Group(members)),))
+    with to_backend(module, place), _unchanged(module):
         run()
+    costs = {each.name: _counted(each.estimator) for each in counted}
+    if not isinstance(backend, Group):
+        return costs[backend.name]
+    found = list(costs.values())
+    first = next((each.first for each in found if each.first is not None), None)
+    total = reduce(add, (each.total for each in found))
+    return RunCost(total, first, max(each.depth for each in found), max(each.tiles for each in found), devices=costs)
+
+
+def _counted(counting: Any) -> RunCost:
     depth = max(map(two_qubit_depth, counting.circuits.values()), default=0)
-    return RunCost(counting.total, counting.first, depth)
+    tiles = max((len((each.metadata or {}).get(TILES, [1])) for each in counting.circuits.values()), default=1)
+    return RunCost(counting.total, counting.first, depth, tiles)
 
 
 def _separate(value: Any) -> Any:
@@ -135,7 +166,7 @@ def _unchanged(module: nn.Module) -> Iterator[None]:
                 buffer.copy_(before)
 
 
-def generation_cost(model: GPT, backend: Backend, prompt: Tensor, tokens: int) -> RunCost:
+def generation_cost(model: GPT, backend: Backend | Group, prompt: Tensor, tokens: int) -> RunCost:
     """Count what ``model.stream(prompt, tokens)`` sends to a backend; nothing is sent.
 
     The model generates as it would on the backend, with arbitrary expectations in place of measured ones: every layer
@@ -159,7 +190,7 @@ def generation_cost(model: GPT, backend: Backend, prompt: Tensor, tokens: int) -
     return run_cost(model, backend, generate)
 
 
-def step_cost(model: GPT, backend: Backend, tokens: Tensor) -> Cost:
+def step_cost(model: GPT, backend: Backend | Group, tokens: Tensor) -> Cost:
     """Count what the forward and the backward pass of one batch send to a backend; nothing is sent.
 
     Args:
@@ -178,7 +209,7 @@ def step_cost(model: GPT, backend: Backend, tokens: Tensor) -> Cost:
     return run_cost(model, backend, step).total
 
 
-def forward_cost(layer: TorchConnector, backend: Backend, samples: int) -> RunCost:
+def forward_cost(layer: TorchConnector, backend: Backend | Group, samples: int) -> RunCost:
     """Count what a forward pass of different samples through a connector's network sends to a backend.
 
     Args:
@@ -193,7 +224,7 @@ def forward_cost(layer: TorchConnector, backend: Backend, samples: int) -> RunCo
         return run_cost(layer, backend, lambda: layer(_samples(layer, samples)))
 
 
-def network_step_cost(layer: TorchConnector, backend: Backend, samples: int) -> Cost:
+def network_step_cost(layer: TorchConnector, backend: Backend | Group, samples: int) -> Cost:
     """Count what the forward and the backward pass of different samples send to a backend; nothing is sent.
 
     Gradients go to the weights and, where the network has ``input_gradients``, to the samples too, as they do behind

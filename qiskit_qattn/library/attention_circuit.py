@@ -268,5 +268,5 @@ class AttentionCircuit:
             weight_params=self.weight_params,
             input_gradients=True,
             estimator=backend.estimator,
-            default_precision=backend.precision,
+            default_precision=backend.precision_for(self) if hasattr(backend, "precision_for") else backend.precision,
         )

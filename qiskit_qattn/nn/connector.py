@@ -27,7 +27,8 @@ from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.backends.values import bounds, check_values
 from qiskit_qattn.errors import CheckpointError, CircuitError, MissingDependencyError
-from qiskit_qattn.nn.fallback import Audit, Execution, program_on
+from qiskit_qattn.nn.audit import Audit
+from qiskit_qattn.nn.fallback import Execution, program_on
 from qiskit_qattn.nn.networks import WEIGHTS, check_layout, load_network, network_circuit, save_network
 from qiskit_qattn.nn.placement import Movable, Placement
 from qiskit_qattn.simulation.amplitude import check_finite
@@ -141,7 +142,7 @@ class TorchConnector(Placement, Movable, QiskitTorchConnector):
         if rows.is_meta:  # shapes only
             return weight.new_empty(*inputs.shape[:-1], *self.neural_network.output_shape)
         if self.place is not None and not (self.place.single and self.place.differentiable):
-            check_finite(rows)  # a device would be paid for it
+            check_finite(rows, wait=True)  # a device would be paid for it
         if self.neural_network.input_gradients:
             values = self._program(rows, weight)  # (B, M)
         else:

@@ -1,16 +1,13 @@
 """Programs on a place: on one backend, or on a chain of them, where a call that fails goes to the next.
 
-What a chain computed where, and every call that went on to the next backend, is recorded in an :class:`Audit`.
+What was computed where, and every call that went on to the next backend, is recorded in an :class:`Audit`.
 """
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar, cast
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,82 +15,18 @@ from torch.autograd.function import once_differentiable
 
 from qiskit_qattn.backends.joint import Call, JointProgram, evaluate
 from qiskit_qattn.backends.place import Place
-from qiskit_qattn.backends.pub import PubProgram, attention_program
+from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.registry import Backend
+from qiskit_qattn.backends.several import Group
 from qiskit_qattn.errors import BackendError, ConfigError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.nn.audit import Audit, Pass
+from qiskit_qattn.nn.link import Link, program_on_backend
 from qiskit_qattn.nn.quadratic_form import CLASSICAL, QuadraticForm
-from qiskit_qattn.simulation.amplitude import amplitude_angles
+from qiskit_qattn.nn.several import SharedProgram
 from qiskit_qattn.simulation.derivatives import transforms
-from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 T = TypeVar("T")
-Pass = Literal["forward", "backward"]
-_LOG = logging.getLogger("qiskit_qattn.backends.fallback")
-
-
-class FallbackWarning(UserWarning):
-    """A backend of a chain failed, and the next one computed the values instead."""
-
-
-@dataclass(frozen=True)
-class Fall:
-    """One call that went from a backend of a chain to the next.
-
-    Attributes:
-        name: The circuit's path in the module that was moved; empty if it was moved itself.
-        layer: The head's layer in a GPT, else None.
-        kind: The head's kind.
-        call: Number of the head's call on the chain, from 1.
-        during: The pass that failed; the backward pass of a call may fail though its forward pass did not.
-        link: The backend that failed.
-        to: The one that was tried next.
-        reason: Its error, in one line.
-    """
-
-    name: str
-    layer: int | None
-    kind: str
-    call: int
-    during: Pass
-    link: str
-    to: str
-    reason: str
-
-
-@dataclass
-class Audit:
-    """Where the calls of one head on a chain were computed.
-
-    Attributes:
-        layer: The head's layer in a GPT, else None.
-        kind: The head's kind, or ``EstimatorQNN`` for the network of a connector.
-        name: The circuit's path in the module that was moved; empty if it was moved itself.
-        calls: Number of calls whose values each backend computed.
-        gradients: Number of calls whose gradients each backend computed.
-        falls: What failed, in order.
-    """
-
-    layer: int | None
-    kind: str
-    name: str = ""
-    calls: Counter[str] = field(default_factory=Counter)
-    gradients: Counter[str] = field(default_factory=Counter)
-    falls: list[Fall] = field(default_factory=list)
-
-    def fall(self, call: int, during: Pass, link: str, to: str, error: BackendError) -> None:
-        """Record and log a fall; the first from each link is a :class:`FallbackWarning` too."""
-        fall = Fall(self.name, self.layer, self.kind, call, during, link, to, " ".join(str(error).split()))
-        first = all(link != other.link for other in self.falls)
-        self.falls.append(fall)
-        where = f"{self.name} ({self.kind})" if self.name else self.kind
-        if self.layer is not None:
-            where = f"Layer {self.layer}, {self.kind} heads"
-        text = f"{where}, call {call}, {during} pass: {link} failed, {to} is next. {fall.reason}"
-        _LOG.warning("%s", text)
-        if first:
-            more = "(Later ones from this link are in the log and in audit() only.)"
-            warnings.warn(FallbackWarning(f"{text} {more}"), stacklevel=2)
 
 
 @dataclass(frozen=True)
@@ -119,19 +52,19 @@ class Execution:
 
 
 def program_on(circuit: AttentionCircuit, place: Place, audit: Audit) -> nn.Module:
-    """Return a circuit's program on a place; on a chain it records in ``audit`` what was computed where."""
+    """Return a circuit's program on a place; on a chain or group it records in ``audit`` what was computed where."""
     backend = place.single
-    return ChainProgram(circuit, place, audit) if backend is None else _program_on_backend(circuit, backend)
+    return ChainProgram(circuit, place, audit) if backend is None else program_on_backend(circuit, backend)
 
 
-def _program_on_backend(circuit: AttentionCircuit, backend: Backend) -> nn.Module:
-    """Return the program of the backend's own engine, or one that sends PUBs to its estimator."""
-    return attention_program(circuit, backend) if backend.program is None else backend.program(circuit)
+def _link(circuit: AttentionCircuit, where: Backend | BackendError | Group, audit: Audit) -> Link:
+    return Link(circuit, SharedProgram(circuit, where, audit) if isinstance(where, Group) else where)
 
 
 class ChainProgram(JointProgram):
     """A circuit's program on each link of a chain; where a link raises :class:`BackendError`, the next is called.
 
+    A link is a backend, or a group of them; a chain may be a group alone.
     Each call starts at the first link again. Heads on the same chain share jobs, so they go to the next link together;
     that is recorded for each head. The backward pass of a call runs on the link that computed its values; if that
     fails, the links after it compute the gradient. First derivatives only.
@@ -147,13 +80,13 @@ class ChainProgram(JointProgram):
 
     def __init__(self, circuit: AttentionCircuit, place: Place, audit: Audit) -> None:
         super().__init__()
-        self.audit, self.count = audit, 0
+        self.audit = audit
         self._chain = place.links  # not the place: a program does not keep its sessions open
         self.names = [name for name, _ in place.links]
-        self.links = nn.ModuleList(_Link(circuit, backend) for _, backend in place.links)
+        self.links = nn.ModuleList(_link(circuit, where, audit) for _, where in place.links)
         if place.end == "classical":
             self.names.append(CLASSICAL)
-            self.links.append(_Link(circuit, QuadraticForm(circuit)))
+            self.links.append(Link(circuit, QuadraticForm(circuit)))
 
     @property
     def job_key(self) -> int:
@@ -176,39 +109,12 @@ class ChainProgram(JointProgram):
             )
         programs = [cast(ChainProgram, program) for program, _, _ in calls]
         for program in programs:
-            program.count += 1
-        turns = [_Turn(program, program.count, index) for index, program in enumerate(programs)]
+            program.audit.count += 1
+        turns = [_Turn(program, program.audit.count, index) for index, program in enumerate(programs)]
         tensors = [tensor for _, *pair in calls for tensor in pair]
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             return list(_OnOneLink.apply(turns, *tensors))
         return _first(turns, "forward", lambda group: _values(group, tensors))
-
-
-class _Link(nn.Module):
-    """A head's program on one backend, for the head's inputs as they are.
-
-    Attributes:
-        program: The program, or None where there is none.
-        reason: Why there is none.
-    """
-
-    def __init__(self, circuit: AttentionCircuit, where: Backend | BackendError | QuadraticForm) -> None:
-        super().__init__()
-        self.program: nn.Module | None = None
-        self.reason = ""
-        try:
-            if isinstance(where, BackendError):
-                raise where
-            self.program = where if isinstance(where, QuadraticForm) else _program_on_backend(circuit, where)
-        except BackendError as error:  # transpiling may ask the device
-            self.reason = str(error)
-        takes_vectors = isinstance(self.program, StatevectorProgram | QuadraticForm)
-        self._takes_angles = circuit.encoding.kind == "amplitude" and not takes_vectors
-
-    def call(self, inputs: Tensor, weights: Tensor) -> Call:
-        """Return the call of the program."""
-        assert self.program is not None
-        return self.program, amplitude_angles(inputs) if self._takes_angles else inputs, weights
 
 
 @dataclass
@@ -220,16 +126,18 @@ class _Turn:
         number: Number of its call.
         index: Its number among the heads; the call's tensors are the inputs and weights of all heads in turn.
         link: Number of the link that is tried now.
+        label: Names of what computed it; empty before that.
     """
 
     program: ChainProgram
     number: int
     index: int
     link: int = 0
+    label: str = ""
 
     @property
-    def current(self) -> _Link:
-        return cast(_Link, self.program.links[self.link])
+    def current(self) -> Link:
+        return cast(Link, self.program.links[self.link])
 
     def own(self, tensors: Sequence[T]) -> Sequence[T]:
         """Return the two items of the head's inputs and weights."""
@@ -245,12 +153,13 @@ class _Turn:
         if self.link + 1 == len(names):
             raise error
         self.program.audit.fall(self.number, during, names[self.link], names[self.link + 1], error)
-        self.link += 1
+        self.link, self.label = self.link + 1, ""
 
     def count(self, during: Pass) -> None:
-        """Record where it was computed."""
+        """Record where it was computed; gradients are where the values were, unless they fell."""
         audit = self.program.audit
-        (audit.calls if during == "forward" else audit.gradients)[self.program.names[self.link]] += 1
+        self.label = self.label or self.current.label or self.program.names[self.link]
+        (audit.calls if during == "forward" else audit.gradients)[self.label] += 1
 
 
 def _first(turns: Sequence[_Turn], during: Pass, compute: Callable[[list[_Turn]], Sequence[T]]) -> list[T]:

@@ -167,7 +167,8 @@ class Decoder(Placement, nn.Module):
 
         On a chain, that is where its calls were computed, and ``calls`` says how many each backend computed; before
         the first call it is the chain. ``outside_bounds`` says how many mitigated values lay outside their observables'
-        bounds, if any did, and ``mitigation`` what was mitigated and what that costs in circuits.
+        bounds, if any did; ``mitigation`` what was mitigated and what that costs in circuits; ``tiles`` how many
+        circuits were measured on which qubits, where they ran side by side.
         """
         rows = []
         for layer, attention in enumerate(self.attention_layers()):
@@ -182,6 +183,7 @@ class Decoder(Placement, nn.Module):
                     mitigations = {link.name: link.mitigation for link in module.place.backends if link.mitigation}
                     if where["backend"] in mitigations:
                         where["mitigation"] = mitigations[where["backend"]].told
+                    where |= {"tiles": tiles} if (tiles := module.tiles) else {}
                 for _ in range(count):
                     rows.append({"layer": layer, "head": number, "kind": kind, **where})
                     number += 1

@@ -17,7 +17,8 @@ from torch import nn
 from qiskit_qattn.backends.place import Place, PlaceReference, wait_until_closed
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.nn.fallback import Audit, Execution
+from qiskit_qattn.nn.audit import Audit
+from qiskit_qattn.nn.fallback import Execution
 
 _FIXED = "is_inference_copy"
 
@@ -121,16 +122,18 @@ def to_backend(module: nn.Module, backend: Backend | Place | str) -> Move:
 
 
 def audit(module: nn.Module) -> dict[str, Any]:
-    """Return what was computed where since a module was moved to a chain of backends the last time.
+    """Return what was computed where since a module was moved to a chain or a group of backends the last time.
 
     Args:
         module: Any torch module that holds quantum heads, connectors or replaced attention, at any depth.
 
     Returns:
         ``calls`` and ``gradients``: how many calls of the circuits each backend computed the values and gradients
-        of; ``heads``: the same for each circuit, with its ``name``, which is its path in the module, its ``layer`` in a
-        GPT, else None, and its ``kind``; ``falls``: every call, in order of the circuits, that went from one link of
-        the chain to the next, and why. Empty unless the module was moved to a chain.
+        of; a call that several devices of a group computed a share of is under their names, with ``+`` between them.
+        ``heads``: the same for each circuit, with its ``name``, which is its path in the module, its ``layer`` in a
+        GPT, else None, and its ``kind``; on a group also ``rows``, how many rows each device computed, and
+        ``last_rows``, the device of each row of the last call. ``falls``: every call, in order of the circuits, that
+        went from one backend to the next, and why. Empty unless the module was moved to a chain or a group.
 
     Raises:
         ConfigError: For a module without a circuit.
@@ -141,6 +144,7 @@ def audit(module: nn.Module) -> dict[str, Any]:
     )
     heads = [
         {"name": a.name, "layer": a.layer, "kind": a.kind, "calls": dict(a.calls), "gradients": dict(a.gradients)}
+        | ({"rows": dict(a.rows), "last_rows": list(a.row_labels)} if a.rows else {})
         for a in audits
     ]
     falls = [asdict(fall) for audit in audits for fall in audit.falls]

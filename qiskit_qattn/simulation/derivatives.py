@@ -1,8 +1,9 @@
-"""Autograd functions with explicit backward passes: where they may be used, and their second derivatives."""
+"""Where torch records operations or values cannot be read, and second derivatives of our own autograd functions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,14 @@ def is_traced() -> bool:
 def transforms() -> bool:
     """Return whether a transform of ``torch.func``, which torch's vectorised derivatives use, or forward mode is on."""
     return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+
+
+def may_read(tensor: Tensor) -> bool:
+    """Return whether Python may branch on the values of a tensor: on a CPU, while torch does not record operations.
+
+    On a GPU a read waits until all that was launched is done, and it cannot be part of a CUDA graph.
+    """
+    return not is_traced() and tensor.device.type == "cpu"
 
 
 def needs_autograd(grad: Tensor) -> bool:
@@ -55,3 +64,30 @@ def partial_gradients(
     again = torch.is_grad_enabled()
     found = iter(torch.autograd.grad(values, wanted, grad, create_graph=again, allow_unused=True))
     return [next(found) if need and t is not None else None for t, need in zip(tensors, needed, strict=True)]
+
+
+def with_gradient_of(exact: Tensor, values: Tensor) -> Tensor:
+    """Return ``values``, such as an estimator's, with the gradient going to ``exact``, those of an engine."""
+    return _Replaced.apply(exact, values)
+
+
+class _Replaced(torch.autograd.Function):
+    """The second argument, values of an estimator, with the gradient going to the first, those of an engine."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(exact: Tensor, values: Tensor) -> Tensor:
+        return values.to(exact, copy=True)  # an argument that is returned cannot be changed in place
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: Any) -> Tensor:
+        return tangent.clone()

@@ -75,8 +75,13 @@ class FallRecord(TypedDict):
     reason: str
 
 
-class HeadRecord(TypedDict):
-    """The calls of the heads of one kind in a layer, in an audit."""
+class _Rows(TypedDict, total=False):
+    rows: dict[str, int]
+    last_rows: list[str]
+
+
+class HeadRecord(_Rows):
+    """The calls of the heads of one kind in a layer, in an audit, and on a group of devices the rows."""
 
     layer: int | None
     kind: str
@@ -85,7 +90,7 @@ class HeadRecord(TypedDict):
 
 
 class AuditRecord(TypedDict):
-    """The calls and fallbacks of all heads on a chain."""
+    """The calls and fallbacks of all heads on a chain or a group."""
 
     calls: dict[str, int]
     gradients: dict[str, int]
@@ -304,7 +309,8 @@ def join_audits(before: dict[str, Any], now: dict[str, Any], start: int, end: in
     shift = {}
     for old, new in zip(before["heads"], now["heads"], strict=True):
         shift[old["layer"], old["kind"]] = sum(old["calls"].values())
-        heads.append({**new, **{key: _sum(old[key], new[key]) for key in ("calls", "gradients")}})
+        sums = {key: _sum(old.get(key, {}), new.get(key, {})) for key in ("calls", "gradients", "rows")}
+        heads.append({**old, **new, **{key: found for key, found in sums.items() if found or key != "rows"}})
     falls = [{**fall, "call": fall["call"] + shift[fall["layer"], fall["kind"]]} for fall in now["falls"]]
     return {
         "from_step": before["from_step"],

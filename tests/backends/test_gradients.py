@@ -12,7 +12,8 @@ from qiskit.transpiler import generate_preset_pass_manager
 from qiskit_qattn import QuantumHead, attention_circuit, get_backend, list_circuits
 from qiskit_qattn.backends.counting import CountingEstimator
 from qiskit_qattn.backends.gradients import SPSA, ParameterShift, Simulated, VectorJacobian, unique_rows
-from qiskit_qattn.backends.pub import PubProgram, SimulatedGradient, expectations
+from qiskit_qattn.backends.pub import PubProgram, SimulatedGradient
+from qiskit_qattn.backends.pub_jobs import Jobs
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import ConfigError, UnknownNameError
 from qiskit_qattn.simulation.estimator import TorchEstimator
@@ -123,7 +124,7 @@ def test_the_mean_of_spsa_is_the_gradient(name):
 
     def product(rule):
         jacobian = VectorJacobian(rule, every, cotangent, wanted)
-        return jacobian.product(*expectations([program], [jacobian.angles]))
+        return jacobian.product(*Jobs([program], [jacobian.angles]).tables())
 
     exact = product(ParameterShift())
     mean = product(SPSA(samples=4000, epsilon=0.05, rng=np.random.default_rng(2)))

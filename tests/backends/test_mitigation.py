@@ -170,7 +170,7 @@ def test_the_estimator_of_the_mitigated_engine_gives_the_programs_values():
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("shots=100&mitigation=trex", "leave shots out, or take aer"),
+        ("shots=100&mitigation=trex", "leave shots and precision out, or take aer"),
         ("mitigation=zne&zne_fit=exponential", "it can do linear and richardson"),
         ("mitigation=trex&readout=off", "no readout error"),
         ("mitigation=pec", "it can do trex and zne"),

@@ -19,7 +19,7 @@ from qiskit_qattn import AttentionCircuit, QuantumHead, TorchConnector, compile_
 from qiskit_qattn.backends.counting import CountingEstimator
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.errors import CheckpointError, CircuitError, ConfigError, EncodingError, UnknownNameError
-from qiskit_qattn.nn.fallback import FallbackWarning
+from qiskit_qattn.nn.audit import FallbackWarning
 from qiskit_qattn.simulation.density_matrix import DensityMatrixProgram
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 

@@ -12,7 +12,7 @@ from qiskit_qattn.backends.counting import CountingEstimator
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import BackendError, ConfigError, EncodingError, UnknownNameError
-from qiskit_qattn.nn.fallback import Fall, FallbackWarning
+from qiskit_qattn.nn.audit import Fall, FallbackWarning
 from qiskit_qattn.nn.quadratic_form import CLASSICAL, QuadraticForm
 from qiskit_qattn.simulation.estimator import TorchEstimator
 

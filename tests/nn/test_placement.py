@@ -29,7 +29,7 @@ from qiskit_qattn import (
 )
 from qiskit_qattn.backends.place import wait_until_closed
 from qiskit_qattn.errors import BackendError, ConfigError, QattnError
-from qiskit_qattn.nn.fallback import FallbackWarning
+from qiskit_qattn.nn.audit import FallbackWarning
 from qiskit_qattn.nn.placement import quantum_parts
 
 pytestmark = pytest.mark.usefixtures("laboratory")

@@ -115,7 +115,9 @@ class AwsServer:
             device = self.devices.get(unquote(path.removeprefix("/device/")))
             if device is None or device["deviceArn"].split(":")[3] not in ("", region):
                 return 404, {"__type": "ResourceNotFoundException", "message": "no such device"}
-            return 200, device | {"deviceCapabilities": json.dumps(device["deviceCapabilities"]), "deviceQueueInfo": []}
+            return 200, {"deviceQueueInfo": []} | device | {
+                "deviceCapabilities": json.dumps(device["deviceCapabilities"])
+            }
         if method == "POST" and path == "/quantum-task":
             if self.devices[body["deviceArn"]]["deviceStatus"] != "ONLINE":
                 return 424, {"__type": "DeviceOfflineException", "message": "offline"}

@@ -10,7 +10,7 @@ import torch
 import qiskit_qattn as qa
 from qiskit_qattn.backends.registry import get_backend
 from qiskit_qattn.errors import BackendError, TransientBackendError, UnknownNameError
-from qiskit_qattn.nn.fallback import FallbackWarning
+from qiskit_qattn.nn.audit import FallbackWarning
 
 from .ibm_faults import ANSWERS, CALLS
 from .ibm_server import IBMServer

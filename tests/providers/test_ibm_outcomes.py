@@ -11,7 +11,7 @@ import qiskit_qattn as qa
 from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import BackendError
-from qiskit_qattn.nn.fallback import FallbackWarning
+from qiskit_qattn.nn.audit import FallbackWarning
 
 from .ibm_server import TOKEN, IBMServer
 

@@ -8,7 +8,7 @@ import pytest
 
 from qiskit_qattn.errors import CheckpointError
 from qiskit_qattn.evaluation.report import write_report
-from qiskit_qattn.nn.fallback import FallbackWarning
+from qiskit_qattn.nn.audit import FallbackWarning
 from qiskit_qattn.training.figures import AUDIT, read_audit, read_metrics
 from qiskit_qattn.training.progress import Progress, TrainingInterrupted
 from qiskit_qattn.training.run import train_run

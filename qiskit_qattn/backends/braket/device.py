@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
+from qiskit import QuantumCircuit
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qiskit_qattn.backends.braket.aws import PART, Task, Tasks
-from qiskit_qattn.backends.braket.circuits import BraketProgram, check_inputs, program_sets, samples_of
+from qiskit_qattn.backends.braket.capabilities import Capabilities
+from qiskit_qattn.backends.braket.circuits import (
+    BraketProgram,
+    check_inputs,
+    measured_qubits,
+    program_sets,
+    samples_of,
+)
 from qiskit_qattn.backends.braket.errors import aws_errors
-from qiskit_qattn.backends.jobs.device import Cost, JobStatus, Values
+from qiskit_qattn.backends.braket.tiles import device_tiling
+from qiskit_qattn.backends.jobs.device import Calibration, Cost, JobStatus, Values
 from qiskit_qattn.backends.measurement import Plan, Samples, shots_of
-from qiskit_qattn.backends.mitigation import Method, Mitigation
+from qiskit_qattn.backends.mitigation import Mitigation
+from qiskit_qattn.backends.tile_options import Tiles
+from qiskit_qattn.backends.tiling import Tiling
 from qiskit_qattn.errors import BackendError, ConfigError, TransientBackendError
 from qiskit_qattn.untrusted import one_line
 
@@ -22,70 +33,7 @@ _DIVIDER = ";"  # between the tasks of a job, as in qiskit-braket-provider
 _DEAD = {"FAILED", "CANCELLED", "CANCELLING"}
 _FINAL = {"FAILED", "CANCELLED", "COMPLETED"}
 _LEAST_SECONDS = 3.0  # a task on a simulator is billed for at least these
-_OWN: dict[str, Method] = {"Debias": "debias"}  # what devices mitigate themselves
 _TASK_USD = 0.30  # what a task costs on any QPU; a device reports the price of its shots only
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What a device says of itself.
-
-    Attributes:
-        gates: Qiskit's names of the gates it takes.
-        qubits: How many it has.
-        shots: The least and the most of a circuit.
-        set: The most circuits of a program set, and shots over all of them, or None where it takes none.
-        price: US dollars per unit, and the unit, or None where it gives none.
-        hours: When it runs tasks.
-        mitigation: How errors can be mitigated on it, and the least shots that takes. Without barriers, its compiler
-            may undo folded gates.
-    """
-
-    gates: Collection[str]
-    qubits: int
-    shots: tuple[int, int]
-    set: tuple[int, int] | None
-    price: tuple[float, str] | None
-    hours: str
-    mitigation: Mapping[Method, int]
-
-    @classmethod
-    def of(cls, device: Any) -> Capabilities:
-        """Return those of Braket's ``AwsDevice``.
-
-        Raises:
-            BackendError: For a device that runs no circuits.
-            TransientBackendError: For capabilities that cannot be read.
-        """
-        from braket.device_schema import DeviceActionType
-        from qiskit_braket_provider.providers.adapter import gateset_from_properties
-
-        with aws_errors(f"reading what {device.name} can do"):
-            properties, service = device.properties, device.properties.service
-            actions = properties.action
-            if DeviceActionType.OPENQASM not in actions:
-                raise BackendError(f"{device.name} runs no circuits of gates. Choose a gate-based device.")
-            sets, cost = actions.get(DeviceActionType.OPENQASM_PROGRAM_SET), service.deviceCost
-            if cost is not None and not 0 <= cost.price < math.inf:
-                raise ValueError(f"its price is {cost.price}")
-            hours = (
-                f"{getattr(window.executionDay, 'value', window.executionDay)} {window.windowStartHour:%H:%M} to "
-                f"{window.windowEndHour:%H:%M} UTC"
-                for window in service.executionWindows
-            )
-            own = getattr(getattr(properties, "provider", None), "errorMitigation", None) or {}
-            can = {_OWN[kind.__name__]: limits.minimumShots for kind, limits in own.items() if kind.__name__ in _OWN}
-            if "/qpu/" in device.arn and "barrier" in actions[DeviceActionType.OPENQASM].supportedOperations:
-                can["zne"] = 1
-            return cls(
-                gateset_from_properties(actions[DeviceActionType.OPENQASM]),
-                int(properties.paradigm.qubitCount),
-                (max(1, int(service.shotsRange[0])), int(service.shotsRange[1])),
-                None if sets is None else (int(sets.maximumExecutables), int(sets.maximumTotalShots)),
-                None if cost is None else (cost.price, cost.unit),
-                "; ".join(hours),
-                can,
-            )
 
 
 class BraketDevice:
@@ -126,6 +74,17 @@ class BraketDevice:
         self._device, self._reservation, self._price = device, reservation, price
         self._tasks = Tasks(device.aws_session, device.arn, s3)
         self._known: dict[str, Task] = {}  # tasks that have ended
+
+    @property
+    def is_simulator(self) -> bool:
+        """Whether it is one of AWS's simulators."""
+        return "/quantum-simulator/" in self._device.arn
+
+    def calibration(self, circuits: Iterable[QuantumCircuit], before: datetime) -> Calibration | None:
+        """Return when AWS last updated what it says of the device; which qubits a task ran on, it does not say."""
+        with aws_errors(f"reading the properties of {self._device.name}"):
+            updated = self._device.properties.service.updatedAt
+            return None if updated is None or self.is_simulator else Calibration(updated.isoformat(), {}, [])
 
     def submit(self, pubs: Sequence[EstimatorPub], precision: float, tag: str) -> str:
         """Send the tasks of a job and return its id; those sent in an earlier attempt are not sent again."""
@@ -247,6 +206,23 @@ class BraketDevice:
         jobs = -(-circuits // self._most(shots))
         return self._cost(jobs, circuits, circuits * shots, jobs * _LEAST_SECONDS if self._simulator else 0.0)
 
+    def tiling(self, asked: Tiles) -> Tiling:
+        """Return where circuits run side by side.
+
+        Raises:
+            TransientBackendError: For a description of the device that cannot be read.
+        """
+        with aws_errors(f"reading which qubits of {self._device.name} are connected"):
+            return device_tiling(self._device, asked)
+
+    def queue(self) -> int | None:
+        """Return how many tasks wait on the device, None where AWS does not tell."""
+        with aws_errors(f"asking for the queue of {self._device.name}"):
+            queues = self._device.aws_session.get_device(self._device.arn).get("deviceQueueInfo") or []
+            sizes = [each.get("queueSize") for each in queues if each.get("queue") == "QUANTUM_TASKS_QUEUE"]
+        counts = [_count(size) for size in sizes]
+        return sum(counts) if counts and None not in counts else None  # type: ignore[arg-type]
+
     @property
     def price(self) -> tuple[float, float] | None:
         """US dollars per task and per shot, where they are known."""
@@ -287,7 +263,8 @@ class BraketDevice:
                     raise BackendError(f"Job {job_id} measured more circuits than its PUBs have.")
                 with aws_errors(f"reading what task {arn} on {self._device.name} measured"):
                     check_inputs(entry, plan.points[row])
-                    samples = samples_of(entry, plan.pub.circuit.num_qubits, shots_of(plan.pub.precision))
+                    shots, measured = shots_of(plan.pub.precision), measured_qubits(plan.pub)
+                    samples = samples_of(entry, plan.pub.circuit.num_qubits, shots, measured)
                 yield samples
         if next(which, None) is not None:
             raise BackendError(f"Job {job_id} measured fewer circuits than its PUBs have; it belongs to other PUBs.")
@@ -345,6 +322,11 @@ class BraketDevice:
 
 
 def _position(task: Task) -> int | None:
-    """Return the position in the queue, given as ``3`` or ``>2000``, if AWS reports one."""
-    digits = str(task.get("queueInfo", {}).get("position", "")).lstrip(">")
+    """Return the position in the queue, if AWS reports one."""
+    return _count(task.get("queueInfo", {}).get("position", ""))
+
+
+def _count(text: Any) -> int | None:
+    """Return a number that AWS gives as ``3`` or ``>2000``; None for anything else."""
+    digits = str(text).lstrip(">")
     return int(digits) if digits.isdecimal() and len(digits) < 10 else None

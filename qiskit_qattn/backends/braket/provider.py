@@ -8,15 +8,25 @@ from dataclasses import replace
 from typing import Any, TypedDict
 
 from qiskit_qattn.backends.braket.aws import one_attempt
-from qiskit_qattn.backends.braket.device import BraketDevice, Capabilities
+from qiskit_qattn.backends.braket.capabilities import Capabilities
+from qiskit_qattn.backends.braket.device import BraketDevice
 from qiskit_qattn.backends.braket.errors import REGION, aws_errors, pages
 from qiskit_qattn.backends.braket.local import GATES, LOCAL_NOISE_OPTIONS, BraketLocalEstimator, local_noise
+from qiskit_qattn.backends.braket.tiles import side_by_side
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, gradient_option
 from qiskit_qattn.backends.mitigation import MITIGATION_OPTIONS, Fit, mitigation_option
-from qiskit_qattn.backends.options import DEDUPE_OPTION, DEVICE_MODULES, DEVICE_OPTIONS, dedupe_option
+from qiskit_qattn.backends.options import (
+    DEDUPE_OPTION,
+    DEVICE_MODULES,
+    DEVICE_OPTIONS,
+    PRECISION_OPTION,
+    dedupe_option,
+    shots_option,
+)
 from qiskit_qattn.backends.prices import braket_price
-from qiskit_qattn.backends.registry import Backend, Provider, precision_of
+from qiskit_qattn.backends.registry import Backend, Provider
 from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.backends.tile_options import TILE_OPTIONS, tiles_option
 from qiskit_qattn.errors import BackendError, ConfigError, TransientBackendError, unknown_name
 from qiskit_qattn.untrusted import as_type, one_line
 
@@ -39,11 +49,13 @@ BRAKET_MITIGATION = {
 }
 OPTIONS = {
     "shots": f"samples per measurement basis; local: exact values without it, AWS: {_SHOTS} by default",
+    **PRECISION_OPTION,
     **LOCAL_NOISE_OPTIONS,
     **BRAKET_MITIGATION,
     **AWS_OPTIONS,
     **GRADIENT_OPTIONS,
     **DEDUPE_OPTION,
+    **TILE_OPTIONS,
     **DEVICE_OPTIONS,
 }
 SIMULATORS = {name: f"arn:aws:braket:::device/quantum-simulator/amazon/{name}" for name in ("sv1", "dm1", "tn1")}
@@ -77,12 +89,11 @@ def _local(spec: BackendSpec) -> Backend:
     spec.refuse([*AWS_OPTIONS, *DEVICE_OPTIONS], "is for AWS devices")
     if spec.target != "local_dm":
         spec.refuse(LOCAL_NOISE_OPTIONS, "needs the target local_dm")
-    noise = local_noise(spec)
+    noise, tiles = local_noise(spec), tiles_option(spec)
     mitigation = mitigation_option(spec, ("zne",) if spec.target == "local_dm" else (), fits=_FITS)
     if mitigation is not None and noise is None:
         raise ConfigError(f"{str(spec)!r} has no noise to mitigate: give noise=…, or leave mitigation out.")
-    shots = spec.integer("shots", minimum=1, maximum=10**6)
-    precision = 0.0 if shots is None else precision_of(shots)
+    shots, precision = shots_option(spec, most=10**6)
     estimator = BraketLocalEstimator(
         _LOCAL[spec.target],
         default_precision=precision,
@@ -95,9 +106,10 @@ def _local(spec: BackendSpec) -> Backend:
         estimator,
         precision=precision,
         shots=shots,
-        dedupe=dedupe_option(spec, shots),
+        dedupe=dedupe_option(spec, sampled=precision > 0),
         gradient=gradient_option(spec),
         mitigation=mitigation,
+        tiling=None if tiles is None else side_by_side(str(spec.target), estimator.num_qubits, tiles),
     )
 
 
@@ -105,15 +117,16 @@ def _aws(spec: BackendSpec) -> Backend:
     from qiskit_qattn.backends.jobs.estimator import managed_estimator  # it needs the extra `braket`
 
     spec.refuse(LOCAL_NOISE_OPTIONS, "needs the target local_dm")
-    shots = spec.integer("shots", minimum=1, maximum=10**9) or _SHOTS
-    dedupe = dedupe_option(spec, shots)
+    shots, precision = shots_option(spec, _SHOTS, 10**9)
+    dedupe, tiles = dedupe_option(spec, sampled=True), tiles_option(spec)
     s3 = _location(spec.options.get("s3"))
     found = aws_device(str(spec.target), spec.options.get("region"))
     spec = replace(spec, target=_target(found))
+    if tiles is not None and str(spec.target) in SIMULATORS:
+        spec.refuse(["tiles"], "is for devices and for local simulators; one of AWS computes all tiles as one circuit")
     mitigation = mitigation_option(spec, tuple(Capabilities.of(found).mitigation), fits=_FITS)
     reservation, price = spec.options.get("reservation"), braket_price(found)
     device = BraketDevice(found, s3=s3, reservation=reservation, price=price, mitigation=mitigation)
-    precision = precision_of(shots)
     return Backend(
         str(spec),
         managed_estimator(spec, device, precision=precision),
@@ -123,6 +136,7 @@ def _aws(spec: BackendSpec) -> Backend:
         gradient=gradient_option(spec),
         mitigation=mitigation,
         price=device.price,
+        tiling=None if tiles is None else device.tiling(tiles),
     )
 
 

@@ -13,12 +13,21 @@ from qiskit_qattn.backends.ibm.device import IBMDevice
 from qiskit_qattn.backends.ibm.errors import Guard
 from qiskit_qattn.backends.ibm.isa import ISAPassManager
 from qiskit_qattn.backends.ibm.runtime import MODES, EstimatorSettings
+from qiskit_qattn.backends.ibm.tiles import ibm_tiling
 from qiskit_qattn.backends.mitigation import METHODS, MITIGATION_OPTIONS, PEC_OPTION, mitigation_option
 from qiskit_qattn.backends.noise import fake_device
-from qiskit_qattn.backends.options import DEDUPE_OPTION, DEVICE_MODULES, DEVICE_OPTIONS, dedupe_option
+from qiskit_qattn.backends.options import (
+    DEDUPE_OPTION,
+    DEVICE_MODULES,
+    DEVICE_OPTIONS,
+    PRECISION_OPTION,
+    dedupe_option,
+    shots_option,
+)
 from qiskit_qattn.backends.prices import ibm_second_price
-from qiskit_qattn.backends.registry import Backend, Provider, precision_of
+from qiskit_qattn.backends.registry import Backend, Provider
 from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.backends.tile_options import TILE_OPTIONS, tiles_option
 from qiskit_qattn.errors import BackendError, ConfigError, TransientBackendError, missing_dependency, unknown_name
 
 _SHOTS = 4096
@@ -29,6 +38,7 @@ TARGETS = "a device of your account, such as ibm_fez; least_busy; fake_<device>,
 IBM_OPTIONS = {
     "mode": "; ".join(f"{name}: {what}" for name, what in MODES.items()) + "; batch by default",
     "shots": f"samples per measurement basis; {_SHOTS} by default",
+    **PRECISION_OPTION,
     "resilience": "0: raw values; 1: readout errors mitigated, the default; 2: zero-noise extrapolation too",
     **MITIGATION_OPTIONS,
     "mitigation": MITIGATION_OPTIONS["mitigation"] + "; pec: the learned noise is inverted; all in place of resilience",
@@ -43,6 +53,7 @@ IBM_OPTIONS = {
     "noise": "fake_<device> only: off leaves the device's noise out; on by default",
     **GRADIENT_OPTIONS,
     **DEDUPE_OPTION,
+    **TILE_OPTIONS,
     **DEVICE_OPTIONS,
 }
 LEAST_BUSY = "least_busy"
@@ -72,8 +83,9 @@ def ibm(spec: BackendSpec) -> Backend:
     fractional = _choice(spec, "fractional", ("on", "off"), "off") == "on"
     max_time = spec.integer("max_time", minimum=1)
     optimization = spec.integer("optimization", minimum=0, maximum=3)
-    shots = spec.integer("shots", minimum=1, maximum=10**9) or _SHOTS
-    gradient, dedupe = gradient_option(spec, settings.seed), dedupe_option(spec, shots)
+    shots, precision = shots_option(spec, _SHOTS, 10**9)
+    gradient, dedupe = gradient_option(spec, settings.seed), dedupe_option(spec, sampled=True)
+    tiles = tiles_option(spec)
     choice = ""
     secrets: tuple[str, ...] = ()
     if local:
@@ -91,12 +103,13 @@ def ibm(spec: BackendSpec) -> Backend:
     level = _OPTIMIZATION if optimization is None else optimization
     return Backend(
         str(spec),
-        managed_estimator(spec, device, precision=precision_of(shots), choice=choice),
+        managed_estimator(spec, device, precision=precision, choice=choice),
         pass_manager=ISAPassManager(backend, level, call=Guard(*secrets)),
-        precision=precision_of(shots),
+        precision=precision,
         shots=shots,
         dedupe=dedupe,
         gradient=gradient,
+        tiling=None if tiles is None else ibm_tiling(tiles, backend, level, Guard(*secrets)),
         mitigation=settings.mitigation,
     )
 

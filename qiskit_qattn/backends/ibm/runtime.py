@@ -207,9 +207,13 @@ class Snapshot:
     def cut(self, pubs: Sequence[EstimatorPub]) -> tuple[list[EstimatorPub], Any]:
         """Return PUBs on the qubits that any of them uses, and the simulator of these qubits, which is cached."""
         qubits = tuple(sorted(set().union(*map(used_qubits, pubs))))
+        return [on_qubits(pub, qubits) for pub in pubs], self.simulator(qubits)
+
+    def simulator(self, qubits: tuple[int, ...]) -> Any:
+        """Return the simulator of some of the device's qubits, in their order, which is cached."""
         if qubits not in self._simulators:
             self._simulators[qubits] = self._simulator(qubits)
-        return [on_qubits(pub, qubits) for pub in pubs], self._simulators[qubits]
+        return self._simulators[qubits]
 
     def _simulator(self, qubits: Sequence[int]) -> Any:
         from qiskit_aer import AerSimulator

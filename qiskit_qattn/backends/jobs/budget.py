@@ -61,6 +61,20 @@ class Budget:
         """Return the text that :meth:`parse` reads."""
         return "unlimited" if math.isinf(self.limit) else f"{self.limit:.9g}{'s' if self.unit == 'seconds' else 'usd'}"
 
+    def misfit(self, device: str, estimate: Cost, *, paid: bool) -> BudgetError | None:
+        """Return the error for a device that is not paid in the budget's unit, so that nothing would be limited."""
+        if math.isinf(self.limit):
+            return None
+        if self.unit == "usd" and estimate.usd is None:
+            why, instead = "publishes no price", "in seconds on the processor, such as budget=60s"
+        elif self.unit == "seconds" and paid and not estimate.seconds:
+            why, instead = "is not paid by the second", "in US dollars, such as budget=5usd"
+        else:
+            return None
+        return BudgetError(
+            f"{device} {why}, so the budget of {self} cannot be kept. Nothing was sent. Give the budget {instead}."
+        )
+
     def check(self, device: str, estimate: Cost, spent: Cost) -> None:
         """Raise unless a job may be sent.
 
@@ -74,13 +88,10 @@ class Budget:
         """
         if math.isinf(self.limit):
             return
+        if misfit := self.misfit(device, estimate, paid=False):
+            raise misfit
         if self.unit == "usd":
-            if estimate.usd is None:
-                raise BudgetError(
-                    f"{device} publishes no price, so the budget of {self} cannot be kept. Nothing was sent. Give the "
-                    f"budget in seconds on the processor, such as budget=60s."
-                )
-            more, before = estimate.usd, spent.usd or 0.0
+            more, before = estimate.usd or 0.0, spent.usd or 0.0
         else:
             more, before = estimate.seconds, spent.seconds
         if not before + more <= self.limit * (1 + 1e-12):  # NaN included
@@ -90,14 +101,6 @@ class Budget:
                 f"{before:.4g} {unit} of {self.limit:.9g} {unit} are spent or on their way. It was not sent; all that "
                 f"was paid for is in the ledger. Raise the budget to go on."
             )
-
-
-def no_seconds(device: str, budget: Budget) -> BudgetError:
-    """Return the error for a budget in seconds on a device that is not paid by time, and so would not be limited."""
-    return BudgetError(
-        f"{device} is not paid by the second, so the budget of {budget} cannot be kept. Nothing was sent. Give the "
-        f"budget in US dollars, such as budget=5usd."
-    )
 
 
 def no_budget(device: str, estimate: Cost) -> BudgetError:
@@ -222,8 +225,8 @@ class Account:
 
         def allow(charged: Callable[[int], list[Row]]) -> None:
             if budget is not None:
-                if self._device.paid and budget.unit == "seconds" and budget.limit < math.inf and not estimate.seconds:
-                    raise no_seconds(self._device.name, budget)
+                if misfit := budget.misfit(self._device.name, estimate, paid=self._device.paid):
+                    raise misfit
                 shared = {row.tag: row for row in charged(since)} if budget.shared else {}
                 counted = self._own | shared  # own ones may have been deleted from the ledger
                 spent = _total(row for row in counted.values() if row.tag != tag)

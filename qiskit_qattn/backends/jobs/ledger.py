@@ -36,6 +36,7 @@ from qiskit_qattn.backends.jobs.rows import (
     Row,
     about,
     cost_text,
+    first_shares,
     next_charge,
     select,
     select_row,
@@ -92,6 +93,21 @@ class Ledger:
                 else:
                     return update(db, row.id, owner=owner.mark)
         return None
+
+    def answers(self, key: str, *, cached: bool = True) -> bool:
+        """Return whether a job of a request is on its way or, with ``cached``, has a stored result."""
+        if not is_there(self.path):
+            return False
+        with transaction(self.path) as db:
+            return any(cached or row.state != "done" for row in select(db, _ANSWERS, [key]))
+
+    def shares(self, work: str, shares: Sequence[float]) -> list[float]:
+        """Return the devices' shares with which work was divided first: these, from now on, if it is new."""
+        with transaction(self.path) as db:
+            try:
+                return first_shares(db, work, shares)
+            except ValueError as error:
+                raise BackendError(f"The shares in the ledger {str(self.path)!r} are damaged: {error}.") from error
 
     def open(
         self, request: Request, owner: Owner, estimate: Cost, *, cached: bool = True, allow: Allow | None = None

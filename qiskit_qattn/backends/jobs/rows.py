@@ -180,3 +180,21 @@ def read_cost(text: Any, name: str) -> Cost:
     if not cost.is_valid:
         raise ValueError(f"{name} has a number that is negative or not finite")
     return cost
+
+
+def first_shares(db: sqlite3.Connection, work: str, shares: Sequence[float]) -> list[float]:
+    """Return the shares that were recorded for a piece of work; these, which are recorded, if there are none.
+
+    Raises:
+        ValueError: For others than as many numbers between 0 and 1.
+    """
+    db.execute("CREATE TABLE IF NOT EXISTS shares (work TEXT PRIMARY KEY, shares TEXT NOT NULL)")
+    db.execute("INSERT OR IGNORE INTO shares VALUES (?, ?)", (work, json.dumps(list(shares))))
+    [text] = db.execute("SELECT shares FROM shares WHERE work = ?", (work,)).fetchone()
+    try:
+        found = as_type(json.loads(as_type(text, str, "shares")), list[float], "shares")
+    except RecursionError as error:
+        raise ValueError(f"shares is no JSON: {error}") from error
+    if len(found) != len(shares) or not all(0 <= share <= 1 for share in found):
+        raise ValueError(f"shares is {shown(found)}, but must be {len(shares)} numbers between 0 and 1")
+    return found

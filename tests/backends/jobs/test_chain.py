@@ -10,7 +10,7 @@ from qiskit_qattn.backends.jobs.estimator import ManagedEstimator
 from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.registry import Backend
-from qiskit_qattn.nn.fallback import FallbackWarning
+from qiskit_qattn.nn.audit import FallbackWarning
 
 from .disk_device import DiskDevice
 

@@ -1,0 +1,85 @@
+"""The record of a head on a chain or a group of backends: what was computed where, and what failed."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Literal
+
+from qiskit_qattn.errors import BackendError
+
+Pass = Literal["forward", "backward"]
+_LOG = logging.getLogger("qiskit_qattn.backends.fallback")
+
+
+class FallbackWarning(UserWarning):
+    """A backend of a chain or a group failed, and another one computed the values instead."""
+
+
+@dataclass(frozen=True)
+class Fall:
+    """One call, or a share of one, that went from a backend of a chain or a group to the next.
+
+    Attributes:
+        name: The circuit's path in the module that was moved; empty if it was moved itself.
+        layer: The head's layer in a GPT, else None.
+        kind: The head's kind.
+        call: Number of the head's call on the chain, from 1.
+        during: The pass that failed; the backward pass of a call may fail though its forward pass did not.
+        link: The backend that failed.
+        to: The one that was tried next.
+        reason: Its error, in one line.
+    """
+
+    name: str
+    layer: int | None
+    kind: str
+    call: int
+    during: Pass
+    link: str
+    to: str
+    reason: str
+
+
+@dataclass
+class Audit:
+    """Where the calls of one head on a chain were computed.
+
+    Attributes:
+        layer: The head's layer in a GPT, else None.
+        kind: The head's kind, or ``EstimatorQNN`` for the network of a connector.
+        name: The circuit's path in the module that was moved; empty if it was moved itself.
+        calls: Number of calls whose values each backend computed; calls that several devices computed a share of are
+            under the names of these, with ``+`` between them.
+        gradients: Number of calls whose gradients each backend computed, in the same way.
+        rows: In groups, the number of rows that each device computed; a row is one set of inputs and weights.
+        row_labels: The device that computed each row of the last call on a group.
+        falls: What failed, in order.
+        count: Number of calls so far.
+    """
+
+    layer: int | None
+    kind: str
+    name: str = ""
+    calls: Counter[str] = field(default_factory=Counter)
+    gradients: Counter[str] = field(default_factory=Counter)
+    rows: Counter[str] = field(default_factory=Counter)
+    row_labels: list[str] = field(default_factory=list)
+    falls: list[Fall] = field(default_factory=list)
+    count: int = 0
+
+    def fall(self, call: int, during: Pass, link: str, to: str, error: BackendError) -> None:
+        """Record and log a fall; the first from each link is a :class:`FallbackWarning` too."""
+        fall = Fall(self.name, self.layer, self.kind, call, during, link, to, " ".join(str(error).split()))
+        first = all(link != other.link for other in self.falls)
+        self.falls.append(fall)
+        where = f"{self.name} ({self.kind})" if self.name else self.kind
+        if self.layer is not None:
+            where = f"Layer {self.layer}, {self.kind} heads"
+        text = f"{where}, call {call}, {during} pass: {link} failed, {to} is next. {fall.reason}"
+        _LOG.warning("%s", text)
+        if first:
+            more = "(Later ones from this link are in the log and in audit() only.)"
+            warnings.warn(FallbackWarning(f"{text} {more}"), stacklevel=2)
