@@ -99,7 +99,7 @@ def test_trex_on_aer_removes_readout_error():
 DEVICES = ["fake_manila", "fake_lima", "fake_quito"]
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", [DEVICES[0], *(pytest.param(name, marks=pytest.mark.more) for name in DEVICES[1:])])
 def test_the_noisy_engine_mitigates_and_stays_differentiable(device):
     """``trex`` leaves what the engine gives without readout error, and ``zne`` less than that."""
     pytest.importorskip("qiskit_ibm_runtime")
