@@ -71,7 +71,7 @@ def aer(spec: BackendSpec) -> Backend:
         estimator: Any = MPSEstimator(max_bond=bond, default_precision=sampling.precision, seed=sampling.seed)
         pass_manager = None  # it puts circuits on a line itself
     elif mitigation is not None:
-        gates = runtime_gates(spec, sampling.shots, noise.model)
+        gates = runtime_gates(spec, noise.model, sampled=sampling.precision > 0)
         simulator_on = partial(_noisy_simulator, noise.model, method, device, bond)
         estimator = MitigatedAerEstimator(
             simulator_on, mitigation, default_precision=sampling.precision, seed=sampling.seed

@@ -12,6 +12,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPu
 
 from qiskit_qattn.backends.jobs.device import Cost, Device
 from qiskit_qattn.backends.measurement import Plan, shots_of
+from qiskit_qattn.backends.mitigation import Mitigation
 from qiskit_qattn.backends.values import bounds
 
 
@@ -24,6 +25,7 @@ class CountingEstimator(BaseEstimatorV2):
         estimator: Evaluates the jobs; None to run nothing and return arbitrary values, since gradients of
             zeros would need no circuits.
         default_precision: Precision where a run gives none.
+        mitigation: How a simulator in this process mitigates errors, or None.
 
     Attributes:
         jobs: The cost of each job.
@@ -37,7 +39,9 @@ class CountingEstimator(BaseEstimatorV2):
         *,
         estimator: BaseEstimatorV2 | None = None,
         default_precision: float = 0.0,
+        mitigation: Mitigation | None = None,
     ) -> None:
+        self.mitigation = mitigation or Mitigation(methods=())
         self.device, self.estimator, self.default_precision = device, estimator, default_precision
         self.jobs: list[Cost] = []
         self.pubs: list[list[int]] = []
@@ -84,8 +88,9 @@ class CountingEstimator(BaseEstimatorV2):
             return self.device.estimate(pubs, precision)
         one_each = dict(zip(keys, pubs, strict=True))
         sizes = {key: Plan(pub).size if precision else pub.parameter_values.size for key, pub in one_each.items()}
-        circuits = sum(sizes[key] for key in keys)
-        return Cost(jobs=1, circuits=circuits, shots=circuits * shots_of(precision) if precision else 0)
+        circuits = self.mitigation.circuits(sum(sizes[key] for key in keys))
+        shots = self.mitigation.shots(shots_of(precision)) if precision else 0
+        return Cost(jobs=1, circuits=circuits, shots=circuits * shots)
 
 
 def _key(pub: EstimatorPub) -> Hashable:

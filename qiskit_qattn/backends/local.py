@@ -76,8 +76,10 @@ def density_matrix(spec: BackendSpec) -> Backend:
     mitigation = noisy_mitigation(spec, noisy.model, fits=("linear", "richardson"))
     engine: NoisyEngine | MitigatedEngine = noisy
     if mitigation is not None:
-        if sampling.shots is not None:
-            raise ConfigError(f"{str(spec)!r} mitigates exact values: leave shots out, or take aer?noise=…&shots=….")
+        if sampling.precision > 0:
+            raise ConfigError(
+                f"{str(spec)!r} mitigates exact values: leave shots and precision out, or take aer?noise=…&shots=…."
+            )
         engine = MitigatedEngine(noisy, mitigation)
     estimator = TorchEstimator(engine, default_precision=sampling.precision, seed=sampling.seed)
     return replace(_backend(spec, estimator, sampling, partial(_noisy_program, engine)), mitigation=mitigation)

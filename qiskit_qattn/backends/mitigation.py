@@ -6,6 +6,7 @@ r"""Error mitigation by a backend string: which methods, what they cost in circu
 - ``zne`` (zero-noise extrapolation) runs each circuit with its two-qubit gates folded, :math:`U \to U (U^\dagger U)^k`,
   at the noise factors :math:`\lambda = 2 k + 1`, and extrapolates to :math:`\lambda = 0`.
 - ``pec`` (probabilistic error cancellation) inverts a noise model that the device has learned.
+- ``debias`` is IonQ's own: a circuit's samples are shared out among several ways to put it on the device.
 
 Sources: E. van den Berg, Z. Minev, K. Temme, PRA 105, 032620 (2022); K. Temme, S. Bravyi, J. Gambetta, PRL 119, 180509
 (2017); E. van den Berg et al., Nature Physics 19, 1116 (2023).
@@ -15,20 +16,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.transpiler import PassManager
 
+from qiskit_qattn.backends.jobs.device import Values
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, missing_dependency, unknown_name
 
-Method = Literal["trex", "zne", "pec"]
+Method = Literal["trex", "zne", "pec", "debias"]
 Fit = Literal["linear", "exponential", "richardson"]
 METHODS: tuple[Method, ...] = get_args(Method)
 FITS: tuple[Fit, ...] = get_args(Fit)
+_ALONE = {"zne", "pec", "debias"}  # which exclude each other
+_WHERE: dict[Method, str] = {
+    "trex": "trex is for aer and density_matrix with noise, and for ibm:<device>",
+    "zne": "on Amazon Braket zne is for local_dm with noise, and for QPUs that take barriers",
+    "pec": "pec is for devices of an account with IBM Quantum, ibm:<device>",
+    "debias": "debias is for IonQ's devices on Amazon Braket",
+}
 _FACTORS = (1, 3, 5)
 _FOLDED = {"cx", "cy", "cz", "ecr", "swap"}  # by qiskit-mitigation
 _LEAST_DETERMINANT = 1e-9  # of a qubit's readout: 1 − p(1|0) − p(0|1)
@@ -43,7 +52,7 @@ MITIGATION_OPTIONS = {
     "zne_fit": "zne: linear, the default; exponential, else linear where that fails; richardson, through all points",
 }
 PEC_OPTION = {"pec_overhead": f"pec: how many times the samples it may take, {_OVERHEAD} by default"}
-TWIRLING_OPTION = {"twirling": "on or off: twirl two-qubit gates; on with zne and pec by default, else off"}
+TWIRLING_OPTION = {"twirling": "on or off: twirl two-qubit gates, which averages coherent errors; off by default"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +76,19 @@ class Mitigation:
     def __str__(self) -> str:
         """Return what is done, in a phrase."""
         how = {
+            "debias": "debias",
             "pec": f"pec (with at most {self.overhead} times the samples)",
             "trex": "trex",
             "zne": f"zne ({self.fit}, at noise factors {', '.join(map(str, self.factors))})",
         }
         return " and ".join(how[name] for name in self.methods) + (", gates twirled" if self.twirling else "")
+
+    @property
+    def told(self) -> str:
+        """What is done and what it costs in circuits, in a phrase."""
+        parts = [f"{len(self.runs)} circuits in place of each"] if len(self.runs) > 1 else []
+        parts += ["a calibration circuit in each job"] if self.calibrations else []
+        return f"{self}" + (f": {' and '.join(parts)}" if parts else "")
 
     @property
     def runs(self) -> tuple[int, ...]:
@@ -87,6 +104,10 @@ class Mitigation:
         """Return how many circuits a job runs for ``count`` without mitigation."""
         return count * len(self.runs) + self.calibrations
 
+    def shots(self, count: int) -> int:
+        """Return the samples that Qiskit Runtime takes of a circuit: equal shares of at least 64 for each twirl."""
+        return twirled_shots(count) if self.twirling or self.calibrations else count
+
     @property
     def weights(self) -> np.ndarray:
         r"""The weights :math:`w_\lambda` with :math:`E(0) = \sum_\lambda w_\lambda E(\lambda)`, of least squares.
@@ -98,6 +119,16 @@ class Mitigation:
             raise ConfigError("An exponential is no fixed combination of values; take zne_fit=linear or richardson.")
         degree = 1 if self.fit == "linear" else len(self.runs) - 1
         return cast(np.ndarray, np.linalg.pinv(np.vander(self.runs, degree + 1, increasing=True))[0])
+
+    def at_zero(self, values: Sequence[Values]) -> Values:
+        """Return the values at zero noise from those at each of the noise factors.
+
+        Raises:
+            ConfigError: For an exponential.
+        """
+        evs, variances = np.stack([item.evs for item in values]), np.stack([item.stds for item in values]) ** 2
+        stds = np.sqrt(np.tensordot(self.weights**2, variances, 1))
+        return Values(np.tensordot(self.weights, evs, 1), stds, values[0].shots, mitigated=True)
 
     def resilience(self) -> dict[str, Any]:
         """Return the options of Qiskit Runtime's Estimators, the one of 0.50 and later and the older one."""
@@ -146,11 +177,11 @@ def mitigation_option(
             raise unknown_name("mitigation", name, METHODS)
         if name not in possible:
             raise ConfigError(
-                f"mitigation={name} is not possible on {_target(spec)}: it can do {' and '.join(possible)}."
-                + (" pec is for devices of IBM Quantum, ibm:<device>." if name == "pec" else "")
+                f"mitigation={name} is not possible on {_target(spec)}: it can do {' and '.join(possible) or 'none'}; "
+                f"{_WHERE[name]}."
             )
-    if len(set(names)) < len(names) or {"zne", "pec"} <= set(names):
-        raise ConfigError(f"mitigation={text}: give each method once, and zne or pec, not both.")
+    if len(set(names)) < len(names) or len(_ALONE & set(names)) > 1:
+        raise ConfigError(f"mitigation={text}: give each method once, and only one of {', '.join(sorted(_ALONE))}.")
     factors, fit = _factors(spec), cast("Fit", spec.options.get("zne_fit", fits[0]))
     _refuse(spec, names)
     if fit not in FITS:
@@ -179,6 +210,8 @@ def noisy_mitigation(
         UnknownNameError: As :func:`mitigation_option` does.
     """
     mitigation = mitigation_option(spec, fits=fits, twirls=twirls)
+    if mitigation is not None and "twirling" not in spec.options:  # noise models have nothing coherent to average
+        mitigation = replace(mitigation, twirling=False)
     if mitigation is None:
         if twirls and "twirling" in spec.options:
             raise ConfigError(f"Backend option twirling is for mitigation, and {str(spec)!r} has none.")

@@ -13,7 +13,7 @@ from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit_qattn.backends.ibm.errors import Guard
 from qiskit_qattn.backends.ibm.runtime import on_qubits, used_qubits
 from qiskit_qattn.backends.measurement import shots_of
-from qiskit_qattn.backends.mitigation import Mitigation, twirled_shots
+from qiskit_qattn.backends.mitigation import Mitigation
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import CircuitError, ConfigError, missing_dependency
 from qiskit_qattn.simulation.decomposition import device_pubs, preset_pass_manager
@@ -67,15 +67,14 @@ class MitigatedAerEstimator(LocalEstimator):
 
     def _run_part(self, pubs: list[EstimatorPub], qubits: tuple[int, ...], precision: float) -> list[PubResult]:
         """Run PUBs on the same qubits and with one precision, which share a calibration."""
-        shots = shots_of(precision)
         if qubits not in self._simulators:
             self._simulators[qubits] = self._simulator(qubits)
         options = self.mitigation.resilience()
         options["simulator"] = {"seed_simulator": int(self._rng.integers(1, 2**31))}
         estimator = self._estimator(mode=self._simulators[qubits], options=options)
         found = Guard()("simulating a mitigated job", lambda: estimator.run(pubs, precision=precision).result())
-        taken = twirled_shots(shots) if any(options["twirling"].values()) else shots
-        about = {"target_precision": precision, "shots": taken, "mitigated": True, "mitigation": str(self.mitigation)}
+        shots = self.mitigation.shots(shots_of(precision))
+        about = {"target_precision": precision, "shots": shots, "mitigated": True, "mitigation": str(self.mitigation)}
         return [
             PubResult(
                 DataBin(evs=item.data.evs, stds=item.data.stds, shape=pub.shape),
@@ -93,14 +92,14 @@ def by_qubits(pubs: Sequence[EstimatorPub]) -> dict[tuple[tuple[int, ...], float
     return groups
 
 
-def runtime_gates(spec: BackendSpec, shots: int | None, model: Any) -> Any:
+def runtime_gates(spec: BackendSpec, model: Any, *, sampled: bool) -> Any:
     """Return a pass manager to gates that Runtime twirls, for a noise model that has errors of them.
 
     Raises:
-        ConfigError: Without shots, or for a noise model that has errors of gates on one qubit, or on two, but none of
-            those that Runtime takes: they would be left out.
+        ConfigError: For exact values, or a noise model with errors of gates on one qubit, or on two, but none of those
+            that Runtime takes: they would be left out.
     """
-    if shots is None:
+    if not sampled:
         raise ConfigError(
             f"{str(spec)!r} mitigates samples: give shots, or take density_matrix?noise=…&mitigation=…, which is exact."
         )

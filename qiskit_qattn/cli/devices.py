@@ -145,6 +145,7 @@ def cost_table(backend: Backend, cost: RunCost, what: tuple[str, str], alone: Co
             ("two-qubit depth", f"{cost.depth:,}, {stage}"),
             ("shots", _shots_text(total)),
             *([("precision", f"standard errors of at most {backend.precision:g}")] if _is_precise(backend) else []),
+            *([("mitigation", backend.mitigation.told)] if backend.mitigation is not None else []),
             *_time_and_price(device, total),
         ]
         if cost.tiles > 1:

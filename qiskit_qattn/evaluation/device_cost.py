@@ -115,7 +115,7 @@ def run_cost(module: nn.Module, backend: Backend | Group, run: Callable[[], Any]
     counted = [
         replace(
             each,
-            estimator=CountingEstimator(getattr(each.estimator, "device", None)),
+            estimator=CountingEstimator(getattr(each.estimator, "device", None), mitigation=each.mitigation),
             program=None,
             differentiable=False,
         )

@@ -307,10 +307,10 @@ def _differences(found: dict[str, float]) -> str:
 
 
 def _backends(model: dict[str, Any]) -> str:
-    note = " (mitigated: {:,} values outside the bounds, kept)"
-    rows = []
+    rows, note = [], " (mitigated: {:,} values outside the bounds, kept)"
     for h in model["head_backends"]:
         where = code(h["backend"]) + (note.format(h["outside_bounds"]) if h.get("outside_bounds") else "")
+        where += f" ({escaped(h['mitigation'])})" if h.get("mitigation") else ""
         where += f" (side by side on qubits {'; '.join(h['tiles'])})" if h.get("tiles") else ""
         rows.append([str(h["layer"]), str(h["head"]), code(h["kind"]), where])
     return table(["Layer", "Head", "Kind", "Backend"], rows)

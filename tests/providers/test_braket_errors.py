@@ -104,7 +104,7 @@ def test_devices_by_name_and_region(aws):
     assert aws_device("TEST-garnet").arn == aws_device(QPU).arn == QPU
     assert aws_device("test-plain", "us-east-1").arn == PLAIN
     assert aws_device("SV1", "us-west-2").aws_session.region == "us-west-2"
-    with pytest.raises(UnknownNameError, match=r"'garnit'.*Known: .*Test Garnet, Test-Plain.*sv1"):
+    with pytest.raises(UnknownNameError, match=r"'garnit'.*Known: .*Test Garnet, Test-Forte, Test-Plain.*sv1"):
         aws_device("garnit")
     with pytest.raises(ConfigError, match="Test-Garnet is in region eu-north-1, not in us-east-1"):
         aws_device("Test-Garnet", "us-east-1")

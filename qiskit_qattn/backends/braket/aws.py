@@ -90,7 +90,14 @@ class Tasks:
                 client.close()
 
     def create(
-        self, specification: Any, *, tag: str, part: tuple[int, int], shots: int, reservation: str | None
+        self,
+        specification: Any,
+        *,
+        tag: str,
+        part: tuple[int, int],
+        shots: int,
+        reservation: str | None,
+        debias: bool = False,
     ) -> str:
         """Create a task, unless it was created or found before, and return its ARN.
 
@@ -100,8 +107,10 @@ class Tasks:
             part: Which of how many tasks of the job it is.
             shots: Samples of the task, over all circuits.
             reservation: ARN of a reservation.
+            debias: Whether the device mitigates errors itself.
         """
         from braket.aws import AwsQuantumTask
+        from braket.error_mitigation import Debias
 
         key = (tag, part[0])
         if key in self._incomplete:
@@ -113,6 +122,7 @@ class Tasks:
             specification,
             self._s3 or (self._session.default_bucket(), "tasks"),
             shots,
+            device_parameters={"errorMitigation": Debias()} if debias else None,
             tags={TAG: tag, PART: f"{part[0]}/{part[1]}"},
             reservation_arn=reservation,
         )

@@ -21,17 +21,21 @@ from qiskit_qattn.simulation.decomposition import device_circuit, from_zero
 
 
 class BraketProgram:
-    """A PUB as Braket circuits.
+    r"""A PUB as Braket circuits.
 
     Args:
         pub: A PUB of any broadcast shape.
         gates: Qiskit's names of the gates the device takes, or None for all of Braket's.
+        fold: How many gates stand for each gate on two qubits, :math:`U (U^\dagger U)^k`; odd.
+        barriers: Whether barriers keep the device's compiler from undoing that.
 
     Raises:
         CircuitError: For a circuit that has no form in Braket's gates, such as one that resets or waits.
     """
 
-    def __init__(self, pub: EstimatorPub, gates: Collection[str] | None = None) -> None:
+    def __init__(
+        self, pub: EstimatorPub, gates: Collection[str] | None = None, *, fold: int = 1, barriers: bool = False
+    ) -> None:
         from qiskit_braket_provider import to_braket
 
         self.plan = Plan(pub)
@@ -44,6 +48,8 @@ class BraketProgram:
                 self.circuit = to_braket(RemoveBarriers()(circuit), basis_gates=gates, add_measurements=False)
             except QiskitError as error:
                 raise CircuitError(f"Amazon Braket cannot run the circuit: {error.message}") from error
+        if fold > 1:
+            self.circuit = _folded(self.circuit, fold, barriers)
         self.names = plain_names(len(self.plan.parameters))
         self.num_qubits, self.measures = pub.circuit.num_qubits, measured_qubits(pub)
 
@@ -78,6 +84,26 @@ class BraketProgram:
         for basis in self.plan.bases:
             for row in basis.rows:
                 yield basis, int(row)
+
+
+def _folded(circuit: Any, factor: int, barriers: bool) -> Any:
+    """Return a Braket circuit with its gates on two qubits folded.
+
+    This is done to Braket's own circuit: of Qiskit's, qiskit-braket-provider drops the barriers.
+    """
+    from braket.circuits import Circuit, Gate
+
+    folded = Circuit()
+    for instruction in circuit.instructions:
+        folded.add_instruction(instruction)
+        where = [*instruction.control, *instruction.target]
+        if isinstance(instruction.operator, Gate) and len(where) == 2:
+            for _ in range(factor // 2):
+                for part in (instruction.adjoint(), [instruction]):
+                    if barriers:
+                        folded.barrier(where)
+                    folded.add(part)
+    return folded
 
 
 def measured_qubits(pub: EstimatorPub) -> list[int]:

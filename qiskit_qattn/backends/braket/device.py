@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +11,7 @@ from qiskit import QuantumCircuit
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qiskit_qattn.backends.braket.aws import PART, Task, Tasks
+from qiskit_qattn.backends.braket.capabilities import Capabilities
 from qiskit_qattn.backends.braket.circuits import (
     BraketProgram,
     check_inputs,
@@ -23,6 +23,7 @@ from qiskit_qattn.backends.braket.errors import aws_errors
 from qiskit_qattn.backends.braket.tiles import device_tiling
 from qiskit_qattn.backends.jobs.device import Calibration, Cost, JobStatus, Values
 from qiskit_qattn.backends.measurement import Plan, Samples, shots_of
+from qiskit_qattn.backends.mitigation import Mitigation
 from qiskit_qattn.backends.tile_options import Tiles
 from qiskit_qattn.backends.tiling import Tiling
 from qiskit_qattn.errors import BackendError, ConfigError, TransientBackendError
@@ -33,60 +34,6 @@ _DEAD = {"FAILED", "CANCELLED", "CANCELLING"}
 _FINAL = {"FAILED", "CANCELLED", "COMPLETED"}
 _LEAST_SECONDS = 3.0  # a task on a simulator is billed for at least these
 _TASK_USD = 0.30  # what a task costs on any QPU; a device reports the price of its shots only
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What a device says of itself.
-
-    Attributes:
-        gates: Qiskit's names of the gates it takes.
-        qubits: How many it has.
-        shots: The least and the most of a circuit.
-        set: The most circuits of a program set, and shots over all of them, or None where it takes none.
-        price: US dollars per unit, and the unit, or None where it gives none.
-        hours: When it runs tasks.
-    """
-
-    gates: Collection[str]
-    qubits: int
-    shots: tuple[int, int]
-    set: tuple[int, int] | None
-    price: tuple[float, str] | None
-    hours: str
-
-    @classmethod
-    def of(cls, device: Any) -> Capabilities:
-        """Return those of Braket's ``AwsDevice``.
-
-        Raises:
-            BackendError: For a device that runs no circuits.
-            TransientBackendError: For capabilities that cannot be read.
-        """
-        from braket.device_schema import DeviceActionType
-        from qiskit_braket_provider.providers.adapter import gateset_from_properties
-
-        with aws_errors(f"reading what {device.name} can do"):
-            properties, service = device.properties, device.properties.service
-            actions = properties.action
-            if DeviceActionType.OPENQASM not in actions:
-                raise BackendError(f"{device.name} runs no circuits of gates. Choose a gate-based device.")
-            sets, cost = actions.get(DeviceActionType.OPENQASM_PROGRAM_SET), service.deviceCost
-            if cost is not None and not 0 <= cost.price < math.inf:
-                raise ValueError(f"its price is {cost.price}")
-            hours = (
-                f"{getattr(window.executionDay, 'value', window.executionDay)} {window.windowStartHour:%H:%M} to "
-                f"{window.windowEndHour:%H:%M} UTC"
-                for window in service.executionWindows
-            )
-            return cls(
-                gateset_from_properties(actions[DeviceActionType.OPENQASM]),
-                int(properties.paradigm.qubitCount),
-                (max(1, int(service.shotsRange[0])), int(service.shotsRange[1])),
-                None if sets is None else (int(sets.maximumExecutables), int(sets.maximumTotalShots)),
-                None if cost is None else (cost.price, cost.unit),
-                "; ".join(hours),
-            )
 
 
 class BraketDevice:
@@ -102,6 +49,7 @@ class BraketDevice:
         s3: Bucket and prefix for results, or None for Braket's default bucket.
         reservation: ARN of a Braket Direct reservation.
         price: US dollars per task and per shot, or None for what the device reports.
+        mitigation: How errors are mitigated, or None.
     """
 
     paid = True
@@ -113,9 +61,16 @@ class BraketDevice:
         s3: tuple[str, str] | None = None,
         reservation: str | None = None,
         price: tuple[float, float] | None = None,
+        mitigation: Mitigation | None = None,
     ) -> None:
-        self._can = Capabilities.of(device)
+        self._can, self._mitigation = Capabilities.of(device), mitigation or Mitigation(methods=())
         self.name, self.settings = f"braket:{device.name}", f"device={device.arn}"
+        if mitigation is not None:
+            self.settings += f" {mitigation!r}"
+        self._debias = "debias" in self._mitigation.methods
+        if self._debias:  # of circuits: the SDK sends no parameters with a program set
+            least = max(self._can.shots[0], self._can.mitigation["debias"])
+            self._can = replace(self._can, shots=(least, self._can.shots[1]), set=None)
         self._device, self._reservation, self._price = device, reservation, price
         self._tasks = Tasks(device.aws_session, device.arn, s3)
         self._known: dict[str, Task] = {}  # tasks that have ended
@@ -135,7 +90,9 @@ class BraketDevice:
         """Send the tasks of a job and return its id; those sent in an earlier attempt are not sent again."""
         shots, self._tasks.unsure = self._shots(precision), False
         self._check(pubs)
-        specifications = list(self._specifications([BraketProgram(pub, self._can.gates) for pub in pubs], shots))
+        gates, pairs = self._can.gates, [(pub, factor) for factor in self._mitigation.runs for pub in pubs]
+        programs = [BraketProgram(pub, gates, fold=factor, barriers=True) for pub, factor in pairs]
+        specifications = list(self._specifications(programs, shots))
         if not specifications:
             raise BackendError("The PUBs have no Pauli string to measure; nothing was sent.")
         arns: list[str] = []
@@ -150,6 +107,7 @@ class BraketDevice:
                             part=(index, len(specifications)),
                             shots=shots if self._can.set is None else specification.total_shots,
                             reservation=self._reservation,
+                            debias=self._debias,
                         )
                     )
         except TransientBackendError as error:  # the next try sends the rest
@@ -190,12 +148,14 @@ class BraketDevice:
 
     def result(self, job_id: str, pubs: Sequence[EstimatorPub]) -> list[Values]:
         """Return the values of a finished job, from its tasks' results in S3."""
-        plans = [Plan(pub) for pub in pubs]
+        plans = [Plan(pub) for pub in pubs] * len(self._mitigation.runs)
         samples = self._samples(job_id, plans)
         values = [plan.from_samples(samples) for plan in plans]
         if next(samples, None) is not None:
             raise BackendError(f"Job {job_id} measured more circuits than its PUBs have; it belongs to other PUBs.")
-        return values
+        if "zne" in self._mitigation.methods:
+            return [self._mitigation.at_zero(values[index :: len(pubs)]) for index in range(len(pubs))]
+        return [replace(item, mitigated=self._debias) for item in values]
 
     def usage(self, job_id: str) -> Cost:
         """Return the tasks, shots and price of a job; only simulators report seconds."""
@@ -242,7 +202,7 @@ class BraketDevice:
         """Return the estimated cost of a job; for a simulator the minimum, as its time is only known afterwards."""
         shots = self._shots(precision)
         self._check(pubs)
-        circuits = sum(Plan(pub).size for pub in pubs)
+        circuits = len(self._mitigation.runs) * sum(Plan(pub).size for pub in pubs)
         jobs = -(-circuits // self._most(shots))
         return self._cost(jobs, circuits, circuits * shots, jobs * _LEAST_SECONDS if self._simulator else 0.0)
 

@@ -14,6 +14,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPu
 from qiskit_qattn.backends.braket.circuits import BraketProgram, program_sets, samples_of
 from qiskit_qattn.backends.jobs.device import Values
 from qiskit_qattn.backends.measurement import shots_of
+from qiskit_qattn.backends.mitigation import Mitigation
 from qiskit_qattn.backends.noise import NOISE_OPTIONS, ONE_QUBIT_GATES, TWO_QUBIT_GATES, number
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.backends.tile_parts import joined, parts_of
@@ -39,6 +40,7 @@ class BraketLocalEstimator(LocalEstimator):
         default_precision: Precision where a run gives none.
         gates: Qiskit's names of the gates to decompose to, or None for all of Braket's.
         noise: Returns a Braket circuit with noise; for density matrices.
+        mitigation: How errors are mitigated, or None; of its methods ``zne``.
     """
 
     def __init__(
@@ -48,13 +50,14 @@ class BraketLocalEstimator(LocalEstimator):
         default_precision: float = 0.0,
         gates: list[str] | None = None,
         noise: Callable[[Any], Any] | None = None,
+        mitigation: Mitigation | None = None,
     ) -> None:
         from braket.devices import LocalSimulator
 
         super().__init__(default_precision=default_precision)
         self._device = LocalSimulator(simulator)
         self.num_qubits = self._device.properties.paradigm.qubitCount
-        self._name, self._gates, self._noise = simulator, gates, noise
+        self._name, self._gates, self._noise, self._mitigation = simulator, gates, noise, mitigation
 
     def run(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> PrimitiveJob[Any]:
         """Evaluate PUBs; see :meth:`LocalEstimator.run`.
@@ -80,15 +83,24 @@ class BraketLocalEstimator(LocalEstimator):
         return joined(pub, parts, [self._run_pub(part.pub) for part in parts], {})
 
     def _run_pub(self, pub: EstimatorPub) -> PubResult:
-        program = BraketProgram(pub, self._gates)
-        if self._noise is not None:
-            program.circuit = self._noise(program.circuit)
-        with _without_advice():
-            values = self._sampled(program, shots_of(pub.precision)) if pub.precision else self._exact(program)
-        metadata = {"target_precision": pub.precision, "circuit_metadata": pub.circuit.metadata}
+        metadata: dict[str, Any] = {}
+        if self._mitigation is None:
+            values = self._values(pub, 1)
+        else:
+            values = self._mitigation.at_zero([self._values(pub, factor) for factor in self._mitigation.runs])
+            metadata = {"mitigated": True, "mitigation": str(self._mitigation)}
+        metadata |= {"target_precision": pub.precision, "circuit_metadata": pub.circuit.metadata}
         if pub.precision:
             metadata["shots"] = shots_of(pub.precision)
         return PubResult(DataBin(evs=values.evs, stds=values.stds, shape=pub.shape), metadata=metadata)
+
+    def _values(self, pub: EstimatorPub, factor: int) -> Values:
+        """Return a PUB's values at a noise factor."""
+        program = BraketProgram(pub, self._gates, fold=factor)
+        if self._noise is not None:
+            program.circuit = self._noise(program.circuit)
+        with _without_advice():
+            return self._sampled(program, shots_of(pub.precision)) if pub.precision else self._exact(program)
 
     def _exact(self, program: BraketProgram) -> Values:
         plan = program.plan

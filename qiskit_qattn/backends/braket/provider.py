@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any, TypedDict
 
 from qiskit_qattn.backends.braket.aws import one_attempt
+from qiskit_qattn.backends.braket.capabilities import Capabilities
 from qiskit_qattn.backends.braket.device import BraketDevice
 from qiskit_qattn.backends.braket.errors import REGION, aws_errors, pages
 from qiskit_qattn.backends.braket.local import GATES, LOCAL_NOISE_OPTIONS, BraketLocalEstimator, local_noise
 from qiskit_qattn.backends.braket.tiles import side_by_side
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, gradient_option
+from qiskit_qattn.backends.mitigation import MITIGATION_OPTIONS, Fit, mitigation_option
 from qiskit_qattn.backends.options import (
     DEDUPE_OPTION,
     DEVICE_MODULES,
@@ -39,10 +41,17 @@ AWS_OPTIONS = {
     "s3": "bucket/prefix for results; Braket's default bucket without it",
     "reservation": "ARN of a Braket Direct reservation",
 }
+_FITS: tuple[Fit, ...] = ("linear", "richardson")
+BRAKET_MITIGATION = {
+    "mitigation": "zne: two-qubit gates' errors, extrapolated to zero noise; debias: IonQ's own mitigation",
+    "zne_factors": MITIGATION_OPTIONS["zne_factors"],
+    "zne_fit": "zne: linear, the default, or richardson, through all points",
+}
 OPTIONS = {
     "shots": f"samples per measurement basis; local: exact values without it, AWS: {_SHOTS} by default",
     **PRECISION_OPTION,
     **LOCAL_NOISE_OPTIONS,
+    **BRAKET_MITIGATION,
     **AWS_OPTIONS,
     **GRADIENT_OPTIONS,
     **DEDUPE_OPTION,
@@ -81,9 +90,16 @@ def _local(spec: BackendSpec) -> Backend:
     if spec.target != "local_dm":
         spec.refuse(LOCAL_NOISE_OPTIONS, "needs the target local_dm")
     noise, tiles = local_noise(spec), tiles_option(spec)
+    mitigation = mitigation_option(spec, ("zne",) if spec.target == "local_dm" else (), fits=_FITS)
+    if mitigation is not None and noise is None:
+        raise ConfigError(f"{str(spec)!r} has no noise to mitigate: give noise=…, or leave mitigation out.")
     shots, precision = shots_option(spec, most=10**6)
     estimator = BraketLocalEstimator(
-        _LOCAL[spec.target], default_precision=precision, gates=None if noise is None else GATES, noise=noise
+        _LOCAL[spec.target],
+        default_precision=precision,
+        gates=None if noise is None else GATES,
+        noise=noise,
+        mitigation=mitigation,
     )
     return Backend(
         str(spec),
@@ -92,6 +108,7 @@ def _local(spec: BackendSpec) -> Backend:
         shots=shots,
         dedupe=dedupe_option(spec, sampled=precision > 0),
         gradient=gradient_option(spec),
+        mitigation=mitigation,
         tiling=None if tiles is None else side_by_side(str(spec.target), estimator.num_qubits, tiles),
     )
 
@@ -107,7 +124,9 @@ def _aws(spec: BackendSpec) -> Backend:
     spec = replace(spec, target=_target(found))
     if tiles is not None and str(spec.target) in SIMULATORS:
         spec.refuse(["tiles"], "is for devices and for local simulators; one of AWS computes all tiles as one circuit")
-    device = BraketDevice(found, s3=s3, reservation=spec.options.get("reservation"), price=braket_price(found))
+    mitigation = mitigation_option(spec, tuple(Capabilities.of(found).mitigation), fits=_FITS)
+    reservation, price = spec.options.get("reservation"), braket_price(found)
+    device = BraketDevice(found, s3=s3, reservation=reservation, price=price, mitigation=mitigation)
     return Backend(
         str(spec),
         managed_estimator(spec, device, precision=precision),
@@ -115,6 +134,7 @@ def _aws(spec: BackendSpec) -> Backend:
         shots=shots,
         dedupe=dedupe,
         gradient=gradient_option(spec),
+        mitigation=mitigation,
         price=device.price,
         tiling=None if tiles is None else device.tiling(tiles),
     )

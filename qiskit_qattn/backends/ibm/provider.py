@@ -110,7 +110,7 @@ def ibm(spec: BackendSpec) -> Backend:
         dedupe=dedupe,
         gradient=gradient,
         tiling=None if tiles is None else ibm_tiling(tiles, backend, level, Guard(*secrets)),
-        mitigation=settings.effective,
+        mitigation=settings.mitigation,
     )
 
 

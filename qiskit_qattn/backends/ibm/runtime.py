@@ -23,7 +23,7 @@ from qiskit_qattn.backends.ibm.answers import Unexpected
 from qiskit_qattn.backends.ibm.errors import http_status, service_code
 from qiskit_qattn.backends.jobs.device import Cost
 from qiskit_qattn.backends.measurement import Plan, shots_of
-from qiskit_qattn.backends.mitigation import Mitigation, twirled_shots
+from qiskit_qattn.backends.mitigation import Mitigation
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.forks import ForkLock, in_forked_process
 from qiskit_qattn.simulation.cutting import cut
@@ -306,8 +306,7 @@ def estimated_cost(
     """
     shots = shots_of(precision)
     plain = mitigation or Mitigation(methods=(), twirling=twirled)
-    if plain.twirling or plain.calibrations:
-        shots = twirled_shots(shots)
+    shots = plain.shots(shots)
     factors = plain.runs
     delay = getattr(device, "default_rep_delay", None) or _REPETITION_SECONDS
     circuits, seconds = 0, _JOB_SECONDS
