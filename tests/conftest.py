@@ -20,6 +20,9 @@ from qiskit_qattn.backends.registry import GROUP
 
 SEED = 20240117
 
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # the kernels of simulation/gpu run in Triton's interpreter
+
 torch.set_num_threads(1)  # the tensors of tests are small: threads would only wait for each other
 
 

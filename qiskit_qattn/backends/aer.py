@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from qiskit.quantum_info import Pauli
 
 from qiskit_qattn.backends.gradients import gradient_option
 from qiskit_qattn.backends.measurement import Plan, Samples, shots_of
+from qiskit_qattn.backends.mitigated import MitigatedAerEstimator, check_mitigated
+from qiskit_qattn.backends.mitigation import MITIGATION_OPTIONS, TWIRLING_OPTION, noisy_mitigation
 from qiskit_qattn.backends.mps import AER_LOCK, MAX_BOND, MPSEstimator, aer_binds
 from qiskit_qattn.backends.noise import NOISE_OPTIONS, build_noise
 from qiskit_qattn.backends.options import SAMPLING_OPTIONS, sampling_option
@@ -31,6 +34,8 @@ METHODS = ("statevector", "density_matrix", "matrix_product_state")
 AER_OPTIONS = (
     SAMPLING_OPTIONS
     | NOISE_OPTIONS
+    | MITIGATION_OPTIONS
+    | TWIRLING_OPTION
     | {
         "device": "CPU (default), or GPU where Aer was built for one",
         "max_bond": f"matrix_product_state: largest bond dimension (default {MAX_BOND})",
@@ -51,6 +56,7 @@ def aer(spec: BackendSpec) -> Backend:
     if method not in METHODS:
         raise unknown_name("method of backend 'aer'", method, METHODS)
     sampling = sampling_option(spec)
+    mitigation = noisy_mitigation(spec, noise.model, twirls=True)
     max_bond = spec.integer("max_bond", minimum=1)
     if max_bond is not None and method != "matrix_product_state":
         raise ConfigError(f"Backend option max_bond={max_bond} needs aer:matrix_product_state, got aer:{method}.")
@@ -64,6 +70,13 @@ def aer(spec: BackendSpec) -> Backend:
     if method == "matrix_product_state" and noise.model is None:
         estimator: Any = MPSEstimator(max_bond=bond, default_precision=sampling.precision, seed=sampling.seed)
         pass_manager = None  # it puts circuits on a line itself
+    elif mitigation is not None:
+        check_mitigated(spec, noise.model, sampled=sampling.precision > 0)
+        simulator_on = partial(_noisy_simulator, noise.model, method, device, bond)
+        estimator = MitigatedAerEstimator(
+            simulator_on, mitigation, default_precision=sampling.precision, seed=sampling.seed
+        )
+        pass_manager = noise.pass_manager
     else:
         simulator = _simulator(method, device, bond)
         estimator = AerEstimator(simulator, noise.model, default_precision=sampling.precision, seed=sampling.seed)
@@ -76,6 +89,7 @@ def aer(spec: BackendSpec) -> Backend:
         shots=sampling.shots,
         dedupe=sampling.dedupe,
         gradient=gradient_option(spec, sampling.seed),
+        mitigation=mitigation,
     )
 
 
@@ -112,6 +126,12 @@ def _simulator(method: str, device: str, max_bond: int) -> Any:
 
     bond = {"matrix_product_state_max_bond_dimension": max_bond} if method == "matrix_product_state" else {}
     return AerSimulator(method=method, device=device, enable_truncation=False, **bond)
+
+
+def _noisy_simulator(model: Any, method: str, device: str, max_bond: int, qubits: tuple[int, ...]) -> Any:
+    simulator = _simulator(method, device, max_bond)
+    simulator.set_options(noise_model=noise_on(model, qubits))
+    return simulator
 
 
 class AerEstimator(LocalEstimator):

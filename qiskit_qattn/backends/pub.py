@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -19,8 +20,9 @@ from qiskit_qattn.backends.jobs.request import SOURCE, source_of, source_of_rows
 from qiskit_qattn.backends.joint import Call, JointProgram
 from qiskit_qattn.backends.pub_jobs import Jobs, Part, array_of, differentiable
 from qiskit_qattn.backends.registry import Backend
+from qiskit_qattn.backends.tiling import TILES, Tile, Tiling
 from qiskit_qattn.backends.unroll import unroll
-from qiskit_qattn.backends.values import bounds, check_values, evs_of
+from qiskit_qattn.backends.values import Answer, bounds, check_values, evs_of
 from qiskit_qattn.forks import cached_property
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.simulation.angles import AngleMap
@@ -36,13 +38,15 @@ def attention_program(circuit: AttentionCircuit, backend: Backend) -> PubProgram
 
     It takes the encoding's angles, for amplitude encoding as for others.
     """
-    isa, observables = circuit.transpiled(backend)
+    tiling = backend.tiling if backend.tiling is not None and backend.tiling.has_several(circuit.num_qubits) else None
+    isa, observables = circuit.transpiled(backend) if tiling is None else (circuit.circuit, list(circuit.observables))
     params: dict[str, Any] = {"input_params": circuit.input_params, "weight_params": circuit.weight_params}
     options = params | {
         "estimator": backend.estimator,
         "precision": backend.precision_for(circuit),
         "max_pub_size": backend.max_pub_size,
         "dedupe": backend.dedupe,
+        "tiling": tiling,
     }
     if backend.pass_manager is not None and hasattr(backend.estimator, "ledger"):
         options["source"] = source_of(circuit)
@@ -71,9 +75,13 @@ class PubProgram(JointProgram):
         max_pub_size: Largest number of parameter sets in one PUB, or None for no limit. More make several PUBs.
         dedupe: Whether equal rows are evaluated once.
         source: What the circuit was transpiled from, as :func:`source_of` tells it, or None where that does not matter.
+        tiling: Where rows are evaluated side by side, for a circuit that is not transpiled; None to evaluate each
+            alone.
 
     Attributes:
         outside: How many mitigated values lay outside their observables' bounds.
+        answer: What the estimator said besides the values of the last call.
+        tiles: How many rows were evaluated on which qubits of a device, where they were evaluated side by side.
 
     Raises:
         CircuitError: For a parametric gate without a shift rule or a definition that leads to one.
@@ -92,6 +100,7 @@ class PubProgram(JointProgram):
         max_pub_size: int | None = None,
         dedupe: bool = True,
         source: str | None = None,
+        tiling: Tiling | None = None,
     ) -> None:
         super().__init__()
         self.circuit, self.params, expressions = unroll(circuit)
@@ -104,12 +113,15 @@ class PubProgram(JointProgram):
         self.estimator, self.precision, self.max_pub_size = estimator, precision, max_pub_size
         self.bounds, self.outside = bounds(self.observables).ravel(), 0  # (M,)
         self.gradient = ParameterShift() if gradient is None else gradient
-        self.dedupe, self.source = dedupe, source
+        self.dedupe, self.source, self.tiling = dedupe, source, tiling
+        self.answer, self.tiles = Answer(), Counter[Tile]()
+        if tiling is not None:
+            tiling.places(self.circuit)  # raises for a circuit that cannot be transpiled
 
     @property
-    def job_key(self) -> tuple[int, float]:
-        """The estimator and the precision."""
-        return id(self.estimator), self.precision
+    def job_key(self) -> tuple[int, float, bool]:
+        """The estimator, the precision and whether rows are evaluated side by side."""
+        return id(self.estimator), self.precision, self.tiling is not None
 
     @staticmethod
     @torch.compiler.disable  # a job is no part of a graph
@@ -139,7 +151,7 @@ class PubProgram(JointProgram):
         size = self._size(len(angles))
         parts = [angles[start : start + size] for start in range(0, len(angles), size)]
         params, circuit = tuple(self.params), self.circuit
-        if source is not None:
+        if source is not None and self.tiling is None:
             circuit = circuit.copy()
             circuit.metadata = {**(circuit.metadata or {}), SOURCE: source}
         return [(circuit, self.observables, *([{params: part}] if params else [])) for part in parts]
@@ -149,16 +161,14 @@ class PubProgram(JointProgram):
         return (self.max_pub_size or max(1, count)) if self.params else 1
 
     def values(self, results: Sequence[Any], count: int, where: str, mitigated: bool) -> np.ndarray:
-        """Return expectations, shape ``(N, M)``, from the results of the PUBs of N rows of angles.
-
-        Raises:
-            BackendError: For values of another shape, or that no state gives.
-        """
+        """Return expectations, shape ``(N, M)``, from the results of the PUBs of N rows of angles, as checked."""
         size = self._size(count)
         parts = [np.zeros((0, self.observables.size))]
         for start, result in zip(range(0, count, size), results, strict=True):
             parts.append(evs_of(result, (self.observables.size, min(size, count - start)), where).T)
+            self.tiles.update(map(tuple, (result.metadata.get(TILES, ()) if self.tiling is not None else ())))
         table = np.concatenate(parts)
+        self.answer = Answer.of(results, self.observables.size, count)
         self.outside += check_values(table, self.bounds, self.precision, where, mitigated=mitigated)
         return table
 
@@ -167,10 +177,8 @@ class SimulatedGradient(PubProgram):
     """Values from an estimator with the gradients of another program, which cost no circuit.
 
     Args:
-        circuit: As for :class:`PubProgram`.
-        observables: As for :class:`PubProgram`.
+        circuit, observables, options: As for :class:`PubProgram`.
         exact: Gives the gradients: a differentiable program of the same inputs and weights.
-        options: As for :class:`PubProgram`.
     """
 
     def __init__(
@@ -218,7 +226,15 @@ class Evaluation:
             BackendError: If the estimator fails.
         """
         tables = self.jobs.tables()
-        self.parts = [replace(part, table=table) for part, table in zip(self.parts, tables, strict=True)]
+        self.parts = [
+            replace(part, table=table, answer=part.program.answer)
+            for part, table in zip(self.parts, tables, strict=True)
+        ]
+
+    @property
+    def answers(self) -> list[Answer]:
+        """What the estimators said of each call's rows besides their values, once they were measured."""
+        return [part.answer.rows(part.rows(angles)[1]) for part, angles in zip(self.parts, self.angles, strict=True)]
 
 
 def values_of(evaluations: Sequence[Evaluation]) -> list[list[Tensor]]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from qiskit.primitives import BaseEstimatorV2
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from torch import Tensor
 
 from qiskit_qattn.backends.gradients import DifferenceRule, VectorJacobian, unique_rows
 from qiskit_qattn.backends.jobs.request import Request
-from qiskit_qattn.backends.values import results_of
+from qiskit_qattn.backends.tiling import Tiling
+from qiskit_qattn.backends.values import Answer, results_of
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.simulation.derivatives import transforms
 
@@ -25,9 +27,11 @@ class Measured(Protocol):
     estimator: BaseEstimatorV2
     precision: float
     gradient: DifferenceRule
+    tiling: Tiling | None
+    answer: Answer
 
     @property
-    def job_key(self) -> tuple[int, float]:
+    def job_key(self) -> Hashable:
         """The same for programs that share jobs."""
 
     def pubs(self, angles: np.ndarray, source: str | None = None) -> list[tuple]:
@@ -47,12 +51,16 @@ class _Job:
         self._pubs = [
             program.pubs(rows, source) for program, rows, source in zip(programs, angles, sources, strict=True)
         ]
-        self._estimator, self._precision = programs[0].estimator, programs[0].precision
+        first = programs[0]
+        self._estimator, self._precision = first.estimator, first.precision
+        self.pubs: list[Any] = [pub for some in self._pubs for pub in some]
+        self._tiled: Any = None
+        if first.tiling is not None:
+            told = [source for source, some in zip(sources, self._pubs, strict=True) for _ in some]
+            coerced = [EstimatorPub.coerce(pub, first.precision) for pub in self.pubs]
+            self._tiled = first.tiling.tiled(coerced, told)
+            self.pubs = self._tiled.pubs
         self._sent: Any = None
-
-    @property
-    def pubs(self) -> list[tuple]:
-        return [pub for some in self._pubs for pub in some]
 
     def held(self, *, cached: bool = True) -> bool:
         estimator: Any = self._estimator
@@ -73,6 +81,8 @@ class _Job:
         found = self._sent.result() if self.pubs else ()
         where = type(self._estimator).__name__
         results, where, mitigated = results_of(found, len(self.pubs), self._precision, where)
+        if self._tiled is not None:
+            results = iter(self._tiled.split(list(results)))
         return [
             program.values(list(islice(results, len(some))), len(rows), where, mitigated)
             for program, some, rows in zip(self._programs, self._pubs, self._angles, strict=True)
@@ -94,7 +104,7 @@ class Jobs:
         angles: Sequence[np.ndarray],
         sources: Sequence[str | None] | None = None,
     ) -> None:
-        self._members: dict[tuple[int, float], list[int]] = {}
+        self._members: dict[Hashable, list[int]] = {}
         for i, program in enumerate(programs):
             self._members.setdefault(program.job_key, []).append(i)
         every = sources or [None] * len(angles)
@@ -109,6 +119,11 @@ class Jobs:
         Where the ledger does not say, a job may be on its way.
         """
         return any(job.held(cached=cached) for job in self._jobs)
+
+    @property
+    def pubs(self) -> list[Any]:
+        """The PUBs of all of them, as they are sent."""
+        return [pub for job in self._jobs for pub in job.pubs]
 
     def send(self) -> None:
         """Send those that were not sent."""
@@ -143,6 +158,7 @@ class Part:
         tolerance: Differences up to which angles count as equal, or None to evaluate every row separately.
         source: What is evaluated, the same on every device, or None where that does not matter.
         table: The expectations of its distinct rows, shape ``(U, M)``, where they were measured already.
+        answer: What the estimator said of them then.
     """
 
     program: Measured
@@ -150,6 +166,7 @@ class Part:
     tolerance: float | None
     source: str | None
     table: np.ndarray | None = None
+    answer: Answer = field(default_factory=Answer)
 
     def rows(self, angles: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Return the distinct rows of angles, shape ``(N, K)``, and which of them each row is."""
@@ -176,6 +193,8 @@ class _Expectations(torch.autograd.Function):
         some = Jobs([parts[i].program for i in new], [rows[i] for i in new], [parts[i].source for i in new]).tables()
         measured = dict(zip(new, some, strict=True))
         tables = [measured[i] if part.table is None else part.table for i, part in enumerate(parts)]
+        for part, at in zip(parts, which, strict=True):
+            part.program.answer = (part.program.answer if part.table is None else part.answer).rows(at)
         return tuple(
             torch.from_numpy(table[at]).to(each) for table, at, each in zip(tables, which, angles, strict=True)
         )

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 from qiskit.primitives import BaseEstimatorV2
 
 from qiskit_qattn.backends.gradients import Gradient, ParameterShift
+from qiskit_qattn.backends.mitigation import Mitigation
 from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.backends.tiling import Tiling
 from qiskit_qattn.errors import BackendError, ConfigError, MissingDependencyError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 
@@ -55,7 +57,9 @@ class Backend:
         dedupe: Whether equal rows of a batch are evaluated once, and so share their samples.
         gradient: How values of the estimator are differentiated, where autograd does not apply.
         program: Makes a differentiable torch program of an :class:`AttentionCircuit`, or None where there is none.
+        mitigation: How errors are mitigated, or None.
         price: Price per task and shot in US dollars where the provider publishes one, else None.
+        tiling: Where several circuits run side by side, or None where each runs alone.
     """
 
     name: str
@@ -68,7 +72,9 @@ class Backend:
     program: Callable[[AttentionCircuit], nn.Module] | None = None
     max_pub_size: int | None = None
     dedupe: bool = True
+    mitigation: Mitigation | None = None
     price: tuple[float, float] | None = None
+    tiling: Tiling | None = None
 
     def precision_for(self, circuit: AttentionCircuit) -> float:
         r"""Return the precision to run a circuit's PUBs with: that of N shots per measurement basis.
@@ -140,6 +146,11 @@ class Registration:
         """
         if spec.target is not None and not self.provider.targets:
             raise ConfigError(f"Backend {self.name!r} takes no target, got {spec.target!r}.")
+        if "mitigation" in spec.options and "mitigation" not in self.provider.options:
+            raise ConfigError(
+                f"Backend {self.name!r} has nothing to mitigate: leave mitigation out, or take aer?noise=…, "
+                f"density_matrix?noise=…, ibm:<device> or braket:<device>."
+            )
         spec.check_options(self.provider.options)
         missing = self.provider.missing()
         if missing:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,35 @@ LEAST_SHOTS = 0.9  # of those asked for, from which values are taken
 _ERRORS = 6  # standard errors by which a value may lie outside
 _ROUNDING = 1e-3  # by which an exact one may, in the units of the bound
 _MITIGATION = ("measure_mitigation", "zne_mitigation", "pec_mitigation")  # of Qiskit Runtime
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an estimator says besides the expectations of a call.
+
+    Attributes:
+        errors: Their standard errors, shape ``(N, M)``, NaN where it gives none; None before the first call.
+        metadata: Those of the PUBs' results.
+    """
+
+    errors: np.ndarray | None = None
+    metadata: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, results: Sequence[Any], observables: int, count: int) -> Answer:
+        """Return it for the results of the PUBs that hold N parameter sets in turn, of M observables each."""
+        errors = [getattr(getattr(result, "data", None), "stds", None) for result in results]
+        parts = [np.asarray(each) for each in errors]
+        fit = [part.T for part in parts if part.dtype.kind == "f" and part.ndim == 2 and len(part) == observables]
+        table = np.concatenate([np.zeros((0, observables)), *fit])
+        if len(table) != count:
+            table = np.full((count, observables), math.nan)
+        about = (getattr(result, "metadata", None) for result in results)
+        return cls(table, tuple(each for each in about if isinstance(each, Mapping)))
+
+    def rows(self, which: np.ndarray) -> Answer:
+        """Return it for some of the N parameter sets, which may be repeated."""
+        return self if self.errors is None else replace(self, errors=self.errors[which])
 
 
 class MitigationWarning(UserWarning):

@@ -22,6 +22,7 @@ from qiskit_qattn.cli import (
     noise_sweep,
     report,
     reproduce,
+    run_on_device,
     train,
 )
 from qiskit_qattn.errors import QattnError
@@ -101,6 +102,7 @@ app.command("compare")(compare.command)
 app.command("finetune")(finetune.command)
 app.command("noise-sweep")(noise_sweep.command)
 app.command("reproduce")(reproduce.command)
+app.command("run-on-device")(run_on_device.command)
 app.command("report")(report.command)
 
 

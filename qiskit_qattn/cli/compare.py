@@ -91,6 +91,7 @@ def command(
     seed: options.Seed = None,
     backend: options.Backend = None,
     device: options.Device = None,
+    compile: options.Compile = None,  # noqa: A002 - options are named as their flags
     threads: options.Threads = None,
     mixed_precision: options.MixedPrecision = None,
     n_layer: options.NLayer = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import reduce
@@ -14,7 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from qiskit_qattn.errors import BackendError
+from qiskit_qattn.errors import BackendError, BudgetError
 from qiskit_qattn.untrusted import one_line, printable
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ Quote = tuple[RenderableType, "Cost | None"]
 
 @contextmanager
 def open_devices(
-    text: str, *, yes: bool, cost: Callable[[Backend], Quote]
+    text: str, *, yes: bool, cost: Callable[[Backend], Quote], ask: bool = False
 ) -> Iterator[tuple[Place, list[ManagedEstimator]]]:
     """Yield the place of a backend string, and its estimators that send jobs to devices; close it at the end.
 
@@ -40,16 +41,17 @@ def open_devices(
         text: A backend string, or a chain of them.
         yes: Whether the user agrees to any cost of a device without a budget.
         cost: Returns the quote of a paid device.
+        ask: Whether the user has to agree to a budget, too: by ``yes``, or at the terminal.
 
     Raises:
-        BudgetError: For a paid device without a budget, unless ``yes``.
+        BudgetError: For a paid device whose cost the user has not agreed to.
     """
     from qiskit_qattn.backends.place import Place
 
     with Place.open(text) as place:
         for link, estimator in place.devices:
             if estimator.device.paid:
-                _agree(estimator, yes, *cost(link))
+                _agree(estimator, yes, ask, *cost(link))
         estimators = [estimator for _, estimator in place.devices]
         try:
             yield place, estimators
@@ -61,15 +63,29 @@ def open_devices(
                     typer.echo(_used(estimator), err=True)
 
 
-def _agree(estimator: ManagedEstimator, yes: bool, shown: RenderableType, first: Cost | None) -> None:
+def _agree(estimator: ManagedEstimator, yes: bool, ask: bool, shown: RenderableType, first: Cost | None) -> None:
     """Show the cost on a paid device, and stop if the user has not agreed to it."""
     from qiskit_qattn.backends.jobs.budget import Budget, no_budget
 
     Console(stderr=True, highlight=False).print(shown)
+    if ask and not yes and first is not None:
+        name = estimator.device.name
+        if not _is_terminal():
+            raise BudgetError(
+                f"Jobs on {name} cost money or metered time: agree with --yes, or run the command at a terminal, where"
+                f" it asks. Nothing was sent."
+            )
+        if not typer.confirm(f"Send these jobs to {name}?", err=True):
+            raise BudgetError(f"You did not agree to the cost on {name}. Nothing was sent.")
+        yes = True
     if estimator.budget is None and first is not None:
         if not yes:
             raise no_budget(estimator.device.name, first)
         estimator.budget = Budget()  # unlimited
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 def _used(estimator: ManagedEstimator) -> str:
@@ -105,13 +121,14 @@ def text_row(prompt: int, tokens: int) -> tuple[str, str]:
     return "text", f"{tokens:,} tokens after a prompt of {prompt:,}"
 
 
-def cost_table(backend: Backend, cost: RunCost, what: tuple[str, str]) -> Table:
+def cost_table(backend: Backend, cost: RunCost, what: tuple[str, str], alone: Cost | None = None) -> Table:
     """Return the cost of running circuits, one figure per row.
 
     Args:
         backend: Where it would run.
         cost: The counted cost.
         what: The row that describes what runs.
+        alone: The cost of the same circuits one at a time, where they would run side by side.
     """
     total, device = cost.total, getattr(backend.estimator, "device", None)
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
@@ -130,6 +147,12 @@ def cost_table(backend: Backend, cost: RunCost, what: tuple[str, str]) -> Table:
             *([("precision", f"standard errors of at most {backend.precision:g}")] if _is_precise(backend) else []),
             *_time_and_price(device, total),
         ]
+        if cost.tiles > 1:
+            rows.insert(2, ("side by side", f"up to {cost.tiles:,} circuits of heads in one of the device's"))
+        if alone is not None:
+            price = "" if alone.usd is None else f", {usd_text(alone.usd)}"
+            time = f", {seconds_text(alone.seconds)}" if alone.seconds else ""
+            rows.append(("one at a time", f"{alone.circuits:,} circuits, {alone.shots:,} shots{time}{price}"))
     for name, value in rows:
         table.add_row(Text(name), Text(printable(value)))
     return table

@@ -110,11 +110,15 @@ def command(
                 console.print()
                 console.print(cost_table(member, cost.devices[member.name], work.row))
             continue
-        console.print(cost_table(link, cost, work.row))
+        alone = replace(link, tiling=None) if cost.tiles > 1 else None
+        console.print(cost_table(link, cost, work.row, None if alone is None else work.cost(alone).total))
         if not link.differentiable and work.step is not None:
             title = f"A training step of {work.title}, by the option gradient"
             console.print()
-            console.print(parts_table(title, link, _steps(work, work.step, link), total=False))
+            steps = _steps(work, work.step, link)
+            if alone is not None:
+                steps |= {f"{name}, one at a time": each for name, each in _steps(work, work.step, alone).items()}
+            console.print(parts_table(title, link, steps, total=False))
     if place.end == "classical":
         console.print("\nThen the classical twin of each head, which sends nothing.")
 

@@ -93,7 +93,7 @@ def command(
     checkpoint_interval: Annotated[int | None, _training("Steps between checkpoints.", "100")] = None,
     save_models: Annotated[bool | None, _training("Keep the trained adapters or models.", "True")] = None,
     device: Annotated[
-        Literal["auto", "cpu"] | None, _training("auto uses the accelerator, if there is one.", "auto")
+        Literal["auto", "cpu", "cuda"] | None, _training("auto uses the accelerator, if there is one.", "auto")
     ] = None,
     threads: Annotated[int | None, _training("CPU threads; 0: PyTorch's choice.", "0")] = None,
 ) -> None:

@@ -38,7 +38,8 @@ Baseline = Annotated[
     _run("Also train the all-classical twin, with the same seed and batches."),
 ]
 Backend = Annotated[str | None, _run("Where the circuits run, as a backend string.", "statevector")]
-Device = Annotated[Literal["auto", "cpu"] | None, _run("auto uses the accelerator, if there is one.", "auto")]
+Device = Annotated[Literal["auto", "cpu", "cuda"] | None, _run("auto uses the accelerator, if there is one.", "auto")]
+Compile = Annotated[bool | None, _run("Compile the steps with torch.compile; the first one then takes a minute.")]
 Threads = Annotated[int | None, _run("CPU threads; 0: PyTorch's choice. Tiny models run fastest on one.")]
 MixedPrecision = Annotated[Literal["no", "fp16", "bf16"] | None, _run("Precision of the classical layers.", "no")]
 Trackers = Annotated[

@@ -35,6 +35,7 @@ def command(
     baseline: options.Baseline = None,
     backend: options.Backend = None,
     device: options.Device = None,
+    compile: options.Compile = None,  # noqa: A002 - options are named as their flags
     threads: options.Threads = None,
     mixed_precision: options.MixedPrecision = None,
     trackers: options.Trackers = None,

@@ -19,6 +19,7 @@ from qiskit_qattn.backends.jobs.device import Cost
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.backends.several import Group
+from qiskit_qattn.backends.tiling import TILES
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.nn.connector import TorchConnector
 from qiskit_qattn.nn.gpt import GPT
@@ -38,12 +39,14 @@ class RunCost:
         total: All jobs.
         first: The first job, or None if there is none.
         depth: Layers of gates on two or more qubits of the deepest circuit, as it is sent.
+        tiles: The most circuits that run side by side.
         devices: On a group, what each device's share costs, by its name; empty elsewhere.
     """
 
     total: Cost
     first: Cost | None
     depth: int
+    tiles: int = 1
     devices: Mapping[str, RunCost] = field(default_factory=dict)
 
 
@@ -128,12 +131,13 @@ def run_cost(module: nn.Module, backend: Backend | Group, run: Callable[[], Any]
     found = list(costs.values())
     first = next((each.first for each in found if each.first is not None), None)
     total = reduce(add, (each.total for each in found))
-    return RunCost(total, first, max(each.depth for each in found), costs)
+    return RunCost(total, first, max(each.depth for each in found), max(each.tiles for each in found), costs)
 
 
 def _counted(counting: Any) -> RunCost:
     depth = max(map(two_qubit_depth, counting.circuits.values()), default=0)
-    return RunCost(counting.total, counting.first, depth)
+    tiles = max((len((each.metadata or {}).get(TILES, [1])) for each in counting.circuits.values()), default=1)
+    return RunCost(counting.total, counting.first, depth, tiles)
 
 
 def _separate(value: Any) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import html
 import io
 import json
 import os
@@ -11,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -22,6 +24,26 @@ from qiskit_qattn.untrusted import one_line, printable
 
 PACKAGES = ("torch", "qiskit", "qiskit-machine-learning", "accelerate", "numpy")
 GRID = {"color": "#e0e0e0", "linewidth": 0.8}
+_STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color:#161616}"
+    "h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2rem}img{max-width:100%}"
+    "table{border-collapse:collapse;font-size:.9rem;margin:1rem 0}"
+    "th,td{border-bottom:1px solid #e0e0e0;padding:.2rem .8rem .2rem 0;"
+    "text-align:left;vertical-align:top}code{background:#f4f4f4;padding:0 .2em;overflow-wrap:anywhere}"
+    "pre{background:#f4f4f4;padding:.8rem;white-space:pre-wrap}@media print{body{margin:0;max-width:none}}"
+)
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}</body>
+</html>
+"""
 
 
 def code(text: str) -> str:
@@ -105,13 +127,42 @@ def blank_figure(**options: Any) -> Any:
 
 def png(figure: Any) -> bytes:
     """Return a figure as PNG, its axes without the top and right spines."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    return drawn(figure, "png")
+
+
+def drawn(figure: Any, form: Literal["png", "svg", "pdf"]) -> bytes:
+    """Return a figure in a format, its axes without the top and right spines; no file says when it was drawn."""
+    import matplotlib
 
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
+    dates: dict[str, Any] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    with matplotlib.rc_context({"svg.hashsalt": "qiskit-qattn"}):
+        figure.savefig(buffer, format=form, metadata=dates[form])
     return buffer.getvalue()
+
+
+def html_page(title: str, markdown: str, images: Mapping[str, bytes]) -> str:
+    """Return a Markdown document as one HTML page with its images inside; HTML in the text is shown, not used.
+
+    Args:
+        title: The page's title.
+        markdown: The document.
+        images: The content of the SVG images it shows, by the name that it shows them under.
+
+    Raises:
+        MissingDependencyError: If ``markdown-it-py``, which Rich needs, is not installed.
+    """
+    try:
+        from markdown_it import MarkdownIt
+    except ModuleNotFoundError as error:
+        raise missing_dependency("markdown-it-py", "train") from error
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
+    for name, content in images.items():
+        data = base64.b64encode(content).decode("ascii")
+        body = body.replace(f'src="{name}"', f'src="data:image/svg+xml;base64,{data}"')
+    return _PAGE.format(title=html.escape(title), style=_STYLE, body=body)
 
 
 def versions(packages: Sequence[str] = ()) -> dict[str, str | None]:

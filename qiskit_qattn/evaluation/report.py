@@ -311,6 +311,7 @@ def _backends(model: dict[str, Any]) -> str:
     rows = []
     for h in model["head_backends"]:
         where = code(h["backend"]) + (note.format(h["outside_bounds"]) if h.get("outside_bounds") else "")
+        where += f" (side by side on qubits {'; '.join(h['tiles'])})" if h.get("tiles") else ""
         rows.append([str(h["layer"]), str(h["head"]), code(h["kind"]), where])
     return table(["Layer", "Head", "Kind", "Backend"], rows)
 

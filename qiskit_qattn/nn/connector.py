@@ -142,7 +142,7 @@ class TorchConnector(Placement, Movable, QiskitTorchConnector):
         if rows.is_meta:  # shapes only
             return weight.new_empty(*inputs.shape[:-1], *self.neural_network.output_shape)
         if self.place is not None and not (self.place.single and self.place.differentiable):
-            check_finite(rows)  # a device would be paid for it
+            check_finite(rows, wait=True)  # a device would be paid for it
         if self.neural_network.input_gradients:
             values = self._program(rows, weight)  # (B, M)
         else:

@@ -41,6 +41,39 @@ def stream(
     Raises:
         ConfigError: For an empty prompt, a negative temperature or number of tokens, or ``top_k`` below 1.
     """
+    options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "seed": seed, "use_cache": use_cache}
+    return (token for token, _ in steps(model, idx, max_new_tokens, **options))
+
+
+def steps(
+    model: nn.Module,
+    idx: Tensor,
+    max_new_tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int | None = None,
+    use_cache: bool = True,
+    forced: Tensor | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield each sampled token, shape ``(B, 1)``, and the logits that it was drawn by, shape ``(B, vocab_size)``.
+
+    Runs with the same seed and the same forced tokens draw with the same random numbers after the same text, so that
+    they can be compared token by token.
+
+    Args:
+        model: As for :func:`stream`.
+        idx: As for :func:`stream`.
+        max_new_tokens: As for :func:`stream`.
+        temperature: As for :func:`stream`.
+        top_k: As for :func:`stream`.
+        seed: As for :func:`stream`.
+        use_cache: As for :func:`stream`.
+        forced: Tokens with which the text goes on in place of the sampled ones, shape ``(B, max_new_tokens)``.
+
+    Raises:
+        ConfigError: As :func:`stream` does.
+    """
     if idx.ndim != 2 or idx.shape[1] == 0:
         raise ConfigError(f"The prompt must have shape (B, T) with at least one token, got {tuple(idx.shape)}.")
     if not 0 <= temperature < math.inf or max_new_tokens < 0 or (top_k is not None and top_k < 1):
@@ -51,24 +84,25 @@ def stream(
     if seed is not None and not 0 <= seed < 2**63:
         raise ConfigError(f"seed must lie between 0 and 2^63 - 1, got {seed}.")
     generator = None if seed is None else torch.Generator(idx.device).manual_seed(seed)
-    return _tokens(model, idx, max_new_tokens, temperature, top_k, generator, use_cache)
+    return _steps(model, idx, max_new_tokens, temperature, top_k, generator, use_cache, forced)
 
 
 @torch.no_grad()
-def _tokens(
-    model: Any,  # a GPT, whose module imports this one
+def _steps(
+    model: nn.Module,
     idx: Tensor,
     max_new_tokens: int,
     temperature: float,
     top_k: int | None,
     generator: torch.Generator | None,
     use_cache: bool,
-) -> Iterator[Tensor]:
-    """Yield the tokens."""
+    forced: Tensor | None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield tokens and logits."""
     fixed: Any = inference(model)
     size = fixed.config.block_size
     start, done, caches = max(0, idx.shape[1] - size), 0, None
-    for _ in range(max_new_tokens):
+    for i in range(max_new_tokens):
         if idx.shape[1] - start > size:
             start, caches = idx.shape[1] - max(1, size // 2), None
         if caches is None:
@@ -79,8 +113,8 @@ def _tokens(
             logits, _ = fixed(idx[:, start:])
         done = idx.shape[1]
         token = _sample(logits[:, -1], temperature, top_k, generator)
-        idx = torch.cat([idx, token], 1)
-        yield token
+        idx = torch.cat([idx, token if forced is None else forced[:, i : i + 1]], 1)
+        yield token, logits[:, -1]
 
 
 def _sample(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None) -> Tensor:

@@ -167,7 +167,7 @@ class Decoder(Placement, nn.Module):
 
         On a chain, that is where its calls were computed, and ``calls`` says how many each backend computed; before
         the first call it is the chain. ``outside_bounds`` says how many mitigated values lay outside their observables'
-        bounds, if any did.
+        bounds, if any did; ``tiles`` how many circuits were measured on which qubits, where they ran side by side.
         """
         rows = []
         for layer, attention in enumerate(self.attention_layers()):
@@ -179,6 +179,7 @@ class Decoder(Placement, nn.Module):
                     calls = module.ran_on
                     where = {"backend": ran_on(calls) or module.place.name, **({"calls": calls} if calls else {})}
                     where |= {"outside_bounds": module.outside_bounds} if module.outside_bounds else {}
+                    where |= {"tiles": tiles} if (tiles := module.tiles) else {}
                 for _ in range(count):
                     rows.append({"layer": layer, "head": number, "kind": kind, **where})
                     number += 1

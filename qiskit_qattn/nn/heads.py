@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from qiskit_qattn.backends.joint import Call, evaluate
+from qiskit_qattn.backends.joint import Call, JointProgram, evaluate
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.registry import Backend, get_backend
@@ -18,7 +19,7 @@ from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.nn.audit import Audit
 from qiskit_qattn.nn.fallback import ChainProgram, Execution, program_on
 from qiskit_qattn.nn.placement import Movable, to_backend
-from qiskit_qattn.simulation.amplitude import amplitude_angles, check_finite
+from qiskit_qattn.simulation.amplitude import AmplitudeAngles, check_finite
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
 
 
@@ -193,6 +194,8 @@ class QuantumHead(Movable):
         assert execution.place is not None and execution.program is not None, "a head always has a place"
         self.place, self.audit = execution.place, execution.audit
         self._program = execution.program.to(device=self.weight.device, dtype=self.weight.dtype)
+        takes_angles = self.amplitude and not isinstance(self._program, StatevectorProgram | ChainProgram)
+        self._angles = AmplitudeAngles(self.circuit.num_qubits).to(self.weight) if takes_angles else None
 
     @property
     def ran_on(self) -> dict[str, int]:
@@ -203,6 +206,14 @@ class QuantumHead(Movable):
     def outside_bounds(self) -> int:
         """How many mitigated values of the current program lay outside their observables' bounds so far."""
         return sum(part.outside for part in self._program.modules() if isinstance(part, PubProgram))
+
+    @property
+    def tiles(self) -> dict[str, int]:
+        """Of circuits that ran side by side, how many were measured on which qubits of the device so far."""
+        found: Counter[tuple[int, ...]] = Counter()
+        for part in self._program.modules():
+            found.update(part.tiles if isinstance(part, PubProgram) else {})
+        return {" ".join(map(str, tile)): count for tile, count in sorted(found.items())}
 
     def forward(self, x: Tensor, unitary: Fused | None = None, *, expectations: Tensor | None = None) -> Tensor:
         """Return values, shape ``(*heads, N, M)``.
@@ -229,17 +240,16 @@ class QuantumHead(Movable):
 
     def call(self, x: Tensor) -> Call:
         """Return what :func:`evaluate` takes to give this head's expectations; errors are those of a call."""
-        self._check(x)
-        takes_angles = self.amplitude and not isinstance(self._program, StatevectorProgram | ChainProgram)
-        return self._program, amplitude_angles(x) if takes_angles else x, self.weight
+        self._check(x, paid=isinstance(self._program, JointProgram))
+        return self._program, x if self._angles is None else self._angles(x), self.weight
 
-    def _check(self, x: Tensor) -> None:
+    def _check(self, x: Tensor, *, paid: bool = False) -> None:
         if x.shape[-1] != self.num_features:
             raise EncodingError(
                 f"This {self.circuit.name} head takes vectors of length {self.num_features}, got {x.shape[-1]}."
             )
-        if not self.amplitude:  # the amplitude engine checks norms on its way
-            check_finite(x)
+        if paid or not self.amplitude:  # the amplitude engine checks norms on its way
+            check_finite(x, wait=paid)
 
     @property
     def fusible(self) -> bool:

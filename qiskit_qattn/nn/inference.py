@@ -22,7 +22,7 @@ from qiskit_qattn.nn.heads import QuantumHead, fuse_heads
 from qiskit_qattn.nn.placement import Movable, mark_fixed
 from qiskit_qattn.simulation import cpu
 from qiskit_qattn.simulation.amplitude import check_finite, in_range, within_range
-from qiskit_qattn.simulation.derivatives import is_traced
+from qiskit_qattn.simulation.derivatives import may_read
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
 
 M = TypeVar("M", bound=nn.Module)
@@ -145,7 +145,7 @@ class FixedAmplitudeHead(nn.Module):
                 there are any, imaginary ones, shape ``(H, N, R or 2 * R)``.
 
         Raises:
-            EncodingError: For NaN or infinity (not checked inside ``torch.compile``).
+            EncodingError: For NaN or infinity, on a CPU outside ``torch.compile``.
         """
         if torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
@@ -159,7 +159,7 @@ class FixedAmplitudeHead(nn.Module):
                 return values
             kept = ~values[..., :1].isnan()
         amplitudes = x @ self.matrix if self.matrix.numel() else x
-        if values is None and not is_traced():
+        if values is None and may_read(x):
             product = self._product(amplitudes)
             if within_range(product[..., -1]):
                 return product[..., :-1] / product[..., -1:]

@@ -9,7 +9,7 @@ from qiskit_qattn.backends.pub import attention_program
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
-from qiskit_qattn.simulation.amplitude import amplitude_angles
+from qiskit_qattn.simulation.amplitude import AmplitudeAngles
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 
@@ -41,12 +41,13 @@ class Link(nn.Module):
         except BackendError as error:  # transpiling may ask the device
             self.reason = str(error)
         takes_vectors = isinstance(where, nn.Module) or isinstance(self.program, StatevectorProgram)
-        self._takes_angles = circuit.encoding.kind == "amplitude" and not takes_vectors
+        takes_angles = circuit.encoding.kind == "amplitude" and not takes_vectors
+        self._angles = AmplitudeAngles(circuit.num_qubits) if takes_angles else None
 
     def call(self, inputs: Tensor, weights: Tensor) -> Call:
         """Return the call of the program."""
         assert self.program is not None
-        return self.program, amplitude_angles(inputs) if self._takes_angles else inputs, weights
+        return self.program, inputs if self._angles is None else self._angles(inputs), weights
 
     @property
     def label(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.encodings import walsh_gray_matrix
-from qiskit_qattn.simulation.derivatives import is_traced
-from qiskit_qattn.simulation.products import normalised_product, squared_product
+from qiskit_qattn.simulation.constants import ConstantModule
+from qiskit_qattn.simulation.derivatives import is_traced, may_read
+from qiskit_qattn.simulation.products import normalised_product
 
 LARGEST, SMALLEST = 1e30, 1e-30  # squared norms well within the range of float32
 _FEW = 16  # numbers that Python compares faster than torch finds their extremes
@@ -27,21 +29,23 @@ def unit_vectors(x: Tensor) -> Tensor:
         Unit vectors of the same shape.
 
     Raises:
-        EncodingError: For NaN or infinity (not checked inside ``torch.compile`` and ``torch.func``).
+        EncodingError: For NaN or infinity, as :func:`check_finite`.
     """
-    if is_traced():
-        return _unit_vectors_scaled(x)
+    if not may_read(x):
+        return _normalised(_scaled(x))
     norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (..., 1)
     if within_range(squared_norms := norms.detach().square()):
         return x / norms
     check_finite(x)
     kept = in_range(squared_norms)
     plain = torch.where(kept, x, 1.0)
-    return torch.where(kept, plain / torch.linalg.vector_norm(plain, dim=-1, keepdim=True), _unit_vectors_scaled(x))
+    return torch.where(kept, _normalised(plain), _normalised(_scaled(x)))
 
 
 def expectations_of_vectors(x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
-    r"""Return :math:`|\hat x A|^{\odot 2} S`, normalising first those vectors that are zero or extreme.
+    r"""Return :math:`|\hat x A|^{\odot 2} S`, scaling first those vectors that are zero or extreme.
+
+    Where values cannot be read, all vectors are scaled.
 
     Args:
         x: Real vectors, shape ``(..., B, D)``.
@@ -49,22 +53,32 @@ def expectations_of_vectors(x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
         signs: S, shape ``(R, M)``.
 
     Raises:
-        EncodingError: For NaN or infinity (not checked inside ``torch.compile`` and ``torch.func``).
+        EncodingError: For NaN or infinity, as :func:`check_finite`.
     """
-    if is_traced():  # which allows no branch on values
-        return squared_product(unit_vectors(x), matrix, signs)
+    if not may_read(x):
+        return normalised_product(_scaled(x), matrix, signs, x.shape[-1])[0]
     values, squared_norms = normalised_product(x, matrix, signs, x.shape[-1])
     if within_range(squared_norms):
         return values
     check_finite(x)
     kept = in_range(squared_norms.detach())  # a vector's values do not depend on the others
     values, _ = normalised_product(torch.where(kept, x, 1.0), matrix, signs, x.shape[-1])
-    return torch.where(kept, values, squared_product(_unit_vectors_scaled(x), matrix, signs))
+    return torch.where(kept, values, normalised_product(_scaled(x), matrix, signs, x.shape[-1])[0])
 
 
-def check_finite(x: Tensor) -> None:
-    """Raise :class:`EncodingError` for NaN or infinity, except inside ``torch.compile`` and ``torch.func``."""
-    if is_traced() or x.is_meta or bool(torch.isfinite(x.detach().sum())):
+def check_finite(x: Tensor, *, wait: bool = False) -> None:
+    """Raise :class:`EncodingError` for NaN or infinity on a CPU.
+
+    On a GPU, and inside ``torch.compile`` and ``torch.func``, nothing is checked: the values of such a vector are NaN,
+    which is found where a loss is read or a token drawn.
+
+    Args:
+        x: What is encoded.
+        wait: Check on a GPU too, and wait for it: before a device is paid.
+    """
+    if not (may_read(x) or (wait and not x.is_meta and not is_traced())):
+        return
+    if bool(torch.isfinite(x.detach().sum())):
         return
     if not bool(torch.isfinite(x).all()):  # a sum may overflow by itself
         raise EncodingError(
@@ -88,15 +102,15 @@ def in_range(squared_norms: Tensor) -> Tensor:
     return (squared_norms > SMALLEST) & (squared_norms < LARGEST)
 
 
-def _unit_vectors_scaled(x: Tensor) -> Tensor:
-    """Normalise vectors of any finite size, zero included."""
-    largest = x.detach().abs().amax(-1, keepdim=True)  # (..., 1)
-    zero = largest == 0
-    scaled = x / torch.where(zero, 1.0, largest)
-    norms = torch.where(zero, 1.0, torch.linalg.vector_norm(scaled, dim=-1, keepdim=True))
-    first = torch.zeros_like(x)
-    first[..., 0] = 1.0
-    return torch.where(zero, first, scaled / norms)
+def _scaled(x: Tensor) -> Tensor:
+    """Scale vectors of any finite size so that the largest entry is ±1; e₀, without a gradient, for zero."""
+    first = torch.eye(1, x.shape[-1], dtype=x.dtype, device=x.device)[0]  # (D,)
+    vectors = torch.where(x.detach().any(-1, keepdim=True), x, first)
+    return vectors / torch.linalg.vector_norm(vectors.detach(), torch.inf, -1, keepdim=True)
+
+
+def _normalised(x: Tensor) -> Tensor:
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True)
 
 
 def amplitude_angles(x: Tensor) -> Tensor:
@@ -121,14 +135,38 @@ def amplitude_angles(x: Tensor) -> Tensor:
     size = x.shape[-1]
     if size < 2 or size & (size - 1):
         raise EncodingError(f"Amplitude encoding takes vectors of length 2^n, at least 2; got length {size}.")
+    maps = [_walsh_gray(k).T for k in range(size.bit_length() - 1)]
+    return _tree_angles(x, [torch.as_tensor(each, dtype=x.dtype, device=x.device) for each in maps])
+
+
+class AmplitudeAngles(ConstantModule):
+    """:func:`amplitude_angles` of vectors of one length, with the maps as constants on the module's device.
+
+    Args:
+        num_qubits: n.
+    """
+
+    def __init__(self, num_qubits: int) -> None:
+        super().__init__()
+        self.names = [f"map_{k}" for k in range(num_qubits)]
+        for k, name in enumerate(self.names):
+            self.add_constant(name, _walsh_gray(k).T)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return angles, shape ``(..., 2**n - 1)``, of vectors ``(..., 2**n)``."""
+        self.leave_meta(x)
+        return _tree_angles(x, [getattr(self, name).to(x.dtype) for name in self.names])
+
+
+def _tree_angles(x: Tensor, maps: Sequence[Tensor]) -> Tensor:
+    """Return the angles, given the Walsh–Gray map of each level, shape ``(2**k, 2**k)``."""
     values, levels = unit_vectors(x), []
-    while values.shape[-1] > 1:
+    for walsh in reversed(maps):
         left, right = values[..., 0::2], values[..., 1::2]  # halves that differ in one qubit
         empty = (left == 0) & (right == 0)
         safe = torch.where(empty, 1.0, left)  # atan2 and the norm have no gradient at (0, 0)
         level = torch.where(empty, 0.0, 2 * torch.atan2(right, safe))  # (..., 2^k)
-        walsh = _walsh_gray(level.shape[-1].bit_length() - 1)
-        levels.append(level @ torch.as_tensor(walsh.T, dtype=x.dtype, device=x.device))
+        levels.append(level @ walsh)
         values = torch.where(empty, 0.0, torch.sqrt(safe**2 + right**2))
     return torch.cat(levels[::-1], -1)  # (..., 2^n − 1)
 

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from qiskit_qattn.simulation import gpu
 from qiskit_qattn.simulation.adjoint import apply_block
 from qiskit_qattn.simulation.amplitude import expectations_of_vectors
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.cache import LatestResult
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.cost import LARGEST
-from qiskit_qattn.simulation.derivatives import is_traced
+from qiskit_qattn.simulation.derivatives import is_traced, may_read
 from qiskit_qattn.simulation.gatewise import Gatewise
 from qiskit_qattn.simulation.operators import Block
 from qiskit_qattn.simulation.phase_product import phase_product
@@ -58,6 +59,7 @@ class Dense(ConstantModule):
         self.gates = gates
         self.amplitude_input = plan.input_kind == "amplitude"
         self.adjoint, self.float64, self.num_weights = plan.adjoint, plan.float64, len(plan.weight_params)
+        self.num_features = plan.num_features
         self.first_phases: AngleMap | None = None  # their cosines and sines are the features
         if plan.unique_phases is not None:
             unique = plan.unique_phases
@@ -89,6 +91,8 @@ class Dense(ConstantModule):
             fused: What :meth:`fused` gave for these weights, if it was called already.
             effective: Whether to form effective observables of the features, for few features and many rows.
         """
+        if not effective and self._takes_kernel(inputs, signs):
+            return self._by_kernel(inputs, weights, signs, fused)
         if self.enters_once and not effective and not is_traced():  # one autograd function
             return self._single_pass(inputs, weights, signs, fused)
         dtype = self.state_dtype(signs.dtype)
@@ -141,14 +145,30 @@ class Dense(ConstantModule):
         data = self.gates.phase_data(inputs, weights)
         return phase_product(data, cast(AngleMap, self.first_phases), source, signs, block, split=self.split)
 
+    def _takes_kernel(self, inputs: Tensor, signs: Tensor) -> bool:
+        """Return whether one kernel of a GPU computes the expectations: of vectors, or of one data-dependent phase."""
+        if self.amplitude_input and inputs.dtype == torch.float64:  # kernels read vectors in float32
+            return False
+        return (self.amplitude_input or self.enters_once) and gpu.takes(inputs, signs, self.num_features)
+
+    def _by_kernel(self, inputs: Tensor, weights: Tensor, signs: Tensor, fused: Fused | None) -> Tensor:
+        """Return the expectations by one kernel, which ``torch.compile`` records as an operator."""
+        from qiskit_qattn.simulation.gpu.expectations import expectations
+
+        matrix = (fused or self.fused(weights, signs.dtype))[0]
+        if self.first_phases is None:
+            return expectations(inputs, matrix, signs)
+        columns = self.first_phases.columns(self.gates.phase_data(inputs, weights))
+        return expectations(columns, matrix, signs, *self.first_phases.affine, self.split)
+
     # Unitaries
 
     def fused(self, weights: Tensor, dtype: torch.dtype) -> Fused:
         """Return the data-independent factors as real matrices that act on rows from the right.
 
-        Without gradients they are cached until the weights change.
+        Without gradients they are cached on a CPU until the weights change.
         """
-        if torch.is_grad_enabled() or is_traced():
+        if torch.is_grad_enabled() or not may_read(weights):
             return self._fuse(weights, dtype)
         return self._cache.get(lambda: self._fuse(weights, dtype), [weights], dtype)
 

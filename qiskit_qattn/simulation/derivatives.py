@@ -1,4 +1,4 @@
-"""Autograd functions with explicit backward passes: where they may be used, and their second derivatives."""
+"""Where torch records operations or values cannot be read, and second derivatives of our own autograd functions."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ def is_traced() -> bool:
 def transforms() -> bool:
     """Return whether a transform of ``torch.func``, which torch's vectorised derivatives use, or forward mode is on."""
     return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+
+
+def may_read(tensor: Tensor) -> bool:
+    """Return whether Python may branch on the values of a tensor: on a CPU, while torch does not record operations.
+
+    On a GPU a read waits until all that was launched is done, and it cannot be part of a CUDA graph.
+    """
+    return not is_traced() and tensor.device.type == "cpu"
 
 
 def needs_autograd(grad: Tensor) -> bool:

@@ -42,7 +42,7 @@ def normalised_product(x: Tensor, matrix: Tensor, signs: Tensor, size: int) -> t
         return values, norms
     outcomes = probabilities(x @ matrix, signs.shape[-2])
     norms = outcomes[..., :size].sum(-1, keepdim=True)
-    return (outcomes @ signs).div_(norms), norms
+    return (outcomes @ signs) / norms, norms
 
 
 def effective_observables(matrix: Tensor, signs: Tensor) -> Tensor:

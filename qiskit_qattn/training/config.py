@@ -27,9 +27,11 @@ MODEL_SETTINGS = tuple(item.name for item in fields(GPTConfig) if item.name not 
 
 #: Settings that ``--resume`` may change: they affect neither the model nor the order of the data.
 RESUMABLE = frozenset(
-    {"out", "max_steps", "baseline", "device", "trackers", "log_interval", "eval_interval", "checkpoint_interval"}
-    | {"val_windows", "sample_prompt", "sample_tokens", "temperature", "top_k", "profile"}
+    {"out", "max_steps", "baseline", "device", "compile", "trackers", "log_interval", "eval_interval"}
+    | {"checkpoint_interval", "val_windows", "sample_prompt", "sample_tokens", "temperature", "top_k", "profile"}
 )
+
+Device = Literal["auto", "cpu", "cuda"]  # auto: the accelerator, if there is one
 
 _LONGEST = 4096  # characters of a text
 
@@ -60,7 +62,8 @@ class TrainConfig:
     seed: int = bounded(0, least=0, most=2**32 - 1)
     baseline: bool = False
     backend: str = "statevector"
-    device: Literal["auto", "cpu"] = "auto"
+    device: Device = "auto"
+    compile: bool = False
     threads: int = bounded(0, least=0, most=1024)
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     trackers: str = "auto"

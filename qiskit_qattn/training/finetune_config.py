@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError, unknown_name
 from qiskit_qattn.hf.adapters import AdapterKind
-from qiskit_qattn.training.config import bounded, check_settings, toml_text
+from qiskit_qattn.training.config import Device, bounded, check_settings, toml_text
 from qiskit_qattn.untrusted import read_toml, shown
 
 #: Adapters of :func:`~qiskit_qattn.hf.adapters.add_adapters`, all weights, and the new classifier alone.
@@ -38,7 +38,7 @@ class FinetuneConfig:
     adapter: str = ""
     out: str = ""
     backend: str = "statevector"
-    device: Literal["auto", "cpu"] = "auto"
+    device: Device = "auto"
     threads: int = bounded(0, least=0, most=1024)
 
     num_qubits: int = bounded(4, least=1, most=16)

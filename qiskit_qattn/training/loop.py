@@ -15,11 +15,12 @@ from torch import nn
 
 from qiskit_qattn.errors import BackendError, CheckpointError, ConfigError, EncodingError
 from qiskit_qattn.training import checkpoint
+from qiskit_qattn.training.acceleration import SLOW_STEPS, compile_model, wait_for
 from qiskit_qattn.training.checkpoint import TrainLoss, TrainState, Validation
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.figures import StepProfiler, reset_peaks
 from qiskit_qattn.training.files import remove_leftovers, writing
-from qiskit_qattn.training.optimizer import check_state, clip_gradients, lr_factor, make_optimizer, set_learning_rates
+from qiskit_qattn.training.optimizer import clip_gradients, load_state, lr_factor, make_optimizer, set_learning_rates
 from qiskit_qattn.training.progress import InterruptGuard, Progress, TrainingInterrupted
 from qiskit_qattn.training.validation import Losses
 from qiskit_qattn.untrusted import one_line
@@ -74,8 +75,12 @@ class TrainingLoop(ABC):
         self.accelerator = accelerator
         self.progress = progress or Progress()
         self.state = TrainState()
+        model.to(accelerator.device)
         optimizer = make_optimizer(model, circuit_parameters, config)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self._slow_steps = SLOW_STEPS if config.compile else 0  # that are not counted in the throughput
+        if config.compile:
+            compile_model(self.model, accelerator.device)
         set_seed(config.seed, device_specific=True)  # dropout differs between processes, weights do not
         self.generator = torch.Generator().manual_seed(config.seed)
         self._data = data
@@ -135,8 +140,7 @@ class TrainingLoop(ABC):
             raise ConfigError(f"{str(path)!r} is of {len(tensors['random'])} processes, but {processes} are running.")
         try:
             self.load_weights(path / "model")
-            check_state(tensors["optimizer"], self.optimizer)
-            self.optimizer.load_state_dict(tensors["optimizer"])
+            load_state(tensors["optimizer"], self.optimizer)
             self.generator.set_state(tensors["generator"])
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(tensors["scaler"])
@@ -189,11 +193,13 @@ class TrainingLoop(ABC):
     def _step(self) -> None:
         """Do one optimizer step on the next batch."""
         config, state = self.config, self.state
-        profiled = self._profiler.active
+        timed = not self._profiler.active and self._slow_steps == 0
+        self._slow_steps = max(0, self._slow_steps - 1)
         self._before_step = self.generator.get_state(), torch.get_rng_state()
         self._profiler.before_step()
         begin = time.perf_counter()
         set_learning_rates(self.optimizer, lr_factor(state.step, config))
+        torch.compiler.cudagraph_mark_step_begin()  # what the last step's graphs computed may be overwritten
         try:
             loss = self.batch_loss()
         except EncodingError as error:
@@ -206,7 +212,9 @@ class TrainingLoop(ABC):
         state.step += 1
         self._before_step = None
         shown = self._log_loss(loss) if state.step % config.log_interval == 0 else None
-        if not profiled:
+        if state.step == config.max_steps or state.step % config.eval_interval == 0:
+            wait_for(self.accelerator.device)  # or the time of steps would count as the validation's
+        if timed:
             state.tokens += self.batch_items
             state.train_seconds += time.perf_counter() - begin
         state.profile = self._profiler.after_step() or state.profile

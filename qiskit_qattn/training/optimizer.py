@@ -12,6 +12,8 @@ from torch import nn
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.untrusted import shown
 
+_OF_THE_DEVICE = ("fused", "foreach")  # how AdamW computes, not what
+
 
 def parameter_groups(
     model: nn.Module, circuit_parameters: Iterable[nn.Parameter], config: TrainConfig
@@ -39,23 +41,34 @@ def parameter_groups(
 def make_optimizer(
     model: nn.Module, circuit_parameters: Iterable[nn.Parameter], config: TrainConfig
 ) -> torch.optim.AdamW:
-    """Return AdamW over :func:`parameter_groups`."""
+    """Return AdamW over :func:`parameter_groups`; one kernel updates all weights where they are on a GPU."""
     groups = parameter_groups(model, circuit_parameters, config)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2))
+    fused = True if all(weight.is_cuda for weight in model.parameters()) else None
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=fused)
 
 
-def check_state(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
-    """Check that a saved ``state_dict`` is of this optimizer: torch finds out only in the next step, or never.
+def load_state(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """Load a saved ``state_dict`` of this optimizer, which may have been on another device.
 
     Raises:
         ValueError: For other groups, settings, names, shapes or dtypes.
         KeyError: If a part is missing.
     """
+    _check_state(saved, optimizer)
+    own = [{name: group[name] for name in _OF_THE_DEVICE} for group in optimizer.param_groups]
+    groups = [{**group, **here} for group, here in zip(saved["param_groups"], own, strict=True)]
+    optimizer.load_state_dict({**saved, "param_groups": groups})
+
+
+def _check_state(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """Check that a saved ``state_dict`` is of this optimizer: torch finds out only in the next step, or never."""
     own = optimizer.state_dict()["param_groups"]
     if len(saved["param_groups"]) != len(own):
         raise ValueError(f"its optimizer has {len(saved['param_groups'])} groups, not {len(own)}")
     for group, found in zip(own, saved["param_groups"], strict=True):
         for key, value in group.items():
+            if key in _OF_THE_DEVICE:
+                continue
             given = found.get(key, value)  # a release of torch may have added the key
             if type(given) is not type(value) or (given != value and key != "lr"):
                 raise ValueError(f"{key} of its optimizer's {group['name']} is {shown(given)}, not {shown(value)}")

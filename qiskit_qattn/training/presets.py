@@ -1,7 +1,7 @@
 """Presets: named settings to start a run from.
 
-``nano`` is nanoGPT's CPU configuration for Shakespeare with half of the heads quantum, and equals the defaults of
-:class:`~qiskit_qattn.training.config.TrainConfig`; the others list how they differ from it.
+``nano`` is nanoGPT's CPU configuration for Shakespeare with half of the heads quantum, ``nano-gpu`` the one for GPUs.
+``nano`` equals the defaults of :class:`~qiskit_qattn.training.config.TrainConfig`; the others list how they differ.
 """
 
 from __future__ import annotations
@@ -11,6 +11,20 @@ from typing import Any, Final
 #: Each preset as the settings in which it differs from ``nano``.
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     "nano": {},
+    # nanoGPT's GPU configuration for Shakespeare (config/train_shakespeare_char.py) with half of the heads quantum.
+    "nano-gpu": {
+        "n_layer": 6,
+        "n_head": 6,
+        "n_embd": 384,
+        "block_size": 256,
+        "dropout": 0.2,
+        "heads": "qisa:3,classical:3",
+        "num_qubits": 6,
+        "batch_size": 64,
+        "max_steps": 5000,
+        "eval_interval": 250,
+        "eval_batches": 200,
+    },
     # The model of QISA (arXiv 2603.03318): one quantum head per block, small context, large batches.
     "qisa": {
         "n_layer": 6,

@@ -158,7 +158,7 @@ def make_accelerator(config: TrainConfig, folder: Path) -> Accelerator:
         folder: The run folder; trackers write their files to its ``logs``.
 
     Raises:
-        ConfigError: If the device does not support the mixed precision.
+        ConfigError: If there is no such device, or it does not support the mixed precision.
         UnknownNameError: If a tracker is not one of Accelerate's.
         MissingDependencyError: If Accelerate or a tracker is not installed.
     """
@@ -167,6 +167,9 @@ def make_accelerator(config: TrainConfig, folder: Path) -> Accelerator:
     from accelerate import Accelerator
     from accelerate.utils import ProjectConfiguration
 
+    if config.device == "cuda" and not torch.cuda.is_available():
+        why = "sees no GPU" if torch.version.cuda or torch.version.hip else "is a build without GPUs"
+        raise ConfigError(f"device is 'cuda', but torch {torch.__version__} {why}; 'auto' takes what there is.")
     project = ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "logs"))
     names = _tracker_names(config.trackers)
     try:

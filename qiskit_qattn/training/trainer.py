@@ -11,6 +11,7 @@ import torch
 
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training import checkpoint
+from qiskit_qattn.training.acceleration import to_device
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.data import Corpus, fingerprint, random_batch
 from qiskit_qattn.training.figures import run_figures
@@ -75,7 +76,7 @@ class Trainer(TrainingLoop):
         config = self.config
         x, y = random_batch(self.corpus.train, config.batch_size, config.model.block_size, self.generator)  # (B, T)
         share = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
-        x, y = x[share].to(self.accelerator.device), y[share].to(self.accelerator.device)  # (B / processes, T)
+        x, y = (to_device(each[share], self.accelerator.device) for each in (x, y))  # (B / processes, T)
         _, loss = self.model(x, y)
         return loss
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.optimizer import clip_gradients, lr_factor, make_optimizer, set_learning_rates
+from qiskit_qattn.training.optimizer import clip_gradients, load_state, lr_factor, make_optimizer, set_learning_rates
 
 
 @pytest.fixture
@@ -73,3 +73,19 @@ def test_zero_means_no_clipping(model: nn.ModuleDict):
         p.grad = torch.full_like(p, 100.0)
     clip_gradients(optimizer, config)
     assert all((p.grad == 100).all() for p in model.parameters())
+
+
+def test_a_state_from_another_device_is_loaded_with_this_devices_kernels(model: nn.ModuleDict):
+    saved, own = (optimizer_of(model, TrainConfig()) for _ in range(2))
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    saved.step()
+    state = saved.state_dict()
+    for group in state["param_groups"]:
+        group |= {"fused": True, "lr": 0.5}
+    load_state(state, own)
+    assert [(group["fused"], group["lr"]) for group in own.param_groups] == [(None, 0.5)] * 3
+    assert own.state_dict()["state"].keys() == state["state"].keys()
+    state["param_groups"][0]["betas"] = (0.5, 0.5)
+    with pytest.raises(ValueError, match="betas"):
+        load_state(state, own)

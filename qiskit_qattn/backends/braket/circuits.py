@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from qiskit.transpiler.passes import RemoveBarriers
 
 from qiskit_qattn.backends.jobs.circuit_text import plain_names, plain_parameters
 from qiskit_qattn.backends.measurement import Basis, Plan, Samples
+from qiskit_qattn.backends.tiling import TILES, is_tiled
 from qiskit_qattn.backends.values import LEAST_SHOTS
 from qiskit_qattn.errors import BackendError, CircuitError
 from qiskit_qattn.simulation.decomposition import device_circuit, from_zero
@@ -44,7 +45,7 @@ class BraketProgram:
             except QiskitError as error:
                 raise CircuitError(f"Amazon Braket cannot run the circuit: {error.message}") from error
         self.names = plain_names(len(self.plan.parameters))
-        self.num_qubits = pub.circuit.num_qubits
+        self.num_qubits, self.measures = pub.circuit.num_qubits, measured_qubits(pub)
 
     def inputs(self, row: int) -> dict[str, float]:
         """Return the parameters of one row by their names in the Braket circuit."""
@@ -58,7 +59,7 @@ class BraketProgram:
                 circuit.ry(qubit, -math.pi / 2)
             elif letter == "Y":
                 circuit.rx(qubit, math.pi / 2)
-        return circuit.measure(range(self.num_qubits))
+        return circuit.measure(self.measures)
 
     def expectations(self) -> Any:
         """Return the circuit with the expectation of each Pauli string of the plan as its results."""
@@ -77,6 +78,13 @@ class BraketProgram:
         for basis in self.plan.bases:
             for row in basis.rows:
                 yield basis, int(row)
+
+
+def measured_qubits(pub: EstimatorPub) -> list[int]:
+    """Return the qubits that are measured: all, or those of the tiles of a circuit that has some."""
+    if not is_tiled(pub):
+        return list(range(pub.circuit.num_qubits))
+    return sorted(qubit for tile in pub.circuit.metadata[TILES] for qubit in tile)
 
 
 def program_sets(programs: list[BraketProgram], most: int, shots: int) -> list[Any]:
@@ -104,28 +112,33 @@ def program_sets(programs: list[BraketProgram], most: int, shots: int) -> list[A
     return [*sets, ProgramSet(entries, shots_per_executable=shots)] if entries else sets
 
 
-def samples_of(entry: Any, num_qubits: int, shots: int) -> Samples:
+def samples_of(entry: Any, num_qubits: int, shots: int, measured: Sequence[int] | None = None) -> Samples:
     """Return what Braket measured in one circuit.
 
     Args:
         entry: Any of Braket's results with ``measurements`` and ``measured_qubits``.
         num_qubits: Number of qubits of the circuit; they have the numbers 0, 1, ….
         shots: How many samples were asked for.
+        measured: The qubits that were measured, in increasing order, where the others are idle; None for all.
 
     Raises:
         BackendError: For other samples: of other qubits, no bits, too few or too many.
     """
+    qubits = list(range(num_qubits)) if measured is None else list(measured)
     column = {qubit: index for index, qubit in enumerate(entry.measured_qubits)}
     table = np.asarray(entry.measurements)
-    if table.ndim != 2 or table.shape[1] != len(column) or not column.keys() >= set(range(num_qubits)):
+    if table.ndim != 2 or table.shape[1] != len(column) or not column.keys() >= set(qubits):
         raise BackendError(
             f"A circuit of {num_qubits} qubits measured a table of shape {table.shape} of qubits {sorted(column)[:20]}."
         )
     if not LEAST_SHOTS * shots <= len(table) <= shots:
         raise BackendError(f"A circuit was measured {len(table):,} times, expected {shots:,}.")
-    bits, counts = np.unique(table[:, [column[qubit] for qubit in range(num_qubits)]], axis=0, return_counts=True)
+    bits, counts = np.unique(table[:, [column[qubit] for qubit in qubits]], axis=0, return_counts=True)
     if not np.isin(bits, (0, 1)).all():
         raise BackendError(f"A circuit measured {bits.max()} on a qubit, expected 0 or 1.")
+    if len(qubits) < num_qubits:
+        bits, found = np.zeros((len(bits), num_qubits), dtype=bits.dtype), bits
+        bits[:, qubits] = found
     return Samples(bits, counts / counts.sum(), int(counts.sum()))
 
 

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from qiskit import QuantumCircuit
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qiskit_qattn.backends.braket.aws import PART, Task, Tasks
-from qiskit_qattn.backends.braket.circuits import BraketProgram, check_inputs, program_sets, samples_of
+from qiskit_qattn.backends.braket.circuits import (
+    BraketProgram,
+    check_inputs,
+    measured_qubits,
+    program_sets,
+    samples_of,
+)
 from qiskit_qattn.backends.braket.errors import aws_errors
-from qiskit_qattn.backends.jobs.device import Cost, JobStatus, Values
+from qiskit_qattn.backends.braket.tiles import device_tiling
+from qiskit_qattn.backends.jobs.device import Calibration, Cost, JobStatus, Values
 from qiskit_qattn.backends.measurement import Plan, Samples, shots_of
+from qiskit_qattn.backends.tile_options import Tiles
+from qiskit_qattn.backends.tiling import Tiling
 from qiskit_qattn.errors import BackendError, ConfigError, TransientBackendError
 from qiskit_qattn.untrusted import one_line
 
@@ -108,6 +119,17 @@ class BraketDevice:
         self._device, self._reservation, self._price = device, reservation, price
         self._tasks = Tasks(device.aws_session, device.arn, s3)
         self._known: dict[str, Task] = {}  # tasks that have ended
+
+    @property
+    def is_simulator(self) -> bool:
+        """Whether it is one of AWS's simulators."""
+        return "/quantum-simulator/" in self._device.arn
+
+    def calibration(self, circuits: Iterable[QuantumCircuit], before: datetime) -> Calibration | None:
+        """Return when AWS last updated what it says of the device; which qubits a task ran on, it does not say."""
+        with aws_errors(f"reading the properties of {self._device.name}"):
+            updated = self._device.properties.service.updatedAt
+            return None if updated is None or self.is_simulator else Calibration(updated.isoformat(), {}, [])
 
     def submit(self, pubs: Sequence[EstimatorPub], precision: float, tag: str) -> str:
         """Send the tasks of a job and return its id; those sent in an earlier attempt are not sent again."""
@@ -232,6 +254,15 @@ class BraketDevice:
         counts = [_count(size) for size in sizes]
         return sum(counts) if counts and None not in counts else None  # type: ignore[arg-type]
 
+    def tiling(self, asked: Tiles) -> Tiling:
+        """Return where circuits run side by side.
+
+        Raises:
+            TransientBackendError: For a description of the device that cannot be read.
+        """
+        with aws_errors(f"reading which qubits of {self._device.name} are connected"):
+            return device_tiling(self._device, asked)
+
     @property
     def price(self) -> tuple[float, float] | None:
         """US dollars per task and per shot, where they are known."""
@@ -272,7 +303,8 @@ class BraketDevice:
                     raise BackendError(f"Job {job_id} measured more circuits than its PUBs have.")
                 with aws_errors(f"reading what task {arn} on {self._device.name} measured"):
                     check_inputs(entry, plan.points[row])
-                    samples = samples_of(entry, plan.pub.circuit.num_qubits, shots_of(plan.pub.precision))
+                    shots, measured = shots_of(plan.pub.precision), measured_qubits(plan.pub)
+                    samples = samples_of(entry, plan.pub.circuit.num_qubits, shots, measured)
                 yield samples
         if next(which, None) is not None:
             raise BackendError(f"Job {job_id} measured fewer circuits than its PUBs have; it belongs to other PUBs.")

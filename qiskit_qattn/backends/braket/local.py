@@ -16,6 +16,8 @@ from qiskit_qattn.backends.jobs.device import Values
 from qiskit_qattn.backends.measurement import shots_of
 from qiskit_qattn.backends.noise import NOISE_OPTIONS, ONE_QUBIT_GATES, TWO_QUBIT_GATES, number
 from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.backends.tile_parts import joined, parts_of
+from qiskit_qattn.backends.tiling import is_tiled
 from qiskit_qattn.errors import BackendError, ConfigError, unknown_name
 from qiskit_qattn.simulation.estimator import LocalEstimator
 
@@ -51,7 +53,7 @@ class BraketLocalEstimator(LocalEstimator):
 
         super().__init__(default_precision=default_precision)
         self._device = LocalSimulator(simulator)
-        self._qubits = self._device.properties.paradigm.qubitCount
+        self.num_qubits = self._device.properties.paradigm.qubitCount
         self._name, self._gates, self._noise = simulator, gates, noise
 
     def run(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> PrimitiveJob[Any]:
@@ -63,15 +65,19 @@ class BraketLocalEstimator(LocalEstimator):
         """
         coerced = [EstimatorPub.coerce(pub) for pub in pubs]
         for pub in coerced:
-            if pub.circuit.num_qubits > self._qubits:
+            if pub.circuit.num_qubits > self.num_qubits:
                 raise BackendError(
                     f"A circuit has {pub.circuit.num_qubits} qubits, but Braket's local simulator {self._name} takes "
-                    f"at most {self._qubits}."
+                    f"at most {self.num_qubits}."
                 )
         return super().run(coerced, precision=precision)
 
     def _evaluate(self, pubs: list[EstimatorPub]) -> list[PubResult]:
-        return [self._run_pub(pub) for pub in pubs]
+        return [self._run_parts(pub) if is_tiled(pub) else self._run_pub(pub) for pub in pubs]
+
+    def _run_parts(self, pub: EstimatorPub) -> PubResult:
+        parts = parts_of(pub)
+        return joined(pub, parts, [self._run_pub(part.pub) for part in parts], {})
 
     def _run_pub(self, pub: EstimatorPub) -> PubResult:
         program = BraketProgram(pub, self._gates)

@@ -11,6 +11,7 @@ from qiskit_qattn.backends.braket.aws import one_attempt
 from qiskit_qattn.backends.braket.device import BraketDevice
 from qiskit_qattn.backends.braket.errors import REGION, aws_errors, pages
 from qiskit_qattn.backends.braket.local import GATES, LOCAL_NOISE_OPTIONS, BraketLocalEstimator, local_noise
+from qiskit_qattn.backends.braket.tiles import side_by_side
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, gradient_option
 from qiskit_qattn.backends.options import (
     DEDUPE_OPTION,
@@ -23,6 +24,7 @@ from qiskit_qattn.backends.options import (
 from qiskit_qattn.backends.prices import braket_price
 from qiskit_qattn.backends.registry import Backend, Provider
 from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.backends.tile_options import TILE_OPTIONS, tiles_option
 from qiskit_qattn.errors import BackendError, ConfigError, TransientBackendError, unknown_name
 from qiskit_qattn.untrusted import as_type, one_line
 
@@ -44,6 +46,7 @@ OPTIONS = {
     **AWS_OPTIONS,
     **GRADIENT_OPTIONS,
     **DEDUPE_OPTION,
+    **TILE_OPTIONS,
     **DEVICE_OPTIONS,
 }
 SIMULATORS = {name: f"arn:aws:braket:::device/quantum-simulator/amazon/{name}" for name in ("sv1", "dm1", "tn1")}
@@ -77,7 +80,7 @@ def _local(spec: BackendSpec) -> Backend:
     spec.refuse([*AWS_OPTIONS, *DEVICE_OPTIONS], "is for AWS devices")
     if spec.target != "local_dm":
         spec.refuse(LOCAL_NOISE_OPTIONS, "needs the target local_dm")
-    noise = local_noise(spec)
+    noise, tiles = local_noise(spec), tiles_option(spec)
     shots, precision = shots_option(spec, most=10**6)
     estimator = BraketLocalEstimator(
         _LOCAL[spec.target], default_precision=precision, gates=None if noise is None else GATES, noise=noise
@@ -89,6 +92,7 @@ def _local(spec: BackendSpec) -> Backend:
         shots=shots,
         dedupe=dedupe_option(spec, sampled=precision > 0),
         gradient=gradient_option(spec),
+        tiling=None if tiles is None else side_by_side(str(spec.target), estimator.num_qubits, tiles),
     )
 
 
@@ -97,10 +101,12 @@ def _aws(spec: BackendSpec) -> Backend:
 
     spec.refuse(LOCAL_NOISE_OPTIONS, "needs the target local_dm")
     shots, precision = shots_option(spec, _SHOTS, 10**9)
-    dedupe = dedupe_option(spec, sampled=True)
+    dedupe, tiles = dedupe_option(spec, sampled=True), tiles_option(spec)
     s3 = _location(spec.options.get("s3"))
     found = aws_device(str(spec.target), spec.options.get("region"))
     spec = replace(spec, target=_target(found))
+    if tiles is not None and str(spec.target) in SIMULATORS:
+        spec.refuse(["tiles"], "is for devices and for local simulators; one of AWS computes all tiles as one circuit")
     device = BraketDevice(found, s3=s3, reservation=spec.options.get("reservation"), price=braket_price(found))
     return Backend(
         str(spec),
@@ -110,6 +116,7 @@ def _aws(spec: BackendSpec) -> Backend:
         dedupe=dedupe,
         gradient=gradient_option(spec),
         price=device.price,
+        tiling=None if tiles is None else device.tiling(tiles),
     )
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from qiskit import QuantumCircuit
+from qiskit.circuit import CircuitInstruction
+from qiskit.exceptions import QiskitError
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
-from qiskit_qattn.backends.jobs.device import State, Values
+from qiskit_qattn.backends.jobs.device import Calibration, State, Values
+from qiskit_qattn.simulation.gates import IDLE
 from qiskit_qattn.untrusted import shown
 
 _STATES: dict[str, State] = {
@@ -129,3 +133,36 @@ def device_names(answer: Any) -> list[str]:
     if not all(isinstance(name, str) for name in names):
         raise Unexpected(f"the devices' names are {shown(names)}")
     return names
+
+
+def calibration_of(properties: Any, circuits: Iterable[QuantumCircuit]) -> Calibration | None:
+    """Return what a device's properties say of the qubits and gates of circuits on it; None where it has none."""
+    if properties is None:
+        return None
+    used = {(item.operation.name, _indices(circuit, item)) for circuit in circuits for item in circuit.data}
+    names = {"t1": "T1", "t2": "T2", "readout": "readout_error"}
+    qubits = {
+        qubit: {key: _figure(properties.qubit_property, qubit, name) for key, name in names.items()}
+        for qubit in sorted({qubit for name, qubits in used if name not in IDLE for qubit in qubits})
+    }
+    pairs = {(name, tuple(sorted(where))): where for name, where in sorted(used) if len(where) == 2}
+    gates = [
+        {"name": name, "qubits": list(pair), "error": _figure(properties.gate_property, name, where, "gate_error")}
+        for (name, pair), where in pairs.items()
+    ]
+    return Calibration(properties.last_update_date.isoformat(), qubits, gates)
+
+
+def _indices(circuit: QuantumCircuit, item: CircuitInstruction) -> tuple[int, ...]:
+    return tuple(circuit.find_bit(qubit).index for qubit in item.qubits)
+
+
+def _figure(ask: Callable[..., Any], *about: Any) -> float | None:
+    """Return a figure that a device may have, in SI units."""
+    try:
+        value, _ = ask(*about)
+    except QiskitError:
+        return None
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise Unexpected(f"{about[-1]} of {about[0]} is {shown(value)}")
+    return float(value)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from functools import partial
 from typing import Any
 
+from qiskit import QuantumCircuit
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qiskit_qattn.backends.ibm.answers import (
     PagedTags,
     Unexpected,
+    calibration_of,
     job_id_of,
     position_of,
     seconds_of,
@@ -32,9 +36,11 @@ from qiskit_qattn.backends.ibm.runtime import (
     is_closed,
     runtime_estimator,
 )
-from qiskit_qattn.backends.jobs.device import Cost, JobStatus, Values
+from qiskit_qattn.backends.ibm.tiles import LocalJobs
+from qiskit_qattn.backends.jobs.device import Calibration, Cost, JobStatus, Values
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.measurement import shots_of
+from qiskit_qattn.backends.tiling import is_tiled
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
 from qiskit_qattn.forks import in_forked_process
 from qiskit_qattn.simulation.decomposition import device_pubs
@@ -194,6 +200,11 @@ class IBMDevice:
             return 0
         return self._call("asking for the queue", lambda: waiting_of(self.backend.status()))
 
+    def calibration(self, circuits: Iterable[QuantumCircuit], before: datetime) -> Calibration | None:
+        """Return the calibration of ISA circuits' qubits and gates at a time; of a snapshot, that it was taken with."""
+        when = {} if self._service is None else {"datetime": before}
+        return self._call("reading the calibration", lambda: calibration_of(self.backend.properties(**when), circuits))
+
     def close(self) -> None:
         """Close the session or batch; queued jobs still run. The next job opens another."""
         self._call(f"closing the {self._mode.kind}", self._mode.close)
@@ -204,6 +215,9 @@ class IBMDevice:
 
         options = self._estimator_settings.options(tag, self._limit, self._seed(pubs, precision))
         pubs, device = device_pubs(pubs), self.backend
+        if self._snapshot is not None and any(map(is_tiled, pubs)):
+            job = LocalJobs(pubs, self._snapshot, partial(self._send_part, precision, options))
+            return job_id_of(job), job
         if self._snapshot is not None:
             pubs, device = self._snapshot.cut(pubs)
         target = self._mode.target(device)
@@ -218,6 +232,15 @@ class IBMDevice:
         if self._service is not None and job.backend().name != self.backend.name:
             raise Unexpected(f"the answer says that the job is on {shown(job.backend().name)}")
         return job_id_of(job), job
+
+    def _send_part(
+        self, precision: float, options: dict[str, Any], pubs: Sequence[EstimatorPub], device: Any, number: int
+    ) -> Any:
+        """Send a part of a tiled job to a simulator, with a seed of its own."""
+        if "simulator" in options:
+            seed = options["simulator"]["seed_simulator"]
+            options = options | {"simulator": {"seed_simulator": (seed + 2 * number) % 2**31}}  # odd, so never 0
+        return runtime_estimator(self._mode.target(device), options).run(pubs, precision=precision)
 
     def _find(self, tag: str) -> dict[str, Any]:
         tags = PagedTags([tag])

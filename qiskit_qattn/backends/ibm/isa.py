@@ -16,6 +16,7 @@ from qiskit import QuantumCircuit, qpy
 
 from qiskit_qattn.backends.folders import cache_folder
 from qiskit_qattn.backends.ibm.errors import Guard
+from qiskit_qattn.backends.ibm.runtime import part_of
 from qiskit_qattn.backends.jobs.circuit_text import circuit_text, plain_names, plain_parameters, with_parameters
 from qiskit_qattn.errors import BackendError, CircuitError
 from qiskit_qattn.simulation.decomposition import preset_pass_manager, transpiled
@@ -38,14 +39,23 @@ class ISAPassManager:
         optimization: Qiskit's optimization level, 0 to 3.
         folder: Where the entries are; by default in ``$QATTN_CACHE_DIR``, or else the user's cache folder.
         call: The boundary to IBM's client, which may ask the service for the device's properties at any time.
+        qubits: Those that circuits are for, numbered from 0 in this order; None for all of the device.
     """
 
     def __init__(
-        self, device: Any, optimization: int, folder: Path | None = None, *, call: Guard | None = None
+        self,
+        device: Any,
+        optimization: int,
+        folder: Path | None = None,
+        *,
+        call: Guard | None = None,
+        qubits: Sequence[int] | None = None,
     ) -> None:
         self.device, self.optimization, self._call = device, optimization, call or Guard()
         self.folder = cache_folder("ibm") / "isa" if folder is None else folder
         target = self._call("reading a device's gates", lambda: device.target)
+        self._part = None if qubits is None else part_of(target, qubits)
+        target = self._part or target
         places = sorted(
             f"{name}{qubits}"
             for name in target.operation_names
@@ -71,16 +81,19 @@ class ISAPassManager:
                 f"choose a larger device, or a head with fewer qubits."
             )
         entry = self._entry(circuit)
-        stored = None if entry is None else _read(entry)
+        stored = None if entry is None else read_entry(entry)
         if stored is None:
             stored = _dump(self._transpile(plain_parameters(circuit)))  # QPY needs plain parameters
             if entry is not None:
-                _write(entry, stored)
+                write_entry(entry, stored)
         # Read back the first time too, so that every run uses the same circuit.
         return _load(stored, circuit.parameters)
 
     def _transpile(self, circuit: QuantumCircuit) -> QuantumCircuit:
-        manager = preset_pass_manager(self.optimization, backend=self.device, seed_transpiler=_SEED)
+        if self._part is None:
+            manager = preset_pass_manager(self.optimization, backend=self.device, seed_transpiler=_SEED)
+        else:
+            manager = preset_pass_manager(self.optimization, target=self._part, seed_transpiler=_SEED)
         isa = transpiled(manager, circuit)
         if any(item.operation.name == "rzz" and item.operation.is_parameterized() for item in isa.data):
             raise CircuitError(
@@ -119,7 +132,7 @@ def _load(content: bytes, parameters: Sequence[Any]) -> QuantumCircuit:
     return with_parameters(circuit, [ours[parameter.name] for parameter in circuit.parameters])
 
 
-def _read(entry: Path) -> bytes | None:
+def read_entry(entry: Path) -> bytes | None:
     """Return the content of an entry, or None if it is missing or damaged."""
     try:
         content = entry.read_bytes()
@@ -129,8 +142,8 @@ def _read(entry: Path) -> bytes | None:
     return stored if hashlib.sha256(stored).digest() == digest else None
 
 
-def _write(entry: Path, content: bytes) -> None:
-    """Write an entry atomically; without a writable folder circuits are transpiled again each time."""
+def write_entry(entry: Path, content: bytes) -> None:
+    """Write an entry atomically; without a writable folder it is made again each time."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=entry.parent, suffix=".tmp")
@@ -142,4 +155,8 @@ def _write(entry: Path, content: bytes) -> None:
         finally:
             scratch.unlink(missing_ok=True)  # there only if something failed
     except OSError as error:
-        _log.warning("Transpiled circuits are not cached: %s cannot be written: %s.", entry, error.strerror or error)
+        _log.warning(
+            "Transpiled circuits and their places are not cached: %s cannot be written: %s.",
+            entry,
+            error.strerror or error,
+        )

@@ -13,6 +13,7 @@ from qiskit_qattn.backends.ibm.device import IBMDevice
 from qiskit_qattn.backends.ibm.errors import Guard
 from qiskit_qattn.backends.ibm.isa import ISAPassManager
 from qiskit_qattn.backends.ibm.runtime import MODES, EstimatorSettings
+from qiskit_qattn.backends.ibm.tiles import ibm_tiling
 from qiskit_qattn.backends.noise import fake_device
 from qiskit_qattn.backends.options import (
     DEDUPE_OPTION,
@@ -25,6 +26,7 @@ from qiskit_qattn.backends.options import (
 from qiskit_qattn.backends.prices import ibm_second_price
 from qiskit_qattn.backends.registry import Backend, Provider
 from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.backends.tile_options import TILE_OPTIONS, tiles_option
 from qiskit_qattn.errors import BackendError, ConfigError, TransientBackendError, missing_dependency, unknown_name
 
 _SHOTS = 4096
@@ -47,6 +49,7 @@ IBM_OPTIONS = {
     "noise": "fake_<device> only: off leaves the device's noise out; on by default",
     **GRADIENT_OPTIONS,
     **DEDUPE_OPTION,
+    **TILE_OPTIONS,
     **DEVICE_OPTIONS,
 }
 LEAST_BUSY = "least_busy"
@@ -78,6 +81,7 @@ def ibm(spec: BackendSpec) -> Backend:
     optimization = spec.integer("optimization", minimum=0, maximum=3)
     shots, precision = shots_option(spec, _SHOTS, 10**9)
     gradient, dedupe = gradient_option(spec, settings.seed), dedupe_option(spec, sampled=True)
+    tiles = tiles_option(spec)
     choice = ""
     secrets: tuple[str, ...] = ()
     if local:
@@ -101,6 +105,7 @@ def ibm(spec: BackendSpec) -> Backend:
         shots=shots,
         dedupe=dedupe,
         gradient=gradient,
+        tiling=None if tiles is None else ibm_tiling(tiles, backend, level, Guard(*secrets)),
     )
 
 

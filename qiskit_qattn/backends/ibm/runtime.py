@@ -181,10 +181,14 @@ class Snapshot:
 
     def cut(self, pubs: Sequence[EstimatorPub]) -> tuple[list[EstimatorPub], Any]:
         """Return PUBs on the qubits that any of them uses, and the simulator of these qubits, which is cached."""
-        qubits = tuple(sorted(set().union(*map(_used, pubs))))
+        qubits = tuple(sorted(set().union(*map(used_qubits, pubs))))
+        return [on_qubits(pub, qubits) for pub in pubs], self.simulator(qubits)
+
+    def simulator(self, qubits: tuple[int, ...]) -> Any:
+        """Return the simulator of some of the device's qubits, in their order, which is cached."""
         if qubits not in self._simulators:
             self._simulators[qubits] = self._simulator(qubits)
-        return [_on(pub, qubits) for pub in pubs], self._simulators[qubits]
+        return self._simulators[qubits]
 
     def _simulator(self, qubits: Sequence[int]) -> Any:
         from qiskit_aer import AerSimulator
@@ -220,13 +224,13 @@ def part_of(target: Target, qubits: Sequence[int]) -> Target:
     return part
 
 
-def _used(pub: EstimatorPub) -> set[int]:
+def used_qubits(pub: EstimatorPub) -> set[int]:
     """Return the qubits that a PUB's circuit or its observables act on."""
     observed = {int(qubit) for each in pub.observables.sparse_observables_array().flat for qubit in each.indices}
     return set(cut(pub.circuit, observed).qubits)
 
 
-def _on(pub: EstimatorPub, qubits: Sequence[int]) -> EstimatorPub:
+def on_qubits(pub: EstimatorPub, qubits: Sequence[int]) -> EstimatorPub:
     """Return a PUB on some of its qubits, which include all that it uses."""
     place = {qubit: index for index, qubit in enumerate(qubits)}
 

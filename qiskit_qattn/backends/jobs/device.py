@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
@@ -73,6 +73,21 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """What a device says of the qubits and gates of some circuits.
+
+    Attributes:
+        date: When it last measured that, in ISO 8601, or None where it does not say.
+        qubits: The qubits in use, each with ``t1`` and ``t2`` in seconds and its ``readout`` error; None where unknown.
+        gates: The gates on two qubits in use, each with its ``name``, ``qubits`` and ``error``.
+    """
+
+    date: str | None
+    qubits: dict[int, dict[str, float | None]]
+    gates: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class Values:
     """What a job measured of one PUB.
 
@@ -116,6 +131,9 @@ def check_job(values: Sequence[Values], pubs: Sequence[EstimatorPub], where: str
 
 class Device(Protocol):
     """A device of a provider. One call is one attempt; retries and bookkeeping are the caller's.
+
+    Two members are optional: ``is_simulator``, whether it is a simulator, and ``calibration(circuits, before)``, which
+    returns the :class:`Calibration` of transpiled circuits as it was at a time, or the nearest there is.
 
     All methods raise :class:`TransientBackendError` for what may pass (a dropped connection, a busy service) and
     another :class:`BackendError` for what will not.

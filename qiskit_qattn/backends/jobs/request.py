@@ -44,7 +44,8 @@ _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-#: Where a circuit's metadata says what it was transpiled from, and for which inputs: the same on every device.
+#: Where a circuit's metadata says what it was transpiled from, and for which inputs: the same on every device. Where
+#: several circuits were composed into one, it is the list of what each PUB of the job was.
 SOURCE = "qiskit-qattn source"
 
 
@@ -97,10 +98,12 @@ class Request:
     @cached_property
     def work(self) -> str:
         """As :attr:`key`, but the same on every device: with a circuit's ``SOURCE``, if it has one, in its place."""
-        about = [_FORMAT, self.settings, float(self.precision).hex(), len(self.pubs)]
+        found = [(pub.circuit.metadata or {}).get(SOURCE) for pub in self.pubs]
+        side_by_side = next((source for source in found if isinstance(source, list)), None)
+        sources = side_by_side or found  # of the PUBs that the first was composed of
+        about = [_FORMAT, self.settings, float(self.precision).hex(), len(sources)]
         parts = []
-        for pub, own in zip(self.pubs, self._parts, strict=True):
-            source = (pub.circuit.metadata or {}).get(SOURCE)
+        for source, own in zip(sources, self._parts if sources is found else [[]] * len(sources), strict=True):
             parts += own if source is None else [str(source).encode()]
         return _digest(_json(about), *parts)
 

@@ -1,0 +1,187 @@
+"""A generation whose circuits are watched: each token, its distribution, and what every head returned for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qiskit_qattn.backends.place import Place
+from qiskit_qattn.backends.pub import PubProgram
+from qiskit_qattn.backends.registry import get_backend
+from qiskit_qattn.backends.values import Answer
+from qiskit_qattn.nn.audit import Audit
+from qiskit_qattn.nn.generation import steps
+from qiskit_qattn.nn.gpt import GPT
+from qiskit_qattn.nn.heads import QuantumHead
+from qiskit_qattn.nn.several import SharedProgram
+from qiskit_qattn.simulation.amplitude import amplitude_angles
+from qiskit_qattn.simulation.statevector import StatevectorProgram
+
+SAMPLES = 64  # runs of the exact circuits with as many shots, for the error bars of tokens
+
+
+@dataclass(frozen=True)
+class HeadValues:
+    """What the circuits of one kind of head in one layer returned in one pass.
+
+    Attributes:
+        layer: The layer.
+        kind: The kind of its heads.
+        values: Expectations, shape ``(H, K, M)``: K circuits of each of H heads, M observables.
+        exact: What the exact engine returns for the same inputs and weights, of the same shape.
+        errors: Standard errors that the backend gave, of the same shape; 0 where values are exact, NaN where it gave
+            none.
+    """
+
+    layer: int
+    kind: str
+    values: np.ndarray
+    exact: np.ndarray
+    errors: np.ndarray
+
+
+@dataclass
+class Trace:
+    """A watched generation of n tokens.
+
+    Attributes:
+        tokens: Those drawn.
+        logits: Those they were drawn by, each of shape ``(vocab_size,)``.
+        passes: For each token what the heads returned in the pass before it.
+        metadata: What the backends said of the results, by PUB.
+        programs: The programs that sent circuits to an estimator, by layer, kind and identity.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
+    passes: list[list[HeadValues]] = field(default_factory=list)
+    metadata: list[Mapping[str, Any]] = field(default_factory=list)
+    programs: dict[tuple[int, str, int], PubProgram] = field(default_factory=dict)
+
+
+def traced(
+    model: GPT, prompt: Tensor, tokens: int, on_token: Callable[[Tensor], None] = lambda token: None, **options: Any
+) -> Trace:
+    """Generate as ``model.stream`` does, where the model's circuits run now, and watch them.
+
+    Args:
+        model: The model.
+        prompt: Tokens, shape ``(1, P)``.
+        tokens: How many to generate.
+        on_token: Called with each token, shape ``(1, 1)``.
+        options: ``temperature``, ``top_k`` and ``seed``, as for :func:`qiskit_qattn.nn.generation.stream`.
+
+    Raises:
+        ConfigError: For an option out of range.
+        BackendError: As the model's backend raises it.
+    """
+    trace = Trace()
+    found = steps(model, prompt, tokens, **options)  # checks the options
+    with watched(model, trace):
+        trace.passes.append([])
+        for token, logits in found:
+            trace.tokens.append(int(token))
+            trace.logits.append(logits[0].double().cpu())
+            trace.passes.append([])
+            on_token(token)
+    trace.passes.pop()
+    return trace
+
+
+def exact_run(model: GPT, prompt: Tensor, forced: Tensor, **options: Any) -> tuple[list[int], Tensor]:
+    """Return what the exact engine draws after each prefix of a text, and its logits, shape ``(n, vocab_size)``.
+
+    Args:
+        model: The model, wherever it runs.
+        prompt: Tokens, shape ``(1, P)``.
+        forced: The tokens that follow in the text, shape ``(1, n)``.
+        options: As for :func:`traced`.
+    """
+    with model.to_backend("statevector"):
+        found = list(steps(model, prompt, forced.shape[1], forced=forced, **options))
+    return [int(token) for token, _ in found], torch.cat([logits.double().cpu() for _, logits in found])
+
+
+def sampled_runs(model: GPT, prompt: Tensor, forced: Tensor, *, shots: int, seed: int) -> Tensor:
+    """Return the logits of :data:`SAMPLES` runs of the exact circuits with a number of shots, ``(n, S, vocab_size)``.
+
+    Args:
+        model: The model, wherever it runs.
+        prompt: Tokens, shape ``(1, P)``.
+        forced: The tokens that follow in the text, shape ``(1, n)``.
+        shots: Per measurement basis.
+        seed: Of the sampling.
+    """
+    with model.to_backend(f"statevector?shots={shots}&seed={seed}&dedupe=off"):  # each row has samples of its own
+        rows = prompt.expand(SAMPLES, -1), forced.expand(SAMPLES, -1)
+        found = [logits.double().cpu() for _, logits in steps(model, rows[0], forced.shape[1], seed=0, forced=rows[1])]
+    return torch.stack(found)
+
+
+@contextmanager
+def watched(model: GPT, trace: Trace) -> Iterator[None]:
+    """Record what the model's quantum heads return into the last pass of a trace, until the block ends."""
+    exact = Place.of(get_backend("statevector"))
+    with ExitStack() as stack:
+        for layer, kind, head in model.quantum_heads():
+            for program in _programs(head):
+                program.answer = Answer()
+            reference = head.prepare(exact, Audit(layer, kind)).program
+            watch = _Watch(layer, kind, reference, trace)
+            stack.callback(head.register_forward_hook(watch, with_kwargs=True).remove)
+        yield
+
+
+@dataclass(frozen=True)
+class _Watch:
+    """A forward hook of a head."""
+
+    layer: int
+    kind: str
+    reference: Any
+    trace: Trace
+
+    @torch.no_grad()
+    def __call__(
+        self, head: QuantumHead, args: tuple[Tensor, ...], options: Mapping[str, Tensor], output: Tensor
+    ) -> None:
+        x, values = args[0], options["expectations"]  # (*heads, K, F) and (*heads, K, M)
+        takes_vectors = isinstance(self.reference, StatevectorProgram)
+        inputs = amplitude_angles(x) if head.amplitude and not takes_vectors else x
+        exact = self.reference(inputs, head.weight).expand_as(values)
+        errors = np.zeros(values.shape)
+        for program in sorted(_programs(head), key=lambda each: isinstance(each, PubProgram)):  # groups before parts
+            if program.answer.errors is not None:  # it answered this call
+                errors = program.answer.errors.reshape(values.shape)
+                self.trace.metadata += program.answer.metadata
+                for part in _parts(program):
+                    self.trace.programs[self.layer, self.kind, id(part)] = part
+                    part.answer = Answer()
+                program.answer = Answer()
+        shape = (-1, *values.shape[-3:])  # queries, keys and values of a head belong together
+        tables = (_array(values), _array(exact), errors)
+        each = (table.reshape(shape).swapaxes(0, 1).reshape(shape[1], -1, shape[-1]) for table in tables)
+        self.trace.passes[-1].append(HeadValues(self.layer, self.kind, *each))
+
+
+def _programs(head: QuantumHead) -> list[PubProgram | SharedProgram]:
+    """Return the programs of a head that send PUBs, or share them out: one, or those of the links of a chain."""
+    program = head.execution.program
+    return (
+        [] if program is None else [part for part in program.modules() if isinstance(part, PubProgram | SharedProgram)]
+    )
+
+
+def _parts(program: PubProgram | SharedProgram) -> list[PubProgram]:
+    """Return the programs that send a program's PUBs."""
+    return [part for part in program.modules() if isinstance(part, PubProgram)]
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().double().cpu().numpy()

@@ -1,0 +1,93 @@
+"""Mitigation by a backend string: what is read, what is refused, and what it removes."""
+
+import numpy as np
+import pytest
+import torch
+
+from qiskit_qattn import QuantumHead, attention_circuit, get_backend
+from qiskit_qattn.backends.mitigation import Mitigation, mitigation_option, twirled_shots
+from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.errors import ConfigError, UnknownNameError
+
+
+def option(text, **known):
+    return mitigation_option(BackendSpec.parse(f"aer?{text}"), **known)
+
+
+def test_what_a_string_asks_for():
+    assert option("shots=10") is None
+    assert option("mitigation=trex") == Mitigation(methods=("trex",))
+    both = option("mitigation=zne,trex&zne_factors=1,5&zne_fit=richardson", twirls=True)
+    assert both == Mitigation(methods=("trex", "zne"), factors=(1, 5), fit="richardson", twirling=True)
+    assert str(both) == "trex and zne (richardson, at noise factors 1, 5), gates twirled"
+    assert (both.runs, both.circuits(10)) == ((1, 5), 21)
+    assert (option("mitigation=trex").runs, option("mitigation=trex").circuits(10)) == ((1,), 11)
+    assert not option("mitigation=zne&twirling=off", twirls=True).twirling
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "match"),
+    [
+        ("mitigation=tres", UnknownNameError, "Did you mean 'trex'"),
+        ("mitigation=trex,", UnknownNameError, "Known: pec, trex, zne"),
+        ("mitigation=pec", ConfigError, "not possible on aer: it can do trex and zne. pec is for .* ibm:<device>"),
+        ("mitigation=trex,trex", ConfigError, "each method once"),
+        ("mitigation=trex&zne_factors=1,3", ConfigError, "zne_factors is for mitigation=zne"),
+        ("zne_fit=linear", ConfigError, "zne_fit is for mitigation=zne"),
+        ("mitigation=zne&zne_fit=cubic", UnknownNameError, "Known: exponential, linear, richardson"),
+        ("mitigation=zne&zne_factors=1,2", ConfigError, "odd numbers from 1 to 25"),
+        ("mitigation=zne&zne_factors=-1,1", ConfigError, "odd numbers from 1 to 25"),
+        ("mitigation=zne&zne_factors=1,1.5", ConfigError, "odd numbers from 1 to 25"),
+        ("mitigation=zne&zne_factors=3,1", ConfigError, "each larger than the last"),
+        ("mitigation=zne&zne_factors=3", ConfigError, "2 to 8 numbers"),
+        ("mitigation=zne&zne_factors=1,3,5,7,9,11,13,15,17", ConfigError, "2 to 8 numbers"),
+    ],
+)
+def test_what_is_refused(text, kind, match):
+    with pytest.raises(kind, match=match):
+        option(text)
+
+
+@pytest.mark.parametrize("fit", ["linear", "richardson"])
+def test_extrapolation_is_exact_for_a_line_and_richardson_for_any_parabola(fit, rng):
+    weights = Mitigation(methods=("zne",), factors=(1, 3, 7), fit=fit).weights
+    start, slope, curve = rng.normal(size=3)
+    at = np.array([1.0, 3.0, 7.0])
+    assert weights @ (start + slope * at) == pytest.approx(start)
+    bent = weights @ (start + slope * at + curve * at**2)
+    assert bool(abs(bent - start) < 1e-12) == (fit == "richardson")
+
+
+def test_shots_are_rounded_up_to_equal_twirls():
+    assert [twirled_shots(shots) for shots in (1, 64, 65, 1000, 4096)] == [64, 64, 128, 1024, 4096]
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("statevector?mitigation=trex", "nothing to mitigate"),
+        ("aer?shots=100&mitigation=trex", "no noise to mitigate"),
+        ("aer?noise=depolarizing&p1=0.01&p2=0.01&shots=100&mitigation=trex", "no readout error"),
+        ("aer?noise=readout&readout=0.1&shots=100&mitigation=zne", "no errors of two-qubit gates"),
+        ("aer?noise=readout&readout=0.1&mitigation=trex", "give shots"),
+        ("aer?noise=readout&readout=0.1&shots=100&twirling=on", "twirling is for mitigation"),
+    ],
+)
+def test_where_there_is_nothing_to_mitigate(text, match):
+    pytest.importorskip("qiskit_aer")
+    with pytest.raises(ConfigError, match=match):
+        get_backend(text)
+
+
+def test_trex_on_aer_removes_readout_error():
+    """Readout error alone, so that all of it goes; the seed makes the samples the same each time."""
+    pytest.importorskip("qiskit_aer")
+    pytest.importorskip("qiskit_ibm_runtime")
+    head = QuantumHead(attention_circuit("qisa", 3)).double()
+    x = torch.randn(2, head.num_features, dtype=torch.float64)
+    exact = head(x).detach()
+    text = "aer?noise=readout&readout=0.1&shots=8192&seed=3"
+    raw, trex = (head.to_backend(text + more)(x).detach() for more in ("", "&mitigation=trex"))
+    again = head.to_backend(f"{text}&mitigation=trex")(x).detach()
+    assert torch.equal(trex, again)
+    assert (trex - exact).abs().max() < 0.3 * (raw - exact).abs().max()
