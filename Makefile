@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-more fuzz torture lint draw docs notebooks bench bench-peers
+.PHONY: help train test test-more fuzz torture lint draw docs notebooks bench bench-gpu bench-peers
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,6 +49,9 @@ notebooks: $(VENV)/.dev ## Run the notebooks and keep their outputs (ARGS="noteb
 
 bench: $(VENV)/.dev ## Measure speed and memory, and print them as ratios (ARGS="--quick", "--full", "--only NAME")
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-gpu: $(VENV)/.dev ## The same on a GPU, in five minutes (ARGS="--nanogpt FOLDER" also times a clone of nanoGPT)
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 bench-peers: $(PEERS)/.peers ## The same circuit in PennyLane and tensorcircuit-ng, in an environment of their own
 	$(PEERS)/bin/python benchmarks/run.py --peers $(ARGS)

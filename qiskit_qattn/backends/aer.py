@@ -15,8 +15,8 @@ from qiskit.quantum_info import Pauli
 
 from qiskit_qattn.backends.gradients import gradient_option
 from qiskit_qattn.backends.measurement import Plan, Samples, shots_of
-from qiskit_qattn.backends.mitigated import MitigatedAerEstimator, check_mitigated
 from qiskit_qattn.backends.mitigation import MITIGATION_OPTIONS, TWIRLING_OPTION, noisy_mitigation
+from qiskit_qattn.backends.mitigation_aer import MitigatedAerEstimator, runtime_gates
 from qiskit_qattn.backends.mps import AER_LOCK, MAX_BOND, MPSEstimator, aer_binds
 from qiskit_qattn.backends.noise import NOISE_OPTIONS, build_noise
 from qiskit_qattn.backends.options import SAMPLING_OPTIONS, sampling_option
@@ -71,12 +71,12 @@ def aer(spec: BackendSpec) -> Backend:
         estimator: Any = MPSEstimator(max_bond=bond, default_precision=sampling.precision, seed=sampling.seed)
         pass_manager = None  # it puts circuits on a line itself
     elif mitigation is not None:
-        check_mitigated(spec, noise.model, sampled=sampling.precision > 0)
+        gates = runtime_gates(spec, noise.model, sampled=sampling.precision > 0)
         simulator_on = partial(_noisy_simulator, noise.model, method, device, bond)
         estimator = MitigatedAerEstimator(
             simulator_on, mitigation, default_precision=sampling.precision, seed=sampling.seed
         )
-        pass_manager = noise.pass_manager
+        pass_manager = noise.pass_manager if str(spec.options["noise"]).startswith("fake_") else gates
     else:
         simulator = _simulator(method, device, bond)
         estimator = AerEstimator(simulator, noise.model, default_precision=sampling.precision, seed=sampling.seed)

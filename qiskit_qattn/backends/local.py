@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from torch import nn
 
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, gradient_option
+from qiskit_qattn.backends.mitigation import MITIGATION_OPTIONS, noisy_mitigation
+from qiskit_qattn.backends.mitigation_engine import MitigatedEngine
 from qiskit_qattn.backends.mps import MAX_BOND, MPSEstimator, mps_program
 from qiskit_qattn.backends.noise import NOISE_OPTIONS, build_noise
 from qiskit_qattn.backends.options import SAMPLING_OPTIONS, Sampling, sampling_option
@@ -69,9 +72,15 @@ def density_matrix(spec: BackendSpec) -> Backend:
         MissingDependencyError: Where the noise needs Aer or IBM's fake devices and they are not installed.
     """
     sampling = sampling_option(spec)
-    engine = build_noise(spec)
+    noisy = build_noise(spec)
+    mitigation = noisy_mitigation(spec, noisy.model, fits=("linear", "richardson"))
+    engine: NoisyEngine | MitigatedEngine = noisy
+    if mitigation is not None:
+        if sampling.shots is not None:
+            raise ConfigError(f"{str(spec)!r} mitigates exact values: leave shots out, or take aer?noise=…&shots=….")
+        engine = MitigatedEngine(noisy, mitigation)
     estimator = TorchEstimator(engine, default_precision=sampling.precision, seed=sampling.seed)
-    return _backend(spec, estimator, sampling, partial(_noisy_program, engine))
+    return replace(_backend(spec, estimator, sampling, partial(_noisy_program, engine)), mitigation=mitigation)
 
 
 STATEVECTOR = Provider(
@@ -82,11 +91,11 @@ STATEVECTOR = Provider(
 DENSITY_MATRIX = Provider(
     summary="The noisy engine: batched, differentiable, up to 6 qubits",
     build=density_matrix,
-    options=SAMPLING_OPTIONS | NOISE_OPTIONS,
+    options=SAMPLING_OPTIONS | NOISE_OPTIONS | MITIGATION_OPTIONS,
 )
 
 
-def _noisy_program(engine: NoisyEngine, circuit: AttentionCircuit) -> nn.Module:
+def _noisy_program(engine: NoisyEngine | MitigatedEngine, circuit: AttentionCircuit) -> nn.Module:
     return engine(
         circuit.circuit, circuit.observables, input_params=circuit.input_params, weight_params=circuit.weight_params
     )

@@ -19,16 +19,21 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
+from qiskit import QuantumCircuit
+from qiskit.transpiler import PassManager
 
 from qiskit_qattn.backends.spec import BackendSpec
-from qiskit_qattn.errors import ConfigError, unknown_name
+from qiskit_qattn.errors import ConfigError, missing_dependency, unknown_name
 
 Method = Literal["trex", "zne", "pec"]
 Fit = Literal["linear", "exponential", "richardson"]
 METHODS: tuple[Method, ...] = get_args(Method)
 FITS: tuple[Fit, ...] = get_args(Fit)
 _FACTORS = (1, 3, 5)
+_FOLDED = {"cx", "cy", "cz", "ecr", "swap"}  # by qiskit-mitigation
+_LEAST_DETERMINANT = 1e-9  # of a qubit's readout: 1 − p(1|0) − p(0|1)
 _LARGEST = 25  # noise factor
+_OVERHEAD = 10
 _MOST = 8  # noise factors, of which Qiskit Runtime fits a polynomial
 _SHARE = 64  # the fewest shots of a random twirl
 _TWIRLS = 32
@@ -37,6 +42,7 @@ MITIGATION_OPTIONS = {
     "zne_factors": f"zne: odd noise factors, {','.join(map(str, _FACTORS))} by default",
     "zne_fit": "zne: linear, the default; exponential, else linear where that fails; richardson, through all points",
 }
+PEC_OPTION = {"pec_overhead": f"pec: how many times the samples it may take, {_OVERHEAD} by default"}
 TWIRLING_OPTION = {"twirling": "on or off: twirl two-qubit gates; on with zne and pec by default, else off"}
 
 
@@ -49,19 +55,23 @@ class Mitigation:
         factors: Noise factors of ``zne``: odd, ascending.
         fit: What ``zne`` extrapolates by.
         twirling: Whether two-qubit gates are twirled.
+        overhead: How many times the samples ``pec`` may take; beyond it, noise is left in.
     """
 
     methods: tuple[Method, ...]
     factors: tuple[int, ...] = _FACTORS
     fit: Fit = "linear"
     twirling: bool = False
+    overhead: int = _OVERHEAD
 
     def __str__(self) -> str:
         """Return what is done, in a phrase."""
-        parts: list[str] = [name for name in self.methods if name != "zne"]
-        if "zne" in self.methods:
-            parts.append(f"zne ({self.fit}, at noise factors {', '.join(map(str, self.factors))})")
-        return " and ".join(parts) + (", gates twirled" if self.twirling else "")
+        how = {
+            "pec": f"pec (with at most {self.overhead} times the samples)",
+            "trex": "trex",
+            "zne": f"zne ({self.fit}, at noise factors {', '.join(map(str, self.factors))})",
+        }
+        return " and ".join(how[name] for name in self.methods) + (", gates twirled" if self.twirling else "")
 
     @property
     def runs(self) -> tuple[int, ...]:
@@ -97,6 +107,8 @@ class Mitigation:
             degree = f"polynomial_degree_{len(self.factors) - 1}"
             fit = {"linear": ["linear"], "exponential": ["exponential", "linear"], "richardson": [degree]}[self.fit]
             options["zne"] = {"noise_factors": list(self.factors), "extrapolator": fit}
+        if "pec" in self.methods:
+            options["pec"] = {"max_overhead": self.overhead}
         return {
             "resilience_level": 0,
             "resilience": options,
@@ -126,9 +138,7 @@ def mitigation_option(
     """
     text = spec.options.get("mitigation")
     if text is None:
-        for key in ("zne_factors", "zne_fit"):
-            if key in spec.options:
-                raise ConfigError(f"Backend option {key} is for mitigation=zne, and {str(spec)!r} has no mitigation.")
+        _refuse(spec, ())
         return None
     names = text.split(",")
     for name in names:
@@ -142,16 +152,15 @@ def mitigation_option(
     if len(set(names)) < len(names) or {"zne", "pec"} <= set(names):
         raise ConfigError(f"mitigation={text}: give each method once, and zne or pec, not both.")
     factors, fit = _factors(spec), cast("Fit", spec.options.get("zne_fit", fits[0]))
-    if "zne" not in names:
-        for key in ("zne_factors", "zne_fit"):
-            if key in spec.options:
-                raise ConfigError(f"Backend option {key} is for mitigation=zne, got mitigation={text}.")
+    _refuse(spec, names)
     if fit not in FITS:
         raise unknown_name("zne_fit", fit, FITS)
     if fit not in fits:
         raise ConfigError(f"zne_fit={fit} is not possible on {_target(spec)}: it can do {' and '.join(fits)}.")
     methods = cast("list[Method]", sorted(names))
-    return Mitigation(methods=tuple(methods), factors=factors, fit=fit, twirling=twirls and _twirling(spec, methods))
+    overhead = spec.integer("pec_overhead", minimum=1, maximum=1000) or _OVERHEAD
+    twirling = twirls and _twirling(spec, methods)
+    return Mitigation(methods=tuple(methods), factors=factors, fit=fit, twirling=twirling, overhead=overhead)
 
 
 def noisy_mitigation(
@@ -176,15 +185,25 @@ def noisy_mitigation(
         return None
     if model is None:
         raise ConfigError(f"{str(spec)!r} has no noise to mitigate: give noise=…, or leave mitigation out.")
-    if "trex" in mitigation.methods and not (model._local_readout_errors or model._default_readout_error):
-        raise ConfigError(f"{str(spec)!r} has no readout error, which mitigation=trex is for.")
-    if "zne" in mitigation.methods and not any(
-        error.num_qubits == 2
-        for errors in ({"": model._default_quantum_errors} | model._local_quantum_errors).values()
-        for error in errors.values()
-    ):
-        raise ConfigError(f"{str(spec)!r} has no errors of two-qubit gates, which mitigation=zne is for.")
+    if "trex" in mitigation.methods:
+        errors = [*model._local_readout_errors.values(), *filter(None, [model._default_readout_error])]
+        if not errors:
+            raise ConfigError(f"{str(spec)!r} has no readout error, which mitigation=trex is for.")
+        if any(abs(np.linalg.det(error.probabilities)) < _LEAST_DETERMINANT for error in errors):
+            raise ConfigError(f"{str(spec)!r} reads bits at random, which mitigation=trex cannot undo.")
+    if "zne" in mitigation.methods and not {*model._local_quantum_errors, *model._default_quantum_errors} & _FOLDED:
+        raise ConfigError(
+            f"{str(spec)!r} has no errors of two-qubit gates that mitigation=zne folds: {', '.join(sorted(_FOLDED))}."
+        )
     return mitigation
+
+
+def _refuse(spec: BackendSpec, methods: Sequence[str]) -> None:
+    """Raise :class:`ConfigError` for an option of a method that is not asked for."""
+    for key in ("zne_factors", "zne_fit", "pec_overhead"):
+        method = key.partition("_")[0]
+        if key in spec.options and method not in methods:
+            raise ConfigError(f"Backend option {key} is for mitigation={method}, got {str(spec)!r}.")
 
 
 def _factors(spec: BackendSpec) -> tuple[int, ...]:
@@ -213,6 +232,35 @@ def _twirling(spec: BackendSpec, methods: Sequence[Method]) -> bool:
 
 def _target(spec: BackendSpec) -> str:
     return spec.name if spec.target is None else f"{spec.name}:{spec.target}"
+
+
+@dataclass(frozen=True)
+class Folding:
+    """A pass manager whose circuits have their two-qubit gates folded.
+
+    Attributes:
+        manager: Transpiles a circuit first, or None.
+        factor: The noise factor, odd: how many gates stand for one.
+    """
+
+    manager: Any
+    factor: int
+
+    def run(self, circuit: QuantumCircuit) -> QuantumCircuit:
+        """Return the circuit in the manager's gates and layout, folded.
+
+        Raises:
+            MissingDependencyError: Without qiskit-mitigation.
+        """
+        try:
+            from qiskit_mitigation.zne.gate_folding import GateFoldingPass
+        except ImportError as error:
+            raise missing_dependency("qiskit-mitigation", "ibm") from error
+        if self.manager is not None:
+            circuit = self.manager.run(circuit)
+        folded = PassManager([GateFoldingPass(self.factor)]).run(circuit)
+        folded._layout = circuit.layout  # the pass manager's own is empty
+        return folded
 
 
 def twirled_shots(shots: int) -> int:

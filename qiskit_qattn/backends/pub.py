@@ -26,7 +26,7 @@ from qiskit_qattn.backends.values import Answer, bounds, check_values, evs_of
 from qiskit_qattn.forks import cached_property
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.simulation.angles import AngleMap
-from qiskit_qattn.simulation.derivatives import transforms
+from qiskit_qattn.simulation.derivatives import transforms, with_gradient_of
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 # Rounding makes a token's angles depend on its position in the batch: by at most these rounding errors, and radians.
@@ -75,8 +75,7 @@ class PubProgram(JointProgram):
         max_pub_size: Largest number of parameter sets in one PUB, or None for no limit. More make several PUBs.
         dedupe: Whether equal rows are evaluated once.
         source: What the circuit was transpiled from, as :func:`source_of` tells it, or None where that does not matter.
-        tiling: Where rows are evaluated side by side, for a circuit that is not transpiled; None to evaluate each
-            alone.
+        tiling: Where rows are evaluated side by side, for a circuit that is not transpiled; None for one at a time.
 
     Attributes:
         outside: How many mitigated values lay outside their observables' bounds.
@@ -193,7 +192,7 @@ class SimulatedGradient(PubProgram):
 
     def differentiable(self, values: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return ``values`` with the gradient of the other program."""
-        return _Replaced.apply(self.exact(inputs, weights), values) if torch.is_grad_enabled() else values
+        return with_gradient_of(self.exact(inputs, weights), values) if torch.is_grad_enabled() else values
 
 
 class Evaluation:
@@ -254,25 +253,3 @@ def _values(call: Call, table: Tensor) -> Tensor:
     lead = torch.broadcast_shapes(inputs.shape[:-1], (*weights.shape[:-1], 1))
     values = table.reshape(*lead, table.shape[-1]).to(inputs)
     return cast(PubProgram, program).differentiable(values, inputs, weights)
-
-
-class _Replaced(torch.autograd.Function):
-    """The second argument, with the gradient going to the first."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(exact: Tensor, values: Tensor) -> Tensor:
-        return values.to(exact, copy=True)  # an argument that is returned cannot be changed in place
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: Any) -> Tensor:
-        return tangent.clone()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
@@ -31,7 +31,7 @@ class Measured(Protocol):
     answer: Answer
 
     @property
-    def job_key(self) -> Hashable:
+    def job_key(self) -> tuple[int, float, bool]:
         """The same for programs that share jobs."""
 
     def pubs(self, angles: np.ndarray, source: str | None = None) -> list[tuple]:
@@ -51,14 +51,12 @@ class _Job:
         self._pubs = [
             program.pubs(rows, source) for program, rows, source in zip(programs, angles, sources, strict=True)
         ]
-        first = programs[0]
-        self._estimator, self._precision = first.estimator, first.precision
+        self._estimator, self._precision = programs[0].estimator, programs[0].precision
         self.pubs: list[Any] = [pub for some in self._pubs for pub in some]
-        self._tiled: Any = None
-        if first.tiling is not None:
+        self._tiled = None
+        if (tiling := programs[0].tiling) is not None:
             told = [source for source, some in zip(sources, self._pubs, strict=True) for _ in some]
-            coerced = [EstimatorPub.coerce(pub, first.precision) for pub in self.pubs]
-            self._tiled = first.tiling.tiled(coerced, told)
+            self._tiled = tiling.tiled([EstimatorPub.coerce(pub, self._precision) for pub in self.pubs], told)
             self.pubs = self._tiled.pubs
         self._sent: Any = None
 
@@ -104,7 +102,7 @@ class Jobs:
         angles: Sequence[np.ndarray],
         sources: Sequence[str | None] | None = None,
     ) -> None:
-        self._members: dict[Hashable, list[int]] = {}
+        self._members: dict[tuple[int, float, bool], list[int]] = {}
         for i, program in enumerate(programs):
             self._members.setdefault(program.job_key, []).append(i)
         every = sources or [None] * len(angles)

@@ -74,7 +74,7 @@ def check_tiles(found: int, size: int, asked: Tiles, name: str) -> None:
         closer = ", tile_spacing=0 to leave no qubit idle between them" if asked.spacing else ""
         between = f" with {asked.spacing} idle between them" if asked.spacing else ""
         raise ConfigError(
-            f"tiles={asked.count}: {found} circuits of {size} qubits fit on {name}{between}, its worst qubits left out. "
+            f"tiles={asked.count}: {found} circuits of {size} qubits fit on {name}{between}, without its worst qubits. "
             f"Give tiles=auto{'' if found < 2 else f', at most tiles={found}'}{closer}, or a head with fewer qubits."
         )
     if asked.count is None and found == 1:

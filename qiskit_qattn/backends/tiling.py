@@ -146,7 +146,7 @@ class Tiling:
         return Tiled([self._composed_pub(pubs, group, known) for group in groups], groups, list(pubs))
 
     def alone(self, pubs: Sequence[EstimatorPub]) -> Tiled:
-        """Return PUBs one at a time, the k-th on the k-th tile, while the others are idle; as many as there are tiles."""
+        """Return PUBs one at a time, the k-th on the k-th tile, while the others are idle."""
         groups = [
             [Column(index, np.arange(pub.parameter_values.size), self.places(pub.circuit)[index])]
             for index, pub in enumerate(pubs)
@@ -189,9 +189,8 @@ class Tiling:
             if not vector:
                 continue
             table = pub.parameter_values.as_array(order).reshape(-1, len(order))  # (N, K)
-            values[vector] = table[
-                np.ix_(np.resize(column.rows, length), np.array(own))
-            ]  # shorter ones repeat their first rows
+            rows = np.resize(column.rows, length)  # shorter ones repeat their first rows
+            values[vector] = table[np.ix_(rows, np.array(own))]
         shape = (length,) if values else ()
         return EstimatorPub(circuit, observables, BindingsArray(values, shape=shape), parts[0].precision)
 

@@ -1,4 +1,4 @@
-"""Whether circuits that run side by side disturb each other: the same circuits alone and together, on the same qubits."""
+"""Whether circuits side by side disturb each other: the same ones alone and together, on the same qubits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TileDifference:
         difference: The largest :math:`|\langle O \rangle_{together} - \langle O \rangle_{alone}|`.
         error: The standard error of that difference.
         z: The largest ratio of a difference and its standard error.
-        p: The probability of a ratio as large by shot noise alone, with Bonferroni's correction for the values compared.
+        p: The probability of a ratio as large by shot noise alone, corrected for the number of values (Bonferroni).
     """
 
     qubits: Tile
@@ -66,9 +66,9 @@ def crosstalk(circuit: AttentionCircuit, backend: Backend, *, rows: int = _ROWS,
     .. math:: z_{kmr} = \frac{\langle O_m \rangle_{together} - \langle O_m \rangle_{alone}}
         {\sqrt{\sigma_{together}^2 + \sigma_{alone}^2}}
 
-    with the standard errors that the device reports, and at least that of one sample in all. Both are in one job, so that
-    they see the device in one state, as far as that can be had. It costs as much as ``rows`` parameter sets for each
-    tile alone, and ``rows`` more.
+    with the standard errors that the device reports, and at least that of one sample in all. Both are in one job, so
+    that the device is in one state for both. It costs as much as ``rows`` parameter sets for each tile, and ``rows``
+    more.
 
     Args:
         circuit: What is compared.
@@ -86,8 +86,8 @@ def crosstalk(circuit: AttentionCircuit, backend: Backend, *, rows: int = _ROWS,
     program = attention_program(circuit, backend)
     if not isinstance(program, PubProgram) or (tiling := program.tiling) is None:
         raise ConfigError(
-            f"Crosstalk is between circuits side by side, but {backend.name} runs {circuit.num_qubits}-qubit circuits one "
-            f"at a time; give tiles=auto, and a device with room for two."
+            f"Crosstalk is between circuits side by side, but {backend.name} runs {circuit.num_qubits}-qubit circuits "
+            f"one at a time; give tiles=auto, and a device with room for two."
         )
     count, rng = len(tiling.places(program.circuit)), np.random.default_rng(seed)
     points = rng.uniform(-np.pi, np.pi, (count, rows, len(program.params)))

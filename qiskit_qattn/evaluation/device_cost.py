@@ -131,7 +131,7 @@ def run_cost(module: nn.Module, backend: Backend | Group, run: Callable[[], Any]
     found = list(costs.values())
     first = next((each.first for each in found if each.first is not None), None)
     total = reduce(add, (each.total for each in found))
-    return RunCost(total, first, max(each.depth for each in found), max(each.tiles for each in found), costs)
+    return RunCost(total, first, max(each.depth for each in found), max(each.tiles for each in found), devices=costs)
 
 
 def _counted(counting: Any) -> RunCost:

@@ -112,8 +112,10 @@ def causal_attention(
     if real is not None:
         seen = _causal_mask(steps, total, q.device, total - steps) & real[:, None, None, :]
         return attend(q, k, v, score, seen, dropout=dropout)[0]
-    mask = _causal_mask(steps, total, q.device, total - steps) if 1 < steps < total else None  # one sees all others
-    return attend(q, k, v, score, mask, causal=steps == total, dropout=dropout)[0]
+    if steps == total:  # a branch, since the comparison itself is no bool where torch.compile lets lengths vary
+        return attend(q, k, v, score, causal=True, dropout=dropout)[0]
+    mask = _causal_mask(steps, total, q.device, total - steps) if steps > 1 else None  # one sees all others
+    return attend(q, k, v, score, mask, dropout=dropout)[0]
 
 
 def _causal_mask(steps: int, total: int, device: torch.device, before: int = 0) -> Tensor:

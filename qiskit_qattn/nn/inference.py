@@ -115,17 +115,17 @@ class FixedAmplitudeHead(nn.Module):
     r"""Values of H amplitude-encoded heads whose unitary is formed: amplitudes, squares, signs and norms.
 
     Args:
-        matrix: U, shape ``(H, 2**n, R or 2 * R)``; of size 0 where the projection gives amplitudes already.
+        matrix: U, shape ``(H, 2**n, R or 2 * R)``; None where the projection gives amplitudes already.
         signs: S times gains, shape ``(H, R, M)``.
         basis: How many of the R outcomes are of the first basis, whose squares sum to the squared norm.
         first: The amplitudes of the state |0…0⟩, which a zero vector is encoded as, shape ``(H, R or 2 * R)``.
     """
 
-    matrix: Tensor
+    matrix: Tensor | None
     signs: Tensor
     zero: Tensor
 
-    def __init__(self, matrix: Tensor, signs: Tensor, basis: int, first: Tensor) -> None:
+    def __init__(self, matrix: Tensor | None, signs: Tensor, basis: int, first: Tensor) -> None:
         super().__init__()
         norms = signs.new_zeros(*signs.shape[:2], 1)
         norms[:, :basis] = 1
@@ -135,7 +135,7 @@ class FixedAmplitudeHead(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the number of heads and values, for ``print(model)``."""
-        return f"heads={len(self.signs)}, outputs={self.signs.shape[-1] - 1}, in_projection={not self.matrix.numel()}"
+        return f"heads={len(self.signs)}, outputs={self.signs.shape[-1] - 1}, in_projection={self.matrix is None}"
 
     def forward(self, x: Tensor) -> Tensor:
         """Return values, shape ``(H, N, M)``.
@@ -151,14 +151,15 @@ class FixedAmplitudeHead(nn.Module):
             with torch.autocast(x.device.type, enabled=False):
                 return self(x.to(self.signs.dtype))
         values = kept = None
-        if x.shape[1] <= _FEW_ROWS and not torch.is_grad_enabled() and cpu.takes(x):
+        if not torch.is_grad_enabled() and cpu.takes(x) and x.shape[1] <= _FEW_ROWS:
             from qiskit_qattn.simulation.cpu.readout import read_out
 
             values = x.new_empty(*x.shape[:2], self.signs.shape[-1] - 1)
-            if read_out(*(tensor.numpy() for tensor in (x.contiguous(), self.matrix, self.signs, values))):
+            matrix = x.new_empty(0, 0, 0) if self.matrix is None else self.matrix
+            if read_out(*(tensor.numpy() for tensor in (x.contiguous(), matrix, self.signs, values))):
                 return values
             kept = ~values[..., :1].isnan()
-        amplitudes = x @ self.matrix if self.matrix.numel() else x
+        amplitudes = x if self.matrix is None else x @ self.matrix
         if values is None and may_read(x):
             product = self._product(amplitudes)
             if within_range(product[..., -1]):
@@ -201,8 +202,8 @@ def _replace_heads(attention: MixedHeads, replaced: dict[int, nn.Module]) -> lis
         matrix = unitary[0].expand(attention.counts[name], -1, -1)  # (H, 2**n, R or 2 * R)
         signs = program.scaled_signs(head.gain.detach())  # (H, R, M)
         folds = plain is not None and _saves_work(plain.in_features, *matrix.shape[1:])
-        separate = matrix[:, :0] if folds else matrix
-        replaced[id(head)] = FixedAmplitudeHead(separate.contiguous(), signs, matrix.shape[1], matrix[:, 0])
+        separate = None if folds else matrix.contiguous()
+        replaced[id(head)] = FixedAmplitudeHead(separate, signs, matrix.shape[1], matrix[:, 0])
         if not folds:
             continue
         weights[position] = _times(matrix, weights[position])

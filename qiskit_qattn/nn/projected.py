@@ -51,7 +51,7 @@ class ProjectedHeads(MixedHeads):
         )
         names = [name for name, count in listed for _ in range(count)]
         order = sorted(range(num_heads), key=lambda head: list(self.kinds).index(names[head]))
-        self._order = None if order == sorted(order) else order  # of the heads by kind, where it is not the string's
+        self._by_kind, self._in_string = _runs(order), _runs([order.index(head) for head in range(num_heads)])
         self._widths = {name: self.kinds[name].inputs(shape) for name, shape in shapes.items()}
         self.encodings = nn.ModuleDict(
             {
@@ -91,9 +91,8 @@ class ProjectedHeads(MixedHeads):
             # Excluded keys are as one to a device; nothing else depends on what they held, even on NaN.
             excluded = F.pad(padding == -torch.inf, (0, k.shape[1] - padding.shape[1]))[..., None, None]
             k, v = k.masked_fill(excluded, 1.0), v.masked_fill(excluded, 1.0)
-        if self._order is not None:
-            q, k, v = (x[:, :, self._order] for x in (q, k, v))
-            mask = mask if mask is None or mask.shape[1] == 1 else mask[:, self._order]
+        q, k, v = (_ordered(x, 2, self._by_kind) for x in (q, k, v))
+        mask = mask if mask is None or mask.shape[1] == 1 else _ordered(mask, 1, self._by_kind)
         values = self._head_values(q, k, v)
         factor = 1.0 if scale in (None, self.head_dim**-0.5) else scale * self.head_dim**0.5
         outputs, weights, start = [], [], 0
@@ -116,9 +115,7 @@ class ProjectedHeads(MixedHeads):
     def _in_order(self, parts: Sequence[Any]) -> Tensor:
         """Return the groups' parts, each ``(N, nh, L, ·)``, as one of all heads in the string's order."""
         whole = parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
-        if self._order is None:
-            return whole
-        return whole[:, [self._order.index(head) for head in range(self.num_heads)]]
+        return _ordered(whole, 1, self._in_string)
 
     def _head_values(self, q: Tensor, k: Tensor, v: Tensor) -> dict[str, Any]:
         """Return what each kind's map makes of projected vectors ``(N, ·, H, h)``, as for :meth:`_head_groups`."""
@@ -160,6 +157,19 @@ def _is_encoded(kind: HeadKind, shape: HeadShape) -> bool:
     """Whether a learned map makes what the kind takes: angles, or fewer numbers than a vector has."""
     angles = shape.circuit is not None and shape.circuit.encoding.kind != "amplitude"
     return angles or kind.inputs(shape) < shape.width
+
+
+def _runs(order: Sequence[int]) -> list[slice]:
+    """Return an order as runs of neighbours."""
+    starts = [i for i, head in enumerate(order) if i == 0 or head != order[i - 1] + 1]
+    return [slice(order[i], order[j - 1] + 1) for i, j in zip(starts, [*starts[1:], len(order)], strict=True)]
+
+
+def _ordered(x: Tensor, axis: int, runs: Sequence[slice]) -> Tensor:
+    """Return the heads along an axis in the order of the runs; a list as index would be copied to a GPU each time."""
+    if len(runs) == 1:
+        return x
+    return torch.cat([x.narrow(axis, run.start, run.stop - run.start) for run in runs], axis)
 
 
 def _extended(rows: Tensor, length: int) -> Tensor:

@@ -42,7 +42,7 @@ def apply_block(block: Block, columns: Tensor | None, weights: Tensor) -> Tensor
     if not torch.is_grad_enabled() or is_traced():
         return block.run(columns, *angles)
     if columns is None and not starts_with_matrix(block):
-        columns = block.identity(angles[0])
+        columns = block.identity(weights.device)
     return _Adjoint.apply(block, columns, *angles)
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.elementary import Angle
+from qiskit_qattn.simulation.precision import LARGEST_SUM, reduced
 
 Monomial = tuple[Any, ...]  # sympy factors; a parameter is its position, an int
 
@@ -35,7 +36,8 @@ class AngleMap(ConstantModule):
     Raises:
         CircuitError: For an expression that uses a parameter outside ``params`` or a function without a torch rule.
 
-    Angles are always computed in float64: they are unbounded, so their rounding errors would dominate all others.
+    Angles are unbounded, so their rounding errors would dominate all others. They are computed in float64, or, where a
+    module forms unitaries in float32 and they are sums of parameters times multiples of 1/2, from reduced parameters.
     """
 
     matrix: Tensor
@@ -59,6 +61,10 @@ class AngleMap(ConstantModule):
                     offset[i] += coefficient
         if combine is not None:
             matrix, offset = combine @ matrix, combine @ offset
+        halves = (
+            np.array_equal(2 * matrix, np.round(2 * matrix)) and np.abs(matrix).sum(1).max(initial=0) <= LARGEST_SUM
+        )
+        self.needs_float64 = bool(functions or products or not halves)
         self._names = {param.name: i for param, i in position.items()}
         self._functions = functions
         # Bare parameters in order, as weights usually are, need no product; most others need no offset.
@@ -77,7 +83,7 @@ class AngleMap(ConstantModule):
 
     @property
     def affine(self) -> tuple[Tensor, Tensor | None]:
-        """C, transposed, shape ``(columns, K)``, and b, shape ``(K,)``, or None where that is zero; float64."""
+        """C, transposed, shape ``(columns, K)``, and b, shape ``(K,)``, or None where that is zero."""
         return self.matrix, self.offset if self._shifted else None
 
     @property
@@ -87,10 +93,19 @@ class AngleMap(ConstantModule):
 
     def combine(self, columns: Tensor) -> Tensor:
         """Return the angles for what :meth:`columns` gave."""
-        columns = columns.to(self.matrix.dtype)
+        columns = self.rounded(columns)
         if self._plain:
             return columns + self.offset if self._shifted else columns
         return F.linear(columns, self.matrix.mT, self.offset if self._shifted else None)  # (..., K)
+
+    def rounded(self, columns: Tensor) -> Tensor:
+        """Return what C acts on in C's dtype; if that is float32, reduced where rounding errors would add up."""
+        dtype = self.matrix.dtype
+        if dtype == torch.float64:
+            return columns.to(dtype)
+        wide = columns if columns.dtype == torch.float64 else columns.to(dtype)
+        alone = self._plain and not self._shifted and wide.dtype == dtype
+        return wide if alone else reduced(wide).to(dtype)
 
     def columns(self, params: Tensor) -> Tensor:
         """Return what C acts on: the parameters, and where angles are not affine in them, functions and products."""

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from qiskit_qattn.simulation.precision import forming_dtype
+
 
 class ConstantModule(nn.Module):
     """A module whose constants are not part of its state: never saved, and always converted from float64 masters.
@@ -18,17 +20,28 @@ class ConstantModule(nn.Module):
     the CPU, whatever the default device, and move with the module. In half-precision modules they stay in float32, in
     which the simulation then runs. Complex constants are stored as pairs of reals, since ``module.to(dtype)`` would
     drop imaginary parts; those without an imaginary part are stored as reals.
+
+    Attributes:
+        forming: The dtype in which unitaries are formed: that of the constants that are pinned to double precision.
+        needs_float64: Whether that is float64 whatever the device and :meth:`form_in` say.
     """
+
+    # As torch._dynamo.mark_static does for a class, without importing the compiler: constants of one shape in a model
+    # and of another in the next are no lengths that vary.
+    _dynamo_marked_static = True
+    forming: torch.dtype
+    needs_float64 = False
 
     def __init__(self) -> None:
         super().__init__()
         self._masters: dict[str, np.ndarray] = {}
         self._double: set[str] = set()
         self._complex: set[str] = set()
-        self._on_meta = False
+        self._asked: torch.dtype | None = None
+        self._settle(torch.empty(0, device="cpu"))
 
     def add_constant(self, name: str, array: np.ndarray, *, double: bool = False) -> None:
-        """Make ``array`` (real, complex or integer) the constant ``name``; ``double`` pins it to float64."""
+        """Make ``array`` (real, complex or integer) the constant ``name``, with ``double`` in the dtype ``forming``."""
         self._complex.discard(name)
         if np.iscomplexobj(array) and array.imag.any():
             array = np.stack([array.real, array.imag], -1)
@@ -36,8 +49,7 @@ class ConstantModule(nn.Module):
         self._masters[name] = np.ascontiguousarray(array.real)
         if double:
             self._double.add(name)
-        integer = array.dtype.kind in "iu"
-        self._store(name, torch.int64 if integer else torch.get_default_dtype(), torch.device("cpu"))
+        self._store(name)
 
     def constant(self, name: str) -> Tensor:
         """Return a constant; complex ones as complex tensors (a view)."""
@@ -53,26 +65,56 @@ class ConstantModule(nn.Module):
         if self._on_meta and not like.is_meta:
             self.to_empty(device=like.device)
 
+    def form_in(self, dtype: torch.dtype | None) -> None:
+        """Form unitaries in float64 or float32 from now on; None leaves that to the device, as at the start."""
+        for part in self.modules():
+            if isinstance(part, ConstantModule):
+                part._asked = dtype
+                part._settle(part._like)
+
+    def need_float64(self) -> None:
+        """Form unitaries in float64 on all devices that have it."""
+        for part in self.modules():
+            if isinstance(part, ConstantModule):
+                part.needs_float64 = True
+                part._settle(part._like)
+
+    def follow(self, other: ConstantModule) -> None:
+        """Store the constants of this module and its parts as those of another."""
+        for part in self.modules():
+            if isinstance(part, ConstantModule):
+                part._asked, part.needs_float64 = other._asked, part.needs_float64 or other.needs_float64
+                part._settle(other._like)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
-        for name in self._masters:
-            own = getattr(self, name)
-            try:
-                like = fn(own.new_empty(0))
-            except NotImplementedError:  # nothing can be copied out of meta; constants need no copy
-                like = fn(own.new_empty(0, device="cpu"))
-            self._store(name, like.dtype, like.device)
+        try:
+            self._settle(fn(self._like))
+        except NotImplementedError:  # nothing can be copied out of meta; constants need no copy
+            self._settle(fn(torch.empty_like(self._like, device="cpu")))
         return self
 
-    def _store(self, name: str, dtype: torch.dtype, device: torch.device) -> None:
+    def _settle(self, like: Tensor) -> None:
+        """Store all constants on the device of an empty tensor, for a module of its dtype."""
+        self._like = like
+        self._on_meta = like.is_meta
+        self.forming = forming_dtype(like.device, like.dtype)
+        if like.device.type != "mps":  # Apple's devices have no float64
+            self.forming = torch.float64 if self.needs_float64 else self._asked or self.forming
+        for name in self._masters:
+            self._store(name)
+
+    def _store(self, name: str) -> None:
         """Convert a master and store it as the constant."""
-        if name in self._double and device.type != "mps":  # Apple's devices have no float64
-            dtype = torch.float64
+        master, dtype = self._masters[name], self._like.dtype
+        if master.dtype.kind in "iu":
+            dtype = torch.int64
+        elif name in self._double:
+            dtype = self.forming
         elif dtype in (torch.float16, torch.bfloat16):
             dtype = torch.float32
         with torch.inference_mode(False):  # a module built in inference mode may be trained later
-            setattr(self, name, torch.as_tensor(self._masters[name], dtype=dtype, device=device))
-        self._on_meta = device.type == "meta"
+            setattr(self, name, torch.as_tensor(master, dtype=dtype, device=self._like.device))
 
 
 def constant_bytes(module: nn.Module) -> int:

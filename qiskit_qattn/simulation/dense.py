@@ -28,6 +28,7 @@ from qiskit_qattn.simulation.gatewise import Gatewise
 from qiskit_qattn.simulation.operators import Block
 from qiskit_qattn.simulation.phase_product import phase_product
 from qiskit_qattn.simulation.plan import Plan
+from qiskit_qattn.simulation.precision import saves_calls
 from qiskit_qattn.simulation.products import (
     as_real,
     effective_observables,
@@ -37,7 +38,7 @@ from qiskit_qattn.simulation.products import (
     side_by_side,
     squared_product,
 )
-from qiskit_qattn.simulation.trigonometric import MAX_QUBITS, TrigonometricMatrix
+from qiskit_qattn.simulation.trigonometric import MAX_QUBITS, MAX_QUBITS_FEW_CALLS, TrigonometricMatrix
 
 Fused = tuple[Tensor, ...]
 
@@ -69,12 +70,14 @@ class Dense(ConstantModule):
         self.last = len(gates.blocks) - 1
         self.enters_once = self.first_phases is not None and len(gates.phases) == 1
         self.constant_blocks = set[int]()
-        self.real = self.split = False
-        self.sums = self._trigonometric_sums(plan)
+        self.real = self.split = self.few_calls = False
+        self._plan = plan
+        self._start = self._constant_start()
+        self.sums = self._trigonometric_sums()
         if len(gates.phases) <= 1:
             self._find_zero_parts()
             if self.real:
-                self.sums = self._trigonometric_sums(plan)
+                self.sums = self._trigonometric_sums()
         if len(gates.blocks) * 4 ** (plan.num_qubits + 1) <= LARGEST:
             self._form_constant_blocks()
         self._cache = LatestResult[Fused]()
@@ -101,7 +104,7 @@ class Dense(ConstantModule):
             return expectations_of_vectors(inputs.to(signs.dtype), fused[0], signs)
         state, last = self._before_last(inputs, weights, fused, dtype)
         if effective:
-            return quadratic_forms(state, effective_observables(last, signs)).to(signs.dtype)
+            return quadratic_forms(state, effective_observables(last, signs, self.forming)).to(signs.dtype)
         return squared_product(state, last, signs.to(state.dtype)).to(signs.dtype)  # the plain path
 
     def amplitudes(self, inputs: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
@@ -157,7 +160,7 @@ class Dense(ConstantModule):
 
         matrix = (fused or self.fused(weights, signs.dtype))[0]
         if self.first_phases is None:
-            return expectations(inputs, matrix, signs)
+            return expectations(inputs, matrix, signs, None, None, False)
         columns = self.first_phases.columns(self.gates.phase_data(inputs, weights))
         return expectations(columns, matrix, signs, *self.first_phases.affine, self.split)
 
@@ -170,7 +173,7 @@ class Dense(ConstantModule):
         """
         if torch.is_grad_enabled() or not may_read(weights):
             return self._fuse(weights, dtype)
-        return self._cache.get(lambda: self._fuse(weights, dtype), [weights], dtype)
+        return self._cache.get(lambda: self._fuse(weights, dtype), [weights], dtype, self.forming)
 
     def _fuse(self, weights: Tensor, dtype: torch.dtype) -> Fused:
         return tuple(self._matrix(i, weights, dtype) for i in range(self.first, self.last + 1))
@@ -205,18 +208,18 @@ class Dense(ConstantModule):
 
     # What is known before any weights
 
-    def _trigonometric_sums(self, plan: Plan) -> nn.ModuleDict:
+    def _trigonometric_sums(self) -> nn.ModuleDict:
         """Return the blocks of few qubits as trigonometric sums, by position."""
-        found = nn.ModuleDict()
-        if plan.num_qubits > MAX_QUBITS:
+        found, plan = nn.ModuleDict(), self._plan
+        if plan.num_qubits > (MAX_QUBITS_FEW_CALLS if self.few_calls else MAX_QUBITS):
             return found
-        identity, measure = np.eye(2**plan.num_qubits), self.gates.measure.constant("matrix").numpy()
+        identity, measure = np.eye(2**plan.num_qubits), plan.readout.matrix()[plan.outcomes]
         for i in range(self.first, self.last + 1):
             first, last, start = i == self.first, i == self.last, identity
             if first and not self._input_is_constant:
                 continue
-            if first and (columns := self._input_columns(self._no_weights())) is not None:
-                start = columns.numpy()
+            if first and self._start is not None:
+                start = self._start
             found[str(i)] = TrigonometricMatrix(
                 plan.program.blocks[i],
                 plan.weight_params,
@@ -225,8 +228,25 @@ class Dense(ConstantModule):
                 from_real=first,
                 last=last,
                 real=self.real,
+                few_calls=self.few_calls,
             )
         return found
+
+    def _constant_start(self) -> np.ndarray | None:
+        """Return what the first block acts on, for few qubits and where no weight enters it; None for the identity."""
+        if self._plan.num_qubits > MAX_QUBITS_FEW_CALLS or not self._input_is_constant:
+            return None
+        columns = self._input_columns(self._no_weights())
+        return None if columns is None else columns.numpy()
+
+    def _settle(self, like: Tensor) -> None:
+        super()._settle(like)
+        few_calls = saves_calls(like.device, self.forming)
+        if few_calls != getattr(self, "few_calls", few_calls):  # not before the constructor's end
+            self.few_calls = few_calls
+            self.sums = self._trigonometric_sums()
+            for matrix in self.sums.values():
+                cast(TrigonometricMatrix, matrix).follow(self)
 
     def _find_zero_parts(self) -> None:
         """Find out, from two random draws of weights, which parts of amplitudes are zero."""
@@ -237,11 +257,12 @@ class Dense(ConstantModule):
         if self.split:  # sines without their factor i, so that they count as real
             columns = self.constant("columns").numpy()
             self.add_constant("columns", columns * np.repeat([1, -1j], columns.shape[-1] // 2), double=True)
+            self._start = self._constant_start()
 
     def _form_constant_blocks(self) -> None:
         """Form the matrices that depend on no weight."""
         for i in range(self.first, self.last + 1):
-            if cast(Block, self.gates.blocks[i]).constant and (i > self.first or self._input_is_constant):
+            if cast(Block, self.gates.blocks[i]).fixed and (i > self.first or self._input_is_constant):
                 matrix = self._matrix(i, self._no_weights(), torch.float64)
                 self.add_constant(f"matrix_{i}", matrix.numpy(), double=True)
                 self.constant_blocks.add(i)
@@ -249,7 +270,7 @@ class Dense(ConstantModule):
     @property
     def _input_is_constant(self) -> bool:
         """Whether what the first matrix acts on depends on no weight."""
-        return self.first_phases is None or cast(Block, self.gates.blocks[0]).constant
+        return self.first_phases is None or cast(Block, self.gates.blocks[0]).fixed
 
     def _no_weights(self) -> Tensor:
         """Return weights for blocks that depend on none."""

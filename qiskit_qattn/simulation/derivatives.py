@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,3 +64,30 @@ def partial_gradients(
     again = torch.is_grad_enabled()
     found = iter(torch.autograd.grad(values, wanted, grad, create_graph=again, allow_unused=True))
     return [next(found) if need and t is not None else None for t, need in zip(tensors, needed, strict=True)]
+
+
+def with_gradient_of(exact: Tensor, values: Tensor) -> Tensor:
+    """Return ``values``, such as an estimator's, with the gradient going to ``exact``, those of an engine."""
+    return _Replaced.apply(exact, values)
+
+
+class _Replaced(torch.autograd.Function):
+    """The second argument, values of an estimator, with the gradient going to the first, those of an engine."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(exact: Tensor, values: Tensor) -> Tensor:
+        return values.to(exact, copy=True)  # an argument that is returned cannot be changed in place
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: Any) -> Tensor:
+        return tangent.clone()

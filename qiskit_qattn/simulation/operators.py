@@ -25,7 +25,7 @@ _GENERATORS = {
 Matrices = list[Tensor]  # one per group of qubits, the most significant first
 
 
-class Block(nn.Module):
+class Block(ConstantModule):
     r"""Apply the steps of one block, :math:`X \mapsto W(\theta) X`, to columns X.
 
     Args:
@@ -37,11 +37,13 @@ class Block(nn.Module):
     def __init__(self, steps: Sequence[Step], weight_params: Sequence[Any], num_qubits: int) -> None:
         super().__init__()
         self.num_qubits = num_qubits
-        self.constant = not any(_has_parameters(step) for step in steps)
+        self.fixed = not any(_has_parameters(step) for step in steps)
         locals_ = [step for step in steps if isinstance(step, LocalStep)]
         self.gates = LocalGates(locals_, num_qubits) if locals_ else None
         rotations = self.gates.rotations if self.gates is not None else ()
         self.angles = AngleMap([rotation.angle for rotation in rotations], weight_params) if rotations else None
+        if self.angles is not None:
+            self.angles.needs_float64 = True  # as the gates
         self.operations = nn.ModuleList()
         for step in steps:
             if isinstance(step, PhaseStep):
@@ -59,8 +61,7 @@ class Block(nn.Module):
 
     def angles_of(self, weights: Tensor) -> list[Tensor]:
         """Return the angles of all rotations, shape ``(..., K)``, then the phases of each diagonal step."""
-        double = torch.float32 if weights.device.type == "mps" else torch.float64
-        first = self.angles(weights) if self.angles is not None else weights[..., :0].to(double)
+        first = self.angles(weights) if self.angles is not None else weights[..., :0].to(self.forming)
         return [first, *(op.phases(weights) for op in self.operations if isinstance(op, Phase))]
 
     def run(self, columns: Tensor | None, angles: Tensor, *phases: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ class Block(nn.Module):
         matrices = self.gates(self.gates.chains(angles)[-1]) if self.gates is not None else []
         following = iter(phases)
         if columns is None and not starts_with_matrix(self):
-            columns = self.identity(angles)
+            columns = self.identity(angles.device)
         for operation in self.operations:
             if isinstance(operation, Phase):
                 columns = operation(columns, next(following))
@@ -79,20 +80,22 @@ class Block(nn.Module):
         assert columns is not None
         return columns
 
-    def identity(self, like: Tensor) -> Tensor:
+    def identity(self, device: torch.device) -> Tensor:
         """Return the unit matrix of the block's size."""
-        return torch.eye(2**self.num_qubits, dtype=like.dtype, device=like.device)
+        return torch.eye(2**self.num_qubits, dtype=self.forming, device=device)
 
 
 class LocalGates(ConstantModule):
-    """The one-qubit gates of all layers of a block at once.
+    """The one-qubit gates of all layers of a block at once, and their products over few qubits, in float64.
 
-    Qubits are counted from the most significant. ``slots`` says, for each rotation, its position among all
-    (depth in its chain, layer, qubit); other positions are fixed gates or the identity.
+    Those are small everywhere; rounded as 2 × 2 matrices, gates would miss unit norms by 10⁻⁷ each. Qubits are counted
+    from the most significant. ``slots`` says, for each rotation, its position among all (depth in its chain, layer,
+    qubit); other positions are fixed gates or the identity.
     """
 
     index: Tensor
     slots: Tensor
+    needs_float64 = True
 
     def __init__(self, steps: Sequence[LocalStep], num_qubits: int) -> None:
         super().__init__()

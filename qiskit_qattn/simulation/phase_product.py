@@ -35,9 +35,9 @@ def phase_product(
 ) -> Tensor:
     r"""Return :math:`|f A|^{\odot 2} S` with features :math:`f = [\cos\varphi, \sin\varphi]`, shape ``(..., B, M)``.
 
-    The phases φ are computed in float64, and rounded with their cosines and sines. What grows with the batch is held
-    with the batch last, so that each pass runs over contiguous memory. The backward pass is written out: at a thousand
-    rows autograd's bookkeeping would take longer than the arithmetic.
+    The phases φ are computed in the precision of their map, and rounded with their cosines and sines. What grows with
+    the batch is held with the batch last, so that each pass runs over contiguous memory. The backward pass is written
+    out: at a thousand rows autograd's bookkeeping would take longer than the arithmetic.
 
     Args:
         data: x, shape ``(..., B, num_params)``.
@@ -87,9 +87,9 @@ class _Function(torch.autograd.Function):
 
 def loops_are_faster(product: PhaseProduct, columns: Tensor, source: Tensor, signs: Tensor) -> bool:
     """Return whether compiled loops are faster than torch's calls: few qubits, in float32, on a CPU."""
-    if signs.dtype != torch.float32:
-        return False
     angles, block, split = product
+    if signs.dtype != torch.float32 or torch.float32 in (angles.forming, block and block.forming):
+        return False
     if block is None:
         heads, width, forming = source.shape[:-2], source.shape[-1], 0
     else:  # the matrix is formed in float64
@@ -115,7 +115,7 @@ def _evaluate(
     angles, block, split = product
     matrix, steps = (source, None) if block is None else block.form(source)
     matrix, (turns, offset) = matrix.to(signs.dtype), angles.affine
-    phases = turns.mT @ columns.to(turns.dtype).mT  # (..., U, B)
+    phases = turns.mT @ angles.rounded(columns).mT  # (..., U, B)
     if offset is not None:
         phases += offset.unsqueeze(-1)
     features = torch.stack([torch.cos(phases), torch.sin(phases)], -3).to(signs.dtype)  # (..., 2, U, B)

@@ -45,14 +45,14 @@ def normalised_product(x: Tensor, matrix: Tensor, signs: Tensor, size: int) -> t
     return (outcomes @ signs) / norms, norms
 
 
-def effective_observables(matrix: Tensor, signs: Tensor) -> Tensor:
-    r"""Return :math:`E_m = A\,\mathrm{diag}(S_m)\,A^T`, summed in float64, shape ``(..., M, F, F)`` in A's dtype.
+def effective_observables(matrix: Tensor, signs: Tensor, exact: torch.dtype = torch.float64) -> Tensor:
+    r"""Return :math:`E_m = A\,\mathrm{diag}(S_m)\,A^T`, shape ``(..., M, F, F)`` in A's dtype.
 
     Args:
         matrix: A, shape ``(..., F, R)``, or ``(..., F, 2 * R)`` with all real parts, then all imaginary.
         signs: S, shape ``(..., R, M)``.
+        exact: The dtype in which E is summed.
     """
-    exact = torch.float32 if matrix.device.type == "mps" else torch.float64
     rows = matrix.to(exact)
     parts = rows.unflatten(-1, (-1, signs.shape[-2]))  # (..., F, 1 or 2, R)
     scaled = parts.unsqueeze(-4) * signs.to(exact).mT[..., :, None, None, :]  # (..., M, F, 1 or 2, R)

@@ -79,6 +79,8 @@ class StatevectorProgram(ConstantModule):
         self.add_constant("signs", plan.signs)  # (R, M), R outcomes
         self.gates = Gatewise(plan)
         self.unitaries = Dense(plan, self.gates) if plan.dense else None
+        if plan.float64:
+            self.need_float64()
 
     def forward(
         self, inputs: Tensor, weights: Tensor, fused: Fused | None = None, signs: Tensor | None = None
@@ -110,6 +112,8 @@ class StatevectorProgram(ConstantModule):
 
     def _repays_unitaries(self, rows: int) -> bool:
         """Return whether forming unitaries takes less time than applying gates to so many rows."""
+        if self.unitaries is not None and self.unitaries.few_calls:
+            return True
         return rows >= self.fewest_rows or (self.plan.always_dense and not torch.is_grad_enabled())
 
     def fused(self, weights: Tensor) -> Fused:
@@ -120,7 +124,8 @@ class StatevectorProgram(ConstantModule):
         self.leave_meta(weights)
         if self.unitaries is None:
             return ()
-        return self.unitaries.fused(weights, self.unitaries.state_dtype(self.signs.dtype))
+        with torch.autocast(weights.device.type, enabled=False):
+            return self.unitaries.fused(weights, self.unitaries.state_dtype(self.signs.dtype))
 
     def scaled_signs(self, scale: Tensor) -> Tensor:
         """Return the signs with which a call gives expectations times ``scale``, of shape ``(..., M)``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, product
 from typing import Any
 
@@ -21,8 +22,10 @@ from qiskit_qattn.simulation.products import as_real
 from qiskit_qattn.simulation.program import LocalStep, MatrixStep, PermuteStep, Step
 
 MAX_QUBITS = 5  # measured against Kronecker products: 3 times as fast at 2 to 4 qubits, 1 to 1.6 at 5, slower at 6
+MAX_QUBITS_FEW_CALLS = 6  # where calls cost more than arithmetic; at 7 constants would take 4 MiB a sum in float32
 _ZERO = 1e-15  # entries of matrices up to this are rounding
 _FACTORS = 4  # rotations multiplied out together: 16 constant matrices a sum
+_FACTORS_FEW_CALLS = {6: 4}  # there six, and 64 matrices, but on 6 qubits: 1 MiB a sum
 _PAULIS = {"X": np.array([[0, 1], [1, 0]]), "Y": np.array([[0, -1j], [1j, 0]]), "Z": np.diag([1, -1])}
 
 Group = tuple[list[Angle], dict[tuple[int, ...], np.ndarray]]  # angles, and a matrix for each choice of their signs
@@ -32,12 +35,14 @@ class TrigonometricMatrix(ConstantModule):
     r"""The real matrix of a block, between what prepares its input and what measures its output.
 
     A rotation is :math:`e^{-i\theta P/2} = e^{-i\theta/2}\Pi_+ + e^{i\theta/2}\Pi_-` with the projectors
-    :math:`\Pi_\pm = (1 \pm P)/2`. Multiplied out four at a time, with all fixed gates between them,
+    :math:`\Pi_\pm = (1 \pm P)/2`. Multiplied out four at a time, or six on a GPU, with all fixed gates between them,
 
     .. math:: W(\theta) = \prod_g \sum_j \big( \cos\varphi_{gj}\, A_{gj} + \sin\varphi_{gj}\, B_{gj} \big)
 
-    where each φ is half the sum of four angles with signs. So a block costs one cosine and two matrix products a group,
-    where Kronecker products take tens of calls, which is what a small block's time goes into.
+    where each φ is half the sum of these angles with signs. So a block costs one cosine and two matrix products a
+    group, where Kronecker products take tens of calls, which is what a small block's time goes into. Phases are
+    computed in float64 everywhere: they are as few as the weights and cost their calls, and to reduce them for float32
+    would take three more.
 
     Args:
         steps: The steps of the block, in the order they act.
@@ -45,6 +50,7 @@ class TrigonometricMatrix(ConstantModule):
         start: What the block acts on, shape ``(2**n, F)``.
         end: What acts after it, shape ``(R, 2**n)``.
         from_real, last, real: As for :func:`~qiskit_qattn.simulation.products.as_real`.
+        few_calls: Whether calls cost more than arithmetic, as on a GPU.
     """
 
     def __init__(
@@ -57,9 +63,10 @@ class TrigonometricMatrix(ConstantModule):
         from_real: bool,
         last: bool,
         real: bool,
+        few_calls: bool = False,
     ) -> None:
         super().__init__()
-        groups = _groups(steps, start, end)
+        groups = _groups(steps, start, end, _factors(len(start), few_calls))
         angles: list[Angle] = [angle for members, _ in groups for angle in members]
         plain = real and all(np.abs(m.imag).max() < 1e-15 for _, terms in groups for m in terms.values())
         rows: list[np.ndarray] = []
@@ -86,10 +93,8 @@ class TrigonometricMatrix(ConstantModule):
             self.shapes.append(tuple(stacked.shape[1:]))
             self.add_constant(f"constants_{g}", stacked.flatten(1).numpy(), double=True)
             done += len(members)
-        self.arrays = self._without_zeros()
-        flat, entries, layout = self.arrays
-        self.num_multiplications = len(flat) + int((len(entries) - layout[0, 1]) * layout[0, 2])
         self.phases = AngleMap([*angles, -math.pi / 2], weight_params, combine=np.stack(rows))
+        self.phases.needs_float64 = True
 
     def forward(self, weights: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return the matrix in ``dtype``, shape ``(..., F, G)``, for weights of shape ``(..., P)``."""
@@ -99,13 +104,13 @@ class TrigonometricMatrix(ConstantModule):
         return self.form(columns)[0].to(dtype)
 
     def form(self, columns: Tensor) -> tuple[Tensor, Steps]:
-        """Return the matrix in float64, and what :meth:`gradient` needs of the way there.
+        """Return the matrix in the dtype ``forming``, and what :meth:`gradient` needs of the way there.
 
         Args:
             columns: What ``phases.columns`` gives for the weights.
         """
         phases = self.phases.combine(columns)
-        waves = torch.cos(phases).split_with_sizes(self.sizes, -1)
+        waves = torch.cos(phases).to(self.forming).split_with_sizes(self.sizes, -1)
         groups = zip(waves, self.constants, self.shapes, strict=True)
         factors = [(wave @ constants).unflatten(-1, shape) for wave, constants, shape in groups]
         products = list(accumulate(factors, torch.matmul))  # of the first 1, 2, … factors
@@ -113,7 +118,7 @@ class TrigonometricMatrix(ConstantModule):
 
     def gradient(self, grad: Tensor, steps: Steps) -> Tensor:
         """Return the gradient of the columns, in float64, for that of the matrix; not differentiable itself."""
-        grad = grad.to(steps.phases.dtype)
+        grad = grad.to(self.forming)
         constants = self.constants
         slopes = []
         for g in reversed(range(1, len(constants))):
@@ -123,8 +128,15 @@ class TrigonometricMatrix(ConstantModule):
         turns, _ = self.phases.affine
         return torch.sin(steps.phases).neg_().mul_(torch.cat(slopes[::-1], -1)) @ turns.mT
 
-    def _without_zeros(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return constants, entries and layout as the compiled loops take them."""
+    @cached_property
+    def num_multiplications(self) -> int:
+        """How many multiplications the compiled loops take to form it."""
+        flat, entries, layout = self.arrays
+        return len(flat) + int((len(entries) - layout[0, 1]) * layout[0, 2])
+
+    @cached_property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Constants, entries and layout as the compiled loops take them."""
         constants, entries, layout = list[np.ndarray](), list[np.ndarray](), []
         for g, (size, shape) in enumerate(zip(self.sizes, self.shapes, strict=True)):
             dense = self._masters[f"constants_{g}"]
@@ -168,24 +180,42 @@ class _Formed(torch.autograd.Function):
         return ctx.block.gradient(grads[0], ctx.steps).to(columns.dtype), None, None
 
 
-def _groups(steps: Sequence[Step], start: np.ndarray, end: np.ndarray) -> list[Group]:
-    """Multiply out up to four rotations at a time, each group with the fixed gates around them."""
+def _factors(size: int, few_calls: bool) -> int:
+    """Return how many rotations of 2ⁿ × 2ⁿ matrices are multiplied out together."""
+    return _FACTORS_FEW_CALLS.get(size.bit_length() - 1, 6) if few_calls else _FACTORS
+
+
+def _groups(steps: Sequence[Step], start: np.ndarray, end: np.ndarray, most: int) -> list[Group]:
+    """Multiply out up to so many rotations at a time, each group with the fixed gates around them."""
     identity = np.eye(len(start), dtype=complex)
     groups: list[Group] = []
     angles: list[Angle] = []
-    terms: dict[tuple[int, ...], np.ndarray] = {(): start.astype(complex)}
+    terms = start.astype(complex)[None]  # (2**k, 2**n, ·), one for each choice of signs of k angles
     for gate, angle in _gates(steps, len(start)):
         if angle is None:
-            terms = {signs: gate @ matrix for signs, matrix in terms.items()}
+            terms = _multiply(gate, terms)
             continue
-        if len(angles) == _FACTORS:
-            groups.append((angles, terms))
-            angles, terms = [], {(): identity}
-        projectors = ((1, (identity + gate) / 2), (-1, (identity - gate) / 2))
-        terms = {(*signs, s): p @ matrix for signs, matrix in terms.items() for s, p in projectors}
+        if len(angles) == most:
+            groups.append((angles, _by_signs(angles, terms)))
+            angles, terms = [], identity[None]
+        turned = _multiply(gate, terms)
+        terms = np.stack([(terms + turned) / 2, (terms - turned) / 2], 1).reshape(-1, *terms.shape[1:])
         angles.append(angle)
-    groups.append((angles, {signs: end @ matrix for signs, matrix in terms.items()}))
+    groups.append((angles, _by_signs(angles, end @ terms)))
     return groups
+
+
+def _by_signs(angles: Sequence[Angle], terms: np.ndarray) -> dict[tuple[int, ...], np.ndarray]:
+    return dict(zip(product((1, -1), repeat=len(angles)), terms, strict=True))
+
+
+def _multiply(gate: np.ndarray, terms: np.ndarray) -> np.ndarray:
+    """Return G X for each X, without sums where G has one number a row, as permutations and Pauli strings have."""
+    column = np.abs(gate).argmax(1)
+    values = gate[np.arange(len(gate)), column]
+    if np.count_nonzero(gate) == len(gate):
+        return values[:, None] * terms[:, column]
+    return gate @ terms
 
 
 def _gates(steps: Sequence[Step], size: int) -> Iterator[tuple[np.ndarray, Angle | None]]:

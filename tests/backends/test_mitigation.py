@@ -70,6 +70,7 @@ def test_shots_are_rounded_up_to_equal_twirls():
         ("aer?noise=depolarizing&p1=0.01&p2=0.01&shots=100&mitigation=trex", "no readout error"),
         ("aer?noise=readout&readout=0.1&shots=100&mitigation=zne", "no errors of two-qubit gates"),
         ("aer?noise=readout&readout=0.1&mitigation=trex", "give shots"),
+        ("density_matrix?noise=readout&readout=0.5&mitigation=trex", "bits at random"),
         ("aer?noise=readout&readout=0.1&shots=100&twirling=on", "twirling is for mitigation"),
     ],
 )
@@ -91,3 +92,69 @@ def test_trex_on_aer_removes_readout_error():
     again = head.to_backend(f"{text}&mitigation=trex")(x).detach()
     assert torch.equal(trex, again)
     assert (trex - exact).abs().max() < 0.3 * (raw - exact).abs().max()
+
+
+DEVICES = ["fake_manila", "fake_lima", "fake_quito"]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_noisy_engine_mitigates_and_stays_differentiable(device):
+    """``trex`` leaves what the engine gives without readout error, and ``zne`` less than that."""
+    pytest.importorskip("qiskit_ibm_runtime")
+    circuit = attention_circuit("angle", 4)
+    head = QuantumHead(circuit).double()
+    x = torch.randn(8, head.num_features, dtype=torch.float64, requires_grad=True)
+    exact = head(x).detach()
+    text = f"density_matrix?noise={device}"
+    found = {
+        more: head.to_backend(text + more)(x).detach()
+        for more in ("", "&readout=off", "&mitigation=trex", "&mitigation=zne", "&mitigation=trex,zne")
+    }
+    error = {more: (values - exact).abs().max() for more, values in found.items()}
+    torch.testing.assert_close(found["&mitigation=trex"], found["&readout=off"])
+    assert error["&mitigation=trex,zne"] < error["&mitigation=trex"] < error[""]
+    assert error["&mitigation=zne"] < error[""]
+    backend = head.to_backend(f"{text}&mitigation=trex,zne").backend
+    assert (backend.differentiable, str(backend.mitigation)) == (
+        True,
+        "trex and zne (linear, at noise factors 1, 3, 5)",
+    )
+
+
+def test_gradients_of_mitigated_values():
+    pytest.importorskip("qiskit_mitigation")
+    text = "density_matrix?noise=depolarizing&p1=0.01&p2=0.03&readout=0.04&mitigation=trex,zne&zne_fit=richardson"
+    head = QuantumHead(attention_circuit("angle", 2)).double().to_backend(text)
+    x = torch.randn(2, head.num_features, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(head, x)
+    head(x).sum().backward()
+    assert head.weight.grad.abs().max() > 0
+
+
+def test_the_estimator_of_the_mitigated_engine_gives_the_programs_values():
+    pytest.importorskip("qiskit_mitigation")
+    backend = get_backend("density_matrix?noise=depolarizing&p1=0.01&p2=0.03&readout=0.04&mitigation=trex,zne")
+    circuit = attention_circuit("qisa", 2)
+    x, weights = torch.randn(3, len(circuit.input_params)).double(), torch.rand(len(circuit.weight_params)).double()
+    values = backend.program(circuit).double()(x, weights)
+    order = [*circuit.input_params, *circuit.weight_params]
+    bindings = {tuple(order): torch.cat([x, weights.expand(3, -1)], -1).numpy()}
+    observables = [[each] for each in circuit.observables]
+    evs = backend.estimator.run([(circuit.circuit, observables, bindings)]).result()[0].data.evs
+    np.testing.assert_allclose(evs.T, values.numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("shots=100&mitigation=trex", "leave shots out, or take aer"),
+        ("mitigation=zne&zne_fit=exponential", "it can do linear and richardson"),
+        ("mitigation=trex&readout=off", "no readout error"),
+        ("mitigation=pec", "it can do trex and zne"),
+        ("mitigation=zne&twirling=on", "option of backend 'density_matrix' 'twirling'"),
+    ],
+)
+def test_what_the_noisy_engine_refuses(text, match):
+    pytest.importorskip("qiskit_ibm_runtime")
+    with pytest.raises(ConfigError, match=match):
+        get_backend(f"density_matrix?noise=fake_manila&{text}")

@@ -111,6 +111,23 @@ def test_the_same_command_takes_its_jobs_from_the_ledger(on_device: Run, tmp_pat
     assert record_in(tmp_path)["expectations"] and "figure" not in re.findall(r'src="(?!data:)([^"]*)"', text)
 
 
+def test_tiles_are_named_with_their_calibration(on_device: Run, tmp_path: Path):
+    pytest.importorskip("qiskit_ibm_runtime")
+    result = on_device("ibm:fake_torino?shots=64&seed=1&resilience=0&tiles=3", tokens=2)
+    assert result.exit_code == 0, result.output
+    [device] = record_in(tmp_path)["devices"]
+    assert len(device["tiles"]) == 3 and sum(tile["circuits"] for tile in device["tiles"]) == 3 + 1
+    used = [qubit for tile in device["tiles"] for qubit in tile["qubits"]]
+    assert len(set(used)) == 9 and sorted(used) == [each["qubit"] for each in device["calibration"]["qubits"]]
+    assert "3 circuits side by side, on qubits" in (tmp_path / "page" / "report.md").read_text("utf-8")
+
+
+def test_a_mitigation_is_named(on_device: Run, tmp_path: Path):
+    pytest.importorskip("qiskit_ibm_runtime")
+    assert on_device("aer?noise=fake_manila&shots=128&seed=1&mitigation=trex", tokens=1).exit_code == 0
+    assert "| Mitigation | trex |" in (tmp_path / "page" / "report.md").read_text("utf-8")
+
+
 def test_a_fall_is_told_and_never_called_the_devices(on_device: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("qiskit_ibm_runtime")
     monkeypatch.setenv("QISKIT_IBM_TOKEN", "")

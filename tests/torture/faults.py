@@ -9,7 +9,7 @@ from typing import Any
 from tests.providers.aws_faults import FAULTS, RESULT_FAULTS
 from tests.providers.ibm_faults import ANSWERS
 
-from .payer import Order, Outcome, Payer, keys
+from .payer import TILED, Order, Outcome, Payer, keys
 from .services import Services, own_folder
 from .tally import Report, Tally, judge
 
@@ -52,6 +52,8 @@ def fault_scene(
 ) -> None:
     """Let a process pay under a fault, another go on without it, and judge."""
     found, device = Tally(times=1), "plain" if call == "abandon" else provider
+    if call != "search" and rng.random() < 0.5:
+        device += TILED
     [wanted] = keys(services, device, [_NUMBER]).values()
     with own_folder(folder) as place:
         services("fresh", rng.randrange(2**32))

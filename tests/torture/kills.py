@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from .payer import Order, Payer, keys
+from .payer import Order, Payer, keys, provider_of
 from .services import Services, own_folder
 from .tally import Report, Tally, judge
 
@@ -26,7 +26,7 @@ def kill_round(services: Services, folder: Path, provider: str, rng: random.Rand
 
         def start() -> Payer:
             order = rng.sample(numbers, len(numbers))
-            proxied = provider == "ibm" and rng.random() < 0.25
+            proxied = provider_of(provider) == "ibm" and rng.random() < 0.25
             return Payer(services, Order(provider, place / "ledger.sqlite", order, proxied=proxied))
 
         alive: list[Payer] = []
@@ -54,11 +54,10 @@ def kill_round(services: Services, folder: Path, provider: str, rng: random.Rand
             found.tracebacks += bool(outcome.trace)
             found.hangs += outcome.hung
         services("calm")
-        records = services("records", provider)
+        records = services("records", provider_of(provider))
         found.lost, found.twice = judge(wanted.values(), records, outcomes[-1].values)
     found.times = kills
     if not found.held:
         note = f"{note} {outcomes} {records}"
-    name = "ibm" if provider == "ibm" else "braket"
-    report.add(f"SIGKILL of a paying process, {name}", found, note)
+    report.add(f"SIGKILL of a paying process, {provider.replace('plain', 'braket')}", found, note)
     return kills

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .payer import Order, Outcome, Payer, keys
+from .payer import TILED, Order, Outcome, Payer, keys, provider_of
 from .services import LIES, Services, own_folder
 from .tally import Paid, Report, Tally, judge
 
@@ -44,13 +44,13 @@ class Scene:
         """Let a last process go on in peace, and report."""
         self.services("calm")
         last = self.end(self.start(ledger))
-        records = self.services("records", self.provider)
+        records = self.services("records", provider_of(self.provider))
         self.found.lost, self.found.twice = judge(self.wanted.values(), records, last.values)
         report.add(name, self.found, f"{self.outcomes} {records}")
 
     def judge_budget(self, name: str, report: Report, limit: float, job: float) -> None:
         """Report whether the service charged more than a budget and one job."""
-        records: list[Paid] = self.services("records", self.provider)
+        records: list[Paid] = self.services("records", provider_of(self.provider))
         total = sum(record.seconds for record in records)
         self.found.passed = int(total > limit + max(job, _ESTIMATE) + 1e-9)
         report.add(name, self.found, f"{total} s of {limit} s are charged: {self.outcomes}")
@@ -59,7 +59,7 @@ class Scene:
 def full_disk(services: Services, folder: Path, rng: random.Random, report: Report) -> None:
     """Let the disk be full from some moment on, on a small file system where one can be mounted."""
     with own_folder(folder) as place:
-        scene = Scene(services, place, rng.choice(["ibm", "braket"]), rng)
+        scene = Scene(services, place, rng.choice(["ibm", "braket", f"ibm{TILED}", f"braket{TILED}"]), rng)
         with _small_disk(place, rng.randint(40, 400)) as disk:
             ledger = None if disk is None else disk / "ledger.sqlite"
             limit = rng.choice([0, rng.randint(1, 200_000)]) if disk is None else None
@@ -76,7 +76,7 @@ def full_disk(services: Services, folder: Path, rng: random.Random, report: Repo
 def interrupts(services: Services, folder: Path, rng: random.Random, report: Report) -> None:
     """Press Ctrl-C, and again; then the same process goes on, and another."""
     with own_folder(folder) as place:
-        scene = Scene(services, place, rng.choice(["ibm", "braket"]), rng)
+        scene = Scene(services, place, rng.choice(["ibm", "braket", f"ibm{TILED}", f"braket{TILED}"]), rng)
         services("pace", 0.05, 0.3)
         payer = scene.start(act="stop")
         if rng.random() < 0.5:

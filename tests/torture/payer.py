@@ -25,6 +25,7 @@ import numpy as np
 import psutil
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import SparsePauliOp
 from qiskit_ibm_runtime.accounts import management
 from qiskit_ibm_runtime.api.session import PostForcelistRetry
@@ -48,6 +49,13 @@ STRINGS = {
     "named": f"braket:test-garnet{_AWS}",
     "plain": f"braket:arn:aws:braket:us-east-1::device/qpu/maker/Test-Plain{_AWS}",
 }
+TILED = " side by side"  # at the end of a name in STRINGS: circuits of two qubits share the device's
+STRINGS |= {f"{name}{TILED}": f"{STRINGS[name]}&tiles=2&tile_spacing=0" for name in ("ibm", "braket", "plain")}
+
+
+def provider_of(name: str) -> str:
+    """Return whose device a name in ``STRINGS`` stands for."""
+    return "ibm" if name.startswith("ibm") else "braket"
 
 
 @dataclass(frozen=True)
@@ -167,15 +175,16 @@ def _circuit(provider: str) -> tuple[QuantumCircuit, list[Any]]:
 
 
 def pubs(provider: str, number: int) -> list[Any]:
-    """Return the PUBs of a request."""
-    return [(*_circuit(provider), [[0.1 + 0.3 * number]])]
+    """Return the PUBs of a request; of circuits side by side, those that are to be composed."""
+    angles = [[0.1 + 0.3 * number]] * (1 + provider.endswith(TILED))
+    return [(*_circuit(provider), angles)]
 
 
 def right(number: int, found: Any) -> bool:
     """Return whether values of a request are those of its circuit, within noise and five standard errors."""
     angle = 0.1 + 0.3 * number
     exact = np.array([[1.0], [np.sin(angle)], [np.cos(angle)]])
-    return found[0].data.evs.shape == (3, 1) and bool(np.abs(found[0].data.evs - exact).max() < 0.9)
+    return found[0].data.evs.shape[0] == 3 and bool(np.abs(found[0].data.evs - exact).max() < 0.9)
 
 
 _BACKENDS: dict[str, Backend] = {}
@@ -183,7 +192,21 @@ _BACKENDS: dict[str, Backend] = {}
 
 def key_of(backend: Backend, number: int, provider: str) -> str:
     device, managed = backend.estimator.device, backend.estimator  # type: ignore[attr-defined]
-    return Request.of(pubs(provider, number), managed.precision, device.name, device.settings).key
+    return Request.of(_sent(backend, number, provider)[0], managed.precision, device.name, device.settings).key
+
+
+def _sent(backend: Backend, number: int, provider: str) -> tuple[list[Any], Callable[[Any], Any]]:
+    """Return the PUBs of a request as they are sent, and what makes its results of theirs."""
+    given = pubs(provider, number)
+    if backend.tiling is None:
+        return given, lambda results: results
+    tiled = backend.tiling.tiled([EstimatorPub.coerce(pub, backend.precision) for pub in given])
+    return tiled.pubs, lambda results: tiled.split(list(results))
+
+
+def _run_one(backend: Backend, number: int, provider: str) -> Any:
+    sent, split = _sent(backend, number, provider)
+    return split(backend.estimator.run(sent).result())
 
 
 def opened(order: Order) -> str:
@@ -200,7 +223,7 @@ def keys(services: Services, provider: str, numbers: Sequence[int]) -> dict[int,
         order = Order(provider, Path(tempfile.mkdtemp()) / "ledger.sqlite", numbers)
         enter(services, order)
         _BACKENDS[provider] = get_backend(opened(order))
-        _BACKENDS[provider].estimator.run(pubs(provider, 0)).result()  # loads what is loaded when it is first used
+        _run_one(_BACKENDS[provider], 0, provider)  # loads what is loaded when it is first used
         shutil.rmtree(order.ledger.parent)
     return {number: key_of(_BACKENDS[provider], number, provider) for number in numbers}
 
@@ -209,14 +232,12 @@ def enter(services: Services, order: Order) -> None:
     """Make this process one that finds the services, as if it were just started."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         os.environ.pop(name, None)
-    os.environ |= services.environment["ibm" if order.provider == "ibm" else "braket"] | {
-        "QATTN_LEDGER": str(order.ledger)
-    }
+    os.environ |= services.environment[provider_of(order.provider)] | {"QATTN_LEDGER": str(order.ledger)}
     create = connection.create_connection
     if order.proxied:
         address = f"http://127.0.0.1:{services.port}"
         os.environ |= {"http_proxy": address, "https_proxy": address, "no_proxy": ""}
-    elif order.provider == "ibm" and not hasattr(create, "found_here"):
+    elif provider_of(order.provider) == "ibm" and not hasattr(create, "found_here"):
 
         def connect(where: tuple[str, int], *args: Any, **options: Any) -> socket.socket:
             port = services.port if where[0].endswith(".quantum.test") else where[1]
@@ -268,7 +289,7 @@ def _run(backend: Backend, order: Order, found: Outcome) -> None:
     """Run every request; an error ends only its own, so that the next is tried."""
     for number in order.numbers:
         try:
-            result = backend.estimator.run(pubs(order.provider, number)).result()
+            result = _run_one(backend, number, order.provider)
             found.values[key_of(backend, number, order.provider)] = right(number, result)
         except QattnError as error:
             found.error = f"{type(error).__name__}: {error}"

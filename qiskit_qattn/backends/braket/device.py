@@ -246,14 +246,6 @@ class BraketDevice:
         jobs = -(-circuits // self._most(shots))
         return self._cost(jobs, circuits, circuits * shots, jobs * _LEAST_SECONDS if self._simulator else 0.0)
 
-    def queue(self) -> int | None:
-        """Return how many tasks wait on the device, None where AWS does not tell."""
-        with aws_errors(f"asking for the queue of {self._device.name}"):
-            queues = self._device.aws_session.get_device(self._device.arn).get("deviceQueueInfo") or []
-            sizes = [each.get("queueSize") for each in queues if each.get("queue") == "QUANTUM_TASKS_QUEUE"]
-        counts = [_count(size) for size in sizes]
-        return sum(counts) if counts and None not in counts else None  # type: ignore[arg-type]
-
     def tiling(self, asked: Tiles) -> Tiling:
         """Return where circuits run side by side.
 
@@ -262,6 +254,14 @@ class BraketDevice:
         """
         with aws_errors(f"reading which qubits of {self._device.name} are connected"):
             return device_tiling(self._device, asked)
+
+    def queue(self) -> int | None:
+        """Return how many tasks wait on the device, None where AWS does not tell."""
+        with aws_errors(f"asking for the queue of {self._device.name}"):
+            queues = self._device.aws_session.get_device(self._device.arn).get("deviceQueueInfo") or []
+            sizes = [each.get("queueSize") for each in queues if each.get("queue") == "QUANTUM_TASKS_QUEUE"]
+        counts = [_count(size) for size in sizes]
+        return sum(counts) if counts and None not in counts else None  # type: ignore[arg-type]
 
     @property
     def price(self) -> tuple[float, float] | None:

@@ -90,7 +90,7 @@ class IBMDevice:
         self.backend, self._service = backend, service
         self._estimator_settings = settings or EstimatorSettings()
         self.name = f"ibm:{backend.name}"
-        self.settings = repr(self._estimator_settings)
+        self.settings = str(self._estimator_settings)
         self.paid = service is not None
         self._limit = max_time if mode == "job" else None
         self._price = seconds_price
@@ -147,7 +147,7 @@ class IBMDevice:
         """Return the values of a finished job."""
         job = self._job(job_id)
         wait = {} if self._service is None else {"timeout": 0.0}
-        mitigated = self._estimator_settings.resilience > 0
+        mitigated = self._estimator_settings.effective is not None
         return self._call("reading a result", lambda: values_of(job.result(**wait), pubs, mitigated=mitigated))
 
     def usage(self, job_id: str) -> Cost:
@@ -186,7 +186,7 @@ class IBMDevice:
             pubs,
             precision,
             self.backend,
-            resilience=settings.resilience,
+            mitigation=settings.effective,
             twirled=bool(settings.twirling),
             seconds_price=self._price,
         )
@@ -194,16 +194,16 @@ class IBMDevice:
             check_executions(self.name, cost)
         return cost
 
+    def calibration(self, circuits: Iterable[QuantumCircuit], before: datetime) -> Calibration | None:
+        """Return the calibration of ISA circuits' qubits and gates at a time; of a snapshot, that it was taken with."""
+        when = {} if self._service is None else {"datetime": before}
+        return self._call("reading the calibration", lambda: calibration_of(self.backend.properties(**when), circuits))
+
     def queue(self) -> int | None:
         """Return how many jobs wait on the device, None where the service does not tell; 0 for a snapshot."""
         if self._service is None:
             return 0
         return self._call("asking for the queue", lambda: waiting_of(self.backend.status()))
-
-    def calibration(self, circuits: Iterable[QuantumCircuit], before: datetime) -> Calibration | None:
-        """Return the calibration of ISA circuits' qubits and gates at a time; of a snapshot, that it was taken with."""
-        when = {} if self._service is None else {"datetime": before}
-        return self._call("reading the calibration", lambda: calibration_of(self.backend.properties(**when), circuits))
 
     def close(self) -> None:
         """Close the session or batch; queued jobs still run. The next job opens another."""

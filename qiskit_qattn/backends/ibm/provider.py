@@ -14,6 +14,7 @@ from qiskit_qattn.backends.ibm.errors import Guard
 from qiskit_qattn.backends.ibm.isa import ISAPassManager
 from qiskit_qattn.backends.ibm.runtime import MODES, EstimatorSettings
 from qiskit_qattn.backends.ibm.tiles import ibm_tiling
+from qiskit_qattn.backends.mitigation import METHODS, MITIGATION_OPTIONS, PEC_OPTION, mitigation_option
 from qiskit_qattn.backends.noise import fake_device
 from qiskit_qattn.backends.options import (
     DEDUPE_OPTION,
@@ -39,7 +40,10 @@ IBM_OPTIONS = {
     "shots": f"samples per measurement basis; {_SHOTS} by default",
     **PRECISION_OPTION,
     "resilience": "0: raw values; 1: readout errors mitigated, the default; 2: zero-noise extrapolation too",
-    "twirling": "on or off: twirl two-qubit gates; the resilience level decides by default",
+    **MITIGATION_OPTIONS,
+    "mitigation": MITIGATION_OPTIONS["mitigation"] + "; pec: the learned noise is inverted; all in place of resilience",
+    **PEC_OPTION,
+    "twirling": "on or off: twirl two-qubit gates; the resilience level or mitigation decides by default",
     "dd": f"dynamical decoupling of idle qubits: {', '.join(_SEQUENCES)}; off by default",
     "fractional": "on or off: RX and RZZ of any angle as gates, where the device has them; off by default",
     "optimization": f"level of the transpiler, 0 to 3; {_OPTIMIZATION} by default",
@@ -106,22 +110,34 @@ def ibm(spec: BackendSpec) -> Backend:
         dedupe=dedupe,
         gradient=gradient,
         tiling=None if tiles is None else ibm_tiling(tiles, backend, level, Guard(*secrets)),
+        mitigation=settings.effective,
     )
 
 
 def _settings(spec: BackendSpec) -> EstimatorSettings:
     level = spec.integer("resilience", minimum=0, maximum=2)
+    local = str(spec.target).startswith("fake_")
+    mitigation = mitigation_option(spec, ("trex", "zne") if local else METHODS, twirls=True)
     twirling = _choice(spec, "twirling", ("on", "off"), "")
     sequence = _choice(spec, "dd", _SEQUENCES, "off")
     noise = _choice(spec, "noise", ("on", "off"), "on") == "on"
     if sequence != "off" and not noise:
         raise ConfigError(f"dd={sequence} reduces noise, but {str(spec)!r} has noise=off; leave one out.")
+    if mitigation is not None:
+        given = f"mitigation={spec.options['mitigation']}"
+        if level is not None:
+            raise ConfigError(f"resilience={level} and {given} both say what is mitigated; leave one out.")
+        if not noise:
+            raise ConfigError(f"{given} mitigates noise, but {str(spec)!r} has noise=off; leave one out.")
+        if spec.options.get("fractional") == "on" and mitigation.methods != ("trex",):
+            raise ConfigError(f"{given} folds or twirls CZ and ECR gates; leave fractional=on out.")
     return EstimatorSettings(
         resilience=cast("Any", _RESILIENCE if level is None else level),
         twirling=twirling == "on" if twirling else None,
         decoupling=cast("Any", None if sequence == "off" else sequence),
         seed=spec.integer("seed", minimum=0),
         noise=noise,
+        mitigation=mitigation,
     )
 
 

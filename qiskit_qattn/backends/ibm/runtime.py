@@ -7,7 +7,8 @@ import math
 import warnings
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from qiskit_qattn.backends.ibm.answers import Unexpected
 from qiskit_qattn.backends.ibm.errors import http_status, service_code
 from qiskit_qattn.backends.jobs.device import Cost
 from qiskit_qattn.backends.measurement import Plan, shots_of
+from qiskit_qattn.backends.mitigation import Mitigation, twirled_shots
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.forks import ForkLock, in_forked_process
 from qiskit_qattn.simulation.cutting import cut
@@ -38,7 +40,7 @@ _NO_SESSIONS = 1352  # the service's code where the plan has none
 _CLOSED = 1217
 _JOB_SECONDS = 2.0
 _REPETITION_SECONDS = 250e-6  # of a device that does not report it
-_NOISE_FACTORS = (1, 3, 5)
+_LEARNING_SHOTS = 4 * 6 * 9 * 32 * 128  # at most: layers, depths, bases, twirls, and samples of each
 _EXECUTIONS = 10_000_000  # circuits times shots that the service takes in one job
 _log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class EstimatorSettings:
         decoupling: The dynamical decoupling sequence of idle qubits, or None.
         seed: Seed of the simulation of a snapshot; each job's seed is derived from it.
         noise: Whether a snapshot's noise is simulated.
+        mitigation: How errors are mitigated, in place of what ``resilience`` and ``twirling`` say, or None.
     """
 
     resilience: Literal[0, 1, 2] = 1
@@ -60,11 +63,27 @@ class EstimatorSettings:
     decoupling: Literal["XX", "XpXm", "XY4"] | None = None
     seed: int | None = None
     noise: bool = True
+    mitigation: Mitigation | None = field(default=None, repr=False)  # keys of earlier releases are without it
+
+    def __str__(self) -> str:
+        """Return everything that changes what a job returns."""
+        return repr(self) + ("" if self.mitigation is None else f" {self.mitigation!r}")
+
+    @property
+    def effective(self) -> Mitigation | None:
+        """How errors are mitigated, by a resilience level too; None for raw values."""
+        if self.mitigation is not None or self.resilience == 0:
+            return self.mitigation
+        if self.resilience == 1:
+            return Mitigation(methods=("trex",), twirling=bool(self.twirling))
+        return Mitigation(methods=("trex", "zne"), fit="exponential", twirling=self.twirling is not False)
 
     def options(self, tag: str, limit: int | None, seed: int | None) -> dict[str, Any]:
         """Return the Estimator's options for one job, of at most ``limit`` seconds."""
         options: dict[str, Any] = {"resilience_level": self.resilience, "environment": {"job_tags": [tag]}}
-        if self.twirling is not None:
+        if self.mitigation is not None:
+            options |= self.mitigation.resilience()
+        elif self.twirling is not None:
             options["twirling"] = {"enable_gates": self.twirling}
         if self.decoupling is not None:
             options["dynamical_decoupling"] = {"enable": True, "sequence_type": self.decoupling}
@@ -76,12 +95,18 @@ class EstimatorSettings:
 
 
 def runtime_estimator(mode: Any, options: dict[str, Any]) -> Any:
-    """Return Qiskit Runtime's Estimator: the one of 0.50 and later, or the older one."""
-    try:
-        from qiskit_ibm_runtime.executor_estimator import Estimator
-    except ImportError:
-        from qiskit_ibm_runtime import EstimatorV2 as Estimator
-    return Estimator(mode=mode, options=options)
+    """Return Qiskit Runtime's Estimator: the one of 0.50 and later, or the older one.
+
+    The older one learns the noise that ``pec`` inverts within the job; the new one needs another job for that.
+    """
+    from qiskit_ibm_runtime import EstimatorV2 as Estimator
+
+    if not options.get("resilience", {}).get("pec_mitigation"):
+        with suppress(ImportError):
+            from qiskit_ibm_runtime.executor_estimator import Estimator
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The EstimatorV2 class is deprecated", DeprecationWarning)
+        return Estimator(mode=mode, options=options)
 
 
 class Mode:
@@ -252,7 +277,7 @@ def estimated_cost(
     precision: float,
     device: Any,
     *,
-    resilience: int,
+    mitigation: Mitigation | None,
     twirled: bool,
     seconds_price: float | None = None,
 ) -> Cost:
@@ -262,14 +287,15 @@ def estimated_cost(
 
     with N shots, the device's repetition delay d and the duration :math:`t_c` of circuit c, one for each set of
     parameters and measurement basis. Level 1 adds a circuit that calibrates the readout, level 2 runs all others with
-    their two-qubit gates folded 1, 3 and 5 times. Twirling rounds N up to equal shares of at least 64 shots.
+    their two-qubit gates folded 1, 3 and 5 times. Twirling rounds N up to equal shares of at least 64 shots. What
+    ``mitigation=pec`` takes is bounded by its overhead and by what the service learns noise from at most.
 
     Args:
         pubs: ISA circuits with their observables and parameters.
         precision: ε; N is :math:`\lceil 1/\varepsilon^2 \rceil` before twirling.
         device: A device of Qiskit Runtime.
-        resilience: The resilience level, 0 to 2.
-        twirled: Whether gates are twirled; from level 1 on measurements always are.
+        mitigation: How errors are mitigated, or None.
+        twirled: Whether gates are twirled without.
         seconds_price: US dollars per second, or None where none is known.
 
     Raises:
@@ -279,19 +305,22 @@ def estimated_cost(
         qiskit-ibm-runtime 0.51 sends them.
     """
     shots = shots_of(precision)
-    if twirled or resilience > 0:
-        share = max(64, math.ceil(shots / 32))
-        shots = share * math.ceil(shots / share)
-    factors = _NOISE_FACTORS if resilience == 2 else _NOISE_FACTORS[:1]
+    plain = mitigation or Mitigation(methods=(), twirling=twirled)
+    if plain.twirling or plain.calibrations:
+        shots = twirled_shots(shots)
+    factors = plain.runs
     delay = getattr(device, "default_rep_delay", None) or _REPETITION_SECONDS
     circuits, seconds = 0, _JOB_SECONDS
     for pub in pubs:
         count = Plan(pub).size
         circuits += count * len(factors)
         seconds += count * shots * sum(delay + factor * duration(pub.circuit, device) for factor in factors)
-    if resilience > 0:
-        circuits += 1
-        seconds += shots * delay
+    if "pec" in plain.methods:
+        circuits, seconds = plain.overhead * circuits, _JOB_SECONDS + plain.overhead * (seconds - _JOB_SECONDS)
+        circuits += math.ceil(_LEARNING_SHOTS / shots)
+        seconds += _LEARNING_SHOTS * delay
+    circuits += plain.calibrations
+    seconds += plain.calibrations * shots * delay
     usd = None if seconds_price is None else seconds * seconds_price
     return Cost(jobs=1, circuits=circuits, shots=circuits * shots, seconds=seconds, usd=usd)
 

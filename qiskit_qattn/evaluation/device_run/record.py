@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -14,12 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from qiskit import QuantumCircuit
 from torch import Tensor
 
 from qiskit_qattn.backends.measurement import shots_of
 from qiskit_qattn.backends.place import Place
+from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.backends.spec import BackendSpec
+from qiskit_qattn.backends.tiling import Tile
 from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError
 from qiskit_qattn.evaluation.device_cost import RunCost
 from qiskit_qattn.evaluation.device_run.compare import head_rows, summary, token_rows
@@ -176,6 +180,15 @@ def make_record(
     }
 
 
+def _on_device(program: PubProgram) -> list[QuantumCircuit]:
+    """Return the circuits of a program on the qubits of the device: one, or one for each tile it ran on."""
+    tiling = program.tiling
+    if tiling is None:
+        return [program.circuit]
+    used = [placed for placed in tiling.places(program.circuit) if placed.where in program.tiles]
+    return [QuantumCircuit(tiling.num_qubits).compose(placed.circuit, placed.tile) for placed in used]
+
+
 def _plain(values: np.ndarray) -> list[float | None]:
     """Return numbers as a list, with None for those that are not known."""
     return [round(value, 6) if math.isfinite(value) else None for value in values.ravel().tolist()]
@@ -190,6 +203,8 @@ def _device(backend: Backend, trace: Trace, estimate: RunCost) -> dict[str, Any]
         "name": f"{spec.name}:{spec.target}" if device is None and spec.target else getattr(device, "name", spec.name),
         "is_hardware": bool(device is not None and device.paid and not getattr(device, "is_simulator", False)),
         "options": dict(spec.options),
+        "mitigation": None if backend.mitigation is None else str(backend.mitigation),
+        "tiles": [],
         "shots": backend.shots,
         "precision": backend.precision,
         "settings": getattr(device, "settings", ""),
@@ -223,7 +238,10 @@ def _device(backend: Backend, trace: Trace, estimate: RunCost) -> dict[str, Any]
         "is_estimate": any(row.used is None for row in rows),
         "ids": sorted(ids),
     }
-    circuits = [program.circuit for program in trace.programs.values() if program.estimator is estimator]
+    programs = [each for some in trace.programs.values() for each in some if each.estimator is estimator]
+    tiles = reduce(add, (program.tiles for program in programs), Counter[Tile]())
+    found["tiles"] = [{"qubits": list(tile), "circuits": count} for tile, count in sorted(tiles.items())]
+    circuits = [circuit for program in programs for circuit in _on_device(program)]
     ask = getattr(device, "calibration", None)
     calibration = None if ask is None else ask(circuits, first)
     if calibration is not None:

@@ -134,7 +134,7 @@ def _device_facts(device: dict[str, Any], record: dict[str, Any]) -> dict[str, s
     """Return the facts of one device."""
     jobs, calibration = device["jobs"], device["calibration"]
     facts = {"Shots per measurement basis": "none: exact values" if not device["precision"] else _shots(device)}
-    facts |= {"Mitigation": _mitigation(device), "Tiles": device["options"].get("tiles", "")}
+    facts |= {"Mitigation": _mitigation(device), "Tiles": _tiles(device)}
     if calibration is not None:
         facts["Calibration"] = calibration["date"] or "no date given"
         facts["Qubits"] = ", ".join(str(each["qubit"]) for each in calibration["qubits"])
@@ -161,10 +161,18 @@ def _shots(device: dict[str, Any]) -> str:
 
 
 def _mitigation(device: dict[str, Any]) -> str:
-    """Return what was done against errors, in the words of the backend string."""
+    """Return what was done against errors."""
     options = device["options"]
-    named = [f"{name}={options[name]}" for name in ("mitigation", "resilience", "twirling", "dd") if name in options]
+    if device["mitigation"] is not None:
+        return device["mitigation"]
+    named = [f"{name}={options[name]}" for name in ("resilience", "twirling", "dd") if name in options]
     return ", ".join(named) or ("resilience=1, by default" if device["name"].startswith("ibm:") else "none")
+
+
+def _tiles(device: dict[str, Any]) -> str:
+    """Return which qubits each circuit was measured on, where several ran side by side."""
+    tiles = ["-".join(map(str, tile["qubits"])) for tile in device["tiles"]]
+    return f"{len(tiles)} circuits side by side, on qubits {', '.join(tiles)}" if tiles else ""
 
 
 def _findings(record: dict[str, Any]) -> str:

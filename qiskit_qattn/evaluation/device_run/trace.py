@@ -55,14 +55,14 @@ class Trace:
         logits: Those they were drawn by, each of shape ``(vocab_size,)``.
         passes: For each token what the heads returned in the pass before it.
         metadata: What the backends said of the results, by PUB.
-        programs: The programs that sent circuits to an estimator, by layer, kind and identity.
+        programs: The programs that sent circuits to an estimator, by layer and kind; on a group, one per device.
     """
 
     tokens: list[int] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
     passes: list[list[HeadValues]] = field(default_factory=list)
     metadata: list[Mapping[str, Any]] = field(default_factory=list)
-    programs: dict[tuple[int, str, int], PubProgram] = field(default_factory=dict)
+    programs: dict[tuple[int, str], list[PubProgram]] = field(default_factory=dict)
 
 
 def traced(
@@ -160,8 +160,8 @@ class _Watch:
             if program.answer.errors is not None:  # it answered this call
                 errors = program.answer.errors.reshape(values.shape)
                 self.trace.metadata += program.answer.metadata
+                self.trace.programs[self.layer, self.kind] = _parts(program)
                 for part in _parts(program):
-                    self.trace.programs[self.layer, self.kind, id(part)] = part
                     part.answer = Answer()
                 program.answer = Answer()
         shape = (-1, *values.shape[-3:])  # queries, keys and values of a head belong together

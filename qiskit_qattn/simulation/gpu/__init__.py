@@ -15,7 +15,7 @@ from qiskit_qattn.simulation.derivatives import transforms
 
 AVAILABLE = find_spec("triton") is not None
 DEVICES = ("cuda",)  # also the name of AMD's in torch
-LARGEST_FEATURES, LARGEST_OUTPUTS = 64, 128  # what 64 rows can hold in registers
+LARGEST_FEATURES = LARGEST_OUTPUTS = 64  # what 64 rows can hold in registers
 
 
 def takes(data: Tensor, signs: Tensor, num_features: int) -> bool:

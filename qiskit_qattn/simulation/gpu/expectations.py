@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from triton import next_power_of_2
 
 from qiskit_qattn.simulation.amplitude import unit_vectors
 from qiskit_qattn.simulation.derivatives import partial_gradients, transforms
 from qiskit_qattn.simulation.gpu import kernels
 from qiskit_qattn.simulation.products import gradient_of, side_by_side, squared_product
 
+LAUNCH = {"num_warps": 4, "num_stages": 1}  # compiled for sm_80 and sm_90, more of either spills registers
 _ROWS, _COLUMNS = 64, 16  # of a tile
-_LAUNCH = {"num_warps": 4, "num_stages": 1}  # compiled for sm_80 and sm_90, more of either spills registers
 _PROGRAMS = 4  # per multiprocessor, for the gradient of A
 
 
@@ -30,9 +29,9 @@ def expectations(
     data: Tensor,
     matrix: Tensor,
     signs: Tensor,
-    turns: Tensor | None = None,
-    offset: Tensor | None = None,
-    split: bool = False,
+    turns: Tensor | None,
+    offset: Tensor | None,
+    split: bool,
 ) -> Tensor:
     r"""Return :math:`|f A|^{\odot 2} S`, shape ``(..., B, M)``, in float32.
 
@@ -88,9 +87,9 @@ def _(
     data: Tensor,
     matrix: Tensor,
     signs: Tensor,
-    turns: Tensor | None = None,
-    offset: Tensor | None = None,
-    split: bool = False,
+    turns: Tensor | None,
+    offset: Tensor | None,
+    split: bool,
 ) -> Tensor:
     return signs.new_empty(*_lead(data, matrix, signs), data.shape[-2], signs.shape[-1])
 
@@ -152,24 +151,12 @@ class _Call:
     ) -> None:
         self.lead = _lead(data, matrix, signs)
         self.heads, rows = math.prod(self.lead), data.shape[-2]
-        features, (outcomes, outputs) = matrix.shape[-2], signs.shape[-2:]
-        width = max(16, next_power_of_2(features))
-        block = min(_ROWS, max(16, next_power_of_2(rows)))
-        self.sizes = {
-            "K": data.shape[-1],
-            "F": features,
-            "R": outcomes,
-            "M": outputs,
-            "PHASES": turns is not None,
-            "SHIFTED": offset is not None,
-            "PARTS": "split" if split else "real" if matrix.shape[-1] == outcomes else "complex",
-            "PRECISION": _precision(data.device),
-            "BB": block,
-            "BF": width,
-            "BR": _COLUMNS,
-            "BM": max(16, next_power_of_2(outputs)),
-        }
-        self.rows, self.blocks, self.tiles = rows, math.ceil(rows / block), math.ceil(outcomes / self.sizes["BR"])
+        phases = () if turns is None else (turns,) if offset is None else (turns, offset)
+        self.sizes = _sizes(
+            data.shape[-1], matrix.shape[-2:], signs.shape[-2:], min(rows, _ROWS), len(phases), split, data.device
+        )
+        self.rows, self.blocks = rows, math.ceil(rows / self.sizes["BB"])
+        self.tiles = math.ceil(signs.shape[-2] / self.sizes["BR"])
         self.programs = self.blocks * self.heads
         self.tensors = [_flat(tensor, self.lead) for tensor in (data, matrix, signs)]
         self.phases = turns, offset
@@ -183,11 +170,37 @@ class _Call:
         """Start a kernel on the data's device."""
         strides = [tensor.stride() for tensor in (*self.tensors, *tensors)]
         with torch.cuda.device_of(self.tensors[0]):
-            kernel[grid](*self.tensors, *self.phases, *tensors, self.rows, *strides, **options, **self.sizes, **_LAUNCH)
+            kernel[grid](*self.tensors, *self.phases, *tensors, self.rows, *strides, **options, **self.sizes, **LAUNCH)
+
+
+@lru_cache(maxsize=256)
+def _sizes(
+    inputs: int, matrix: Sequence[int], signs: Sequence[int], rows: int, phases: int, split: bool, device: torch.device
+) -> dict[str, Any]:
+    """Return the constants for which a kernel is compiled; of the phases, C or C and b may be given."""
+    return {
+        "K": inputs,
+        "F": matrix[0],
+        "R": signs[0],
+        "M": signs[1],
+        "PHASES": phases > 0,
+        "SHIFTED": phases > 1,
+        "PARTS": "split" if split else "real" if matrix[1] == signs[0] else "complex",
+        "PRECISION": _precision(device),
+        **tile(matrix[0], signs[1], rows),
+    }
+
+
+def tile(features: int, outputs: int, rows: int) -> dict[str, int]:
+    """Return how many rows, features, columns of A and outputs a program holds; products take at least 16 of each."""
+    least = {"BB": min(rows, _ROWS), "BF": features, "BR": _COLUMNS, "BM": outputs}
+    return {name: max(16, 1 << (size - 1).bit_length()) for name, size in least.items()}
 
 
 def _lead(data: Tensor, matrix: Tensor, signs: Tensor) -> tuple[int, ...]:
     """Return the leading axes of the values."""
+    if signs.ndim == 2 and data.shape[:-2] == matrix.shape[:-2]:  # the function takes 10 µs
+        return tuple(data.shape[:-2])
     return tuple(torch.broadcast_shapes(data.shape[:-2], matrix.shape[:-2], signs.shape[:-2]))
 
 
@@ -199,8 +212,10 @@ def _flat(tensor: Tensor, lead: tuple[int, ...]) -> Tensor:
 
 
 def _gradient_like(data: Tensor, lead: Sequence[int]) -> Tensor:
-    """Return memory for a gradient of the data, in the data's own order of axes."""
-    return torch.empty_like(data) if data.shape[:-2] == lead else data.new_empty(*lead, *data.shape[-2:])
+    """Return memory for a gradient of the data, in the data's own order of axes where these are three at most."""
+    if len(lead) < 2 and data.shape[:-2] == lead:
+        return torch.empty_like(data)
+    return data.new_empty(*lead, *data.shape[-2:])
 
 
 @cache

@@ -143,6 +143,14 @@ def test_strides_are_taken_as_they_come(device, rng):
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
+def test_axes_that_cannot_be_merged(device, rng):
+    case = Case(rng, device, encoding="vectors", parts="complex", rows=5, heads=(2, 3))
+    (data,) = leaves(case.data.transpose(0, 2).contiguous().transpose(0, 2))
+    (exact,) = leaves(data.double())
+    (found,) = torch.autograd.grad(call(case, data).sum(), data)
+    assert_near(found, torch.autograd.grad(case.exact(exact, case.matrix).sum(), exact)[0])
+
+
 @pytest.mark.parametrize(("data_heads", "matrix_heads"), [((), (2,)), ((2,), ()), ((2, 1), (3,))], ids=str)
 def test_leading_axes_broadcast(data_heads, matrix_heads, device, rng):
     case = Case(rng, device, encoding="vectors", parts="complex", rows=4, heads=matrix_heads)

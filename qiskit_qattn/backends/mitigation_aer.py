@@ -1,4 +1,4 @@
-"""Estimators in this process with mitigated values: Qiskit Runtime's Estimator on Aer, and folding on any other."""
+"""Aer with mitigated values, by Qiskit Runtime's Estimator in this process."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from qiskit_qattn.backends.measurement import shots_of
 from qiskit_qattn.backends.mitigation import Mitigation, twirled_shots
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import CircuitError, ConfigError, missing_dependency
-from qiskit_qattn.simulation.decomposition import device_pubs
+from qiskit_qattn.simulation.decomposition import device_pubs, preset_pass_manager
 from qiskit_qattn.simulation.estimator import LocalEstimator
+
+_ONE_QUBIT_GATES = ("rz", "sx", "x")
+_TWO_QUBIT_GATES = ("cx", "cz", "ecr")
 
 
 class MitigatedAerEstimator(LocalEstimator):
@@ -90,12 +93,12 @@ def by_qubits(pubs: Sequence[EstimatorPub]) -> dict[tuple[tuple[int, ...], float
     return groups
 
 
-def check_mitigated(spec: BackendSpec, model: Any, *, sampled: bool) -> None:
-    """Check that Aer can mitigate what a string asks for.
+def runtime_gates(spec: BackendSpec, model: Any, *, sampled: bool) -> Any:
+    """Return a pass manager to gates that Runtime twirls, for a noise model that has errors of them.
 
     Raises:
-        ConfigError: Without shots, or for a noise model that has errors of one-qubit gates, but none of those in which
-            Runtime writes rotations: they would be left out.
+        ConfigError: Without shots, or for a noise model that has errors of gates on one qubit, or on two, but none of
+            those that Runtime takes: they would be left out.
     """
     if not sampled:
         raise ConfigError(
@@ -103,12 +106,15 @@ def check_mitigated(spec: BackendSpec, model: Any, *, sampled: bool) -> None:
         )
     found = [(name, error) for name, errors in model._local_quantum_errors.items() for error in errors.values()]
     found += model._default_quantum_errors.items()
-    names = {name for name, error in found if error.num_qubits == 1} - {"id", "delay", "reset", "measure"}
-    if names and "sx" not in names:
-        raise ConfigError(
-            f"Mitigation on Aer writes one-qubit gates as rz and sx, but the noise has errors of "
-            f"{', '.join(sorted(names))} only. Take density_matrix?noise=…&mitigation=…, or give sx errors."
-        )
+    for size, taken in ((1, ("sx",)), (2, _TWO_QUBIT_GATES)):
+        names = {name for name, error in found if error.num_qubits == size} - {"id", "delay", "reset", "measure"}
+        if names and names.isdisjoint(taken):
+            raise ConfigError(
+                f"{str(spec)!r} runs circuits in rz, sx and {', '.join(_TWO_QUBIT_GATES)}, but its noise has errors of "
+                f"{', '.join(sorted(names))} only. Take density_matrix?noise=…&mitigation=…."
+            )
+    two = [name for name in _TWO_QUBIT_GATES if name in model.basis_gates]
+    return preset_pass_manager(0, basis_gates=[*_ONE_QUBIT_GATES, *(two or _TWO_QUBIT_GATES[:1])])
 
 
 def _in_paulis(pub: EstimatorPub) -> EstimatorPub:

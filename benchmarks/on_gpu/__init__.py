@@ -1,0 +1,1 @@
+"""The tables of ``gpu.py``: models, circuits, training speed."""
