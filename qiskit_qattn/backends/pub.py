@@ -225,7 +225,15 @@ class Evaluation:
             BackendError: If the estimator fails.
         """
         tables = self.jobs.tables()
-        self.parts = [replace(part, table=table) for part, table in zip(self.parts, tables, strict=True)]
+        self.parts = [
+            replace(part, table=table, answer=part.program.answer)
+            for part, table in zip(self.parts, tables, strict=True)
+        ]
+
+    @property
+    def answers(self) -> list[Answer]:
+        """What the estimators said of each call's rows besides their values, once they were measured."""
+        return [part.answer.rows(part.rows(angles)[1]) for part, angles in zip(self.parts, self.angles, strict=True)]
 
 
 def values_of(evaluations: Sequence[Evaluation]) -> list[list[Tensor]]:

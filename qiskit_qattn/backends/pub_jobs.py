@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
@@ -118,6 +118,11 @@ class Jobs:
         """
         return any(job.held(cached=cached) for job in self._jobs)
 
+    @property
+    def pubs(self) -> list[Any]:
+        """The PUBs of all of them, as they are sent."""
+        return [pub for job in self._jobs for pub in job.pubs]
+
     def send(self) -> None:
         """Send those that were not sent."""
         for job in self._jobs:
@@ -151,6 +156,7 @@ class Part:
         tolerance: Differences up to which angles count as equal, or None to evaluate every row separately.
         source: What is evaluated, the same on every device, or None where that does not matter.
         table: The expectations of its distinct rows, shape ``(U, M)``, where they were measured already.
+        answer: What the estimator said of them then.
     """
 
     program: Measured
@@ -158,6 +164,7 @@ class Part:
     tolerance: float | None
     source: str | None
     table: np.ndarray | None = None
+    answer: Answer = field(default_factory=Answer)
 
     def rows(self, angles: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Return the distinct rows of angles, shape ``(N, K)``, and which of them each row is."""
@@ -185,7 +192,7 @@ class _Expectations(torch.autograd.Function):
         measured = dict(zip(new, some, strict=True))
         tables = [measured[i] if part.table is None else part.table for i, part in enumerate(parts)]
         for part, at in zip(parts, which, strict=True):
-            part.program.answer = part.program.answer.rows(at)
+            part.program.answer = (part.program.answer if part.table is None else part.answer).rows(at)
         return tuple(
             torch.from_numpy(table[at]).to(each) for table, at, each in zip(tables, which, angles, strict=True)
         )

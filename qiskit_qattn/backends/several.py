@@ -30,7 +30,7 @@ class Figures:
 
     Attributes:
         queue: Jobs that wait there, or None where it does not tell.
-        seconds: Time that it takes for one row, or None where that is not known.
+        seconds: Time that it takes for a number of rows, the same on each device, or None where that is not known.
     """
 
     queue: int | None = None
@@ -65,14 +65,14 @@ class Group:
         """The backends that could be opened."""
         return [each for _, each in self.members if isinstance(each, Backend)]
 
-    def shares(self, row: Callable[[int], EstimatorPubLike | None], work: str = "") -> np.ndarray:
+    def shares(self, sample: Callable[[int], Sequence[EstimatorPubLike]], work: str = "") -> np.ndarray:
         """Return the share of the rows that each member computes; their sum is 1.
 
         Queues and speeds are asked for once. What was split before is split in the same way again, in every process, so
         that its results are found: a ledger that a member has remembers how.
 
         Args:
-            row: Returns a PUB with one row on the member of a number, None where it takes none.
+            sample: Returns PUBs of the same rows on the member of a number, none where it takes none.
             work: What is computed, the same in every process; empty to remember nothing.
 
         Raises:
@@ -80,7 +80,7 @@ class Group:
             BackendError: If the ledger cannot be used.
         """
         if self._shares is None:
-            self._shares = shares_of([self._figures(i, row(i)) for i in range(len(self.members))])
+            self._shares = shares_of([self._figures(i, sample(i)) for i in range(len(self.members))])
             told = ", ".join(f"{name} {share:.0%}" for (name, _), share in zip(self.members, self._shares, strict=True))
             _LOG.info("Shares of the rows: %s.", told)
         ledgers = [each.estimator.ledger for each in self.backends if hasattr(each.estimator, "ledger")]
@@ -90,8 +90,8 @@ class Group:
         key = hashlib.sha256(json.dumps([places, work]).encode()).hexdigest()
         return np.array(ledgers[0].shares(key, self._shares.tolist()))
 
-    def _figures(self, index: int, row: EstimatorPubLike | None) -> Figures:
-        """Return a member's figures, and check its budget's unit against what a row costs."""
+    def _figures(self, index: int, sample: Sequence[EstimatorPubLike]) -> Figures:
+        """Return a member's figures, and check its budget's unit against what rows cost."""
         backend = self.members[index][1]
         if not isinstance(backend, Backend):
             return Figures()
@@ -102,8 +102,9 @@ class Group:
         queue, cost = None, None
         try:
             queue = device.queue() if hasattr(device, "queue") else None
-            if row is not None and hasattr(device, "estimate"):
-                cost = device.estimate([EstimatorPub.coerce(row, backend.precision)], backend.precision)
+            if sample and hasattr(device, "estimate"):
+                coerced = [EstimatorPub.coerce(pub, backend.precision) for pub in sample]
+                cost = device.estimate(coerced, backend.precision)
         except BackendError as error:
             _LOG.info("%s tells no more of its queue and its speed: %s", backend.name, error)
         budget = getattr(estimator, "budget", None)
@@ -117,8 +118,8 @@ def shares_of(figures: Sequence[Figures]) -> np.ndarray:
 
     .. math:: w_d \propto \frac{1}{(1 + q_d) \, t_d}
 
-    with q jobs before ours, each taken to last as long as ours, and t seconds for a row. A figure that one of the
-    devices does not tell counts for none of them.
+    with q jobs before ours, each taken to last as long as ours, and t seconds for the same rows. A figure that one of
+    the devices does not tell counts for none of them.
     """
     queues, seconds = [each.queue for each in figures], [each.seconds for each in figures]
     rates = np.ones(len(figures))

@@ -144,7 +144,7 @@ def cost_table(backend: Backend, cost: RunCost, what: tuple[str, str], alone: Co
             ("circuits", f"{total.circuits:,}" + ("" if total.shots else ", of exact values")),
             ("two-qubit depth", f"{cost.depth:,}, {stage}"),
             ("shots", _shots_text(total)),
-            *([("precision", f"standard errors of at most {backend.precision:g}")] if _is_precise(backend) else []),
+            *_precision(backend, total),
             *([("mitigation", backend.mitigation.told)] if backend.mitigation is not None else []),
             *_time_and_price(device, total),
         ]
@@ -166,9 +166,11 @@ def _shots_text(total: Cost) -> str:
     return f"{total.shots:,}, {each:,.0f} per circuit" + ("" if each.is_integer() else " on average")
 
 
-def _is_precise(backend: Backend) -> bool:
-    """Tell whether shots follow from a precision."""
-    return backend.shots is None and backend.precision > 0
+def _precision(backend: Backend, total: Cost) -> list[tuple[str, str]]:
+    """Return the row that says which shots follow from a precision, if they do."""
+    if backend.shots is not None or not backend.precision or not total.circuits:
+        return []
+    return [("precision", f"standard errors of at most {backend.precision:g}")]
 
 
 def parts_table(title: str, backend: Backend, parts: Mapping[str, Cost | str], *, total: bool = True) -> Group:

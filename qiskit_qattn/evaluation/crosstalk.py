@@ -102,7 +102,7 @@ def crosstalk(circuit: AttentionCircuit, backend: Backend, *, rows: int = _ROWS,
     found = list(backend.estimator.run([*together.pubs, *alone.pubs], precision=backend.precision).result())
     split = len(together.pubs)
     pairs = zip(together.split(found[:split]), alone.split(found[split:]), tiling.places(program.circuit), strict=True)
-    least = 0.0 if backend.shots is None else 1 / backend.shots
+    least = backend.precision**2
     tiles = [_compared(one.data, other.data, placed.where, least) for one, other, placed in pairs]
     return Crosstalk(tuple(tiles), rows, backend.shots)
 

@@ -131,9 +131,10 @@ def audit(module: nn.Module) -> dict[str, Any]:
         ``calls`` and ``gradients``: how many calls of the circuits each backend computed the values and gradients
         of; a call that several devices of a group computed a share of is under their names, with ``+`` between them.
         ``heads``: the same for each circuit, with its ``name``, which is its path in the module, its ``layer`` in a
-        GPT, else None, and its ``kind``; on a group also ``rows``, how many rows each device computed, and
-        ``last_rows``, the device of each row of the last call. ``falls``: every call, in order of the circuits, that
-        went from one backend to the next, and why. Empty unless the module was moved to a chain or a group.
+        GPT, else None, and its ``kind``; on a group also ``rows``, how many rows each device computed, its ``devices``,
+        and ``last_rows``, the place in ``devices`` of what computed each row of the last call. ``falls``: every call,
+        in order of the circuits, that went from one backend to the next, and why. Empty unless the module was moved to
+        a chain or a group.
 
     Raises:
         ConfigError: For a module without a circuit.
@@ -144,13 +145,23 @@ def audit(module: nn.Module) -> dict[str, Any]:
     )
     heads = [
         {"name": a.name, "layer": a.layer, "kind": a.kind, "calls": dict(a.calls), "gradients": dict(a.gradients)}
-        | ({"rows": dict(a.rows), "last_rows": list(a.row_labels)} if a.rows else {})
+        | (_rows(a) if a.rows else {})
         for a in audits
     ]
     falls = [asdict(fall) for audit in audits for fall in audit.falls]
     if not (calls or falls):
         return {}
     return {"calls": calls, "gradients": gradients, "heads": heads, "falls": falls}
+
+
+def _rows(audit: Audit) -> dict[str, Any]:
+    """Return which devices of a group computed how many rows, and the rows of the last call."""
+    devices = list(audit.rows)
+    return {
+        "rows": dict(audit.rows),
+        "devices": devices,
+        "last_rows": [devices.index(label) for label in audit.row_labels],
+    }
 
 
 def mark_fixed(module: nn.Module) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,15 +14,17 @@ from torch import Tensor, nn
 from qiskit_qattn.backends.jobs.request import source_of, source_of_rows
 from qiskit_qattn.backends.joint import Call, JointProgram, evaluate
 from qiskit_qattn.backends.pub import Evaluation, PubProgram, values_of
-from qiskit_qattn.backends.pub_jobs import array_of
+from qiskit_qattn.backends.pub_jobs import Jobs, array_of
 from qiskit_qattn.backends.several import Group, assigned
 from qiskit_qattn.backends.spec import PLUS
+from qiskit_qattn.backends.values import Answer
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.forks import cached_property
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.nn.audit import Audit
 from qiskit_qattn.nn.link import Link
 
+_SAMPLE = 64  # rows whose time on each device says how fast it is
 _LOG = logging.getLogger("qiskit_qattn.backends")
 
 
@@ -42,11 +44,12 @@ class SharedProgram(JointProgram):
 
     Attributes:
         label: Names of the devices that computed the last call.
+        answer: What they said besides the values of the last call.
     """
 
     def __init__(self, circuit: AttentionCircuit, group: Group, audit: Audit) -> None:
         super().__init__()
-        self.group, self.audit, self.label = group, audit, ""
+        self.group, self.audit, self.label, self.answer = group, audit, "", Answer()
         self.names = [name for name, _ in group.members]
         self.links = nn.ModuleList(Link(circuit, where) for _, where in group.members)
         self._circuit = circuit
@@ -65,8 +68,9 @@ class SharedProgram(JointProgram):
         """Return the program on a member of the group."""
         return cast(Link, self.links[member])
 
-    def record(self, members: np.ndarray) -> None:
-        """Record the device of each row of a call, shape ``(N,)``."""
+    def record(self, members: np.ndarray, answer: Answer) -> None:
+        """Record the device of each row of a call, shape ``(N,)``, and what the devices said."""
+        self.answer = answer
         used = np.unique(members) if len(members) else [0]
         self.label = f" {PLUS} ".join(self.names[member] for member in used)
         self.audit.row_labels = [self.names[member] for member in members]
@@ -135,13 +139,12 @@ class _Head:
             return self.program.link(member).call(inputs, self.weights)
         return self.program.link(member).call(inputs.unsqueeze(1), weights)
 
-    def row_on(self, member: int) -> tuple | None:
-        """Return a PUB of one row on a member of the group; the row is made up, so that tokens do not matter."""
+    def sample_on(self, member: int) -> list[Any]:
+        """Return PUBs of some rows on a member of the group, which are made up, so that tokens do not matter."""
         program = self.program.link(member).program
         if not isinstance(program, PubProgram):
-            return None
-        [pub, *_] = program.pubs(np.zeros((1, len(program.params))))
-        return pub
+            return []
+        return Jobs([program], [np.zeros((_SAMPLE, len(program.params)))]).pubs
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,10 @@ class _Share:
     @property
     def names(self) -> list[str]:
         return self.pieces[0].head.program.names
+
+    @property
+    def answers(self) -> list[Answer]:
+        return [Answer() for _ in self.pieces] if self.evaluation is None else self.evaluation.answers
 
     def calls(self, member: int) -> list[Call]:
         return [piece.head.call(member, piece.rows) for piece in self.pieces]
@@ -259,7 +266,7 @@ def _divided(heads: Sequence[_Head]) -> list[_Share]:
     """Return the shares of the devices; heads whose circuit a device cannot take are a share of their own there."""
     group = heads[0].program.group
     recorded = any(hasattr(backend.estimator, "ledger") for backend in group.backends)
-    shares = group.shares(heads[0].row_on, "\n".join(head.work for head in heads) if recorded else "")
+    shares = group.shares(heads[0].sample_on, "\n".join(head.work for head in heads) if recorded else "")
     devices = [assigned(head.content, shares) for head in heads]
     found = []
     for member in range(len(group.members)):
@@ -281,14 +288,16 @@ def _assembled(heads: Sequence[_Head], shares: Sequence[_Share]) -> list[Tensor]
     found = []
     for head in heads:
         mine = [
-            (share.member, piece.rows, table.flatten(0, -2).to(head.inputs))  # (n, M)
+            (share.member, piece.rows, table.flatten(0, -2).to(head.inputs), answer)  # the table is (n, M)
             for share in shares
-            for piece, table in zip(share.pieces, share.values, strict=True)
+            for piece, table, answer in zip(share.pieces, share.values, share.answers, strict=True)
             if piece.head is head
         ]
-        members = np.concatenate([np.full(len(rows), member) for member, rows, _ in mine])  # (N,)
-        order = np.argsort(np.concatenate([rows for _, rows, _ in mine]))
-        table = torch.cat([table for _, _, table in mine])[torch.from_numpy(order).to(head.inputs.device)]
-        head.program.record(members[order])
+        members = np.concatenate([np.full(len(rows), member) for member, rows, _, _ in mine])  # (N,)
+        order = np.argsort(np.concatenate([rows for _, rows, _, _ in mine]))
+        table = torch.cat([table for _, _, table, _ in mine])[torch.from_numpy(order).to(head.inputs.device)]
+        errors = [np.zeros(table.shape) if answer.errors is None else answer.errors for _, _, table, answer in mine]
+        about = tuple(each for _, _, _, answer in mine for each in answer.metadata)
+        head.program.record(members[order], Answer(np.concatenate(errors)[order], about))
         found.append(table.reshape(*head.lead, table.shape[-1]))
     return found

@@ -77,7 +77,8 @@ class FallRecord(TypedDict):
 
 class _Rows(TypedDict, total=False):
     rows: dict[str, int]
-    last_rows: list[str]
+    devices: list[str]
+    last_rows: list[int]
 
 
 class HeadRecord(_Rows):

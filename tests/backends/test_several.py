@@ -88,7 +88,7 @@ def test_a_row_keeps_its_device_whatever_is_beside_it(rng):
 def test_a_member_that_cannot_be_opened_keeps_its_place():
     group = Group((("gone", BackendError("It is gone.")), ("statevector", get_backend("statevector"))))
     assert group.name == "gone + statevector" and len(group.backends) == 1
-    assert group.shares(lambda _: None) == pytest.approx([0.5, 0.5])
+    assert group.shares(lambda _: []) == pytest.approx([0.5, 0.5])
 
 
 def test_devices_are_compared_by_their_own_names():

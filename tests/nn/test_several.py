@@ -66,8 +66,9 @@ def test_each_device_gets_one_job_a_pass_with_the_rows_of_all_heads():
     found = model.audit()
     assert found["calls"] == found["gradients"] == {PAIR: 2}
     for row in found["heads"]:
-        assert set(row["rows"]) == set(row["last_rows"]) == set(PAIR.split(" + "))
-        assert sum(row["rows"].values()) == len(row["last_rows"])
+        labels = [row["devices"][device] for device in row["last_rows"]]
+        assert set(row["rows"]) == set(labels) == set(PAIR.split(" + "))
+        assert row["rows"] == {name: labels.count(name) for name in row["devices"]}
     assert {row["backend"] for row in model.head_backends()} == {PAIR}
 
 
@@ -245,3 +246,55 @@ def test_sampled_values_agree_with_exact_ones():
     spread = (1 - (exact / head.gain) ** 2).clamp_min(0).sqrt() / shots**0.5
     assert (errors.abs() <= 5 * spread + 1e-3).all()
     assert len(set(head.audit.row_labels)) == 2
+
+
+def test_a_trace_has_the_errors_of_every_row():
+    from qiskit_qattn.evaluation.device_run.trace import traced
+
+    torch.manual_seed(1)
+    model = GPT(GPTConfig(11, 8, 1, 2, 8, heads="qisa:1,angle:1", num_qubits=2))
+    model.to_backend("statevector?shots=100&seed=1 + density_matrix?shots=100&seed=2")
+    trace = traced(model, torch.tensor([[1, 2, 3, 4]]), 2, temperature=0.0)
+    for each in (values for some in trace.passes for values in some):
+        assert each.errors.shape == each.values.shape and (each.errors > 0).any()
+        ratios = (each.values - each.exact) / each.errors.clip(0.03)
+        assert abs(ratios).max() < 5
+    assert {len(some) for some in trace.programs.values()} == {2}
+
+
+def test_two_shares_of_one_device():
+    """What was to be computed on the first device is a job of its own on the second."""
+    head, x = small_head(heads=())
+    head.to_backend("lab?fails=all + statevector?shots=50&seed=1&dedupe=off")
+    with pytest.warns(FallbackWarning):
+        values = head(x.detach())
+    program = next(part for part in head.execution.program.modules() if type(part).__name__ == "SharedProgram")
+    assert program.answer.errors.shape == values.shape and values.isfinite().all()
+
+
+@pytest.mark.more
+@pytest.mark.parametrize("name", ["qisa", "angle", "zz", "qsann"])
+def test_snapshots_agree_with_the_exact_engine_within_five_standard_errors(name):
+    pytest.importorskip("qiskit_ibm_runtime")
+    head = QuantumHead(attention_circuit(name, 2)).double()
+    x = torch.randn(40, head.num_features, dtype=torch.float64)
+    exact = (head(x) / head.gain).detach()
+    head.to_backend(
+        "ibm:fake_manila?noise=off&resilience=0&precision=0.05&seed=1 + "
+        "ibm:fake_nairobi?noise=off&resilience=0&precision=0.04&seed=2"
+    )
+    errors = ((head(x) / head.gain).detach() - exact).abs()
+    assert (errors < 5 * 0.05).all() and errors.square().mean().sqrt() < 0.05
+    assert len(head.audit.rows) == 2
+
+
+@pytest.mark.more
+def test_tiles_on_a_group():
+    pytest.importorskip("qiskit_ibm_runtime")
+    head = QuantumHead(attention_circuit("angle", 2)).double()
+    x = torch.randn(40, head.num_features, dtype=torch.float64)
+    exact = (head(x) / head.gain).detach()
+    names = ("ibm:fake_manila", "ibm:fake_nairobi")
+    head.to_backend(" + ".join(f"{name}?noise=off&resilience=0&shots=400&seed=1&tiles=auto" for name in names))
+    errors = ((head(x) / head.gain).detach() - exact).abs()
+    assert (errors < 5 * 0.05).all() and len(head.audit.rows) == 2

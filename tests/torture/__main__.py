@@ -22,6 +22,7 @@ from typing import Any
 
 from . import machines
 from .faults import CALLS, fault_scene, names
+from .groups import group_budgets, group_faults, group_kills
 from .kills import kill_round
 from .payer import TILED
 from .services import FORK, Services
@@ -37,6 +38,9 @@ _TIMES = {
     machines.processes: 6,
     machines.late_usage: 12,
     machines.clocks: 6,
+    group_kills: 8,
+    group_faults: 24,
+    group_budgets: 6,
 }
 _STRINGS, _AT_ONCE = 1200, 200  # generated strings of each kind
 Attack = Callable[[Services, Path, random.Random, Report], object]

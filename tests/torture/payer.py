@@ -97,6 +97,7 @@ class Outcome:
         trace: A traceback, which nobody should see.
         hung: Whether it had to be killed after 30 seconds.
         killed: Whether it was killed on purpose.
+        requests: On a group, how many requests its devices had.
     """
 
     values: dict[str, bool] = field(default_factory=dict)
@@ -104,6 +105,7 @@ class Outcome:
     trace: str = ""
     hung: bool = False
     killed: bool = False
+    requests: int = 0
 
 
 class Payer:
@@ -259,7 +261,7 @@ def _pay(services: Services, order: Order, pipe: Connection, stderr: Path) -> No
     try:
         enter(services, order)
         _spoil(order)
-        backend = get_backend(opened(order))
+        backend: Any = None if order.act == "group" else get_backend(opened(order))
         time.sleep(max(0.0, order.begin - time.monotonic()))
         ACTS[order.act](backend, order, found)
     except QattnError as error:

@@ -150,6 +150,26 @@ class Served:
         """Charge another time per shot than the estimate says."""
         ibm_jobs.SECONDS_A_SHOT = seconds_a_shot
 
+    def queues(self, manila: int, nairobi: int) -> None:
+        """Let so many jobs wait on the two devices."""
+        self.ibm.state.devices.queues.update(test_manila=manila, test_nairobi=nairobi)
+
+    def spoil(self, request: str, fault: str, always: bool) -> None:
+        """Make the next answer to a request of IBM's faulty, or all answers."""
+        from tests.providers.ibm_faults import ANSWERS
+
+        found = ANSWERS[fault](request)
+        found.times = found.times if always else 1
+        with self.ibm.lock:
+            self.ibm.faults.append(found)
+
+    def charges(self) -> dict[str, float]:
+        """Return what was charged on each of IBM's devices, in seconds."""
+        total: Counter[str] = Counter()
+        for job in self.ibm.jobs.values():
+            total[job.backend] += job.used_seconds  # type: ignore[assignment]
+        return dict(total)
+
     def records(self, provider: str) -> list[Paid]:
         if provider == "ibm":
             return [
