@@ -143,7 +143,7 @@ def cost_table(backend: Backend, cost: RunCost, what: tuple[str, str], alone: Co
             ("jobs", f"{total.jobs:,}"),
             ("circuits", f"{total.circuits:,}" + ("" if total.shots else ", of exact values")),
             ("two-qubit depth", f"{cost.depth:,}, {stage}"),
-            ("shots", _shots_text(total)),
+            ("shots", f"{total.shots:,}" if total.shots else "none"),
             *_precision(backend, total),
             *([("mitigation", backend.mitigation.told)] if backend.mitigation is not None else []),
             *_time_and_price(device, total),
@@ -159,18 +159,12 @@ def cost_table(backend: Backend, cost: RunCost, what: tuple[str, str], alone: Co
     return table
 
 
-def _shots_text(total: Cost) -> str:
-    if not total.shots:
-        return "none"
-    each = total.shots / max(1, total.circuits)
-    return f"{total.shots:,}, {each:,.0f} per circuit" + ("" if each.is_integer() else " on average")
-
-
 def _precision(backend: Backend, total: Cost) -> list[tuple[str, str]]:
     """Return the row that says which shots follow from a precision, if they do."""
     if backend.shots is not None or not backend.precision or not total.circuits:
         return []
-    return [("precision", f"standard errors of at most {backend.precision:g}")]
+    each = f"{total.shots / total.circuits:,.0f} shots per circuit"
+    return [("precision", f"standard errors of at most {backend.precision:g}: {each}")]
 
 
 def parts_table(title: str, backend: Backend, parts: Mapping[str, Cost | str], *, total: bool = True) -> Group:
