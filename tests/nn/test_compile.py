@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import pickle
 
 import pytest
 import torch
@@ -232,6 +234,20 @@ def test_jobs_are_no_part_of_a_graph(backends):
     torch.testing.assert_close(found, expected)
     found, expected = (torch.autograd.grad(each.square().sum(), head.weight) for each in (found, expected))
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, qa.inference, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_of_a_model_that_was_compiled_in_place_compute_by_themselves(copied):
+    model, idx = gpt("classical:1", n_layer=1, dropout=0.5), tokens()
+    model.compile(backend="aot_eager")
+    model(idx)
+    twin = copied(model).eval()
+    found = twin(idx)[0]
+    torch.testing.assert_close(found, copy.deepcopy(model).eval()(idx)[0])
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+        torch.testing.assert_close(twin(idx)[0], found)
 
 
 @more
