@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from qiskit_qattn.backends.gradients import DifferenceRule, ParameterShift, Simulated
 from qiskit_qattn.backends.jobs.request import SOURCE, source_of, source_of_rows
-from qiskit_qattn.backends.joint import Call, JointProgram
+from qiskit_qattn.backends.joint import Call, JointProgram, not_compiled
 from qiskit_qattn.backends.pub_jobs import Jobs, Part, array_of, differentiable
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.backends.tiling import TILES, Tile, Tiling
@@ -123,7 +123,7 @@ class PubProgram(JointProgram):
         return id(self.estimator), self.precision, self.tiling is not None
 
     @staticmethod
-    @torch.compiler.disable  # a job is no part of a graph
+    @not_compiled
     def together(calls: Sequence[Call]) -> list[Tensor]:
         """Return expectations, each of shape ``(..., B, M)``; calls as for :class:`StatevectorProgram`."""
         return values_of([Evaluation(calls)])[0]
