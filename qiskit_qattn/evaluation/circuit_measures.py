@@ -19,6 +19,7 @@ from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.heads import QuantumHead
 from qiskit_qattn.simulation.statevector import StateProgram
+from qiskit_qattn.simulation.unary import OrthogonalProgram
 
 WINDOWS = 16  # of the text
 STATES = 512  # tokens whose states are compared in pairs
@@ -77,7 +78,8 @@ def circuit_measures(model: GPT, tokens: Tensor, *, seed: int = 0) -> dict[str, 
         \rangle|^2`: expressibility as Sim et al. define it. It is a property of the ansatz; training changes
         only the inputs.
 
-    Each is the mean over all heads that have it, or None; ``layers`` has the values for each layer and kind.
+    States of unary circuits lie in n + 1 dimensions, without a 1 or with a single one, and Haar is meant there. Each is
+    the mean over all heads that have it, or None; ``layers`` has the values for each layer and kind.
 
     Args:
         model: The trained model; it is not changed.
@@ -180,6 +182,19 @@ def meyer_wallach(states: Tensor) -> Tensor:
     return 2 * (1 - torch.stack(purities).mean(0))
 
 
+def unary_meyer_wallach(states: Tensor) -> Tensor:
+    r"""Return :func:`meyer_wallach` of states without a 1 or with a single one, shape ``(...)``.
+
+    .. math:: \mathrm{tr}\, \rho_k^2 = (1 - p_k)^2 + p_k^2 + 2 |a|^2 p_k, \qquad p_k = |c_k|^2
+
+    Args:
+        states: Amplitudes a of the state without a 1 and :math:`c_k` with it on qubit k, shape ``(..., n + 1)``.
+    """
+    chances = states.abs().square()
+    none, single = chances[..., :1], chances[..., 1:]
+    return 2 * (1 - ((1 - single).square() + single.square() + 2 * none * single).mean(-1))
+
+
 def haar_divergence(fidelities: Tensor, dimension: int, bins: int = BINS) -> float:
     r"""Return the divergence of the fidelities of pairs of states from those of Haar-random pairs, in nats.
 
@@ -230,26 +245,28 @@ def participation_ratio(vectors: Tensor) -> Tensor:
 def _measures(module: QuantumHead, at_start: Tensor, inputs: Tensor, generator: torch.Generator) -> dict[str, float]:
     """Return the measures of a head's circuits, from its inputs ``(H, N, F)`` before and after training."""
     variance = gradient_variance(module.circuit, _sample(at_start, DRAWS, generator), generator)
-    program = StateProgram(module.circuit).double()
+    unary = module.circuit.encoding.kind == "unary"
+    program = OrthogonalProgram(module.circuit).double() if unary else StateProgram(module.circuit).double()
     return {"gradient_variance": variance, **_state_measures(program, module.weight.cpu(), inputs, generator)}
 
 
 def _state_measures(
-    program: StateProgram, weights: Tensor, inputs: Tensor, generator: torch.Generator
+    program: StateProgram | OrthogonalProgram, weights: Tensor, inputs: Tensor, generator: torch.Generator
 ) -> dict[str, float]:
     """Return measures of the states that circuits with weights ``(..., P)`` prepare from inputs ``(H, N, F)``."""
-    dimension = 2**program.num_qubits
+    unary = isinstance(program, OrthogonalProgram)
+    dimension = program.num_qubits + 1 if unary else 2**program.num_qubits
     weights = weights.detach().double().reshape(-1, weights.shape[-1])  # (H, P)
     chosen = torch.randperm(inputs.shape[1], generator=generator)[:STATES]  # (S,)
     above = torch.triu_indices(len(chosen), len(chosen), 1)
     entanglement, divergence = [], []
     with torch.no_grad():
         for x, w in zip(inputs[:, chosen].double(), weights, strict=True):
-            states = program.states(x, w)  # (S, 2**n)
-            entanglement.append(float(meyer_wallach(states).mean()))
+            states = program.states(x, w)  # (S, dimension)
+            entanglement.append(float((unary_meyer_wallach if unary else meyer_wallach)(states).mean()))
             overlaps = (states @ states.mH)[above[0], above[1]]  # (S (S - 1) / 2,)
             divergence.append(haar_divergence(overlaps.abs().square(), dimension))
-        fidelities = _random_weight_fidelities(program, _sample(inputs, PAIRS, generator), generator)
+        fidelities = _random_weight_fidelities(program, _sample(inputs, PAIRS, generator), dimension, generator)
     return {
         "meyer_wallach": sum(entanglement) / len(weights),
         "expressibility": sum(divergence) / len(weights),
@@ -257,10 +274,12 @@ def _state_measures(
     }
 
 
-def _random_weight_fidelities(program: StateProgram, inputs: Tensor, generator: torch.Generator) -> Tensor:
+def _random_weight_fidelities(
+    program: StateProgram | OrthogonalProgram, inputs: Tensor, dimension: int, generator: torch.Generator
+) -> Tensor:
     """Return the fidelities of two states per input ``(K, F)``, each at random weights, shape ``(K,)``."""
     found = []
-    for x in inputs.double().unsqueeze(-2).split(max(1, _LARGEST // 2**program.num_qubits)):  # (k, 1, F)
+    for x in inputs.double().unsqueeze(-2).split(max(1, _LARGEST // dimension)):  # (k, 1, F)
         one, other = (program.states(x, _angles(len(x), program.num_weights, generator)) for _ in range(2))
         found.append((one.conj() * other).sum(-1).abs().square().flatten())
     return torch.cat(found)

@@ -15,6 +15,7 @@ from qiskit_qattn.library.ansatzes import angle_ansatz, qisa_ansatz, qsann_ansat
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.encodings import Encoding, amplitude_encoding, angle_encoding, qsann_encoding, zz_encoding
 from qiskit_qattn.library.observables import random_observables, select_observables
+from qiskit_qattn.library.unary import pyramid_ansatz, unary_encoding
 
 _PROBE_SEED = 20260
 _NUM_PROBES = 2
@@ -56,6 +57,7 @@ CATALOG: dict[str, Recipe] = {
     "qsann": Recipe(qsann_encoding, qsann_ansatz, 1, _single_qubit("ZYX"), "QSANN, arXiv 2205.05625"),
     "zz": Recipe(zz_encoding, real_amplitudes_ansatz, 2, _single_qubit("Z"), "ZZ feature map and real amplitudes"),
     "angle": Recipe(angle_encoding, angle_ansatz, 1, _single_qubit("Z"), "RX angles and CX ring, arXiv 2110.06510"),
+    "orthogonal": Recipe(unary_encoding, pyramid_ansatz, 1, _single_qubit("X"), "RBS pyramid, unary; arXiv 2209.08167"),
 }
 ALIASES = {"qisa": "qisa-v3"}
 
@@ -88,9 +90,9 @@ def attention_circuit(
     """Build an attention circuit from the catalog.
 
     Args:
-        name: ``qisa-v1``, ``qisa-v2``, ``qisa-v3`` (alias ``qisa``), ``qsann``, ``zz``, ``angle``, or any other
-            name that :func:`list_circuits` returns.
-        num_qubits: Number of qubits, 1 to 12.
+        name: ``qisa-v1``, ``qisa-v2``, ``qisa-v3`` (alias ``qisa``), ``qsann``, ``zz``, ``angle``,
+            ``orthogonal``, or any other name that :func:`list_circuits` returns.
+        num_qubits: Number of qubits, 1 to 12; 1 to 128 for ``orthogonal``.
         reps: Number of ansatz layers; None takes the source's: 1, and 2 for ``zz``.
         num_observables: Number of outputs; None means one per qubit.
         observables: ``grouped`` takes distinct strings that are not always zero, in the fewest measurement bases;
@@ -113,6 +115,8 @@ def attention_circuit(
             raise ConfigError(f"num_observables is {num_observables}, but {len(labels)} observables were given.")
     elif observables == "random":
         labels = random_observables(num_qubits, count, seed)
+    elif observables == "grouped" and encoding.kind == "unary" and 1 <= count <= num_qubits:
+        labels = tuple(recipe.first(num_qubits)[:count])  # none vanishes, and states may be too large to probe
     elif observables == "grouped":
         labels = select_observables(_probe_states(encoding, ansatz), count, recipe.first(num_qubits))
     else:

@@ -145,6 +145,8 @@ class GPTConfig:
         Raises:
             ConfigError: If a kind that encodes the whole token has too few.
         """
+        if kind.qubits is not None:
+            return kind.qubits(self.head_size)
         needed = max(1, math.ceil(math.log2(self.n_embd if kind.encodes_token else self.head_size)))
         if self.num_qubits is None:
             return needed
@@ -183,6 +185,7 @@ def projected_shape(kind: HeadKind, count: int, head_dim: int, num_qubits: int |
     """
     needed = max(1, math.ceil(math.log2(head_dim)))
     qubits = needed if num_qubits is None else integer("num_qubits", num_qubits, least=1)
+    qubits = qubits if kind.qubits is None else kind.qubits(head_dim)
     reps = None if reps is None else integer("reps", reps, least=0)
     circuit = None if kind.circuit is None else head_circuit(kind.circuit, qubits, reps, head_dim)
     if circuit is not None and circuit.encoding.kind == "amplitude" and qubits < needed:

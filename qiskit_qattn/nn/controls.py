@@ -79,3 +79,66 @@ class FourierValues(nn.Module):
         check_finite(tokens)
         features = torch.cos(tokens @ self.frequency + self.phase)  # (H, N, F)
         return features @ self.readout * math.sqrt(2 / features.shape[-1])
+
+
+class UnitLinear(nn.Module):
+    r"""Free linear maps of the unit vector: what an orthogonal circuit computes, without its constraint.
+
+    .. math:: q = A_q \hat x, \quad k = A_k \hat x, \quad v = A_v \hat x
+
+    Args:
+        num_heads: H.
+        size: h, the length of the vectors and of the values.
+        spread: Of the values at the start.
+
+    Raises:
+        EncodingError: (when called) for vectors that hold NaN or infinity.
+    """
+
+    def __init__(self, num_heads: int, size: int, *, spread: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, num_heads, size, size) * spread)  # the transposes of A
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return q, k and v, shape ``(3, H, N, h)``, of vectors ``(H, N, h)``, or ``(3, H, N, h)``."""
+        return unit_vectors(features) @ self.weight
+
+
+class TensorTrainValues(nn.Module):
+    r"""Fourier series of n angles whose coefficients are a tensor train (matrix product) of bond dimension D.
+
+    .. math::
+        v_m = a(u_1)^\top A^{(2)}(u_2) \cdots A^{(n)}(u_n)\, r_m, \qquad
+        A^{(i)}(u) = A^{(i)}_0 + \cos(u) A^{(i)}_1 + \sin(u) A^{(i)}_2
+
+    with :math:`A^{(i)}_s` of D × D, and :math:`a(u)` alike of D numbers. A circuit that encodes each angle in one
+    rotation computes such a series of :math:`3^n` coefficients (arXiv 2008.08605); where its observables, taken back
+    through the ansatz, have little operator entanglement, a small D gives the same.
+
+    Args:
+        num_heads: H.
+        num_angles: n.
+        num_outputs: M.
+        bond: D.
+        spread: Of the values at the start.
+
+    Source: Oseledets, SIAM J. Sci. Comput. 33, 2295 (2011), equation (1.3).
+    """
+
+    def __init__(self, num_heads: int, num_angles: int, num_outputs: int, *, bond: int = 4, spread: float) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(num_heads, 3, bond) / math.sqrt(2))
+        cores = torch.randn(num_heads, num_angles - 1, 3, bond, bond) / math.sqrt(2 * bond)
+        cores[:, :, 0] = torch.eye(bond) / math.sqrt(2)  # with this, products of any length keep their spread
+        self.cores = nn.Parameter(cores)
+        self.readout = nn.Parameter(torch.randn(num_heads, bond, num_outputs) * spread / math.sqrt(bond))
+
+    def forward(self, angles: Tensor) -> Tensor:
+        """Return values ``(H, N, M)`` of angles in radians ``(H, N, n)``."""
+        check_finite(angles)
+        terms = torch.stack([torch.ones_like(angles), angles.cos(), angles.sin()], -1)  # (H, N, n, 3)
+        state = terms[:, :, 0] @ self.first  # (H, N, D)
+        for i, core in enumerate(self.cores.unbind(1), 1):
+            products = terms[:, :, i, :, None] * state.unsqueeze(-2)  # (H, N, 3, D)
+            state = products.flatten(-2) @ core.flatten(1, 2)
+        return state @ self.readout

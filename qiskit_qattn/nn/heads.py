@@ -19,8 +19,9 @@ from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.nn.audit import Audit
 from qiskit_qattn.nn.fallback import ChainProgram, Execution, program_on
 from qiskit_qattn.nn.placement import Movable, to_backend
-from qiskit_qattn.simulation.amplitude import AmplitudeAngles, check_finite
+from qiskit_qattn.simulation.amplitude import check_finite
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
+from qiskit_qattn.simulation.unary import angles_of_vectors
 
 
 def fuse_heads(heads: Sequence[QuantumHead]) -> list[Fused]:
@@ -90,11 +91,12 @@ class QuantumHead(Movable):
 
     .. math:: y_m = g_m \langle P_m \rangle(x, \theta)
 
-    Expectations of a random n-qubit state have a spread of about :math:`2^{-n/2}`; gains start at :math:`2^{n/2}`
-    times ``gain``, so that outputs start with a spread of about ``gain``.
+    Expectations of a random state have a spread of about :math:`D^{-1/2}`, where D is :math:`2^n`, or n for unary
+    encoding; gains start at :math:`D^{1/2}` times ``gain``, so that outputs start with a spread of about ``gain``.
 
     Args:
-        circuit: What to compute. Amplitude-encoded circuits take real vectors of length 2ⁿ, others their angles.
+        circuit: What to compute. Amplitude-encoded circuits take real vectors of length 2ⁿ, unary ones of
+            length n, others their angles.
         heads: Shape of the leading axes: one set of weights and gains for each head. All run in one batched product.
         gain: Spread of the outputs at the start.
         trainable: Whether the circuit's weights are trained; gains always are.
@@ -119,7 +121,7 @@ class QuantumHead(Movable):
         self.amplitude = circuit.encoding.kind == "amplitude"
         weight = torch.empty(*heads, len(circuit.weight_params)).uniform_(-math.pi, math.pi)
         self.weight = nn.Parameter(weight, requires_grad=trainable)
-        start = gain * 2 ** (circuit.num_qubits / 2)
+        start = gain * math.sqrt(circuit.encoding.dimension)
         self.gain = nn.Parameter(torch.full((*heads, len(circuit.observables)), start))
         self.register_buffer("observables", self._codes())
         self.run_on(self.prepare(Place.of(get_backend("statevector")), Audit(None, self.circuit_name)))
@@ -194,8 +196,9 @@ class QuantumHead(Movable):
         assert execution.place is not None and execution.program is not None, "a head always has a place"
         self.place, self.audit = execution.place, execution.audit
         self._program = execution.program.to(device=self.weight.device, dtype=self.weight.dtype)
-        takes_angles = self.amplitude and not isinstance(self._program, StatevectorProgram | ChainProgram)
-        self._angles = AmplitudeAngles(self.circuit.num_qubits).to(self.weight) if takes_angles else None
+        takes_vectors = isinstance(self._program, StatevectorProgram | ChainProgram)
+        angles = None if takes_vectors else angles_of_vectors(self.circuit.encoding)
+        self._angles = None if angles is None else angles.to(self.weight)
 
     @property
     def ran_on(self) -> dict[str, int]:

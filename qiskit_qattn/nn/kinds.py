@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, CATALOG, Recipe, attention_circuit, register_circuit
-from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues
+from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues, TensorTrainValues, UnitLinear
 from qiskit_qattn.nn.heads import QuantumHead
 
 GROUP = "qiskit_qattn.heads"
@@ -62,6 +62,7 @@ class HeadKind:
         recipe: Of a circuit that the catalog does not hold; registering the kind adds it there.
         values: Builds the value map of a classical kind: a module from ``(H, N, F)`` to ``(H, N, h)``.
         num_features: F, how many numbers of a token's projection a head of a classical kind takes.
+        qubits: Gives n for a head size, in place of the setting ``num_qubits``.
     """
 
     name: str
@@ -76,6 +77,7 @@ class HeadKind:
     recipe: Recipe | None = None
     values: Callable[[HeadShape], nn.Module] | None = None
     num_features: Callable[[HeadShape], int] | None = None
+    qubits: Callable[[int], int] | None = None
 
     def __reduce__(self) -> tuple[Callable[[str], HeadKind], tuple[str]]:
         """Pickle and copy a kind as its name."""
@@ -289,6 +291,13 @@ for _kind in (
     HeadKind("qsann", "qsann", "qkv", "gaussian", qk="first", summary="QSANN: q, k one ⟨Z₀⟩, Gaussian score"),
     HeadKind("zz", "zz", summary="linear q, k; v a ZZ feature map with real amplitudes"),
     HeadKind("angle", "angle", "qkv", qk="qubits", own_maps=True, summary="RX angles; q, k, v each their own circuit"),
+    HeadKind(
+        "orthogonal",
+        "orthogonal",
+        "qkv",
+        qubits=lambda head_size: head_size,
+        summary="q, k, v orthogonal matrices of the unit vector: RBS pyramids in unary encoding",
+    ),
     HeadKind("frozen", "qisa-v3", trainable=False, summary="control: qisa-v3 with its circuit left at random"),
     HeadKind(
         "classical",
@@ -307,6 +316,19 @@ for _kind in (
         whole_token=True,
         summary="control: v random Fourier features with a learned readout",
         values=lambda shape: FourierValues(shape.count, shape.width, shape.head_size),
+    ),
+    HeadKind(
+        "unit-linear",
+        projections="qkv",
+        summary="control: q, k, v free linear maps of the unit vector",
+        values=lambda shape: UnitLinear(shape.count, shape.head_size, spread=shape.spread),
+        num_features=lambda shape: shape.head_size,
+    ),
+    HeadKind(
+        "mps",
+        summary="control: v a Fourier series whose coefficients are a matrix product state",
+        values=lambda shape: TensorTrainValues(shape.count, shape.num_qubits, shape.head_size, spread=shape.spread),
+        num_features=lambda shape: shape.num_qubits,
     ),
 ):
     register_head(_kind)

@@ -9,8 +9,8 @@ from qiskit_qattn.backends.pub import attention_program
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
-from qiskit_qattn.simulation.amplitude import AmplitudeAngles
 from qiskit_qattn.simulation.statevector import StatevectorProgram
+from qiskit_qattn.simulation.unary import angles_of_vectors
 
 
 def program_on_backend(circuit: AttentionCircuit, backend: Backend) -> nn.Module:
@@ -41,8 +41,7 @@ class Link(nn.Module):
         except BackendError as error:  # transpiling may ask the device
             self.reason = str(error)
         takes_vectors = isinstance(where, nn.Module) or isinstance(self.program, StatevectorProgram)
-        takes_angles = circuit.encoding.kind == "amplitude" and not takes_vectors
-        self._angles = AmplitudeAngles(circuit.num_qubits) if takes_angles else None
+        self._angles = None if takes_vectors else angles_of_vectors(circuit.encoding)
 
     def call(self, inputs: Tensor, weights: Tensor) -> Call:
         """Return the call of the program."""

@@ -155,7 +155,7 @@ def _parse_heads(heads: str, num_heads: int) -> list[tuple[str, int]]:
 
 def _is_encoded(kind: HeadKind, shape: HeadShape) -> bool:
     """Whether a learned map makes what the kind takes: angles, or fewer numbers than a vector has."""
-    angles = shape.circuit is not None and shape.circuit.encoding.kind != "amplitude"
+    angles = shape.circuit is not None and not shape.circuit.encoding.takes_vectors
     return angles or kind.inputs(shape) < shape.width
 
 

@@ -17,6 +17,7 @@ from qiskit_qattn.evaluation.circuit_measures import (
     head_measures,
     meyer_wallach,
     participation_ratio,
+    unary_meyer_wallach,
 )
 from qiskit_qattn.evaluation.text_metrics import spaced_windows
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
@@ -296,3 +297,17 @@ def test_the_participation_ratio_knows_neither_scale_nor_rotation_nor_place(rng)
     rotation = torch.linalg.qr(torch.from_numpy(rng.normal(size=(5, 5))))[0]
     moved = 1e-3 * vectors @ rotation + 7
     assert participation_ratio(moved).item() == pytest.approx(participation_ratio(vectors).item(), rel=1e-9)
+
+
+def test_unary_states_have_the_entanglement_of_the_whole_state(rng):
+    amplitudes = torch.from_numpy(rng.normal(size=(5, 5)))
+    amplitudes /= amplitudes.norm(dim=-1, keepdim=True)
+    whole = torch.zeros(5, 16, dtype=torch.float64)
+    whole[:, [0, 1, 2, 4, 8]] = amplitudes
+    torch.testing.assert_close(unary_meyer_wallach(amplitudes), meyer_wallach(whole))
+
+
+def test_a_circuit_too_large_for_states_is_measured_in_its_space(tokens):
+    config = GPTConfig(vocab_size=11, block_size=4, n_layer=1, n_head=1, n_embd=24, heads="orthogonal:1")
+    found = circuit_measures(GPT(config), tokens)
+    assert 0 < found["meyer_wallach"] < 1 and 0 < found["expressibility"] < 24 * math.log(BINS)

@@ -7,8 +7,9 @@ import torch
 from qiskit.quantum_info import Statevector
 
 KINDS = ["qisa-v1", "qisa-v2", "qisa-v3", "qsann", "zz", "angle", "frozen", "classical", "quadratic", "rff"]
+KINDS += ["orthogonal", "unit-linear", "mps"]
 SCORES = {"qisa-v1": "qisa", "qisa-v2": "qisa", "qsann": "gaussian"}
-QKV = ("qisa-v1", "qisa-v2", "qsann", "angle")
+QKV = ("qisa-v1", "qisa-v2", "qsann", "angle", "orthogonal", "unit-linear")
 
 
 def attention(mha, query, key, value, padding=None, mask=None):
@@ -48,7 +49,8 @@ def attention(mha, query, key, value, padding=None, mask=None):
                 q, k, v = (
                     [mapped(mha, state, kind, which, part, x) for x in each] for part, each in enumerate(vectors)
                 )
-                used = {"qisa-v1": 1, "qsann": 1, "angle": mha.maps[kind].circuit.num_qubits}.get(kind)
+                used = {"qisa-v1": 1, "qsann": 1}.get(kind)
+                used = mha.maps[kind].circuit.num_qubits if kind == "angle" else used
                 q, k = ([x[:used] for x in each] for each in (q, k))
             else:
                 q, k, v = vectors[0], vectors[1], [mapped(mha, state, kind, which, None, x) for x in vectors[2]]
@@ -91,12 +93,28 @@ def mapped(mha, state, kind, which, part, x):
         frequency, phase, readout = (state[f"maps.rff.{name}"][which] for name in ("frequency", "phase", "readout"))
         features = math.sqrt(2 / frequency.shape[1]) * np.cos(x @ frequency + phase[0])
         return features @ readout
+    if kind == "unit-linear":
+        return x / np.linalg.norm(x) @ state["maps.unit-linear.weight"][index]
+    if kind == "mps":
+        first, cores, readout = (state[f"maps.mps.{name}"][which] for name in ("first", "cores", "readout"))
+        coefficients = first  # of all 3ⁿ products, by the bond
+        for core in cores:
+            coefficients = np.einsum("...d,sde->...se", coefficients, core)
+        weight = state.get("encodings.mps.weight")
+        series = coefficients @ readout
+        for u in x if weight is None else x @ weight[which]:
+            series = np.tensordot([1, math.cos(u), math.sin(u)], series, 1)
+        return series
     circuit = mha.maps[kind].circuit
     angles = dict(zip(circuit.weight_params, state[f"maps.{kind}.weight"][index], strict=True))
     ansatz = circuit.ansatz.assign_parameters({p: angles[p] for p in circuit.ansatz.parameters})
     if circuit.encoding.kind == "amplitude":
         padded = np.pad(x, (0, 2**circuit.num_qubits - len(x)))
         prepared = Statevector(padded / np.linalg.norm(padded))
+    elif circuit.encoding.kind == "unary":
+        amplitudes = np.zeros(2**circuit.num_qubits)
+        amplitudes[0], amplitudes[2 ** np.arange(len(x))] = 1, x / np.linalg.norm(x)
+        prepared = Statevector(amplitudes / math.sqrt(2))
     else:
         encoding = state[f"encodings.{kind}.weight"]
         data = x @ encoding[index if encoding.ndim == 4 else which]

@@ -20,8 +20,8 @@ from qiskit_qattn.nn.generation import steps
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.heads import QuantumHead
 from qiskit_qattn.nn.several import SharedProgram
-from qiskit_qattn.simulation.amplitude import amplitude_angles
 from qiskit_qattn.simulation.statevector import StatevectorProgram
+from qiskit_qattn.simulation.unary import angles_of_vectors
 
 SAMPLES = 64  # runs of the exact circuits with as many shots, for the error bars of tokens
 
@@ -153,7 +153,8 @@ class _Watch:
     ) -> None:
         x, values = args[0], options["expectations"]  # (*heads, K, F) and (*heads, K, M)
         takes_vectors = isinstance(self.reference, StatevectorProgram)
-        inputs = amplitude_angles(x) if head.amplitude and not takes_vectors else x
+        angles = None if takes_vectors else angles_of_vectors(head.circuit.encoding)
+        inputs = x if angles is None else angles.to(x)(x)
         exact = self.reference(inputs, head.weight).expand_as(values)
         errors = np.zeros((values[..., 0].numel(), values.shape[-1]))  # (N, M)
         for program in _programs(head):

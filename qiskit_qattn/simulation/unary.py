@@ -1,0 +1,189 @@
+r"""Unary circuits exactly: rotations of RBS as matrices of n × n, without the 2ⁿ amplitudes of a state."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.library.encodings import Encoding
+from qiskit_qattn.library.unary import pyramid
+from qiskit_qattn.simulation.amplitude import AmplitudeAngles, unit_vectors
+from qiskit_qattn.simulation.constants import ConstantModule
+from qiskit_qattn.simulation.dense import Fused
+from qiskit_qattn.simulation.precision import without_autocast
+from qiskit_qattn.simulation.products import quadratic_forms
+from qiskit_qattn.simulation.statevector import StatevectorProgram
+
+
+class OrthogonalProgram(StatevectorProgram):
+    r"""Expectations of a pyramid of RBS on a unary-encoded vector, an orthogonal matrix V of the unit vector.
+
+    .. math::
+        |\psi\rangle = \frac{1}{\sqrt 2} \Big( |0 \dots 0\rangle + \sum_i (V \hat x)_i |e_i\rangle \Big), \qquad
+        \langle X_j \rangle = (V \hat x)_j
+
+    Other Pauli strings are quadratic forms of the n + 1 amplitudes.
+
+    Args:
+        circuit: An attention circuit of :func:`~qiskit_qattn.library.unary.unary_encoding` and
+            :func:`~qiskit_qattn.library.unary.pyramid_ansatz`.
+    """
+
+    def __init__(self, circuit: AttentionCircuit) -> None:
+        ConstantModule.__init__(self)
+        self.num_qubits = self.num_inputs = n = circuit.num_qubits
+        self.num_weights, self.num_outputs = len(circuit.weight_params), len(circuit.observables)
+        self.rotations = Rotations(n, self.num_weights)
+        self.unitaries = self.effective = None
+        labels = list(circuit.labels)
+        single = ["I" * (n - 1 - j) + "X" + "I" * j for j in range(n)]
+        self.linear = labels == single[: len(labels)]
+        forms = np.eye(n)[: len(labels)] if self.linear else np.stack([_restricted(label) for label in labels])
+        self.add_constant("signs", forms)  # the outputs' rows of V, or the forms, (M, n + 1, n + 1)
+
+    def forward(
+        self, inputs: Tensor, weights: Tensor, fused: Fused | None = None, signs: Tensor | None = None
+    ) -> Tensor:
+        """Return expectations, shape ``(..., B, M)``.
+
+        Args:
+            inputs: Vectors of any norm, shape ``(..., B, n)``.
+            weights: Angles in radians, shape ``(..., P)``; leading axes broadcast with the inputs'.
+            fused: What :meth:`fused` gave for these weights, if it was called already.
+            signs: What :meth:`scaled_signs` gave, to scale each expectation.
+
+        Raises:
+            EncodingError: For NaN or infinity.
+        """
+        self.leave_meta(weights)
+        with without_autocast(inputs.device):
+            (matrix,) = fused or self.fused(weights)
+            turned = unit_vectors(inputs).to(matrix.dtype) @ matrix  # (..., B, n)
+            values = turned[..., : self.num_outputs] if self.linear else quadratic_forms(_state(turned), self.signs)
+            return values if signs is None else values * signs
+
+    def states(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return the amplitudes of the state without a 1 and of :math:`e_0` to :math:`e_{n-1}`, ``(..., B, n + 1)``."""
+        (matrix,) = self.fused(weights)
+        return _state(unit_vectors(inputs).to(matrix.dtype) @ matrix)
+
+    def fused(self, weights: Tensor) -> Fused:
+        """Return the transpose of V, shape ``(..., n, n)``."""
+        self.leave_meta(weights)
+        with without_autocast(weights.device):
+            return (self.rotations(weights).to(self.signs.dtype),)
+
+    def scaled_signs(self, scale: Tensor) -> Tensor:
+        """Return what makes a call give expectations times ``scale``, of shape ``(..., M)``."""
+        return scale.unsqueeze(-2)
+
+    def summary(self) -> str:
+        """Return in a phrase what a call computes."""
+        return f"{self.num_qubits} qubits, an orthogonal matrix of {self.num_weights} rotations"
+
+
+class Rotations(ConstantModule):
+    r"""The product of all RBS as one matrix: layers of disjoint rotations, multiplied in a binary tree.
+
+    Args:
+        size: n.
+        num_weights: A multiple of n(n − 1)/2, the angles of a pyramid.
+    """
+
+    def __init__(self, size: int, num_weights: int) -> None:
+        super().__init__()
+        self.size = size
+        count = size * (size - 1) // 2
+        layers = pyramid(size) * (num_weights // count if count else 0)
+        self.depth = 2 ** max(0, math.ceil(math.log2(max(1, len(layers)))))  # filled up with identities
+        gates = np.array([(depth, i) for depth, layer in enumerate(layers) for i in layer], dtype=int).reshape(-1, 2)
+        first = gates[:, 0] * size * size + gates[:, 1] * (size + 1)  # the entry (i, i) of the layer's matrix
+        places = np.concatenate([first, first + size + 1, first + 1, first + size])
+        self.add_constant("places", places)
+        self.add_constant("identities", np.tile(np.eye(size).reshape(-1), self.depth), double=True)
+
+    places: Tensor
+    identities: Tensor
+
+    def forward(self, weights: Tensor) -> Tensor:
+        """Return the transposed matrices, shape ``(..., n, n)``, of angles ``(..., P)``."""
+        angles = weights.to(self.identities.dtype)
+        cos, sin = angles.cos(), angles.sin()
+        entries = torch.cat([cos, cos, sin, -sin], -1)  # (..., 4 P)
+        identities = self.identities.expand(*weights.shape[:-1], -1)
+        product = identities.scatter(-1, self.places.expand_as(entries), entries)
+        product = product.unflatten(-1, (self.depth, self.size, self.size))  # (..., L, n, n)
+        while product.shape[-3] > 1:
+            product = product[..., 0::2, :, :] @ product[..., 1::2, :, :]
+        return product.squeeze(-3)
+
+
+def unary_angles(x: Tensor) -> Tensor:
+    r"""Return the angles with which the unary encoding loads :math:`\hat x = x / \lVert x \rVert`.
+
+    .. math::
+        a_0 = \pi / 2, \qquad a_k = \mathrm{atan2}\big(\lVert (x_k, \dots, x_{n-1}) \rVert, x_{k-1}\big), \qquad
+        a_{n-1} = \mathrm{atan2}(x_{n-1}, x_{n-2})
+
+    Differentiable; where both arguments vanish the angle is 0 and so is its gradient. For n = 1, :math:`a_0` is π/2
+    times the sign.
+
+    Args:
+        x: Real vectors, shape ``(..., n)``; zero is loaded as :math:`e_0`.
+
+    Returns:
+        Angles in radians, shape ``(..., n)``, in the order of ``unary_encoding(n).params``.
+
+    Raises:
+        EncodingError: For NaN or infinity.
+    """
+    unit = unit_vectors(x)
+    if x.shape[-1] == 1:
+        return unit * (math.pi / 2)
+    squares = unit[..., 1:-1].square() if x.shape[-1] > 2 else unit[..., :0]
+    tails = torch.cat([squares, unit[..., -1:].square()], -1).flip(-1).cumsum(-1).flip(-1)  # (..., n - 1)
+    empty = tails == 0  # neither the root nor atan2 has a gradient at 0
+    norms = torch.where(empty, 0.0, torch.where(empty, 1.0, tails).sqrt())
+    norms = torch.cat([norms[..., :-1], unit[..., -1:]], -1)
+    none = (norms == 0) & (unit[..., :-1] == 0)
+    angles = torch.where(none, 0.0, torch.atan2(norms, torch.where(none, 1.0, unit[..., :-1])))
+    return torch.cat([torch.full_like(unit[..., :1], math.pi / 2), angles], -1)
+
+
+class UnaryAngles(nn.Module):
+    """:func:`unary_angles` as a module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return angles, shape ``(..., n)``, of vectors of that shape."""
+        return unary_angles(x)
+
+
+def angles_of_vectors(encoding: Encoding) -> nn.Module | None:
+    """Return what makes a circuit's angles of the vectors that it encodes; None for encodings that take angles."""
+    if encoding.kind == "amplitude":
+        return AmplitudeAngles(encoding.num_qubits)
+    return UnaryAngles() if encoding.kind == "unary" else None
+
+
+def _state(unary: Tensor) -> Tensor:
+    return torch.cat([torch.ones_like(unary[..., :1]), unary], -1) * 0.5**0.5  # (..., n + 1)
+
+
+def _restricted(label: str) -> np.ndarray:
+    """Return the real part of a Pauli string between the states without a 1 and with a single 1, by qubit."""
+    n = len(label)
+    letters = label[::-1]  # of qubits 0 to n − 1
+    flips = [qubit for qubit, letter in enumerate(letters) if letter in "XY"]
+    form = np.zeros((n + 1, n + 1))
+    if not flips:
+        signs = [1.0, *(-1.0 if letter == "Z" else 1.0 for letter in letters)]
+        return np.diag(signs)
+    if len(flips) > 2 or sum(letter == "Y" for letter in letters) % 2:
+        return form
+    ends = (0, flips[0] + 1) if len(flips) == 1 else (flips[0] + 1, flips[1] + 1)
+    form[ends] = form[ends[::-1]] = 1.0
+    return form
