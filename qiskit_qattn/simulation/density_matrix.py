@@ -98,9 +98,7 @@ class DensityMatrixProgram(ConstantModule):
             strings = [SparsePauliOp(label) for basis in self.bases for label in served(basis)]
             self.add_constant("strings", _rows(strings, noise, self.num_qubits))  # (num_bases * 2**n, 4**n)
             self.add_constant("hadamard", hadamard(2**self.num_qubits) / 2**self.num_qubits)
-        self.sums = (
-            nn.ModuleList()
-        )  # where calls are to be few: the steps up to the last data-dependent angle, the rest
+        self.sums = nn.ModuleList()  # where calls are to be few: both parts of the steps
 
     def summary(self) -> str:
         """Return in a phrase what a call computes."""
@@ -140,7 +138,7 @@ class DensityMatrixProgram(ConstantModule):
             for part in self.sums:
                 cast(TransferSums, part).follow(self)
         elif not wanted:
-            self.sums = nn.ModuleList()  # where calls are to be few: both parts of the steps
+            self.sums = nn.ModuleList()
 
     def _evaluate(self, rows: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return the expectations of operators given as rows over Pauli strings, ``(M, 4**n)``."""

@@ -28,8 +28,6 @@ NOISE = "density_matrix?noise=depolarizing&p1=0.01&p2=0.02"
 RECIPE = Recipe(amplitude_encoding, CATALOG["zz"].ansatz, reps=1, first=lambda n: [], summary="RY and CX")
 OWN = qa.HeadKind("own", circuit="own", recipe=RECIPE)
 more = pytest.mark.more
-# what torch itself warns of where its compiler is imported first
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)
