@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, cast
 
@@ -209,14 +208,6 @@ class QuantumHead(Movable):
     def outside_bounds(self) -> int:
         """How many mitigated values of the current program lay outside their observables' bounds so far."""
         return sum(part.outside for part in self._program.modules() if isinstance(part, PubProgram))
-
-    @property
-    def tiles(self) -> dict[str, int]:
-        """Of circuits that ran side by side, how many were measured on which qubits of the device so far."""
-        found: Counter[tuple[int, ...]] = Counter()
-        for part in self._program.modules():
-            found.update(part.tiles if isinstance(part, PubProgram) else {})
-        return {" ".join(map(str, tile)): count for tile, count in sorted(found.items())}
 
     def forward(self, x: Tensor, unitary: Fused | None = None, *, expectations: Tensor | None = None) -> Tensor:
         """Return values, shape ``(*heads, N, M)``.

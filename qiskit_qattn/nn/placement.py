@@ -15,7 +15,9 @@ from typing import Any, Self, cast
 from torch import nn
 
 from qiskit_qattn.backends.place import Place, PlaceReference, wait_until_closed
+from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.registry import Backend
+from qiskit_qattn.backends.tiling import Tile
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.audit import Audit
 from qiskit_qattn.nn.fallback import Execution
@@ -43,6 +45,14 @@ class Movable(nn.Module, ABC):
     @abstractmethod
     def run_on(self, execution: Execution) -> None:
         """Run the circuit in this way from now on."""
+
+    @property
+    def tiles(self) -> dict[str, int]:
+        """Of circuits that ran side by side, how many were measured on which qubits of the device so far."""
+        program, found = self.execution.program, Counter[Tile]()
+        for part in () if program is None else program.modules():
+            found.update(part.tiles if isinstance(part, PubProgram) else {})
+        return {" ".join(map(str, tile)): count for tile, count in sorted(found.items())}
 
 
 @dataclass(frozen=True)
@@ -132,21 +142,23 @@ def audit(module: nn.Module) -> dict[str, Any]:
         of; a call that several devices of a group computed a share of is under their names, with ``+`` between them.
         ``heads``: the same for each circuit, with its ``name``, which is its path in the module, its ``layer`` in a
         GPT, else None, and its ``kind``; on a group also ``rows``, how many rows each device computed, its ``devices``,
-        and ``last_rows``, the place in ``devices`` of what computed each row of the last call. ``falls``: every call,
-        in order of the circuits, that went from one backend to the next, and why. Empty unless the module was moved to
-        a chain or a group.
+        and ``last_rows``, the place in ``devices`` of what computed each row of the last call; where circuits ran side
+        by side also ``tiles``, how many were measured on which qubits. ``falls``: every call, in order of the circuits,
+        that went from one backend to the next, and why. Empty unless the module was moved to a chain or a group.
 
     Raises:
         ConfigError: For a module without a circuit.
     """
-    audits = [part.module.execution.audit for part in quantum_parts(module)]
+    parts = [part.module for part in quantum_parts(module)]
+    audits = [part.execution.audit for part in parts]
     calls, gradients = (
         dict(sum((getattr(audit, name) for audit in audits), Counter())) for name in ("calls", "gradients")
     )
     heads = [
         {"name": a.name, "layer": a.layer, "kind": a.kind, "calls": dict(a.calls), "gradients": dict(a.gradients)}
         | (_rows(a) if a.rows else {})
-        for a in audits
+        | ({"tiles": tiles} if (tiles := part.tiles) else {})
+        for part, a in zip(parts, audits, strict=True)
     ]
     falls = [asdict(fall) for audit in audits for fall in audit.falls]
     if not (calls or falls):

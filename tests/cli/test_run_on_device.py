@@ -123,7 +123,7 @@ def test_tiles_are_named_with_their_calibration(on_device: Run, tmp_path: Path):
     assert len(device["tiles"]) == 3 and sum(tile["circuits"] for tile in device["tiles"]) == 3 + 1
     used = [qubit for tile in device["tiles"] for qubit in tile["qubits"]]
     assert len(set(used)) == 9 and sorted(used) == [each["qubit"] for each in device["calibration"]["qubits"]]
-    assert "3 circuits side by side, on qubits" in (tmp_path / "page" / "report.md").read_text("utf-8")
+    assert "| Tiles | 3, on qubits" in (tmp_path / "page" / "report.md").read_text("utf-8")
 
 
 def test_a_mitigation_is_named(on_device: Run, tmp_path: Path):
@@ -190,3 +190,9 @@ def test_another_report_is_not_overwritten(on_device: Run, tmp_path: Path):
     assert "is damaged" in on_device(SAMPLED).stderr
     (tmp_path / "page" / "report.json").unlink()
     assert "exists and is no report of a device" in on_device(SAMPLED).stderr
+
+
+def test_a_device_that_computed_nothing_is_not_in_the_title(on_device: Run, tmp_path: Path):
+    """A fallback that was not needed, and a device of a group are there by what they did."""
+    assert on_device(f"{SAMPLED} -> density_matrix").exit_code == 0
+    assert (tmp_path / "page" / "report.md").read_text("utf-8").startswith("# A text generated on statevector\n")

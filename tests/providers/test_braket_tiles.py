@@ -63,6 +63,15 @@ def test_a_noisy_local_simulator_gives_each_tile_the_same_noise() -> None:
     torch.testing.assert_close(*found)
 
 
+def test_the_audit_of_a_chain_names_the_tiles() -> None:
+    head, x = qa.QuantumHead(qa.attention_circuit("qisa", 2)), torch.rand(4, 4)
+    head.to_backend("braket:local?tiles=2&shots=50 -> statevector")
+    with torch.no_grad():
+        head(x)
+    [row] = qa.audit(head)["heads"]
+    assert row["tiles"] == head.tiles == {"0 1": 2, "3 4": 2}
+
+
 def test_a_task_measures_all_tiles(aws: Any) -> None:
     head, x = qa.QuantumHead(qa.attention_circuit("qisa", 2)), torch.rand(4, 4)
     head.to_backend(f"braket:{QPU}?budget=9usd&shots=400&tiles=2&tile_spacing=0&s3=results/here")
@@ -166,8 +175,7 @@ def test_qubits_of_a_lattice_may_be_numbered_from_one_and_with_gaps(aws: Any) ->
         x = torch.rand(6, size)
         with torch.no_grad():
             assert (layer(x)[:, 0] - x.cos().prod(-1)).abs().max() < 5 / 20
-        program = layer.execution.program
-        assert {tuple(sorted(tile)): count for tile, count in program.tiles.items()} == tiles
+        assert {tuple(sorted(map(int, tile.split()))): count for tile, count in layer.tiles.items()} == tiles
 
 
 def test_a_lattice_is_placed_once_whatever_its_fidelities_are_tomorrow() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from qiskit_qattn.backends.spec import PLUS
 from qiskit_qattn.evaluation.device_run.figure import run_figure, visible
 from qiskit_qattn.evaluation.device_run.record import RECORD, DeviceRun
 from qiskit_qattn.evaluation.rendering import (
@@ -70,8 +71,10 @@ def command(run: DeviceRun) -> str:
 
 
 def title(record: Mapping[str, Any]) -> str:
-    """Return the title of a page."""
-    return f"A text generated on {' and '.join(device['name'] for device in record['devices'])}"
+    """Return the title of a page: the devices that computed something, of a chain."""
+    used = {name for label in record["calls"] for name in label.split(f" {PLUS} ")}
+    names = [device["name"] for device in record["devices"] if not used or device["backend"] in used]
+    return f"A text generated on {' and '.join(names) or ' and '.join(sorted(used))}"
 
 
 def render_markdown(record: dict[str, Any]) -> str:
@@ -170,9 +173,9 @@ def _mitigation(device: dict[str, Any]) -> str:
 
 
 def _tiles(device: dict[str, Any]) -> str:
-    """Return which qubits each circuit was measured on, where several ran side by side."""
+    """Return the sets of qubits that circuits were measured on, where several may run side by side."""
     tiles = ["-".join(map(str, tile["qubits"])) for tile in device["tiles"]]
-    return f"{len(tiles)} circuits side by side, on qubits {', '.join(tiles)}" if tiles else ""
+    return f"{len(tiles)}, on qubits {', '.join(tiles)}" if tiles else ""
 
 
 def _findings(record: dict[str, Any]) -> str:
