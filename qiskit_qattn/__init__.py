@@ -37,6 +37,7 @@ _HOME = {
     "GPT": "nn.gpt",
     "Task": "training.task",
     "leakage": "evaluation.leakage",
+    "attention_maps": "evaluation.attention_maps",
     "estimate": "evaluation.device_cost",
     "BackendError": "errors",
     "BudgetError": "errors",

@@ -26,13 +26,14 @@ def test_import_loads_neither_torch_nor_a_providers_sdk():
     assert run(f"import sys, qiskit_qattn; print(sorted({heavy} & set(sys.modules)))") == "[]"
 
 
-def test_running_statevector_loads_no_providers_sdk():
+def test_running_statevector_loads_neither_a_providers_sdk_nor_the_compiler():
     code = (
         "import sys, torch, qiskit_qattn as qa\n"
         "head = qa.QuantumHead(qa.attention_circuit('qisa', 2))\n"
         "head(torch.randn(3, 4)).sum().backward()\n"
         "qa.GPT(qa.GPTConfig(n_layer=1)).generate(torch.zeros(1, 1, dtype=torch.long), 2)\n"
         "others = {'qiskit_aer', 'qiskit_ibm_runtime', 'braket', 'matplotlib', 'transformers'}\n"
+        "others |= {'torch._dynamo', 'triton'}\n"
         "print(sorted(others & set(sys.modules)))"
     )
     assert run(code) == "[]"

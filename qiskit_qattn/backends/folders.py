@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 
 from qiskit_qattn.errors import ConfigError, missing_dependency
+
+_DIGEST = hashlib.sha256().digest_size
+_log = logging.getLogger(__name__)
 
 
 def path_from(variable: str) -> Path | None:
@@ -47,3 +53,29 @@ def cache_folder(extra: str = "train") -> Path:
     except ImportError as error:
         raise missing_dependency("platformdirs", extra) from error
     return absolute(Path(platformdirs.user_cache_dir("qiskit-qattn", appauthor=False)))
+
+
+def read_entry(entry: Path) -> bytes | None:
+    """Return the content of an entry of the cache folder, or None if it is missing or damaged."""
+    try:
+        content = entry.read_bytes()
+    except OSError:
+        return None
+    digest, stored = content[:_DIGEST], content[_DIGEST:]
+    return stored if hashlib.sha256(stored).digest() == digest else None
+
+
+def write_entry(entry: Path, content: bytes) -> None:
+    """Write an entry atomically; without a writable folder it is made again each time."""
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=entry.parent, suffix=".tmp")
+        scratch = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(hashlib.sha256(content).digest() + content)
+            scratch.replace(entry)
+        finally:
+            scratch.unlink(missing_ok=True)  # there only if something failed
+    except OSError as error:
+        _log.warning("%s cannot be cached: %s.", entry, error.strerror or error)

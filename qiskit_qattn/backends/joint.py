@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import wraps
 
+import torch
 from torch import Tensor, nn
 
 Call = tuple[nn.Module, Tensor, Tensor]
+
+
+def not_compiled(together: Callable[[Sequence[Call]], list[Tensor]]) -> Callable[[Sequence[Call]], list[Tensor]]:
+    """Return a function that is no part of a graph, since jobs are not.
+
+    As ``torch.compiler.disable``, which would import the compiler, for seconds, where nothing is compiled.
+    """
+
+    @wraps(together)
+    def run(calls: Sequence[Call]) -> list[Tensor]:
+        if "torch._dynamo" in sys.modules:
+            return torch.compiler.disable(together)(calls)
+        return together(calls)
+
+    run._torchdynamo_disable = True  # type: ignore[attr-defined]
+    return run
 
 
 class JointProgram(nn.Module, ABC):

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from qiskit_qattn.backends.gradients import DifferenceRule, ParameterShift, Simulated
 from qiskit_qattn.backends.jobs.request import SOURCE, source_of, source_of_rows
-from qiskit_qattn.backends.joint import Call, JointProgram
-from qiskit_qattn.backends.pub_jobs import Jobs, Part, array_of, differentiable
+from qiskit_qattn.backends.joint import Call, JointProgram, not_compiled
+from qiskit_qattn.backends.pub_jobs import Found, Jobs, Part, array_of, differentiable
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.backends.tiling import TILES, Tile, Tiling
 from qiskit_qattn.backends.unroll import unroll
@@ -123,7 +123,7 @@ class PubProgram(JointProgram):
         return id(self.estimator), self.precision, self.tiling is not None
 
     @staticmethod
-    @torch.compiler.disable  # a job is no part of a graph
+    @not_compiled
     def together(calls: Sequence[Call]) -> list[Tensor]:
         """Return expectations, each of shape ``(..., B, M)``; calls as for :class:`StatevectorProgram`."""
         return values_of([Evaluation(calls)])[0]
@@ -159,7 +159,7 @@ class PubProgram(JointProgram):
         """Return how many of ``count`` rows go into one PUB; a circuit without parameters needs one PUB per row."""
         return (self.max_pub_size or max(1, count)) if self.params else 1
 
-    def values(self, results: Sequence[Any], count: int, where: str, mitigated: bool) -> np.ndarray:
+    def values(self, results: Sequence[Any], count: int, where: str, mitigated: bool) -> Found:
         """Return expectations, shape ``(N, M)``, from the results of the PUBs of N rows of angles, as checked."""
         size = self._size(count)
         parts = [np.zeros((0, self.observables.size))]
@@ -167,9 +167,8 @@ class PubProgram(JointProgram):
             parts.append(evs_of(result, (self.observables.size, min(size, count - start)), where).T)
             self.tiles.update(map(tuple, (result.metadata.get(TILES, ()) if self.tiling is not None else ())))
         table = np.concatenate(parts)
-        self.answer = Answer.of(results, self.observables.size, count)
         self.outside += check_values(table, self.bounds, self.precision, where, mitigated=mitigated)
-        return table
+        return table, Answer.of(results, self.observables.size, count)
 
 
 class SimulatedGradient(PubProgram):
@@ -226,8 +225,7 @@ class Evaluation:
         """
         tables = self.jobs.tables()
         self.parts = [
-            replace(part, table=table, answer=part.program.answer)
-            for part, table in zip(self.parts, tables, strict=True)
+            replace(part, table=table, answer=answer) for part, (table, answer) in zip(self.parts, tables, strict=True)
         ]
 
     @property

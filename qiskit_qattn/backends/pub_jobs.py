@@ -20,6 +20,8 @@ from qiskit_qattn.backends.values import Answer, results_of
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.simulation.derivatives import transforms
 
+Found = tuple[np.ndarray, Answer]
+
 
 class Measured(Protocol):
     """What a job needs to know of a program whose angles it evaluates."""
@@ -37,7 +39,7 @@ class Measured(Protocol):
     def pubs(self, angles: np.ndarray, source: str | None = None) -> list[tuple]:
         """Return the PUBs that evaluate angles, shape ``(N, K)``."""
 
-    def values(self, results: Sequence[Any], count: int, where: str, mitigated: bool) -> np.ndarray:
+    def values(self, results: Sequence[Any], count: int, where: str, mitigated: bool) -> Found:
         """Return expectations, shape ``(N, M)``, from the results of the PUBs of N rows of angles."""
 
 
@@ -75,7 +77,7 @@ class _Job:
         if self._sent is None and self.pubs:
             self._sent = self._estimator.run(self.pubs, precision=self._precision)
 
-    def tables(self) -> list[np.ndarray]:
+    def tables(self) -> list[Found]:
         found = self._sent.result() if self.pubs else ()
         where = type(self._estimator).__name__
         results, where, mitigated = results_of(found, len(self.pubs), self._precision, where)
@@ -128,14 +130,14 @@ class Jobs:
         for job in self._jobs:
             job.send()
 
-    def tables(self) -> list[np.ndarray]:
-        """Return expectations, each of shape ``(N, M)``, waiting for the jobs.
+    def tables(self) -> list[Found]:
+        """Return expectations, each of shape ``(N, M)``, and what was said of them, waiting for the jobs.
 
         Raises:
             BackendError: For other numbers of values than were asked for, or values that no state gives.
         """
         self.send()
-        found: dict[int, np.ndarray] = {}
+        found: dict[int, Found] = {}
         for job, some in zip(self._jobs, self._members.values(), strict=True):
             found |= zip(some, job.tables(), strict=True)
         return [found[i] for i in range(len(found))]
@@ -190,9 +192,10 @@ class _Expectations(torch.autograd.Function):
         new = [i for i, part in enumerate(parts) if part.table is None]
         some = Jobs([parts[i].program for i in new], [rows[i] for i in new], [parts[i].source for i in new]).tables()
         measured = dict(zip(new, some, strict=True))
-        tables = [measured[i] if part.table is None else part.table for i, part in enumerate(parts)]
-        for part, at in zip(parts, which, strict=True):
-            part.program.answer = (part.program.answer if part.table is None else part.answer).rows(at)
+        found = [measured[i] if part.table is None else (part.table, part.answer) for i, part in enumerate(parts)]
+        tables = [table for table, _ in found]
+        for part, (_, answer), at in zip(parts, found, which, strict=True):
+            part.program.answer = answer.rows(at)
         return tuple(
             torch.from_numpy(table[at]).to(each) for table, at, each in zip(tables, which, angles, strict=True)
         )
@@ -233,10 +236,10 @@ class _Products(torch.autograd.Function):
             VectorJacobian(part.program.gradient, array_of(each), array_of(grad), part.wanted, part.tolerance)
             for part, each, grad in zip(parts, angles, grads, strict=True)
         ]
-        tables = Jobs([part.program for part in parts], [product.angles for product in products]).tables()
+        found = Jobs([part.program for part in parts], [product.angles for product in products]).tables()
         return tuple(
             torch.from_numpy(product.product(table)).to(each)
-            for product, table, each in zip(products, tables, angles, strict=True)
+            for product, (table, _), each in zip(products, found, angles, strict=True)
         )
 
     @staticmethod

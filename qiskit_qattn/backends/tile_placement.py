@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +16,11 @@ from qiskit.transpiler import Target
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_matrix
 
+from qiskit_qattn.backends.folders import read_entry, write_entry
+from qiskit_qattn.backends.tile_options import Tiles
 from qiskit_qattn.backends.tiling import Tile
 
+_FORMAT = 1  # of the entries: raise it when tiles are placed in another way
 _WORST = 5.0  # medians from which on a qubit or coupling is left out
 _USES = 4  # gates per coupling that a tile's error is estimated for
 _MOST = 20_000  # candidates; more are grown one from each qubit
@@ -105,6 +111,31 @@ def placed(chip: Chip, size: int, count: int | None = None, spacing: int = 1) ->
             chosen = _packing(chip, candidates, count, spacing)
             return sorted((candidates[index] for index in chosen), key=lambda tile: (chip.error(tile), tile))
     return []
+
+
+def placed_once(chip: Chip, asked: Tiles, folder: Path, name: str) -> Callable[[int], list[Tile]]:
+    """Return what finds a device's tiles of some size, those of one shape with their qubits in the same order.
+
+    As with transpiled circuits, tiles are placed once and then read from disk, so that a run that is resumed after the
+    next calibration finds the jobs that it sent.
+
+    Args:
+        chip: The chip.
+        asked: What the backend string asks for.
+        folder: The cache folder.
+        name: The device's.
+    """
+    about = [_FORMAT, name, len(chip.readout), sorted((pair, sorted(names)) for pair, names in chip.gates.items())]
+
+    def tiles(size: int) -> list[Tile]:
+        key = json.dumps([*about, size, asked.count, asked.spacing])
+        entry = folder / "tiles" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+        if (stored := read_entry(entry)) is None:
+            stored = json.dumps(alike(chip, placed(chip, size, asked.count, asked.spacing))).encode()
+            write_entry(entry, stored)
+        return [tuple(tile) for tile in json.loads(stored)]
+
+    return tiles
 
 
 def ordered_like(chip: Chip, first: Tile, tile: Tile) -> Tile | None:

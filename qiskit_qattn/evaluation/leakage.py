@@ -196,7 +196,7 @@ def leakage(
     else:
         x = torch.randint(vocabulary, (edits, length), generator=generator)  # (B, T)
     changes = torch.zeros(length, length, dtype=torch.float64)  # by edited and changed position
-    with _evaluating(module):
+    with evaluating(module):
         with torch.no_grad():
             before = logits(x)  # (B, T, ...)
             several = x if edits > 1 else torch.cat([x, edited(x, slice(None), slice(None))])
@@ -299,7 +299,7 @@ def _logits(output: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def _evaluating(model: nn.Module | None) -> Iterator[None]:
+def evaluating(model: nn.Module | None) -> Iterator[None]:
     """Put a module and its parts into evaluation mode for the block, and restore the mode of each afterwards."""
     if model is None:
         yield

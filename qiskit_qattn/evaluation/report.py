@@ -301,9 +301,8 @@ def _differences(found: dict[str, float]) -> str:
         ["Jaccard similarity of words", f"{found['jaccard']:.3f}"],
         ["Levenshtein distance", f"{found['levenshtein']}"],
     ]
-    return "Comparison of the two samples, generated from the same prompt and seed:\n\n" + table(
-        ["Measure", "Value"], rows
-    )
+    title = "Comparison of the two samples, generated from the same prompt and seed:"
+    return f"{title}\n\n" + table(["Measure", "Value"], rows)
 
 
 def _backends(model: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from qiskit_qattn.backends.joint import Call, JointProgram, evaluate
+from qiskit_qattn.backends.joint import Call, JointProgram, evaluate, not_compiled
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.registry import Backend
@@ -94,7 +94,7 @@ class ChainProgram(JointProgram):
         return id(self._chain)
 
     @staticmethod
-    @torch.compiler.disable  # a job is no part of a graph
+    @not_compiled
     def together(calls: Sequence[Call]) -> list[Tensor]:
         """Return expectations, each of shape ``(..., B, M)``; inputs are heads', for amplitude encoding vectors.
 

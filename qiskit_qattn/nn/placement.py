@@ -302,8 +302,9 @@ class Placement:
         move.__exit__(kind, error, traceback)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the moves: a copy was not moved itself."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_last_move", "_blocks_entered")}
+        """Leave out the moves, and what torch's modules leave out: a copy was neither moved nor compiled itself."""
+        state = cast(dict[str, Any], super().__getstate__())
+        return {name: value for name, value in state.items() if name not in ("_last_move", "_blocks_entered")}
 
 
 def ran_on(calls: dict[str, int]) -> str:

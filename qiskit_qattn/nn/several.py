@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from qiskit_qattn.backends.jobs.request import source_of, source_of_rows
-from qiskit_qattn.backends.joint import Call, JointProgram, evaluate
+from qiskit_qattn.backends.joint import Call, JointProgram, evaluate, not_compiled
 from qiskit_qattn.backends.pub import Evaluation, PubProgram, values_of
 from qiskit_qattn.backends.pub_jobs import Jobs, array_of
 from qiskit_qattn.backends.several import Group, assigned
@@ -77,7 +77,7 @@ class SharedProgram(JointProgram):
         self.audit.rows.update(self.audit.row_labels)
 
     @staticmethod
-    @torch.compiler.disable  # a job is no part of a graph
+    @not_compiled
     def together(calls: Sequence[Call]) -> list[Tensor]:
         """Return expectations, each of shape ``(..., B, M)``; inputs are heads', for amplitude encoding vectors.
 

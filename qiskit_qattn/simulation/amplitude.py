@@ -13,6 +13,7 @@ from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.encodings import walsh_gray_matrix
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.derivatives import is_traced, may_read
+from qiskit_qattn.simulation.precision import without_autocast
 from qiskit_qattn.simulation.products import normalised_product
 
 LARGEST, SMALLEST = 1e30, 1e-30  # squared norms well within the range of float32
@@ -153,8 +154,9 @@ class AmplitudeAngles(ConstantModule):
             self.add_constant(name, _walsh_gray(k).T)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return angles, shape ``(..., 2**n - 1)``, of vectors ``(..., 2**n)``."""
+        """Return angles, shape ``(..., 2**n - 1)``, of vectors ``(..., 2**n)``, in float32 at least."""
         self.leave_meta(x)
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
         return _tree_angles(x, [getattr(self, name).to(x.dtype) for name in self.names])
 
 
@@ -166,7 +168,8 @@ def _tree_angles(x: Tensor, maps: Sequence[Tensor]) -> Tensor:
         empty = (left == 0) & (right == 0)
         safe = torch.where(empty, 1.0, left)  # atan2 and the norm have no gradient at (0, 0)
         level = torch.where(empty, 0.0, 2 * torch.atan2(right, safe))  # (..., 2^k)
-        levels.append(level @ walsh)
+        with without_autocast(x.device):
+            levels.append(level @ walsh)
         values = torch.where(empty, 0.0, torch.sqrt(safe**2 + right**2))
     return torch.cat(levels[::-1], -1)  # (..., 2^n − 1)
 

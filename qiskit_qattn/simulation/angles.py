@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.elementary import Angle
-from qiskit_qattn.simulation.precision import LARGEST_SUM, reduced
+from qiskit_qattn.simulation.precision import LARGEST_SUM, reduced, without_autocast
 
 Monomial = tuple[Any, ...]  # sympy factors; a parameter is its position, an int
 
@@ -110,7 +110,8 @@ class AngleMap(ConstantModule):
             return columns + self.offset if self._shifted else columns
         if self._alone and columns.dtype == torch.float32:  # no product either, which may round factors
             return columns.index_select(-1, self.position) * self.factor
-        return F.linear(columns, self.matrix.mT, self.offset if self._shifted else None)  # (..., K)
+        with without_autocast(columns.device):
+            return F.linear(columns, self.matrix.mT, self.offset if self._shifted else None)  # (..., K)
 
     def rounded(self, columns: Tensor) -> Tensor:
         """Return what C acts on in C's dtype; if that is float32, reduced where rounding errors would add up."""

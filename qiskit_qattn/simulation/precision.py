@@ -54,7 +54,7 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def reduced(angles: Tensor) -> Tensor:
-    r"""Return angles modulo 4π, in [−2π, 2π] and of the same dtype, with the gradient of the identity.
+    r"""Return angles modulo 4π, in [−2π, 2π] up to 10⁻⁷ θ and of the same dtype, with the gradient of the identity.
 
     .. math:: r = \big((\theta - k c_1) - k c_2\big) - k c_3, \qquad k = \lfloor \theta / 4\pi \rceil
 

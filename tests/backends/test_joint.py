@@ -106,3 +106,18 @@ def test_an_empty_batch_takes_part():
     values = evaluate([(zz[0], zz[1][:, :0], zz[2]), qsann])
     assert values[0].shape == (2, 0, 2) and values[1].shape == (2, 3, 2)
     assert evaluate([]) == []
+
+
+@pytest.mark.parametrize("options", ["", "&dedupe=off"])
+def test_a_program_may_be_in_a_job_twice(options):
+    """As a head is that two places of a model share; what is said of a call stays said of it after the backward."""
+    [(program, x, w)] = calls(get_backend(f"statevector?shots=10000&seed=1{options}"), ["zz"], rows=5)
+    some = [(program, x, w), (program, x[:, :1].detach(), w)]
+    values = evaluate(some)
+    exact = calls(get_backend("statevector?method=dense"), ["zz"], rows=5)[0][0]
+    for found, (_, inputs, weights) in zip(values, some, strict=True):
+        assert (found - exact(inputs, weights)).abs().max() < 0.05
+    errors = program.answer.errors
+    assert errors.shape == (2, values[1].shape[-1])
+    sum(each.sum() for each in values).backward()
+    assert program.answer.errors is errors

@@ -39,6 +39,10 @@ def on_device(qattn: Run, folder: Path, tmp_path: Path) -> Run:
     return run
 
 
+def more(*values: Any) -> Any:
+    return pytest.param(*values, marks=pytest.mark.more)
+
+
 def record_in(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "page" / "report.json").read_text("utf-8"))
 
@@ -48,10 +52,10 @@ def record_in(folder: Path) -> dict[str, Any]:
     [
         (SAMPLED, 128, []),
         ("density_matrix?noise=depolarizing&p1=0.01&p2=0.05", None, []),
-        ("aer?noise=fake_manila&shots=128&seed=1", 128, ["qiskit_aer", "qiskit_ibm_runtime"]),
-        ("braket:local_dm?noise=depolarizing&p1=0.01&p2=0.05&shots=128", 128, ["braket"]),
+        more("aer?noise=fake_manila&shots=128&seed=1", 128, ["qiskit_aer", "qiskit_ibm_runtime"]),
+        more("braket:local_dm?noise=depolarizing&p1=0.01&p2=0.05&shots=128", 128, ["braket"]),
         ("ibm:fake_manila?shots=128&seed=1", 128, ["qiskit_aer", "qiskit_ibm_runtime"]),
-        ("ibm:fake_torino?shots=128&seed=1&resilience=0", 128, ["qiskit_aer", "qiskit_ibm_runtime"]),
+        more("ibm:fake_torino?shots=128&seed=1&resilience=0", 128, ["qiskit_aer", "qiskit_ibm_runtime"]),
     ],
 )
 def test_a_page_is_made_anywhere(on_device: Run, tmp_path: Path, backend: str, shots: int | None, modules: list[str]):

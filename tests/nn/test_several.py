@@ -41,8 +41,8 @@ def labs(head, link=0):
     return [each.estimator for each in head.backend.links[link][1].backends]
 
 
-@pytest.mark.parametrize("name", ["qisa", "angle", "zz"])
-@pytest.mark.parametrize("heads", [(), (2,)])
+@pytest.mark.parametrize("name", ["qisa", pytest.param("angle", marks=pytest.mark.more), "zz"])
+@pytest.mark.parametrize("heads", [pytest.param((), marks=pytest.mark.more), (2,)])
 @pytest.mark.parametrize("text", [PAIR, "statevector + density_matrix", "lab + statevector + lab?fails=9"])
 def test_values_and_gradients_are_those_of_one_device(name, heads, text):
     head, x = small_head(name, heads)
@@ -219,7 +219,7 @@ def test_the_estimate_counts_each_devices_share():
 # causality and statistics
 
 
-@pytest.mark.parametrize("heads", ["qisa:1,classical:1", "angle:2"])
+@pytest.mark.parametrize("heads", ["qisa:1,classical:1", pytest.param("angle:2", marks=pytest.mark.more)])
 @pytest.mark.parametrize("text", [PAIR, "statevector + density_matrix?noise=depolarizing&p1=0.05&p2=0.1"])
 def test_no_output_depends_on_a_later_token(heads, text):
     model = small_model(heads).to_backend(text)

@@ -6,7 +6,7 @@ IONQ = "arn:aws:braket:us-east-1::device/qpu/ionq/Test-Forte"  # which mitigates
 PLAIN = "arn:aws:braket:us-east-1::device/qpu/maker/Test-Plain"  # without program sets
 
 
-def capabilities(*, kind, qubits, unit, price, program_sets=None, maker="iqm"):
+def capabilities(*, kind, qubits, unit, price, program_sets=None, maker="iqm", graph=None):
     """Return a device's capabilities as the service sends them."""
     gates = ["h", "x", "y", "z", "rx", "ry", "rz", "cnot", "cz", "s", "si", "t", "ti", "phaseshift", "swap", "i"]
     openqasm = {
@@ -39,7 +39,7 @@ def capabilities(*, kind, qubits, unit, price, program_sets=None, maker="iqm"):
         )
         paradigm |= {
             "nativeGateSet": ["cz", "prx"],
-            "connectivity": {"fullyConnected": True, "connectivityGraph": {}},
+            "connectivity": {"fullyConnected": graph is None, "connectivityGraph": graph or {}},
         }
     header = {"name": f"braket.device_schema.{maker}.{maker}_provider_properties", "version": "1"}
     debias = {"braket.device_schema.error_mitigation.debias.Debias": {"minimumShots": 500}}

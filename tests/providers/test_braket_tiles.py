@@ -13,8 +13,12 @@ from braket.device_schema.standardized_gate_model_qpu_device_properties_v1 impor
     StandardizedGateModelQpuDeviceProperties,
 )
 from braket.devices import LocalSimulator
+from qiskit import QuantumCircuit
+from qiskit.circuit import ParameterVector
 from qiskit.primitives import StatevectorEstimator
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.quantum_info import SparsePauliOp
+from qiskit_machine_learning.neural_networks import EstimatorQNN
 
 import qiskit_qattn as qa
 from qiskit_qattn.backends.braket.circuits import BraketProgram, measured_qubits, program_sets, samples_of
@@ -25,7 +29,7 @@ from qiskit_qattn.backends.tile_options import Tiles
 from qiskit_qattn.backends.tiling import TILES
 from qiskit_qattn.errors import ConfigError
 
-from .aws_devices import QPU, SV1
+from .aws_devices import QPU, SV1, capabilities
 
 BAD = 4  # the middle of the lattice
 
@@ -112,7 +116,9 @@ def lattice(fidelity: float) -> Any:
     )
     connectivity = DeviceConnectivity(fullyConnected=False, connectivityGraph=graph)
     paradigm = SimpleNamespace(qubitCount=9, connectivity=connectivity)
-    return SimpleNamespace(name="lattice", properties=SimpleNamespace(paradigm=paradigm, standardized=figures))
+    return SimpleNamespace(
+        name="lattice", arn="arn:lattice", properties=SimpleNamespace(paradigm=paradigm, standardized=figures)
+    )
 
 
 @pytest.mark.parametrize("fidelity", [0.97, 0.5])
@@ -143,3 +149,28 @@ def test_tiles_of_a_lattice_are_routed_inside_and_measured_alone(fidelity: float
     [found] = tiled.split([SimpleNamespace(data=values, metadata={})])
     expected = StatevectorEstimator().run([(pub.circuit, pub.observables, pub.parameter_values)]).result()[0].data.evs
     assert np.abs(found.data.evs - expected).max() < 5 / shots**0.5
+
+
+def test_qubits_of_a_lattice_may_be_numbered_from_one_and_with_gaps(aws: Any) -> None:
+    """As IQM's and Rigetti's are: the largest number is then no less than how many there are."""
+    graph = {"1": ["2"], "2": ["1", "4"], "4": ["2", "5"], "5": ["4", "6"], "6": ["5"]}
+    device = capabilities(kind="qpu", qubits=5, unit="shot", price=0.001, program_sets=(6, 30000), graph=graph)
+    aws.devices[QPU] |= {"deviceCapabilities": device}
+    for size, tiles in ((1, {(1,): 2, (4,): 2, (6,): 2}), (2, {(1, 2): 3, (5, 6): 3})):
+        circuit = QuantumCircuit(size)
+        inputs = ParameterVector("x", size)
+        for qubit in range(size):
+            circuit.ry(inputs[qubit], qubit)
+        network = EstimatorQNN(circuit=circuit, observables=SparsePauliOp("Z" * size), input_params=list(inputs))
+        layer = qa.TorchConnector(network, backend=f"braket:{QPU}?budget=9usd&shots=400&tiles=auto&s3=results/here")
+        x = torch.rand(6, size)
+        with torch.no_grad():
+            assert (layer(x)[:, 0] - x.cos().prod(-1)).abs().max() < 5 / 20
+        program = layer.execution.program
+        assert {tuple(sorted(tile)): count for tile, count in program.tiles.items()} == tiles
+
+
+def test_a_lattice_is_placed_once_whatever_its_fidelities_are_tomorrow() -> None:
+    """So that a run that is resumed finds the jobs that it paid for."""
+    today, tomorrow = (device_tiling(lattice(fidelity), Tiles(2, 0)).tiles(3) for fidelity in (0.97, 0.5))
+    assert any(BAD in tile for tile in today) and tomorrow == today

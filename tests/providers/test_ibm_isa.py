@@ -113,7 +113,7 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path: Path, caplog:
     circuit = qa.attention_circuit("angle", 2).circuit
     isa = ISAPassManager(FakeManilaV2(), 1, file / "isa").run(circuit)
     assert list(isa.parameters) == list(circuit.parameters)
-    assert "Transpiled circuits are not cached" in caplog.text
+    assert "cannot be cached" in caplog.text
 
 
 def test_a_circuit_wider_than_the_device_is_refused() -> None:

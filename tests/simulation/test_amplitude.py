@@ -8,7 +8,7 @@ from qiskit.quantum_info import Statevector
 from qiskit_qattn import QuantumHead, attention_circuit
 from qiskit_qattn.errors import EncodingError
 from qiskit_qattn.library.encodings import amplitude_encoding
-from qiskit_qattn.simulation.amplitude import amplitude_angles, unit_vectors
+from qiskit_qattn.simulation.amplitude import AmplitudeAngles, amplitude_angles, unit_vectors
 
 
 def prepared(x):
@@ -102,3 +102,11 @@ def test_nan_and_infinity_are_errors(bad):
 def test_lengths_that_are_no_power_of_two_are_errors(size):
     with pytest.raises(EncodingError, match=f"length {size}"):
         amplitude_angles(torch.ones(2, size))
+
+
+def test_angles_are_those_of_float32_inside_autocast_and_for_half_precision():
+    x, angles = torch.randn(5, 8), AmplitudeAngles(3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = angles(x)
+    torch.testing.assert_close(found, amplitude_angles(x))
+    torch.testing.assert_close(angles(x.bfloat16()), amplitude_angles(x.bfloat16().float()))

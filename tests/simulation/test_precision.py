@@ -39,7 +39,7 @@ def test_unitaries_are_formed_in_float64_on_cpus_and_where_asked_for():
     assert forming_dtype(mps, torch.float32) == torch.float32  # which has no other
 
 
-@pytest.mark.parametrize("largest", [10.0, LARGE, 1e4])
+@pytest.mark.parametrize("largest", [10.0, LARGE, 5e4])
 def test_angles_are_reduced_to_a_rounding_error(largest):
     angles = torch.empty(10_000).uniform_(-largest, largest, generator=torch.Generator().manual_seed(0))
     found = reduced(angles.requires_grad_())
@@ -48,7 +48,7 @@ def test_angles_are_reduced_to_a_rounding_error(largest):
     distance = (found.detach() - exact).abs()
     distance = torch.minimum(distance, 4 * math.pi - distance)  # at the edges either end is right
     assert float(distance.max()) < 2.5e-7
-    assert float(found.detach().abs().max()) < 2 * math.pi + 1e-3
+    assert float(found.detach().abs().max()) < 2 * math.pi + 1e-7 * largest
     inside = angles.detach().abs() < 6.28
     assert torch.equal(found[inside], angles[inside])
     (slope,) = torch.autograd.grad(found.sum(), angles)

@@ -75,6 +75,7 @@ def other_precision() -> Iterator[None]:
     AcceleratorState._reset_state()
 
 
+@pytest.mark.more
 @COMPILED
 @pytest.mark.usefixtures("other_precision")
 def test_compiled_steps_are_timed_without_their_compilation(tiny: Tiny):

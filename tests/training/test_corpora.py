@@ -249,7 +249,7 @@ def test_another_wheel_is_refused(monkeypatch, wheel: Path):
 
 
 def test_a_python_without_pip_says_so(monkeypatch):
-    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages.importlib.machinery.PathFinder, "find_spec", lambda *_: None)
     with pytest.raises(DataError, match="ensurepip"):
         load_text("shakespeare")
 

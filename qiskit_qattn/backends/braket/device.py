@@ -306,10 +306,9 @@ class BraketDevice:
 
     def _check(self, pubs: Sequence[EstimatorPub]) -> None:
         for pub in pubs:
-            if pub.circuit.num_qubits > self._can.qubits:
-                raise BackendError(
-                    f"A circuit has {pub.circuit.num_qubits} qubits, but {self._device.name} has {self._can.qubits}."
-                )
+            count = len(measured_qubits(pub))  # of tiles, whose numbers may be larger
+            if count > self._can.qubits:
+                raise BackendError(f"A circuit has {count} qubits, but {self._device.name} has {self._can.qubits}.")
 
     def _online(self) -> None:
         if self._device.status == "ONLINE":

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from qiskit import QuantumCircuit
 from qiskit.transpiler import CouplingMap
 
+from qiskit_qattn.backends.folders import cache_folder
 from qiskit_qattn.backends.tile_options import Tiles
-from qiskit_qattn.backends.tile_placement import Chip, alike, blocks, placed
+from qiskit_qattn.backends.tile_placement import Chip, blocks, placed_once
 from qiskit_qattn.backends.tiling import Tile, Tiling
 from qiskit_qattn.simulation.decomposition import preset_pass_manager, transpiled
 
@@ -37,13 +39,11 @@ def device_tiling(device: Any, asked: Tiles) -> Tiling:
         place = {qubit: index for index, qubit in enumerate(tile)}
         pairs = [(place[u], place[v]) for u in tile for v in tile if (u, v) in chip.gates]
         manager = preset_pass_manager(
-            _LEVEL, coupling_map=CouplingMap(pairs), basis_gates=_GATES, seed_transpiler=_SEED
+            _LEVEL, coupling_map=CouplingMap(pairs) if pairs else None, basis_gates=_GATES, seed_transpiler=_SEED
         )
         return transpiled(manager, circuit)
 
-    def tiles(size: int) -> list[Tile]:
-        return alike(chip, placed(chip, size, asked.count, asked.spacing))
-
+    tiles = placed_once(chip, asked, cache_folder("braket"), device.arn)
     return Tiling(device.name, len(chip.readout), asked, tiles, transpile)
 
 
@@ -55,8 +55,12 @@ def _chip(graph: Mapping[str, list[str]], figures: Any) -> Chip:
     for u, v in sorted(pairs):
         about = twos.get(f"{u}-{v}") or twos.get(f"{v}-{u}")
         errors[u, v] = min((1 - each.fidelity for each in about.twoQubitGateFidelity), default=0.0) if about else 0.0
+    there = {int(qubit) for qubit in graph} | {qubit for pair in pairs for qubit in pair}
     readout = []
-    for qubit in range(1 + max((v for _, v in pairs), default=0)):
+    for qubit in range(1 + max(there, default=0)):
+        if qubit not in there:  # numbers start at 1, or have gaps
+            readout.append(math.inf)
+            continue
         about = ones.get(str(qubit))
         found = [
             1 - each.fidelity

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import logging
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ from typing import Any
 import qiskit
 from qiskit import QuantumCircuit, qpy
 
-from qiskit_qattn.backends.folders import cache_folder
+from qiskit_qattn.backends.folders import cache_folder, read_entry, write_entry
 from qiskit_qattn.backends.ibm.errors import Guard
 from qiskit_qattn.backends.ibm.runtime import part_of
 from qiskit_qattn.backends.jobs.circuit_text import circuit_text, plain_names, plain_parameters, with_parameters
@@ -23,8 +20,6 @@ from qiskit_qattn.simulation.decomposition import preset_pass_manager, transpile
 
 _SEED = 0
 _FORMAT = 2  # of the entries
-_DIGEST = hashlib.sha256().digest_size
-_log = logging.getLogger(__name__)
 
 
 class ISAPassManager:
@@ -130,33 +125,3 @@ def _load(content: bytes, parameters: Sequence[Any]) -> QuantumCircuit:
     plain = plain_names(len(parameters))
     ours = dict(zip(plain, parameters, strict=True))
     return with_parameters(circuit, [ours[parameter.name] for parameter in circuit.parameters])
-
-
-def read_entry(entry: Path) -> bytes | None:
-    """Return the content of an entry, or None if it is missing or damaged."""
-    try:
-        content = entry.read_bytes()
-    except OSError:
-        return None
-    digest, stored = content[:_DIGEST], content[_DIGEST:]
-    return stored if hashlib.sha256(stored).digest() == digest else None
-
-
-def write_entry(entry: Path, content: bytes) -> None:
-    """Write an entry atomically; without a writable folder it is made again each time."""
-    try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=entry.parent, suffix=".tmp")
-        scratch = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(hashlib.sha256(content).digest() + content)
-            scratch.replace(entry)
-        finally:
-            scratch.unlink(missing_ok=True)  # there only if something failed
-    except OSError as error:
-        _log.warning(
-            "Transpiled circuits and their places are not cached: %s cannot be written: %s.",
-            entry,
-            error.strerror or error,
-        )

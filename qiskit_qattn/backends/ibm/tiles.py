@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,21 +10,16 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qiskit_qattn.backends.folders import cache_folder
 from qiskit_qattn.backends.ibm.errors import Guard
-from qiskit_qattn.backends.ibm.isa import ISAPassManager, read_entry, write_entry
+from qiskit_qattn.backends.ibm.isa import ISAPassManager
 from qiskit_qattn.backends.ibm.runtime import Snapshot
 from qiskit_qattn.backends.tile_options import Tiles
 from qiskit_qattn.backends.tile_parts import joined, parts_of
-from qiskit_qattn.backends.tile_placement import Chip, alike, placed
+from qiskit_qattn.backends.tile_placement import Chip, placed_once
 from qiskit_qattn.backends.tiling import Tile, Tiling
-
-_FORMAT = 1  # of the entries: raise it when tiles are placed in another way
 
 
 def ibm_tiling(asked: Tiles, device: Any, optimization: int, call: Guard) -> Tiling:
     """Return the tiles of a device of Qiskit Runtime.
-
-    As with transpiled circuits, tiles are placed once and then read from disk, so that a run that is resumed after the
-    next calibration finds the jobs that it sent.
 
     Args:
         asked: What the backend string asks for.
@@ -35,12 +28,6 @@ def ibm_tiling(asked: Tiles, device: Any, optimization: int, call: Guard) -> Til
         call: The boundary to IBM's client, which may ask the service for the device's properties at any time.
     """
     chip = call("reading a device's errors", lambda: Chip.of(device.target))
-    about = [
-        _FORMAT,
-        device.name,
-        device.num_qubits,
-        sorted((pair, sorted(names)) for pair, names in chip.gates.items()),
-    ]
     managers: dict[Tile, ISAPassManager] = {}
 
     def transpile(circuit: QuantumCircuit, tile: Tile) -> QuantumCircuit:
@@ -48,14 +35,7 @@ def ibm_tiling(asked: Tiles, device: Any, optimization: int, call: Guard) -> Til
             managers[tile] = ISAPassManager(device, optimization, call=call, qubits=tile)
         return managers[tile].run(circuit)
 
-    def tiles(size: int) -> list[Tile]:
-        key = json.dumps([*about, size, asked.count, asked.spacing])
-        entry = cache_folder("ibm") / "tiles" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
-        if (stored := read_entry(entry)) is None:
-            stored = json.dumps(alike(chip, placed(chip, size, asked.count, asked.spacing))).encode()
-            write_entry(entry, stored)
-        return [tuple(tile) for tile in json.loads(stored)]
-
+    tiles = placed_once(chip, asked, cache_folder("ibm"), device.name)
     return Tiling(device.name, device.num_qubits, asked, tiles, transpile)
 
 
