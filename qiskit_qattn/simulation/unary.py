@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.encodings import Encoding
-from qiskit_qattn.library.unary import pyramid
+from qiskit_qattn.library.unary import pyramid, pyramid_ansatz
 from qiskit_qattn.simulation.amplitude import AmplitudeAngles, unit_vectors
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.dense import Fused
@@ -31,12 +32,20 @@ class OrthogonalProgram(StatevectorProgram):
     Args:
         circuit: An attention circuit of :func:`~qiskit_qattn.library.unary.unary_encoding` and
             :func:`~qiskit_qattn.library.unary.pyramid_ansatz`.
+
+    Raises:
+        CircuitError: For another ansatz.
     """
 
     def __init__(self, circuit: AttentionCircuit) -> None:
         ConstantModule.__init__(self)
         self.num_qubits = self.num_inputs = n = circuit.num_qubits
         self.num_weights, self.num_outputs = len(circuit.weight_params), len(circuit.observables)
+        if not _is_pyramid(circuit):
+            raise CircuitError(
+                f"The exact engine runs unary encodings with pyramid_ansatz only; the ansatz of {circuit.name!r}, "
+                f"{circuit.ansatz.name!r}, is another circuit."
+            )
         self.rotations = Rotations(n, self.num_weights)
         self.unitaries = self.effective = None
         labels = list(circuit.labels)
@@ -167,6 +176,17 @@ def angles_of_vectors(encoding: Encoding) -> nn.Module | None:
     if encoding.kind == "amplitude":
         return AmplitudeAngles(encoding.num_qubits)
     return UnaryAngles() if encoding.kind == "unary" else None
+
+
+def _is_pyramid(circuit: AttentionCircuit) -> bool:
+    """Tell whether the ansatz is the pyramid ansatz of its size, gate by gate."""
+    count = circuit.num_qubits * (circuit.num_qubits - 1) // 2
+    numbers = dict(zip(circuit.weight_params, range(1, len(circuit.weight_params) + 1), strict=True))
+    reps, rest = divmod(len(numbers), count) if count else (1, 0)
+    if rest:
+        return False
+    pyramids = pyramid_ansatz(circuit.num_qubits, reps).assign_parameters(list(numbers.values()))
+    return bool(circuit.ansatz.assign_parameters(numbers) == pyramids)
 
 
 def _state(unary: Tensor) -> Tensor:

@@ -120,3 +120,22 @@ def test_samples_have_signs_within_shot_noise():
     exact = head(x).detach()
     head.to_backend("aer?shots=10000&seed=3")
     assert ((head(x) - exact) / head.gain).abs().max() < 6 / 100  # six standard errors
+
+
+def test_another_ansatz_on_unary_vectors_is_refused():
+    from qiskit_qattn.library.ansatzes import angle_ansatz
+    from qiskit_qattn.library.attention_circuit import AttentionCircuit
+
+    other = pyramid_ansatz(3)
+    other.x(0)
+    for ansatz in (angle_ansatz(3), other):
+        with pytest.raises(CircuitError, match="pyramid_ansatz only"):
+            QuantumHead(AttentionCircuit("mine", unary_encoding(3), ansatz, ("IIX",)))
+
+
+def test_matrix_product_states_give_the_same_values():
+    head = QuantumHead(attention_circuit("orthogonal", 18))
+    x = torch.randn(2, 18)
+    exact = head(x).detach()
+    head.to_backend("statevector?method=mps")
+    assert ((head(x) - exact) / head.gain).abs().max() < 1e-6
