@@ -16,6 +16,7 @@ from qiskit_qattn.cli import (
     compare,
     crosstalk,
     draw,
+    draw_attention,
     estimate,
     finetune,
     generate,
@@ -98,6 +99,7 @@ app.command("generate")(generate.command)
 app.command("estimate")(estimate.command)
 app.add_typer(jobs.app, name="jobs")
 app.command("draw")(draw.command)
+app.command("draw-attention")(draw_attention.command)
 app.command("backends")(backends.command)
 app.command("compare")(compare.command)
 app.command("crosstalk")(crosstalk.command)

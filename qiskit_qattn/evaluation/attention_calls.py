@@ -59,8 +59,10 @@ def watched(model: nn.Module) -> Iterator[list[Call]]:
     with ExitStack() as stack:
         stack.enter_context(_plain_calls(model))
         for name, module in found.items():
-            watch = _watch_causal if isinstance(module, CausalSelfAttention) else _watch_projected
-            stack.enter_context(watch(name, module, calls))
+            if isinstance(module, CausalSelfAttention):
+                stack.enter_context(_watch_causal(name, module, calls))
+            else:
+                stack.enter_context(_watch_projected(name, module, calls))
         yield calls
 
 
@@ -100,8 +102,8 @@ def _watch_causal(name: str, module: CausalSelfAttention, calls: list[Call]) -> 
     def end(*_: Any) -> None:
         kinds = [kind for kind, count in module.counts.items() for _ in range(count)]
         of_kind: dict[str, list[Tensor]] = {kind: list(parts[kind].unbind(1)) for kind in module.kinds if kind in parts}
-        for score, names, _ in module._linear_groups:
-            each = parts[f"linear-{score}"].split([module.counts[kind] for kind in names], 1)
+        for group, names, _ in module._linear_groups:
+            each = parts[f"linear-{group}"].split([module.counts[kind] for kind in names], 1)
             of_kind |= {kind: list(weights.unbind(1)) for kind, weights in zip(names, each, strict=True)}
         weights = [each for kind, count in module.counts.items() for each in of_kind.get(kind, [None] * count)]
         calls.append(Call(name, kinds, _ran_on(module, counts), weights))
@@ -117,7 +119,7 @@ def _watch_causal(name: str, module: CausalSelfAttention, calls: list[Call]) -> 
 
 
 @contextmanager
-def _watch_projected(name: str, module: ProjectedHeads | nn.MultiheadAttention, calls: list[Call]) -> Iterator[None]:
+def _watch_projected(name: str, module: nn.Module, calls: list[Call]) -> Iterator[None]:
     """Ask an attention that returns weights for those of each head; its caller gets what it asked for."""
     parameters = signature(type(module).forward).parameters
     wanted: list[dict[str, Any]] = []
@@ -160,7 +162,7 @@ def _without_nan(y: Tensor, weights: Tensor, out_proj: nn.Module | None) -> Tens
     return torch.where(y.isnan(), y.new_zeros(()) if bias is None else bias, y)
 
 
-def _kinds(module: ProjectedHeads | nn.MultiheadAttention) -> list[str]:
+def _kinds(module: Any) -> list[str]:
     """Return the kind of each head."""
     if not isinstance(module, ProjectedHeads):
         return ["classical"] * module.num_heads

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -138,7 +139,8 @@ def drawn(figure: Any, form: Literal["png", "svg", "pdf"]) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
     buffer = io.BytesIO()
     dates: dict[str, Any] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    with matplotlib.rc_context({"svg.hashsalt": "qiskit-qattn"}):
+    with matplotlib.rc_context({"svg.hashsalt": "qiskit-qattn"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it
         figure.savefig(buffer, format=form, metadata=dates[form])
     return buffer.getvalue()
 

@@ -293,3 +293,34 @@ def test_a_caller_of_attention_gets_what_it_asked_for(quantum: bool, average: bo
 def test_what_has_no_maps_is_an_error(model: Any, tokens: Any, told: str):
     with pytest.raises(ConfigError, match=told):
         attention_maps(model, tokens)
+
+
+def test_on_a_chain_the_label_is_where_this_call_ran(tokens: Tensor):
+    model = gpt("qisa:1,classical:1", n_layer=1)
+    model.to_backend("statevector?seed=3&shots=64 -> statevector")
+    for _ in range(2):
+        assert attention_maps(model, tokens)[0].backend == "statevector?seed=3&shots=64"
+
+
+@pytest.mark.parametrize("heads", [None, "qisa:1,classical:3"])
+def test_padding_that_hides_all_keys_changes_no_output(heads: str | None):
+    attention: nn.Module = nn.MultiheadAttention(16, 4, batch_first=True).eval()
+    if heads:
+        attention = qa.QuantumMultiheadAttention.from_classical(attention, heads)
+    holder = nn.ModuleDict({"attention": attention}).eval()
+    x, padding = torch.randn(2, 3, 16), torch.tensor([[True, False, False], [False] * 3])
+    mask = torch.ones(3, 3).triu(1) > 0
+    outputs = []
+
+    def forward(x: Tensor) -> None:
+        outputs.append(attention(x, x, x, padding, need_weights=False, attn_mask=mask)[0])
+
+    holder.forward = forward
+    found = attention_maps(holder, x)
+    with torch.no_grad():
+        forward(x)
+    there = ~outputs[1].isnan()  # torch's fast path has NaN where a row sees no key
+    torch.testing.assert_close(outputs[0][there], outputs[1][there])
+    assert there[:, 1:].all() and not outputs[0].isnan().any()
+    assert found[0].weights[0, 0].isnan().all() and not found[0].weights[1].isnan().any()
+    assert all(value is not None and value == value for value in found[0].figures().values())
