@@ -35,7 +35,7 @@ from qiskit_qattn.nn.networks import (
     own_gradient,
     save_network,
 )
-from qiskit_qattn.nn.outcomes import OutcomeProgram, is_exact_sampler, own_sampler_gradient
+from qiskit_qattn.nn.outcomes import OutcomeProgram, SparseGradient, is_exact_sampler, own_sampler_gradient
 from qiskit_qattn.nn.placement import Movable, Placement
 from qiskit_qattn.simulation.amplitude import check_finite
 from qiskit_qattn.simulation.cutting import without_final_measurements
@@ -141,7 +141,7 @@ class TorchConnector(Placement, Movable, QiskitTorchConnector):
             if type(network) is EstimatorQNN and not values.is_sparse:
                 check_network_values(values, network)
             return values
-        weight = _SparseGradient.apply(self._weights) if self._sparse else self._weights
+        weight = SparseGradient.apply(self._weights) if self._sparse else self._weights
         inputs = weight.new_zeros(0) if input_data is None else input_data
         if inputs.shape[-1] != self.neural_network.num_inputs:
             raise QiskitMachineLearningError(
@@ -261,18 +261,6 @@ class _WithoutGradient(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, values: Tensor | None, inputs: Tensor | None) -> Tensor | None:
         return values
-
-
-class _SparseGradient(torch.autograd.Function):
-    """Weights whose gradient is sparse, as Qiskit Machine Learning's is for sparse output."""
-
-    @staticmethod
-    def forward(ctx: Any, weights: Tensor) -> Tensor:
-        return weights.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad.to_sparse()
 
 
 @dataclass(frozen=True)

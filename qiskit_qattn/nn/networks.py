@@ -240,7 +240,8 @@ def _in_use(
 
 def _described(network: Any) -> str:
     name = type(network).__name__
-    return f"a subclass, {name}" if isinstance(network, EstimatorQNN | SamplerQNN) else f"a {name}"
+    known = type(network) in (EstimatorQNN, SamplerQNN) or not isinstance(network, EstimatorQNN | SamplerQNN)
+    return f"a {name}" if known else f"a subclass, {name}"
 
 
 def is_exact(network: EstimatorQNN) -> bool:

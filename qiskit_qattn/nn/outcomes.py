@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,11 +82,12 @@ def sampler_parts(network: SamplerQNN) -> tuple[QuantumCircuit, np.ndarray]:
 def _outputs(network: SamplerQNN) -> np.ndarray:
     """Return the number of the output that each outcome of the logical qubits counts for."""
     shape, found = network.output_shape, np.zeros(2**network.num_virtual_qubits, dtype=np.int64)
-    places = np.arange(int(np.prod(shape))).reshape(shape)
+    places, interpret = np.arange(int(np.prod(shape))).reshape(shape), network.interpret
+    assert interpret is not None  # a network without one gives the identity
     for outcome in range(len(found)):
         try:
-            place = network.interpret(outcome)
-            index = (int(place),) if isinstance(place, Integral) else tuple(int(each) for each in place)
+            place: Any = interpret(outcome)
+            index = (int(place),) if isinstance(place, Integral) else tuple(map(int, place))
             number = places[index]
         except Exception as error:  # a user's function
             raise CircuitError(f"interpret gives no place in the output for outcome {outcome}: {error}") from error
@@ -159,7 +161,7 @@ class OutcomeProgram(nn.Module):
         super().__init__()
         circuit, outputs = sampler_parts(network)
         basis, count = [SparsePauliOp("Z" * circuit.num_qubits)], int(np.prod(network.output_shape))
-        params = {"input_params": network.input_params, "weight_params": network.weight_params}
+        params: dict[str, Any] = {"input_params": network.input_params, "weight_params": network.weight_params}
         program = vector_program(circuit, basis, all_outcomes=True, **params)
         self.states = program or StatevectorProgram(circuit, basis, all_outcomes=True, **params)
         self.num_outputs = count
@@ -177,3 +179,17 @@ class OutcomeProgram(nn.Module):
             return outcomes
         sums = outcomes.new_zeros(*outcomes.shape[:-1], self.num_outputs)
         return sums.index_add(-1, self.outputs.to(outcomes.device), outcomes)
+
+
+class SparseGradient(torch.autograd.Function):
+    """Weights whose gradient is sparse, as Qiskit Machine Learning's is for sparse output."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor) -> Tensor:
+        """Return the weights."""
+        return weights.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        """Return the gradient as a sparse tensor."""
+        return grad.to_sparse()

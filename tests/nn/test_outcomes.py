@@ -237,3 +237,12 @@ def test_the_network_of_a_classifier_of_qiskits():
     values = model(torch.tensor(rows))
     np.testing.assert_allclose(values.detach(), qnn.forward(rows, classifier.weights), atol=1e-6)
     assert np.array_equal(values.argmax(-1).numpy(), classifier.predict(rows))
+
+
+def test_it_compiles_to_one_graph():
+    model, x = TorchConnector(network("parity"), WEIGHTS), torch.tensor([[0.2, 0.9], [-0.4, 1.3]])
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    values = compiled(x)
+    torch.testing.assert_close(values, model(x))
+    values[:, 0].sum().backward()
+    assert model.weight.grad.abs().sum() > 0
