@@ -10,13 +10,10 @@ from typing import Any, Literal
 
 import torch
 from qiskit.exceptions import QiskitError
-from qiskit.primitives import StatevectorEstimator
-from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit_machine_learning import QiskitMachineLearningError
 from qiskit_machine_learning.connectors import TorchConnector as QiskitTorchConnector
-from qiskit_machine_learning.gradients import DerivativeType, LinCombEstimatorGradient, ParamShiftEstimatorGradient
-from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork
-from qiskit_machine_learning.primitives import QMLEstimator
+from qiskit_machine_learning.gradients import ParamShiftEstimatorGradient
+from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork, SamplerQNN
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -25,16 +22,24 @@ from qiskit_qattn.backends.mps import mps_program, mps_summary
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.registry import Backend
-from qiskit_qattn.backends.values import bounds, check_values
 from qiskit_qattn.errors import CheckpointError, CircuitError, MissingDependencyError
 from qiskit_qattn.nn.audit import Audit
 from qiskit_qattn.nn.fallback import Execution, program_on
-from qiskit_qattn.nn.networks import WEIGHTS, check_layout, load_network, network_circuit, save_network
+from qiskit_qattn.nn.networks import (
+    WEIGHTS,
+    check_layout,
+    check_network_values,
+    is_exact,
+    load_network,
+    network_circuit,
+    own_gradient,
+    save_network,
+)
+from qiskit_qattn.nn.outcomes import OutcomeProgram, SparseGradient, is_exact_sampler, own_sampler_gradient
 from qiskit_qattn.nn.placement import Movable, Placement
 from qiskit_qattn.simulation.amplitude import check_finite
 from qiskit_qattn.simulation.cutting import without_final_measurements
 from qiskit_qattn.simulation.elementary import as_circuit
-from qiskit_qattn.simulation.estimator import TorchEstimator
 from qiskit_qattn.simulation.gates import flatten
 from qiskit_qattn.simulation.program import MAX_QUBITS
 from qiskit_qattn.simulation.statevector import StatevectorProgram
@@ -52,14 +57,17 @@ class TorchConnector(Placement, Movable, QiskitTorchConnector):
     Where the network is an :class:`EstimatorQNN` on an exact, noiseless simulator, values come from one batched torch
     program with autograd to inputs and weights, on the device and in the dtype of ``weight``; from 17 to 30 qubits
     from matrix product states, with gradients by parameter shift (see :func:`compile_qnn`). On any other estimator
-    each pass is one broadcast PUB, with gradients by parameter shift. Networks of other kinds, other gradient methods
+    each pass is one broadcast PUB, with gradients by parameter shift. A :class:`SamplerQNN` on a sampler that draws no
+    shots, Qiskit Machine Learning's default, takes the exact program too: values are sums of outcome probabilities, as
+    ``interpret`` says. Samplers that draw shots, networks of other kinds, other gradient methods
     and circuits the engine cannot take run as in the parent class. Without the network's ``input_gradients`` nothing
     flows to inputs, as in the parent class, and no circuit is run for that.
 
-    With ``backend``, or after :meth:`to_backend`, an :class:`EstimatorQNN` runs on a backend, or on a chain of them:
-    transpiled once with its observables in the layout, with the backend's shots, gradient rule, ledger and budget. Of
-    the network, the circuit, the observables and the order of the parameters count then; its estimator, precision,
-    gradient and pass manager do not.
+    With ``backend``, or after :meth:`to_backend`, an :class:`EstimatorQNN` or a :class:`SamplerQNN` runs on a backend,
+    or on a chain of them: transpiled once with its observables in the layout, with the backend's shots, gradient rule,
+    ledger and budget. Of the network, the circuit, the observables or the interpretation, and the order of the
+    parameters count then; its primitive, precision, gradient and pass manager do not. The probabilities of a
+    :class:`SamplerQNN` are measured in one basis: with shots, and no mitigation, they are frequencies.
 
     Args:
         neural_network: Any Qiskit Machine Learning network.
@@ -72,7 +80,7 @@ class TorchConnector(Placement, Movable, QiskitTorchConnector):
         QiskitMachineLearningError: If sparse output is asked of a dense network, and, when called, if the last axis of
             the input is not ``neural_network.num_inputs`` long.
         CircuitError: For a network that measures other qubits than those its layout put the circuit on.
-        ConfigError: For a backend, with a network of another class than :class:`EstimatorQNN`, also a subclass.
+        ConfigError: For a backend, with a network of another class than these two, also a subclass.
         UnknownNameError, ConfigError: For a string that names no backend.
     """
 
@@ -86,7 +94,7 @@ class TorchConnector(Placement, Movable, QiskitTorchConnector):
     ) -> None:
         super().__init__(neural_network, initial_weights, sparse)
         self._program: nn.Module | None = None
-        self._program_for: tuple[Any, Any] | None = None
+        self._program_for: tuple[Any, ...] | None = None
         self.place: Place | None = None
         self._audit = Audit(None, self.circuit_name)
         if backend is None:
@@ -101,8 +109,8 @@ class TorchConnector(Placement, Movable, QiskitTorchConnector):
 
     @property
     def circuit_name(self) -> str:
-        """``EstimatorQNN``: its network is one circuit, without a name."""
-        return "EstimatorQNN"
+        """The network's class, such as ``EstimatorQNN``: it is one circuit, without a name."""
+        return type(self.neural_network).__name__
 
     @property
     def execution(self) -> Execution:
@@ -118,17 +126,22 @@ class TorchConnector(Placement, Movable, QiskitTorchConnector):
         """Run the circuit in this way from now on."""
         self.place, self._audit = execution.place, execution.audit
         self._program = None if execution.program is None else execution.program.to(self._weights)
+        if self.place is not None:
+            self._program_for = self._parts()
 
     def forward(self, input_data: Tensor | None = None) -> Tensor:
-        """Return expectations, shape ``(..., M)``, for inputs of shape ``(..., num_inputs)`` or None for no inputs."""
+        """Return values, shape ``(..., *output_shape)``, for inputs ``(..., num_inputs)`` or None for no inputs.
+
+        With ``sparse`` they are a sparse COO tensor in float64, and the gradient of the weights is sparse too.
+        """
         self._refresh()
         if self._program is None:
             values = super().forward(input_data).clone()  # it may be a view, which cannot be changed in place
             network = self.neural_network
             if type(network) is EstimatorQNN and not values.is_sparse:
-                _check(values, network)
+                check_network_values(values, network)
             return values
-        weight = self._weights
+        weight = SparseGradient.apply(self._weights) if self._sparse else self._weights
         inputs = weight.new_zeros(0) if input_data is None else input_data
         if inputs.shape[-1] != self.neural_network.num_inputs:
             raise QiskitMachineLearningError(
@@ -149,9 +162,9 @@ class TorchConnector(Placement, Movable, QiskitTorchConnector):
             values = self._program(rows.detach(), weight)  # (B, M)
             if rows.requires_grad and not values.requires_grad:
                 values = _WithoutGradient.apply(values, rows)
-        if inputs.ndim == 2 and inputs.device == weight.device:
-            return values.to(weight.dtype)
-        return values.reshape(*inputs.shape[:-1], values.shape[-1]).to(device=inputs.device, dtype=weight.dtype)
+        values = values.reshape(*inputs.shape[:-1], *self.neural_network.output_shape)
+        values = values.to(device=inputs.device, dtype=weight.dtype)
+        return values.double().to_sparse() if self._sparse else values
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the network and its weights to a folder; the estimator is not part of it.
@@ -212,16 +225,20 @@ class TorchConnector(Placement, Movable, QiskitTorchConnector):
         self.register_parameter("weight", self._weights)
 
     def _refresh(self) -> None:
-        """Build the program again if the network's estimator or gradient was replaced."""
-        if self.place is not None:
+        """Build the program again if the network's primitive, gradient or interpretation was replaced."""
+        parts, known = self._parts(), self._program_for
+        if known and len(known) == len(parts) and all(one is other for one, other in zip(known, parts, strict=True)):
             return
-        network = self.neural_network
-        estimator, gradient = getattr(network, "estimator", None), getattr(network, "gradient", None)
-        known = self._program_for
-        if known is None or known[0] is not estimator or known[1] is not gradient:
-            self._program_for = estimator, gradient
-            program = compile_qnn(network).program
-            self._program = None if program is None else program.to(self._weights)
+        if self.place is None:
+            program = compile_qnn(self.neural_network).program
+            self._program, self._program_for = None if program is None else program.to(self._weights), parts
+        else:
+            self.run_on(self.prepare(self.place, self._audit))
+
+    def _parts(self) -> tuple[Any, ...]:
+        """Return what of the network can be replaced and counts where the circuit runs now."""
+        names = ("interpret", "output_shape", *(("estimator", "sampler", "gradient") if self.place is None else ()))
+        return tuple(getattr(self.neural_network, name, None) for name in names)
 
 
 class _WithoutGradient(torch.autograd.Function):
@@ -275,12 +292,15 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
     Raises:
         CircuitError: For a network that measures other qubits than those its layout put the circuit on.
     """
+    if type(network) is SamplerQNN:
+        return _compile_sampler(network)
     if type(network) is not EstimatorQNN:
-        kind = "a subclass of" if isinstance(network, EstimatorQNN) else "no"
-        return CompiledQNN("network", f"{type(network).__name__} is {kind} EstimatorQNN.", None)
+        kind = "a subclass of" if isinstance(network, EstimatorQNN | SamplerQNN) else "no"
+        base = "SamplerQNN" if isinstance(network, SamplerQNN) else "EstimatorQNN"
+        return CompiledQNN("network", f"{type(network).__name__} is {kind} {base}.", None)
     check_layout(network)
     estimator, gradient = network.estimator, network.gradient
-    why = _own_gradient(network)
+    why = own_gradient(network)
     if why is not None:
         return CompiledQNN("network", f"{why}, so {_LEFT}.", None)
     arguments: dict[str, Any] = {
@@ -314,35 +334,13 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
     return CompiledQNN("pub", why, program)
 
 
-def _check(values: Tensor, network: EstimatorQNN) -> None:
-    """Raise :class:`BackendError` for values that no state gives, of a network's estimator."""
-    level = getattr(getattr(network.estimator, "options", None), "resilience_level", 0)  # of Qiskit Runtime's
-    limits = bounds(ObservablesArray.coerce(list(network.observables)))
-    where = type(network.estimator).__name__
-    check_values(values.detach().cpu().numpy(), limits, network.default_precision, where, mitigated=level != 0)
-
-
-def is_exact(network: EstimatorQNN) -> bool:
-    """Tell whether a network's estimator is a simulator that returns exact values, of which a torch engine is known."""
-    return _is_exact(network.estimator, network.default_precision)
-
-
-def _is_exact(estimator: Any, precision: float) -> bool:
-    """Tell whether an estimator returns exact values when asked for ``precision``."""
-    if type(estimator) is QMLEstimator:
-        return estimator.default_precision == 0  # it then ignores the precision asked for
-    return type(estimator) in (StatevectorEstimator, TorchEstimator) and precision == 0
-
-
-def _own_gradient(network: EstimatorQNN) -> str | None:
-    """Return what makes a network's gradient more than the derivative of its values, or None if nothing does."""
-    gradient, estimator = network.gradient, network.estimator
-    name = type(gradient).__name__
-    if type(gradient) not in (ParamShiftEstimatorGradient, LinCombEstimatorGradient):
-        return f"{name} is no exact derivative"
-    if gradient.derivative_type is not DerivativeType.REAL:
-        return f"{name} is of derivative_type {gradient.derivative_type.name}, not REAL"
-    own = gradient._estimator
-    if own is not estimator and not (is_exact(network) and _is_exact(own, getattr(own, "default_precision", 1.0))):
-        return f"{name} has an estimator of its own, {type(own).__name__}"
-    return None
+def _compile_sampler(network: SamplerQNN) -> CompiledQNN:
+    """Return how a SamplerQNN is evaluated: on the exact engine if its sampler draws no shots."""
+    name = type(network.sampler).__name__
+    if why := own_sampler_gradient(network) or ("" if is_exact_sampler(network) else f"{name} draws shots"):
+        return CompiledQNN("network", f"{why}, so {_LEFT}.", None)
+    try:
+        program = OutcomeProgram(network)
+    except (CircuitError, QiskitError) as error:
+        return CompiledQNN("network", str(error), None)
+    return CompiledQNN("statevector", f"{name} returns exact probabilities; {program.summary()}.", program)

@@ -1,4 +1,4 @@
-"""A user's EstimatorQNN: its circuit, whether it measures the qubits that it should, and its files."""
+"""A user's network: its circuit, whether an EstimatorQNN measures the qubits that it should, and its files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,22 @@ from typing import Any
 from qiskit import QuantumCircuit, qpy
 from qiskit.circuit import Parameter
 from qiskit.exceptions import QiskitError
+from qiskit.primitives import StatevectorEstimator
+from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info import SparsePauliOp
 from qiskit.transpiler.layout import TranspileLayout
-from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork
+from qiskit_machine_learning.gradients import DerivativeType, LinCombEstimatorGradient, ParamShiftEstimatorGradient
+from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork, SamplerQNN
+from qiskit_machine_learning.primitives import QMLEstimator
+from torch import Tensor
 
 from qiskit_qattn.backends.jobs.circuit_text import with_parameters
+from qiskit_qattn.backends.values import bounds, check_values
 from qiskit_qattn.errors import CheckpointError, CircuitError, ConfigError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.nn.outcomes import sampler_circuit
 from qiskit_qattn.simulation.cutting import cut
+from qiskit_qattn.simulation.estimator import TorchEstimator
 from qiskit_qattn.simulation.readout import as_pauli_sum
 from qiskit_qattn.untrusted import read_bytes, read_json, shown
 
@@ -36,12 +44,16 @@ def network_circuit(network: NeuralNetwork) -> AttentionCircuit:
     A circuit that was transpiled already is cut to the qubits in use, without its layout.
 
     Raises:
-        ConfigError: For another class than :class:`EstimatorQNN`; a subclass may compute something else.
-        CircuitError: For a network that measures other qubits than those its layout put the circuit on.
+        ConfigError: For other classes than :class:`EstimatorQNN` and :class:`SamplerQNN`; a subclass may compute
+            something else.
+        CircuitError: For a network that measures other qubits than those its layout put the circuit on, or one whose
+            outcomes cannot be measured: see :func:`~qiskit_qattn.nn.outcomes.sampler_circuit`.
     """
+    if type(network) is SamplerQNN:
+        return sampler_circuit(network)
     if type(network) is not EstimatorQNN:
         raise ConfigError(
-            f"A TorchConnector runs on backends, and saves, an EstimatorQNN of Qiskit Machine Learning only, got "
+            f"A TorchConnector runs on backends an EstimatorQNN or a SamplerQNN of Qiskit Machine Learning only, got "
             f"{_described(network)}. Without backend it runs on its own primitive."
         )
     check_layout(network)
@@ -102,9 +114,15 @@ def save_network(network: NeuralNetwork, folder: str | os.PathLike[str]) -> None
     """Write a network to a folder: ``network.qpy``, its circuit, and ``network.json``, what is measured and the orders.
 
     Raises:
-        ConfigError, CircuitError: As :func:`network_circuit` does.
+        ConfigError: For another class than :class:`EstimatorQNN`; what interprets a SamplerQNN's outcomes is code.
+        CircuitError: As :func:`network_circuit` does.
         CheckpointError: If the files cannot be written.
     """
+    if type(network) is not EstimatorQNN:
+        raise ConfigError(
+            f"A TorchConnector saves an EstimatorQNN of Qiskit Machine Learning only, got {_described(network)}. Save "
+            f"its state_dict() instead."
+        )
     parts = network_circuit(network)
     circuit = parts.circuit
     about = {
@@ -222,4 +240,39 @@ def _in_use(
 
 def _described(network: Any) -> str:
     name = type(network).__name__
-    return f"a subclass of it, {name}" if isinstance(network, EstimatorQNN) else f"a {name}"
+    known = type(network) in (EstimatorQNN, SamplerQNN) or not isinstance(network, EstimatorQNN | SamplerQNN)
+    return f"a {name}" if known else f"a subclass, {name}"
+
+
+def is_exact(network: EstimatorQNN) -> bool:
+    """Tell whether a network's estimator is a simulator that returns exact values, of which a torch engine is known."""
+    return _is_exact(network.estimator, network.default_precision)
+
+
+def _is_exact(estimator: Any, precision: float) -> bool:
+    """Tell whether an estimator returns exact values when asked for ``precision``."""
+    if type(estimator) is QMLEstimator:
+        return estimator.default_precision == 0  # it then ignores the precision asked for
+    return type(estimator) in (StatevectorEstimator, TorchEstimator) and precision == 0
+
+
+def own_gradient(network: EstimatorQNN) -> str | None:
+    """Return what makes a network's gradient more than the derivative of its values, or None if nothing does."""
+    gradient, estimator = network.gradient, network.estimator
+    name = type(gradient).__name__
+    if type(gradient) not in (ParamShiftEstimatorGradient, LinCombEstimatorGradient):
+        return f"{name} is no exact derivative"
+    if gradient.derivative_type is not DerivativeType.REAL:
+        return f"{name} is of derivative_type {gradient.derivative_type.name}, not REAL"
+    own = gradient._estimator
+    if own is not estimator and not (is_exact(network) and _is_exact(own, getattr(own, "default_precision", 1.0))):
+        return f"{name} has an estimator of its own, {type(own).__name__}"
+    return None
+
+
+def check_network_values(values: Tensor, network: EstimatorQNN) -> None:
+    """Raise :class:`BackendError` for values that no state gives, of a network's estimator."""
+    level = getattr(getattr(network.estimator, "options", None), "resilience_level", 0)  # of Qiskit Runtime's
+    limits = bounds(ObservablesArray.coerce(list(network.observables)))
+    where = type(network.estimator).__name__
+    check_values(values.detach().cpu().numpy(), limits, network.default_precision, where, mitigated=level != 0)

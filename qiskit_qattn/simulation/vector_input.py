@@ -25,6 +25,7 @@ class VectorProgram(StatevectorProgram):
         observables: Hermitian operators on its qubits.
         weight_params: Trainable parameters.
         order: Which entry of the input is each basis state's amplitude, shape ``(2**n,)``; −1 where that is 0.
+        all_outcomes: As for :class:`StatevectorProgram`.
     """
 
     order: Tensor
@@ -37,17 +38,25 @@ class VectorProgram(StatevectorProgram):
         *,
         weight_params: Sequence[Any],
         order: np.ndarray,
+        all_outcomes: bool = False,
     ) -> None:
-        super().__init__(circuit, observables, weight_params=weight_params, input_kind="amplitude")
+        super().__init__(
+            circuit, observables, weight_params=weight_params, input_kind="amplitude", all_outcomes=all_outcomes
+        )
         self.ordered = np.array_equal(order, np.arange(len(order)))
         self.add_constant("order", np.maximum(order, 0))
         self.add_constant("mask", (order >= 0).astype(float))
 
     def forward(self, inputs: Tensor, weights: Tensor, *options: Any, **more: Any) -> Tensor:
         """Return expectations, shape ``(..., B, M)``; as for :class:`StatevectorProgram`."""
-        if not self.ordered:
-            inputs = inputs.index_select(-1, self.order) * self.mask.to(inputs)
-        return super().forward(inputs, weights, *options, **more)
+        return super().forward(self._amplitudes(inputs), weights, *options, **more)
+
+    def probabilities(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return the probabilities of all outcomes; as for :class:`StatevectorProgram`."""
+        return super().probabilities(self._amplitudes(inputs), weights)
+
+    def _amplitudes(self, inputs: Tensor) -> Tensor:
+        return inputs if self.ordered else inputs.index_select(-1, self.order) * self.mask.to(inputs)
 
 
 def vector_program(
@@ -56,6 +65,7 @@ def vector_program(
     *,
     input_params: Sequence[Any],
     weight_params: Sequence[Any],
+    all_outcomes: bool = False,
 ) -> VectorProgram | None:
     """Return the program of a circuit whose data are the amplitudes it begins with, or None for any other circuit.
 
@@ -66,6 +76,7 @@ def vector_program(
         observables: Hermitian operators on its qubits.
         input_params: The entries of the vector, in the order of the input's last axis.
         weight_params: Trainable parameters, in the order of the weights' last axis.
+        all_outcomes: As for :class:`StatevectorProgram`.
 
     Raises:
         CircuitError: For circuits, parameters or observables that cannot be simulated.
@@ -94,7 +105,7 @@ def vector_program(
     local = np.sum([(state >> q & 1) << k for k, q in enumerate(places)], axis=0)  # the vector's index of each state
     elsewhere = state & ~np.sum([1 << q for q in places])
     order = np.where(elsewhere == 0, np.array([position[entry] for entry in entries])[local], -1)
-    return VectorProgram(rest, observables, weight_params=weight_params, order=order)
+    return VectorProgram(rest, observables, weight_params=weight_params, order=order, all_outcomes=all_outcomes)
 
 
 def _opened(circuit: QuantumCircuit) -> QuantumCircuit:
