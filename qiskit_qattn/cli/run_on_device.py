@@ -40,7 +40,8 @@ def command(
     for from the ledger, so that it may be interrupted.
     """
     require(TRAINING, "train")
-    from qiskit_qattn.evaluation.device_cost import RunCost, generation_cost
+    from qiskit_qattn.backends.several import Group
+    from qiskit_qattn.evaluation.device_cost import generation_cost
     from qiskit_qattn.evaluation.device_run.record import DeviceRun, check_compared, check_out, make_record
     from qiskit_qattn.evaluation.device_run.report import write_report
     from qiskit_qattn.evaluation.device_run.trace import traced
@@ -51,15 +52,20 @@ def command(
     settings = asked.settings(find_model(run))
     check_out(asked, settings)
     model.stream(ids, tokens, **asked.options)  # checks the options
-    estimates: list[RunCost] = []
+    row = text_row(ids.shape[1], tokens)
 
-    def cost(link: Backend) -> Quote:
-        estimates.append(generation_cost(model, link, ids, tokens))
-        return cost_table(link, estimates[-1], text_row(ids.shape[1], tokens)), estimates[-1].first
+    def cost(link: Backend) -> Quote:  # of all calls, also where other devices of a group are to share them
+        estimate = generation_cost(model, link, ids, tokens)
+        return cost_table(link, estimate, row), estimate.first
 
-    with open_devices(backend, yes=yes, cost=cost, ask=True) as (place, _):
-        if not estimates:
-            Console(stderr=True, highlight=False).print(cost(place.backends[0])[0])
+    with open_devices(backend, yes=yes, cost=cost, ask=True) as (place, estimators):
+        first = next(link for _, link in place.links if not isinstance(link, BackendError))
+        estimate = generation_cost(model, first, ids, tokens)
+        if isinstance(first, Group) or not any(each.device.paid for each in estimators):
+            devices = first.backends if isinstance(first, Group) else [first]
+            for each in devices:
+                share = estimate.devices.get(each.name, estimate)
+                Console(stderr=True, highlight=False).print(cost_table(each, share, row))
         with model.to_backend(place):
             check_compared(model, place.name)
             try:
@@ -73,5 +79,5 @@ def command(
             except KeyboardInterrupt as stop:
                 typer.echo(f"\nInterrupted. {_AGAIN}", err=True)
                 raise typer.Exit(128 + getattr(stop, "signal", 2)) from stop
-            record = make_record(asked, settings, model, tokenizer, ids, place, trace, estimates[0])
+            record = make_record(asked, settings, model, tokenizer, ids, place, trace, estimate)
     typer.echo(f"report: {write_report(asked, record)}")

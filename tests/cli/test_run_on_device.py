@@ -196,3 +196,13 @@ def test_a_device_that_computed_nothing_is_not_in_the_title(on_device: Run, tmp_
     """A fallback that was not needed, and a device of a group are there by what they did."""
     assert on_device(f"{SAMPLED} -> density_matrix").exit_code == 0
     assert (tmp_path / "page" / "report.md").read_text("utf-8").startswith("# A text generated on statevector\n")
+
+
+def test_a_group_is_estimated_by_what_each_device_is_to_compute(on_device: Run, tmp_path: Path):
+    """Each device's table holds its share, not all circuits."""
+    names = ("statevector?dedupe=off&seed=1&shots=100", "density_matrix?dedupe=off&seed=2&shots=100")
+    result = on_device(" + ".join(names), tokens=6)
+    assert result.exit_code == 0, result.output
+    assert all(name in result.stderr for name in names)
+    told = [int(line.split()[-1]) for line in result.stderr.splitlines() if line.startswith("circuits")]
+    assert len(told) == 2 and sum(told) == record_in(tmp_path)["estimate"]["circuits"] and 0 not in told
