@@ -49,7 +49,7 @@ def watched(model: nn.Module) -> Iterator[list[Call]]:
     Raises:
         ConfigError: For a model without attention whose weights can be read.
     """
-    found = {name: module for name, module in model.named_modules() if isinstance(module, Attention)}
+    found: dict[str, Any] = {name: part for name, part in model.named_modules() if isinstance(part, Attention)}
     if not found:
         raise ConfigError(
             f"{type(model).__name__} holds no attention whose weights can be read: no GPT, no MultiheadAttention, "
@@ -102,7 +102,7 @@ def _watch_causal(name: str, module: CausalSelfAttention, calls: list[Call]) -> 
     def end(*_: Any) -> None:
         kinds = [kind for kind, count in module.counts.items() for _ in range(count)]
         of_kind: dict[str, list[Tensor]] = {kind: list(parts[kind].unbind(1)) for kind in module.kinds if kind in parts}
-        for group, names, _ in module._linear_groups:
+        for group, names, _heads in module._linear_groups:
             each = parts[f"linear-{group}"].split([module.counts[kind] for kind in names], 1)
             of_kind |= {kind: list(weights.unbind(1)) for kind, weights in zip(names, each, strict=True)}
         weights = [each for kind, count in module.counts.items() for each in of_kind.get(kind, [None] * count)]

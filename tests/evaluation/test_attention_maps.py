@@ -324,3 +324,10 @@ def test_padding_that_hides_all_keys_changes_no_output(heads: str | None):
     assert there[:, 1:].all() and not outputs[0].isnan().any()
     assert found[0].weights[0, 0].isnan().all() and not found[0].weights[1].isnan().any()
     assert all(value is not None and value == value for value in found[0].figures().values())
+
+
+def test_a_compiled_model_has_the_maps_of_the_model(tokens: Tensor):
+    model = gpt("qisa:1,classical:1", n_layer=1)
+    compiled = torch.compile(model, backend="eager")
+    for each, other in zip(attention_maps(compiled, tokens), attention_maps(model, tokens), strict=True):
+        assert torch.equal(each.weights, other.weights) and each.kind == other.kind
