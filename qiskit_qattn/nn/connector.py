@@ -305,8 +305,7 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
         return CompiledQNN("network", f"{type(network).__name__} is {kind} {base}.", None)
     check_layout(network)
     estimator, gradient = network.estimator, network.gradient
-    why = own_gradient(network)
-    if why is not None:
+    if (why := own_gradient(network)) is not None:
         return CompiledQNN("network", f"{why}, so {_LEFT}.", None)
     arguments: dict[str, Any] = {
         "input_params": network.input_params or (),
@@ -342,7 +341,7 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
 def _compile_sampler(network: SamplerQNN) -> CompiledQNN:
     """Return how a SamplerQNN is evaluated: on the exact engine if its sampler draws no shots."""
     name = type(network.sampler).__name__
-    if why := own_sampler_gradient(network) or ("" if is_exact_sampler(network) else f"{name} draws shots"):
+    if why := own_sampler_gradient(network) or (not is_exact_sampler(network) and f"{name} draws shots"):
         return CompiledQNN("network", f"{why}, so {_LEFT}.", None)
     try:
         program = OutcomeProgram(network)
