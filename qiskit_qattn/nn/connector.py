@@ -227,7 +227,8 @@ class TorchConnector(Placement, Movable, QiskitTorchConnector):
     def _refresh(self) -> None:
         """Build the program again if the network's primitive, gradient or interpretation was replaced."""
         parts, known = self._parts(), self._program_for
-        if known and len(known) == len(parts) and all(one is other for one, other in zip(known, parts, strict=True)):
+        same = known is not None and known[0] == parts[0] and known[1] is parts[1] and known[2] is parts[2]
+        if same and known is not None and known[3] is parts[3]:
             return
         if self.place is None:
             program = compile_qnn(self.neural_network).program
@@ -237,8 +238,12 @@ class TorchConnector(Placement, Movable, QiskitTorchConnector):
 
     def _parts(self) -> tuple[Any, ...]:
         """Return what of the network can be replaced and counts where the circuit runs now."""
-        names = ("interpret", "output_shape", *(("estimator", "sampler", "gradient") if self.place is None else ()))
-        return tuple(getattr(self.neural_network, name, None) for name in names)
+        network = self.neural_network
+        shape, interpret = network.output_shape, getattr(network, "interpret", None)
+        if self.place is not None:
+            return shape, interpret, self.place, None
+        primitive = getattr(network, "sampler" if hasattr(network, "sampler") else "estimator", None)
+        return shape, interpret, primitive, getattr(network, "gradient", None)
 
 
 class _WithoutGradient(torch.autograd.Function):
@@ -300,8 +305,7 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
         return CompiledQNN("network", f"{type(network).__name__} is {kind} {base}.", None)
     check_layout(network)
     estimator, gradient = network.estimator, network.gradient
-    why = own_gradient(network)
-    if why is not None:
+    if (why := own_gradient(network)) is not None:
         return CompiledQNN("network", f"{why}, so {_LEFT}.", None)
     arguments: dict[str, Any] = {
         "input_params": network.input_params or (),
@@ -337,7 +341,7 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
 def _compile_sampler(network: SamplerQNN) -> CompiledQNN:
     """Return how a SamplerQNN is evaluated: on the exact engine if its sampler draws no shots."""
     name = type(network.sampler).__name__
-    if why := own_sampler_gradient(network) or ("" if is_exact_sampler(network) else f"{name} draws shots"):
+    if why := own_sampler_gradient(network) or (not is_exact_sampler(network) and f"{name} draws shots"):
         return CompiledQNN("network", f"{why}, so {_LEFT}.", None)
     try:
         program = OutcomeProgram(network)
