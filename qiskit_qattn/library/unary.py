@@ -20,9 +20,8 @@ def _check_qubits(num_qubits: int) -> None:
 def rbs(circuit: QuantumCircuit, angle: Parameter, first: int, second: int) -> None:
     r"""Append the reconfigurable beam splitter, a rotation of the two states with a single 1.
 
-    .. math::
-        |10\rangle \mapsto \cos\theta\,|10\rangle + \sin\theta\,|01\rangle, \qquad
-        |01\rangle \mapsto \cos\theta\,|01\rangle - \sin\theta\,|10\rangle
+    .. math:: |10\rangle \mapsto \cos\theta\,|10\rangle + \sin\theta\,|01\rangle, \qquad
+              |01\rangle \mapsto \cos\theta\,|01\rangle - \sin\theta\,|10\rangle
 
     with the first qubit on the left; :math:`|00\rangle` and :math:`|11\rangle` stay as they are.
 

@@ -107,9 +107,8 @@ class UnitLinear(nn.Module):
 class TensorTrainValues(nn.Module):
     r"""Fourier series of n angles whose coefficients are a tensor train (matrix product) of bond dimension D.
 
-    .. math::
-        v_m = a(u_1)^\top A^{(2)}(u_2) \cdots A^{(n)}(u_n)\, r_m, \qquad
-        A^{(i)}(u) = A^{(i)}_0 + \cos(u) A^{(i)}_1 + \sin(u) A^{(i)}_2
+    .. math:: v_m = a(u_1)^\top A^{(2)}(u_2) \cdots A^{(n)}(u_n)\, r_m, \qquad
+              A^{(i)}(u) = A^{(i)}_0 + \cos(u) A^{(i)}_1 + \sin(u) A^{(i)}_2
 
     with :math:`A^{(i)}_s` of D × D, and :math:`a(u)` alike of D numbers. A circuit that encodes each angle in one
     rotation computes such a series of :math:`3^n` coefficients (arXiv 2008.08605); where its observables, taken back

@@ -23,9 +23,8 @@ from qiskit_qattn.simulation.statevector import StatevectorProgram
 class OrthogonalProgram(StatevectorProgram):
     r"""Expectations of a pyramid of RBS on a unary-encoded vector, an orthogonal matrix V of the unit vector.
 
-    .. math::
-        |\psi\rangle = \frac{1}{\sqrt 2} \Big( |0 \dots 0\rangle + \sum_i (V \hat x)_i |e_i\rangle \Big), \qquad
-        \langle X_j \rangle = (V \hat x)_j
+    .. math:: |\psi\rangle = \frac{1}{\sqrt 2} \Big( |0 \dots 0\rangle + \sum_i (V \hat x)_i |e_i\rangle \Big), \qquad
+              \langle X_j \rangle = (V \hat x)_j
 
     Other Pauli strings are quadratic forms of the n + 1 amplitudes.
 
@@ -134,9 +133,8 @@ class Rotations(ConstantModule):
 def unary_angles(x: Tensor) -> Tensor:
     r"""Return the angles with which the unary encoding loads :math:`\hat x = x / \lVert x \rVert`.
 
-    .. math::
-        a_0 = \pi / 2, \qquad a_k = \mathrm{atan2}\big(\lVert (x_k, \dots, x_{n-1}) \rVert, x_{k-1}\big), \qquad
-        a_{n-1} = \mathrm{atan2}(x_{n-1}, x_{n-2})
+    .. math:: a_0 = \pi / 2, \qquad a_k = \mathrm{atan2}\big(\lVert (x_k, \dots, x_{n-1}) \rVert, x_{k-1}\big), \qquad
+              a_{n-1} = \mathrm{atan2}(x_{n-1}, x_{n-2})
 
     Differentiable; where both arguments vanish the angle is 0 and so is its gradient. For n = 1, :math:`a_0` is π/2
     times the sign.
