@@ -234,9 +234,11 @@ def composed(num_qubits: int, pubs: Sequence[EstimatorPub], places: Sequence[Pla
     circuit = QuantumCircuit(num_qubits, metadata={TILES: [list(placed.where) for placed in places]})
     vectors, moved = [], []
     for number, (pub, placed) in enumerate(zip(pubs, places, strict=True)):
-        order, own = list(pub.circuit.parameters), list(placed.circuit.parameters)
+        part = placed.circuit.copy()
+        part.global_phase = 0  # the sum of many tiles' phases is an expression that takes minutes to rewrite
+        order, own = list(pub.circuit.parameters), list(part.parameters)
         vector = tuple(ParameterVector(f"t{number:03d}", len(own)))
-        part = placed.circuit.assign_parameters(dict(zip(own, vector, strict=True)))
+        part = part.assign_parameters(dict(zip(own, vector, strict=True)))
         circuit.compose(part, placed.tile, inplace=True)
         vectors.append((order, [order.index(each) for each in own], vector))
         moved += [
