@@ -68,12 +68,13 @@ def test_observables_can_be_given_or_drawn_as_published():
 
 
 def test_a_registered_circuit_is_in_the_catalog(monkeypatch):
-    monkeypatch.delitem(CATALOG, "angle")  # put back at the end, with whatever is registered under its name
+    monkeypatch.setitem(CATALOG, "mine", CATALOG["zz"])  # takes the name out again at the end, whatever stands there
+    del CATALOG["mine"]
     recipe = dataclasses.replace(CATALOG["zz"], reps=1)
-    register_circuit("angle", recipe)
-    register_circuit("angle", recipe)
-    assert "angle" in list_circuits() and len(attention_circuit("angle", 3).weight_params) == 6
-    for name in ("angle", "qisa"):
+    register_circuit("mine", recipe)
+    register_circuit("mine", recipe)
+    assert "mine" in list_circuits() and len(attention_circuit("mine", 3).weight_params) == 6
+    for name in ("mine", "qisa"):
         with pytest.raises(ConfigError, match="choose another name"):
             register_circuit(name, CATALOG["qsann"])
 
