@@ -26,7 +26,7 @@ _HOME = {
     "to_backend": "nn.placement",
     "audit": "nn.placement",
     "QuantumHead": "nn.heads",
-    "HeadKind": "nn.kinds",
+    "HeadKind": "nn.head_kind",
     "register_head": "nn.kinds",
     "list_heads": "nn.kinds",
     "replace_attention": "nn.replace",

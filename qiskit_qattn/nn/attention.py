@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qiskit_qattn.nn.config import GPTConfig
+from qiskit_qattn.nn.head_kind import HeadShape, Score
 from qiskit_qattn.nn.heads import run_heads
-from qiskit_qattn.nn.kinds import HeadShape, Score, head_kind
+from qiskit_qattn.nn.kinds import head_kind
 from qiskit_qattn.simulation.statevector import Fused
 
 

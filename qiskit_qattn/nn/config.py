@@ -12,7 +12,8 @@ from typing import Any, Self
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, attention_circuit
-from qiskit_qattn.nn.kinds import HeadKind, HeadShape, head_circuit, head_kind, parse_heads
+from qiskit_qattn.nn.head_kind import HeadKind, HeadShape
+from qiskit_qattn.nn.kinds import head_circuit, head_kind, parse_heads
 from qiskit_qattn.untrusted import shown
 
 LARGEST = 2**31 - 1  # of a whole number

@@ -1,138 +1,24 @@
-"""The kinds of attention head: which of q, k and v are linear, which are circuits, and how they are scored."""
+"""The registry of head kinds: those of this package, what a program registers, and what packages bring."""
 
 from __future__ import annotations
 
+import copyreg
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import get_args
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
-from qiskit_qattn.library.catalog import ALIASES, CATALOG, Recipe, attention_circuit, register_circuit
+from qiskit_qattn.library.catalog import ALIASES, CATALOG, attention_circuit, register_circuit
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues, TensorTrainValues, UnitLinear
-from qiskit_qattn.nn.heads import QuantumHead
+from qiskit_qattn.nn.head_kind import HeadKind, Score
 
 GROUP = "qiskit_qattn.heads"
-Score = Literal["dot", "gaussian", "qisa"]
-_VALUE_SPREAD = 0.25  # of a linear value map at nanoGPT's initialisation: 0.02 * sqrt(128)
-
-
-@dataclass(frozen=True)
-class HeadShape:
-    """The sizes that the heads of one kind in a layer are built for.
-
-    Attributes:
-        count: Number of heads, H.
-        width: Width of the tokens, d.
-        head_size: Width of a head's values, h.
-        num_qubits: n, of the circuits, or of the index of the vectors of length 2ⁿ that a classical kind takes.
-        circuit: The circuit of a quantum kind, with h observables.
-        spread: Of the values at the start; that of a linear value map.
-    """
-
-    count: int
-    width: int
-    head_size: int
-    num_qubits: int
-    circuit: AttentionCircuit | None = None
-    spread: float = _VALUE_SPREAD
-
-
-@dataclass(frozen=True)
-class HeadKind:
-    """A kind of head. Register it with :func:`register_head`.
-
-    Attributes:
-        name: Its name in ``heads`` strings.
-        circuit: The catalog entry that it runs, or None for a classical kind.
-        projections: ``v``: q and k are linear and v is the kind's own map. ``qkv``: q, k and v are three circuits.
-        score: How queries and keys give weights.
-        qk: Which expectations are q and k where those are circuits: the first, ⟨Z₀⟩; one per qubit; or all.
-        own_maps: Whether q, k and v each have a linear map of their own to their circuit's angles.
-        whole_token: Whether the value map takes the token itself, without a linear map.
-        trainable: Whether circuit weights are trained.
-        summary: What it is, in a line.
-        recipe: Of a circuit that the catalog does not hold; registering the kind adds it there.
-        values: Builds the value map of a classical kind: a module from ``(H, N, F)`` to ``(H, N, h)``.
-        num_features: F, how many numbers of a token's projection a head of a classical kind takes.
-        qubits: Gives n for a head size, in place of the setting ``num_qubits``.
-    """
-
-    name: str
-    circuit: str | None = None
-    projections: Literal["v", "qkv"] = "v"
-    score: Score = "dot"
-    qk: Literal["first", "qubits", "all"] = "all"
-    own_maps: bool = False
-    whole_token: bool = False
-    trainable: bool = True
-    summary: str = ""
-    recipe: Recipe | None = None
-    values: Callable[[HeadShape], nn.Module] | None = None
-    num_features: Callable[[HeadShape], int] | None = None
-    qubits: Callable[[int], int] | None = None
-
-    def __reduce__(self) -> tuple[Callable[[str], HeadKind], tuple[str]]:
-        """Pickle and copy a kind as its name."""
-        return head_kind, (self.name,)
-
-    @property
-    def encodes_token(self) -> bool:
-        """Whether its circuit encodes the whole token."""
-        return self.circuit is not None and self.whole_token
-
-    def build(self, shape: HeadShape) -> nn.Module:
-        """Return the value map of all heads of this kind in a layer.
-
-        It takes :meth:`rows` to values, shape ``(H, N, h)``, or to q, k and v, shape ``(3, H, N, h)``.
-        """
-        if shape.circuit is not None:
-            heads = (shape.count,) if self.projections == "v" else (3, shape.count)
-            return QuantumHead(shape.circuit, heads, gain=shape.spread, trainable=self.trainable)
-        assert self.values is not None
-        return self.values(shape)
-
-    def inputs(self, shape: HeadShape) -> int:
-        """Return how many numbers the map of one head takes."""
-        if shape.circuit is not None:
-            return shape.circuit.encoding.num_features
-        if self.whole_token:
-            return shape.width
-        assert self.num_features is not None
-        return self.num_features(shape)
-
-    def features(self, shape: HeadShape) -> int:
-        """Return how many numbers of a token's projection one head takes, beside linear q and k."""
-        return 0 if self.whole_token else self.inputs(shape) * (3 if self.own_maps else 1)
-
-    def qk_width(self, shape: HeadShape) -> int | None:
-        """Return how many of a circuit's expectations are its query and key; None for all."""
-        if shape.circuit is None:
-            return None
-        return {"first": 1, "qubits": shape.circuit.num_qubits, "all": None}[self.qk]
-
-    def rows(self, features: Tensor, x: Tensor, count: int, token_width: int) -> Tensor:
-        """Return what the value map takes, a row for each token: shape ``(H, N, F)``, or ``(3, H, N, F)``.
-
-        Args:
-            features: This kind's part of the tokens' projection, shape ``(B, T, ·)``; N is B T.
-            x: The tokens, shape ``(B, T, d)``.
-            count: H.
-            token_width: What :meth:`inputs` gave: a token that the map takes itself is padded with zeros to it.
-        """
-        if self.whole_token:
-            return F.pad(x, (0, token_width - x.shape[-1])).flatten(0, 1).unsqueeze(0)  # one for all heads
-        rows = features.flatten(0, 1)
-        if self.own_maps:
-            return rows.unflatten(-1, (3, count, -1)).permute(1, 2, 0, 3)
-        return rows.unflatten(-1, (count, -1)).transpose(0, 1)  # q, k, v share one encoding
 
 
 @cache
@@ -207,6 +93,13 @@ def head_kind(name: str) -> HeadKind:
     if name not in _KINDS:
         raise unknown_name("head kind", name, [*list_heads(), *ALIASES])
     return _KINDS[name]
+
+
+def _reduced(kind: HeadKind) -> tuple[Callable[[str], HeadKind], tuple[str]]:
+    return head_kind, (kind.name,)
+
+
+copyreg.pickle(HeadKind, _reduced)  # a kind pickles and copies as its name
 
 
 @cache

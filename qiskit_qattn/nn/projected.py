@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.attention import MixedHeads, attend
 from qiskit_qattn.nn.config import projected_shape
+from qiskit_qattn.nn.head_kind import HeadKind, HeadShape
 from qiskit_qattn.nn.heads import HeadEncoding, run_heads
-from qiskit_qattn.nn.kinds import HeadKind, HeadShape, head_kind, parse_counts
+from qiskit_qattn.nn.kinds import head_kind, parse_counts
 from qiskit_qattn.untrusted import shown
 
 

@@ -11,7 +11,7 @@ from qiskit_qattn.evaluation.reproduction.runs import Options, Reproduction, set
 from qiskit_qattn.nn.attention import CausalSelfAttention, KeyValueCache, causal_attention
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import GPT
-from qiskit_qattn.nn.kinds import Score
+from qiskit_qattn.nn.head_kind import Score
 from qiskit_qattn.training.progress import Progress
 
 PUBLISHED_GAIN = 13.0  # the classical model's cross-entropy over the quantum one's

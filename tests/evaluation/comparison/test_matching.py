@@ -12,7 +12,8 @@ from qiskit_qattn.evaluation.comparison.matching import TOLERANCE, check_matched
 from qiskit_qattn.evaluation.comparison.plan import Cell, Study
 from qiskit_qattn.nn import kinds
 from qiskit_qattn.nn.gpt import GPT
-from qiskit_qattn.nn.kinds import HEAD_KINDS, HeadKind, HeadShape
+from qiskit_qattn.nn.head_kind import HeadKind, HeadShape
+from qiskit_qattn.nn.kinds import HEAD_KINDS
 from qiskit_qattn.training.config import resolve
 from qiskit_qattn.training.data import load_corpus
 
