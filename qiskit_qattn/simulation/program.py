@@ -130,19 +130,19 @@ def build_program(operations: Iterable[UnitaryOperation], num_qubits: int, input
             f"The exact engine stores all 2^n amplitudes and takes at most {MAX_QUBITS} qubits, got {num_qubits}."
         )
     data = set(input_params)
-    layers = _arrange(_rewrite(operations, data), num_qubits)
+    layers = _arrange(diagonal_data(operations, data), num_qubits)
     return _cut(layers, num_qubits, data)
 
 
-def _uses(angle: Angle, params: set[Any]) -> bool:
+def depends_on(angle: Angle, params: set[Any]) -> bool:
     """Return whether an angle depends on any of ``params``."""
     return isinstance(angle, ParameterExpression) and not params.isdisjoint(angle.parameters)
 
 
-def _rewrite(operations: Iterable[UnitaryOperation], data: set[Any]) -> Iterator[UnitaryOperation]:
+def diagonal_data(operations: Iterable[UnitaryOperation], data: set[Any]) -> Iterator[UnitaryOperation]:
     """Turn data-dependent rotations into diagonal ones between fixed basis changes."""
     for op in operations:
-        if isinstance(op, Rotation) and _uses(op.angle, data):
+        if isinstance(op, Rotation) and depends_on(op.angle, data):
             basis = FROM_Z.get(op.axis)
             if basis is not None:
                 yield Fixed(op.qubit, basis.conj().T)
@@ -201,8 +201,8 @@ def _cut(layers: Sequence[_Layer], num_qubits: int, data: set[Any]) -> Program:
         if isinstance(layer, _MatrixLayer):
             blocks[-1].append(MatrixStep(layer.operation.qubits, layer.operation.matrix, num_qubits))
             continue
-        fixed = [r for r in layer.rotations if not _uses(r[1], data)]
-        moving = [r for r in layer.rotations if _uses(r[1], data)]
+        fixed = [r for r in layer.rotations if not depends_on(r[1], data)]
+        moving = [r for r in layer.rotations if depends_on(r[1], data)]
         if fixed:
             blocks[-1].append(_phase_step(fixed))
         if moving:

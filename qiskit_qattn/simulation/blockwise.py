@@ -1,0 +1,368 @@
+r"""How, for circuits of many qubits: fused blocks of gates are applied to the batch of state vectors.
+
+:mod:`~qiskit_qattn.simulation.gate_fusion` makes a circuit a few unitaries on five qubits each and data-dependent
+phases. Qubits that nothing has entangled yet are separate states :math:`|\psi_1\rangle \otimes |\psi_2\rangle`, which
+are multiplied out where a block acts on both. A block is one product with a view of the batch, and qubits stay in
+the order that the last block left.
+
+The backward pass undoes the steps one by one, :math:`|\psi_{k-1}\rangle = U_k^\dagger |\psi_k\rangle`, so that its memory
+does not grow with the depth (the adjoint method: Jones and Gacon, arXiv 2009.02823):
+
+.. math:: \lambda_{k-1} = U_k^\dagger \lambda_k, \qquad \frac{\partial L}{\partial U_k} = \lambda_k \psi_{k-1}^\dagger
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qiskit_qattn.simulation.adjoint import apply_block
+from qiskit_qattn.simulation.angles import AngleMap
+from qiskit_qattn.simulation.constants import ConstantModule
+from qiskit_qattn.simulation.derivatives import is_traced, needs_autograd, partial_gradients
+from qiskit_qattn.simulation.gate_fusion import Cluster, FusedStep, Phases
+from qiskit_qattn.simulation.operators import Block
+from qiskit_qattn.simulation.program import build_program
+
+Layout: TypeAlias = tuple[int, ...]  # qubits of a state, the most significant first
+
+
+@dataclass(frozen=True)
+class Join:
+    """Two separate states become their product, in place of the first."""
+
+    left: int
+    right: int
+
+
+@dataclass(frozen=True)
+class Reorder:
+    """The qubits of a state change places: axis ``order[i]`` becomes axis i."""
+
+    state: int
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Apply:
+    """A matrix acts on neighbouring axes of a state, after ``before`` others; ``matrix`` is its position."""
+
+    state: int
+    before: int
+    matrix: int
+
+
+@dataclass(frozen=True)
+class Rotate:
+    """Diagonal phases act on a state; ``phases`` is their position."""
+
+    state: int
+    phases: int
+
+
+Instruction: TypeAlias = Join | Reorder | Apply | Rotate
+
+
+class Blockwise(ConstantModule):
+    """State vectors as columns of a batch, from fused blocks of gates.
+
+    Args:
+        steps: The circuit, fused.
+        num_qubits: n.
+        order: The qubits in the order of the result's amplitudes, the most significant first.
+        weight_params: θ, in the order of the weights' last axis.
+        phase_params: What data-dependent angles are functions of.
+        amplitude_input: Whether the initial state is given; otherwise it is |0…0⟩.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[FusedStep],
+        num_qubits: int,
+        order: Layout,
+        weight_params: Sequence[Any],
+        phase_params: Sequence[Any],
+        *,
+        amplitude_input: bool,
+    ) -> None:
+        super().__init__()
+        schedule = _Schedule(num_qubits, whole=amplitude_input)
+        self.unitaries, self.phases = nn.ModuleList(), nn.ModuleList()
+        for step in steps:
+            if isinstance(step, Cluster):
+                layout = schedule.apply(step.qubits, len(self.unitaries))
+                self.unitaries.append(_block(step, layout, weight_params))
+            else:
+                for state, part in schedule.separate(step):
+                    layout = schedule.rotate(state, len(self.phases))
+                    self.phases.append(StatePhases(part, layout, phase_params))
+        schedule.finish(order)
+        self.instructions, self.last = tuple(schedule.instructions), schedule.last
+        self.num_states = 1 if amplitude_input else num_qubits
+        if not amplitude_input:
+            self.add_constant("ground", np.array([[1.0], [0.0]]))  # |0⟩
+
+    def forward(self, columns: Tensor | None, data: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the amplitudes, shape ``(..., 2**n, B or 1)``, real or complex.
+
+        Args:
+            columns: Initial states in ``dtype``, shape ``(..., 2**n, B)``, or None.
+            data: What data-dependent angles are functions of, shape ``(..., B, num_params)``.
+            weights: Angles in radians, shape ``(..., P)``.
+            dtype: Real dtype of the amplitudes.
+        """
+        states = [columns] if columns is not None else [self.constant("ground").to(dtype)] * self.num_states
+        matrices = [_rounded(apply_block(cast(Block, b), None, weights), dtype) for b in self.unitaries]
+        angles = [cast(StatePhases, phases).angles(data) for phases in self.phases]
+        if not torch.is_grad_enabled() or is_traced():
+            return self.run(len(matrices), len(angles), *matrices, *angles, *states)
+        return _Adjoint.apply(self, len(matrices), len(angles), *matrices, *angles, *states)
+
+    def run(self, num_matrices: int, num_angles: int, *tensors: Tensor) -> Tensor:
+        """Return the amplitudes for matrices, angles of phases and initial states, in torch's own operations."""
+        states = list(tensors[num_matrices + num_angles :])
+        for step in self.instructions:
+            self._do(step, states, tensors[:num_matrices], tensors[num_matrices:])
+        return states[self.last]
+
+    def _do(
+        self, step: Instruction, states: list[Tensor], matrices: Sequence[Tensor], angles: Sequence[Tensor]
+    ) -> None:
+        """Carry out one instruction on the list of states."""
+        if isinstance(step, Join):
+            states[step.left] = join(states[step.left], states[step.right])
+        elif isinstance(step, Reorder):
+            states[step.state] = reorder(states[step.state], step.order)
+        elif isinstance(step, Apply):
+            states[step.state] = apply(matrices[step.matrix], states[step.state], step.before)
+        else:
+            phases = cast(StatePhases, self.phases[step.phases])
+            states[step.state] = states[step.state] * phases.turns(angles[step.phases], states[step.state].dtype)
+
+
+class _Adjoint(torch.autograd.Function):
+    """The amplitudes as a function of matrices, angles of phases and initial states."""
+
+    @staticmethod
+    def forward(ctx: Any, program: Blockwise, num_matrices: int, num_angles: int, *tensors: Tensor) -> Tensor:
+        matrices, angles = tensors[:num_matrices], tensors[num_matrices : num_matrices + num_angles]
+        states = list(tensors[num_matrices + num_angles :])
+        kept: list[tuple[Tensor, ...] | None] = []  # states that the step after them cannot be undone for
+        for step in program.instructions:
+            if isinstance(step, Join):
+                kept.append((states[step.left], states[step.right]))
+                program._do(step, states, matrices, angles)
+                continue
+            before = states[step.state]
+            program._do(step, states, matrices, angles)
+            after = states[step.state]
+            same = after.shape == before.shape and after.dtype == before.dtype
+            kept.append(None if same or isinstance(step, Reorder) else (before,))
+        ctx.program, ctx.sizes, ctx.kept = program, (num_matrices, num_angles), kept
+        ctx.save_for_backward(*tensors, states[program.last])
+        return states[program.last]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        program, (num_matrices, num_angles) = ctx.program, ctx.sizes
+        *tensors, last = ctx.saved_tensors
+        if needs_autograd(grads[0]):
+            needed = ctx.needs_input_grad[3:]
+            return (
+                None,
+                None,
+                None,
+                *partial_gradients(lambda *t: program.run(num_matrices, num_angles, *t), tensors, needed, grads[0]),
+            )
+        found: list[Tensor | None] = [None] * len(tensors)
+        states: list[Tensor] = [last] * program.num_states
+        slopes: list[Tensor] = [grads[0]] * program.num_states
+        for step, kept in zip(reversed(program.instructions), reversed(ctx.kept), strict=True):
+            if isinstance(step, Join):
+                left, right = kept
+                slope = slopes[step.left].unflatten(-2, (left.shape[-2], right.shape[-2]))
+                slopes[step.left] = _gathered((slope * right.conj().unsqueeze(-3)).sum(-2), left)
+                slopes[step.right] = _gathered((slope * left.conj().unsqueeze(-2)).sum(-3), right)
+                states[step.left], states[step.right] = left, right
+            elif isinstance(step, Reorder):
+                back = tuple(int(i) for i in np.argsort(step.order))
+                states[step.state] = reorder(states[step.state], back)
+                slopes[step.state] = reorder(slopes[step.state], back)
+            elif isinstance(step, Apply):
+                matrix, slope = tensors[step.matrix], slopes[step.state]
+                before = kept[0] if kept is not None else apply(matrix.mH, states[step.state], step.before)
+                if ctx.needs_input_grad[3 + step.matrix]:
+                    found[step.matrix] = _matrix_slope(slope, before, matrix, step.before)
+                slopes[step.state] = _gathered(apply(matrix.mH, slope, step.before), before)
+                states[step.state] = before
+            else:
+                phases, place = cast(StatePhases, program.phases[step.phases]), num_matrices + step.phases
+                after, slope, angles = states[step.state], slopes[step.state], tensors[num_matrices + step.phases]
+                if ctx.needs_input_grad[3 + place]:
+                    found[place] = phases.slopes((slope * after.conj()).imag, angles)
+                back = phases.turns(angles, after.dtype).conj()
+                before = kept[0] if kept is not None else after * back
+                slopes[step.state] = _gathered(slope * back, before)
+                states[step.state] = before
+        first = num_matrices + num_angles
+        for i in range(program.num_states):
+            if ctx.needs_input_grad[3 + first + i]:
+                found[first + i] = slopes[i]
+        return None, None, None, *found
+
+
+class StatePhases(ConstantModule):
+    r"""Diagonal rotations of a state by the phases :math:`\Phi_i = -\tfrac12 \sum_k s_{ik} \theta_k`.
+
+    Args:
+        phases: The rotations, all on qubits of the state.
+        layout: The state's qubits.
+        params: What the angles are functions of.
+    """
+
+    def __init__(self, phases: Phases, layout: Layout, params: Sequence[Any]) -> None:
+        super().__init__()
+        self.map = AngleMap(phases.angles, params)
+        index, width = np.arange(2 ** len(layout)), len(layout)
+        masks = [sum(1 << (width - 1 - layout.index(q)) for q in qubits) for qubits in phases.sets]
+        signs = np.stack([1.0 - 2.0 * (np.bitwise_count(index & mask) & 1) for mask in masks])
+        self.add_constant("signs", -0.5 * signs)  # (K, 2**k)
+
+    def angles(self, data: Tensor) -> Tensor:
+        """Return θ as columns, shape ``(..., K, B)``."""
+        return self.map(data).mT
+
+    def turns(self, angles: Tensor, dtype: torch.dtype) -> Tensor:
+        r"""Return :math:`e^{i \\Phi}` for angles of shape ``(..., K, B)``, shape ``(..., 2**k, B)``."""
+        phases = self.constant("signs").mT.to(angles.dtype) @ angles
+        return torch.polar(torch.ones_like(phases), phases).to(torch.promote_types(dtype, torch.complex64))
+
+    def slopes(self, slope: Tensor, angles: Tensor) -> Tensor:
+        """Return the gradient of the angles for that of the phases, ``(..., 2**k, B)``."""
+        return (self.constant("signs").to(slope.dtype) @ slope).sum_to_size(angles.shape).to(angles.dtype)
+
+
+def join(left: Tensor, right: Tensor) -> Tensor:
+    """Return the product of two states as columns, shape ``(..., 2**(a + b), B)``."""
+    return (left.unsqueeze(-2) * right.unsqueeze(-3)).flatten(-3, -2)
+
+
+def reorder(state: Tensor, order: tuple[int, ...]) -> Tensor:
+    """Return a state whose qubits are in another order."""
+    lead = state.dim() - 2
+    axes = (*range(lead), *(lead + i for i in order), lead + len(order))
+    split = state.unflatten(-2, (2,) * len(order))
+    return split.permute(axes).flatten(-1 - len(order), -2)
+
+
+def apply(matrix: Tensor, state: Tensor, before: int) -> Tensor:
+    """Return a matrix times some of a state's qubits, after ``before`` others; a real matrix acts on both parts."""
+    if not matrix.is_complex() and state.is_complex():
+        parts = torch.view_as_real(state.resolve_conj())  # (..., 2**k, B, 2)
+        return torch.view_as_complex(apply(matrix, parts.flatten(-2), before).unflatten(-1, (-1, 2)))
+    state = state.to(matrix.dtype)
+    split = state.reshape(*state.shape[:-2], 2**before, matrix.shape[-1], -1)
+    product = matrix.unsqueeze(-3) @ split if before else matrix @ split.squeeze(-3)
+    lead = product.shape[: -3 if before else -2]
+    return product.reshape(*lead, *state.shape[-2:])
+
+
+def _matrix_slope(slope: Tensor, state: Tensor, matrix: Tensor, before: int) -> Tensor:
+    """Return the gradient of a matrix that was applied to a state."""
+    if not matrix.is_complex() and slope.is_complex():
+        slope = torch.view_as_real(slope.resolve_conj()).flatten(-2)
+        state = torch.view_as_real(state.to(torch.promote_types(state.dtype, torch.complex64)).resolve_conj()).flatten(-2)
+    rows = slope.reshape(*slope.shape[:-2], 2**before, matrix.shape[-1], -1)
+    columns = state.to(rows.dtype).reshape(*state.shape[:-2], 2**before, matrix.shape[-1], -1)
+    columns, rows = torch.broadcast_tensors(columns, rows) if columns.shape != rows.shape else (columns, rows)
+    return (rows @ columns.mH).sum(-3).sum_to_size(matrix.shape)
+
+
+def _gathered(slope: Tensor, state: Tensor) -> Tensor:
+    """Return a gradient in the shape and dtype of its state, which may be real or serve several columns."""
+    return (slope if state.is_complex() else slope.real if slope.is_complex() else slope).sum_to_size(state.shape)
+
+
+def _rounded(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    return matrix.to(torch.promote_types(dtype, torch.complex64) if matrix.is_complex() else dtype)
+
+
+def _block(cluster: Cluster, layout: Layout, weight_params: Sequence[Any]) -> Block:
+    """Return a cluster's operations as a block whose matrix acts on qubits in the order of a layout."""
+    local = {qubit: len(layout) - 1 - i for i, qubit in enumerate(layout)}
+    operations = [
+        replace(op, qubit=local[op.qubit])  # type: ignore[call-arg]
+        if hasattr(op, "qubit")
+        else replace(op, qubits=tuple(local[q] for q in op.qubits))
+        for op in cluster.operations
+    ]
+    (steps,) = build_program(operations, len(layout), ()).blocks
+    return Block(steps, weight_params, len(layout))
+
+
+class _Schedule:
+    """Which states there are while a circuit runs, and the instructions so far."""
+
+    def __init__(self, num_qubits: int, *, whole: bool) -> None:
+        self.instructions: list[Instruction] = []
+        self.layouts: dict[int, Layout] = (
+            {0: tuple(range(num_qubits))[::-1]} if whole else {q: (q,) for q in range(num_qubits)}
+        )
+
+    def apply(self, qubits: Sequence[int], matrix: int) -> Layout:
+        """Let a matrix act on qubits; return the order in which it does."""
+        state = self.join(qubits)
+        layout = self.layouts[state]
+        at = sorted(layout.index(q) for q in qubits)
+        if at[-1] - at[0] >= len(at):  # not neighbours: they come first, the others after them
+            order = (*at, *(i for i in range(len(layout)) if i not in at))
+            self._reorder(state, order)
+            at = list(range(len(at)))
+        self.instructions.append(Apply(state, at[0], matrix))
+        return self.layouts[state][at[0] : at[0] + len(at)]
+
+    def separate(self, phases: Phases) -> list[tuple[int, Phases]]:
+        """Return phases by the state they act on; states that one of them acts on together are joined."""
+        for qubits in phases.sets:
+            self.join(qubits)
+        found: dict[int, list[int]] = {}
+        for k, qubits in enumerate(phases.sets):
+            found.setdefault(self._state_of(qubits[0]), []).append(k)
+        return [
+            (state, Phases(tuple(phases.sets[k] for k in ks), tuple(phases.angles[k] for k in ks)))
+            for state, ks in found.items()
+        ]
+
+    def rotate(self, state: int, phases: int) -> Layout:
+        """Let phases act on a state; return its layout."""
+        self.instructions.append(Rotate(state, phases))
+        return self.layouts[state]
+
+    def join(self, qubits: Sequence[int]) -> int:
+        """Join the states that some qubits are in, those with the highest qubits first, and return the result."""
+        states = sorted({self._state_of(q) for q in qubits}, key=lambda s: max(self.layouts[s]), reverse=True)
+        first, *others = states
+        for other in others:
+            self.instructions.append(Join(first, other))
+            self.layouts[first] += self.layouts.pop(other)
+        return first
+
+    def finish(self, order: Layout) -> None:
+        """Join all states, in an order of the qubits."""
+        state = self.join(order)
+        layout = self.layouts[state]
+        if layout != order:
+            self._reorder(state, tuple(layout.index(q) for q in order))
+        self.last = state
+
+    def _reorder(self, state: int, order: tuple[int, ...]) -> None:
+        self.instructions.append(Reorder(state, order))
+        self.layouts[state] = tuple(self.layouts[state][i] for i in order)
+
+    def _state_of(self, qubit: int) -> int:
+        return next(state for state, layout in self.layouts.items() if qubit in layout)
