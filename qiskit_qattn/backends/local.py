@@ -6,21 +6,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from qiskit.primitives import BaseSamplerV2
 from torch import nn
 
+from qiskit_qattn.backends.aer_sampler import mps_sampler
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, gradient_option
 from qiskit_qattn.backends.mitigation import MITIGATION_OPTIONS, noisy_mitigation
 from qiskit_qattn.backends.mitigation_engine import MitigatedEngine
 from qiskit_qattn.backends.mps import MAX_BOND, MPSEstimator, mps_program
 from qiskit_qattn.backends.noise import NOISE_OPTIONS, build_noise
-from qiskit_qattn.backends.options import SAMPLING_OPTIONS, Sampling, sampling_option
-from qiskit_qattn.backends.registry import Backend, Provider
+from qiskit_qattn.backends.options import MITIGATED, SAMPLING_OPTIONS, Sampling, sampling_option
+from qiskit_qattn.backends.registry import Backend, NoSampler, Provider
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.simulation.density_matrix import NoisyEngine
 from qiskit_qattn.simulation.estimator import TorchEstimator
 from qiskit_qattn.simulation.program import MAX_QUBITS
+from qiskit_qattn.simulation.sampler import TorchSampler
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 from qiskit_qattn.simulation.unary import OrthogonalProgram
 
@@ -59,9 +62,11 @@ def statevector(spec: BackendSpec) -> Backend:
             shots=sampling.shots,
             dedupe=sampling.dedupe,
             gradient=gradient,
+            sampler=mps_sampler(bond, **sampling.of_samplers),
         )
     estimator = TorchEstimator(default_precision=sampling.precision, seed=sampling.seed)
-    return _backend(spec, estimator, sampling, _exact_program if method == "dense" else _exact_or_mps)
+    program = _exact_program if method == "dense" else _exact_or_mps
+    return _backend(spec, estimator, sampling, program, TorchSampler(**sampling.of_samplers))
 
 
 def density_matrix(spec: BackendSpec) -> Backend:
@@ -83,7 +88,9 @@ def density_matrix(spec: BackendSpec) -> Backend:
             )
         engine = MitigatedEngine(noisy, mitigation)
     estimator = TorchEstimator(engine, default_precision=sampling.precision, seed=sampling.seed)
-    return replace(_backend(spec, estimator, sampling, partial(_noisy_program, engine)), mitigation=mitigation)
+    sampler = TorchSampler(noisy, **sampling.of_samplers) if mitigation is None else NoSampler(MITIGATED)
+    program = partial(_noisy_program, engine)
+    return replace(_backend(spec, estimator, sampling, program, sampler), mitigation=mitigation)
 
 
 STATEVECTOR = Provider(
@@ -131,6 +138,7 @@ def _backend(
     estimator: TorchEstimator,
     sampling: Sampling,
     program: Callable[[AttentionCircuit], nn.Module],
+    sampler: BaseSamplerV2,
 ) -> Backend:
     """Return the backend of a torch engine, with autograd where values are exact and a gradient rule where sampled."""
     exact = sampling.precision == 0
@@ -143,6 +151,7 @@ def _backend(
     return Backend(
         str(spec),
         estimator,
+        sampler=sampler,
         precision=sampling.precision,
         shots=sampling.shots,
         differentiable=exact,
