@@ -20,8 +20,8 @@ from qiskit_qattn.backends.mitigation import MITIGATION_OPTIONS, TWIRLING_OPTION
 from qiskit_qattn.backends.mitigation_aer import MitigatedAerEstimator, runtime_gates
 from qiskit_qattn.backends.mps import AER_LOCK, MAX_BOND, MPSEstimator, aer_binds
 from qiskit_qattn.backends.noise import NOISE_OPTIONS, build_noise, noise_on
-from qiskit_qattn.backends.options import MITIGATED, SAMPLING_OPTIONS, sampling_option
-from qiskit_qattn.backends.registry import Backend, NoSampler, Provider
+from qiskit_qattn.backends.options import SAMPLING_OPTIONS, sampling_option, without_sampler
+from qiskit_qattn.backends.registry import Backend, Provider
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import BackendError, CircuitError, ConfigError, unknown_name
 from qiskit_qattn.library.observables import basis_rotation
@@ -82,9 +82,7 @@ def aer(spec: BackendSpec) -> Backend:
         simulator = _simulator(method, device, bond)
         estimator = AerEstimator(simulator, noise.model, default_precision=sampling.precision, seed=sampling.seed)
         pass_manager = noise.pass_manager or preset_pass_manager(0, backend=simulator)
-    sampler: Any = NoSampler(MITIGATED)
-    if mitigation is None:
-        sampler = AerSampler(_simulator(method, device, bond), noise.model, **sampling.of_samplers)
+    sampler = without_sampler(spec) or AerSampler(_simulator(method, device, bond), noise.model, **sampling.of_samplers)
     return Backend(
         str(spec),
         estimator,

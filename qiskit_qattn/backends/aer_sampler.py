@@ -14,7 +14,7 @@ from qiskit_qattn.backends.noise import noise_on
 from qiskit_qattn.errors import BackendError, CircuitError
 from qiskit_qattn.simulation.cutting import cut
 from qiskit_qattn.simulation.decomposition import device_circuit, preset_pass_manager, transpiled
-from qiskit_qattn.simulation.sampler import LocalSampler, registers_of
+from qiskit_qattn.simulation.sampler import LocalSampler, registers_of, rows_of
 
 
 class AerSampler(LocalSampler):
@@ -43,8 +43,7 @@ class AerSampler(LocalSampler):
         circuit = device_circuit(pub.circuit)
         if not self._gates.issuperset(item.operation.name for item in circuit.data):
             circuit = transpiled(self._decomposition, circuit)
-        values = pub.parameter_values.as_array(list(pub.circuit.parameters))
-        values = values.reshape(-1, values.shape[-1])  # (R, P)
+        values = rows_of(pub)  # (R, P)
         if not np.isfinite(values).all():  # Aer would never return
             raise CircuitError(f"Parameter values must be finite, got {values[~np.isfinite(values)][0]}.")
         part = cut(circuit, (), classical=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS
 from qiskit_qattn.backends.jobs.device import RETRIES
-from qiskit_qattn.backends.registry import precision_of
+from qiskit_qattn.backends.registry import NoSampler, precision_of
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.simulation.sampler import SHOTS
@@ -34,8 +34,8 @@ DEVICE_OPTIONS = {
     "retries": f"how often a call is repeated after a transient error; {RETRIES} by default",
 }
 #: Why a backend string has no sampler.
-MITIGATED = "Mitigation corrects expectations, not samples: for a sampler leave mitigation out of the backend string."
-TILED = "A sampler's circuits are where their layout puts them: for one leave tiles out of the backend string."
+_MITIGATED = "Mitigation corrects expectations, not samples: for a sampler leave mitigation out of the backend string."
+_TILED = "A sampler's circuits are where their layout puts them: for one leave tiles out of the backend string."
 DEVICE_MODULES = ("platformdirs", "pybreaker", "tenacity")  # what devices need besides an SDK
 
 
@@ -125,3 +125,10 @@ def dedupe_option(spec: BackendSpec, *, sampled: bool) -> bool:
             f"shots, or leave dedupe out."
         )
     return value == "on"
+
+
+def without_sampler(spec: BackendSpec) -> NoSampler | None:
+    """Return what takes the place of a sampler where a backend string asks for what none does; None where none does."""
+    if "mitigation" in spec.options:
+        return NoSampler(_MITIGATED)
+    return NoSampler(_TILED) if "tiles" in spec.options else None

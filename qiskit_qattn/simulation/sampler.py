@@ -42,6 +42,12 @@ def coerced(pubs: Iterable[SamplerPubLike], shots: int) -> list[SamplerPub]:
     return found
 
 
+def rows_of(pub: SamplerPub) -> np.ndarray:
+    """Return a PUB's parameter sets, shape ``(R, P)``, in the order of its circuit's parameters."""
+    params = list(pub.circuit.parameters)
+    return pub.parameter_values.as_array(params).reshape(math.prod(pub.shape), len(params))
+
+
 class MergedPubs:
     """PUBs of the same circuit and shots as one PUB, of shape ``(R,)``, and its results as theirs.
 
@@ -74,8 +80,7 @@ class MergedPubs:
             self.pubs += [SamplerPub(circuit, BindingsArray(), shots)] * (count if sum(sizes) else 0)
             places = [(start, 0) if dedupe else (start + row, 0) for row in range(sum(sizes))]
         else:
-            parts = [self._given[index].parameter_values.as_array(order) for index in members]
-            table = np.concatenate([part.reshape(-1, len(order)) for part in parts])  # (R, P)
+            table = np.concatenate([rows_of(self._given[index]) for index in members])  # (R, P)
             where = np.arange(len(table))
             if dedupe and len(table):
                 table, where = np.unique(table, axis=0, return_inverse=True)
@@ -214,7 +219,7 @@ class TorchSampler(LocalSampler):
         circuit = pub.circuit if manager is None else transpiled(manager, pub.circuit)
         found = Outcomes.of(circuit)
         params = list(pub.circuit.parameters)
-        values = pub.parameter_values.as_array(params).reshape(-1, len(params))  # (R, P)
+        values = rows_of(pub)  # (R, P)
         probabilities = self._probabilities(found, params, values)  # (R, 2**n)
         cumulated = np.cumsum(probabilities, 1)
         cumulated /= cumulated[:, -1:]

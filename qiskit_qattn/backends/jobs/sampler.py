@@ -12,8 +12,8 @@ from qiskit_qattn.backends.jobs.device import Bits
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.jobs.runner import JobRunner
 from qiskit_qattn.backends.measurement import shots_of
-from qiskit_qattn.backends.options import MITIGATED, TILED
-from qiskit_qattn.backends.registry import NoSampler, precision_of
+from qiskit_qattn.backends.options import without_sampler
+from qiskit_qattn.backends.registry import precision_of
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.simulation.sampler import MergedPubs, coerced
 
@@ -27,11 +27,7 @@ def managed_sampler(spec: BackendSpec, runner: JobRunner, *, precision: float, d
         precision: Its precision, whose shots a run takes if it gives none.
         dedupe: Whether equal circuits with equal parameters share samples.
     """
-    if "mitigation" in spec.options:
-        return NoSampler(MITIGATED)
-    if "tiles" in spec.options:
-        return NoSampler(TILED)
-    return ManagedSampler(runner, shots=shots_of(precision), dedupe=dedupe)
+    return without_sampler(spec) or ManagedSampler(runner, shots=shots_of(precision), dedupe=dedupe)
 
 
 class ManagedSampler(BaseSamplerV2):
