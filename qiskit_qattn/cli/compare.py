@@ -21,7 +21,7 @@ from qiskit_qattn.untrusted import one_line
 if TYPE_CHECKING:
     from qiskit_qattn.backends.registry import Backend
     from qiskit_qattn.cli.devices import Quote
-    from qiskit_qattn.evaluation.comparison.plan import Cell, Study
+    from qiskit_qattn.evaluation.comparison.study import Cell, Study
 
 _PANEL = "Comparison"
 _INTERVAL = 0.5  # seconds between two looks at the folder
@@ -132,9 +132,10 @@ def command(
     from qiskit_qattn.cli.devices import open_devices
     from qiskit_qattn.evaluation.comparison.cell import records
     from qiskit_qattn.evaluation.comparison.matching import unmatched
-    from qiskit_qattn.evaluation.comparison.plan import any_heads, continued_study, open_study, plan_study
+    from qiskit_qattn.evaluation.comparison.plan import continued_study, open_study, plan_study
     from qiskit_qattn.evaluation.comparison.report import write_report
     from qiskit_qattn.evaluation.comparison.runners import run_cells
+    from qiskit_qattn.evaluation.comparison.study import any_heads
     from qiskit_qattn.evaluation.paired_tests import minimum_seeds
     from qiskit_qattn.nn.config import GPTConfig
     from qiskit_qattn.training.config import TrainConfig, merged_settings

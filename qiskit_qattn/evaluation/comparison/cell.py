@@ -30,8 +30,9 @@ from qiskit_qattn.backends.place import Place
 from qiskit_qattn.errors import BackendError, CheckpointError, ConfigError, QattnError
 from qiskit_qattn.evaluation.circuit_measures import circuit_measures, head_measures
 from qiskit_qattn.evaluation.comparison.builder import load_builder, on_text
-from qiskit_qattn.evaluation.comparison.plan import Cell, Study, load_study
+from qiskit_qattn.evaluation.comparison.plan import load_study
 from qiskit_qattn.evaluation.comparison.record import RECORD, head, read_record
+from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.evaluation.gradient_leakage import gradients_cost_circuits
 from qiskit_qattn.evaluation.leakage import leakage
 from qiskit_qattn.evaluation.rendering import versions, write_json

@@ -8,7 +8,7 @@ from typing import Any
 
 from qiskit_qattn.evaluation.comparison.cell import records
 from qiskit_qattn.evaluation.comparison.figures import figures
-from qiskit_qattn.evaluation.comparison.plan import Cell, Study
+from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.evaluation.comparison.summary import METRIC, summarise
 from qiskit_qattn.evaluation.rendering import (
     block,

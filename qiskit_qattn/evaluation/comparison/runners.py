@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from qiskit_qattn.errors import missing_dependency
 
 if TYPE_CHECKING:
-    from qiskit_qattn.evaluation.comparison.plan import Cell, Study
+    from qiskit_qattn.evaluation.comparison.study import Cell, Study
 
 Cluster = Literal["none", "ray"]
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

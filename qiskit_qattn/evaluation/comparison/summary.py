@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from qiskit_qattn.evaluation.comparison.plan import Cell, Study
+from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.evaluation.statistics import compare_to_reference
 
 LOSS = "val_loss"  # the figure that decides verdicts
