@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypedDict
 
 from qiskit_qattn.backends.place import Place, settled
-from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError
+from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError, RunFolderError
 from qiskit_qattn.evaluation.comparison.builder import built_sizes, load_builder
 from qiskit_qattn.evaluation.comparison.kinds import joined_kinds, parse_kinds
-from qiskit_qattn.evaluation.comparison.matching import Size, check_matched, match_sizes
-from qiskit_qattn.evaluation.comparison.study import UNUSED, Study, any_heads
+from qiskit_qattn.evaluation.comparison.matching import Size, check_matched, match_sizes, unmatched
+from qiskit_qattn.evaluation.comparison.study import UNUSED, Study, any_heads, check_rates
 from qiskit_qattn.evaluation.rendering import write_json
 from qiskit_qattn.nn.config import GPTConfig
+from qiskit_qattn.nn.kinds import list_heads
 from qiskit_qattn.training.config import MODEL_SETTINGS, TrainConfig, resolve
 from qiskit_qattn.training.data import fingerprint, load_corpus
 from qiskit_qattn.training.files import writing
-from qiskit_qattn.untrusted import as_type, read_json, shown
+from qiskit_qattn.untrusted import as_type, one_line, read_json, shown
 
 NAME = "study.json"
 FORMAT = "qiskit-qattn/study"
 VERSION = 1
 MOST_SEEDS = 10_000
+ALL = "all"  # in place of kinds: every registered one
 
 
 class _Later(TypedDict, total=False):
     build: str
     first_kinds: list[str]
     first_seeds: list[int]
+    rates: list[float]
+    left_out: dict[str, str]
 
 
 class Record(_Later):
@@ -52,6 +57,7 @@ def plan_study(
     *,
     allow_unmatched: bool = False,
     build: str = "",
+    rates: Sequence[float] = (),
 ) -> Study:
     """Return the plan of a comparison: consecutive seeds, and models of equal size.
 
@@ -59,22 +65,26 @@ def plan_study(
 
     Args:
         config: The settings of every cell, with the first seed; its heads are ignored.
-        kinds: The kinds, as for :func:`~qiskit_qattn.evaluation.comparison.kinds.split_kinds`.
+        kinds: The kinds, as for :func:`~qiskit_qattn.evaluation.comparison.kinds.split_kinds`; ``all`` stands for all
+            registered ones, of which those that cannot be built or matched are left out, with the reasons.
         count: Number of seeds.
         reference: The kind that the others are compared with; it is added if ``kinds`` does not list it.
         allow_unmatched: Accept kinds that cannot be brought within 1 % of the reference's size.
         build: A function of one's own that builds the models, as ``package.module:function``. Its models are matched
             where it takes a width, and accepted in any case.
+        rates: Peak learning rates to search for each kind, as :mod:`qiskit_qattn.evaluation.comparison.search` does.
 
     Raises:
         ConfigError: For kinds or seeds that make no comparison, for kinds that cannot be matched, and for a function
             that does not build models.
         BackendError: If the backend is not available.
     """
-    chosen, against = parse_kinds(kinds, reference, own=bool(build))
+    every = kinds.strip() == ALL
+    chosen, against = parse_kinds(joined_kinds(list_heads()) if every else kinds, reference, own=bool(build))
     if not 1 <= count <= MOST_SEEDS:
         raise ConfigError(f"--seeds is {shown(count)}, but must be from 1 to {MOST_SEEDS:,}.")
     config.replace(seed=config.seed + count - 1)  # the last seed is checked as the first was
+    check_rates(rates, config)
     seeds = tuple(range(config.seed, config.seed + count))
     preset = resolve({}, preset=config.preset)
     config = dataclasses.replace(config, **{name: getattr(preset, name) for name in UNUSED})
@@ -85,16 +95,56 @@ def plan_study(
         backend = settled(backend, load_study(config.folder).config.backend)
     place = Place.open(backend)  # an unavailable backend fails before any cell
     config = config.replace(backend=settled(backend, place.name))
+    text = cache(partial(load_corpus, config.data, config.model.block_size, split=config.split))
     if build:
-        _check_own(config, preset)
-        text = cache(partial(load_corpus, config.data, config.model.block_size))
-        sizes, on_text = built_sizes(load_builder(build), chosen, against, config, text)
-        return Study(chosen, seeds, against, config, fingerprint(text()) if on_text else "", sizes, build)
-    corpus = load_corpus(config.data, config.model.block_size)
-    sizes = match_sizes(config, chosen, against, corpus.tokenizer.vocab_size)
-    if not allow_unmatched:
+        builder = load_builder(build)
+        if "config" not in builder.takes:
+            _check_own(config, preset)
+
+    def sized(names: tuple[str, ...]) -> tuple[dict[str, Size], bool]:
+        if build:
+            return built_sizes(builder, names, against, config, text)
+        return match_sizes(config, names, against, text().tokenizer.vocab_size), True
+
+    left_out: dict[str, str] = {}
+    if every:
+        sizes, on_text, left_out = _sizes_of_all(chosen, sized, allow_unmatched)
+    else:
+        sizes, on_text = sized(chosen)
+    if not build and not allow_unmatched:
         check_matched(sizes, against)
-    return Study(chosen, seeds, against, config, fingerprint(corpus), sizes)
+    digest = fingerprint(text()) if on_text else ""
+    return Study(
+        tuple(sizes), seeds, against, config, digest, sizes, build, rates=tuple(sorted(rates)), left_out=left_out
+    )
+
+
+def _sizes_of_all(
+    kinds: tuple[str, ...], sized: Callable[[tuple[str, ...]], tuple[dict[str, Size], bool]], allow_unmatched: bool
+) -> tuple[dict[str, Size], bool, dict[str, str]]:
+    """Return the sizes of the kinds that can be built and matched, whether they learn the text, and why others cannot.
+
+    Args:
+        kinds: The kinds, the reference first; it must be among the former.
+        sized: Returns the sizes of kinds, and whether their models learn the text.
+        allow_unmatched: Accept kinds of another size.
+    """
+    reference = kinds[0]
+    sizes, on_text = sized((reference,))
+    left_out = {}
+    for kind in kinds[1:]:
+        try:
+            found = sized((reference, kind))[0][kind]
+        except QattnError as error:
+            left_out[kind] = one_line(str(error))
+            continue
+        if found.matched or allow_unmatched:
+            sizes[kind] = found
+        else:
+            left_out[kind] = f"not within 1% of the parameters of {reference}: {unmatched({kind: found})[0]}"
+    if len(sizes) < 2:
+        raise ConfigError(f"Of all kinds none can be compared with {reference}: {'; '.join(left_out.values())}.")
+    return sizes, on_text, left_out
 
 
 def _check_own(config: TrainConfig, preset: TrainConfig) -> None:
@@ -162,6 +212,7 @@ def grown_study(there: Study, given: Study) -> Study:
         seeds=tuple(seeds),
         config=dataclasses.replace(there.config, seed=seeds[0]),
         sizes={**given.sizes, **there.sizes},
+        left_out={kind: why for kind, why in given.left_out.items() if kind not in kinds},
     )
     begun = any(there.folder.glob("cells/*/cell.json"))
     if begun and not there.first_kinds and len(grown.cells()) > len(there.cells()):
@@ -202,6 +253,8 @@ def load_study(folder: Path) -> Study:
             build,
             tuple(found.get("first_kinds", ())),
             tuple(found.get("first_seeds", ())),
+            tuple(found.get("rates", ())),
+            found.get("left_out", {}),
         )
     except FileNotFoundError as error:
         raise RunFolderError(f"{str(folder)!r} contains no study: it has no {NAME}.") from error
@@ -215,6 +268,7 @@ def _flat(study: Study) -> dict[str, Any]:
     return {
         "build": study.build,
         "reference": study.reference,
+        "learning_rates": study.rates,
         **settings,
         "text": study.text,
         **{f"n_inner of {kind}": size.n_inner for kind, size in study.sizes.items()},

@@ -43,6 +43,7 @@ class _Made(TypedDict, total=False):
     """What records have since a later version."""
 
     versions: dict[str, str | None]
+    learning_rate: float
 
 
 class Figures(_Made):
