@@ -146,12 +146,12 @@ def command(
     from qiskit_qattn.cli.compare_progress import predicted, watched
     from qiskit_qattn.cli.devices import open_devices
     from qiskit_qattn.evaluation.comparison.cell import finished
-    from qiskit_qattn.evaluation.comparison.paper import write_suite
     from qiskit_qattn.evaluation.comparison.plan import continued_study, open_study
     from qiskit_qattn.evaluation.comparison.report import write_report
     from qiskit_qattn.evaluation.comparison.runners import cells_at_once, run_cells
     from qiskit_qattn.evaluation.comparison.study import any_heads
     from qiskit_qattn.evaluation.comparison.suite import plan_suite, suite_command
+    from qiskit_qattn.evaluation.comparison.suite_report import write_suite
     from qiskit_qattn.nn.config import GPTConfig
     from qiskit_qattn.training.config import TrainConfig, merged_settings
 

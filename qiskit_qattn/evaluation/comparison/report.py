@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from qiskit_qattn.evaluation.comparison.cell import finite, records
 from qiskit_qattn.evaluation.comparison.figures import figures
-from qiskit_qattn.evaluation.comparison.search import searched
+from qiskit_qattn.evaluation.comparison.search import search_section, searched
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.evaluation.comparison.summary import METRIC, summarise
 from qiskit_qattn.evaluation.rendering import (
@@ -167,7 +166,7 @@ def render_markdown(report: dict[str, Any]) -> str:
         _means((*QUALITY, *_metrics(kinds)), kinds),
         quality,
         "![Losses over steps](losses.png)",
-        *_search(report),
+        *search_section(report),
         "## Size",
         _sizes(kinds, reference, width),
         f"{size} Fixed: random values that are drawn once and are not parameters.",
@@ -207,23 +206,6 @@ def _introduction(report: dict[str, Any]) -> str:
         " with the same seed see the same batches in the same order under the same schedule. All models have the same"
         f" number of parameters within 1%{_unmatched(kinds)}. Losses are {losses}."
     )
-
-
-def _search(report: Mapping[str, Any]) -> list[str]:
-    """Return the table of the search for learning rates; nothing where there was none."""
-    found, rates = report.get("search"), [f"{rate:g}" for rate in report["study"].get("rates", ())]
-    if not found:
-        return []
-    rows = []
-    for kind, losses in found.items():
-        best = min(losses, key=lambda rate: (math.inf if losses[rate] is None else losses[rate], float(rate)))
-        rows.append([code(kind), *(number(losses[rate], "{:.4f}") for rate in rates), f"**{best}**"])
-    return [
-        "## Learning rates",
-        table(["Kind", *(f"Loss at {rate}" for rate in rates), "Used"], rows),
-        "Mean validation losses of the same number of trials for each kind, with seeds apart from those of the cells; a"
-        " dash where a trial diverged. The learning rates of circuits and at the end of the schedule keep their ratio.",
-    ]
 
 
 def _growth(study: Mapping[str, Any]) -> str:

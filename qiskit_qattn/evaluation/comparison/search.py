@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from qiskit_qattn.errors import CheckpointError
 from qiskit_qattn.evaluation.comparison.study import TRIAL_SEEDS, Cell, Study
+from qiskit_qattn.evaluation.rendering import code, number, table
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.untrusted import as_type, read_json
 
@@ -100,3 +102,20 @@ def cell_settings(study: Study, cell: Cell) -> TrainConfig:
     if rate is None:
         raise CheckpointError(f"The learning rate of {cell.kind} is not known: its trials are not done.")
     return rated(config, rate)
+
+
+def search_section(report: Mapping[str, Any]) -> list[str]:
+    """Return the table of the search for learning rates; nothing where there was none."""
+    found, rates = report.get("search"), [f"{rate:g}" for rate in report["study"].get("rates", ())]
+    if not found:
+        return []
+    rows = []
+    for kind, losses in found.items():
+        best = min(losses, key=lambda rate: (math.inf if losses[rate] is None else losses[rate], float(rate)))
+        rows.append([code(kind), *(number(losses[rate], "{:.4f}") for rate in rates), f"**{best}**"])
+    return [
+        "## Learning rates",
+        table(["Kind", *(f"Loss at {rate}" for rate in rates), "Used"], rows),
+        "Mean validation losses of the same number of trials for each kind, with seeds apart from those of the cells; a"
+        " dash where a trial diverged. The learning rates of circuits and at the end of the schedule keep their ratio.",
+    ]
