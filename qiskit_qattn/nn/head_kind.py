@@ -52,6 +52,7 @@ class HeadKind:
         whole_token: Whether the value map takes the token itself, without a linear map.
         trainable: Whether circuit weights are trained.
         summary: What it is, in a line.
+        control: The kind without a circuit that computes the like, by which a gain of this one is judged.
         recipe: Of a circuit that the catalog does not hold; registering the kind adds it there.
         values: Builds the value map of a classical kind: a module from ``(H, N, F)`` to ``(H, N, h)``.
         num_features: F, how many numbers of a token's projection a head of a classical kind takes.
@@ -67,6 +68,7 @@ class HeadKind:
     whole_token: bool = False
     trainable: bool = True
     summary: str = ""
+    control: str = ""
     recipe: Recipe | None = None
     values: Callable[[HeadShape], nn.Module] | None = None
     num_features: Callable[[HeadShape], int] | None = None
