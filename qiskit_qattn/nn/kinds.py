@@ -17,6 +17,7 @@ from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, CATALOG, attention_circuit, register_circuit
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues, TensorTrainValues, UnitLinear
 from qiskit_qattn.nn.head_kind import HeadKind, Score
+from qiskit_qattn.nn.quixer import QUIXER
 
 GROUP = "qiskit_qattn.heads"
 
@@ -65,7 +66,8 @@ def register_head(kind: HeadKind) -> HeadKind:
             raise unknown_name(f"{field} of head kind {kind.name!r}", str(getattr(kind, field)), allowed)
     if kind.circuit is not None and kind.recipe is None and kind.circuit not in CATALOG:
         raise unknown_name(f"circuit of head kind {kind.name!r}", kind.circuit, CATALOG)
-    if kind.circuit is None and (kind.values is None or (kind.num_features is None and not kind.whole_token)):
+    maps = kind.values is not None or kind.mixer is not None
+    if kind.circuit is None and not (maps and (kind.num_features is not None or kind.whole_token)):
         raise ConfigError(f"Head kind {kind.name!r} needs a circuit, or values and num_features.")
     if _KINDS.get(kind.name, kind) != kind:
         raise ConfigError(f"Head kind {kind.name!r} is registered already, as {_KINDS[kind.name]}.")
@@ -178,20 +180,52 @@ for _kind in (
         qk="first",
         whole_token=True,
         summary="amplitude encoding; q, k one ⟨Z₀⟩",
+        control="quadratic",
     ),
-    HeadKind("qisa-v2", "qisa-v2", "qkv", "qisa", whole_token=True, summary="amplitude encoding; q, k, v all circuits"),
-    HeadKind("qisa-v3", "qisa-v3", summary="linear q, k; v an amplitude-encoded circuit"),
-    HeadKind("qsann", "qsann", "qkv", "gaussian", qk="first", summary="QSANN: q, k one ⟨Z₀⟩, Gaussian score"),
-    HeadKind("zz", "zz", summary="linear q, k; v a ZZ feature map with real amplitudes"),
-    HeadKind("angle", "angle", "qkv", qk="qubits", own_maps=True, summary="RX angles; q, k, v each their own circuit"),
+    HeadKind(
+        "qisa-v2",
+        "qisa-v2",
+        "qkv",
+        "qisa",
+        whole_token=True,
+        summary="amplitude encoding; q, k, v all circuits",
+        control="quadratic",
+    ),
+    HeadKind("qisa-v3", "qisa-v3", summary="linear q, k; v an amplitude-encoded circuit", control="quadratic"),
+    HeadKind(
+        "qsann",
+        "qsann",
+        "qkv",
+        "gaussian",
+        qk="first",
+        summary="QSANN: q, k one ⟨Z₀⟩, Gaussian score",
+        control="rff",
+    ),
+    HeadKind("zz", "zz", summary="linear q, k; v a ZZ feature map with real amplitudes", control="rff"),
+    HeadKind(
+        "angle",
+        "angle",
+        "qkv",
+        qk="qubits",
+        own_maps=True,
+        summary="RX angles; q, k, v each their own circuit",
+        control="mps",
+    ),
     HeadKind(
         "orthogonal",
         "orthogonal",
         "qkv",
         qubits=lambda head_size: head_size,
         summary="q, k, v orthogonal matrices of the unit vector: RBS pyramids in unary encoding",
+        control="unit-linear",
     ),
-    HeadKind("frozen", "qisa-v3", trainable=False, summary="control: qisa-v3 with its circuit left at random"),
+    HeadKind(
+        "frozen",
+        "qisa-v3",
+        trainable=False,
+        summary="control: qisa-v3 with its circuit left at random",
+        control="quadratic",
+    ),
     HeadKind(
         "classical",
         summary="control: linear q, k, v",
@@ -223,5 +257,6 @@ for _kind in (
         values=lambda shape: TensorTrainValues(shape.count, shape.num_qubits, shape.head_size, spread=shape.spread),
         num_features=lambda shape: shape.num_qubits,
     ),
+    QUIXER,
 ):
     register_head(_kind)
