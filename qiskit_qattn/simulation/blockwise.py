@@ -13,6 +13,7 @@ does not grow with the depth (the adjoint method: Jones and Gacon, arXiv 2009.02
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
@@ -25,10 +26,15 @@ from qiskit_qattn.simulation.adjoint import apply_block
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.derivatives import is_traced, needs_autograd, partial_gradients
-from qiskit_qattn.simulation.gate_fusion import Cluster, FusedStep, Phases
+from qiskit_qattn.simulation.gate_fusion import Cluster, Phases, fuse
+from qiskit_qattn.simulation.gatewise import Gatewise, inputs_and_weights
 from qiskit_qattn.simulation.operators import Block
+from qiskit_qattn.simulation.plan import Plan
 from qiskit_qattn.simulation.program import build_program
+from qiskit_qattn.simulation.readout import MeasurementBases
 
+_CACHED = 2**18  # amplitudes of the rows that are computed together: 2 MiB in float32, which caches hold
+_SUMMED = 512  # terms of a sum in float32
 Layout: TypeAlias = tuple[int, ...]  # qubits of a state, the most significant first
 
 
@@ -69,59 +75,87 @@ Instruction: TypeAlias = Join | Reorder | Apply | Rotate
 
 
 class Blockwise(ConstantModule):
-    """State vectors as columns of a batch, from fused blocks of gates.
+    """Expectations and state vectors of a batch, from fused blocks of gates.
 
     Args:
-        steps: The circuit, fused.
-        num_qubits: n.
-        order: The qubits in the order of the result's amplitudes, the most significant first.
-        weight_params: θ, in the order of the weights' last axis.
-        phase_params: What data-dependent angles are functions of.
-        amplitude_input: Whether the initial state is given; otherwise it is |0…0⟩.
+        plan: What is computed.
     """
 
-    def __init__(
-        self,
-        steps: Sequence[FusedStep],
-        num_qubits: int,
-        order: Layout,
-        weight_params: Sequence[Any],
-        phase_params: Sequence[Any],
-        *,
-        amplitude_input: bool,
-    ) -> None:
+    signs: Tensor
+
+    def __init__(self, plan: Plan) -> None:
         super().__init__()
-        schedule = _Schedule(num_qubits, whole=amplitude_input)
+        self.amplitude_input, self.mixed, self.num_qubits = plan.input_kind == "amplitude", plan.mixed, plan.num_qubits
+        steps, place = fuse(plan.operations, plan.num_qubits, plan.input_params)
+        schedule = _Schedule(plan.num_qubits, whole=self.amplitude_input)
         self.unitaries, self.phases = nn.ModuleList(), nn.ModuleList()
         for step in steps:
             if isinstance(step, Cluster):
                 layout = schedule.apply(step.qubits, len(self.unitaries))
-                self.unitaries.append(_block(step, layout, weight_params))
+                self.unitaries.append(_block(step, layout, plan.weight_params))
             else:
                 for state, part in schedule.separate(step):
                     layout = schedule.rotate(state, len(self.phases))
-                    self.phases.append(StatePhases(part, layout, phase_params))
-        schedule.finish(order)
-        self.instructions, self.last = tuple(schedule.instructions), schedule.last
-        self.num_states = 1 if amplitude_input else num_qubits
-        if not amplitude_input:
+                    self.phases.append(StatePhases(part, layout, plan.phase_params))
+        self.last = schedule.join(range(plan.num_qubits))
+        self.instructions = tuple(schedule.instructions)
+        layout = schedule.layouts[self.last]
+        self.order = tuple(layout.index(place[q]) for q in reversed(range(plan.num_qubits)))  # Qiskit's, in the layout
+        self.measure = MeasurementBases(plan.readout, plan.outcomes)
+        self.num_states = 1 if self.amplitude_input else plan.num_qubits
+        if not self.amplitude_input:
             self.add_constant("ground", np.array([[1.0], [0.0]]))  # |0⟩
 
-    def forward(self, columns: Tensor | None, data: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return the amplitudes, shape ``(..., 2**n, B or 1)``, real or complex.
+    def expectations(self, inputs: Tensor, weights: Tensor, signs: Tensor) -> Tensor:
+        """Return expectations, shape ``(..., B, M)``, in the dtype of the signs.
 
         Args:
-            columns: Initial states in ``dtype``, shape ``(..., 2**n, B)``, or None.
-            data: What data-dependent angles are functions of, shape ``(..., B, num_params)``.
-            weights: Angles in radians, shape ``(..., P)``.
+            inputs: Shape ``(..., B, num_inputs)``.
+            weights: Angles in radians, shape ``(..., num_weights)``.
+            signs: S, shape ``(..., R, M)``.
+        """
+        matrices, dtype = self._matrices(weights, signs.dtype), signs.dtype
+        heads = math.prod(torch.broadcast_shapes(inputs.shape[:-2], weights.shape[:-1]))
+        if self.measure.trivial:  # outcomes are basis states, whose signs may change places in their stead
+            signs = reorder(signs, tuple(np.argsort(self.order).tolist()))
+        found = []
+        for part in inputs.split(max(1, (_CACHED >> self.num_qubits) // max(1, heads)), -2):
+            states = self._states(part, weights, matrices, dtype)
+            if not self.measure.trivial:
+                states = self.measure(reorder(states, self.order))
+            found.append(_read(states, signs))
+        values = torch.cat(found, -2) if found[1:] else found[0]
+        return values.expand(*values.shape[:-2], inputs.shape[-2], -1)
+
+    def amplitudes(self, inputs: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the amplitudes of the outcomes, shape ``(..., R, B)``.
+
+        Args:
+            inputs: Shape ``(..., B, num_inputs)``.
+            weights: Angles in radians, shape ``(..., num_weights)``.
             dtype: Real dtype of the amplitudes.
         """
-        states = [columns] if columns is not None else [self.constant("ground").to(dtype)] * self.num_states
-        matrices = [_rounded(apply_block(cast(Block, b), None, weights), dtype) for b in self.unitaries]
+        states = self.measure(reorder(self._states(inputs, weights, self._matrices(weights, dtype), dtype), self.order))
+        states = states.to(torch.promote_types(dtype, torch.complex64))
+        return states.expand(*states.shape[:-1], inputs.shape[-2])
+
+    def _matrices(self, weights: Tensor, dtype: torch.dtype) -> list[Tensor]:
+        """Return the unitaries of all blocks, real or complex, in the dtype of the states."""
+        found = [apply_block(cast(Block, block), None, weights) for block in self.unitaries]
+        return [m.to(torch.promote_types(dtype, torch.complex64) if m.is_complex() else dtype) for m in found]
+
+    def _states(self, inputs: Tensor, weights: Tensor, matrices: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        """Return state vectors in the order of the last layout, shape ``(..., 2**n, B or 1)``, real or complex."""
+        if self.amplitude_input:
+            states = [Gatewise.unit_rows(inputs, dtype).mT]
+        else:
+            states = [self.constant("ground").to(dtype)] * self.num_states
+        data = inputs_and_weights(inputs, weights) if self.mixed else inputs
         angles = [cast(StatePhases, phases).angles(data) for phases in self.phases]
+        sizes = len(matrices), len(angles)
         if not torch.is_grad_enabled() or is_traced():
-            return self.run(len(matrices), len(angles), *matrices, *angles, *states)
-        return _Adjoint.apply(self, len(matrices), len(angles), *matrices, *angles, *states)
+            return self.run(*sizes, *matrices, *angles, *states)
+        return _Adjoint.apply(self, *sizes, *matrices, *angles, *states)
 
     def run(self, num_matrices: int, num_angles: int, *tensors: Tensor) -> Tensor:
         """Return the amplitudes for matrices, angles of phases and initial states, in torch's own operations."""
@@ -283,13 +317,23 @@ def _matrix_slope(slope: Tensor, state: Tensor, matrix: Tensor, before: int) -> 
     return (rows @ columns.mH).sum(-3).sum_to_size(matrix.shape)
 
 
+def _read(states: Tensor, signs: Tensor) -> Tensor:
+    r"""Return :math:`|a|^{\odot 2} S`, shape ``(..., B, M)``, for amplitudes as columns, ``(..., R, B)``.
+
+    Sums of so many signed terms are taken in parts, since rounding errors of float32 would add up.
+    """
+    moduli = torch.view_as_real(states).square().sum(-1) if states.is_complex() else states.square()
+    whole = moduli.shape[-2] // _SUMMED * _SUMMED
+    values = moduli[..., whole:, :].mT @ signs[..., whole:, :]
+    if whole:
+        parts = moduli[..., :whole, :].unflatten(-2, (-1, _SUMMED))  # (..., K, 512, B)
+        values = values + (parts.mT @ signs[..., :whole, :].unflatten(-2, (-1, _SUMMED))).sum(-3)
+    return values
+
+
 def _gathered(slope: Tensor, state: Tensor) -> Tensor:
     """Return a gradient in the shape and dtype of its state, which may be real or serve several columns."""
     return (slope if state.is_complex() else slope.real if slope.is_complex() else slope).sum_to_size(state.shape)
-
-
-def _rounded(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    return matrix.to(torch.promote_types(dtype, torch.complex64) if matrix.is_complex() else dtype)
 
 
 def _block(cluster: Cluster, layout: Layout, weight_params: Sequence[Any]) -> Block:
@@ -351,14 +395,6 @@ class _Schedule:
             self.instructions.append(Join(first, other))
             self.layouts[first] += self.layouts.pop(other)
         return first
-
-    def finish(self, order: Layout) -> None:
-        """Join all states, in an order of the qubits."""
-        state = self.join(order)
-        layout = self.layouts[state]
-        if layout != order:
-            self._reorder(state, tuple(layout.index(q) for q in order))
-        self.last = state
 
     def _reorder(self, state: int, order: tuple[int, ...]) -> None:
         self.instructions.append(Reorder(state, order))

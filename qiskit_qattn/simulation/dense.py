@@ -62,9 +62,12 @@ class Dense(ConstantModule):
         self.adjoint, self.float64, self.num_weights = plan.adjoint, plan.float64, len(plan.weight_params)
         self.num_features = plan.num_features
         self.first_phases: AngleMap | None = None  # their cosines and sines are the features
+        program = plan.program
+        assert program is not None
+        self._blocks = program.blocks
         if plan.unique_phases is not None:
             unique = plan.unique_phases
-            self.first_phases = AngleMap(plan.program.phases[0].angles, plan.phase_params, combine=unique.coefficients)
+            self.first_phases = AngleMap(program.phases[0].angles, plan.phase_params, combine=unique.coefficients)
             self.add_constant("columns", unique.features_to_amplitudes(), double=True)  # (2**n, F)
         self.first = 0 if self.first_phases is None else 1  # the block that acts on the features
         self.last = len(gates.blocks) - 1
@@ -221,7 +224,7 @@ class Dense(ConstantModule):
             if first and self._start is not None:
                 start = self._start
             found[str(i)] = TrigonometricMatrix(
-                plan.program.blocks[i],
+                self._blocks[i],
                 plan.weight_params,
                 start,
                 measure if last else identity,

@@ -27,6 +27,7 @@ class Gatewise(ConstantModule):
         self.mixed = plan.mixed
         # Rounding adds up gate by gate; where few rows come here instead of to unitaries, float64 costs little.
         self.float64 = plan.dense or plan.float64
+        assert plan.program is not None
         self.blocks = nn.ModuleList(Block(steps, plan.weight_params, plan.num_qubits) for steps in plan.program.blocks)
         self.phases = nn.ModuleList(
             AngleMap(step.angles, plan.phase_params, combine=step.coefficients) for step in plan.program.phases
@@ -59,12 +60,15 @@ class Gatewise(ConstantModule):
 
     def phase_data(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return the values of ``Plan.phase_params``, shape ``(..., B, num_params)``."""
-        if not self.mixed:
-            return inputs
-        lead = torch.broadcast_shapes(inputs.shape[:-1], (*weights.shape[:-1], 1))
-        return torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1)], -1)
+        return inputs_and_weights(inputs, weights) if self.mixed else inputs
 
     @staticmethod
     def unit_rows(inputs: Tensor, dtype: torch.dtype) -> Tensor:
         """Return normalised inputs in ``dtype``; those in float64 may be out of float32's range before."""
         return unit_vectors(inputs if inputs.dtype == torch.float64 else inputs.to(dtype)).to(dtype)
+
+
+def inputs_and_weights(inputs: Tensor, weights: Tensor) -> Tensor:
+    """Return inputs and weights side by side, shape ``(..., B, num_inputs + num_weights)``."""
+    lead = torch.broadcast_shapes(inputs.shape[:-1], (*weights.shape[:-1], 1))
+    return torch.cat([inputs.expand(*lead, -1), weights.unsqueeze(-2).expand(*lead, -1)], -1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,12 +12,15 @@ from qiskit.quantum_info.operators.base_operator import BaseOperator
 
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation import cost
+from qiskit_qattn.simulation.elementary import ParityRotation, Rotation, UnitaryOperation
 from qiskit_qattn.simulation.gates import flatten
-from qiskit_qattn.simulation.program import Program, build_program
+from qiskit_qattn.simulation.program import MAX_QUBITS as LISTED_QUBITS
+from qiskit_qattn.simulation.program import Program, build_program, depends_on
 from qiskit_qattn.simulation.readout import Readout, build_readout
 
 InputKind = Literal["parameters", "amplitude"]
 
+MAX_QUBITS = 20  # 8 MiB of amplitudes a row in float32, and as many signs an observable
 _MAX_FLOAT32_PHASES = 4  # with more data-dependent phases, rounding errors of float32 add up past 1e-6
 
 
@@ -51,12 +54,15 @@ class Plan:
     .. math:: \langle O_m \rangle = \sum_r |\langle r | V U(x, \theta) | \psi_0 \rangle|^2\, S_{rm}
 
     Attributes:
-        program: U as blocks and data-dependent phases.
+        num_qubits: n.
+        operations: U as elementary operations.
+        program: U as blocks of all qubits and data-dependent phases; None where there are too many amplitudes for it.
         readout: The measurement bases V.
         outcomes: Which outcomes r of all bases are computed, shape ``(R,)``.
         signs: S, shape ``(R, M)``.
         input_kind: ``amplitude`` where the initial state ψ₀ is the normalised input; otherwise it is |0…0⟩.
         num_inputs: Length of the input's last axis.
+        input_params: Parameters that carry data, in the order of the input's last axis.
         weight_params: θ, in the order of the weights' last axis.
         mixed: Whether some angle depends on data and weights.
         phase_params: What data-dependent angles are functions of: x, and θ where some angle depends on both.
@@ -70,28 +76,26 @@ class Plan:
         effective_rows: From how many rows on effective observables take fewer multiplications; None for never.
     """
 
-    program: Program
+    num_qubits: int
+    operations: tuple[UnitaryOperation, ...]
+    program: Program | None
     readout: Readout
     outcomes: np.ndarray
     signs: np.ndarray
     input_kind: InputKind
     num_inputs: int
+    input_params: tuple[Any, ...]
     weight_params: tuple[Any, ...]
     mixed: bool
     phase_params: tuple[Any, ...]
-    unique_phases: UniquePhases | None
-    num_features: int
-    float64: bool
-    dense: bool
-    adjoint: bool
-    fewest_rows: int
-    always_dense: bool
-    effective_rows: int | None
-
-    @property
-    def num_qubits(self) -> int:
-        """The number of qubits n."""
-        return self.program.num_qubits
+    unique_phases: UniquePhases | None = None
+    num_features: int = 1
+    float64: bool = False
+    dense: bool = False
+    adjoint: bool = False
+    fewest_rows: int = 2**62
+    always_dense: bool = False
+    effective_rows: int | None = None
 
 
 def make_plan(
@@ -112,41 +116,62 @@ def make_plan(
     unbound = sorted(p.name for p in circuit.parameters if p not in known)
     if unbound:
         raise CircuitError(f"Circuit parameters {unbound} are neither input_params nor weight_params.")
-    program = build_program(flatten(circuit), circuit.num_qubits, input_params)
-    readout = build_readout(observables)
-    if readout.num_qubits != circuit.num_qubits:
+    num_qubits, amplitude = circuit.num_qubits, input_kind == "amplitude"
+    if num_qubits > MAX_QUBITS:
         raise CircuitError(
-            f"The circuit has {circuit.num_qubits} qubits, the observables {readout.num_qubits}; they must match."
+            f"The exact engine stores all 2^n amplitudes and takes at most {MAX_QUBITS} qubits, got {num_qubits}."
+        )
+    operations = tuple(flatten(circuit))
+    readout = build_readout(observables)
+    if readout.num_qubits != num_qubits:
+        raise CircuitError(
+            f"The circuit has {num_qubits} qubits, the observables {readout.num_qubits}; they must match."
         )
     outcomes, signs = np.arange(len(readout.signs)), readout.signs
     if not all_outcomes:
         outcomes, signs = readout.needed_outcomes()
-    used = {p for step in program.phases for angle in step.angles for p in getattr(angle, "parameters", ())}
-    mixed = not used.isdisjoint(weight_params)
-    amplitude, size = input_kind == "amplitude", 2**circuit.num_qubits
-    unique = _unique_phases(program.phases[0].coefficients) if program.phases else None
-    features = size if amplitude else 1 if unique is None else 2 * len(unique.coefficients)
-    dense = cost.forms_matrix(program, features, len(outcomes), amplitude)
-    return Plan(
-        program=program,
+    data = set(input_params)
+    angles = [op.angle for op in operations if isinstance(op, Rotation | ParityRotation) and depends_on(op.angle, data)]
+    mixed = any(depends_on(angle, set(weight_params)) for angle in angles)
+    plan = Plan(
+        num_qubits=num_qubits,
+        operations=operations,
+        program=None,
         readout=readout,
         outcomes=outcomes,
         signs=signs,
         input_kind=input_kind,
-        num_inputs=size if amplitude else len(input_params),
+        num_inputs=2**num_qubits if amplitude else len(input_params),
+        input_params=tuple(input_params),
         weight_params=tuple(weight_params),
         mixed=mixed,
         phase_params=(*input_params, *weight_params) if mixed else tuple(input_params),
+    )
+    return plan if num_qubits > LISTED_QUBITS else _with_unitaries(plan, len(observables))
+
+
+def _with_unitaries(plan: Plan, observables: int) -> Plan:
+    """Return the plan of a circuit of fewer qubits, for which unitaries may be formed."""
+    program = build_program(plan.operations, plan.num_qubits, plan.input_params)
+    amplitude, outcomes = plan.input_kind == "amplitude", len(plan.outcomes)
+    unique = _unique_phases(program.phases[0].coefficients) if program.phases else None
+    features = 2**plan.num_qubits if amplitude else 1 if unique is None else 2 * len(unique.coefficients)
+    plan = replace(
+        plan,
+        program=program,
         unique_phases=unique,
         num_features=features,
         float64=len(program.phases) > _MAX_FLOAT32_PHASES,
-        dense=dense,
-        adjoint=circuit.num_qubits <= cost.dense_qubits(program),
-        fewest_rows=cost.fewest_rows(program, features, len(outcomes)) if dense else 2**62,
-        always_dense=dense and cost.keeps_matrix(program, features),
-        effective_rows=(
-            cost.fewest_effective_rows(program, features, len(outcomes), len(observables)) if dense else None
-        ),
+        adjoint=plan.num_qubits <= cost.dense_qubits(program),
+    )
+    if not cost.forms_matrix(program, features, outcomes, amplitude):
+        return plan
+    return replace(
+        plan,
+        dense=True,
+        fewest_rows=cost.fewest_rows(program, features, outcomes),
+        always_dense=cost.keeps_matrix(program, features),
+        effective_rows=cost.fewest_effective_rows(program, features, outcomes, observables),
     )
 
 

@@ -1,7 +1,8 @@
 """The exact engine: expectations of a circuit as a batched, differentiable torch program.
 
 What is computed is a :class:`~qiskit_qattn.simulation.plan.Plan`; how, stands in the executors
-:class:`~qiskit_qattn.simulation.dense.Dense` and :class:`~qiskit_qattn.simulation.gatewise.Gatewise`.
+:class:`~qiskit_qattn.simulation.dense.Dense`, :class:`~qiskit_qattn.simulation.gatewise.Gatewise` for few rows, and
+:class:`~qiskit_qattn.simulation.blockwise.Blockwise` for many qubits.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from qiskit.quantum_info.operators.base_operator import BaseOperator
 from torch import Tensor
 
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.simulation.blockwise import Blockwise
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.dense import Dense, Fused
 from qiskit_qattn.simulation.gatewise import Gatewise
@@ -40,7 +42,7 @@ class StatevectorProgram(ConstantModule):
     those of the inputs.
 
     Args:
-        circuit: Any circuit of unitary gates, at most 16 qubits. With ``amplitude`` input, what follows the encoding.
+        circuit: Any circuit of unitary gates, at most 20 qubits. With ``amplitude`` input, what follows the encoding.
         observables: Hermitian operators on its qubits.
         input_params: Parameters that carry data, in the order of the input's last axis.
         weight_params: Trainable parameters, in the order of the weights' last axis.
@@ -78,8 +80,8 @@ class StatevectorProgram(ConstantModule):
         self.input_kind, self.bases = plan.input_kind, plan.readout.bases
         self.fewest_rows, self.effective = plan.fewest_rows, plan.effective_rows
         self.add_constant("signs", plan.signs)  # (R, M), R outcomes
-        self.gates = Gatewise(plan)
-        self.unitaries = Dense(plan, self.gates) if plan.dense else None
+        self.gates = Gatewise(plan) if plan.dense else Blockwise(plan)
+        self.unitaries = Dense(plan, self.gates) if isinstance(self.gates, Gatewise) else None
         if plan.float64:
             self.need_float64()
 
@@ -103,6 +105,8 @@ class StatevectorProgram(ConstantModule):
     def _expectations(self, inputs: Tensor, weights: Tensor, fused: Fused | None, signs: Tensor | None) -> Tensor:
         self.leave_meta(weights)
         signs, rows, unitaries = self.signs if signs is None else signs, inputs.shape[-2], self.unitaries
+        if isinstance(self.gates, Blockwise):
+            return self.gates.expectations(inputs, weights, signs)
         if unitaries is None or (fused is None and not self._repays_unitaries(rows)):
             outcomes = squared_moduli(self.gates.amplitudes(inputs, weights, self.signs.dtype))  # (..., B, R)
             return (outcomes @ signs.to(outcomes.dtype)).to(self.signs.dtype)
@@ -150,9 +154,10 @@ class StatevectorProgram(ConstantModule):
 
     def summary(self) -> str:
         """Return in a phrase what a call computes."""
-        how = "fused unitaries" if self.dense else "gates on the batch"
+        how = "fused unitaries" if self.dense else "fused gates on the batch"
         how += "" if self.effective is None else f", effective observables from {self.effective} rows on"
-        count = len(self.plan.program.phases)
+        gates = self.gates
+        count = len(gates.phases)
         data = f"{count} data-dependent phase{'s' * (count != 1)}"
         bases = f"{len(self.bases)} measurement bas{'is' if len(self.bases) == 1 else 'es'}"
         return f"{self.num_qubits} qubits, {data}, {bases}, {how}"
