@@ -17,6 +17,7 @@ from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, CATALOG, attention_circuit, register_circuit
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues, TensorTrainValues, UnitLinear
 from qiskit_qattn.nn.head_kind import HeadKind, Score
+from qiskit_qattn.nn.quixer import QUIXER
 
 GROUP = "qiskit_qattn.heads"
 
@@ -65,7 +66,8 @@ def register_head(kind: HeadKind) -> HeadKind:
             raise unknown_name(f"{field} of head kind {kind.name!r}", str(getattr(kind, field)), allowed)
     if kind.circuit is not None and kind.recipe is None and kind.circuit not in CATALOG:
         raise unknown_name(f"circuit of head kind {kind.name!r}", kind.circuit, CATALOG)
-    if kind.circuit is None and (kind.values is None or (kind.num_features is None and not kind.whole_token)):
+    maps = kind.values is not None or kind.mixer is not None
+    if kind.circuit is None and not (maps and (kind.num_features is not None or kind.whole_token)):
         raise ConfigError(f"Head kind {kind.name!r} needs a circuit, or values and num_features.")
     if _KINDS.get(kind.name, kind) != kind:
         raise ConfigError(f"Head kind {kind.name!r} is registered already, as {_KINDS[kind.name]}.")
@@ -255,5 +257,6 @@ for _kind in (
         values=lambda shape: TensorTrainValues(shape.count, shape.num_qubits, shape.head_size, spread=shape.spread),
         num_features=lambda shape: shape.num_qubits,
     ),
+    QUIXER,
 ):
     register_head(_kind)
