@@ -21,7 +21,7 @@ from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.simulation.density_matrix import NoisyEngine
 from qiskit_qattn.simulation.estimator import TorchEstimator
 from qiskit_qattn.simulation.program import MAX_QUBITS
-from qiskit_qattn.simulation.statevector import StatevectorProgram
+from qiskit_qattn.simulation.statevector import StateProgram, StatevectorProgram
 from qiskit_qattn.simulation.unary import OrthogonalProgram
 
 METHODS = ("auto", "dense", "mps")
@@ -61,7 +61,8 @@ def statevector(spec: BackendSpec) -> Backend:
             gradient=gradient,
         )
     estimator = TorchEstimator(default_precision=sampling.precision, seed=sampling.seed)
-    return _backend(spec, estimator, sampling, _exact_program if method == "dense" else _exact_or_mps)
+    backend = _backend(spec, estimator, sampling, _exact_program if method == "dense" else _exact_or_mps)
+    return replace(backend, states=StateProgram if backend.differentiable else None)
 
 
 def density_matrix(spec: BackendSpec) -> Backend:

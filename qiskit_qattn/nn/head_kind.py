@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import Recipe
 from qiskit_qattn.nn.heads import QuantumHead
+from qiskit_qattn.nn.pairs import PairScores
 
-Score = Literal["dot", "gaussian", "qisa"]
+Score = Literal["dot", "gaussian", "qisa", "overlap", "complex"]
 _VALUE_SPREAD = 0.25  # of a linear value map at nanoGPT's initialisation: 0.02 * sqrt(128)
 
 
@@ -28,6 +29,7 @@ class HeadShape:
         num_qubits: n, of the circuits, or of the index of the vectors of length 2ⁿ that a classical kind takes.
         circuit: The circuit of a quantum kind, with h observables.
         spread: Of the values at the start; that of a linear value map.
+        reps: Ansatz layers of circuits; None takes each one's own.
     """
 
     count: int
@@ -36,6 +38,7 @@ class HeadShape:
     num_qubits: int
     circuit: AttentionCircuit | None = None
     spread: float = _VALUE_SPREAD
+    reps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class HeadKind:
         values: Builds the value map of a classical kind: a module from ``(H, N, F)`` to ``(H, N, h)``.
         num_features: F, how many numbers of a token's projection a head of a classical kind takes.
         qubits: Gives n for a head size, in place of the setting ``num_qubits``.
+        pairs: Builds what compares the states of linear queries and keys, where those are scored.
     """
 
     name: str
@@ -71,6 +75,7 @@ class HeadKind:
     values: Callable[[HeadShape], nn.Module] | None = None
     num_features: Callable[[HeadShape], int] | None = None
     qubits: Callable[[int], int] | None = None
+    pairs: Callable[[HeadShape], PairScores] | None = None
 
     @property
     def encodes_token(self) -> bool:
