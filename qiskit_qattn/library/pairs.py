@@ -13,6 +13,11 @@ from qiskit_qattn.errors import CircuitError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 
 Comparison = Literal["overlap", "mixed", "complex"]
+SUMMARIES: dict[Comparison, str] = {
+    "overlap": r"|⟨q|k⟩|² by compute–uncompute: the query's circuit and the inverse of the key's",
+    "mixed": "Tr(ρσ) of half of the qubits of q and k: destructive swap test; arXiv 2403.02871",
+    "complex": r"⟨q|k⟩ by a Hadamard test: q and k in the branches of an ancilla; arXiv 2503.19002",
+}
 
 
 def pair_circuit(states: AttentionCircuit, comparison: Comparison) -> AttentionCircuit:
@@ -45,9 +50,14 @@ def pair_circuit(states: AttentionCircuit, comparison: Comparison) -> AttentionC
         raise unknown_name("comparison of states", comparison, get_args(Comparison))
     query, key = _renamed(states, "q", "θ"), _renamed(states, "k", "φ")
     circuit, observables = {"overlap": _overlap, "mixed": _mixed, "complex": _complex}[comparison](query, key)
-    circuit.name = f"{states.name}-{comparison}"
+    circuit.name = pair_name(states.name, comparison)
     (_, q, theta), (_, k, phi) = query, key
     return AttentionCircuit.from_circuit(circuit, observables, [*q, *k], [*theta, *phi])
+
+
+def pair_name(states: str, comparison: Comparison) -> str:
+    """Return what the circuit of a pair is called, after the circuit of its states."""
+    return f"{states}-{comparison}"
 
 
 def kept_qubits(num_qubits: int) -> int:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.head_kind import HeadShape, Score
-from qiskit_qattn.nn.heads import run_heads
+from qiskit_qattn.nn.heads import QuantumHead, run_heads
 from qiskit_qattn.nn.kinds import head_kind
 from qiskit_qattn.nn.overlaps import complex_attention, overlaps
 from qiskit_qattn.nn.pairs import PairHead, Pairs, PairScores
@@ -87,7 +87,7 @@ def attend(
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale)
         return y, None
     if causal:
-        mask = _causal_mask(q.shape[-2], k.shape[-2], q.device)
+        mask = causal_mask(q.shape[-2], k.shape[-2], q.device)
     if score == "complex":
         return complex_attention(q, k, v, mask, dropout, need_weights=need_weights)
     if score == "qisa":
@@ -127,18 +127,18 @@ def causal_attention(
         return attend(q, k, v, score, _seen(steps, total, q.device, real), dropout=dropout)[0]
     if steps == total:  # a branch, since the comparison itself is no bool where torch.compile lets lengths vary
         return attend(q, k, v, score, causal=True, dropout=dropout)[0]
-    mask = _causal_mask(steps, total, q.device, total - steps) if steps > 1 else None  # one sees all others
+    mask = causal_mask(steps, total, q.device, total - steps) if steps > 1 else None  # one sees all others
     return attend(q, k, v, score, mask, dropout=dropout)[0]
 
 
-def _causal_mask(steps: int, total: int, device: torch.device, before: int = 0) -> Tensor:
+def causal_mask(steps: int, total: int, device: torch.device, before: int = 0) -> Tensor:
     """Return which of ``total`` keys each of ``steps`` queries may see, where ``before`` keys come before the first."""
     return torch.ones(steps, total, dtype=torch.bool, device=device).tril(before)
 
 
 def _seen(steps: int, total: int, device: torch.device, real: Tensor | None) -> Tensor:
     """Return which of ``total`` keys each of the last ``steps`` tokens may see, ``(B or 1, 1, S, T)``."""
-    mask = _causal_mask(steps, total, device, total - steps)
+    mask = causal_mask(steps, total, device, total - steps)
     return mask[None, None] if real is None else mask & real[:, None, None, :]
 
 
@@ -223,13 +223,18 @@ class MixedHeads:
         self._pair_heads: dict[str, slice] = {}  # which heads
         self.scores = nn.ModuleDict()
         for name in paired:
-            build = self.kinds[name].pairs
-            assert build is not None
-            self.scores[name] = build(shapes[name])
+            pairing, shape = self.kinds[name].pairs, shapes[name]
+            assert pairing is not None
+            self.scores[name] = pairing.build(shape.count, shape.head_size, shape.reps)
             self._pair_heads[name] = slice(start, start := start + self.counts[name])
         self.maps = nn.ModuleDict({name: self.kinds[name].build(shape) for name, shape in shapes.items()})
         self.qk_widths = {name: self.kinds[name].qk_width(shape) for name, shape in shapes.items()}
         return shapes
+
+    def circuits(self, kind: str) -> list[QuantumHead]:
+        """Return what runs the circuits of a kind: of its values, and of its scores."""
+        both = [part[kind] for part in (self.maps, self.scores) if kind in part]
+        return [module for module in both if isinstance(module, QuantumHead)]
 
     def _head_groups(self, q: Tensor, k: Tensor, values: Mapping[str, Any]) -> Iterator[HeadGroup]:
         """Yield the heads in groups that :func:`attend` takes.
@@ -304,7 +309,7 @@ class CausalSelfAttention(MixedHeads, nn.Module):
         if cache is not None:
             groups = [group.after(cache) for group in groups]
         if any(group.pairs is not None for group in groups):
-            groups = measured(groups, _seen(x.shape[1], groups[0].k.shape[-2], x.device, real))
+            groups = measured(groups, _seen(x.shape[1], groups[0].v.shape[-2], x.device, real))
         outputs = [
             self._attend(group.name, group.q, group.k, group.v, group.score, real) for group in groups
         ]  # each (B, nh, T, h)

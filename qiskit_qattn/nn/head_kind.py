@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import Recipe
 from qiskit_qattn.nn.heads import QuantumHead
-from qiskit_qattn.nn.pairs import PairScores
+from qiskit_qattn.nn.pairs import Pairing
 
 Score = Literal["dot", "gaussian", "qisa", "overlap", "complex"]
 _VALUE_SPREAD = 0.25  # of a linear value map at nanoGPT's initialisation: 0.02 * sqrt(128)
@@ -59,7 +59,7 @@ class HeadKind:
         values: Builds the value map of a classical kind: a module from ``(H, N, F)`` to ``(H, N, h)``.
         num_features: F, how many numbers of a token's projection a head of a classical kind takes.
         qubits: Gives n for a head size, in place of the setting ``num_qubits``.
-        pairs: Builds what compares the states of linear queries and keys, where those are scored.
+        pairs: How linear queries and keys become states, which ``score`` compares.
     """
 
     name: str
@@ -75,7 +75,13 @@ class HeadKind:
     values: Callable[[HeadShape], nn.Module] | None = None
     num_features: Callable[[HeadShape], int] | None = None
     qubits: Callable[[int], int] | None = None
-    pairs: Callable[[HeadShape], PairScores] | None = None
+    pairs: Pairing | None = None
+
+    @property
+    def circuits(self) -> tuple[str, ...]:
+        """The names of its circuits: in the catalog, and of pairs as :func:`pair_circuit` names them."""
+        pairs = self.pairs.circuit_name if self.pairs is not None else None
+        return tuple(name for name in (self.circuit, pairs) if name is not None)
 
     @property
     def encodes_token(self) -> bool:

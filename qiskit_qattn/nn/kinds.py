@@ -15,10 +15,9 @@ from torch import nn
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, CATALOG, attention_circuit, register_circuit
-from qiskit_qattn.library.pairs import Comparison
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues, TensorTrainValues, UnitLinear
-from qiskit_qattn.nn.head_kind import HeadKind, HeadShape, Score
-from qiskit_qattn.nn.pairs import LinearStates, PairHead, PairScores
+from qiskit_qattn.nn.head_kind import HeadKind, Score
+from qiskit_qattn.nn.pairs import Pairing
 
 GROUP = "qiskit_qattn.heads"
 
@@ -171,25 +170,6 @@ def parse_counts(text: str, total: int, but: str) -> list[tuple[str, int]]:
     return counts
 
 
-def _circuits(comparison: Comparison) -> Callable[[HeadShape], PairScores]:
-    """Return what builds the circuits that compare the states of queries and keys."""
-
-    def build(shape: HeadShape) -> PairScores:
-        return PairHead(head_circuit("qisa-v3", _qubits(shape), shape.reps, 1), comparison, shape.count)
-
-    return build
-
-
-def _linear(comparison: Comparison) -> Callable[[HeadShape], PairScores]:
-    """Return what builds the control of these circuits."""
-    return lambda shape: LinearStates(comparison, shape.count, shape.head_size, _qubits(shape))
-
-
-def _qubits(shape: HeadShape) -> int:
-    """Return the fewest qubits whose amplitudes hold a query, ⌈log₂ h⌉, at least 1."""
-    return max(1, (shape.head_size - 1).bit_length())
-
-
 for _kind in (
     HeadKind(
         "qisa-v1",
@@ -218,20 +198,20 @@ for _kind in (
         summary="linear v; scores are overlaps of the states of amplitude-encoded q and k",
         values=lambda shape: LinearValues(),
         num_features=lambda shape: shape.head_size,
-        pairs=_circuits("overlap"),
+        pairs=Pairing("overlap", "qisa-v3"),
     ),
     HeadKind(
         "qmsan",
         "qisa-v3",
         summary="v a circuit; scores are overlaps of q and k as mixed states",
-        pairs=_circuits("mixed"),
+        pairs=Pairing("mixed", "qisa-v3"),
     ),
     HeadKind(
         "qcsam",
         "qisa-v3",
         score="complex",
         summary="v a circuit; weights are complex overlaps of the states of q and k",
-        pairs=_circuits("complex"),
+        pairs=Pairing("complex", "qisa-v3"),
     ),
     HeadKind("frozen", "qisa-v3", trainable=False, summary="control: qisa-v3 with its circuit left at random"),
     HeadKind(
@@ -271,14 +251,14 @@ for _kind in (
         summary="control: overlap with free complex linear maps in place of circuits",
         values=lambda shape: LinearValues(),
         num_features=lambda shape: shape.head_size,
-        pairs=_linear("overlap"),
+        pairs=Pairing("overlap"),
     ),
     HeadKind(
         "low-rank",
         summary="control: qmsan with free complex linear maps, whose mixed states are M M†, and quadratic v",
         values=lambda shape: QuadraticValues(shape.count, 2**shape.num_qubits, shape.head_size),
         num_features=lambda shape: 2**shape.num_qubits,
-        pairs=_linear("mixed"),
+        pairs=Pairing("mixed"),
     ),
     HeadKind(
         "complex",
@@ -286,7 +266,7 @@ for _kind in (
         summary="control: qcsam with free complex linear maps, and quadratic v",
         values=lambda shape: QuadraticValues(shape.count, 2**shape.num_qubits, shape.head_size),
         num_features=lambda shape: 2**shape.num_qubits,
-        pairs=_linear("complex"),
+        pairs=Pairing("complex"),
     ),
 ):
     register_head(_kind)

@@ -24,10 +24,10 @@ def overlaps(q: Tensor, k: Tensor) -> Tensor:
     return (torch.cat([q, turned], -2) @ k.mT).unflatten(-2, (2, -1))
 
 
-def compared_states(comparison: Comparison, q: Tensor, k: Tensor, gain: Tensor | None) -> tuple[Tensor, Tensor]:
-    r"""Return what attention scores in the place of states, so that scores are :math:`\tau = g^2 2^n` times overlaps.
+def compared_states(comparison: Comparison, q: Tensor, k: Tensor, root: Tensor | None) -> tuple[Tensor, Tensor]:
+    r"""Return what attention scores in the place of states, so that scores are τ times what compares them.
 
-    Overlaps of random states have a spread of about :math:`2^{-n}`. For ``mixed``, states become the entries of reduced
+    For ``mixed``, states become the entries of reduced
     density matrices :math:`\rho = M M^\dagger`, real parts and then imaginary ones. Rows of M are the kept qubits,
     columns those traced out. Then :math:`\mathrm{Tr}(\rho \sigma)` is the product of the entries.
 
@@ -35,10 +35,10 @@ def compared_states(comparison: Comparison, q: Tensor, k: Tensor, gain: Tensor |
         comparison: How states are compared.
         q: States of queries, shape ``(B, nh, S, 2 * 2**n)``.
         k: Those of keys, shape ``(B, nh, T, 2 * 2**n)``.
-        gain: g, shape ``(nh,)``; None for 2ⁿ g² = 1.
+        root: √τ, shape ``(nh,)``; None for 1.
     """
-    if gain is not None:
-        q = q * (gain * (q.shape[-1] / 2) ** 0.5)[:, None, None]  # now of squared norm τ
+    if root is not None:
+        q = q * root[:, None, None]  # now of squared norm τ
     if comparison != "mixed":
         return q, k
     q, k = _density_matrices(q), _density_matrices(k)

@@ -9,7 +9,10 @@ A query q becomes a state :math:`|q\rangle` of n qubits, a key a state :math:`|k
 
 from __future__ import annotations
 
-from typing import cast
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +20,61 @@ from torch.nn import functional as F
 
 from qiskit_qattn.backends.joint import Call, evaluate
 from qiskit_qattn.backends.place import Place
+from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
-from qiskit_qattn.library.pairs import Comparison, pair_circuit
+from qiskit_qattn.library.catalog import attention_circuit
+from qiskit_qattn.library.pairs import Comparison, pair_circuit, pair_name
 from qiskit_qattn.nn.audit import Audit
 from qiskit_qattn.nn.fallback import Execution
 from qiskit_qattn.nn.heads import QuantumHead
 from qiskit_qattn.nn.overlaps import compared_states, overlaps
 from qiskit_qattn.simulation.amplitude import AmplitudeAngles, unit_vectors
 from qiskit_qattn.simulation.statevector import Fused, StateProgram
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """How heads of a kind score queries and keys by their states.
+
+    Attributes:
+        comparison: How states are compared.
+        circuit: The catalog's circuit, amplitude-encoded, whose ansatz acts on states; None for free linear maps.
+    """
+
+    comparison: Comparison
+    circuit: str | None = None
+
+    @property
+    def circuit_name(self) -> str | None:
+        """The name of the circuit of a pair; None for free linear maps."""
+        return None if self.circuit is None else pair_name(self.circuit, self.comparison)
+
+    def build(self, heads: int, head_size: int, reps: int | None) -> PairScores:
+        """Return what compares queries and keys, with the fewest qubits that hold them.
+
+        Args:
+            heads: H.
+            head_size: h.
+            reps: Ansatz layers; None takes the circuit's own.
+
+        Raises:
+            ConfigError: For a circuit of another encoding.
+        """
+        num_qubits = max(1, (head_size - 1).bit_length())
+        if self.circuit is None:
+            return LinearStates(self.comparison, heads, head_size, num_qubits)
+        return PairHead(_states(self.circuit, num_qubits, reps), self.comparison, heads)
+
+
+@cache
+def _states(name: str, num_qubits: int, reps: int | None) -> AttentionCircuit:
+    """Return one circuit for all layers that ask for it."""
+    circuit = attention_circuit(name, num_qubits, reps=reps, num_observables=1)
+    if circuit.encoding.kind != "amplitude":
+        raise ConfigError(
+            f"Pairs compare amplitude-encoded states; circuit {name!r} has encoding {circuit.encoding.kind}."
+        )
+    return circuit
 
 
 class PairScores(nn.Module):
@@ -67,8 +117,12 @@ class PairHead(QuantumHead, PairScores):
         self.states, self.comparison = states, comparison
         super().__init__(pair_circuit(states, comparison), (heads,))
         if comparison == "complex":
-            del self.gain
-        else:
+            self.register_parameter("gain", None)
+
+    def reset_parameters(self) -> None:
+        """Draw the weights and set the gains, as at the start."""
+        nn.init.uniform_(self.weight, -math.pi, math.pi)
+        if self.gain is not None:
             nn.init.ones_(self.gain)
 
     @property
@@ -80,6 +134,11 @@ class PairHead(QuantumHead, PairScores):
     def exact(self) -> bool:  # type: ignore[override]
         """Whether the exact engine computes states."""
         return isinstance(self._program, StateProgram)
+
+    @property
+    def foreseeable(self) -> bool:
+        """Whether a call takes the inputs and weights as they are: no pre-hook or other ``forward`` may change them."""
+        return type(self).forward is PairHead.forward and "forward" not in vars(self) and not self._forward_pre_hooks
 
     def prepare(self, place: Place, audit: Audit) -> Execution:
         """Return what :meth:`run_on` takes to compare states on a place, without moving there."""
@@ -97,24 +156,15 @@ class PairHead(QuantumHead, PairScores):
         """Return states on the exact engine, and elsewhere the vectors of length 2ⁿ that circuits encode."""
         size = self.states.encoding.num_features
         q, k = (F.pad(each, (0, size - each.shape[-1])) for each in (q, k))
-        if not self.exact:
+        if not isinstance(self._program, StateProgram):
             return q, k
-        program, weights = cast(StateProgram, self._program), self.weight.unflatten(-1, (2, -1)).transpose(0, 1)
-        rows = [each.transpose(0, 1).flatten(1, 2) for each in (q, k)]  # (nh, N, 2**n)
-        if q.shape == k.shape:
-            states = program.parts(torch.stack(rows), weights).unbind(0)  # each (nh, N, 2, 2**n)
-        else:
-            states = tuple(map(program.parts, rows, weights))
-        q, k = (
-            state.flatten(-2).unflatten(1, (len(each), -1)).transpose(0, 1).to(self.weight.dtype)
-            for state, each in zip(states, (q, k), strict=True)
-        )
-        return compared_states(self.comparison, q, k, self.gain[:, 0] if hasattr(self, "gain") else None)
+        return compared_states(self.comparison, *self._encoded(self._program, q, k), self._root)
 
     def call(self, x: Tensor) -> Call:
         """Return what :func:`evaluate` takes to give the expectations of pairs; errors are those of a call."""
         self._check(x, paid=True)
-        return self._program, cast(nn.Module, self._angles)(x.unflatten(-1, (2, -1))).flatten(-2), self.weight
+        assert self._angles is not None
+        return self._program, self._angles(x.unflatten(-1, (2, -1))).flatten(-2), self.weight
 
     def forward(self, x: Tensor, unitary: Fused | None = None, *, expectations: Tensor | None = None) -> Tensor:
         """Return the scores of pairs, shape ``(H, N, 1)``, or real and imaginary parts, ``(H, N, 2)``.
@@ -127,18 +177,45 @@ class PairHead(QuantumHead, PairScores):
         Raises:
             EncodingError: For vectors of another length, or that hold NaN or infinity.
         """
-        if expectations is None and self.exact:
+        if expectations is None and isinstance(self._program, StateProgram):
             self._check(x)
-            q, k = self.encode(*x.unsqueeze(0).chunk(2, -1))  # (1, H, N, F)
-            if self.comparison == "mixed":
-                return (q * k).sum(-1).squeeze(0).unsqueeze(-1) / q.shape[-1] ** 0.5
-            parts = overlaps(q.unsqueeze(-2), k.unsqueeze(-2))[0, ..., 0, 0]  # (H, N, 2)
-            return parts if self.comparison == "complex" else parts.square().sum(-1, keepdim=True)
-        if expectations is None:
+            expectations = self._expectations(self._program, x)
+        elif expectations is None:
             expectations = evaluate([self.call(x)])[0]
-        if self.comparison == "complex":
-            return expectations.to(self.weight.dtype)
-        return (expectations * self.gain.square().unsqueeze(-1) * 2**self.states.num_qubits).to(self.weight.dtype)
+        if self._root is not None:
+            expectations = expectations * self._root.square()[:, None, None]
+        return expectations.to(self.weight.dtype)
+
+    def reference(self) -> Callable[[Tensor], Tensor]:
+        """Return what gives the exact engine's expectations of pairs, shape ``(H, N, 1 or 2)``."""
+        return partial(self._expectations, StateProgram(self.states).to(self.weight))
+
+    @property
+    def _root(self) -> Tensor | None:
+        """√τ of each head, shape ``(H,)``."""
+        return None if self.gain is None else self.gain[:, 0] * 2 ** (self.states.num_qubits / 2)
+
+    def _encoded(self, program: StateProgram, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Return states of queries and keys ``(B, nh, ·, 2**n)``, each of shape ``(B, nh, ·, 2 * 2**n)``."""
+        weights = self.weight.unflatten(-1, (2, -1)).transpose(0, 1)  # (2, nh, P)
+        rows = [each.transpose(0, 1).flatten(1, 2) for each in (q, k)]  # (nh, N, 2**n)
+        if q.shape == k.shape:
+            states = program.parts(torch.stack(rows), weights).unbind(0)  # each (nh, N, 2, 2**n)
+        else:
+            states = tuple(map(program.parts, rows, weights))
+        q, k = (
+            state.flatten(-2).unflatten(1, each.shape[::2][:2]).transpose(0, 1).to(self.weight.dtype)
+            for state, each in zip(states, (q, k), strict=True)
+        )
+        return q, k
+
+    def _expectations(self, program: StateProgram, x: Tensor) -> Tensor:
+        """Return the expectations of pairs ``(H, N, 2 * 2**n)``, shape ``(H, N, 1 or 2)``."""
+        q, k = compared_states(self.comparison, *self._encoded(program, *x.unsqueeze(0).chunk(2, -1)), None)
+        if self.comparison == "mixed":
+            return (q * k)[0].sum(-1, keepdim=True) / q.shape[-1] ** 0.5
+        parts = overlaps(q.unsqueeze(-2), k.unsqueeze(-2))[0, ..., 0, 0]  # (H, N, 2)
+        return parts if self.comparison == "complex" else parts.square().sum(-1, keepdim=True)
 
 
 class LinearStates(PairScores):
@@ -170,9 +247,9 @@ class LinearStates(PairScores):
 
     def encode(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Return the states."""
-        return compared_states(
-            self.comparison, unit_vectors(q @ self.weight[0]), unit_vectors(k @ self.weight[1]), self.gain
-        )
+        root = None if self.gain is None else self.gain * (self.weight.shape[-1] / 2) ** 0.5
+        q, k = (unit_vectors(each @ weight) for each, weight in zip((q, k), self.weight, strict=True))
+        return compared_states(self.comparison, q, k, root)
 
 
 class Pairs:
