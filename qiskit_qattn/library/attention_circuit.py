@@ -158,6 +158,24 @@ class AttentionCircuit:
             return self.weight_order
         return tuple(sorted(self.ansatz.parameters, key=lambda p: p.index))
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What each output is, in a string: the Pauli string, unless observables are sums."""
+        return self.labels if self.sums is None else tuple(str(each.simplify()) for each in self.sums)
+
+    @cached_property
+    def spread(self) -> list[float]:
+        r"""The spread of each output :math:`\sum_P c_P P` over random states: :math:`\sqrt{\sum_{P \ne I} c_P^2 / D}`.
+
+        D is the dimension of the space in which states lie.
+        """
+        found = []
+        for each in self.observables:
+            weights = each.simplify()
+            varying = (weights.paulis.x | weights.paulis.z).any(1)
+            found.append(math.sqrt((abs(weights.coeffs[varying]) ** 2).sum() / self.encoding.dimension))
+        return found
+
     @cached_property
     def observables(self) -> tuple[SparsePauliOp, ...]:
         """One operator per output."""

@@ -11,9 +11,17 @@ from qiskit import QuantumCircuit
 from qiskit.quantum_info import Statevector
 
 from qiskit_qattn.errors import ConfigError, unknown_name
-from qiskit_qattn.library.ansatzes import angle_ansatz, qisa_ansatz, qsann_ansatz, real_amplitudes_ansatz
+from qiskit_qattn.library.ansatzes import angle_ansatz, qasa_ansatz, qisa_ansatz, qsann_ansatz, real_amplitudes_ansatz
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
-from qiskit_qattn.library.encodings import Encoding, amplitude_encoding, angle_encoding, qsann_encoding, zz_encoding
+from qiskit_qattn.library.encodings import (
+    Encoding,
+    amplitude_encoding,
+    angle_encoding,
+    data_qubits,
+    qasa_encoding,
+    qsann_encoding,
+    zz_encoding,
+)
 from qiskit_qattn.library.observables import random_observables, select_observables
 from qiskit_qattn.library.unary import pyramid_ansatz, unary_encoding
 
@@ -49,6 +57,11 @@ def _single_qubit(letters: str) -> Callable[[int], list[str]]:
     return strings
 
 
+def _data_qubits_z(num_qubits: int) -> list[str]:
+    """List Z on each of QASA's data qubits."""
+    return _single_qubit("Z")(num_qubits)[: data_qubits(num_qubits)]
+
+
 _QISA = "amplitude encoding, RX·RY, CX ring, RY; arXiv 2603.03318"
 CATALOG: dict[str, Recipe] = {
     "qisa-v1": Recipe(amplitude_encoding, qisa_ansatz, 1, _single_qubit("Z"), f"{_QISA}; q, k one ⟨Z₀⟩ each"),
@@ -57,6 +70,7 @@ CATALOG: dict[str, Recipe] = {
     "qsann": Recipe(qsann_encoding, qsann_ansatz, 1, _single_qubit("ZYX"), "QSANN, arXiv 2205.05625"),
     "zz": Recipe(zz_encoding, real_amplitudes_ansatz, 2, _single_qubit("Z"), "ZZ feature map and real amplitudes"),
     "angle": Recipe(angle_encoding, angle_ansatz, 1, _single_qubit("Z"), "RX angles and CX ring, arXiv 2110.06510"),
+    "qasa": Recipe(qasa_encoding, qasa_ansatz, 3, _data_qubits_z, "QASA, arXiv 2504.05336v4"),
     "orthogonal": Recipe(unary_encoding, pyramid_ansatz, 1, _single_qubit("X"), "RBS pyramid, unary; arXiv 2209.08167"),
 }
 ALIASES = {"qisa": "qisa-v3"}
@@ -91,9 +105,9 @@ def attention_circuit(
 
     Args:
         name: ``qisa-v1``, ``qisa-v2``, ``qisa-v3`` (alias ``qisa``), ``qsann``, ``zz``, ``angle``,
-            ``orthogonal``, or any other name that :func:`list_circuits` returns.
+            ``qasa``, ``orthogonal``, or any other name that :func:`list_circuits` returns.
         num_qubits: Number of qubits, 1 to 12; 1 to 128 for ``orthogonal``.
-        reps: Number of ansatz layers; None takes the source's: 1, and 2 for ``zz``.
+        reps: Number of ansatz layers; None takes the source's: 1, 2 for ``zz`` and 3 for ``qasa``.
         num_observables: Number of outputs; None means one per qubit.
         observables: ``grouped`` takes distinct strings that are not always zero, in the fewest measurement bases;
             ``random`` draws them as the QISA paper does, with ``seed``; or the Pauli strings themselves (qubit 0 last).

@@ -12,7 +12,7 @@ from qiskit.circuit.library import z_feature_map, zz_feature_map
 
 from qiskit_qattn.library.ansatzes import check_num_qubits, qsann_ansatz
 
-EncodingKind = Literal["amplitude", "angle", "zz", "qsann", "unary", "plain"]
+EncodingKind = Literal["amplitude", "angle", "zz", "qsann", "qasa", "unary", "plain"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,3 +166,30 @@ def qsann_encoding(num_qubits: int, reps: int = 1) -> Encoding:
     circuit.compose(body, inplace=True)
     params = sorted(body.parameters, key=lambda p: p.index)
     return Encoding("qsann", circuit, tuple(params), len(params))
+
+
+def data_qubits(num_qubits: int) -> int:
+    """Return how many of QASA's qubits carry data: all but the auxiliary one, which a circuit on one qubit lacks."""
+    return max(1, num_qubits - 1)
+
+
+def qasa_encoding(num_qubits: int) -> Encoding:
+    r"""Encode one angle per data qubit: :math:`\bigotimes_i RZ(x_i) RX(x_i) |0\rangle`.
+
+    The last qubit is auxiliary and carries no data, except on one qubit, which is a data qubit.
+
+    Args:
+        num_qubits: n, between 1 and 12; the vector has n − 1 entries (1 for n = 1), in radians.
+
+    Raises:
+        CircuitError: For a number of qubits outside that range.
+
+    Source: Chen, Kuo, "Quantum Adaptive Self-Attention for Quantum Transformer Models", arXiv 2504.05336v4.
+    """
+    check_num_qubits(num_qubits)
+    params = ParameterVector("x", data_qubits(num_qubits))
+    circuit = QuantumCircuit(num_qubits, name="qasa")
+    for qubit, angle in enumerate(params):
+        circuit.rx(angle, qubit)
+        circuit.rz(angle, qubit)
+    return Encoding("qasa", circuit, tuple(params), len(params))

@@ -141,3 +141,37 @@ class TensorTrainValues(nn.Module):
             products = terms[:, :, i, :, None] * state.unsqueeze(-2)  # (H, N, 3, D)
             state = products.flatten(-2) @ core.flatten(1, 2)
         return state @ self.readout
+
+
+class BottleneckValues(nn.Module):
+    r"""QASA's capacity-matched control: a map of rank R with a tanh in the place of its circuit.
+
+    .. math:: v = W_o \tanh(V^\top U^\top x + b)
+
+    with U of m × R, V of R × m, b of m and :math:`W_o` of h × m numbers: 40 for m = 8 and R = 2 without
+    :math:`W_o`, where the circuit has 36 weights.
+
+    Args:
+        num_heads: H.
+        size: m, the length of the vectors, bounded by tanh already.
+        num_outputs: h.
+        rank: R.
+        spread: Of the values at the start.
+
+    Raises:
+        EncodingError: (when called) for vectors that hold NaN or infinity.
+
+    Source: Chen, Kuo, arXiv 2504.05336v4, the classical bottleneck, with the rank of the authors' code.
+    """
+
+    def __init__(self, num_heads: int, size: int, num_outputs: int, *, rank: int = 2, spread: float) -> None:
+        super().__init__()
+        self.narrow = nn.Parameter(torch.randn(num_heads, size, rank) / math.sqrt(size))
+        self.wide = nn.Parameter(torch.randn(num_heads, rank, size) / math.sqrt(rank))
+        self.bias = nn.Parameter(torch.zeros(num_heads, 1, size))
+        self.readout = nn.Parameter(torch.randn(num_heads, size, num_outputs) * spread / math.sqrt(size))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return values ``(H, N, h)`` of vectors ``(H, N, m)``."""
+        check_finite(features)
+        return torch.tanh(features @ self.narrow @ self.wide + self.bias) @ self.readout

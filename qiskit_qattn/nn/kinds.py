@@ -10,12 +10,21 @@ from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import get_args
 
+import torch
 from torch import nn
 
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, CATALOG, attention_circuit, register_circuit
-from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues, TensorTrainValues, UnitLinear
+from qiskit_qattn.library.encodings import data_qubits
+from qiskit_qattn.nn.controls import (
+    BottleneckValues,
+    FourierValues,
+    LinearValues,
+    QuadraticValues,
+    TensorTrainValues,
+    UnitLinear,
+)
 from qiskit_qattn.nn.head_kind import HeadKind, Score
 
 GROUP = "qiskit_qattn.heads"
@@ -191,6 +200,13 @@ for _kind in (
         qubits=lambda head_size: head_size,
         summary="q, k, v orthogonal matrices of the unit vector: RBS pyramids in unary encoding",
     ),
+    HeadKind(
+        "qasa",
+        "qasa",
+        measured=data_qubits,
+        activation=torch.tanh,
+        summary="linear q, k; v a linear map of ⟨Z⟩ of a circuit of few angles",
+    ),
     HeadKind("frozen", "qisa-v3", trainable=False, summary="control: qisa-v3 with its circuit left at random"),
     HeadKind(
         "classical",
@@ -222,6 +238,15 @@ for _kind in (
         summary="control: v a Fourier series whose coefficients are a matrix product state",
         values=lambda shape: TensorTrainValues(shape.count, shape.num_qubits, shape.head_size, spread=shape.spread),
         num_features=lambda shape: shape.num_qubits,
+    ),
+    HeadKind(
+        "bottleneck",
+        summary="control: qasa with a tanh of rank 2 in the place of its circuit",
+        values=lambda shape: BottleneckValues(
+            shape.count, data_qubits(shape.num_qubits), shape.head_size, spread=shape.spread
+        ),
+        num_features=lambda shape: data_qubits(shape.num_qubits),
+        activation=torch.tanh,
     ),
 ):
     register_head(_kind)
