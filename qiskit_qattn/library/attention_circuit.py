@@ -63,6 +63,7 @@ class AttentionCircuit:
         labels: The Pauli strings :math:`P_m` in Qiskit's order (qubit 0 last).
         sums: The observables, where they are sums of these strings; else None.
         weight_order: The trainable parameters in order; None for the order of the ansatz.
+        names: What each sum is, in a string such as an outcome ``010``; None for sums without names.
     """
 
     name: str
@@ -71,6 +72,7 @@ class AttentionCircuit:
     labels: tuple[str, ...]
     sums: tuple[SparsePauliOp, ...] | None = None
     weight_order: tuple | None = None
+    names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
@@ -160,8 +162,8 @@ class AttentionCircuit:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What each output is, in a string: the Pauli string, unless observables are sums."""
-        return self.labels if self.sums is None else tuple(str(each.simplify()) for each in self.sums)
+        """What is measured, in strings: the name of each output where those are named, else the Pauli strings."""
+        return self.labels if self.names is None else self.names
 
     @cached_property
     def spread(self) -> list[float]:

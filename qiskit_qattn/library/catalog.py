@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +11,7 @@ import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import Statevector
 
-from qiskit_qattn.errors import ConfigError, unknown_name
+from qiskit_qattn.errors import CircuitError, ConfigError, unknown_name
 from qiskit_qattn.library.ansatzes import angle_ansatz, qasa_ansatz, qisa_ansatz, qsann_ansatz, real_amplitudes_ansatz
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.encodings import (
@@ -22,7 +23,13 @@ from qiskit_qattn.library.encodings import (
     qsann_encoding,
     zz_encoding,
 )
-from qiskit_qattn.library.observables import random_observables, select_observables
+from qiskit_qattn.library.observables import (
+    Readout,
+    choose_outcomes,
+    outcome_projector,
+    random_observables,
+    select_observables,
+)
 from qiskit_qattn.library.unary import pyramid_ansatz, unary_encoding
 
 _PROBE_SEED = 20260
@@ -39,6 +46,7 @@ class Recipe:
         reps: The default number of layers.
         first: Lists the Pauli strings on n qubits that are measured before any others.
         summary: What it is, in a line.
+        readout: What is measured in place of single Pauli strings; ``first`` is not used then.
     """
 
     encoding: Callable[[int], Encoding]
@@ -46,6 +54,7 @@ class Recipe:
     reps: int
     first: Callable[[int], list[str]]
     summary: str
+    readout: Readout | None = None
 
 
 def _single_qubit(letters: str) -> Callable[[int], list[str]]:
@@ -71,6 +80,14 @@ CATALOG: dict[str, Recipe] = {
     "zz": Recipe(zz_encoding, real_amplitudes_ansatz, 2, _single_qubit("Z"), "ZZ feature map and real amplitudes"),
     "angle": Recipe(angle_encoding, angle_ansatz, 1, _single_qubit("Z"), "RX angles and CX ring, arXiv 2110.06510"),
     "qasa": Recipe(qasa_encoding, qasa_ansatz, 3, _data_qubits_z, "QASA, arXiv 2504.05336v4"),
+    "probabilities": Recipe(
+        amplitude_encoding,
+        qisa_ansatz,
+        1,
+        _single_qubit("Z"),
+        "amplitude encoding, QISA's ansatz; outcome probabilities",
+        Readout(choose_outcomes, outcome_projector),
+    ),
     "orthogonal": Recipe(unary_encoding, pyramid_ansatz, 1, _single_qubit("X"), "RBS pyramid, unary; arXiv 2209.08167"),
 }
 ALIASES = {"qisa": "qisa-v3"}
@@ -105,12 +122,14 @@ def attention_circuit(
 
     Args:
         name: ``qisa-v1``, ``qisa-v2``, ``qisa-v3`` (alias ``qisa``), ``qsann``, ``zz``, ``angle``,
-            ``qasa``, ``orthogonal``, or any other name that :func:`list_circuits` returns.
+            ``qasa``, ``probabilities``, ``orthogonal``, or any other name that :func:`list_circuits` returns.
         num_qubits: Number of qubits, 1 to 12; 1 to 128 for ``orthogonal``.
         reps: Number of ansatz layers; None takes the source's: 1, 2 for ``zz`` and 3 for ``qasa``.
         num_observables: Number of outputs; None means one per qubit.
         observables: ``grouped`` takes distinct strings that are not always zero, in the fewest measurement bases;
             ``random`` draws them as the QISA paper does, with ``seed``; or the Pauli strings themselves (qubit 0 last).
+            For circuits that read something else, ``grouped`` or the strings: outcomes such as ``0I1`` of
+            ``probabilities``.
         seed: Seed of the random drawing.
 
     Raises:
@@ -123,10 +142,15 @@ def attention_circuit(
     encoding = recipe.encoding(num_qubits)
     ansatz = recipe.ansatz(num_qubits, recipe.reps if reps is None else reps)
     count = num_qubits if num_observables is None else num_observables
+    if not isinstance(observables, str) and num_observables not in (None, len(observables)):
+        raise ConfigError(f"num_observables is {num_observables}, but {len(observables)} observables were given.")
+    name = ALIASES.get(name, name)
+    if recipe.readout is not None:
+        if observables == "random":
+            raise ConfigError(f"{name} measures no Pauli strings that could be drawn at random.")
+        return _read(name, encoding, ansatz, recipe.readout, observables, count)
     if not isinstance(observables, str):
         labels = tuple(observables)
-        if num_observables not in (None, len(labels)):
-            raise ConfigError(f"num_observables is {num_observables}, but {len(labels)} observables were given.")
     elif observables == "random":
         labels = random_observables(num_qubits, count, seed)
     elif observables == "grouped" and encoding.kind == "unary" and 1 <= count <= num_qubits:
@@ -135,7 +159,28 @@ def attention_circuit(
         labels = select_observables(_probe_states(encoding, ansatz), count, recipe.first(num_qubits))
     else:
         raise unknown_name("choice of observables", observables, ["grouped", "random"])
-    return AttentionCircuit(ALIASES.get(name, name), encoding, ansatz, labels)
+    return AttentionCircuit(name, encoding, ansatz, labels)
+
+
+def _read(
+    name: str,
+    encoding: Encoding,
+    ansatz: QuantumCircuit,
+    readout: Readout,
+    observables: Literal["grouped"] | Sequence[str],
+    count: int,
+) -> AttentionCircuit:
+    """Return the circuit with sums of Pauli strings as observables, those given or as many as asked for."""
+    n = encoding.num_qubits
+    if isinstance(observables, str) and observables != "grouped":
+        raise unknown_name("choice of observables", observables, ["grouped"])
+    names = tuple(readout.choose(n, count) if isinstance(observables, str) else observables)
+    if wrong := [each for each in names if len(each) != n]:
+        raise CircuitError(f"What {name} reads on {n} qubits are strings of {n} letters, got {wrong}.")
+    sums = tuple(readout.operator(each) for each in names)
+    terms = itertools.zip_longest(*(each.paulis.to_labels() for each in sums))
+    labels = tuple(dict.fromkeys(label for row in terms for label in row if label is not None))
+    return AttentionCircuit(name, encoding, ansatz, labels, sums, names=names)
 
 
 def _probe_states(encoding: Encoding, ansatz: QuantumCircuit) -> list[np.ndarray]:

@@ -175,3 +175,31 @@ class BottleneckValues(nn.Module):
         """Return values ``(H, N, h)`` of vectors ``(H, N, m)``."""
         check_finite(features)
         return torch.tanh(features @ self.narrow @ self.wide + self.bias) @ self.readout
+
+
+class BornValues(nn.Module):
+    r"""Normalised squares of a linear map, the Born rule without a circuit, each with a learned gain.
+
+    .. math:: v_k = g_k \frac{a_k^2 + b_k^2}{\sum_l (a_l^2 + b_l^2)}, \qquad (a, b) = W x
+
+    with D numbers a, the real parts of amplitudes, and D numbers b, the imaginary ones. Outcome probabilities of a
+    circuit are these with W restricted to a unitary times a real map of D rows.
+
+    Args:
+        num_heads: H.
+        size: D.
+        num_outputs: h, at most D: the first of them are read.
+        spread: Of the values at the start.
+
+    Raises:
+        EncodingError: (when called) for vectors that hold NaN or infinity.
+    """
+
+    def __init__(self, num_heads: int, size: int, num_outputs: int, *, spread: float) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.full((num_heads, num_outputs), spread * size))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return values ``(H, N, h)`` of vectors ``(H, N, 2 D)``."""
+        squares = unit_vectors(features).square().unflatten(-1, (2, -1)).sum(-2)  # (H, N, D)
+        return squares[..., : self.gain.shape[-1]] * self.gain.unsqueeze(-2)

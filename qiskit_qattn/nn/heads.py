@@ -104,7 +104,8 @@ class QuantumHead(Movable):
         outputs: Number of outputs of a linear map G of the expectations; None for a gain each.
 
     Attributes:
-        observables: The Pauli strings as letters 0 to 3 (I, X, Y, Z), shape ``(M, n)``; part of the ``state_dict``.
+        observables: What is measured as letters 0 to 5 (I, X, Y, Z, and 0 and 1 of outcomes), shape ``(M, n)``; part of
+            the ``state_dict``.
         weight: Circuit angles in radians, shape ``(*heads, P)``, drawn uniformly from [−π, π].
         gain: Shape ``(*heads, M)``; of a linear map ``(*heads, M, outputs)``.
         place: Where it runs: a :class:`Place` with one backend or a chain of them.
@@ -164,8 +165,8 @@ class QuantumHead(Movable):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _codes(self, device: str | None = None) -> Tensor:
-        """Return the circuit's Pauli strings as letters 0 to 3, shape ``(M, n)``."""
-        codes = [["IXYZ".index(letter) for letter in label] for label in self.circuit.labels]
+        """Return what the circuit measures as letters 0 to 5, shape ``(M, n)``."""
+        codes = [["IXYZ01".index(letter) for letter in label] for label in self.circuit.outputs]
         return torch.tensor(codes, dtype=torch.uint8, device=device)
 
     @property

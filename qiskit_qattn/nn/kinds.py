@@ -18,6 +18,7 @@ from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, CATALOG, attention_circuit, register_circuit
 from qiskit_qattn.library.encodings import data_qubits
 from qiskit_qattn.nn.controls import (
+    BornValues,
     BottleneckValues,
     FourierValues,
     LinearValues,
@@ -25,7 +26,7 @@ from qiskit_qattn.nn.controls import (
     TensorTrainValues,
     UnitLinear,
 )
-from qiskit_qattn.nn.head_kind import HeadKind, Score
+from qiskit_qattn.nn.head_kind import HeadKind, HeadShape, Score
 
 GROUP = "qiskit_qattn.heads"
 
@@ -178,6 +179,11 @@ def parse_counts(text: str, total: int, but: str) -> list[tuple[str, int]]:
     return counts
 
 
+def _outcomes(shape: HeadShape) -> int:
+    """Return how many outcomes the fewest qubits have that have one for each value."""
+    return int(2 ** max(1, (shape.head_size - 1).bit_length()))
+
+
 for _kind in (
     HeadKind(
         "qisa-v1",
@@ -206,6 +212,11 @@ for _kind in (
         measured=data_qubits,
         activation=torch.tanh,
         summary="linear q, k; v a linear map of ⟨Z⟩ of a circuit of few angles",
+    ),
+    HeadKind(
+        "probabilities",
+        "probabilities",
+        summary="linear q, k; v outcome probabilities of an amplitude-encoded circuit",
     ),
     HeadKind("frozen", "qisa-v3", trainable=False, summary="control: qisa-v3 with its circuit left at random"),
     HeadKind(
@@ -247,6 +258,12 @@ for _kind in (
         ),
         num_features=lambda shape: data_qubits(shape.num_qubits),
         activation=torch.tanh,
+    ),
+    HeadKind(
+        "born",
+        summary="control: v normalised squares of a linear map",
+        values=lambda shape: BornValues(shape.count, _outcomes(shape), shape.head_size, spread=shape.spread),
+        num_features=lambda shape: 2 * _outcomes(shape),
     ),
 ):
     register_head(_kind)
