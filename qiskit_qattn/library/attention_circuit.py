@@ -169,8 +169,11 @@ class AttentionCircuit:
     def spread(self) -> list[float]:
         r"""The spread of each output :math:`\sum_P c_P P` over random states: :math:`\sqrt{\sum_{P \ne I} c_P^2 / D}`.
 
-        D is the dimension of the space in which states lie.
+        D is the dimension of the space in which states lie. Beside a reference state outputs are entries of a unit
+        vector, and their spread is :math:`D^{-1/2}`.
         """
+        if self.encoding.kind in ("unary", "matrix"):
+            return [self.encoding.dimension**-0.5] * len(self.observables)
         found = []
         for each in self.observables:
             weights = each.simplify()

@@ -30,7 +30,8 @@ from qiskit_qattn.library.observables import (
     random_observables,
     select_observables,
 )
-from qiskit_qattn.library.unary import pyramid_ansatz, unary_encoding
+from qiskit_qattn.library.pairs import choose_pairs, count_pairs, matrix_encoding, pair_amplitude
+from qiskit_qattn.library.unary import butterfly_ansatz, pyramid_ansatz, unary_encoding
 
 _PROBE_SEED = 20260
 _NUM_PROBES = 2
@@ -86,7 +87,18 @@ CATALOG: dict[str, Recipe] = {
         1,
         _single_qubit("Z"),
         "amplitude encoding, QISA's ansatz; outcome probabilities",
-        Readout(choose_outcomes, outcome_projector),
+        Readout(lambda num_qubits: 2**num_qubits, choose_outcomes, outcome_projector),
+    ),
+    "compound": Recipe(
+        matrix_encoding,
+        pyramid_ansatz,
+        1,
+        _single_qubit("X"),
+        "matrix in pairs of qubits, RBS pyramid; arXiv 2209.08167",
+        Readout(count_pairs, choose_pairs, pair_amplitude),
+    ),
+    "butterfly": Recipe(
+        unary_encoding, butterfly_ansatz, 1, _single_qubit("X"), "RBS butterfly, unary; arXiv 2209.08167"
     ),
     "orthogonal": Recipe(unary_encoding, pyramid_ansatz, 1, _single_qubit("X"), "RBS pyramid, unary; arXiv 2209.08167"),
 }
@@ -121,15 +133,17 @@ def attention_circuit(
     """Build an attention circuit from the catalog.
 
     Args:
-        name: ``qisa-v1``, ``qisa-v2``, ``qisa-v3`` (alias ``qisa``), ``qsann``, ``zz``, ``angle``,
-            ``qasa``, ``probabilities``, ``orthogonal``, or any other name that :func:`list_circuits` returns.
-        num_qubits: Number of qubits, 1 to 12; 1 to 128 for ``orthogonal``.
+        name: ``qisa-v1``, ``qisa-v2``, ``qisa-v3`` (alias ``qisa``), ``qsann``, ``zz``, ``angle``, ``qasa``,
+            ``probabilities``, ``orthogonal``, ``butterfly``, ``compound``, or any other name that
+            :func:`list_circuits` returns.
+        num_qubits: Number of qubits, 1 to 12; up to 128 for ``orthogonal`` and ``butterfly``, and from 2 on for
+            ``compound``.
         reps: Number of ansatz layers; None takes the source's: 1, 2 for ``zz`` and 3 for ``qasa``.
-        num_observables: Number of outputs; None means one per qubit.
+        num_observables: Number of outputs; None means one per qubit, or all where there are fewer.
         observables: ``grouped`` takes distinct strings that are not always zero, in the fewest measurement bases;
             ``random`` draws them as the QISA paper does, with ``seed``; or the Pauli strings themselves (qubit 0 last).
             For circuits that read something else, ``grouped`` or the strings: outcomes such as ``0I1`` of
-            ``probabilities``.
+            ``probabilities``, and states with two 1s of ``compound``.
         seed: Seed of the random drawing.
 
     Raises:
@@ -148,6 +162,7 @@ def attention_circuit(
     if recipe.readout is not None:
         if observables == "random":
             raise ConfigError(f"{name} measures no Pauli strings that could be drawn at random.")
+        count = min(count, recipe.readout.most(num_qubits)) if num_observables is None else count
         return _read(name, encoding, ansatz, recipe.readout, observables, count)
     if not isinstance(observables, str):
         labels = tuple(observables)
@@ -174,6 +189,8 @@ def _read(
     n = encoding.num_qubits
     if isinstance(observables, str) and observables != "grouped":
         raise unknown_name("choice of observables", observables, ["grouped"])
+    if not 1 <= count <= (most := readout.most(n)):
+        raise CircuitError(f"{name} on {n} qubits reads from 1 to {most} values, {count} were asked for.")
     names = tuple(readout.choose(n, count) if isinstance(observables, str) else observables)
     if wrong := [each for each in names if len(each) != n]:
         raise CircuitError(f"What {name} reads on {n} qubits are strings of {n} letters, got {wrong}.")

@@ -12,7 +12,7 @@ from qiskit.circuit.library import z_feature_map, zz_feature_map
 
 from qiskit_qattn.library.ansatzes import check_num_qubits, qsann_ansatz
 
-EncodingKind = Literal["amplitude", "angle", "zz", "qsann", "qasa", "unary", "plain"]
+EncodingKind = Literal["amplitude", "angle", "zz", "qsann", "qasa", "unary", "matrix", "plain"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class Encoding:
         circuit: The circuit on ``num_qubits`` qubits, starting from |0…0⟩.
         params: Its parameters (angles in radians) in the order of the data; never sorted by name.
         num_features: Length of the classical vector: ``2**num_qubits`` for ``amplitude``, whose circuit
-            parameters are a function of that vector, as those of ``unary`` are, else ``len(params)``.
+            parameters are a function of that vector, as those of ``unary`` and ``matrix`` are, else ``len(params)``.
     """
 
     kind: EncodingKind
@@ -40,12 +40,13 @@ class Encoding:
     @property
     def takes_vectors(self) -> bool:
         """Whether the data are a vector whose norm does not matter, not angles."""
-        return self.kind in ("amplitude", "unary")
+        return self.kind in ("amplitude", "unary", "matrix")
 
     @property
     def dimension(self) -> int:
-        """Of the space in which states lie: expectations of random ones have a spread of its inverse root."""
-        return self.num_qubits if self.kind == "unary" else 2**self.num_qubits
+        """Of the space in which states lie; of that beside the reference state, where there is one."""
+        n = self.num_qubits
+        return {"unary": n, "matrix": n * (n - 1) // 2}.get(self.kind, 2**n)
 
 
 def gray_code_controls(num_controls: int) -> list[int]:

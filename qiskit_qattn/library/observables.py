@@ -138,24 +138,18 @@ class Readout:
     """What a circuit measures in place of single Pauli strings: operators that strings of letters stand for.
 
     Attributes:
-        choose: Lists strings on n qubits, so many as are asked for.
+        most: How many there are on n qubits.
+        choose: Lists strings on n qubits, as many as are asked for.
         operator: Returns what a string stands for.
     """
 
+    most: Callable[[int], int]
     choose: Callable[[int, int], list[str]]
     operator: Callable[[str], SparsePauliOp]
 
 
 def choose_outcomes(num_qubits: int, count: int) -> list[str]:
-    """Return the first ``count`` outcomes of as few qubits as have so many, from qubit 0 on; I on the others.
-
-    Raises:
-        CircuitError: For a count below 1 or above 2ⁿ.
-    """
-    if not 1 <= count <= 2**num_qubits:
-        raise CircuitError(
-            f"{num_qubits} qubits have {2**num_qubits} outcomes, at least 1 of which is read; {count} were asked for."
-        )
+    """Return the first ``count`` outcomes of as few qubits as have so many, from qubit 0 on; I on the others."""
     bits = max(1, (count - 1).bit_length())
     return ["I" * (num_qubits - bits) + f"{outcome:0{bits}b}" for outcome in range(count)]
 

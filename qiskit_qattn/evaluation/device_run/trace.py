@@ -20,8 +20,8 @@ from qiskit_qattn.nn.generation import steps
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.heads import QuantumHead
 from qiskit_qattn.nn.several import SharedProgram
+from qiskit_qattn.simulation.pairs import angles_of_vectors
 from qiskit_qattn.simulation.statevector import StatevectorProgram
-from qiskit_qattn.simulation.unary import angles_of_vectors
 
 SAMPLES = 64  # runs of the exact circuits with as many shots, for the error bars of tokens
 
