@@ -20,7 +20,7 @@ from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.simulation.density_matrix import NoisyEngine
 from qiskit_qattn.simulation.estimator import TorchEstimator
-from qiskit_qattn.simulation.pairs import CompoundProgram
+from qiskit_qattn.simulation.compound import CompoundProgram
 from qiskit_qattn.simulation.program import MAX_QUBITS
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 from qiskit_qattn.simulation.unary import OrthogonalProgram

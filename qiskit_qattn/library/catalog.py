@@ -30,7 +30,7 @@ from qiskit_qattn.library.observables import (
     random_observables,
     select_observables,
 )
-from qiskit_qattn.library.pairs import choose_pairs, count_pairs, matrix_encoding, pair_amplitude
+from qiskit_qattn.library.compound import choose_pairs, count_pairs, matrix_encoding, pair_amplitude
 from qiskit_qattn.library.unary import butterfly_ansatz, pyramid_ansatz, unary_encoding
 
 _PROBE_SEED = 20260

@@ -19,7 +19,7 @@ from qiskit_qattn.nn.audit import Audit
 from qiskit_qattn.nn.fallback import ChainProgram, Execution, program_on
 from qiskit_qattn.nn.placement import Movable, to_backend
 from qiskit_qattn.simulation.amplitude import check_finite
-from qiskit_qattn.simulation.pairs import angles_of_vectors
+from qiskit_qattn.simulation.compound import angles_of_vectors
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
 
 

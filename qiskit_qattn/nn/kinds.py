@@ -18,7 +18,7 @@ from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, CATALOG, attention_circuit, register_circuit
 from qiskit_qattn.library.encodings import data_qubits
-from qiskit_qattn.library.pairs import matrix_qubits, matrix_sides
+from qiskit_qattn.library.compound import matrix_qubits, matrix_sides
 from qiskit_qattn.nn.controls import (
     BornValues,
     BottleneckValues,

@@ -20,7 +20,7 @@ from qiskit_qattn.nn.generation import steps
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.heads import QuantumHead
 from qiskit_qattn.nn.several import SharedProgram
-from qiskit_qattn.simulation.pairs import angles_of_vectors
+from qiskit_qattn.simulation.compound import angles_of_vectors
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 SAMPLES = 64  # runs of the exact circuits with as many shots, for the error bars of tokens

@@ -30,7 +30,7 @@ def matrix_encoding(num_qubits: int) -> Encoding:
     Each state has one 1 on the qubits of the rows, the first k = ⌊n/2⌋, and one on those of the m = n − k columns. RY
     and a chain of RBS load the norms of the rows. Then, row by row, CX from its qubit to the first column and a chain
     of RBS on the columns load its entries. The chains of later rows also turn those of the rows before, which the
-    angles take into account: a differentiable function of X, :func:`qiskit_qattn.simulation.pairs.matrix_angles`.
+    angles take into account: a differentiable function of X, :func:`qiskit_qattn.simulation.compound.matrix_angles`.
 
     Args:
         num_qubits: n, between 2 and 128; X has k m entries, row by row, and the circuit as many angles in radians.
