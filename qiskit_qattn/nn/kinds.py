@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -10,13 +11,24 @@ from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import get_args
 
+import torch
 from torch import nn
 
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, CATALOG, attention_circuit, register_circuit
-from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues, TensorTrainValues, UnitLinear
-from qiskit_qattn.nn.head_kind import HeadKind, Score
+from qiskit_qattn.library.compound import matrix_qubits, matrix_sides
+from qiskit_qattn.library.encodings import data_qubits
+from qiskit_qattn.nn.controls import (
+    BornValues,
+    BottleneckValues,
+    FourierValues,
+    LinearValues,
+    QuadraticValues,
+    TensorTrainValues,
+    UnitLinear,
+)
+from qiskit_qattn.nn.head_kind import HeadKind, HeadShape, Score
 from qiskit_qattn.nn.pairs import Pairing
 from qiskit_qattn.nn.quixer import QUIXER
 
@@ -172,6 +184,16 @@ def parse_counts(text: str, total: int, but: str) -> list[tuple[str, int]]:
     return counts
 
 
+def _pairs(shape: HeadShape) -> int:
+    """Return how many pairs of a row and a column the qubits of compound have."""
+    return math.prod(matrix_sides(matrix_qubits(shape.head_size)))
+
+
+def _outcomes(shape: HeadShape) -> int:
+    """Return how many outcomes the fewest qubits have that have one for each value."""
+    return int(2 ** max(1, (shape.head_size - 1).bit_length()))
+
+
 for _kind in (
     HeadKind(
         "qisa-v1",
@@ -252,6 +274,35 @@ for _kind in (
         control="complex",
     ),
     HeadKind(
+        "qasa",
+        "qasa",
+        measured=data_qubits,
+        activation=torch.tanh,
+        summary="linear q, k; v a linear map of ⟨Z⟩ of a circuit of few angles",
+        control="bottleneck",
+    ),
+    HeadKind(
+        "probabilities",
+        "probabilities",
+        summary="linear q, k; v outcome probabilities of an amplitude-encoded circuit",
+        control="born",
+    ),
+    HeadKind(
+        "butterfly",
+        "butterfly",
+        "qkv",
+        qubits=lambda head_size: head_size,
+        summary="as orthogonal, with RBS in a butterfly of log₂ h layers",
+        control="unit-linear",
+    ),
+    HeadKind(
+        "compound",
+        "compound",
+        qubits=matrix_qubits,
+        summary="linear q, k; v 2 × 2 minors of an orthogonal matrix, on pairs of qubits",
+        control="pair-linear",
+    ),
+    HeadKind(
         "classical",
         summary="control: linear q, k, v",
         values=lambda shape: LinearValues(),
@@ -273,7 +324,7 @@ for _kind in (
         "unit-linear",
         projections="qkv",
         summary="control: q, k, v free linear maps of the unit vector",
-        values=lambda shape: UnitLinear(shape.count, shape.head_size, spread=shape.spread),
+        values=lambda shape: UnitLinear((3, shape.count), shape.head_size, shape.head_size, spread=shape.spread),
         num_features=lambda shape: shape.head_size,
     ),
     HeadKind(
@@ -305,6 +356,27 @@ for _kind in (
         values=lambda shape: QuadraticValues(shape.count, 2**shape.num_qubits, shape.head_size),
         num_features=lambda shape: 2**shape.num_qubits,
         pairs=Pairing("complex"),
+    ),
+    HeadKind(
+        "bottleneck",
+        summary="control: qasa with a tanh of rank 2 in the place of its circuit",
+        values=lambda shape: BottleneckValues(
+            shape.count, data_qubits(shape.num_qubits), shape.head_size, spread=shape.spread
+        ),
+        num_features=lambda shape: data_qubits(shape.num_qubits),
+        activation=torch.tanh,
+    ),
+    HeadKind(
+        "pair-linear",
+        summary="control: v a free linear map of the unit vector of compound",
+        values=lambda shape: UnitLinear((shape.count,), _pairs(shape), shape.head_size, spread=shape.spread),
+        num_features=_pairs,
+    ),
+    HeadKind(
+        "born",
+        summary="control: v normalised squares of a linear map",
+        values=lambda shape: BornValues(shape.count, _outcomes(shape), shape.head_size, spread=shape.spread),
+        num_features=lambda shape: 2 * _outcomes(shape),
     ),
 ):
     register_head(_kind)
