@@ -56,11 +56,7 @@ class ManagedSampler(BaseSamplerV2):
             JobError: (from ``result``) if the job failed or was cancelled.
             BackendError: If the device refuses the job or does not answer.
         """
-        merged = MergedPubs(coerced(pubs, self.default_shots if shots is None else shots), dedupe=self.dedupe)
-        device = self.runner.device
-        settings = getattr(device, "sampler_settings", device.settings)
-        precision = precision_of(merged.pubs[0].shots if merged.pubs else 1)
-        request = Request.of_samples(merged.pubs, precision, device.name, settings)
+        merged = self._merged(pubs, shots)
 
         def results(_: Request, values: Sequence[Bits], about: Mapping[str, Any]) -> list[SamplerPubResult]:
             found = [
@@ -69,7 +65,20 @@ class ManagedSampler(BaseSamplerV2):
             ]
             return merged.split(found)
 
-        return self.runner.start(request, results)
+        return self.runner.start(self._request(merged), results)
+
+    def request(self, pubs: Iterable[SamplerPubLike], *, shots: int | None = None) -> Request:
+        """Return what a run of PUBs sends, whose key the ledger has."""
+        return self._request(self._merged(pubs, shots))
+
+    def _merged(self, pubs: Iterable[SamplerPubLike], shots: int | None) -> MergedPubs:
+        return MergedPubs(coerced(pubs, self.default_shots if shots is None else shots), dedupe=self.dedupe)
+
+    def _request(self, merged: MergedPubs) -> Request:
+        device = self.runner.device
+        settings = getattr(device, "sampler_settings", device.settings)
+        precision = precision_of(merged.pubs[0].shots if merged.pubs else 1)
+        return Request.of_samples(merged.pubs, precision, device.name, settings)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ManagedSampler:
         """Return this sampler: copies share the session, budget and ledger."""
