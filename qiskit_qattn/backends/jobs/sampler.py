@@ -11,23 +11,7 @@ from qiskit.primitives.containers.sampler_pub import SamplerPubLike
 from qiskit_qattn.backends.jobs.device import Bits
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.jobs.runner import JobRunner
-from qiskit_qattn.backends.measurement import shots_of
-from qiskit_qattn.backends.options import without_sampler
-from qiskit_qattn.backends.registry import precision_of
-from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.simulation.sampler import MergedPubs, coerced
-
-
-def managed_sampler(spec: BackendSpec, runner: JobRunner, *, precision: float, dedupe: bool) -> BaseSamplerV2:
-    """Return the sampler of a backend string, on the device of its estimator.
-
-    Args:
-        spec: The parsed string.
-        runner: The estimator.
-        precision: Its precision, whose shots a run takes if it gives none.
-        dedupe: Whether equal circuits with equal parameters share samples.
-    """
-    return without_sampler(spec) or ManagedSampler(runner, shots=shots_of(precision), dedupe=dedupe)
 
 
 class ManagedSampler(BaseSamplerV2):
@@ -77,8 +61,7 @@ class ManagedSampler(BaseSamplerV2):
     def _request(self, merged: MergedPubs) -> Request:
         device = self.runner.device
         settings = getattr(device, "sampler_settings", device.settings)
-        precision = precision_of(merged.pubs[0].shots if merged.pubs else 1)
-        return Request.of_samples(merged.pubs, precision, device.name, settings)
+        return Request.of_samples(merged.pubs, device.name, settings)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ManagedSampler:
         """Return this sampler: copies share the session, budget and ledger."""
