@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qiskit_qattn.nn.config import GPTConfig
+from qiskit_qattn.nn.head_groups import HeadGroup, measured
 from qiskit_qattn.nn.head_kind import HeadShape, Score
 from qiskit_qattn.nn.heads import QuantumHead, run_heads
 from qiskit_qattn.nn.kinds import head_kind
 from qiskit_qattn.nn.overlaps import complex_attention, overlaps
-from qiskit_qattn.nn.pairs import PairHead, Pairs, PairScores
+from qiskit_qattn.nn.pairs import PairHead, PairScores
 from qiskit_qattn.simulation.statevector import Fused
 
 
@@ -36,6 +36,11 @@ class KeyValueCache:
             k, v = torch.cat([past_k, k], -2), torch.cat([past_v, v], -2)
         self.pairs[part] = (k, v)
         return k, v
+
+    def extended(self, group: HeadGroup) -> HeadGroup:
+        """Append the keys and values of heads, and return the heads with all of them."""
+        k, v = self.extend(group.name, group.k, group.v)
+        return group._replace(k=k, v=v)
 
 
 def attend(
@@ -142,50 +147,8 @@ def _seen(steps: int, total: int, device: torch.device, real: Tensor | None) -> 
     return mask[None, None] if real is None else mask & real[:, None, None, :]
 
 
-class HeadGroup(NamedTuple):
-    """Heads of a layer that are scored alike, with their queries, keys and values, each ``(B, nh, T, ·)``.
-
-    Where circuits of pairs score them, ``pairs`` runs these, and queries and keys are what the circuits encode.
-    """
-
-    name: str
-    score: Score
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    pairs: PairHead | None = None
-
-    def after(self, cache: KeyValueCache) -> HeadGroup:
-        """Return the group with the keys and values of earlier tokens too."""
-        k, v = cache.extend(self.name, self.k, self.v)
-        return self._replace(k=k, v=v)
-
-
-def measured(groups: Sequence[HeadGroup], seen: Tensor) -> list[HeadGroup]:
-    """Return groups with the scores that circuits of pairs give, of all heads in one job per estimator.
-
-    Args:
-        groups: The heads of a layer.
-        seen: Which keys each query sees, shape ``(B or 1, n_head or 1, S, T)``; other pairs are no circuits.
-    """
-    starts = accumulate((group.q.shape[1] for group in groups), initial=0)
-    calls, pairs = {}, {}
-    for group, start in zip(groups, starts, strict=False):
-        if group.pairs is not None:
-            own = seen if seen.shape[1] == 1 else seen[:, start : start + group.q.shape[1]]
-            pairs[group.name] = Pairs(own, len(group.q))
-            calls[group.name] = group.pairs, pairs[group.name].rows(group.q, group.k)
-    scores, found = run_heads(calls, {}), []
-    for group in groups:
-        if group.name in scores:
-            q, k = pairs[group.name].products(scores[group.name])
-            group = group._replace(q=q, k=k, score="complex" if group.score == "complex" else "dot")
-        found.append(group)
-    return found
-
-
 class MixedHeads:
-    """Attention whose heads are of several kinds: those whose queries and keys are linear, then the others.
+    """Attention whose heads are of several kinds: of linear queries and keys, then of others, then mixers.
 
     Attributes:
         kinds: The kinds, in the order of the heads.
@@ -193,6 +156,7 @@ class MixedHeads:
         maps: The value map of each kind, a :class:`QuantumHead` or the module of a classical kind.
         value_kinds: The kinds whose queries and keys are linear.
         circuit_kinds: The kinds whose queries, keys and values are circuits.
+        mixer_kinds: The kinds that mix positions without queries and keys.
         scores: What compares queries and keys, of the kinds whose scores come from pairs.
         num_linear: How many heads are of the former.
     """
@@ -203,11 +167,13 @@ class MixedHeads:
     def _build_heads(self, shapes: Mapping[str, HeadShape]) -> dict[str, HeadShape]:
         """Build the value maps; return the shapes in the order of the heads."""
         kinds = {name: head_kind(name) for name in shapes}
-        linear = [name for name, kind in kinds.items() if kind.projections == "v"]
+        self.mixer_kinds = [name for name, kind in kinds.items() if kind.mixer is not None]
+        scored = {name: kind for name, kind in kinds.items() if kind.mixer is None}
+        linear = [name for name, kind in scored.items() if kind.projections == "v"]
         order = get_args(Score).index
         self.value_kinds = sorted(linear, key=lambda name: (kinds[name].pairs is not None, order(kinds[name].score)))
-        self.circuit_kinds = [name for name, kind in kinds.items() if kind.projections == "qkv"]
-        self.kinds = {name: kinds[name] for name in self.value_kinds + self.circuit_kinds}
+        self.circuit_kinds = [name for name, kind in scored.items() if kind.projections == "qkv"]
+        self.kinds = {name: kinds[name] for name in self.value_kinds + self.circuit_kinds + self.mixer_kinds}
         shapes = {name: shapes[name] for name in self.kinds}
         self.counts = {name: shape.count for name, shape in shapes.items()}
         self.num_linear = sum(self.counts[name] for name in self.value_kinds)
@@ -302,17 +268,18 @@ class CausalSelfAttention(MixedHeads, nn.Module):
             unitaries: Those of the heads' circuits by kind, where they were formed already.
             real: Which tokens are no padding, those in the cache included, shape ``(B, S)``; None for all.
         """
-        queries_and_keys, *features = self._project(x)
+        queries_and_keys, *rest = self._project(x)
+        features = dict(zip(self.maps, rest, strict=True))
         values = self._head_values(x, features, unitaries or {})
         q, k = queries_and_keys.unflatten(-1, (2, self.num_linear, self.head_size)).permute(2, 0, 3, 1, 4)
         groups = list(self._head_groups(q, k, values))
         if cache is not None:
-            groups = [group.after(cache) for group in groups]
+            groups = [cache.extended(group) for group in groups]
         if any(group.pairs is not None for group in groups):
             groups = measured(groups, _seen(x.shape[1], groups[0].v.shape[-2], x.device, real))
-        outputs = [
-            self._attend(group.name, group.q, group.k, group.v, group.score, real) for group in groups
-        ]  # each (B, nh, T, h)
+        outputs = [self._attend(group.name, group.q, group.k, group.v, group.score, real) for group in groups]
+        outputs += [self._mix_positions(name, x, features[name], cache, real) for name in self.mixer_kinds]
+        # each (B, nh, T, h)
         y = torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]  # (B, n_head, T, h)
         return F.dropout(self.c_proj(y.transpose(1, 2).reshape(x.shape)), self.dropout, self.training)
 
@@ -322,12 +289,28 @@ class CausalSelfAttention(MixedHeads, nn.Module):
             return [x[..., :0]] * len(self.sizes)
         return self.c_attn(x).split(self.sizes, -1)
 
-    def _head_values(self, x: Tensor, features: Sequence[Tensor], unitaries: Mapping[str, Fused]) -> dict[str, Tensor]:
+    def _head_values(
+        self, x: Tensor, features: Mapping[str, Tensor], unitaries: Mapping[str, Fused]
+    ) -> dict[str, Tensor]:
         """Return what each kind's map makes of its features: ``(nh, B, T, h)``, or q, k, v ``(3, nh, B, T, h)``."""
-        calls = {}
-        for (name, module), part in zip(self.maps.items(), features, strict=True):
-            calls[name] = module, self.kinds[name].rows(part, x, self.counts[name], self.token_widths[name])
+        calls = {
+            name: (self.maps[name], self._rows(name, x, features[name]))
+            for name in self.value_kinds + self.circuit_kinds
+        }
         return {name: found.unflatten(-2, x.shape[:2]) for name, found in run_heads(calls, unitaries).items()}
+
+    def _rows(self, name: str, x: Tensor, features: Tensor) -> Tensor:
+        """Return what a kind's map takes, a row for each token: ``(nh, B * T, F)``, or ``(3, nh, B * T, F)``."""
+        return self.kinds[name].rows(features, x, self.counts[name], self.token_widths[name])
+
+    def _mix_positions(
+        self, name: str, x: Tensor, features: Tensor, cache: KeyValueCache | None, real: Tensor | None
+    ) -> Tensor:
+        """Return the outputs of a kind that mixes positions, ``(B, nh, T, h)``; the cache keeps features as keys."""
+        rows = self._rows(name, x, features).unflatten(1, x.shape[:2]).transpose(0, 1)  # (B, nh or 1, T, F)
+        if cache is not None:
+            rows, _ = cache.extend(name, rows, rows[..., :0])
+        return self.maps[name](rows, x.shape[1], real)
 
     def _attend(
         self,

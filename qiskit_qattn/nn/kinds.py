@@ -18,6 +18,7 @@ from qiskit_qattn.library.catalog import ALIASES, CATALOG, attention_circuit, re
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues, TensorTrainValues, UnitLinear
 from qiskit_qattn.nn.head_kind import HeadKind, Score
 from qiskit_qattn.nn.pairs import Pairing
+from qiskit_qattn.nn.quixer import QUIXER
 
 GROUP = "qiskit_qattn.heads"
 
@@ -66,7 +67,8 @@ def register_head(kind: HeadKind) -> HeadKind:
             raise unknown_name(f"{field} of head kind {kind.name!r}", str(getattr(kind, field)), allowed)
     if kind.circuit is not None and kind.recipe is None and kind.circuit not in CATALOG:
         raise unknown_name(f"circuit of head kind {kind.name!r}", kind.circuit, CATALOG)
-    if kind.circuit is None and (kind.values is None or (kind.num_features is None and not kind.whole_token)):
+    maps = kind.values is not None or kind.mixer is not None
+    if kind.circuit is None and not (maps and (kind.num_features is not None or kind.whole_token)):
         raise ConfigError(f"Head kind {kind.name!r} needs a circuit, or values and num_features.")
     if _KINDS.get(kind.name, kind) != kind:
         raise ConfigError(f"Head kind {kind.name!r} is registered already, as {_KINDS[kind.name]}.")
@@ -179,18 +181,51 @@ for _kind in (
         qk="first",
         whole_token=True,
         summary="amplitude encoding; q, k one ⟨Z₀⟩",
+        control="quadratic",
     ),
-    HeadKind("qisa-v2", "qisa-v2", "qkv", "qisa", whole_token=True, summary="amplitude encoding; q, k, v all circuits"),
-    HeadKind("qisa-v3", "qisa-v3", summary="linear q, k; v an amplitude-encoded circuit"),
-    HeadKind("qsann", "qsann", "qkv", "gaussian", qk="first", summary="QSANN: q, k one ⟨Z₀⟩, Gaussian score"),
-    HeadKind("zz", "zz", summary="linear q, k; v a ZZ feature map with real amplitudes"),
-    HeadKind("angle", "angle", "qkv", qk="qubits", own_maps=True, summary="RX angles; q, k, v each their own circuit"),
+    HeadKind(
+        "qisa-v2",
+        "qisa-v2",
+        "qkv",
+        "qisa",
+        whole_token=True,
+        summary="amplitude encoding; q, k, v all circuits",
+        control="quadratic",
+    ),
+    HeadKind("qisa-v3", "qisa-v3", summary="linear q, k; v an amplitude-encoded circuit", control="quadratic"),
+    HeadKind(
+        "qsann",
+        "qsann",
+        "qkv",
+        "gaussian",
+        qk="first",
+        summary="QSANN: q, k one ⟨Z₀⟩, Gaussian score",
+        control="rff",
+    ),
+    HeadKind("zz", "zz", summary="linear q, k; v a ZZ feature map with real amplitudes", control="rff"),
+    HeadKind(
+        "angle",
+        "angle",
+        "qkv",
+        qk="qubits",
+        own_maps=True,
+        summary="RX angles; q, k, v each their own circuit",
+        control="mps",
+    ),
     HeadKind(
         "orthogonal",
         "orthogonal",
         "qkv",
         qubits=lambda head_size: head_size,
         summary="q, k, v orthogonal matrices of the unit vector: RBS pyramids in unary encoding",
+        control="unit-linear",
+    ),
+    HeadKind(
+        "frozen",
+        "qisa-v3",
+        trainable=False,
+        summary="control: qisa-v3 with its circuit left at random",
+        control="quadratic",
     ),
     HeadKind(
         "overlap",
@@ -199,12 +234,14 @@ for _kind in (
         values=lambda shape: LinearValues(),
         num_features=lambda shape: shape.head_size,
         pairs=Pairing("overlap", "qisa-v3"),
+        control="kernel",
     ),
     HeadKind(
         "qmsan",
         "qisa-v3",
         summary="v a circuit; scores are overlaps of q and k as mixed states",
         pairs=Pairing("mixed", "qisa-v3"),
+        control="low-rank",
     ),
     HeadKind(
         "qcsam",
@@ -212,8 +249,8 @@ for _kind in (
         score="complex",
         summary="v a circuit; weights are complex overlaps of the states of q and k",
         pairs=Pairing("complex", "qisa-v3"),
+        control="complex",
     ),
-    HeadKind("frozen", "qisa-v3", trainable=False, summary="control: qisa-v3 with its circuit left at random"),
     HeadKind(
         "classical",
         summary="control: linear q, k, v",
@@ -268,5 +305,6 @@ for _kind in (
         num_features=lambda shape: 2**shape.num_qubits,
         pairs=Pairing("complex"),
     ),
+    QUIXER,
 ):
     register_head(_kind)
