@@ -71,9 +71,7 @@ def _states(name: str, num_qubits: int, reps: int | None) -> AttentionCircuit:
     """Return one circuit for all layers that ask for it."""
     circuit = attention_circuit(name, num_qubits, reps=reps, num_observables=1)
     if circuit.encoding.kind != "amplitude":
-        raise ConfigError(
-            f"Pairs compare amplitude-encoded states; circuit {name!r} has encoding {circuit.encoding.kind}."
-        )
+        raise ConfigError(f"Pairs compare amplitude-encoded states, but {name!r} encodes {circuit.encoding.kind}.")
     return circuit
 
 
