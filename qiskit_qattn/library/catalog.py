@@ -31,6 +31,7 @@ from qiskit_qattn.library.observables import (
     select_observables,
 )
 from qiskit_qattn.library.pairs import choose_pairs, count_pairs, matrix_encoding, pair_amplitude
+from qiskit_qattn.library.quixer import quixer_ansatz, quixer_encoding
 from qiskit_qattn.library.unary import butterfly_ansatz, pyramid_ansatz, unary_encoding
 
 _PROBE_SEED = 20260
@@ -101,6 +102,7 @@ CATALOG: dict[str, Recipe] = {
         unary_encoding, butterfly_ansatz, 1, _single_qubit("X"), "RBS butterfly, unary; arXiv 2209.08167"
     ),
     "orthogonal": Recipe(unary_encoding, pyramid_ansatz, 1, _single_qubit("X"), "RBS pyramid, unary; arXiv 2209.08167"),
+    "quixer": Recipe(quixer_encoding, quixer_ansatz, 1, _single_qubit("ZXY"), "Quixer on one token, arXiv 2406.04305"),
 }
 ALIASES = {"qisa": "qisa-v3"}
 

@@ -135,7 +135,7 @@ class HeadGroup(NamedTuple):
 
 
 class MixedHeads:
-    """Attention whose heads are of several kinds: those whose queries and keys are linear, then the others.
+    """Attention whose heads are of several kinds: those whose queries and keys are linear, then the others, then mixers.
 
     Attributes:
         kinds: The kinds, in the order of the heads.
@@ -143,6 +143,7 @@ class MixedHeads:
         maps: The value map of each kind, a :class:`QuantumHead` or the module of a classical kind.
         value_kinds: The kinds whose queries and keys are linear.
         circuit_kinds: The kinds whose queries, keys and values are circuits.
+        mixer_kinds: The kinds that mix positions without queries and keys.
         num_linear: How many heads are of the former.
     """
 
@@ -151,10 +152,12 @@ class MixedHeads:
     def _build_heads(self, shapes: Mapping[str, HeadShape]) -> dict[str, HeadShape]:
         """Build the value maps; return the shapes in the order of the heads."""
         kinds = {name: head_kind(name) for name in shapes}
-        linear = [name for name, kind in kinds.items() if kind.projections == "v"]
+        self.mixer_kinds = [name for name, kind in kinds.items() if kind.mixer is not None]
+        scored = {name: kind for name, kind in kinds.items() if kind.mixer is None}
+        linear = [name for name, kind in scored.items() if kind.projections == "v"]
         self.value_kinds = sorted(linear, key=lambda name: get_args(Score).index(kinds[name].score))
-        self.circuit_kinds = [name for name, kind in kinds.items() if kind.projections == "qkv"]
-        self.kinds = {name: kinds[name] for name in self.value_kinds + self.circuit_kinds}
+        self.circuit_kinds = [name for name, kind in scored.items() if kind.projections == "qkv"]
+        self.kinds = {name: kinds[name] for name in self.value_kinds + self.circuit_kinds + self.mixer_kinds}
         shapes = {name: shapes[name] for name in self.kinds}
         self.counts = {name: shape.count for name, shape in shapes.items()}
         self.num_linear = sum(self.counts[name] for name in self.value_kinds)
@@ -230,13 +233,16 @@ class CausalSelfAttention(MixedHeads, nn.Module):
             unitaries: Those of the heads' circuits by kind, where they were formed already.
             real: Which tokens are no padding, those in the cache included, shape ``(B, S)``; None for all.
         """
-        queries_and_keys, *features = self._project(x)
+        queries_and_keys, *rest = self._project(x)
+        features = dict(zip(self.maps, rest, strict=True))
         values = self._head_values(x, features, unitaries or {})
         q, k = queries_and_keys.unflatten(-1, (2, self.num_linear, self.head_size)).permute(2, 0, 3, 1, 4)
         outputs = [
             self._attend(group.name, group.q, group.k, group.v, group.score, cache, real)
             for group in self._head_groups(q, k, values)
-        ]  # each (B, nh, T, h)
+        ]
+        outputs += [self._mix_positions(name, x, features[name], cache, real) for name in self.mixer_kinds]
+        # each (B, nh, T, h)
         y = torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]  # (B, n_head, T, h)
         return F.dropout(self.c_proj(y.transpose(1, 2).reshape(x.shape)), self.dropout, self.training)
 
@@ -246,12 +252,28 @@ class CausalSelfAttention(MixedHeads, nn.Module):
             return [x[..., :0]] * len(self.sizes)
         return self.c_attn(x).split(self.sizes, -1)
 
-    def _head_values(self, x: Tensor, features: Sequence[Tensor], unitaries: Mapping[str, Fused]) -> dict[str, Tensor]:
+    def _head_values(
+        self, x: Tensor, features: Mapping[str, Tensor], unitaries: Mapping[str, Fused]
+    ) -> dict[str, Tensor]:
         """Return what each kind's map makes of its features: ``(nh, B, T, h)``, or q, k, v ``(3, nh, B, T, h)``."""
-        calls = {}
-        for (name, module), part in zip(self.maps.items(), features, strict=True):
-            calls[name] = module, self.kinds[name].rows(part, x, self.counts[name], self.token_widths[name])
+        calls = {
+            name: (self.maps[name], self._rows(name, x, features[name]))
+            for name in self.value_kinds + self.circuit_kinds
+        }
         return {name: found.unflatten(-2, x.shape[:2]) for name, found in run_heads(calls, unitaries).items()}
+
+    def _rows(self, name: str, x: Tensor, features: Tensor) -> Tensor:
+        """Return what a kind's map takes, a row for each token: ``(nh, B * T, F)``, or ``(3, nh, B * T, F)``."""
+        return self.kinds[name].rows(features, x, self.counts[name], self.token_widths[name])
+
+    def _mix_positions(
+        self, name: str, x: Tensor, features: Tensor, cache: KeyValueCache | None, real: Tensor | None
+    ) -> Tensor:
+        """Return the outputs of a kind that mixes positions, ``(B, nh, T, h)``; the cache keeps features as keys."""
+        rows = self._rows(name, x, features).unflatten(1, x.shape[:2]).transpose(0, 1)  # (B, nh or 1, T, F)
+        if cache is not None:
+            rows, _ = cache.extend(name, rows, rows[..., :0])
+        return self.maps[name](rows, x.shape[1], real)
 
     def _attend(
         self,

@@ -52,6 +52,7 @@ class HeadKind:
         whole_token: Whether the value map takes the token itself, without a linear map.
         trainable: Whether circuit weights are trained.
         summary: What it is, in a line.
+        control: The kind without a circuit that computes the like, by which a gain of this one is judged.
         recipe: Of a circuit that the catalog does not hold; registering the kind adds it there.
         values: Builds the value map of a classical kind: a module from ``(H, N, F)`` to ``(H, N, h)``.
         num_features: F, how many numbers of a token's projection a head of a classical kind takes.
@@ -59,6 +60,10 @@ class HeadKind:
         measured: How many observables a circuit of n qubits has, where a learned linear map takes all of them to the h
             values; None: h, each with a gain.
         activation: Applied to the projected numbers before they enter the map.
+        mixer: Builds a module that mixes positions itself, in place of scores and values, for kinds that have no
+            queries and keys. It is called with the features of all S positions so far, shape ``(B, H, S, F)``, with T,
+            and with which positions are no padding, shape ``(B, S)`` or None; it returns the outputs of the last T
+            positions, shape ``(B, H, T, h)``, of which each depends on its own prefix only.
     """
 
     name: str
@@ -70,12 +75,14 @@ class HeadKind:
     whole_token: bool = False
     trainable: bool = True
     summary: str = ""
+    control: str = ""
     recipe: Recipe | None = None
     values: Callable[[HeadShape], nn.Module] | None = None
     num_features: Callable[[HeadShape], int] | None = None
     qubits: Callable[[int], int] | None = None
     measured: Callable[[int], int] | None = None
     activation: Callable[[Tensor], Tensor] | None = None
+    mixer: Callable[[HeadShape], nn.Module] | None = None
 
     @property
     def encodes_token(self) -> bool:
@@ -83,10 +90,12 @@ class HeadKind:
         return self.circuit is not None and self.whole_token
 
     def build(self, shape: HeadShape) -> nn.Module:
-        """Return the value map of all heads of this kind in a layer.
+        """Return the value map of all heads of this kind in a layer, or their mixer.
 
-        It takes :meth:`rows` to values, shape ``(H, N, h)``, or to q, k and v, shape ``(3, H, N, h)``.
+        A value map takes :meth:`rows` to values, shape ``(H, N, h)``, or to q, k and v, shape ``(3, H, N, h)``.
         """
+        if self.mixer is not None:
+            return self.mixer(shape)
         if shape.circuit is not None:
             heads = (shape.count,) if self.projections == "v" else (3, shape.count)
             outputs = None if self.measured is None else shape.head_size
