@@ -135,7 +135,7 @@ class HeadGroup(NamedTuple):
 
 
 class MixedHeads:
-    """Attention whose heads are of several kinds: those whose queries and keys are linear, then the others, then mixers.
+    """Attention whose heads are of several kinds: those with linear queries and keys, then the others, mixers last.
 
     Attributes:
         kinds: The kinds, in the order of the heads.

@@ -17,7 +17,7 @@ from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, CATALOG, attention_circuit, register_circuit
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues, TensorTrainValues, UnitLinear
 from qiskit_qattn.nn.head_kind import HeadKind, Score
-from qiskit_qattn.nn.quixer import QUIXER
+from qiskit_qattn.nn.quixer import QUIXER, REFLECTIONS
 
 GROUP = "qiskit_qattn.heads"
 
@@ -226,5 +226,6 @@ for _kind in (
         num_features=lambda shape: shape.num_qubits,
     ),
     QUIXER,
+    REFLECTIONS,
 ):
     register_head(_kind)
