@@ -185,9 +185,11 @@ def projected_shape(kind: HeadKind, count: int, head_dim: int, num_qubits: int |
         reps: Their ansatz layers; None takes the kind's own.
 
     Raises:
-        ConfigError: For numbers that are not whole, a kind that encodes amplitudes in too few qubits, or weights that
-            do not fit in memory.
+        ConfigError: For numbers that are not whole, a kind that mixes positions itself or encodes amplitudes in too few
+            qubits, or weights that do not fit in memory.
     """
+    if kind.mixer is not None:
+        raise ConfigError(f"{kind.name} heads mix positions without queries and keys, so they run in a GPT only.")
     needed = max(1, math.ceil(math.log2(head_dim)))
     qubits = needed if num_qubits is None else integer("num_qubits", num_qubits, least=1)
     qubits = qubits if kind.qubits is None else kind.qubits(head_dim)

@@ -18,7 +18,7 @@ from qiskit_qattn.library.catalog import ALIASES, CATALOG, attention_circuit, re
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues, TensorTrainValues, UnitLinear
 from qiskit_qattn.nn.head_kind import HeadKind, Score
 from qiskit_qattn.nn.pair_kinds import PAIR_KINDS
-from qiskit_qattn.nn.quixer import QUIXER
+from qiskit_qattn.nn.quixer import QUIXER, REFLECTIONS
 from qiskit_qattn.nn.value_kinds import VALUE_KINDS
 
 GROUP = "qiskit_qattn.heads"
@@ -268,6 +268,8 @@ for _kind in (
         num_features=lambda shape: shape.num_qubits,
     ),
     QUIXER,
+    QUIXER,
+    REFLECTIONS,
     *PAIR_KINDS,
     *VALUE_KINDS,
 ):
