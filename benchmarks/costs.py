@@ -25,7 +25,7 @@ from torch import nn
 
 import qiskit_qattn as qa
 from benchmarks.machine import describe
-from qiskit_qattn.errors import BackendError
+from qiskit_qattn.errors import QattnError
 from qiskit_qattn.evaluation.device_cost import estimate
 from qiskit_qattn.evaluation.rendering import table
 from qiskit_qattn.nn.attention import CausalSelfAttention
@@ -80,6 +80,23 @@ FORMULAS = {
     "zz": Formula("3*d**2 + d*H*n + H*n*(L + 1) + d", "T d H n + T H 4ⁿ", "T*H*b", "n*(2 + L)"),
     "angle": Formula("d**2 + 3*d*H*n + 3*H*n*L + 3*d", "T d H n + T H 4ⁿ", "3*T*H*b", "n*L"),
     "orthogonal": Formula("2*d**2 + 3*H*L*h*(h - 1)//2 + 3*d", "T d h + H h³", "3*T*H*b", "4 + 2*(2*h - 3)*L"),
+    "overlap": Formula("4*d**2 + 6*m*L*H + H", "T d 2ᵐ + T² H 2ᵐ", "T*(T + 1)//2*H", "2*(2**m - 2 + m*L)"),
+    "qmsan": Formula(
+        "3*d**2 + d*H*2**n + 3*n*L*H + d + 6*m*L*H + H",
+        "T d H 2ⁿ + T H 4ⁿ + T² H 2ᵐ",
+        "T*(T + 1)//2*H + T*H*b",
+        _AMPLITUDE,
+    ),
+    "qcsam": Formula(
+        "3*d**2 + d*H*2**n + 3*n*L*H + d + 6*m*L*H",
+        "T d H 2ⁿ + T H 4ⁿ + T² H 2ᵐ",
+        "T*(T + 1)*H + T*H*b",
+        "max(2**n - 2 + n*L, 3*2**m - m - 2 + (6*m + 2)*L)",
+    ),
+    "quixer": Formula("d**2 + 4*d*H*n + 4*n*L*H + d + 68*H", "T d H n + T H L W n 2ⁿ"),
+    "kernel": Formula("4*d**2 + 4*d*2**m + H", "T d 2ᵐ + T² H 2ᵐ"),
+    "low-rank": Formula("3*d**2 + d*H*2**n + 2*d*2**n + 2*d + 4*d*2**m + H", "T d H 2ⁿ + T d 2ⁿ + T² H 2ᵐ"),
+    "complex": Formula("3*d**2 + d*H*2**n + 2*d*2**n + 2*d + 4*d*2**m", "T d H 2ⁿ + T d 2ⁿ + T² H 2ᵐ"),
     "quadratic": Formula("3*d**2 + d*H*2**n + 2*d*2**n + 2*d", "T d H 2ⁿ + T d 2ⁿ"),
     "rff": Formula("4*d**2", "T d²"),
     "unit-linear": Formula("2*d**2 + 3*d*h", "T d h"),
@@ -89,7 +106,8 @@ FORMULAS = {
 
 def value(formula: str, *, d: int, n: int, T: int = 1, L: int = 1, h: int = HEAD_SIZE, b: int = 1) -> int:
     """Return what a formula gives."""
-    return int(eval(formula, {"__builtins__": {}}, {"d": d, "h": h, "H": d // h, "n": n, "L": L, "T": T, "b": b}))
+    names = {"d": d, "h": h, "H": d // h, "n": n, "L": L, "T": T, "b": b, "m": math.ceil(math.log2(h)), "max": max}
+    return int(eval(formula, {"__builtins__": {}}, names))
 
 
 def layer(kind: str, *, T: int, d: int, n: int, L: int = 1) -> CausalSelfAttention:
@@ -149,7 +167,7 @@ def exponents(kind: str) -> dict[str, str]:
         "depth over n": "–",
     }
     if head_kind(kind).circuit is not None:
-        with suppress(BackendError):  # a kind that runs on the exact engine only
+        with suppress(QattnError):  # a kind that runs on the exact engine only
             sent = [_sent(kind, T, QUBITS[0])[0] for T in (8, 16, 32)]
             found["circuits over T"] = f"T^{slope((8, 16, 32), sent):.2f}"
             found["depth over n"] = growth(QUBITS, [_sent(kind, 2, n)[1] for n in QUBITS])
@@ -175,7 +193,8 @@ def formulas_sheet(kinds: Sequence[str]) -> Sheet:
     ]
     notes = (
         "One layer of H heads of width h = d/H on T tokens; circuits of n qubits with L ansatz layers; b measurement"
-        " bases of the h observables.",
+        " bases of the h observables; m = ⌈log₂ h⌉, the qubits of states that are compared in pairs; W, the window of"
+        " `quixer`.",
         "Operations are those on the exact engine beside what all kinds have: T d² for projections, T² d for scores and"
         " for mixing values. `classical` has nothing else: it is classical attention.",
         "Depth counts layers of two-qubit gates before they are mapped to a device.",
@@ -194,7 +213,7 @@ def _shots(kind: str) -> str:
 
 
 def _shown(formula: str) -> str:
-    for old, new in (("**n", "ⁿ"), ("**2", "²"), ("//", "/"), ("*", " ")):
+    for old, new in (("**n", "ⁿ"), ("**m", "ᵐ"), ("**2", "²"), ("//", "/"), ("*", " ")):
         formula = formula.replace(old, new)
     return formula
 
@@ -203,8 +222,8 @@ def exponents_sheet(kinds: Sequence[str], progress: Callable[[str], None] = lamb
     """Measure each kind, and return the table of exponents."""
     found: dict[str, dict[str, str]] = {}
     notes = [
-        f"Times are processor times of a pass forward and backward on one thread, for {_BATCH} sequences, heads of width {HEAD_SIZE},"
-        f" and T = {TOKENS[0]}, d = {WIDTHS[0]}, n = 4 where they do not vary; n = 7 for kinds that encode the token.",
+        f"Times are processor times of a pass forward and backward on one thread, for {_BATCH} sequences, heads of"
+        f" width {HEAD_SIZE}, and T = {TOKENS[0]}, d = {WIDTHS[0]}, n = 4 where they do not vary; n = 7 for kinds that encode the token.",
         f"Ranges: T from {TOKENS[0]} to {TOKENS[-1]}, d from {WIDTHS[0]} to {WIDTHS[-1]}, n from {QUBITS[0]} to"
         f" {QUBITS[-1]}. At these sizes the cost of calls is part of every time, so exponents are below those of the"
         " leading terms.",
@@ -213,7 +232,7 @@ def exponents_sheet(kinds: Sequence[str], progress: Callable[[str], None] = lamb
         progress(kind)
         try:
             found[kind] = exponents(kind)
-        except qa.QattnError as error:
+        except QattnError as error:
             notes.append(f"`{kind}` could not be measured: {' '.join(str(error).split())[:160]}")
     names = list(next(iter(found.values()), {}))
     rows = [[f"`{kind}`", *(each[name] for name in names)] for kind, each in found.items()]
