@@ -161,7 +161,9 @@ def best_rate(problem: Problem, contender: str, steps: int) -> float:
     """Return the learning rate that is best over the seeds of the search."""
     rates = CONTENDERS[contender][1]
     found = {rate: mean(run(problem, contender, rate, seed, steps) for seed in SEARCH) for rate in rates}
-    print(f"    search: {contender}, {steps} steps: " + ", ".join(f"{r:g}: {v:.4g}" for r, v in found.items()), flush=True)
+    print(
+        f"    search: {contender}, {steps} steps: " + ", ".join(f"{r:g}: {v:.4g}" for r, v in found.items()), flush=True
+    )
     return min(found, key=lambda rate: found[rate] if np.isfinite(found[rate]) else np.inf)
 
 
