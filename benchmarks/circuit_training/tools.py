@@ -111,13 +111,15 @@ SHALLOW = [
     Tool("small angles", "small"),
     Tool("circuit rate × 1", circuit_rate=1.0),
     Tool("circuit rate × 25", circuit_rate=25.0),
+    Tool("angle noise of 0.2", angle_noise=0.2, judged=("exact", "noise")),
+]
+MORE = [
     Tool("constant circuit rate", constant=True),
     Tool("angle noise of 0.05", angle_noise=0.05, judged=("exact", "noise")),
-    Tool("angle noise of 0.2", angle_noise=0.2, judged=("exact", "noise")),
     Tool("variance penalty of 0.1", variance=0.1, judged=("shots", "exact", "noise")),
 ]
 STUDY: dict[str, tuple[Problem, list[Tool]]] = {
-    "qisa": (Problem("qisa-v3", 4, 1), SHALLOW),
+    "qisa": (Problem("qisa-v3", 4, 1), [*SHALLOW, *MORE]),
     "angle": (Problem("angle", 4, 1), SHALLOW),
     "zz-deep": (Problem("zz", 8, 4, steps=150), [Tool("small angles", "small")]),
     "zz-blocks": (
