@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, get_args
 
 import torch
@@ -14,7 +15,10 @@ from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.head_kind import HeadShape, Score
 from qiskit_qattn.nn.heads import run_heads
 from qiskit_qattn.nn.kinds import head_kind
+from qiskit_qattn.nn.sampling import SampledMean, sampled_mean
 from qiskit_qattn.simulation.statevector import Fused
+
+Mix = Callable[..., Tensor]  # weights, values and dropout=… to their weighted mean
 
 
 @dataclass
@@ -45,6 +49,7 @@ def attend(
     causal: bool = False,
     dropout: float = 0.0,
     need_weights: bool = False,
+    mix: Mix | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     r"""Return :math:`\sum_j w_{ij} v_j`, where the weights of each row i sum to 1, and the weights where asked for.
 
@@ -65,6 +70,8 @@ def attend(
         causal: Query i sees the first i + 1 keys; instead of a mask.
         dropout: Probability of dropping a weight.
         need_weights: Whether to return the weights, after dropout, shape ``(B, nh, S, T)``.
+        mix: Takes weights and values to an estimate of the sum, as a :class:`~qiskit_qattn.nn.sampling.SampledMean`
+            does; weights are then returned before dropout.
 
     Source: Vaswani et al. 2017, equation (1); Li et al., arXiv 2205.05625, equation (6); arXiv 2603.03318.
     """
@@ -74,7 +81,7 @@ def attend(
         q = torch.cat([2 * q, torch.ones_like(q[..., :1])], -1)
         k = torch.cat([k, -(k * k).sum(-1, keepdim=True)], -1)
         scale = 1.0
-    if score != "qisa" and not need_weights:
+    if score != "qisa" and not need_weights and mix is None:
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale)
         return y, None
     if score == "qisa":
@@ -91,13 +98,21 @@ def attend(
     else:
         empty = (logits == -torch.inf).all(-1, keepdim=True)
         weights = logits.masked_fill(empty, 0.0).softmax(-1).masked_fill(empty, 0.0)
+    if mix is not None:
+        return mix(weights, v, dropout=dropout), weights
     if dropout:
         weights = F.dropout(weights, dropout)
     return weights @ v, weights
 
 
 def causal_attention(
-    q: Tensor, k: Tensor, v: Tensor, score: Score, dropout: float = 0.0, real: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    score: Score,
+    dropout: float = 0.0,
+    real: Tensor | None = None,
+    mix: Mix | None = None,
 ) -> Tensor:
     r"""Return :func:`attend`'s :math:`\sum_{j \le i} w_{ij} v_j`.
 
@@ -108,15 +123,16 @@ def causal_attention(
         score: As for :func:`attend`.
         dropout: Probability of dropping a weight.
         real: Which of the T tokens are no padding, shape ``(B, T)``; None for all.
+        mix: As for :func:`attend`.
     """
     steps, total = q.shape[-2], k.shape[-2]
     if real is not None:
         seen = _causal_mask(steps, total, q.device, total - steps) & real[:, None, None, :]
-        return attend(q, k, v, score, seen, dropout=dropout)[0]
+        return attend(q, k, v, score, seen, dropout=dropout, mix=mix)[0]
     if steps == total:  # a branch, since the comparison itself is no bool where torch.compile lets lengths vary
-        return attend(q, k, v, score, causal=True, dropout=dropout)[0]
+        return attend(q, k, v, score, causal=True, dropout=dropout, mix=mix)[0]
     mask = _causal_mask(steps, total, q.device, total - steps) if steps > 1 else None  # one sees all others
-    return attend(q, k, v, score, mask, dropout=dropout)[0]
+    return attend(q, k, v, score, mask, dropout=dropout, mix=mix)[0]
 
 
 def _causal_mask(steps: int, total: int, device: torch.device, before: int = 0) -> Tensor:
@@ -144,9 +160,11 @@ class MixedHeads:
         value_kinds: The kinds whose queries and keys are linear.
         circuit_kinds: The kinds whose queries, keys and values are circuits.
         num_linear: How many heads are of the former.
+        sampling: What estimates the mean of the values from drawn keys; None for exact attention.
     """
 
     maps: nn.ModuleDict
+    sampling: SampledMean | None
 
     def _build_heads(self, shapes: Mapping[str, HeadShape]) -> dict[str, HeadShape]:
         """Build the value maps; return the shapes in the order of the heads."""
@@ -209,6 +227,7 @@ class CausalSelfAttention(MixedHeads, nn.Module):
         self.sizes = [2 * self.num_linear * self.head_size, *features]
         self.c_attn = nn.Linear(config.n_embd, sum(self.sizes), bias=config.bias) if sum(self.sizes) else None
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.sampling = sampled_mean(config.sampling)
 
     def extra_repr(self) -> str:
         """Return the heads and their size, for ``print(model)``."""
@@ -221,6 +240,7 @@ class CausalSelfAttention(MixedHeads, nn.Module):
         cache: KeyValueCache | None = None,
         unitaries: Mapping[str, Fused] | None = None,
         real: Tensor | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """Return attention's output, shape ``(B, T, d)``.
 
@@ -229,14 +249,19 @@ class CausalSelfAttention(MixedHeads, nn.Module):
             cache: Keys and values of the tokens that come before, to which those of ``x`` are added.
             unitaries: Those of the heads' circuits by kind, where they were formed already.
             real: Which tokens are no padding, those in the cache included, shape ``(B, S)``; None for all.
+            rows: A number of each token, by which sampled attention draws its random numbers, shape ``(B or 1, T)``;
+                None for its place.
         """
         queries_and_keys, *features = self._project(x)
         values = self._head_values(x, features, unitaries or {})
         q, k = queries_and_keys.unflatten(-1, (2, self.num_linear, self.head_size)).permute(2, 0, 3, 1, 4)
-        outputs = [
-            self._attend(group.name, group.q, group.k, group.v, group.score, cache, real)
-            for group in self._head_groups(q, k, values)
-        ]  # each (B, nh, T, h)
+        outputs, first = [], 0
+        for group in self._head_groups(q, k, values):
+            mix = None if self.sampling is None else partial(self.sampling, rows=rows, first_head=first)
+            outputs.append(
+                self._attend(group.name, group.q, group.k, group.v, group.score, cache, real, mix)
+            )  # (B, nh, T, h)
+            first += group.q.shape[1]
         y = torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]  # (B, n_head, T, h)
         return F.dropout(self.c_proj(y.transpose(1, 2).reshape(x.shape)), self.dropout, self.training)
 
@@ -262,7 +287,8 @@ class CausalSelfAttention(MixedHeads, nn.Module):
         score: Score,
         cache: KeyValueCache | None,
         real: Tensor | None = None,
+        mix: Mix | None = None,
     ) -> Tensor:
         if cache is not None:
             k, v = cache.extend(part, k, v)
-        return causal_attention(q, k, v, score, self.dropout if self.training else 0.0, real)
+        return causal_attention(q, k, v, score, self.dropout if self.training else 0.0, real, mix)
