@@ -165,7 +165,7 @@ class SampledMean(nn.Module):
             p: Weights of exact attention, shape ``(B, H, L, T)``.
             v: Values, shape ``(B, H, T, h)``.
             rows: A number of each row, its position and what else tells it apart, shape ``(B or 1, L)``; None counts
-                so that the last row has the number of the last key.
+                so that the last row has that of the last key.
             first_head: The number of the first head.
             dropout: Probability of dropping a sample.
 
@@ -183,7 +183,8 @@ class SampledMean(nn.Module):
             samples = self.samples
             step = torch.randint(2**32, (), device=p.device)
         if rows is None:
-            rows = torch.arange(p.shape[-1] - p.shape[-2], p.shape[-1], device=p.device)[None]
+            rows = torch.arange(p.shape[-1] - p.shape[-2], p.shape[-1])[None]
+        rows = rows.to(p.device)
         draw = scheme.draw(p, self._words(samples, p, rows, first_head, step, stream=0))
         baseline = None
         if scheme.gradient == "score" and scheme.control is None and p.requires_grad:
@@ -207,6 +208,24 @@ def sampled_mean(sampling: str | None) -> SampledMean | None:
         UnknownNameError, ConfigError: As :meth:`Scheme.parse`.
     """
     return None if sampling is None else SampledMean(Scheme.parse(sampling))
+
+
+def places(steps: int, keys: int, mask: Tensor | None, *, causal: bool) -> Tensor | None:
+    """Return the place of each query in its sequence, not counting padding on the left, shape ``(B or 1, L)``.
+
+    Args:
+        steps: L.
+        keys: S, of which there may be more than queries, for tokens in a cache.
+        mask: Which keys each query sees, or what is added, shape ``(B or 1, H or 1, L, S)``.
+        causal: Whether the last key that a query sees is its own.
+    """
+    if mask is None:
+        return None if causal else torch.arange(steps)[None]
+    seen = (mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min)[:, 0]  # (B or 1, L, S)
+    first = seen.any(1).long().argmax(-1, keepdim=True)
+    if not causal:
+        return torch.arange(steps, device=mask.device) - first
+    return keys - 1 - seen.flip(-1).long().argmax(-1) - first
 
 
 def number_layers(model: nn.Module) -> None:

@@ -186,12 +186,14 @@ def test_reading_the_drawn_values_alone_changes_nothing(name: str, control: int 
     draw = WAYS[name](p, torch.randint(2**32, (2, 3, 4, 6)))
     found = [estimate(p, v, draw, baseline=b, control=control, gather=gather) for gather in (False, True)]
     torch.testing.assert_close(found[0], found[1])
-    for first, second in zip(*(torch.autograd.grad(y.sin().sum(), (logits, v), retain_graph=True) for y in found)):
+    for first, second in zip(
+        *(torch.autograd.grad(y.sin().sum(), (logits, v), retain_graph=True) for y in found), strict=True
+    ):
         torch.testing.assert_close(first, second)
 
 
 def test_block_means_take_the_variance_between_blocks_away() -> None:
-    """Values that are equal within each block are known exactly; a block with a key that the row does not see is not."""
+    """Values that are equal within each block are known exactly; blocks that the row sees in part do not count."""
     p = torch.tensor([1, 3, 4, 4, 2, 2], dtype=torch.float64) / 16
     v = torch.tensor([1.0, 1, 5, 5, -2, -2], dtype=torch.float64).view(1, 1, 6, 1)
     rows, draw = every_draw("naive", 2, p)
@@ -213,7 +215,7 @@ def test_a_coefficient_fitted_to_the_same_draw_is_biased() -> None:
     p = torch.tensor([4, 2, 2], dtype=torch.float64) / 8
     g = torch.tensor([0.0, 1.0, 3.0], dtype=torch.float64)
     v, mean = g**2, (p @ g)
-    rows, draw = every_draw("naive", 2, p)
+    _, draw = every_draw("naive", 2, p)
     gs, vs = g[draw.indices], v[draw.indices]  # (1, 1, outcomes, 2)
     fixed = vs.mean(-1) - 2.5 * (gs.mean(-1) - mean)
     assert float(fixed.mean()) == pytest.approx(float(p @ v))
