@@ -252,7 +252,9 @@ def _note(calls: dict[Any, Any], key: tuple[int, str], _module: nn.Module, args:
 
 
 def _by_head(attention: CausalSelfAttention, kind: str, inputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the inputs and outputs of one value map, with heads on the first axis."""
+    """Return the inputs and outputs of one value map or mixer, with heads on the first axis."""
+    if attention.kinds[kind].mixer is not None:  # (W, heads, T, ·)
+        inputs, values = (each.transpose(0, 1).flatten(1, 2) for each in (inputs, values))
     module = attention.maps[kind]
     if isinstance(module, QuantumHead):
         inputs = inputs.expand(*module.weight.shape[:-1], -1, -1).flatten(0, -3)  # (H, N, F)

@@ -15,6 +15,7 @@ from qiskit_qattn.library.ansatzes import angle_ansatz, qisa_ansatz, qsann_ansat
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.encodings import Encoding, amplitude_encoding, angle_encoding, qsann_encoding, zz_encoding
 from qiskit_qattn.library.observables import random_observables, select_observables
+from qiskit_qattn.library.quixer import quixer_ansatz, quixer_encoding
 from qiskit_qattn.library.unary import pyramid_ansatz, unary_encoding
 
 _PROBE_SEED = 20260
@@ -58,6 +59,7 @@ CATALOG: dict[str, Recipe] = {
     "zz": Recipe(zz_encoding, real_amplitudes_ansatz, 2, _single_qubit("Z"), "ZZ feature map and real amplitudes"),
     "angle": Recipe(angle_encoding, angle_ansatz, 1, _single_qubit("Z"), "RX angles and CX ring, arXiv 2110.06510"),
     "orthogonal": Recipe(unary_encoding, pyramid_ansatz, 1, _single_qubit("X"), "RBS pyramid, unary; arXiv 2209.08167"),
+    "quixer": Recipe(quixer_encoding, quixer_ansatz, 1, _single_qubit("ZXY"), "Quixer on one token, arXiv 2406.04305"),
 }
 ALIASES = {"qisa": "qisa-v3"}
 

@@ -12,7 +12,7 @@ from qiskit.circuit.library import z_feature_map, zz_feature_map
 
 from qiskit_qattn.library.ansatzes import check_num_qubits, qsann_ansatz
 
-EncodingKind = Literal["amplitude", "angle", "zz", "qsann", "unary", "plain"]
+EncodingKind = Literal["amplitude", "angle", "zz", "qsann", "unary", "quixer", "plain"]
 
 
 @dataclass(frozen=True, eq=False)

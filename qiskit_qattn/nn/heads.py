@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -118,12 +118,17 @@ class QuantumHead(Movable):
         super().__init__()
         self.circuit = circuit
         self.amplitude = circuit.encoding.kind == "amplitude"
-        weight = torch.empty(*heads, len(circuit.weight_params)).uniform_(-math.pi, math.pi)
-        self.weight = nn.Parameter(weight, requires_grad=trainable)
-        start = gain * math.sqrt(circuit.encoding.dimension)
-        self.gain = nn.Parameter(torch.full((*heads, len(circuit.observables)), start))
+        self.weight = nn.Parameter(torch.empty(*heads, len(circuit.weight_params)), requires_grad=trainable)
+        self.gain = nn.Parameter(torch.empty(*heads, len(circuit.observables)))
+        self._spread = gain
+        self.reset_parameters()
         self.register_buffer("observables", self._codes())
         self.run_on(self.prepare(Place.of(get_backend("statevector")), Audit(None, self.circuit_name)))
+
+    def reset_parameters(self) -> None:
+        """Draw the weights and set the gains, as at the start."""
+        nn.init.uniform_(self.weight, -math.pi, math.pi)
+        nn.init.constant_(self.gain, self._spread * math.sqrt(self.circuit.encoding.dimension))
 
     def extra_repr(self) -> str:
         """Return the circuit's sizes, the number of heads and the backend, for ``print(model)``."""
@@ -236,6 +241,14 @@ class QuantumHead(Movable):
         """Return what :func:`evaluate` takes to give this head's expectations; errors are those of a call."""
         self._check(x, paid=isinstance(self._program, JointProgram))
         return self._program, x if self._angles is None else self._angles(x), self.weight
+
+    def reference(self) -> Callable[[Tensor], Tensor]:
+        """Return what gives the exact engine's expectations of inputs, shape ``(*heads, N, M)``."""
+        program = self.prepare(Place.of(get_backend("statevector")), Audit(None, self.circuit_name)).program
+        assert program is not None
+        takes_vectors = isinstance(program, StatevectorProgram)
+        angles = None if takes_vectors else angles_of_vectors(self.circuit.encoding)
+        return lambda x: program(x if angles is None else angles.to(x)(x), self.weight)
 
     def _check(self, x: Tensor, *, paid: bool = False) -> None:
         if x.shape[-1] != self.num_features:

@@ -17,6 +17,8 @@ from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, CATALOG, attention_circuit, register_circuit
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues, TensorTrainValues, UnitLinear
 from qiskit_qattn.nn.head_kind import HeadKind, Score
+from qiskit_qattn.nn.pairs import Pairing
+from qiskit_qattn.nn.quixer import QUIXER
 
 GROUP = "qiskit_qattn.heads"
 
@@ -65,7 +67,8 @@ def register_head(kind: HeadKind) -> HeadKind:
             raise unknown_name(f"{field} of head kind {kind.name!r}", str(getattr(kind, field)), allowed)
     if kind.circuit is not None and kind.recipe is None and kind.circuit not in CATALOG:
         raise unknown_name(f"circuit of head kind {kind.name!r}", kind.circuit, CATALOG)
-    if kind.circuit is None and (kind.values is None or (kind.num_features is None and not kind.whole_token)):
+    maps = kind.values is not None or kind.mixer is not None
+    if kind.circuit is None and not (maps and (kind.num_features is not None or kind.whole_token)):
         raise ConfigError(f"Head kind {kind.name!r} needs a circuit, or values and num_features.")
     if _KINDS.get(kind.name, kind) != kind:
         raise ConfigError(f"Head kind {kind.name!r} is registered already, as {_KINDS[kind.name]}.")
@@ -178,20 +181,76 @@ for _kind in (
         qk="first",
         whole_token=True,
         summary="amplitude encoding; q, k one ⟨Z₀⟩",
+        control="quadratic",
     ),
-    HeadKind("qisa-v2", "qisa-v2", "qkv", "qisa", whole_token=True, summary="amplitude encoding; q, k, v all circuits"),
-    HeadKind("qisa-v3", "qisa-v3", summary="linear q, k; v an amplitude-encoded circuit"),
-    HeadKind("qsann", "qsann", "qkv", "gaussian", qk="first", summary="QSANN: q, k one ⟨Z₀⟩, Gaussian score"),
-    HeadKind("zz", "zz", summary="linear q, k; v a ZZ feature map with real amplitudes"),
-    HeadKind("angle", "angle", "qkv", qk="qubits", own_maps=True, summary="RX angles; q, k, v each their own circuit"),
+    HeadKind(
+        "qisa-v2",
+        "qisa-v2",
+        "qkv",
+        "qisa",
+        whole_token=True,
+        summary="amplitude encoding; q, k, v all circuits",
+        control="quadratic",
+    ),
+    HeadKind("qisa-v3", "qisa-v3", summary="linear q, k; v an amplitude-encoded circuit", control="quadratic"),
+    HeadKind(
+        "qsann",
+        "qsann",
+        "qkv",
+        "gaussian",
+        qk="first",
+        summary="QSANN: q, k one ⟨Z₀⟩, Gaussian score",
+        control="rff",
+    ),
+    HeadKind("zz", "zz", summary="linear q, k; v a ZZ feature map with real amplitudes", control="rff"),
+    HeadKind(
+        "angle",
+        "angle",
+        "qkv",
+        qk="qubits",
+        own_maps=True,
+        summary="RX angles; q, k, v each their own circuit",
+        control="mps",
+    ),
     HeadKind(
         "orthogonal",
         "orthogonal",
         "qkv",
         qubits=lambda head_size: head_size,
         summary="q, k, v orthogonal matrices of the unit vector: RBS pyramids in unary encoding",
+        control="unit-linear",
     ),
-    HeadKind("frozen", "qisa-v3", trainable=False, summary="control: qisa-v3 with its circuit left at random"),
+    HeadKind(
+        "frozen",
+        "qisa-v3",
+        trainable=False,
+        summary="control: qisa-v3 with its circuit left at random",
+        control="quadratic",
+    ),
+    HeadKind(
+        "overlap",
+        score="overlap",
+        summary="linear v; scores are overlaps of the states of amplitude-encoded q and k",
+        values=lambda shape: LinearValues(),
+        num_features=lambda shape: shape.head_size,
+        pairs=Pairing("overlap", "qisa-v3"),
+        control="kernel",
+    ),
+    HeadKind(
+        "qmsan",
+        "qisa-v3",
+        summary="v a circuit; scores are overlaps of q and k as mixed states",
+        pairs=Pairing("mixed", "qisa-v3"),
+        control="low-rank",
+    ),
+    HeadKind(
+        "qcsam",
+        "qisa-v3",
+        score="complex",
+        summary="v a circuit; weights are complex overlaps of the states of q and k",
+        pairs=Pairing("complex", "qisa-v3"),
+        control="complex",
+    ),
     HeadKind(
         "classical",
         summary="control: linear q, k, v",
@@ -222,6 +281,30 @@ for _kind in (
         summary="control: v a Fourier series whose coefficients are a matrix product state",
         values=lambda shape: TensorTrainValues(shape.count, shape.num_qubits, shape.head_size, spread=shape.spread),
         num_features=lambda shape: shape.num_qubits,
+    ),
+    QUIXER,
+    HeadKind(
+        "kernel",
+        score="overlap",
+        summary="control: overlap with free complex linear maps in place of circuits",
+        values=lambda shape: LinearValues(),
+        num_features=lambda shape: shape.head_size,
+        pairs=Pairing("overlap"),
+    ),
+    HeadKind(
+        "low-rank",
+        summary="control: qmsan with free complex linear maps, whose mixed states are M M†, and quadratic v",
+        values=lambda shape: QuadraticValues(shape.count, 2**shape.num_qubits, shape.head_size),
+        num_features=lambda shape: 2**shape.num_qubits,
+        pairs=Pairing("mixed"),
+    ),
+    HeadKind(
+        "complex",
+        score="complex",
+        summary="control: qcsam with free complex linear maps, and quadratic v",
+        values=lambda shape: QuadraticValues(shape.count, 2**shape.num_qubits, shape.head_size),
+        num_features=lambda shape: 2**shape.num_qubits,
+        pairs=Pairing("complex"),
     ),
 ):
     register_head(_kind)

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.nn.attention import MixedHeads, attend
+from qiskit_qattn.nn.attention import MixedHeads, attend, causal_mask, measured
 from qiskit_qattn.nn.config import projected_shape
 from qiskit_qattn.nn.head_kind import HeadKind, HeadShape
 from qiskit_qattn.nn.heads import HeadEncoding, run_heads
 from qiskit_qattn.nn.kinds import head_kind, parse_counts
-from qiskit_qattn.nn.sampling import sampled_mean
 from qiskit_qattn.untrusted import shown
 
 
@@ -49,7 +48,6 @@ class ProjectedHeads(MixedHeads):
         Raises:
             UnknownNameError, ConfigError, CircuitError: For heads, qubits, layers or sampling that cannot be.
         """
-        self.sampling = sampled_mean(sampling)
         listed = _parse_heads(heads, num_heads)
         self.heads = ",".join(f"{name}:{count}" for name, count in listed)
         counts = {name: sum(count for other, count in listed if other == name) for name, _ in listed}
@@ -59,6 +57,7 @@ class ProjectedHeads(MixedHeads):
                 for name, count in counts.items()
             }
         )
+        self._sample(sampling)
         names = [name for name, count in listed for _ in range(count)]
         order = sorted(range(num_heads), key=lambda head: list(self.kinds).index(names[head]))
         self._by_kind, self._in_string = _runs(order), _runs([order.index(head) for head in range(num_heads)])
@@ -108,7 +107,10 @@ class ProjectedHeads(MixedHeads):
         values = self._head_values(q, k, v)
         factor = 1.0 if scale in (None, self.head_dim**-0.5) else scale * self.head_dim**0.5
         outputs, weights, start = [], [], 0
-        for group in self._head_groups(q.transpose(1, 2), k.transpose(1, 2), values):
+        groups = list(self._head_groups(q.transpose(1, 2), k.transpose(1, 2), values))
+        if any(group.pairs is not None for group in groups):
+            groups = measured(groups, _seen(q.shape[1], k.shape[1], mask, causal, q.device))
+        for group in groups:
             heads = slice(start, start := start + group.q.shape[1])
             y, w = attend(
                 group.q * factor if factor != 1 and group.name == "linear-dot" else group.q,
@@ -156,6 +158,13 @@ class ProjectedHeads(MixedHeads):
             return self.encodings[name](vectors)
         missing = self._widths[name] - self.head_dim
         return F.pad(vectors, (0, missing)) if missing else vectors
+
+
+def _seen(steps: int, total: int, mask: Tensor | None, causal: bool, device: torch.device) -> Tensor:
+    """Return which keys each query sees, shape ``(N or 1, H or 1, L, S)``."""
+    if mask is None:
+        return causal_mask(steps, total, device, 0 if causal else total)[None, None]
+    return (mask if mask.dtype == torch.bool else mask > -torch.inf)[..., :total]  # zeros may follow
 
 
 def _parse_heads(heads: str, num_heads: int) -> list[tuple[str, int]]:

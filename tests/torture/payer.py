@@ -31,7 +31,7 @@ from qiskit_ibm_runtime.accounts import management
 from qiskit_ibm_runtime.api.session import PostForcelistRetry
 from urllib3.util import connection
 
-from qiskit_qattn.backends.jobs import client, estimator, retries
+from qiskit_qattn.backends.jobs import client, retries, runner
 from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.registry import Backend, get_backend
@@ -249,7 +249,7 @@ def enter(services: Services, order: Order) -> None:
     # Waits are shortened, what is waited for is not changed.
     PostForcelistRetry.get_backoff_time = lambda _: 0.0  # type: ignore[method-assign]
     retries.BACKOFF = 0.05
-    estimator.LONGEST_POLL = 0.2
+    runner.LONGEST_POLL = 0.2
 
 
 def _pay(services: Services, order: Order, pipe: Connection, stderr: Path) -> None:

@@ -70,6 +70,7 @@ def ibm(spec: BackendSpec) -> Backend:
         MissingDependencyError: For a snapshot without Aer.
     """
     from qiskit_qattn.backends.jobs.estimator import managed_estimator  # it needs the extra `ibm`
+    from qiskit_qattn.backends.jobs.sampler import managed_sampler
 
     if spec.target is None:
         raise ConfigError(f"Backend 'ibm' needs a target, such as ibm:least_busy. Targets: {TARGETS}.")
@@ -101,9 +102,11 @@ def ibm(spec: BackendSpec) -> Backend:
             backend, service, mode=mode, settings=settings, max_time=max_time, seconds_price=price, secrets=secrets
         )
     level = _OPTIMIZATION if optimization is None else optimization
+    estimator = managed_estimator(spec, device, precision=precision, choice=choice)
     return Backend(
         str(spec),
-        managed_estimator(spec, device, precision=precision, choice=choice),
+        estimator,
+        sampler=managed_sampler(spec, estimator, precision=precision, dedupe=dedupe),
         pass_manager=ISAPassManager(backend, level, call=Guard(*secrets)),
         precision=precision,
         shots=shots,

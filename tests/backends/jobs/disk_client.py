@@ -14,8 +14,8 @@ from typing import Any
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 
-from qiskit_qattn.backends.jobs import estimator as jobs_estimator
 from qiskit_qattn.backends.jobs import retries
+from qiskit_qattn.backends.jobs import runner as jobs_runner
 from qiskit_qattn.backends.jobs.budget import Budget
 from qiskit_qattn.backends.jobs.estimator import ManagedEstimator
 from qiskit_qattn.backends.jobs.ledger import Ledger
@@ -53,7 +53,7 @@ def main() -> None:
     from disk_device import DiskDevice
 
     folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
-    jobs_estimator.LONGEST_POLL, retries.BACKOFF = 0.1, 0.001
+    jobs_runner.LONGEST_POLL, retries.BACKOFF = 0.1, 0.001
     if options.pop("elsewhere", False):
         time.time, socket.gethostname = lambda: 4e9, lambda: "another"
     angles, workers, gate = options.pop("angles", [0.3]), options.pop("workers", 0), options.pop("gate", None)
