@@ -268,7 +268,6 @@ for _kind in (
         num_features=lambda shape: shape.num_qubits,
     ),
     QUIXER,
-    QUIXER,
     REFLECTIONS,
     *PAIR_KINDS,
     *VALUE_KINDS,
