@@ -17,7 +17,9 @@ from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, CATALOG, attention_circuit, register_circuit
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues, TensorTrainValues, UnitLinear
 from qiskit_qattn.nn.head_kind import HeadKind, Score
-from qiskit_qattn.nn.quixer import QUIXER
+from qiskit_qattn.nn.pair_kinds import PAIR_KINDS
+from qiskit_qattn.nn.quixer import QUIXER, REFLECTIONS
+from qiskit_qattn.nn.value_kinds import VALUE_KINDS
 
 GROUP = "qiskit_qattn.heads"
 
@@ -227,6 +229,14 @@ for _kind in (
         control="quadratic",
     ),
     HeadKind(
+        "butterfly",
+        "butterfly",
+        "qkv",
+        qubits=lambda head_size: head_size,
+        summary="as orthogonal, with RBS in a butterfly of log₂ h layers",
+        control="unit-linear",
+    ),
+    HeadKind(
         "classical",
         summary="control: linear q, k, v",
         values=lambda shape: LinearValues(),
@@ -248,7 +258,7 @@ for _kind in (
         "unit-linear",
         projections="qkv",
         summary="control: q, k, v free linear maps of the unit vector",
-        values=lambda shape: UnitLinear(shape.count, shape.head_size, spread=shape.spread),
+        values=lambda shape: UnitLinear((3, shape.count), shape.head_size, shape.head_size, spread=shape.spread),
         num_features=lambda shape: shape.head_size,
     ),
     HeadKind(
@@ -258,5 +268,8 @@ for _kind in (
         num_features=lambda shape: shape.num_qubits,
     ),
     QUIXER,
+    REFLECTIONS,
+    *PAIR_KINDS,
+    *VALUE_KINDS,
 ):
     register_head(_kind)
