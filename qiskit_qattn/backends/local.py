@@ -32,7 +32,7 @@ from qiskit_qattn.simulation.unary import OrthogonalProgram
 
 METHODS = ("auto", "dense", "mps")
 STATEVECTOR_OPTIONS = SAMPLING_OPTIONS | {
-    "method": "dense: all amplitudes, up to 16 qubits; mps: matrix product states, up to 30; auto takes what fits",
+    "method": "dense: all amplitudes, up to 20 qubits; mps: matrix product states, up to 30; auto: mps from 17 on",
     "max_bond": "mps: largest bond dimension (default 64)",
 }
 

@@ -5,8 +5,8 @@ phases. Qubits that nothing has entangled yet are separate states :math:`|\psi_1
 are multiplied out where a block acts on both. A block is one product with a view of the batch, and qubits stay in
 the order that the last block left.
 
-The backward pass undoes the steps one by one, :math:`|\psi_{k-1}\rangle = U_k^\dagger |\psi_k\rangle`, so that its memory
-does not grow with the depth (the adjoint method: Jones and Gacon, arXiv 2009.02823):
+The backward pass undoes the steps one by one, :math:`|\psi_{k-1}\rangle = U_k^\dagger |\psi_k\rangle`, so that its
+memory does not grow with the depth (the adjoint method: Jones and Gacon, arXiv 2009.02823):
 
 .. math:: \lambda_{k-1} = U_k^\dagger \lambda_k, \qquad \frac{\partial L}{\partial U_k} = \lambda_k \psi_{k-1}^\dagger
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -26,6 +26,7 @@ from qiskit_qattn.simulation.adjoint import apply_block
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.derivatives import is_traced, needs_autograd, partial_gradients
+from qiskit_qattn.simulation.elementary import moved
 from qiskit_qattn.simulation.gate_fusion import Cluster, Phases, fuse
 from qiskit_qattn.simulation.gatewise import Gatewise, inputs_and_weights
 from qiskit_qattn.simulation.operators import Block
@@ -224,9 +225,9 @@ class _Adjoint(torch.autograd.Function):
                 slopes[step.right] = _gathered((slope * left.conj().unsqueeze(-2)).sum(-3), right)
                 states[step.left], states[step.right] = left, right
             elif isinstance(step, Reorder):
-                back = tuple(int(i) for i in np.argsort(step.order))
-                states[step.state] = reorder(states[step.state], back)
-                slopes[step.state] = reorder(slopes[step.state], back)
+                undo = tuple(int(i) for i in np.argsort(step.order))
+                states[step.state] = reorder(states[step.state], undo)
+                slopes[step.state] = reorder(slopes[step.state], undo)
             elif isinstance(step, Apply):
                 matrix, slope = tensors[step.matrix], slopes[step.state]
                 before = kept[0] if kept is not None else apply(matrix.mH, states[step.state], step.before)
@@ -310,7 +311,9 @@ def _matrix_slope(slope: Tensor, state: Tensor, matrix: Tensor, before: int) -> 
     """Return the gradient of a matrix that was applied to a state."""
     if not matrix.is_complex() and slope.is_complex():
         slope = torch.view_as_real(slope.resolve_conj()).flatten(-2)
-        state = torch.view_as_real(state.to(torch.promote_types(state.dtype, torch.complex64)).resolve_conj()).flatten(-2)
+        state = torch.view_as_real(state.to(torch.promote_types(state.dtype, torch.complex64)).resolve_conj()).flatten(
+            -2
+        )
     rows = slope.reshape(*slope.shape[:-2], 2**before, matrix.shape[-1], -1)
     columns = state.to(rows.dtype).reshape(*state.shape[:-2], 2**before, matrix.shape[-1], -1)
     columns, rows = torch.broadcast_tensors(columns, rows) if columns.shape != rows.shape else (columns, rows)
@@ -339,13 +342,7 @@ def _gathered(slope: Tensor, state: Tensor) -> Tensor:
 def _block(cluster: Cluster, layout: Layout, weight_params: Sequence[Any]) -> Block:
     """Return a cluster's operations as a block whose matrix acts on qubits in the order of a layout."""
     local = {qubit: len(layout) - 1 - i for i, qubit in enumerate(layout)}
-    operations = [
-        replace(op, qubit=local[op.qubit])  # type: ignore[call-arg]
-        if hasattr(op, "qubit")
-        else replace(op, qubits=tuple(local[q] for q in op.qubits))
-        for op in cluster.operations
-    ]
-    (steps,) = build_program(operations, len(layout), ()).blocks
+    (steps,) = build_program((moved(op, local) for op in cluster.operations), len(layout), ()).blocks
     return Block(steps, weight_params, len(layout))
 
 

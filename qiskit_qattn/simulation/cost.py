@@ -8,17 +8,11 @@ from qiskit_qattn.simulation.operators import qubit_groups
 from qiskit_qattn.simulation.program import LocalStep, MatrixStep, PermuteStep, Program
 from qiskit_qattn.simulation.trigonometric import MAX_QUBITS
 
-DENSE_QUBITS = 8  # above, 2ⁿ × 2ⁿ matrices between data-dependent phases cost more than they save
-_REAL_QUBITS = 10  # where they are real; measured at batch 1024: 4.6 times as fast as gates at 9 qubits, 3.3 at 10
+DENSE_QUBITS = 8  # above, fused gates on the batch are faster: at 9 and 10 qubits twice as fast at batch 256
 LARGEST = 2**22  # numbers in a matrix from data to amplitudes, and in constant matrices: 32 MiB
 _GATE = 2.5  # measured: how much longer a multiplication takes in gates than in one large product
 _FEWER = 4  # measured: with half the multiplications nothing is gained, with an eighth 1.5 times the speed
 _PASS = 8  # multiplications that take as long as a pass over the amplitudes, for phases or a permutation
-
-
-def dense_qubits(program: Program) -> int:
-    """Return the largest number of qubits at which 2ⁿ × 2ⁿ matrices are worth forming for such a circuit."""
-    return _REAL_QUBITS if _is_real(program) and len(program.phases) <= 1 else DENSE_QUBITS
 
 
 def forms_matrix(program: Program, features: int, outcomes: int, amplitude: bool) -> bool:
@@ -30,7 +24,7 @@ def forms_matrix(program: Program, features: int, outcomes: int, amplitude: bool
         outcomes: R, the outcomes of all measurement bases that are needed.
         amplitude: Whether data enters as amplitudes.
     """
-    if program.num_qubits <= dense_qubits(program):
+    if program.num_qubits <= DENSE_QUBITS:
         return True
     single = not amplitude and len(program.phases) <= 1
     return single and _are_few(features, program) and 2 * features * outcomes <= LARGEST

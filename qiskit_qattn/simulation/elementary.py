@@ -11,8 +11,8 @@ over all subsets S of the m controls.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
@@ -143,6 +143,27 @@ def inverse(op: Operation) -> Operation:
     return Unitary(op.qubits, op.matrix.conj().T)
 
 
+def moved(op: UnitaryOperation, place: Mapping[int, int] | Sequence[int]) -> UnitaryOperation:
+    """Return an operation on other qubits: what it does to qubit q it does to ``place[q]``."""
+    if isinstance(op, Rotation):
+        return Rotation(op.axis, place[op.qubit], op.angle)
+    if isinstance(op, Fixed):
+        return Fixed(place[op.qubit], op.matrix)
+    return replace(op, qubits=tuple(place[q] for q in op.qubits))
+
+
+def moved_qubits(op: Permutation) -> list[int] | None:
+    """Return for each qubit of a permutation of qubits, by position, where it goes; None for other permutations."""
+    count, image = len(op.qubits), np.asarray(op.image)
+    units = image[1 << np.arange(count)]
+    if (np.bitwise_count(units) != 1).any():
+        return None
+    targets = [int(unit).bit_length() - 1 for unit in units]
+    state = np.arange(len(image))
+    whole = np.sum([(state >> k & 1) << target for k, target in enumerate(targets)], axis=0)
+    return targets if np.array_equal(image, whole) else None
+
+
 def controlled(op: Operation, controls: tuple[int, ...], state: int) -> Iterator[Operation]:
     """Yield an operation that acts where ``controls`` are in a basis state, controls[0] its least significant bit."""
     if isinstance(op, Rotation | ParityRotation | Phase):
@@ -215,11 +236,8 @@ def _permutation_gate(op: Permutation) -> Gate:
     moved = np.flatnonzero(image != state)
     if count > 1 and len(moved) == 2 and moved[1] - moved[0] == 2 ** (count - 1):  # the last bit flips, for one state
         return MCXGate(count - 1, ctrl_state=int(moved[0]))
-    units = image[1 << np.arange(count)]
-    if (np.bitwise_count(units) == 1).all():
-        pattern = np.argsort([int(unit).bit_length() - 1 for unit in units])
-        if np.array_equal(image, np.sum([(state >> k & 1) << i for i, k in enumerate(pattern)], axis=0)):
-            return PermutationGate(pattern)
+    if (targets := moved_qubits(op)) is not None:
+        return PermutationGate(np.argsort(targets))
     if count > _DENSE:
         raise CircuitError(f"A permutation of the basis states of {count} qubits has no circuit; at most {_DENSE}.")
     matrix = np.zeros((len(image), len(image)))

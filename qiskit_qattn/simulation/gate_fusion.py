@@ -8,16 +8,16 @@ clusters around it. Swaps, and all other permutations of qubits, only rename qub
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeAlias
-
-import numpy as np
 
 from qiskit_qattn.simulation.elementary import (
     Angle,
     ParityRotation,
     Permutation,
     UnitaryOperation,
+    moved,
+    moved_qubits,
 )
 from qiskit_qattn.simulation.program import depends_on, diagonal_data
 
@@ -91,27 +91,13 @@ def fuse(
 def _renamed(operations: Iterable[UnitaryOperation], place: list[int]) -> Iterator[UnitaryOperation]:
     """Yield operations on the places of their qubits; permutations of qubits change ``place`` instead."""
     for op in operations:
-        moved = moved_qubits(op) if isinstance(op, Permutation) else None
-        if moved is not None:
-            old = [place[q] for q in op.qubits]
-            for k, target in enumerate(moved):
-                place[op.qubits[target]] = old[k]
-        elif hasattr(op, "qubit"):
-            yield replace(op, qubit=place[op.qubit])  # type: ignore[call-arg]
-        else:
-            yield replace(op, qubits=tuple(place[q] for q in op.qubits))
-
-
-def moved_qubits(op: Permutation) -> list[int] | None:
-    """Return for each qubit of a permutation of qubits to which one its value goes; None for other permutations."""
-    count, image = len(op.qubits), np.asarray(op.image)
-    units = image[1 << np.arange(count)]
-    if image[0] or (np.bitwise_count(units) != 1).any():
-        return None
-    targets = [int(unit).bit_length() - 1 for unit in units]
-    state = np.arange(len(image))
-    whole = np.sum([(state >> k & 1) << target for k, target in enumerate(targets)], axis=0)
-    return targets if np.array_equal(image, whole) else None
+        targets = moved_qubits(op) if isinstance(op, Permutation) else None
+        if targets is None:
+            yield moved(op, place)
+            continue
+        old = [place[q] for q in op.qubits]
+        for k, target in enumerate(targets):
+            place[op.qubits[target]] = old[k]
 
 
 def _is_phase(op: UnitaryOperation, data: set[Any]) -> bool:

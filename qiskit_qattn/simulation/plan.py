@@ -162,7 +162,7 @@ def _with_unitaries(plan: Plan, observables: int) -> Plan:
         unique_phases=unique,
         num_features=features,
         float64=len(program.phases) > _MAX_FLOAT32_PHASES,
-        adjoint=plan.num_qubits <= cost.dense_qubits(program),
+        adjoint=plan.num_qubits <= cost.DENSE_QUBITS,
     )
     if not cost.forms_matrix(program, features, outcomes, amplitude):
         return plan

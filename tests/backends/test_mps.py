@@ -268,8 +268,8 @@ def test_the_exact_backend_turns_to_mps_beyond_its_reach():
     assert y.shape == (2, 2) and y.isfinite().all()
     with pytest.raises(CircuitError, match="at most 30 qubits here, got 31"):
         program(head_circuit(31))
-    with pytest.raises(CircuitError, match="at most 16 qubits, got 17"):
-        get_backend("statevector?method=dense").program(head_circuit(17))
+    with pytest.raises(CircuitError, match="at most 20 qubits, got 21"):
+        get_backend("statevector?method=dense").program(head_circuit(21))
 
 
 def test_shots_and_gradients_in_the_backend_string():

@@ -317,8 +317,8 @@ def test_what_cannot_be_simulated_is_an_error():
     measured.x(0)
     with pytest.raises(CircuitError, match="'measure'"):
         StatevectorProgram(measured, [SparsePauliOp("Z")])
-    with pytest.raises(CircuitError, match="at most 16 qubits, got 17"):
-        StatevectorProgram(QuantumCircuit(17), [SparsePauliOp("Z" * 17)])
+    with pytest.raises(CircuitError, match="at most 20 qubits, got 21"):
+        StatevectorProgram(QuantumCircuit(21), [SparsePauliOp("Z" * 21)])
     with pytest.raises(CircuitError, match=r"\['a'\] are neither"):
         free = QuantumCircuit(1)
         free.rx(Parameter("a"), 0)
