@@ -24,6 +24,7 @@ _HOME = {
     "TorchConnector": "nn.connector",
     "compile_qnn": "nn.connector",
     "fast": "nn.fast",
+    "sampler": "nn.chain_sampler",
     "to_backend": "nn.placement",
     "audit": "nn.placement",
     "QuantumHead": "nn.heads",
