@@ -22,11 +22,12 @@ from qiskit_qattn.backends.registry import Backend, Provider
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.simulation.compound import CompoundProgram
 from qiskit_qattn.simulation.density_matrix import NoisyEngine
 from qiskit_qattn.simulation.estimator import TorchEstimator
 from qiskit_qattn.simulation.program import MAX_QUBITS
 from qiskit_qattn.simulation.sampler import Outcomes, TorchSampler
-from qiskit_qattn.simulation.statevector import StatevectorProgram
+from qiskit_qattn.simulation.statevector import StateProgram, StatevectorProgram
 from qiskit_qattn.simulation.unary import OrthogonalProgram
 
 METHODS = ("auto", "dense", "mps")
@@ -68,7 +69,9 @@ def statevector(spec: BackendSpec) -> Backend:
         )
     estimator = TorchEstimator(default_precision=sampling.precision, seed=sampling.seed)
     program = _exact_program if method == "dense" else _exact_or_mps
-    return _backend(spec, estimator, sampling, program, ExactSampler(wide=method == "auto", **sampling.of_samplers))
+    sampler = ExactSampler(wide=method == "auto", **sampling.of_samplers)
+    backend = _backend(spec, estimator, sampling, program, sampler)
+    return replace(backend, states=StateProgram if backend.differentiable else None)
 
 
 def density_matrix(spec: BackendSpec) -> Backend:
@@ -134,7 +137,7 @@ def _noisy_program(engine: NoisyEngine | MitigatedEngine, circuit: AttentionCirc
 
 def _exact_or_mps(circuit: AttentionCircuit) -> nn.Module:
     """Return the exact program, or beyond its number of qubits one of matrix product states."""
-    if circuit.num_qubits <= MAX_QUBITS or circuit.encoding.kind == "unary":
+    if circuit.num_qubits <= MAX_QUBITS or circuit.encoding.kind in ("unary", "matrix"):
         return _exact_program(circuit)
     return mps_program(
         circuit.circuit, circuit.observables, input_params=circuit.input_params, weight_params=circuit.weight_params
@@ -145,6 +148,8 @@ def _exact_program(circuit: AttentionCircuit) -> nn.Module:
     """Return the exact program; circuits that encode vectors take the vector itself."""
     if circuit.encoding.kind == "unary":
         return OrthogonalProgram(circuit)
+    if circuit.encoding.kind == "matrix":
+        return CompoundProgram(circuit)
     if circuit.encoding.kind == "amplitude":
         return StatevectorProgram(
             circuit.ansatz, circuit.observables, weight_params=circuit.weight_params, input_kind="amplitude"

@@ -58,6 +58,7 @@ class Backend:
         dedupe: Whether equal rows of a batch are evaluated once, and so share their samples.
         gradient: How values of the estimator are differentiated, where autograd does not apply.
         program: Makes a differentiable torch program of an :class:`AttentionCircuit`, or None where there is none.
+        states: Makes a torch program of an attention circuit's state vectors, or None where there is none.
         mitigation: How errors are mitigated, or None.
         price: Price per task and shot in US dollars where the provider publishes one, else None.
         tiling: Where several circuits run side by side, or None where each runs alone.
@@ -74,6 +75,7 @@ class Backend:
     differentiable: bool = False
     gradient: Gradient = field(default_factory=ParameterShift)
     program: Callable[[AttentionCircuit], nn.Module] | None = None
+    states: Callable[[AttentionCircuit], nn.Module] | None = None
     max_pub_size: int | None = None
     dedupe: bool = True
     mitigation: Mitigation | None = None

@@ -31,6 +31,10 @@ _run, _model, _optimisation, _evaluation, _sample = (
 Config = Annotated[Path | None, _run("A TOML file with settings.")]
 Preset = Annotated[str | None, _run(f"The settings to start from: {', '.join(PRESETS)}.", "nano")]
 Data = Annotated[str | None, _run("shakespeare, tinyshakespeare, or the path of a UTF-8 text file.", "shakespeare")]
+Split = Annotated[
+    int | None,
+    _run("Which tenth of the text is validated on, counted from the end; the rest is trained on.", "0: the last"),
+]
 Out = Annotated[str | None, _run("The run folder, which must not exist yet. Empty: runs/PRESET.")]
 Seed = Annotated[int | None, _run("Seed of the weights, the batches and the sample.")]
 Baseline = Annotated[
@@ -67,6 +71,10 @@ Heads = Annotated[
 ]
 NumQubits = Annotated[int | None, _model("Qubits of a quantum head; 0: the fewest possible.", "nano: 5")]
 Reps = Annotated[int | None, _model("Ansatz layers of a quantum head; 0: the kind's default.", "nano: 0")]
+Sampling = Annotated[
+    str | None,
+    _model("How attention is sampled, such as stratified?samples=32. Empty: attention is exact."),
+]
 
 BatchSize = Annotated[int | None, _optimisation("Sequences per step, over all processes.", "nano: 12")]
 MaxSteps = Annotated[int | None, _optimisation("Training steps.", "nano: 2000")]

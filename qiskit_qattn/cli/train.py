@@ -30,6 +30,7 @@ def command(
     ] = False,
     preset: options.Preset = None,
     data: options.Data = None,
+    split: options.Split = None,
     out: options.Out = None,
     seed: options.Seed = None,
     baseline: options.Baseline = None,
@@ -50,6 +51,7 @@ def command(
     heads: options.Heads = None,
     num_qubits: options.NumQubits = None,
     reps: options.Reps = None,
+    sampling: options.Sampling = None,
     batch_size: options.BatchSize = None,
     max_steps: options.MaxSteps = None,
     learning_rate: options.LearningRate = None,
@@ -114,7 +116,7 @@ def _cost(config: TrainConfig, backend: Backend) -> Quote:
     from qiskit_qattn.training.data import load_corpus
 
     done = [int(path.name.removeprefix("step-")) for path in list_checkpoints(config.folder / "checkpoints")]
-    corpus = load_corpus(config.data, config.model.block_size)
+    corpus = load_corpus(config.data, config.model.block_size, split=config.split)
     parts, first = training_cost(config, corpus, backend, start=max(done, default=0))
     return parts_table(f"Cost of the run on {backend.name}, about", backend, parts), first
 

@@ -1,7 +1,8 @@
 """GPT: nanoGPT's model with attention heads of any kind."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self, cast
 
 import torch
@@ -15,6 +16,7 @@ from qiskit_qattn.nn.generation import stream
 from qiskit_qattn.nn.heads import QuantumHead, form_unitaries
 from qiskit_qattn.nn.placement import Placement, ran_on
 from qiskit_qattn.nn.pretrained import Pretrained
+from qiskit_qattn.nn.sampling import number_layers
 from qiskit_qattn.simulation.statevector import Fused
 
 
@@ -61,16 +63,17 @@ class Block(nn.Module):
         unitaries: Mapping[str, Fused],
         cache: KeyValueCache | None = None,
         real: Tensor | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """Return the block's output, of the input's shape ``(B, T, d)``; arguments as for the attention."""
-        x = x + self.attn(self.ln_1(x), cache, unitaries, real)
+        x = x + self.attn(self.ln_1(x), cache, unitaries, real, rows)
         return x + self.mlp(self.ln_2(x))
 
 
 class Decoder(Placement, nn.Module):
     """The modules of a GPT and what they compute, for :class:`GPT` and for other libraries' classes of models.
 
-    A subclass sets ``config``, of which ``block_size`` and ``dropout`` are used later, and calls :meth:`_build`.
+    A subclass sets ``config``, of which sizes, ``dropout`` and ``sampling`` are used later, and calls :meth:`_build`.
     """
 
     config: Any
@@ -84,6 +87,7 @@ class Decoder(Placement, nn.Module):
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         _tie(self)
         self.register_load_state_dict_post_hook(_tie)
+        number_layers(self)
         self.apply(init_weights)
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
@@ -129,9 +133,11 @@ class Decoder(Placement, nn.Module):
             )
         if positions is None:
             positions = torch.arange(position, position + steps, device=idx.device)
+        # Of sampled attention: rows of equal tokens at equal places of two sequences share their random numbers.
+        rows = positions * self.config.vocab_size + idx if self.config.sampling is not None else None
         x = F.dropout(self.wte(idx) + self.wpe(positions), self.config.dropout, self.training)  # (B, T, d)
         for i, (block, unitaries) in enumerate(zip(self.blocks, self.unitaries(), strict=True)):
-            x = block(x, unitaries, None if caches is None else caches[i], real)
+            x = block(x, unitaries, None if caches is None else caches[i], real, rows)
         logits = self.lm_head(self.ln_f(x))  # (B, T, vocab_size)
         if targets is None:
             return logits, None
@@ -154,8 +160,8 @@ class Decoder(Placement, nn.Module):
         return [
             (layer, kind, module)
             for layer, attention in enumerate(self.attention_layers())
-            for kind, module in attention.maps.items()
-            if isinstance(module, QuantumHead)
+            for kind in attention.counts
+            for module in attention.circuits(kind)
         ]
 
     def part_labels(self) -> dict[int, tuple[int, str]]:
@@ -174,16 +180,19 @@ class Decoder(Placement, nn.Module):
         for layer, attention in enumerate(self.attention_layers()):
             number = 0
             for kind, count in attention.counts.items():
-                module = attention.maps[kind]
                 where: dict[str, Any] = {"backend": "torch"}
-                if isinstance(module, QuantumHead):
-                    calls = module.ran_on
-                    where = {"backend": ran_on(calls) or module.place.name, **({"calls": calls} if calls else {})}
-                    where |= {"outside_bounds": module.outside_bounds} if module.outside_bounds else {}
-                    mitigations = {link.name: link.mitigation for link in module.place.backends if link.mitigation}
+                if circuits := attention.circuits(kind):
+                    place, calls = circuits[0].place, _sum(each.ran_on for each in circuits)
+                    where = {"backend": ran_on(calls) or place.name, **({"calls": calls} if calls else {})}
+                    where |= (
+                        {"outside_bounds": outside}
+                        if (outside := sum(each.outside_bounds for each in circuits))
+                        else {}
+                    )
+                    mitigations = {link.name: link.mitigation for link in place.backends if link.mitigation}
                     if where["backend"] in mitigations:
                         where["mitigation"] = mitigations[where["backend"]].told
-                    where |= {"tiles": tiles} if (tiles := module.tiles) else {}
+                    where |= {"tiles": tiles} if (tiles := _sum(each.tiles for each in circuits)) else {}
                 for _ in range(count):
                     rows.append({"layer": layer, "head": number, "kind": kind, **where})
                     number += 1
@@ -233,6 +242,11 @@ class GPT(Decoder, Pretrained):
         quantum = sum(p.numel() for p in self.circuit_parameters())
         total = sum(p.numel() for p in self.parameters())
         return {"quantum": quantum, "classical": total - quantum, "total": total}
+
+
+def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Return the sums of counts by name."""
+    return dict(sum(map(Counter, counts), Counter[str]()))
 
 
 def init_weights(module: nn.Module) -> None:

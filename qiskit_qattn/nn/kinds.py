@@ -17,6 +17,9 @@ from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, CATALOG, attention_circuit, register_circuit
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues, TensorTrainValues, UnitLinear
 from qiskit_qattn.nn.head_kind import HeadKind, Score
+from qiskit_qattn.nn.pair_kinds import PAIR_KINDS
+from qiskit_qattn.nn.quixer import QUIXER, REFLECTIONS
+from qiskit_qattn.nn.value_kinds import VALUE_KINDS
 
 GROUP = "qiskit_qattn.heads"
 
@@ -65,7 +68,8 @@ def register_head(kind: HeadKind) -> HeadKind:
             raise unknown_name(f"{field} of head kind {kind.name!r}", str(getattr(kind, field)), allowed)
     if kind.circuit is not None and kind.recipe is None and kind.circuit not in CATALOG:
         raise unknown_name(f"circuit of head kind {kind.name!r}", kind.circuit, CATALOG)
-    if kind.circuit is None and (kind.values is None or (kind.num_features is None and not kind.whole_token)):
+    maps = kind.values is not None or kind.mixer is not None
+    if kind.circuit is None and not (maps and (kind.num_features is not None or kind.whole_token)):
         raise ConfigError(f"Head kind {kind.name!r} needs a circuit, or values and num_features.")
     if _KINDS.get(kind.name, kind) != kind:
         raise ConfigError(f"Head kind {kind.name!r} is registered already, as {_KINDS[kind.name]}.")
@@ -178,20 +182,60 @@ for _kind in (
         qk="first",
         whole_token=True,
         summary="amplitude encoding; q, k one ⟨Z₀⟩",
+        control="quadratic",
     ),
-    HeadKind("qisa-v2", "qisa-v2", "qkv", "qisa", whole_token=True, summary="amplitude encoding; q, k, v all circuits"),
-    HeadKind("qisa-v3", "qisa-v3", summary="linear q, k; v an amplitude-encoded circuit"),
-    HeadKind("qsann", "qsann", "qkv", "gaussian", qk="first", summary="QSANN: q, k one ⟨Z₀⟩, Gaussian score"),
-    HeadKind("zz", "zz", summary="linear q, k; v a ZZ feature map with real amplitudes"),
-    HeadKind("angle", "angle", "qkv", qk="qubits", own_maps=True, summary="RX angles; q, k, v each their own circuit"),
+    HeadKind(
+        "qisa-v2",
+        "qisa-v2",
+        "qkv",
+        "qisa",
+        whole_token=True,
+        summary="amplitude encoding; q, k, v all circuits",
+        control="quadratic",
+    ),
+    HeadKind("qisa-v3", "qisa-v3", summary="linear q, k; v an amplitude-encoded circuit", control="quadratic"),
+    HeadKind(
+        "qsann",
+        "qsann",
+        "qkv",
+        "gaussian",
+        qk="first",
+        summary="QSANN: q, k one ⟨Z₀⟩, Gaussian score",
+        control="rff",
+    ),
+    HeadKind("zz", "zz", summary="linear q, k; v a ZZ feature map with real amplitudes", control="rff"),
+    HeadKind(
+        "angle",
+        "angle",
+        "qkv",
+        qk="qubits",
+        own_maps=True,
+        summary="RX angles; q, k, v each their own circuit",
+        control="mps",
+    ),
     HeadKind(
         "orthogonal",
         "orthogonal",
         "qkv",
         qubits=lambda head_size: head_size,
         summary="q, k, v orthogonal matrices of the unit vector: RBS pyramids in unary encoding",
+        control="unit-linear",
     ),
-    HeadKind("frozen", "qisa-v3", trainable=False, summary="control: qisa-v3 with its circuit left at random"),
+    HeadKind(
+        "frozen",
+        "qisa-v3",
+        trainable=False,
+        summary="control: qisa-v3 with its circuit left at random",
+        control="quadratic",
+    ),
+    HeadKind(
+        "butterfly",
+        "butterfly",
+        "qkv",
+        qubits=lambda head_size: head_size,
+        summary="as orthogonal, with RBS in a butterfly of log₂ h layers",
+        control="unit-linear",
+    ),
     HeadKind(
         "classical",
         summary="control: linear q, k, v",
@@ -214,7 +258,7 @@ for _kind in (
         "unit-linear",
         projections="qkv",
         summary="control: q, k, v free linear maps of the unit vector",
-        values=lambda shape: UnitLinear(shape.count, shape.head_size, spread=shape.spread),
+        values=lambda shape: UnitLinear((3, shape.count), shape.head_size, shape.head_size, spread=shape.spread),
         num_features=lambda shape: shape.head_size,
     ),
     HeadKind(
@@ -223,5 +267,9 @@ for _kind in (
         values=lambda shape: TensorTrainValues(shape.count, shape.num_qubits, shape.head_size, spread=shape.spread),
         num_features=lambda shape: shape.num_qubits,
     ),
+    QUIXER,
+    REFLECTIONS,
+    *PAIR_KINDS,
+    *VALUE_KINDS,
 ):
     register_head(_kind)
