@@ -22,7 +22,7 @@ _HOME = {
     "save_noise": "backends.noise_file",
     "session": "backends.place",
     "TorchConnector": "nn.connector",
-    "compile_qnn": "nn.connector",
+    "compile_qnn": "nn.compiled",
     "fast": "nn.fast",
     "sampler": "nn.chain_sampler",
     "to_backend": "nn.placement",
