@@ -22,12 +22,12 @@ from qiskit_qattn.backends.registry import Backend, Provider
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.simulation.compound import CompoundProgram
 from qiskit_qattn.simulation.density_matrix import NoisyEngine
 from qiskit_qattn.simulation.estimator import TorchEstimator
-from qiskit_qattn.simulation.pairs import CompoundProgram
 from qiskit_qattn.simulation.program import MAX_QUBITS
 from qiskit_qattn.simulation.sampler import Outcomes, TorchSampler
-from qiskit_qattn.simulation.statevector import StatevectorProgram
+from qiskit_qattn.simulation.statevector import StateProgram, StatevectorProgram
 from qiskit_qattn.simulation.unary import OrthogonalProgram
 
 METHODS = ("auto", "dense", "mps")
@@ -69,7 +69,9 @@ def statevector(spec: BackendSpec) -> Backend:
         )
     estimator = TorchEstimator(default_precision=sampling.precision, seed=sampling.seed)
     program = _exact_program if method == "dense" else _exact_or_mps
-    return _backend(spec, estimator, sampling, program, ExactSampler(wide=method == "auto", **sampling.of_samplers))
+    sampler = ExactSampler(wide=method == "auto", **sampling.of_samplers)
+    backend = _backend(spec, estimator, sampling, program, sampler)
+    return replace(backend, states=StateProgram if backend.differentiable else None)
 
 
 def density_matrix(spec: BackendSpec) -> Backend:

@@ -7,7 +7,6 @@ group ``qiskit_qattn.backends``.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from qiskit_qattn.backends.gradients import Gradient, ParameterShift
 from qiskit_qattn.backends.mitigation import Mitigation
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.backends.tiling import Tiling
+from qiskit_qattn.backends.values import precision_of as precision_of
 from qiskit_qattn.errors import BackendError, ConfigError, MissingDependencyError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 
@@ -58,6 +58,7 @@ class Backend:
         dedupe: Whether equal rows of a batch are evaluated once, and so share their samples.
         gradient: How values of the estimator are differentiated, where autograd does not apply.
         program: Makes a differentiable torch program of an :class:`AttentionCircuit`, or None where there is none.
+        states: Makes a torch program of an attention circuit's state vectors, or None where there is none.
         mitigation: How errors are mitigated, or None.
         price: Price per task and shot in US dollars where the provider publishes one, else None.
         tiling: Where several circuits run side by side, or None where each runs alone.
@@ -74,6 +75,7 @@ class Backend:
     differentiable: bool = False
     gradient: Gradient = field(default_factory=ParameterShift)
     program: Callable[[AttentionCircuit], nn.Module] | None = None
+    states: Callable[[AttentionCircuit], nn.Module] | None = None
     max_pub_size: int | None = None
     dedupe: bool = True
     mitigation: Mitigation | None = None
@@ -179,14 +181,6 @@ class Registration:
                 f'pip install "{self.requirement}"'
             )
         return self.provider.build(spec)
-
-
-def precision_of(shots: int) -> float:
-    r"""Return the precision :math:`1 / \sqrt N` for which an estimator takes N shots.
-
-    Estimators take :math:`\lceil 1 / \varepsilon^2 \rceil`; a relative 1e-15 is added against rounding to N + 1.
-    """
-    return (1 + 1e-15) / math.sqrt(shots)
 
 
 def list_backends() -> list[str]:

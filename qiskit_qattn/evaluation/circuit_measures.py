@@ -25,7 +25,7 @@ from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.heads import QuantumHead
-from qiskit_qattn.simulation.pairs import CompoundProgram
+from qiskit_qattn.simulation.compound import CompoundProgram
 from qiskit_qattn.simulation.statevector import StateProgram
 from qiskit_qattn.simulation.unary import OrthogonalProgram
 

@@ -14,6 +14,7 @@ from qiskit.quantum_info import Statevector
 from qiskit_qattn.errors import CircuitError, ConfigError, unknown_name
 from qiskit_qattn.library.ansatzes import angle_ansatz, qasa_ansatz, qisa_ansatz, qsann_ansatz, real_amplitudes_ansatz
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.library.compound import choose_pairs, count_pairs, matrix_encoding, pair_amplitude
 from qiskit_qattn.library.encodings import (
     Encoding,
     amplitude_encoding,
@@ -30,7 +31,6 @@ from qiskit_qattn.library.observables import (
     random_observables,
     select_observables,
 )
-from qiskit_qattn.library.pairs import choose_pairs, count_pairs, matrix_encoding, pair_amplitude
 from qiskit_qattn.library.quixer import quixer_ansatz, quixer_encoding
 from qiskit_qattn.library.unary import butterfly_ansatz, pyramid_ansatz, unary_encoding
 

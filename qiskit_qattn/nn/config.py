@@ -165,7 +165,7 @@ class GPTConfig:
     def head_shape(self, kind: HeadKind, count: int) -> HeadShape:
         """Return the sizes of a number of heads of one kind in a layer."""
         circuit = None if kind.circuit is None else self.circuit(kind)
-        return HeadShape(count, self.n_embd, self.head_size, self.kind_qubits(kind), circuit)
+        return HeadShape(count, self.n_embd, self.head_size, self.kind_qubits(kind), circuit, reps=self.reps)
 
     def circuit(self, kind: HeadKind) -> AttentionCircuit:
         """Return the circuit of a quantum kind with this model's observables."""
@@ -199,7 +199,7 @@ def projected_shape(kind: HeadKind, count: int, head_dim: int, num_qubits: int |
             f"{kind.name} encodes vectors of head_dim={head_dim} numbers and needs num_qubits of at least {needed}, "
             f"got {qubits}."
         )
-    shape = HeadShape(count, head_dim, head_dim, qubits, circuit, _PROJECTED_SPREAD)
+    shape = HeadShape(count, head_dim, head_dim, qubits, circuit, _PROJECTED_SPREAD, reps)
     weights = count * head_dim * kind.inputs(shape)
     check_memory(f"{count} {kind.name} heads of {weights:,} weights or more", 4 * weights)
     return shape

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import Recipe
 from qiskit_qattn.nn.heads import QuantumHead
+from qiskit_qattn.nn.pairs import Pairing
 
-Score = Literal["dot", "gaussian", "qisa"]
+Score = Literal["dot", "gaussian", "qisa", "overlap", "complex"]
 _VALUE_SPREAD = 0.25  # of a linear value map at nanoGPT's initialisation: 0.02 * sqrt(128)
 
 
@@ -28,6 +29,7 @@ class HeadShape:
         num_qubits: n, of the circuits, or of the index of the vectors of length 2ⁿ that a classical kind takes.
         circuit: The circuit of a quantum kind, with h observables.
         spread: Of the values at the start; that of a linear value map.
+        reps: Ansatz layers of circuits; None takes each one's own.
     """
 
     count: int
@@ -36,6 +38,7 @@ class HeadShape:
     num_qubits: int
     circuit: AttentionCircuit | None = None
     spread: float = _VALUE_SPREAD
+    reps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,14 @@ class HeadKind:
         values: Builds the value map of a classical kind: a module from ``(H, N, F)`` to ``(H, N, h)``.
         num_features: F, how many numbers of a token's projection a head of a classical kind takes.
         qubits: Gives n for a head size, in place of the setting ``num_qubits``.
-        measured: How many observables a circuit of n qubits has, where a learned linear map takes all of them to the h
-            values; None: h, each with a gain.
-        activation: Applied to the projected numbers before they enter the map.
         mixer: Builds a module that mixes positions itself, in place of scores and values, for kinds that have no
             queries and keys. It is called with the features of all S positions so far, shape ``(B, H, S, F)``, with T,
             and with which positions are no padding, shape ``(B, S)`` or None; it returns the outputs of the last T
             positions, shape ``(B, H, T, h)``, of which each depends on its own prefix only.
+        pairs: How linear queries and keys become states, which ``score`` compares.
+        measured: How many observables a circuit of n qubits has, where a learned linear map takes all of them to the h
+            values; None: h, each with a gain.
+        activation: Applied to the projected numbers before they enter the map.
     """
 
     name: str
@@ -80,9 +84,16 @@ class HeadKind:
     values: Callable[[HeadShape], nn.Module] | None = None
     num_features: Callable[[HeadShape], int] | None = None
     qubits: Callable[[int], int] | None = None
+    mixer: Callable[[HeadShape], nn.Module] | None = None
+    pairs: Pairing | None = None
     measured: Callable[[int], int] | None = None
     activation: Callable[[Tensor], Tensor] | None = None
-    mixer: Callable[[HeadShape], nn.Module] | None = None
+
+    @property
+    def circuits(self) -> tuple[str, ...]:
+        """The names of its circuits: in the catalog, and of pairs as :func:`pair_circuit` names them."""
+        pairs = self.pairs.circuit_name if self.pairs is not None else None
+        return tuple(name for name in (self.circuit, pairs) if name is not None)
 
     @property
     def encodes_token(self) -> bool:

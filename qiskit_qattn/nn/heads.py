@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -19,7 +19,7 @@ from qiskit_qattn.nn.audit import Audit
 from qiskit_qattn.nn.fallback import ChainProgram, Execution, program_on
 from qiskit_qattn.nn.placement import Movable, to_backend
 from qiskit_qattn.simulation.amplitude import check_finite
-from qiskit_qattn.simulation.pairs import angles_of_vectors
+from qiskit_qattn.simulation.compound import angles_of_vectors
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
 
 
@@ -259,6 +259,14 @@ class QuantumHead(Movable):
         """Return what :func:`evaluate` takes to give this head's expectations; errors are those of a call."""
         self._check(x, paid=isinstance(self._program, JointProgram))
         return self._program, x if self._angles is None else self._angles(x), self.weight
+
+    def reference(self) -> Callable[[Tensor], Tensor]:
+        """Return what gives the exact engine's expectations of inputs, shape ``(*heads, N, M)``."""
+        program = self.prepare(Place.of(get_backend("statevector")), Audit(None, self.circuit_name)).program
+        assert program is not None
+        takes_vectors = isinstance(program, StatevectorProgram)
+        angles = None if takes_vectors else angles_of_vectors(self.circuit.encoding)
+        return lambda x: program(x if angles is None else angles.to(x)(x), self.weight)
 
     def _check(self, x: Tensor, *, paid: bool = False) -> None:
         if x.shape[-1] != self.num_features:

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from qiskit_qattn.library.compound import matrix_qubits, matrix_sides
 from qiskit_qattn.library.encodings import data_qubits
-from qiskit_qattn.library.pairs import matrix_qubits, matrix_sides
 from qiskit_qattn.nn.controls import UnitLinear
 from qiskit_qattn.nn.head_kind import HeadKind, HeadShape
 from qiskit_qattn.simulation.amplitude import check_finite, unit_vectors

@@ -13,8 +13,8 @@ from qiskit_qattn.errors import EncodingError, UnknownNameError
 from qiskit_qattn.evaluation.report import _backends
 from qiskit_qattn.nn.controls import FourierValues, QuadraticValues
 from qiskit_qattn.nn.heads import fuse_heads
+from qiskit_qattn.simulation.compound import angles_of_vectors
 from qiskit_qattn.simulation.estimator import TorchEstimator
-from qiskit_qattn.simulation.pairs import angles_of_vectors
 
 
 @pytest.mark.parametrize("name", list_circuits())

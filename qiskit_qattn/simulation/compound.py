@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.library.compound import matrix_sides, pair_amplitude, pair_of
 from qiskit_qattn.library.encodings import Encoding
-from qiskit_qattn.library.pairs import matrix_sides, pair_amplitude, pair_of
 from qiskit_qattn.library.unary import pyramid
 from qiskit_qattn.simulation.amplitude import AmplitudeAngles, unit_vectors
 from qiskit_qattn.simulation.constants import ConstantModule
@@ -31,7 +31,7 @@ class CompoundProgram(StatevectorProgram):
     neighbours RBS turn two 1s as they turn each of two fermions; on other qubits they do not.
 
     Args:
-        circuit: An attention circuit of :func:`~qiskit_qattn.library.pairs.matrix_encoding` and
+        circuit: An attention circuit of :func:`~qiskit_qattn.library.compound.matrix_encoding` and
             :func:`~qiskit_qattn.library.unary.pyramid_ansatz` that reads amplitudes of pairs.
 
     Raises:

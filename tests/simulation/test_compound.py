@@ -13,8 +13,7 @@ from qiskit.quantum_info import Operator, Statevector
 import qiskit_qattn as qa
 from qiskit_qattn.errors import CircuitError, EncodingError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
-from qiskit_qattn.library.observables import measurement_bases
-from qiskit_qattn.library.pairs import (
+from qiskit_qattn.library.compound import (
     choose_pairs,
     matrix_encoding,
     matrix_qubits,
@@ -22,9 +21,10 @@ from qiskit_qattn.library.pairs import (
     pair_amplitude,
     pair_of,
 )
+from qiskit_qattn.library.observables import measurement_bases
 from qiskit_qattn.library.unary import butterfly_ansatz, pyramid, pyramid_ansatz
 from qiskit_qattn.nn.controls import UnitLinear
-from qiskit_qattn.simulation.pairs import CompoundProgram, matrix_angles
+from qiskit_qattn.simulation.compound import CompoundProgram, matrix_angles
 from qiskit_qattn.simulation.unary import Rotations
 
 SIZES = [2, 3, 4, 5, 6]
