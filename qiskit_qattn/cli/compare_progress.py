@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.evaluation.comparison.cell import finished, steps_done
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
+from qiskit_qattn.evaluation.comparison.tasks import task_of
 from qiskit_qattn.evaluation.comparison.timing import Work, duration, left, paces, process_seconds
 
 _INTERVAL = 0.5  # seconds between two looks at the folders
@@ -132,6 +133,7 @@ def _has_begun(work: Work, since: float) -> bool:
 
 def _title(work: Work, several: bool) -> str:
     """Return a cell in words."""
-    task = f"{'/'.join(work.study.folder.parts[-2:])} " if several else ""
+    split = f" (split {work.study.config.split})" if work.study.config.split else ""
+    task = f"{task_of(work.study.build)}{split} " if several else ""
     rate = f" at {work.cell.rate:g}" if work.cell.rate else ""
     return f"{task}{work.cell.kind}{rate} seed {work.cell.seed}"

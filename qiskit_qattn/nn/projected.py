@@ -144,10 +144,12 @@ class ProjectedHeads(MixedHeads):
 
     def _encoded(self, name: str, vectors: Tensor) -> Tensor:
         """Return what the map of a kind takes, ``(..., F)``, of its heads' vectors ``(..., h)``."""
+        activation = self.kinds[name].activation
         if name in self.encodings:
-            return self.encodings[name](vectors)
-        missing = self._widths[name] - self.head_dim
-        return F.pad(vectors, (0, missing)) if missing else vectors
+            vectors = self.encodings[name](vectors)
+        elif missing := self._widths[name] - self.head_dim:
+            vectors = F.pad(vectors, (0, missing))
+        return vectors if activation is None else activation(vectors)
 
 
 def _seen(steps: int, total: int, mask: Tensor | None, causal: bool, device: torch.device) -> Tensor:

@@ -145,6 +145,24 @@ class LocalSampler(BaseSamplerV2):
         """Return the samples of each classical register of a PUB's circuit."""
 
 
+def drawn(probabilities: np.ndarray, draws: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """Return outcomes, shape ``(R, shots)``, of numbers drawn uniformly, as numpy's ``choice`` takes them.
+
+    Args:
+        probabilities: Of each outcome, shape ``(R, 2**n)``.
+        draws: Numbers in [0, 1), shape ``(R, shots)``.
+    """
+    cumulated = np.cumsum(probabilities, 1)
+    cumulated /= cumulated[:, -1:]
+    return np.stack([row.searchsorted(some, "right") for row, some in zip(cumulated, draws, strict=True)])
+
+
+def counted(probabilities: np.ndarray, draws: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """Return how often each outcome is drawn, shape ``(R, 2**n)``; arguments as for :func:`drawn`."""
+    size = probabilities.shape[1]
+    return np.stack([np.bincount(row, minlength=size) for row in drawn(probabilities, draws)])
+
+
 @dataclass(frozen=True)
 class Outcomes:
     """A circuit whose classical bits are measured at its end, as samplers of engines take it.
@@ -214,6 +232,11 @@ class TorchSampler(LocalSampler):
         super().__init__(**options)
         self.engine = engine
 
+    def frequencies(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return frequencies of outcomes that are drawn from their probabilities, shape ``(R, 2**n)``."""
+        draws = self._rng.random((len(probabilities), self.default_shots))
+        return counted(probabilities, draws) / self.default_shots
+
     def _sample(self, pub: SamplerPub) -> Mapping[str, BitArray]:
         manager = getattr(self.engine, "pass_manager", None)
         circuit = pub.circuit if manager is None else transpiled(manager, pub.circuit)
@@ -221,23 +244,22 @@ class TorchSampler(LocalSampler):
         params = list(pub.circuit.parameters)
         values = rows_of(pub)  # (R, P)
         probabilities = self._probabilities(found, params, values)  # (R, 2**n)
-        cumulated = np.cumsum(probabilities, 1)
-        cumulated /= cumulated[:, -1:]
-        draws = self._rng.random((len(values), pub.shots))
-        outcomes = np.stack([row.searchsorted(some, "right") for row, some in zip(cumulated, draws, strict=True)])
+        outcomes = drawn(probabilities, self._rng.random((len(values), pub.shots)))  # (R, shots)
         samples = (outcomes[..., None] >> np.arange(len(found.qubits))) & 1  # (R, shots, n)
         return registers_of(circuit, found.table(samples.astype(bool)), pub.shape)
 
     def _probabilities(self, found: Outcomes, params: Sequence[Any], values: np.ndarray) -> np.ndarray:
         """Return the probabilities of the outcomes of the qubits in use, shape ``(R, 2**n)``."""
         if self.engine is StatevectorProgram:
-            circuit, where = found.part.circuit, range(len(found.qubits))
+            circuit, where = found.part.circuit, tuple(range(len(found.qubits)))
         else:  # a noisy engine, which cuts circuits itself: noise belongs to the device's qubits
             circuit, where = found.circuit, found.qubits
         label = ["I"] * circuit.num_qubits
         for qubit in where:
             label[-1 - qubit] = "Z"
-        engine = replace(self.engine, pass_manager=None) if hasattr(self.engine, "pass_manager") else self.engine
+        engine: Any = self.engine
+        if hasattr(engine, "pass_manager"):  # the circuit is transpiled by now
+            engine = replace(engine, pass_manager=None)
         program = engine(circuit, [SparsePauliOp("".join(label))], input_params=params, all_outcomes=True).double()
         with torch.no_grad():
             rows = torch.from_numpy(values)

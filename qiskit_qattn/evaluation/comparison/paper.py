@@ -28,7 +28,7 @@ def render_suite(report: Mapping[str, Any]) -> str:
     ]
     for name, task in tasks.items():
         parts += [f"### {escaped(name).capitalize()}", f"{escaped(task['about']).capitalize()}.", _results(task)]
-        parts += [_splits(task), "\n".join(f"- {escaped(sentence)}" for sentence in task["sentences"].values())]
+        parts += [_splits(task), _sentences(task)]
         if task["left_out"]:
             why = "; ".join(f"{code(kind)}: {escaped(reason)}" for kind, reason in task["left_out"].items())
             parts.append(f"Left out: {why}")
@@ -70,10 +70,11 @@ def _question(report: Mapping[str, Any]) -> str:
     )
     reference = code(report["study"]["reference"])
     return (
-        f"Does a transformer learn better when its attention heads are quantum circuits? {len(circuits)} kinds of"
-        f" circuits and {len(kinds) - len(circuits)} classical kinds are compared with {reference} heads on"
-        f" {len(report['tasks'])} tasks. If a circuit helps, the question remains whether it is the circuit: each is"
-        " therefore also compared with a classical kind that computes the like, its dequantised control."
+        "Does a transformer learn more when its attention heads are quantum circuits?"
+        f" {_count(len(circuits), 'kind')} of circuit and {_count(len(kinds) - len(circuits), 'classical kind')},"
+        f" {reference} among them as the reference, are compared on {_count(len(report['tasks']), 'task')}. If a"
+        " circuit helps, the question remains whether it is the circuit that does: each is therefore also compared with"
+        " a classical kind that computes the like, its dequantised control."
     )
 
 
@@ -86,7 +87,8 @@ def _method(report: Mapping[str, Any]) -> str:
         f" {config['n_embd']} and, except where a kind needs another number, {config['num_qubits'] or 'the fewest'}"
         f" qubits. They are trained for {config['max_steps']:,} steps of {config['batch_size']} sequences of at most"
         f" {config['block_size']} tokens, with {_count(len(study['seeds']), 'seed')} of each kind. Models of one seed"
-        " see the same batches, and the width of the MLP makes all models of a task equally large, to within 1 %.",
+        " see the same batches, and the width of the MLP makes all models of a task equally large,"
+        f" to within 1 %{_unmatched(report)}.",
         "Circuits are simulated exactly.",
     ]
     if rates:
@@ -146,6 +148,28 @@ def _splits(task: Mapping[str, Any]) -> str:
         if kind != task["reference"]
     ]
     return f"Mean differences from {code(task['reference'])} in each split of the data:\n\n{table(head, rows)}"
+
+
+def _sentences(task: Mapping[str, Any]) -> str:
+    """Return what is said of each kind; of those without enough seeds, that once."""
+    few = "not enough seeds"
+    short = [
+        kind for kind in task["sentences"] if (task["kinds"][kind]["against_reference"] or {}).get("verdict") == few
+    ]
+    found = [escaped(sentence) for kind, sentence in task["sentences"].items() if kind not in short]
+    found += [f"Not enough seeds for a verdict: {', '.join(map(code, short))}."] if short else []
+    return "\n".join(f"- {sentence}" for sentence in found)
+
+
+def _unmatched(report: Mapping[str, Any]) -> str:
+    """Return which models are of another size, in words."""
+    found = [
+        f"{code(kind)} on {escaped(name)} ({each['size']['deviation']:+.1%})"
+        for name, task in report["tasks"].items()
+        for kind, each in task["kinds"].items()
+        if not each["size"]["matched"]
+    ]
+    return f", except {', '.join(found)}" if found else ""
 
 
 def _limits(report: Mapping[str, Any]) -> str:

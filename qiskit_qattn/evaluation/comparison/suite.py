@@ -144,7 +144,7 @@ def results(studies: Sequence[Study]) -> list[TaskResult]:
     """Return what is known of each task of a suite."""
     by_task: dict[str, list[Study]] = {}
     for study in studies:
-        by_task.setdefault(task_of(study.build) or CHARACTERS, []).append(study)
+        by_task.setdefault(task_of(study.build), []).append(study)
     return [TaskResult(name, tuple(own), tuple(map(records, own))) for name, own in by_task.items()]
 
 
@@ -165,9 +165,10 @@ def judged(tasks: Sequence[TaskResult]) -> dict[tuple[str, str, str], Comparison
 def suite_command(studies: Sequence[Study], folder: Any) -> str:
     """Return the command line of a suite."""
     first = studies[0]
-    names = list(dict.fromkeys(task_of(study.build) or CHARACTERS for study in studies))
+    names = list(dict.fromkeys(task_of(study.build) for study in studies))
     splits = len(studies) // len(names)
     own = first.build and task_of(first.build) == first.build
     more: dict[str, Any] = {} if own else {"tasks": ",".join(names)}
     kinds = list(dict.fromkeys(kind for study in studies for kind in study.kinds))
-    return first.command(kinds=kinds, out=folder, splits=splits, split=None, **({} if own else {"build": None}), **more)
+    more |= {"splits": splits} if splits > 1 else {}
+    return first.command(kinds=kinds, out=folder, split=None, **({} if own else {"build": None}), **more)

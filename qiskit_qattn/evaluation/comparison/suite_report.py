@@ -102,8 +102,8 @@ def _task(task: TaskResult, found: Mapping[tuple[str, str, str], Comparison]) ->
             "rates": [rates.get(kind) for rates in chosen],
             "size": task.studies[0].sizes[kind].to_dict(),
             "withheld": task.withheld.get(kind),
-            "against_reference": against.to_dict() if against else None,
-            "against_control": beside.to_dict() if beside else None,
+            "against_reference": against.to_dict() if against and kind not in task.withheld else None,
+            "against_control": beside.to_dict() if beside and kind not in task.withheld else None,
             "by_split": [_difference(split, kind, task.reference) for split in task.by_split],
         }
     sentences = {
