@@ -63,8 +63,10 @@ class Pairs:
 
     def __init__(self, seen: Tensor, batch: int) -> None:
         seen = seen.any(1).expand(batch, -1, -1)
-        _, steps, total = self.shape = seen.shape
+        self.shape = seen.shape  # (B, S, T)
+        self.at: tuple[Tensor, ...]
         if is_traced() or seen.is_meta:  # how many are seen is not known: all are compared, and masked later
+            steps, total = self.shape[1:]
             n = torch.arange(seen.numel(), device=seen.device)
             self.at = n // (steps * total), n // total % steps, n % total
         else:
