@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 import qiskit_qattn as qa
-import qiskit_qattn.hf  # noqa: F401 - registers the attention
+import qiskit_qattn.hf
 
 
 @pytest.fixture

@@ -327,3 +327,30 @@ def test_in_multihead_attention_masked_pairs_and_padded_keys_are_no_circuits(kin
     assert estimator.total.jobs == (1 if kind == "overlap" else 2)
     values = 0 if kind == "overlap" else 2 * (4 + 2 + 1 + 1)  # excluded ones are as one
     assert estimator.total.circuits == pairs + values
+
+
+@pytest.mark.more
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("backend", ["ibm:fake_manila?shots=4000&seed=3", "braket:local?shots=4000"])
+def test_devices_give_the_scores_of_every_pair(kind, backend):
+    model, idx = gpt(f"{kind}:1"), torch.tensor([[0, 3, 5]])
+    exact, seen = model(idx)[0], []
+    model.to_backend(backend)
+    head = model.blocks[0].attn.scores[kind]
+    head.register_forward_hook(lambda *call: seen.append((call[1][0], call[2]["expectations"])), with_kwargs=True)
+    with torch.no_grad():
+        logits = model(idx)[0]
+    ((rows, values),) = seen
+    assert rows.shape[:2] == values.shape[:2] == (1, 6)
+    torch.testing.assert_close(values, head.reference()(rows).detach(), atol=0.15, rtol=0)  # noise and shots
+    torch.testing.assert_close(logits, exact, atol=0.1, rtol=0)
+
+
+@pytest.mark.more
+def test_circuits_of_pairs_run_side_by_side():
+    model, idx = gpt("overlap:1"), torch.tensor([[0, 3, 5]])
+    exact = model(idx)[0]
+    model.to_backend("ibm:fake_torino?shots=4000&seed=3&tiles=4")
+    with torch.no_grad():
+        torch.testing.assert_close(model(idx)[0], exact, atol=0.1, rtol=0)
+    assert sum(model.head_backends()[0]["tiles"].values()) == 6
