@@ -205,6 +205,7 @@ class MixedHeads:
             end = start + sum(self.counts[name] for name in names)
             self._linear_groups.append((score, names, slice(start, end)))
             start = end
+        self.maps = nn.ModuleDict({name: self.kinds[name].build(shape) for name, shape in shapes.items()})
         self._pair_heads: dict[str, slice] = {}  # which heads
         self.scores = nn.ModuleDict()
         for name in paired:
@@ -212,7 +213,6 @@ class MixedHeads:
             assert pairing is not None
             self.scores[name] = pairing.build(shape.count, shape.head_size, shape.reps)
             self._pair_heads[name] = slice(start, start := start + self.counts[name])
-        self.maps = nn.ModuleDict({name: self.kinds[name].build(shape) for name, shape in shapes.items()})
         self.qk_widths = {name: self.kinds[name].qk_width(shape) for name, shape in shapes.items()}
         return shapes
 

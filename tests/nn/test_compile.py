@@ -130,6 +130,14 @@ def test_a_gpt_of_each_kind(kind):
 
 
 @more
+@pytest.mark.parametrize("kind", ["overlap", "qmsan", "qcsam"])
+def test_scores_of_pairs_on_the_noisy_engine(kind):
+    idx, model = tokens(2, 4), gpt(f"{kind}:1", 2, n_layer=1)
+    model.to_backend(NOISE)
+    check(model, idx, idx)
+
+
+@more
 def test_a_gpt_of_a_users_own_heads(own_head):
     idx, model = tokens(), gpt("own:1,classical:1")
     check(model, idx, idx)
