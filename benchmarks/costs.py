@@ -166,7 +166,7 @@ def exponents(kind: str) -> dict[str, str]:
         "circuits over T": "–",
         "depth over n": "–",
     }
-    if head_kind(kind).circuit is not None:
+    if head_kind(kind).circuits:
         with suppress(QattnError):  # a kind that runs on the exact engine only
             sent = [_sent(kind, T, QUBITS[0])[0] for T in (8, 16, 32)]
             found["circuits over T"] = f"T^{slope((8, 16, 32), sent):.2f}"
@@ -207,8 +207,10 @@ def formulas_sheet(kinds: Sequence[str]) -> Sheet:
 
 def _shots(kind: str) -> str:
     found = head_kind(kind)
-    if found.circuit is None:
+    if not FORMULAS[kind].circuits:
         return "–"
+    if found.circuit is None:
+        return "1/ε²"  # a probability, of which the score is made
     return "h s²/ε²" if found.qubits is not None else "2ⁿ s²/ε²"
 
 
@@ -223,7 +225,8 @@ def exponents_sheet(kinds: Sequence[str], progress: Callable[[str], None] = lamb
     found: dict[str, dict[str, str]] = {}
     notes = [
         f"Times are processor times of a pass forward and backward on one thread, for {_BATCH} sequences, heads of"
-        f" width {HEAD_SIZE}, and T = {TOKENS[0]}, d = {WIDTHS[0]}, n = 4 where they do not vary; n = 7 for kinds that encode the token.",
+        f" width {HEAD_SIZE}, and T = {TOKENS[0]}, d = {WIDTHS[0]}, n = 4 where they do not vary; n = 7 for kinds that"
+        " encode the token.",
         f"Ranges: T from {TOKENS[0]} to {TOKENS[-1]}, d from {WIDTHS[0]} to {WIDTHS[-1]}, n from {QUBITS[0]} to"
         f" {QUBITS[-1]}. At these sizes the cost of calls is part of every time, so exponents are below those of the"
         " leading terms.",

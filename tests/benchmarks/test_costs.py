@@ -22,7 +22,7 @@ def test_the_number_of_parameters_is_that_of_the_formula(kind: str):
 @pytest.mark.parametrize("kind", [kind for kind, formula in FORMULAS.items() if formula.circuits])
 def test_circuits_and_depth_are_those_of_the_formula(kind: str):
     formula = FORMULAS[kind]
-    assert head_kind(kind).circuit is not None
+    assert head_kind(kind).circuits
     for T, n, reps in ((3, 4, 1), (5, 5, 2)):
         module = layer(kind, T=T, d=16, n=n, L=reps)
         found = estimate(module, torch.randn(1, T, 16), "aer?shots=100")
