@@ -92,10 +92,10 @@ def digits(kind: str, seed: int, *, width: int | None = None, split: int = 0, co
     images, labels = _digits()
     embed = Patches(config.model.n_embd)
     model = Encoder(embed, (8 // PATCH) ** 2, 10, kind, width or config.model.mlp_width, config)
-    train, held = _held_out(len(labels), len(labels) // 5, split)
+    parts = _held_out(len(labels), len(labels) // 5, split)
     padding = torch.zeros(len(labels), (8 // PATCH) ** 2, dtype=torch.bool)
-    parts = [(images[rows], padding[rows], labels[rows]) for rows in (train, held)]
-    return Task(model, *parts, loss=F.cross_entropy, metric=accuracy)
+    train, held = ((images[rows], padding[rows], labels[rows]) for rows in parts)
+    return Task(model, train, held, F.cross_entropy, accuracy)
 
 
 def sentences(
@@ -120,8 +120,8 @@ def sentences(
     tokens = torch.tensor([row + [_PAD] * (length - len(row)) for row in rows])  # (N, T)
     embed = nn.Embedding(WORDS, config.model.n_embd, padding_idx=_PAD)
     model = Encoder(embed, length, classes, kind, width or config.model.mlp_width, config)
-    parts = [(tokens[rows], tokens[rows] == _PAD, labels[rows]) for rows in (train, held)]
-    return Task(model, *parts, loss=F.cross_entropy, metric=accuracy)
+    data = [(tokens[part], tokens[part] == _PAD, labels[part]) for part in (train, held)]
+    return Task(model, data[0], data[1], F.cross_entropy, accuracy)
 
 
 films = partial(sentences, "films")
