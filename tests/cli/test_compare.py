@@ -15,7 +15,18 @@ from qiskit_qattn.training.config import SETTINGS
 
 Run = Callable[..., Result]
 #: Settings that the kinds decide, or that a comparison does not use.
-FIXED = {"heads", "baseline", "out", "trackers", "profile", "sample_prompt", "sample_tokens", "temperature", "top_k"}
+FIXED = {
+    "split",
+    "heads",
+    "baseline",
+    "out",
+    "trackers",
+    "profile",
+    "sample_prompt",
+    "sample_tokens",
+    "temperature",
+    "top_k",
+}
 TINY = (
     "--kinds rff --seeds 1 --n-layer 1 --n-head 1 --n-embd 8 --block-size 8 --num-qubits 3 --batch-size 4"
     " --max-steps 4 --warmup-steps 1 --eval-interval 2 --eval-batches 1 --device cpu"
@@ -79,6 +90,19 @@ def test_what_cannot_be_compared_is_told_in_one_line_and_leaves_no_folder(
     assert told in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "study").exists()
+
+
+def test_two_tasks_have_one_report_and_what_it_takes_is_told_before(compare: Run, tmp_path: Path):
+    result = compare("--kinds", "quadratic", "--tasks", "digits,characters", "--learning-rates", "1e-3,1e-2")
+    assert result.exit_code == 0, result.output
+    assert "20 cells: 2 studies, 2 kinds, 1 seeds, 4 trials of rates per kind" in result.output
+    lines = result.output.splitlines()
+    told = next(index for index, line in enumerate(lines) if line.startswith("time: about "))
+    assert told < next(index for index, line in enumerate(lines) if line.startswith("1/20 "))
+    assert sum("left" in line for line in lines[told:]) >= 10
+    report = json.loads((tmp_path / "study" / "report.json").read_text())
+    assert list(report["tasks"]) == ["digits", "characters"] and report["complete"]
+    assert all(found["rates"][0] for task in report["tasks"].values() for found in task["kinds"].values())
 
 
 def test_every_setting_that_a_comparison_leaves_open_is_a_flag(qattn: Run):
