@@ -114,6 +114,10 @@ FORMULAS = {
 }
 
 
+#: Shots where the first gain is not that of a state of n qubits, nor of h numbers in unary encoding.
+_GAINS = {"compound": "q (q - 1)/2 s²/ε²", "qasa": "g²/ε²", "probabilities": "g²/ε²"}
+
+
 def value(formula: str, *, d: int, n: int, T: int = 1, L: int = 1, h: int = HEAD_SIZE, b: int = 1) -> int:
     """Return what a formula gives."""
     names = {"d": d, "h": h, "H": d // h, "n": n, "L": L, "T": T, "b": b, "m": math.ceil(math.log2(h)), "max": max}
@@ -209,7 +213,7 @@ def formulas_sheet(kinds: Sequence[str]) -> Sheet:
         " for mixing values. `classical` has nothing else: it is classical attention.",
         "Depth counts layers of two-qubit gates before they are mapped to a device.",
         "Shots per circuit are those for an error ε of a value at the start of training, where gains are"
-        " 2^(n/2) s, with s the spread of a linear value; s = 0.25.",
+        " 2^(n/2) s, with s = 0.25 the spread of a linear value; g, the gain at the start where it is no such formula.",
     )
     header = ("kind", "parameters", "operations", "circuits per sequence", "two-qubit depth", "shots per circuit")
     return Sheet("Formulas", header, rows, notes)
@@ -221,6 +225,8 @@ def _shots(kind: str) -> str:
         return "–"
     if found.circuit is None:
         return "1/ε²"  # a probability, of which the score is made
+    if kind in _GAINS:
+        return _GAINS[kind]
     return "h s²/ε²" if found.qubits is not None else "2ⁿ s²/ε²"
 
 
