@@ -224,6 +224,7 @@ QUIXER = HeadKind(
     "quixer",
     mixer=QuixerMixer,
     summary="no scores: a polynomial of a linear combination of tokens' unitaries mixes positions",
+    control="reflections",
 )
 REFLECTIONS = HeadKind(
     "reflections",
