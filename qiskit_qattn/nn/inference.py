@@ -233,6 +233,8 @@ def _replace_heads(attention: MixedHeads, replaced: dict[int, nn.Module]) -> lis
 def _runs_elsewhere(part: Movable) -> bool:
     """Tell whether a circuit runs on another backend than the exact engine, or on an estimator of its own."""
     execution = part.execution
+    if isinstance(part, QuantumHead):
+        return not part.fusible
     if execution.place is not None:
         return not isinstance(execution.program, StatevectorProgram)
     return not execution.differentiable
