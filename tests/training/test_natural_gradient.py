@@ -19,8 +19,6 @@ from qiskit_qattn.nn.connector import TorchConnector
 from qiskit_qattn.simulation.metric import fubini_study, state_program
 from qiskit_qattn.training.natural_gradient import QuantumNaturalGradient
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-
 
 def energy(circuit: QuantumCircuit, weights: ParameterVector, start: np.ndarray) -> TorchConnector:
     """Return ⟨XX + ZI⟩ as a module without inputs, in float64."""
