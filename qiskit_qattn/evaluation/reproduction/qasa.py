@@ -256,8 +256,8 @@ def _trained(kind: Kind, series: Tensor, steps: int, options: Options, progress:
     )
     assert isinstance(leaks, Tensor), "windows are vectors"
     figures |= {"leak": float(leaks.max()), "seconds": seconds}
-    progress.phase_finished(kind, figures["mse"], None)
     write_json(path, {"settings": settings, "figures": figures})
+    progress.phase_finished(kind, figures["mse"], None)
     return figures
 
 
