@@ -39,6 +39,7 @@ _HOME = {
     "GPTConfig": "nn.config",
     "GPT": "nn.gpt",
     "Task": "training.task",
+    "QuantumNaturalGradient": "training.natural_gradient",
     "leakage": "evaluation.leakage",
     "attention_maps": "evaluation.attention_maps",
     "estimate": "evaluation.device_cost",
