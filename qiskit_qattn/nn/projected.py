@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.nn.attention import MixedHeads, attend, causal_mask, measured
+from qiskit_qattn.nn.attention import MixedHeads, attend, causal_mask
 from qiskit_qattn.nn.config import projected_shape
+from qiskit_qattn.nn.head_groups import measured
 from qiskit_qattn.nn.head_kind import HeadKind, HeadShape
 from qiskit_qattn.nn.heads import HeadEncoding, run_heads
 from qiskit_qattn.nn.kinds import head_kind, parse_counts
@@ -34,12 +36,18 @@ class ProjectedHeads(MixedHeads):
     encodings: nn.ModuleDict
 
     def _build_projected(
-        self, heads: str, num_heads: int, head_dim: int, num_qubits: int | None, reps: int | None
+        self,
+        heads: str,
+        num_heads: int,
+        head_dim: int,
+        num_qubits: int | None,
+        reps: int | None,
+        sampling: str | None,
     ) -> None:
         """Build the value maps and encodings.
 
         Raises:
-            UnknownNameError, ConfigError, CircuitError: For heads, qubits or layers that cannot be.
+            UnknownNameError, ConfigError, CircuitError: For heads, qubits, layers or sampling that cannot be.
         """
         listed = _parse_heads(heads, num_heads)
         self.heads = ",".join(f"{name}:{count}" for name, count in listed)
@@ -50,6 +58,7 @@ class ProjectedHeads(MixedHeads):
                 for name, count in counts.items()
             }
         )
+        self._sample(sampling)
         names = [name for name, count in listed for _ in range(count)]
         order = sorted(range(num_heads), key=lambda head: list(self.kinds).index(names[head]))
         self._by_kind, self._in_string = _runs(order), _runs([order.index(head) for head in range(num_heads)])
@@ -74,6 +83,7 @@ class ProjectedHeads(MixedHeads):
         dropout: float = 0.0,
         need_weights: bool = False,
         scale: float | None = None,
+        rows: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return what the heads give, ``(N, H, L, h)``, and their weights, ``(N, H, L, S)``, where asked for.
 
@@ -86,6 +96,7 @@ class ProjectedHeads(MixedHeads):
             dropout: Probability of dropping a weight.
             need_weights: Whether to return the weights.
             scale: Of linear queries times keys; None takes 1 / √h.
+            rows: A number of each query, by which sampled attention draws, shape ``(N or 1, L)``; None for its place.
         """
         q, k, v = inputs
         if padding is not None:
@@ -111,6 +122,7 @@ class ProjectedHeads(MixedHeads):
                 causal=causal,
                 dropout=dropout,
                 need_weights=need_weights,
+                mix=None if self.sampling is None else partial(self.sampling, rows=rows, first_head=heads.start),
             )
             outputs.append(y)
             weights.append(w)
@@ -143,10 +155,12 @@ class ProjectedHeads(MixedHeads):
 
     def _encoded(self, name: str, vectors: Tensor) -> Tensor:
         """Return what the map of a kind takes, ``(..., F)``, of its heads' vectors ``(..., h)``."""
+        activation = self.kinds[name].activation
         if name in self.encodings:
-            return self.encodings[name](vectors)
-        missing = self._widths[name] - self.head_dim
-        return F.pad(vectors, (0, missing)) if missing else vectors
+            vectors = self.encodings[name](vectors)
+        elif missing := self._widths[name] - self.head_dim:
+            vectors = F.pad(vectors, (0, missing))
+        return vectors if activation is None else activation(vectors)
 
 
 def _seen(steps: int, total: int, mask: Tensor | None, causal: bool, device: torch.device) -> Tensor:
