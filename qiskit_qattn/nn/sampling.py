@@ -12,20 +12,24 @@ from torch.nn import functional as F
 
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, unknown_name
+from qiskit_qattn.library.ansatzes import MAX_QUBITS
 from qiskit_qattn.nn import draws
+from qiskit_qattn.nn.amplitude_sampling import AmplitudeSampler
 from qiskit_qattn.nn.draws import Draw, random_words
 from qiskit_qattn.nn.estimates import Gradient, estimate
 from qiskit_qattn.untrusted import shown
 
-Strategy = Literal["naive", "stratified", "systematic", "hybrid", "adaptive"]
+Strategy = Literal["naive", "stratified", "systematic", "hybrid", "adaptive", "amplitude"]
 OPTIONS = {
     "samples": "keys drawn for each row, 32 by default; 8..64 doubles them from 8 to 64 within the steps of steps=",
     "steps": "training steps over which the samples of a schedule are doubled",
     "top": "hybrid: how many of the samples are the likeliest keys, each with its own weight; a quarter by default",
     "control": "keys of a block whose mean value is the control variate, such as 16",
+    "qubits": "amplitude: of the circuits, for rows of up to 2^qubits keys; 6 by default",
     "gradient": "of the weights: score, the score function's, from the drawn keys, or exact, that of exact attention",
     "seed": "seed of the random numbers, 0 by default",
 }
+_QUBITS = 6
 _BASELINE = 8  # independent samples whose mean is the baseline of the score function
 _MOST = 2**20  # samples of a row
 
@@ -42,12 +46,14 @@ class Scheme:
 
     Attributes:
         text: The normal form of the string that asks for it.
-        strategy: How keys are drawn: a function of :mod:`qiskit_qattn.nn.draws`.
+        strategy: How keys are drawn: a function of :mod:`qiskit_qattn.nn.draws`, or ``amplitude``, by measuring
+            circuits.
         samples: Keys drawn for each row, S; of a schedule, at first.
         last: At its end.
         steps: Training steps of the schedule; 0 without one.
         top: Of ``hybrid``, the exact keys.
         control: Keys of a block of the control variate, or None.
+        qubits: Of the circuits of ``amplitude``; 0 for the others.
         gradient: Of the weights.
         seed: Of the random numbers.
     """
@@ -59,6 +65,7 @@ class Scheme:
     steps: int
     top: int
     control: int | None
+    qubits: int
     gradient: Gradient
     seed: int
 
@@ -89,6 +96,10 @@ class Scheme:
         top = max(1, samples // 4) if top is None and spec.name == "hybrid" else top or 0
         if top >= samples:
             raise ConfigError(f"Of the samples of {text!r}, {samples}, more than top={top} must be drawn.")
+        qubits = spec.integer("qubits", minimum=1, maximum=MAX_QUBITS)
+        if qubits is not None and spec.name != "amplitude":
+            raise ConfigError(f"Sampling option qubits is for amplitude, but the strategy of {text!r} is {spec.name}.")
+        qubits = _QUBITS if qubits is None and spec.name == "amplitude" else qubits or 0
         return cls(
             str(spec),
             cast(Strategy, spec.name),
@@ -97,6 +108,7 @@ class Scheme:
             steps or 0,
             top,
             spec.integer("control", minimum=2),
+            qubits,
             cast(Gradient, gradient),
             spec.integer("seed", minimum=0, maximum=2**32 - 1) or 0,
         )
@@ -114,9 +126,9 @@ class Scheme:
             return draws.hybrid(p, words[..., self.top :], self.top)
         if self.strategy == "adaptive":
             return draws.stratified(p, words, draws.entropy_counts(p, words.shape[-1]))
-        return {"naive": draws.naive, "stratified": draws.stratified, "systematic": draws.systematic}[self.strategy](
-            p, words
-        )
+        if self.strategy == "stratified":
+            return draws.stratified(p, words)
+        return draws.systematic(p, words) if self.strategy == "systematic" else draws.naive(p, words)
 
 
 def _samples(spec: BackendSpec) -> tuple[int, int]:
@@ -144,6 +156,8 @@ class SampledMean(nn.Module):
     Attributes:
         layer: The number of its layer in the model: each has random numbers of its own.
         samples: S, as of the training step that :func:`set_sampling_step` was told last.
+        circuits: Of ``amplitude``, what measures circuits once it is moved to a backend with shots or noise. Until then
+            their outcomes are drawn as ``naive`` draws them, which is the same.
     """
 
     def __init__(self, scheme: Scheme) -> None:
@@ -151,6 +165,7 @@ class SampledMean(nn.Module):
         self.scheme = scheme
         self.layer = 0
         self.samples: int | None = None if scheme.steps else scheme.last
+        self.circuits = AmplitudeSampler(scheme.qubits) if scheme.strategy == "amplitude" else None
 
     def extra_repr(self) -> str:
         """Return the scheme, for ``print(model)``."""
@@ -185,7 +200,10 @@ class SampledMean(nn.Module):
         if rows is None:
             rows = torch.arange(p.shape[-1] - p.shape[-2], p.shape[-1])[None]
         rows = rows.to(p.device)
-        draw = scheme.draw(p, self._words(samples, p, rows, first_head, step, stream=0))
+        if self.circuits is not None and self.circuits.moved:
+            draw = self.circuits.draw(p)
+        else:
+            draw = scheme.draw(p, self._words(samples, p, rows, first_head, step, stream=0))
         baseline = None
         if scheme.gradient == "score" and scheme.control is None and p.requires_grad:
             pilot = draws.naive(p, self._words(_BASELINE, p, rows, first_head, step, stream=1))
