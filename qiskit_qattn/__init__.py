@@ -40,6 +40,7 @@ _HOME = {
     "Task": "training.task",
     "leakage": "evaluation.leakage",
     "attention_maps": "evaluation.attention_maps",
+    "sampling_errors": "evaluation.sampling_errors",
     "estimate": "evaluation.device_cost",
     "BackendError": "errors",
     "BudgetError": "errors",

@@ -82,6 +82,13 @@ class AmplitudeSampler(Movable):
         """Whether another backend than the exact engine runs the circuit."""
         return not isinstance(self._execution.program, StatevectorProgram)
 
+    @property
+    def shots(self) -> int | None:
+        """Samples of each circuit on a single backend without mitigation; None elsewhere."""
+        place = self._execution.place
+        backend = None if place is None else place.single
+        return None if backend is None or backend.mitigation is not None else backend.shots
+
     def prepare(self, place: Place, audit: Audit) -> Execution:
         """Return what :meth:`run_on` takes to run the circuit on a place, without moving it there."""
         return Execution(place, program_on(key_circuit(self.num_qubits), place, audit), audit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self, cast, get_args
 
@@ -16,7 +17,7 @@ from qiskit_qattn.library.ansatzes import MAX_QUBITS
 from qiskit_qattn.nn import draws
 from qiskit_qattn.nn.amplitude_sampling import AmplitudeSampler
 from qiskit_qattn.nn.draws import Draw, random_words
-from qiskit_qattn.nn.estimates import Gradient, estimate
+from qiskit_qattn.nn.estimates import Gradient, estimate, frequency_variance, told_variance
 from qiskit_qattn.untrusted import shown
 
 Strategy = Literal["naive", "stratified", "systematic", "hybrid", "adaptive", "amplitude"]
@@ -158,6 +159,7 @@ class SampledMean(nn.Module):
         samples: S, as of the training step that :func:`set_sampling_step` was told last.
         circuits: Of ``amplitude``, what measures circuits once it is moved to a backend with shots or noise. Until then
             their outcomes are drawn as ``naive`` draws them, which is the same.
+        watch: Called with each draw, weights, values and estimate, where it is not None.
     """
 
     def __init__(self, scheme: Scheme) -> None:
@@ -165,6 +167,7 @@ class SampledMean(nn.Module):
         self.scheme = scheme
         self.layer = 0
         self.samples: int | None = None if scheme.steps else scheme.last
+        self.watch: Callable[[Draw, Tensor, Tensor, Tensor], None] | None = None
         self.circuits = AmplitudeSampler(scheme.qubits) if scheme.strategy == "amplitude" else None
 
     def extra_repr(self) -> str:
@@ -210,7 +213,17 @@ class SampledMean(nn.Module):
             baseline = estimate(p.detach(), v.detach(), pilot)
         if dropout:
             draw = draw._replace(weights=F.dropout(draw.weights, dropout))
-        return estimate(p, v, draw, gradient=scheme.gradient, baseline=baseline, control=scheme.control)
+        y = estimate(p, v, draw, gradient=scheme.gradient, baseline=baseline, control=scheme.control)
+        if self.watch is not None:
+            self.watch(draw, p, v, y)
+        return y
+
+    def told_variance(self, draw: Draw, p: Tensor, v: Tensor) -> Tensor | None:
+        """Return an estimate of the variance, ``(B, H, L)``, as :func:`~qiskit_qattn.nn.estimates.told_variance`."""
+        if self.circuits is not None and self.circuits.moved:
+            shots = self.circuits.shots
+            return None if shots is None else frequency_variance(draw, v, shots)
+        return None if self.scheme.strategy == "systematic" else told_variance(draw, v, self.scheme.control, p)
 
     def _words(
         self, count: int, p: Tensor, rows: Tensor, first_head: int, step: Tensor | int, *, stream: int
