@@ -32,6 +32,7 @@ OPTIONS = {
 }
 _QUBITS = 6
 _BASELINE = 8  # independent samples whose mean is the baseline of the score function
+_GATHERED = 8  # times as many keys as samples: from there it is faster to read the drawn values alone
 _MOST = 2**20  # samples of a row
 
 
@@ -213,7 +214,15 @@ class SampledMean(nn.Module):
             baseline = estimate(p.detach(), v.detach(), pilot)
         if dropout:
             draw = draw._replace(weights=F.dropout(draw.weights, dropout))
-        y = estimate(p, v, draw, gradient=scheme.gradient, baseline=baseline, control=scheme.control)
+        y = estimate(
+            p,
+            v,
+            draw,
+            gradient=scheme.gradient,
+            baseline=baseline,
+            control=scheme.control,
+            gather=not torch.is_grad_enabled() and p.shape[-1] >= _GATHERED * draw.indices.shape[-1],
+        )
         if self.watch is not None:
             self.watch(draw, p, v, y)
         return y
