@@ -22,6 +22,7 @@ from qiskit_qattn.backends.registry import Backend, Provider
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.simulation.compound import CompoundProgram
 from qiskit_qattn.simulation.density_matrix import NoisyEngine
 from qiskit_qattn.simulation.estimator import TorchEstimator
 from qiskit_qattn.simulation.program import MAX_QUBITS
@@ -136,7 +137,7 @@ def _noisy_program(engine: NoisyEngine | MitigatedEngine, circuit: AttentionCirc
 
 def _exact_or_mps(circuit: AttentionCircuit) -> nn.Module:
     """Return the exact program, or beyond its number of qubits one of matrix product states."""
-    if circuit.num_qubits <= MAX_QUBITS or circuit.encoding.kind == "unary":
+    if circuit.num_qubits <= MAX_QUBITS or circuit.encoding.kind in ("unary", "matrix"):
         return _exact_program(circuit)
     return mps_program(
         circuit.circuit, circuit.observables, input_params=circuit.input_params, weight_params=circuit.weight_params
@@ -147,6 +148,8 @@ def _exact_program(circuit: AttentionCircuit) -> nn.Module:
     """Return the exact program; circuits that encode vectors take the vector itself."""
     if circuit.encoding.kind == "unary":
         return OrthogonalProgram(circuit)
+    if circuit.encoding.kind == "matrix":
+        return CompoundProgram(circuit)
     if circuit.encoding.kind == "amplitude":
         return StatevectorProgram(
             circuit.ansatz, circuit.observables, weight_params=circuit.weight_params, input_kind="amplitude"

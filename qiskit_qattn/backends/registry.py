@@ -7,7 +7,6 @@ group ``qiskit_qattn.backends``.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from qiskit_qattn.backends.gradients import Gradient, ParameterShift
 from qiskit_qattn.backends.mitigation import Mitigation
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.backends.tiling import Tiling
+from qiskit_qattn.backends.values import precision_of as precision_of
 from qiskit_qattn.errors import BackendError, ConfigError, MissingDependencyError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 
@@ -181,14 +181,6 @@ class Registration:
                 f'pip install "{self.requirement}"'
             )
         return self.provider.build(spec)
-
-
-def precision_of(shots: int) -> float:
-    r"""Return the precision :math:`1 / \sqrt N` for which an estimator takes N shots.
-
-    Estimators take :math:`\lceil 1 / \varepsilon^2 \rceil`; a relative 1e-15 is added against rounding to N + 1.
-    """
-    return (1 + 1e-15) / math.sqrt(shots)
 
 
 def list_backends() -> list[str]:

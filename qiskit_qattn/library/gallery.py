@@ -7,13 +7,14 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from qiskit import qpy
+from qiskit import QuantumCircuit, qpy
 
 from qiskit_qattn.errors import missing_dependency, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import CATALOG, attention_circuit
 from qiskit_qattn.library.observables import measurement_bases
 from qiskit_qattn.library.pairs import SUMMARIES, pair_circuit, pair_name
+from qiskit_qattn.library.quixer import mixing_outline
 
 GALLERY_QUBITS = (2, 4)
 # Sizes for the width of a README: there, a row of 16 gates is legible.
@@ -60,6 +61,8 @@ def write_gallery(folder: Path, heads: Mapping[str, Sequence[str]]) -> None:
         for output in ("svg", "txt", "qasm", "qpy"):
             content = render(circuit, output)
             (home / f"circuit.{output}").write_bytes(content.encode() if isinstance(content, str) else content)
+    for name, (outline, _) in _OUTLINES.items():  # of circuits that are too deep to be drawn gate by gate
+        (folder / name / "outline.svg").write_bytes(_picture(outline(), "svg"))
     (folder / "README.md").write_text("\n".join(_index(circuits, heads)), encoding="utf-8")
 
 
@@ -112,10 +115,12 @@ def _index(circuits: Mapping[str, Sequence[AttentionCircuit]], heads: Mapping[st
                 "",
                 f"[text]({home}/circuit.txt) · [OpenQASM 3]({home}/circuit.qasm) · [QPY]({home}/circuit.qpy)",
             ]
+        if name in _OUTLINES:
+            lines += ["", f"{_OUTLINES[name][1]}:", "", f"![{name} in outline]({name}/outline.svg)"]
     return [*lines, ""]
 
 
-def _picture(circuit: AttentionCircuit, output: str) -> bytes:
+def _picture(circuit: AttentionCircuit | QuantumCircuit, output: str) -> bytes:
     """Draw with matplotlib; the same circuit always gives the same bytes."""
     try:
         import matplotlib
@@ -146,4 +151,11 @@ _FORMATS: dict[str, Callable[[AttentionCircuit], str | bytes]] = {
     "latex": lambda circuit: circuit.draw("latex_source"),
     "qasm": lambda circuit: circuit.qasm3(),
     "qpy": _qpy,
+}
+
+_OUTLINES: dict[str, tuple[Callable[[], QuantumCircuit], str]] = {
+    "quixer": (
+        lambda: mixing_outline(attention_circuit("quixer", 2), window=4, degree=2),
+        "That is the circuit of one token. In outline, one that mixes four tokens by a polynomial of degree 2",
+    ),
 }

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +13,12 @@ from torch.nn import functional as F
 
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.config import GPTConfig
+from qiskit_qattn.nn.head_groups import HeadGroup, measured
 from qiskit_qattn.nn.head_kind import HeadShape, Score
 from qiskit_qattn.nn.heads import QuantumHead, run_heads
 from qiskit_qattn.nn.kinds import head_kind
 from qiskit_qattn.nn.overlaps import complex_attention, overlaps
-from qiskit_qattn.nn.pairs import PairHead, Pairs, PairScores
+from qiskit_qattn.nn.pairs import PairHead, PairScores
 from qiskit_qattn.nn.sampling import SampledMean, sampled_mean
 from qiskit_qattn.simulation.statevector import Fused
 
@@ -41,6 +41,11 @@ class KeyValueCache:
             k, v = torch.cat([past_k, k], -2), torch.cat([past_v, v], -2)
         self.pairs[part] = (k, v)
         return k, v
+
+    def extended(self, group: HeadGroup) -> HeadGroup:
+        """Append the keys and values of heads, and return the heads with all of them."""
+        k, v = self.extend(group.name, group.k, group.v)
+        return group._replace(k=k, v=v)
 
 
 def attend(
@@ -159,50 +164,8 @@ def _seen(steps: int, total: int, device: torch.device, real: Tensor | None) -> 
     return mask[None, None] if real is None else mask & real[:, None, None, :]
 
 
-class HeadGroup(NamedTuple):
-    """Heads of a layer that are scored alike, with their queries, keys and values, each ``(B, nh, T, ·)``.
-
-    Where circuits of pairs score them, ``pairs`` runs these, and queries and keys are what the circuits encode.
-    """
-
-    name: str
-    score: Score
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    pairs: PairHead | None = None
-
-    def after(self, cache: KeyValueCache) -> HeadGroup:
-        """Return the group with the keys and values of earlier tokens too."""
-        k, v = cache.extend(self.name, self.k, self.v)
-        return self._replace(k=k, v=v)
-
-
-def measured(groups: Sequence[HeadGroup], seen: Tensor) -> list[HeadGroup]:
-    """Return groups with the scores that circuits of pairs give, of all heads in one job per estimator.
-
-    Args:
-        groups: The heads of a layer.
-        seen: Which keys each query sees, shape ``(B or 1, n_head or 1, S, T)``; other pairs are no circuits.
-    """
-    starts = accumulate((group.q.shape[1] for group in groups), initial=0)
-    calls, pairs = {}, {}
-    for group, start in zip(groups, starts, strict=False):
-        if group.pairs is not None:
-            own = seen if seen.shape[1] == 1 else seen[:, start : start + group.q.shape[1]]
-            pairs[group.name] = Pairs(own, len(group.q))
-            calls[group.name] = group.pairs, pairs[group.name].rows(group.q, group.k)
-    scores, found = run_heads(calls, {}), []
-    for group in groups:
-        if group.name in scores:
-            q, k = pairs[group.name].products(scores[group.name])
-            group = group._replace(q=q, k=k, score="complex" if group.score == "complex" else "dot")
-        found.append(group)
-    return found
-
-
 class MixedHeads:
-    """Attention whose heads are of several kinds: first those whose queries and keys are linear, mixers last.
+    """Attention whose heads are of several kinds: of linear queries and keys, then of others, then mixers.
 
     Attributes:
         kinds: The kinds, in the order of the heads.
@@ -345,7 +308,7 @@ class CausalSelfAttention(MixedHeads, nn.Module):
         q, k = queries_and_keys.unflatten(-1, (2, self.num_linear, self.head_size)).permute(2, 0, 3, 1, 4)
         groups = list(self._head_groups(q, k, values))
         if cache is not None:
-            groups = [group.after(cache) for group in groups]
+            groups = [cache.extended(group) for group in groups]
         if any(group.pairs is not None for group in groups):
             groups = measured(groups, _seen(x.shape[1], groups[0].v.shape[-2], x.device, real))
         outputs, first = [], 0

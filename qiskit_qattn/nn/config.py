@@ -105,8 +105,10 @@ class GPTConfig:
                 raise unknown_name("head kind in observables", name, used)
             if isinstance(labels, str) or not isinstance(labels, Sequence) or not all(type(p) is str for p in labels):
                 raise ConfigError(f"The observables of {name} must be Pauli strings, got {shown(labels)}.")
-            if len(labels) != self.head_size:
-                raise ConfigError(f"{name} has {len(labels)} observables, but the head size is {self.head_size}.")
+            kind = head_kind(name)
+            if len(labels) != (count := kind.num_observables(self.head_size, self.kind_qubits(kind))):
+                needed = f"the head size is {count}" if kind.measured is None else f"it measures {count}"
+                raise ConfigError(f"{name} has {len(labels)} observables, but {needed}.")
         features = sum(
             count * kind.num_features(HeadShape(count, self.n_embd, self.head_size, self.kind_qubits(kind)))
             for layer in self.layers()
@@ -116,9 +118,11 @@ class GPTConfig:
         self._check_size(self.n_embd * features)
         for kind in self.kinds():
             if kind.circuit is not None and kind.name not in chosen:
+                qubits = self.kind_qubits(kind)
+                count = kind.num_observables(self.head_size, qubits)
                 chosen[kind.name] = attention_circuit(
-                    kind.circuit, self.kind_qubits(kind), reps=self.reps, num_observables=self.head_size
-                ).labels
+                    kind.circuit, qubits, reps=self.reps, num_observables=count
+                ).outputs
         object.__setattr__(self, "observables", {name: tuple(labels) for name, labels in chosen.items()})
 
     def _check_size(self, more: int = 0) -> None:
@@ -186,14 +190,17 @@ def projected_shape(kind: HeadKind, count: int, head_dim: int, num_qubits: int |
         reps: Their ansatz layers; None takes the kind's own.
 
     Raises:
-        ConfigError: For numbers that are not whole, a kind that encodes amplitudes in too few qubits, or weights that
-            do not fit in memory.
+        ConfigError: For numbers that are not whole, a kind that mixes positions itself or encodes amplitudes in too few
+            qubits, or weights that do not fit in memory.
     """
+    if kind.mixer is not None:
+        raise ConfigError(f"{kind.name} heads mix positions without queries and keys, so they run in a GPT only.")
     needed = max(1, math.ceil(math.log2(head_dim)))
     qubits = needed if num_qubits is None else integer("num_qubits", num_qubits, least=1)
     qubits = qubits if kind.qubits is None else kind.qubits(head_dim)
     reps = None if reps is None else integer("reps", reps, least=0)
-    circuit = None if kind.circuit is None else head_circuit(kind.circuit, qubits, reps, head_dim)
+    measured = kind.num_observables(head_dim, qubits)
+    circuit = None if kind.circuit is None else head_circuit(kind.circuit, qubits, reps, measured)
     if circuit is not None and circuit.encoding.kind == "amplitude" and qubits < needed:
         raise ConfigError(
             f"{kind.name} encodes vectors of head_dim={head_dim} numbers and needs num_qubits of at least {needed}, "

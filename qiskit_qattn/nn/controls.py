@@ -82,25 +82,26 @@ class FourierValues(nn.Module):
 
 
 class UnitLinear(nn.Module):
-    r"""Free linear maps of the unit vector: what an orthogonal circuit computes, without its constraint.
+    r"""Free linear maps of the unit vector: what circuits that keep the number of 1s compute, without the constraint.
 
-    .. math:: q = A_q \hat x, \quad k = A_k \hat x, \quad v = A_v \hat x
+    .. math:: q = A_q \hat x, \quad k = A_k \hat x, \quad v = A_v \hat x \qquad \text{or} \qquad v = A \hat x
 
     Args:
-        num_heads: H.
-        size: h, the length of the vectors and of the values.
+        heads: The leading axes: H, or 3 and H for q, k and v.
+        size: F, the length of the vectors.
+        num_outputs: h.
         spread: Of the values at the start.
 
     Raises:
         EncodingError: (when called) for vectors that hold NaN or infinity.
     """
 
-    def __init__(self, num_heads: int, size: int, *, spread: float) -> None:
+    def __init__(self, heads: tuple[int, ...], size: int, num_outputs: int, *, spread: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(3, num_heads, size, size) * spread)  # the transposes of A
+        self.weight = nn.Parameter(torch.randn(*heads, size, num_outputs) * spread)  # the transposes of A
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return q, k and v, shape ``(3, H, N, h)``, of vectors ``(H, N, h)``, or ``(3, H, N, h)``."""
+        """Return values, shape ``(*heads, N, h)``, of vectors ``(H, N, F)``, or ``(*heads, N, F)``."""
         return unit_vectors(features) @ self.weight
 
 

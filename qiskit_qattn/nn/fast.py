@@ -49,17 +49,18 @@ def fast(model: Model, *, exact: bool = False) -> Model:
         ConfigError: For a network of another class, or one that runs elsewhere than on such a simulator.
         CircuitError: For a circuit that the engine cannot take.
     """
-    if not isinstance(model, NeuralNetwork):
-        network = getattr(model, "neural_network", None)
+    given: Any = model
+    if not isinstance(given, NeuralNetwork):
+        network = getattr(given, "neural_network", None)
         if not isinstance(network, NeuralNetwork):
             raise ConfigError(
                 f"fast takes a network of Qiskit Machine Learning or a model that has one, got a "
                 f"{type(model).__name__}."
             )
-        cast("Any", model)._neural_network = fast(network, exact=exact)
+        given._neural_network = fast(network, exact=exact)
         return model
-    if isinstance(model, _OnEngine) and not exact:
-        return cast("Model", model)
+    if isinstance(given, _OnEngine) and not exact:
+        return model
     kinds: dict[type, type] = {EstimatorQNN: FastEstimatorQNN, SamplerQNN: FastSamplerQNN}
     kinds |= {kind: kind for kind in kinds.values()}
     if type(model) not in kinds:
@@ -69,14 +70,14 @@ def fast(model: Model, *, exact: bool = False) -> Model:
         )
     made = _as_kind(model, kinds[type(model)])
     if exact:
-        cast("Any", made)._be_exact()
-    cast("Any", made)._engine()  # raises now rather than in a fit
-    return cast("Model", made)
+        made._be_exact()
+    made._engine()  # raises now rather than in a fit
+    return made
 
 
-def _as_kind(network: Any, kind: type) -> Any:
+def _as_kind(network: Any, kind: Any) -> Any:
     """Return a copy of a network as one of another class with the same attributes."""
-    made = kind.__new__(kind)
+    made: Any = kind.__new__(kind)
     made.__dict__.update(network.__dict__)
     made.__dict__.pop("_built", None)
     return made
@@ -154,7 +155,7 @@ class FastSamplerQNN(_OnEngine, SamplerQNN):
             why = f"{name} runs elsewhere"
         elif why is None and type(self.gradient) is not ParamShiftSamplerGradient:
             why = f"{type(self.gradient).__name__} is no shift rule"
-        if why is not None:
+        if why is not None or draw is None:
             raise ConfigError(f"The engine cannot stand in for this SamplerQNN: {why}. With exact=True it can.")
         return _Drawn(self, draw)
 

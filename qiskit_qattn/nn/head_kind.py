@@ -65,6 +65,9 @@ class HeadKind:
             and with which positions are no padding, shape ``(B, S)`` or None; it returns the outputs of the last T
             positions, shape ``(B, H, T, h)``, of which each depends on its own prefix only.
         pairs: How linear queries and keys become states, which ``score`` compares.
+        measured: How many observables a circuit of n qubits has, where a learned linear map takes all of them to the h
+            values; None: h, each with a gain.
+        activation: Applied to the projected numbers before they enter the map.
     """
 
     name: str
@@ -83,6 +86,8 @@ class HeadKind:
     qubits: Callable[[int], int] | None = None
     mixer: Callable[[HeadShape], nn.Module] | None = None
     pairs: Pairing | None = None
+    measured: Callable[[int], int] | None = None
+    activation: Callable[[Tensor], Tensor] | None = None
 
     @property
     def circuits(self) -> tuple[str, ...]:
@@ -104,7 +109,8 @@ class HeadKind:
             return self.mixer(shape)
         if shape.circuit is not None:
             heads = (shape.count,) if self.projections == "v" else (3, shape.count)
-            return QuantumHead(shape.circuit, heads, gain=shape.spread, trainable=self.trainable)
+            outputs = None if self.measured is None else shape.head_size
+            return QuantumHead(shape.circuit, heads, gain=shape.spread, trainable=self.trainable, outputs=outputs)
         assert self.values is not None
         return self.values(shape)
 
@@ -116,6 +122,10 @@ class HeadKind:
             return shape.width
         assert self.num_features is not None
         return self.num_features(shape)
+
+    def num_observables(self, head_size: int, num_qubits: int) -> int:
+        """Return how many observables its circuit has."""
+        return head_size if self.measured is None else self.measured(num_qubits)
 
     def features(self, shape: HeadShape) -> int:
         """Return how many numbers of a token's projection one head takes, beside linear q and k."""
@@ -138,7 +148,7 @@ class HeadKind:
         """
         if self.whole_token:
             return F.pad(x, (0, token_width - x.shape[-1])).flatten(0, 1).unsqueeze(0)  # one for all heads
-        rows = features.flatten(0, 1)
+        rows = features.flatten(0, 1) if self.activation is None else self.activation(features.flatten(0, 1))
         if self.own_maps:
             return rows.unflatten(-1, (3, count, -1)).permute(1, 2, 0, 3)
         return rows.unflatten(-1, (count, -1)).transpose(0, 1)  # q, k, v share one encoding

@@ -17,8 +17,9 @@ from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, CATALOG, attention_circuit, register_circuit
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues, TensorTrainValues, UnitLinear
 from qiskit_qattn.nn.head_kind import HeadKind, Score
-from qiskit_qattn.nn.pairs import Pairing
-from qiskit_qattn.nn.quixer import QUIXER
+from qiskit_qattn.nn.pair_kinds import PAIR_KINDS
+from qiskit_qattn.nn.quixer import QUIXER, REFLECTIONS
+from qiskit_qattn.nn.value_kinds import VALUE_KINDS
 
 GROUP = "qiskit_qattn.heads"
 
@@ -228,28 +229,12 @@ for _kind in (
         control="quadratic",
     ),
     HeadKind(
-        "overlap",
-        score="overlap",
-        summary="linear v; scores are overlaps of the states of amplitude-encoded q and k",
-        values=lambda shape: LinearValues(),
-        num_features=lambda shape: shape.head_size,
-        pairs=Pairing("overlap", "qisa-v3"),
-        control="kernel",
-    ),
-    HeadKind(
-        "qmsan",
-        "qisa-v3",
-        summary="v a circuit; scores are overlaps of q and k as mixed states",
-        pairs=Pairing("mixed", "qisa-v3"),
-        control="low-rank",
-    ),
-    HeadKind(
-        "qcsam",
-        "qisa-v3",
-        score="complex",
-        summary="v a circuit; weights are complex overlaps of the states of q and k",
-        pairs=Pairing("complex", "qisa-v3"),
-        control="complex",
+        "butterfly",
+        "butterfly",
+        "qkv",
+        qubits=lambda head_size: head_size,
+        summary="as orthogonal, with RBS in a butterfly of log₂ h layers",
+        control="unit-linear",
     ),
     HeadKind(
         "classical",
@@ -273,7 +258,7 @@ for _kind in (
         "unit-linear",
         projections="qkv",
         summary="control: q, k, v free linear maps of the unit vector",
-        values=lambda shape: UnitLinear(shape.count, shape.head_size, spread=shape.spread),
+        values=lambda shape: UnitLinear((3, shape.count), shape.head_size, shape.head_size, spread=shape.spread),
         num_features=lambda shape: shape.head_size,
     ),
     HeadKind(
@@ -283,28 +268,8 @@ for _kind in (
         num_features=lambda shape: shape.num_qubits,
     ),
     QUIXER,
-    HeadKind(
-        "kernel",
-        score="overlap",
-        summary="control: overlap with free complex linear maps in place of circuits",
-        values=lambda shape: LinearValues(),
-        num_features=lambda shape: shape.head_size,
-        pairs=Pairing("overlap"),
-    ),
-    HeadKind(
-        "low-rank",
-        summary="control: qmsan with free complex linear maps, whose mixed states are M M†, and quadratic v",
-        values=lambda shape: QuadraticValues(shape.count, 2**shape.num_qubits, shape.head_size),
-        num_features=lambda shape: 2**shape.num_qubits,
-        pairs=Pairing("mixed"),
-    ),
-    HeadKind(
-        "complex",
-        score="complex",
-        summary="control: qcsam with free complex linear maps, and quadratic v",
-        values=lambda shape: QuadraticValues(shape.count, 2**shape.num_qubits, shape.head_size),
-        num_features=lambda shape: 2**shape.num_qubits,
-        pairs=Pairing("complex"),
-    ),
+    REFLECTIONS,
+    *PAIR_KINDS,
+    *VALUE_KINDS,
 ):
     register_head(_kind)

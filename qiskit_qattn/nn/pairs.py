@@ -71,9 +71,7 @@ def _states(name: str, num_qubits: int, reps: int | None) -> AttentionCircuit:
     """Return one circuit for all layers that ask for it."""
     circuit = attention_circuit(name, num_qubits, reps=reps, num_observables=1)
     if circuit.encoding.kind != "amplitude":
-        raise ConfigError(
-            f"Pairs compare amplitude-encoded states; circuit {name!r} has encoding {circuit.encoding.kind}."
-        )
+        raise ConfigError(f"Pairs compare amplitude-encoded states, but {name!r} encodes {circuit.encoding.kind}.")
     return circuit
 
 
@@ -250,39 +248,3 @@ class LinearStates(PairScores):
         root = None if self.gain is None else self.gain * (self.weight.shape[-1] / 2) ** 0.5
         q, k = (unit_vectors(each @ weight) for each, weight in zip((q, k), self.weight, strict=True))
         return compared_states(self.comparison, q, k, root)
-
-
-class Pairs:
-    """Those pairs of a query and a key that some head sees, each a circuit.
-
-    Args:
-        seen: Which keys each query of each head sees, shape ``(B or 1, nh or 1, S, T)``.
-        batch: B.
-    """
-
-    def __init__(self, seen: Tensor, batch: int) -> None:
-        seen = seen.any(1).expand(batch, -1, -1)
-        self.shape, self.at = seen.shape, seen.nonzero(as_tuple=True)
-
-    def rows(self, q: Tensor, k: Tensor) -> Tensor:
-        """Return queries ``(B, nh, S, D)`` and keys ``(B, nh, T, D)`` side by side, shape ``(nh, N, 2 * D)``."""
-        batch, i, j = self.at
-        return torch.cat([q.transpose(0, 1)[:, batch, i], k.transpose(0, 1)[:, batch, j]], -1)
-
-    def products(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what attention takes for queries and keys so that their products are these scores.
-
-        A query's vector is its scores, and the keys are unit vectors, as complex numbers where scores are complex.
-
-        Args:
-            scores: Shape ``(nh, N, 1)``, or real and imaginary parts, ``(nh, N, 2)``.
-        """
-        batch, i, j = self.at
-        count, _, parts = scores.shape
-        table = scores.new_zeros(count, *self.shape, parts)  # (nh, B, S, T, 1 or 2)
-        table = table.index_put((torch.arange(count, device=table.device)[:, None], batch, i, j), scores)
-        q = table.transpose(0, 1).movedim(-1, -2)  # (B, nh, S, 1 or 2, T)
-        keys = torch.eye(self.shape[-1], dtype=q.dtype, device=q.device).expand(*q.shape[:2], -1, -1)
-        if parts == 1:
-            return q.squeeze(-2) * len(keys[0, 0]) ** 0.5, keys  # attention divides by this root
-        return (q * q.new_tensor([[1.0], [-1.0]])).flatten(-2), F.pad(keys, (0, len(keys[0, 0])))  # ⟨q| is conjugate

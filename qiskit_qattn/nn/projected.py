@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.nn.attention import MixedHeads, attend, causal_mask, measured
+from qiskit_qattn.nn.attention import MixedHeads, attend, causal_mask
 from qiskit_qattn.nn.config import projected_shape
+from qiskit_qattn.nn.head_groups import measured
 from qiskit_qattn.nn.head_kind import HeadKind, HeadShape
 from qiskit_qattn.nn.heads import HeadEncoding, run_heads
 from qiskit_qattn.nn.kinds import head_kind, parse_counts
@@ -154,10 +155,12 @@ class ProjectedHeads(MixedHeads):
 
     def _encoded(self, name: str, vectors: Tensor) -> Tensor:
         """Return what the map of a kind takes, ``(..., F)``, of its heads' vectors ``(..., h)``."""
+        activation = self.kinds[name].activation
         if name in self.encodings:
-            return self.encodings[name](vectors)
-        missing = self._widths[name] - self.head_dim
-        return F.pad(vectors, (0, missing)) if missing else vectors
+            vectors = self.encodings[name](vectors)
+        elif missing := self._widths[name] - self.head_dim:
+            vectors = F.pad(vectors, (0, missing))
+        return vectors if activation is None else activation(vectors)
 
 
 def _seen(steps: int, total: int, mask: Tensor | None, causal: bool, device: torch.device) -> Tensor:

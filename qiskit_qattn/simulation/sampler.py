@@ -251,13 +251,15 @@ class TorchSampler(LocalSampler):
     def _probabilities(self, found: Outcomes, params: Sequence[Any], values: np.ndarray) -> np.ndarray:
         """Return the probabilities of the outcomes of the qubits in use, shape ``(R, 2**n)``."""
         if self.engine is StatevectorProgram:
-            circuit, where = found.part.circuit, range(len(found.qubits))
+            circuit, where = found.part.circuit, tuple(range(len(found.qubits)))
         else:  # a noisy engine, which cuts circuits itself: noise belongs to the device's qubits
             circuit, where = found.circuit, found.qubits
         label = ["I"] * circuit.num_qubits
         for qubit in where:
             label[-1 - qubit] = "Z"
-        engine = replace(self.engine, pass_manager=None) if hasattr(self.engine, "pass_manager") else self.engine
+        engine: Any = self.engine
+        if hasattr(engine, "pass_manager"):  # the circuit is transpiled by now
+            engine = replace(engine, pass_manager=None)
         program = engine(circuit, [SparsePauliOp("".join(label))], input_params=params, all_outcomes=True).double()
         with torch.no_grad():
             rows = torch.from_numpy(values)

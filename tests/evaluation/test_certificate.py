@@ -162,6 +162,8 @@ def gpt(kind: str, backend: str) -> GPT:
 @pytest.mark.parametrize("kind", HEAD_KINDS)
 @pytest.mark.parametrize("backend", ["statevector", "density_matrix?noise=depolarizing&p1=0.01&p2=0.02", "aer"])
 def test_every_kind_passes(kind: str, backend: str):
+    if kind == "quixer" and backend != "statevector":
+        pytest.skip("its window is too large for circuits; tests/nn/test_quixer.py has a smaller one")
     found = leakage(gpt(kind, backend), edits=2)
     assert (found.passed, found) == (True, 0), found.summary()
     quantum = bool(HEAD_KINDS[kind].circuits)

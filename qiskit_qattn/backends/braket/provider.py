@@ -20,6 +20,7 @@ from qiskit_qattn.backends.braket.local import (
 )
 from qiskit_qattn.backends.braket.tiles import side_by_side
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, gradient_option
+from qiskit_qattn.backends.measurement import shots_of
 from qiskit_qattn.backends.mitigation import MITIGATION_OPTIONS, Fit, mitigation_option
 from qiskit_qattn.backends.options import (
     DEDUPE_OPTION,
@@ -128,7 +129,7 @@ def _local(spec: BackendSpec) -> Backend:
 
 def _aws(spec: BackendSpec) -> Backend:
     from qiskit_qattn.backends.jobs.estimator import managed_estimator  # it needs the extra `braket`
-    from qiskit_qattn.backends.jobs.sampler import managed_sampler
+    from qiskit_qattn.backends.jobs.sampler import ManagedSampler
 
     spec.refuse(LOCAL_NOISE_OPTIONS, "needs the target local_dm")
     shots, precision = shots_option(spec, _SHOTS, 10**9)
@@ -145,7 +146,7 @@ def _aws(spec: BackendSpec) -> Backend:
     return Backend(
         str(spec),
         estimator,
-        sampler=managed_sampler(spec, estimator, precision=precision, dedupe=dedupe),
+        sampler=without_sampler(spec) or ManagedSampler(estimator, shots=shots_of(precision), dedupe=dedupe),
         precision=precision,
         shots=shots,
         dedupe=dedupe,

@@ -277,8 +277,10 @@ class IBMDevice:
         """Return a seed: different for each job, the same for the same job in another process."""
         if self._estimator_settings.seed is None:
             return None
-        of = Request.of_samples if _is_sampled(pubs) else Request.of
-        key = of(pubs, precision, self.name, self.settings).key
+        if _is_sampled(pubs):
+            key = Request.of_samples(pubs, self.name, self.sampler_settings).key
+        else:
+            key = Request.of(pubs, precision, self.name, self.settings).key
         self._asked[key] += 1
         digest = hashlib.sha256(f"{key} {self._asked[key]}".encode()).digest()
         return int.from_bytes(digest[:4], "big") >> 1 | 1  # simulators take 31 bits, and 0 as no seed

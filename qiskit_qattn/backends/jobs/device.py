@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from qiskit.primitives import BitArray
@@ -16,7 +16,7 @@ from qiskit_qattn.backends.values import LEAST_SHOTS, bounds, check_shots, check
 from qiskit_qattn.errors import BackendError
 
 #: A job's PUBs are all of one kind.
-Pub = EstimatorPub | SamplerPub
+Pub: TypeAlias = EstimatorPub | SamplerPub
 State = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 RETRIES = 5  # default number of times that a call is repeated after a transient error
 

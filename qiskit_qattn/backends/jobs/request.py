@@ -25,6 +25,7 @@ from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from qiskit_qattn.backends.jobs.circuit_text import circuit_text, plain_parameters
 from qiskit_qattn.backends.jobs.device import Bits, Pub, Values
+from qiskit_qattn.backends.values import precision_of
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.forks import cached_property
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
@@ -84,17 +85,17 @@ class Request:
         return cls(coerced, value, device, settings)
 
     @classmethod
-    def of_samples(cls, pubs: Iterable[SamplerPub], precision: float, device: str, settings: str) -> Request:
+    def of_samples(cls, pubs: Iterable[SamplerPub], device: str, settings: str) -> Request:
         """Return the request of a Sampler's PUBs.
 
         Raises:
-            ConfigError: For PUBs of other shots than the precision says.
+            ConfigError: For PUBs of several numbers of shots.
         """
-        made = cls(tuple(pubs), precision, device, settings)
-        found = {pub.shots for pub in made.pubs if isinstance(pub, SamplerPub)}
-        if found - {made.shots}:
+        given = tuple(pubs)
+        found = {pub.shots for pub in given} or {1}
+        if len(found) > 1:
             raise ConfigError(f"A job on {device} has one number of shots, got {sorted(found)}; run them apart.")
-        return made
+        return cls(given, precision_of(found.pop()), device, settings)
 
     @property
     def shots(self) -> int:

@@ -11,23 +11,7 @@ from qiskit.primitives.containers.sampler_pub import SamplerPubLike
 from qiskit_qattn.backends.jobs.device import Bits
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.jobs.runner import JobRunner
-from qiskit_qattn.backends.measurement import shots_of
-from qiskit_qattn.backends.options import without_sampler
-from qiskit_qattn.backends.registry import precision_of
-from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.simulation.sampler import MergedPubs, coerced
-
-
-def managed_sampler(spec: BackendSpec, runner: JobRunner, *, precision: float, dedupe: bool) -> BaseSamplerV2:
-    """Return the sampler of a backend string, on the device of its estimator.
-
-    Args:
-        spec: The parsed string.
-        runner: The estimator.
-        precision: Its precision, whose shots a run takes if it gives none.
-        dedupe: Whether equal circuits with equal parameters share samples.
-    """
-    return without_sampler(spec) or ManagedSampler(runner, shots=shots_of(precision), dedupe=dedupe)
 
 
 class ManagedSampler(BaseSamplerV2):
@@ -56,11 +40,7 @@ class ManagedSampler(BaseSamplerV2):
             JobError: (from ``result``) if the job failed or was cancelled.
             BackendError: If the device refuses the job or does not answer.
         """
-        merged = MergedPubs(coerced(pubs, self.default_shots if shots is None else shots), dedupe=self.dedupe)
-        device = self.runner.device
-        settings = getattr(device, "sampler_settings", device.settings)
-        precision = precision_of(merged.pubs[0].shots if merged.pubs else 1)
-        request = Request.of_samples(merged.pubs, precision, device.name, settings)
+        merged = self._merged(pubs, shots)
 
         def results(_: Request, values: Sequence[Bits], about: Mapping[str, Any]) -> list[SamplerPubResult]:
             found = [
@@ -69,7 +49,19 @@ class ManagedSampler(BaseSamplerV2):
             ]
             return merged.split(found)
 
-        return self.runner.start(request, results)
+        return self.runner.start(self._request(merged), results)
+
+    def request(self, pubs: Iterable[SamplerPubLike], *, shots: int | None = None) -> Request:
+        """Return what a run of PUBs sends, whose key the ledger has."""
+        return self._request(self._merged(pubs, shots))
+
+    def _merged(self, pubs: Iterable[SamplerPubLike], shots: int | None) -> MergedPubs:
+        return MergedPubs(coerced(pubs, self.default_shots if shots is None else shots), dedupe=self.dedupe)
+
+    def _request(self, merged: MergedPubs) -> Request:
+        device = self.runner.device
+        settings = getattr(device, "sampler_settings", device.settings)
+        return Request.of_samples(merged.pubs, device.name, settings)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ManagedSampler:
         """Return this sampler: copies share the session, budget and ledger."""

@@ -30,6 +30,7 @@ from qiskit_qattn.evaluation.device_run.compare import head_rows, summary, token
 from qiskit_qattn.evaluation.device_run.trace import SAMPLES, Trace, exact_run, sampled_runs
 from qiskit_qattn.evaluation.rendering import machine, versions
 from qiskit_qattn.nn.gpt import GPT
+from qiskit_qattn.nn.kinds import head_kind
 from qiskit_qattn.training.files import writing
 from qiskit_qattn.training.tokenizer import CharTokenizer
 from qiskit_qattn.untrusted import read_json, shown
@@ -112,6 +113,11 @@ def check_compared(model: GPT, where: str) -> None:
     heads = [head for _, _, head in model.quantum_heads()]
     if not heads:
         raise ConfigError(f"The model has no quantum head, so a device has nothing to run: {model.config.heads}.")
+    if mixing := sorted({kind for _, kind, _ in model.quantum_heads() if head_kind(kind).mixer is not None}):
+        raise ConfigError(
+            f"{where} would be compared circuit by circuit, one for each token, but heads of {', '.join(mixing)} mix "
+            f"several tokens in a circuit; generate with --backend runs them."
+        )
     if all(head.fusible for head in heads):
         raise ConfigError(f"{where} is the exact engine itself, which a device is compared with; name a device.")
 
