@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self, cast, get_args
 
@@ -18,6 +18,7 @@ from qiskit_qattn.nn import draws
 from qiskit_qattn.nn.amplitude_sampling import AmplitudeSampler
 from qiskit_qattn.nn.draws import Draw, random_words
 from qiskit_qattn.nn.estimates import Gradient, estimate, frequency_variance, told_variance
+from qiskit_qattn.nn.head_kind import HeadKind
 from qiskit_qattn.untrusted import shown
 
 Strategy = Literal["naive", "stratified", "systematic", "hybrid", "adaptive", "amplitude"]
@@ -241,13 +242,20 @@ class SampledMean(nn.Module):
         return random_words(count, rows, heads, seed=self.scheme.seed, step=step, stream=stream)
 
 
-def sampled_mean(sampling: str | None) -> SampledMean | None:
+def sampled_mean(sampling: str | None, kinds: Iterable[HeadKind]) -> SampledMean | None:
     """Return the module that a sampling string asks for, or None.
 
     Raises:
-        UnknownNameError, ConfigError: As :meth:`Scheme.parse`.
+        UnknownNameError, ConfigError: As :meth:`Scheme.parse`, and for a kind without weights that are probabilities.
     """
-    return None if sampling is None else SampledMean(Scheme.parse(sampling))
+    if sampling is None:
+        return None
+    for kind in kinds:
+        if kind.mixer is not None or kind.score == "complex":
+            raise ConfigError(
+                f"{kind.name} heads have no probabilities of keys, so that {sampling!r} has none to draw."
+            )
+    return SampledMean(Scheme.parse(sampling))
 
 
 def places(steps: int, keys: int, mask: Tensor | None, *, causal: bool) -> Tensor | None:
