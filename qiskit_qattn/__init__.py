@@ -42,6 +42,7 @@ _HOME = {
     "QuantumNaturalGradient": "training.natural_gradient",
     "leakage": "evaluation.leakage",
     "attention_maps": "evaluation.attention_maps",
+    "sampling_errors": "evaluation.sampling_errors",
     "estimate": "evaluation.device_cost",
     "BackendError": "errors",
     "BudgetError": "errors",
