@@ -23,6 +23,7 @@ _HOME = {
     "session": "backends.place",
     "TorchConnector": "nn.connector",
     "compile_qnn": "nn.connector",
+    "fast": "nn.fast",
     "to_backend": "nn.placement",
     "audit": "nn.placement",
     "QuantumHead": "nn.heads",

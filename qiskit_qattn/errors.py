@@ -31,6 +31,10 @@ class EncodingError(QattnError, ValueError):
     """A classical vector that cannot be encoded, for example one that holds NaN."""
 
 
+class DivergenceError(ConfigError, EncodingError):
+    """A training whose loss is no longer a finite number, or whose values can no longer be encoded."""
+
+
 class DataError(QattnError, ValueError):
     """A text corpus that cannot be fetched, read or used."""
 

@@ -19,6 +19,7 @@ import torch
 from qiskit_qattn.backends.registry import GROUP
 
 SEED = 20240117
+VERSE = "the king and queen shall speak to thee good sir what is this night love death come hither"
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # the kernels of simulation/gpu run in Triton's interpreter
@@ -49,6 +50,48 @@ def no_user_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
     monkeypatch.setenv("QATTN_LEDGER", str(folder / "ledger.sqlite"))
     monkeypatch.delenv("QATTN_DATA_DIR", raising=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file with a little made-up verse."""
+    draw, words = random.Random(1), VERSE.split()
+    path = tmp_path_factory.mktemp("text") / "verse.txt"
+    path.write_text("\n".join(" ".join(draw.choice(words) for _ in range(7)) for _ in range(200)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished_run(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a finished run with its baseline."""
+    from qiskit_qattn.training.config import resolve
+    from qiskit_qattn.training.run import train_run
+
+    config = resolve(
+        {
+            "data": str(text_file),
+            "out": str(tmp_path_factory.mktemp("runs") / "run"),
+            "baseline": True,
+            "profile": True,
+            "n_layer": 1,
+            "n_head": 2,
+            "n_embd": 16,
+            "block_size": 8,
+            "heads": "qisa:1,classical:1",
+            "num_qubits": 3,
+            "batch_size": 4,
+            "max_steps": 12,
+            "warmup_steps": 2,
+            "log_interval": 1,
+            "eval_interval": 5,
+            "eval_batches": 2,
+            "sample_tokens": 40,
+            "trackers": "none",
+            "device": "cpu",
+        }
+    )
+    train_run(config)
+    return config.folder
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -13,13 +13,14 @@ from qiskit.primitives import DataBin, PubResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import Pauli
 
+from qiskit_qattn.backends.aer_sampler import AerSampler
 from qiskit_qattn.backends.gradients import gradient_option
 from qiskit_qattn.backends.measurement import Plan, Samples, shots_of
 from qiskit_qattn.backends.mitigation import MITIGATION_OPTIONS, TWIRLING_OPTION, noisy_mitigation
 from qiskit_qattn.backends.mitigation_aer import MitigatedAerEstimator, runtime_gates
 from qiskit_qattn.backends.mps import AER_LOCK, MAX_BOND, MPSEstimator, aer_binds
-from qiskit_qattn.backends.noise import NOISE_OPTIONS, build_noise
-from qiskit_qattn.backends.options import SAMPLING_OPTIONS, sampling_option
+from qiskit_qattn.backends.noise import NOISE_OPTIONS, build_noise, noise_on
+from qiskit_qattn.backends.options import SAMPLING_OPTIONS, sampling_option, without_sampler
 from qiskit_qattn.backends.registry import Backend, Provider
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import BackendError, CircuitError, ConfigError, unknown_name
@@ -28,7 +29,7 @@ from qiskit_qattn.simulation.cutting import Cut, cut
 from qiskit_qattn.simulation.decomposition import device_pubs, preset_pass_manager, transpiled
 from qiskit_qattn.simulation.estimator import LocalEstimator
 from qiskit_qattn.simulation.gates import standard_name
-from qiskit_qattn.simulation.noise import DeviceNoise, check_channel
+from qiskit_qattn.simulation.noise import DeviceNoise
 
 METHODS = ("statevector", "density_matrix", "matrix_product_state")
 AER_OPTIONS = (
@@ -81,6 +82,7 @@ def aer(spec: BackendSpec) -> Backend:
         simulator = _simulator(method, device, bond)
         estimator = AerEstimator(simulator, noise.model, default_precision=sampling.precision, seed=sampling.seed)
         pass_manager = noise.pass_manager or preset_pass_manager(0, backend=simulator)
+    sampler = without_sampler(spec) or AerSampler(_simulator(method, device, bond), noise.model, **sampling.of_samplers)
     return Backend(
         str(spec),
         estimator,
@@ -90,6 +92,7 @@ def aer(spec: BackendSpec) -> Backend:
         dedupe=sampling.dedupe,
         gradient=gradient_option(spec, sampling.seed),
         mitigation=mitigation,
+        sampler=sampler,
     )
 
 
@@ -281,55 +284,6 @@ def _refuse_resets(circuit: QuantumCircuit) -> None:
             )
         if name not in ("barrier", "reset", "id", "delay"):
             used.update(item.qubits)
-
-
-def noise_on(model: Any, qubits: Sequence[int]) -> Any:
-    """Return the errors of an Aer ``NoiseModel`` on some qubits, as a model that counts them from 0.
-
-    Aer reads all of a model at each run, which takes seconds for one of a hundred qubits.
-
-    Raises:
-        ConfigError: For an error that is no channel.
-    """
-    from qiskit_aer.noise import NoiseModel
-
-    place = {qubit: i for i, qubit in enumerate(qubits)}
-    part = NoiseModel(basis_gates=model.basis_gates)
-    for name, error in model._default_quantum_errors.items():
-        check_channel(error.to_quantumchannel(), name, qubits)
-        part.add_all_qubit_quantum_error(error, name, warnings=False)
-    for name, errors in model._local_quantum_errors.items():
-        for where, error in errors.items():
-            if place.keys() >= set(where):
-                check_channel(error.to_quantumchannel(), name, where)
-                part.add_quantum_error(error, name, [place[qubit] for qubit in where], warnings=False)
-    if model._default_readout_error is not None:
-        part.add_all_qubit_readout_error(model._default_readout_error, warnings=False)
-    for where, error in model._local_readout_errors.items():
-        if place.keys() >= set(where):
-            part.add_readout_error(error, [place[qubit] for qubit in where], warnings=False)
-    for each in model._custom_noise_passes:
-        part._custom_noise_passes.append(_moved(each, qubits))
-    return part
-
-
-def _moved(noise_pass: Any, qubits: Sequence[int]) -> Any:
-    """Return a noise pass for a circuit whose qubit i was ``qubits[i]`` before the circuit was cut.
-
-    Raises:
-        CircuitError: For a pass of another kind than Aer's ``LocalNoisePass``.
-    """
-    from qiskit_aer.noise import LocalNoisePass
-
-    if not isinstance(noise_pass, LocalNoisePass):
-        raise CircuitError(
-            f"The noise model's pass {type(noise_pass).__name__} is not supported; known is LocalNoisePass."
-        )
-
-    def moved(operation: Any, where: Sequence[int]) -> Any:
-        return noise_pass._func(operation, [qubits[qubit] for qubit in where])
-
-    return LocalNoisePass(moved, noise_pass._ops, noise_pass._method)
 
 
 def _measured(circuit: QuantumCircuit, label: str) -> QuantumCircuit:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
+from qiskit.primitives import BaseSamplerV2, BitArray
+from qiskit.primitives.containers.sampler_pub import SamplerPub
 from torch import nn
 
+from qiskit_qattn.backends.aer_sampler import mps_sampler
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, gradient_option
 from qiskit_qattn.backends.mitigation import MITIGATION_OPTIONS, noisy_mitigation
 from qiskit_qattn.backends.mitigation_engine import MitigatedEngine
 from qiskit_qattn.backends.mps import MAX_BOND, MPSEstimator, mps_program
 from qiskit_qattn.backends.noise import NOISE_OPTIONS, build_noise
-from qiskit_qattn.backends.options import SAMPLING_OPTIONS, Sampling, sampling_option
+from qiskit_qattn.backends.options import SAMPLING_OPTIONS, Sampling, sampling_option, without_sampler
 from qiskit_qattn.backends.registry import Backend, Provider
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.simulation.compound import CompoundProgram
 from qiskit_qattn.simulation.density_matrix import NoisyEngine
 from qiskit_qattn.simulation.estimator import TorchEstimator
 from qiskit_qattn.simulation.program import MAX_QUBITS
-from qiskit_qattn.simulation.statevector import StatevectorProgram
+from qiskit_qattn.simulation.sampler import Outcomes, TorchSampler
+from qiskit_qattn.simulation.statevector import StateProgram, StatevectorProgram
 from qiskit_qattn.simulation.unary import OrthogonalProgram
 
 METHODS = ("auto", "dense", "mps")
@@ -59,9 +65,13 @@ def statevector(spec: BackendSpec) -> Backend:
             shots=sampling.shots,
             dedupe=sampling.dedupe,
             gradient=gradient,
+            sampler=mps_sampler(bond, **sampling.of_samplers),
         )
     estimator = TorchEstimator(default_precision=sampling.precision, seed=sampling.seed)
-    return _backend(spec, estimator, sampling, _exact_program if method == "dense" else _exact_or_mps)
+    program = _exact_program if method == "dense" else _exact_or_mps
+    sampler = ExactSampler(wide=method == "auto", **sampling.of_samplers)
+    backend = _backend(spec, estimator, sampling, program, sampler)
+    return replace(backend, states=StateProgram if backend.differentiable else None)
 
 
 def density_matrix(spec: BackendSpec) -> Backend:
@@ -83,7 +93,9 @@ def density_matrix(spec: BackendSpec) -> Backend:
             )
         engine = MitigatedEngine(noisy, mitigation)
     estimator = TorchEstimator(engine, default_precision=sampling.precision, seed=sampling.seed)
-    return replace(_backend(spec, estimator, sampling, partial(_noisy_program, engine)), mitigation=mitigation)
+    sampler = without_sampler(spec) or TorchSampler(noisy, **sampling.of_samplers)
+    program = partial(_noisy_program, engine)
+    return replace(_backend(spec, estimator, sampling, program, sampler), mitigation=mitigation)
 
 
 STATEVECTOR = Provider(
@@ -98,6 +110,25 @@ DENSITY_MATRIX = Provider(
 )
 
 
+class ExactSampler(TorchSampler):
+    """Samples of the exact engine; beyond its number of qubits, of matrix product states.
+
+    Args:
+        wide: Whether there is more than the engine takes.
+        options: Those of :class:`LocalSampler`.
+    """
+
+    def __init__(self, *, wide: bool, **options: Any) -> None:
+        super().__init__(**options)
+        self._wide, self._options = wide, options
+
+    def _sample(self, pub: SamplerPub) -> Mapping[str, BitArray]:
+        if not self._wide or len(Outcomes.of(pub.circuit).qubits) <= MAX_QUBITS:
+            return super()._sample(pub)
+        seed = int(self._rng.integers(2**31))
+        return mps_sampler(MAX_BOND, **self._options | {"seed": seed})._sample(pub)
+
+
 def _noisy_program(engine: NoisyEngine | MitigatedEngine, circuit: AttentionCircuit) -> nn.Module:
     return engine(
         circuit.circuit, circuit.observables, input_params=circuit.input_params, weight_params=circuit.weight_params
@@ -106,7 +137,7 @@ def _noisy_program(engine: NoisyEngine | MitigatedEngine, circuit: AttentionCirc
 
 def _exact_or_mps(circuit: AttentionCircuit) -> nn.Module:
     """Return the exact program, or beyond its number of qubits one of matrix product states."""
-    if circuit.num_qubits <= MAX_QUBITS or circuit.encoding.kind == "unary":
+    if circuit.num_qubits <= MAX_QUBITS or circuit.encoding.kind in ("unary", "matrix"):
         return _exact_program(circuit)
     return mps_program(
         circuit.circuit, circuit.observables, input_params=circuit.input_params, weight_params=circuit.weight_params
@@ -117,6 +148,8 @@ def _exact_program(circuit: AttentionCircuit) -> nn.Module:
     """Return the exact program; circuits that encode vectors take the vector itself."""
     if circuit.encoding.kind == "unary":
         return OrthogonalProgram(circuit)
+    if circuit.encoding.kind == "matrix":
+        return CompoundProgram(circuit)
     if circuit.encoding.kind == "amplitude":
         return StatevectorProgram(
             circuit.ansatz, circuit.observables, weight_params=circuit.weight_params, input_kind="amplitude"
@@ -131,6 +164,7 @@ def _backend(
     estimator: TorchEstimator,
     sampling: Sampling,
     program: Callable[[AttentionCircuit], nn.Module],
+    sampler: BaseSamplerV2,
 ) -> Backend:
     """Return the backend of a torch engine, with autograd where values are exact and a gradient rule where sampled."""
     exact = sampling.precision == 0
@@ -143,6 +177,7 @@ def _backend(
     return Backend(
         str(spec),
         estimator,
+        sampler=sampler,
         precision=sampling.precision,
         shots=sampling.shots,
         differentiable=exact,

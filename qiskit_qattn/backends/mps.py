@@ -78,7 +78,7 @@ class MPSEstimator(LocalEstimator):
         super().__init__(default_precision=default_precision, seed=seed)
         if max_bond < 1:
             raise ConfigError(f"max_bond must be at least 1, got {max_bond}.")
-        _simulator(max_bond)
+        mps_simulator(max_bond)
         self.max_bond = max_bond
         self.truncation_error = 0.0
         self._lines = ResultPool[QuantumCircuit]()
@@ -154,7 +154,7 @@ class MPSEstimator(LocalEstimator):
         if not aer_binds(circuit):
             circuits, binds = [observed.assign_parameters(row) for row in values], {}
         with AER_LOCK:
-            result = _simulator(self.max_bond).run(circuits, parameter_binds=[binds] if binds else None, shots=1)
+            result = mps_simulator(self.max_bond).run(circuits, parameter_binds=[binds] if binds else None, shots=1)
             found = result.result()
         if not found.success:
             raise BackendError(f"Aer could not run the circuit: {found.status}")
@@ -166,7 +166,7 @@ class MPSEstimator(LocalEstimator):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return sampled means and their standard errors, each of shape ``(N, M)``."""
         seed = int(self._rng.integers(2**31))
-        estimator = BackendEstimatorV2(backend=_simulator(self.max_bond), options={"seed_simulator": seed})
+        estimator = BackendEstimatorV2(backend=mps_simulator(self.max_bond), options={"seed_simulator": seed})
         column = [[operator.apply_layout(circuit.layout)] for operator in operators]
         pub = (circuit, column, {tuple(circuit.parameters): values} if circuit.num_parameters else None)
         with AER_LOCK:
@@ -226,7 +226,12 @@ def aer_binds(circuit: QuantumCircuit) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _simulator(max_bond: int) -> Any:
+def mps_simulator(max_bond: int) -> Any:
+    """Return Aer's simulator by matrix product states.
+
+    Raises:
+        MissingDependencyError: Without Aer.
+    """
     try:
         from qiskit_aer import AerSimulator
     except ImportError as error:

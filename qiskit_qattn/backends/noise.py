@@ -9,9 +9,10 @@ from typing import Any
 
 from qiskit_qattn.backends.noise_file import SUFFIX, aer_noise, load_noise
 from qiskit_qattn.backends.spec import BackendSpec
-from qiskit_qattn.errors import ConfigError, missing_dependency, unknown_name
+from qiskit_qattn.errors import CircuitError, ConfigError, missing_dependency, unknown_name
 from qiskit_qattn.simulation.decomposition import preset_pass_manager
 from qiskit_qattn.simulation.density_matrix import NoisyEngine
+from qiskit_qattn.simulation.noise import check_channel
 
 ONE_QUBIT_GATES = ["rx", "ry", "rz", "h", "x", "sx", "p"]
 TWO_QUBIT_GATES = ["cx"]
@@ -180,3 +181,52 @@ def fake_device(name: str) -> Any:
     if name not in devices:
         raise unknown_name("fake device", name, devices)
     return devices[name]()
+
+
+def noise_on(model: Any, qubits: Sequence[int]) -> Any:
+    """Return the errors of an Aer ``NoiseModel`` on some qubits, as a model that counts them from 0.
+
+    Aer reads all of a model at each run, which takes seconds for one of a hundred qubits.
+
+    Raises:
+        ConfigError: For an error that is no channel.
+    """
+    from qiskit_aer.noise import NoiseModel
+
+    place = {qubit: i for i, qubit in enumerate(qubits)}
+    part = NoiseModel(basis_gates=model.basis_gates)
+    for name, error in model._default_quantum_errors.items():
+        check_channel(error.to_quantumchannel(), name, qubits)
+        part.add_all_qubit_quantum_error(error, name, warnings=False)
+    for name, errors in model._local_quantum_errors.items():
+        for where, error in errors.items():
+            if place.keys() >= set(where):
+                check_channel(error.to_quantumchannel(), name, where)
+                part.add_quantum_error(error, name, [place[qubit] for qubit in where], warnings=False)
+    if model._default_readout_error is not None:
+        part.add_all_qubit_readout_error(model._default_readout_error, warnings=False)
+    for where, error in model._local_readout_errors.items():
+        if place.keys() >= set(where):
+            part.add_readout_error(error, [place[qubit] for qubit in where], warnings=False)
+    for each in model._custom_noise_passes:
+        part._custom_noise_passes.append(_moved(each, qubits))
+    return part
+
+
+def _moved(noise_pass: Any, qubits: Sequence[int]) -> Any:
+    """Return a noise pass for a circuit whose qubit i was ``qubits[i]`` before the circuit was cut.
+
+    Raises:
+        CircuitError: For a pass of another kind than Aer's ``LocalNoisePass``.
+    """
+    from qiskit_aer.noise import LocalNoisePass
+
+    if not isinstance(noise_pass, LocalNoisePass):
+        raise CircuitError(
+            f"The noise model's pass {type(noise_pass).__name__} is not supported; known is LocalNoisePass."
+        )
+
+    def moved(operation: Any, where: Sequence[int]) -> Any:
+        return noise_pass._func(operation, [qubits[qubit] for qubit in where])
+
+    return LocalNoisePass(moved, noise_pass._ops, noise_pass._method)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS
 from qiskit_qattn.backends.jobs.device import RETRIES
-from qiskit_qattn.backends.registry import precision_of
+from qiskit_qattn.backends.registry import NoSampler, precision_of
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, unknown_name
+from qiskit_qattn.simulation.sampler import SHOTS
 
 DEDUPE_OPTION = {
     "dedupe": "on: equal rows of a batch share their samples, the default; off: each row is sampled and paid for"
@@ -31,12 +33,15 @@ DEVICE_OPTIONS = {
     "timeout": "seconds to wait for a job before giving up, without cancelling it; no limit by default",
     "retries": f"how often a call is repeated after a transient error; {RETRIES} by default",
 }
+#: Why a backend string has no sampler.
+_MITIGATED = "Mitigation corrects expectations, not samples: for a sampler leave mitigation out of the backend string."
+_TILED = "A sampler's circuits are where their layout puts them: for one leave tiles out of the backend string."
 DEVICE_MODULES = ("platformdirs", "pybreaker", "tenacity")  # what devices need besides an SDK
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How expectations are sampled.
+    """How expectations and outcomes are sampled.
 
     Attributes:
         shots: Samples per measurement basis; None for exact values, or where they follow from a precision.
@@ -49,6 +54,12 @@ class Sampling:
     precision: float
     seed: int | None
     dedupe: bool
+
+    @property
+    def of_samplers(self) -> dict[str, Any]:
+        """The options of a :class:`LocalSampler`; a precision is met by the outcomes of any Pauli string."""
+        shots = self.shots or (math.ceil(1 / self.precision**2) if self.precision else SHOTS)
+        return {"default_shots": shots, "seed": self.seed, "dedupe": self.dedupe}
 
 
 def sampling_option(spec: BackendSpec) -> Sampling:
@@ -114,3 +125,10 @@ def dedupe_option(spec: BackendSpec, *, sampled: bool) -> bool:
             f"shots, or leave dedupe out."
         )
     return value == "on"
+
+
+def without_sampler(spec: BackendSpec) -> NoSampler | None:
+    """Return what takes the place of a sampler where a backend string asks for what none does; None where none does."""
+    if "mitigation" in spec.options:
+        return NoSampler(_MITIGATED)
+    return NoSampler(_TILED) if "tiles" in spec.options else None

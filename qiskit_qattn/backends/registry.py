@@ -7,21 +7,22 @@ group ``qiskit_qattn.backends``.
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from qiskit.primitives import BaseEstimatorV2
+from qiskit.primitives import BaseEstimatorV2, BaseSamplerV2
+from qiskit.primitives.containers.sampler_pub import SamplerPubLike
 
 from qiskit_qattn.backends.gradients import Gradient, ParameterShift
 from qiskit_qattn.backends.mitigation import Mitigation
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.backends.tiling import Tiling
+from qiskit_qattn.backends.values import precision_of as precision_of
 from qiskit_qattn.errors import BackendError, ConfigError, MissingDependencyError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 
@@ -57,9 +58,13 @@ class Backend:
         dedupe: Whether equal rows of a batch are evaluated once, and so share their samples.
         gradient: How values of the estimator are differentiated, where autograd does not apply.
         program: Makes a differentiable torch program of an :class:`AttentionCircuit`, or None where there is none.
+        states: Makes a torch program of an attention circuit's state vectors, or None where there is none.
         mitigation: How errors are mitigated, or None.
         price: Price per task and shot in US dollars where the provider publishes one, else None.
         tiling: Where several circuits run side by side, or None where each runs alone.
+        sampler: The primitive that samples the classical registers of circuits, which it takes in the gates and layout
+            that ``pass_manager`` gives. Equal circuits share samples as ``dedupe`` says; ledger and budget are those of
+            the estimator. Nothing is mitigated, and no circuits run side by side.
     """
 
     name: str
@@ -70,11 +75,13 @@ class Backend:
     differentiable: bool = False
     gradient: Gradient = field(default_factory=ParameterShift)
     program: Callable[[AttentionCircuit], nn.Module] | None = None
+    states: Callable[[AttentionCircuit], nn.Module] | None = None
     max_pub_size: int | None = None
     dedupe: bool = True
     mitigation: Mitigation | None = None
     price: tuple[float, float] | None = None
     tiling: Tiling | None = None
+    sampler: BaseSamplerV2 = field(default_factory=lambda: NoSampler("This backend has no sampler."))
 
     def precision_for(self, circuit: AttentionCircuit) -> float:
         r"""Return the precision to run a circuit's PUBs with: that of N shots per measurement basis.
@@ -87,6 +94,21 @@ class Backend:
         if self.shots is not None or self.precision == 0:
             return self.precision
         return precision_of(circuit.shots(self.precision).shots)
+
+
+class NoSampler(BaseSamplerV2):
+    """The sampler of a backend that has none.
+
+    Args:
+        why: What a run raises, as a :class:`ConfigError`.
+    """
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def run(self, pubs: Iterable[SamplerPubLike], *, shots: int | None = None) -> NoReturn:
+        """Raise :class:`ConfigError`."""
+        raise ConfigError(self.why)
 
 
 @dataclass(frozen=True)
@@ -159,14 +181,6 @@ class Registration:
                 f'pip install "{self.requirement}"'
             )
         return self.provider.build(spec)
-
-
-def precision_of(shots: int) -> float:
-    r"""Return the precision :math:`1 / \sqrt N` for which an estimator takes N shots.
-
-    Estimators take :math:`\lceil 1 / \varepsilon^2 \rceil`; a relative 1e-15 is added against rounding to N + 1.
-    """
-    return (1 + 1e-15) / math.sqrt(shots)
 
 
 def list_backends() -> list[str]:

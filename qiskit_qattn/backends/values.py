@@ -55,6 +55,14 @@ class MitigationWarning(UserWarning):
     """Mitigated values lie outside their observables' bounds, and are kept as they are."""
 
 
+def precision_of(shots: int) -> float:
+    r"""Return the precision :math:`1 / \sqrt N` for which an estimator takes N shots.
+
+    Estimators take :math:`\lceil 1 / \varepsilon^2 \rceil`; a relative 1e-15 is added against rounding to N + 1.
+    """
+    return (1 + 1e-15) / math.sqrt(shots)
+
+
 def bounds(observables: ObservablesArray) -> np.ndarray:
     r"""Return :math:`\sum_t |c_t| \ge |\langle O \rangle|` of each observable :math:`\sum_t c_t P_t`."""
     sums = [sum(abs(factor) for factor in terms.values()) for terms in observables.ravel().tolist()]

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache, partial, reduce
 from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from qiskit_qattn.cli import options
 from qiskit_qattn.untrusted import one_line
@@ -21,11 +16,9 @@ from qiskit_qattn.untrusted import one_line
 if TYPE_CHECKING:
     from qiskit_qattn.backends.registry import Backend
     from qiskit_qattn.cli.devices import Quote
-    from qiskit_qattn.evaluation.comparison.plan import Cell, Study
+    from qiskit_qattn.evaluation.comparison.study import Cell, Study
 
 _PANEL = "Comparison"
-_INTERVAL = 0.5  # seconds between two looks at the folder
-_HOUR = 3600.0  # cells differ in speed, so the remaining time is estimated over long
 
 
 def command(
@@ -34,7 +27,7 @@ def command(
         str,
         typer.Option(
             help="Kinds of head, separated by commas. All heads of a model are of one kind, or each layer has the mix"
-            " that a kind such as qisa:2,classical:2 names; separate mixes by semicolons or spaces.",
+            " that a kind such as qisa:2,classical:2 names; separate mixes by semicolons or spaces. all: every kind.",
             rich_help_panel=_PANEL,
         ),
     ] = "qisa,classical,quadratic,rff,frozen",
@@ -48,6 +41,26 @@ def command(
     reference: Annotated[
         str, typer.Option(help="The kind that the others are compared with.", rich_help_panel=_PANEL)
     ] = "classical",
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help="Tasks, separated by commas: characters (a GPT on the text), films, cola or sst2 (an encoder of"
+            " sentences), digits (a vision transformer). Empty: characters alone.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "",
+    splits: Annotated[
+        int,
+        typer.Option(help="Splits of the data of each task, over which losses are averaged.", rich_help_panel=_PANEL),
+    ] = 1,
+    learning_rates: Annotated[
+        str,
+        typer.Option(
+            help="Peak learning rates, separated by commas, of which the best is found for each kind by two trials each"
+            " with seeds of their own. Empty: --learning-rate for all.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "",
     build: Annotated[
         str,
         typer.Option(
@@ -124,71 +137,131 @@ def command(
 
     Models of one seed see the same batches; all have the same number of parameters, within 1%. A cell, one kind with
     one seed, is trained once: after an interruption the same command continues. A kind whose model reads its own future
-    is not ranked. With --build the models, and their data if they are no language models, come from your function. On a
-    paid device, the cost of the cells is shown first, and nothing is sent without a budget in the backend string, as in
-    ?budget=5usd, which all cells share.
+    is not ranked. With several --tasks or --splits there is a study of each, and one correction over all of them. A few
+    steps of each kind are timed first, to say how long it will take. With --build the models, and their data if they
+    are no language models, come from your function. On a paid device, the cost of the cells is shown first, and nothing
+    is sent without a budget in the backend string, as in ?budget=5usd, which all cells share.
     """
     options.require((*options.TRAINING, "joblib", "filelock", "statsmodels"), "compare")
+    from qiskit_qattn.cli.compare_progress import predicted, watched
     from qiskit_qattn.cli.devices import open_devices
-    from qiskit_qattn.evaluation.comparison.cell import records
-    from qiskit_qattn.evaluation.comparison.matching import unmatched
-    from qiskit_qattn.evaluation.comparison.plan import any_heads, continued_study, open_study, plan_study
+    from qiskit_qattn.evaluation.comparison.cell import finished
+    from qiskit_qattn.evaluation.comparison.plan import continued_study, open_study
     from qiskit_qattn.evaluation.comparison.report import write_report
-    from qiskit_qattn.evaluation.comparison.runners import run_cells
-    from qiskit_qattn.evaluation.paired_tests import minimum_seeds
+    from qiskit_qattn.evaluation.comparison.runners import cells_at_once, run_cells
+    from qiskit_qattn.evaluation.comparison.study import any_heads
+    from qiskit_qattn.evaluation.comparison.suite import plan_suite, suite_command
+    from qiskit_qattn.evaluation.comparison.suite_report import write_suite
     from qiskit_qattn.nn.config import GPTConfig
     from qiskit_qattn.training.config import TrainConfig, merged_settings
 
     settings = merged_settings(options.given_settings(context) | {"out": str(out)}, config_file=config)
     settings["heads"] = any_heads(settings.get("n_head", GPTConfig.n_head))
-    planned = plan_study(
+    planned = plan_suite(
         TrainConfig.from_dict(settings),
         kinds,
         seeds,
         reference,
-        allow_unmatched=allow_unmatched,
+        tasks=listed(tasks),
+        splits=splits,
         build=build,
+        rates=_rates(learning_rates),
+        allow_unmatched=allow_unmatched,
     )
-    study = continued_study(planned)
-    with open_devices(study.config.backend, yes=False, cost=partial(_cost, study)):
-        pass  # the cost of a paid device is shown, and needs a budget; each cell opens its own
-    study = open_study(planned)
-    done = records(study)
-    rest = [cell for cell in study.cells() if cell not in done]
-    typer.echo(
-        f"{len(study.cells())} cells: {len(study.kinds)} kinds, {len(study.seeds)} seeds, {study.config.max_steps:,}"
-        f" steps each{f'; {len(done)} are done' if done else ''}"
-    )
-    if build and (reasons := unmatched(study.sizes, own=True)):
-        typer.echo(f"note: not within 1% of the parameters of {study.reference}: {'; '.join(reasons)}")
-    needed = minimum_seeds(num_comparisons=len(study.kinds) - 1)
-    if len(study.seeds) < needed:
-        typer.echo(
-            f"note: {len(study.seeds)} seeds cannot show a difference of {len(study.kinds) - 1} kinds from"
-            f" {study.reference}; that takes at least {needed}"
-        )
+    for study in map(continued_study, planned):
+        with open_devices(study.config.backend, yes=False, cost=partial(_cost, study)):
+            pass  # the cost of a paid device is shown, and needs a budget; each cell opens its own
+    studies = [open_study(study) for study in planned]
+    alone = studies[0] if studies[0].folder == out else None
+    again = alone.command() if alone else suite_command(studies, out)
+    rest = {
+        study.folder: [cell for cell in (*study.trials(), *study.cells()) if finished(study, cell) is None]
+        for study in studies
+    }
+    _announce(studies, sum(map(len, rest.values())), own=bool(build))
+    works = predicted(studies, rest, cells_at_once(jobs, cluster))
+    failed: dict[Path, dict[Cell, str]] = {}
     try:
-        with _progress(study):
-            failed = run_cells(study, rest, jobs=jobs, cluster=cluster)
+        with watched(studies, works, cells_at_once(jobs, cluster)):
+            for study in studies:
+                waiting = rest[study.folder]
+                lost = run_cells(study, [c for c in waiting if c.rate], jobs=jobs, cluster=cluster)
+                ready = [c for c in waiting if not c.rate and c.kind not in {trial.kind for trial in lost}]
+                failed[study.folder] = lost | run_cells(study, ready, jobs=jobs, cluster=cluster)
     except KeyboardInterrupt as error:
-        typer.echo(f"Stopped with {len(records(study))} of {len(study.cells())} cells done; to continue:", err=True)
-        typer.echo(study.command(), err=True)
+        cells = [(study, cell) for study in studies for cell in (*study.trials(), *study.cells())]
+        done = sum(finished(study, cell) is not None for study, cell in cells)
+        typer.echo(f"Stopped with {done} of {len(cells)} cells done; to continue:", err=True)
+        typer.echo(again, err=True)
         raise typer.Exit(130) from error
-    _print_result(write_report(study, failed), out)
+    if alone:
+        _print_result(write_report(alone, failed[alone.folder]), out)
+    else:
+        _print_suite(write_suite(studies, out, failed), out)
+
+
+def listed(text: str) -> list[str]:
+    """Return the items of a text that separates them by commas."""
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _rates(text: str) -> list[float]:
+    """Return the learning rates that a text lists.
+
+    Raises:
+        ConfigError: For an item that is no number.
+    """
+    from qiskit_qattn.errors import ConfigError
+
+    try:
+        return [float(item) for item in listed(text)]
+    except ValueError as error:
+        raise ConfigError(f"--learning-rates {text!r} must be numbers, separated by commas.") from error
+
+
+def _announce(studies: Sequence[Study], rest: int, *, own: bool) -> None:
+    """Print what is compared, and what cannot be found out by it."""
+    from qiskit_qattn.evaluation.comparison.matching import unmatched
+    from qiskit_qattn.evaluation.comparison.suite import judged, results
+    from qiskit_qattn.evaluation.paired_tests import minimum_seeds
+
+    first, total = studies[0], sum(len(study.cells()) + len(study.trials()) for study in studies)
+    several = f"{len(studies)} studies, " if len(studies) > 1 else ""
+    trials = f", {len(first.trials()) // len(first.kinds)} trials of rates per kind" if first.rates else ""
+    done = f"; {total - rest} are done" if total > rest else ""
+    typer.echo(
+        f"{total} cells: {several}{len(first.kinds)} kinds, {len(first.seeds)} seeds{trials},"
+        f" {first.config.max_steps:,} steps each{done}"
+    )
+    for study in studies:
+        if own and (reasons := unmatched(study.sizes, own=True)):
+            typer.echo(f"note: not within 1% of the parameters of {study.reference}: {'; '.join(reasons)}")
+        where = f" of {study.folder.name}" if len(studies) > 1 else ""
+        for kind, why in study.left_out.items():
+            typer.echo(f"note: {kind} is left out{where}: {one_line(why)}")
+    if len(studies) > 1:
+        number, what = len(judged(results(studies))), "comparisons"
+    else:
+        number, what = len(first.kinds) - 1, f"kinds from {first.reference}"
+    needed = minimum_seeds(num_comparisons=number)
+    if len(first.seeds) < needed:
+        least = f"that takes at least {needed}"
+        typer.echo(f"note: {len(first.seeds)} seeds cannot show a difference of {number} {what}; {least}")
 
 
 def _cost(study: Study, backend: Backend) -> Quote:
     """Return the cost of the remaining cells on a paid device, to be shown, and that of the first job."""
     from qiskit_qattn.cli.devices import parts_table
     from qiskit_qattn.evaluation.comparison.builder import load_builder
-    from qiskit_qattn.evaluation.comparison.cell import records
+    from qiskit_qattn.evaluation.comparison.cell import finished
     from qiskit_qattn.evaluation.device_cost import task_cost, training_cost
     from qiskit_qattn.training.data import load_corpus
 
-    text = cache(partial(load_corpus, study.config.data, study.config.model.block_size))
-    done, parts, first = records(study), {}, None
+    text = cache(partial(load_corpus, study.config.data, study.config.model.block_size, split=study.config.split))
+    parts, first = {}, None
     for kind in study.kinds:
-        some = [cell for cell in study.cells() if cell.kind == kind and cell not in done]
+        every = [cell for cell in (*study.trials(), *study.cells()) if cell.kind == kind]
+        some = [cell for cell in every if finished(study, cell) is None]
         if not some or not study.sizes[kind].num_qubits:
             continue
         config = study.cell_config(some[0])
@@ -214,53 +287,13 @@ def _print_result(report: dict[str, Any], out: Path) -> None:
         raise typer.Exit(1)
 
 
-@contextmanager
-def _progress(study: Study) -> Iterator[None]:
-    """Show the progress of a study's cells while a block runs: a bar on a terminal, a line per cell elsewhere."""
-    console = Console()
-    columns = (
-        TextColumn("[bold]{task.fields[done]}/{task.fields[cells]} cells"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("{task.fields[now]}"),
-        TimeElapsedColumn(),
-        TextColumn("[dim]left"),
-        TimeRemainingColumn(),
-    )
-    shown = Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=_HOUR)
-    stopped = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(study, shown, stopped), daemon=True)
-    with shown:
-        watcher.start()
-        try:
-            yield
-        finally:
-            stopped.set()
-            watcher.join()
-
-
-def _watch(study: Study, shown: Progress, stopped: threading.Event) -> None:
-    """Read the cells' folders at intervals, and print a line for each cell that ends."""
-    from qiskit_qattn.evaluation.comparison.cell import reported_since, steps_done
-    from qiskit_qattn.evaluation.comparison.record import read_record
-
-    cells, begin = study.cells(), time.time()
-    total = len(cells) * study.config.max_steps
-    done = {cell for cell in cells if read_record(study, cell) is not None}
-    steps = sum(steps_done(study, cell) for cell in cells)
-    task = shown.add_task("", total=total, completed=steps, cells=len(cells), done=len(done), now="")
-    last = False
-    while not last:
-        last = stopped.wait(_INTERVAL)
-        for cell in cells:
-            if cell not in done and (record := read_record(study, cell)) is not None:
-                done.add(cell)
-                text = f"{len(done)}/{len(cells)} {_title(cell)}: validation loss {record['val_loss']:.4f}"
-                shown.console.print(text, highlight=False, markup=False, soft_wrap=True)
-        now = ", ".join(_title(cell) for cell in cells if cell not in done and reported_since(study, cell, begin))
-        steps = sum(steps_done(study, cell) for cell in cells)
-        shown.update(task, completed=steps, done=len(done), now=now)
-
-
-def _title(cell: Cell) -> str:
-    return f"{cell.kind} seed {cell.seed}"
+def _print_suite(report: dict[str, Any], out: Path) -> None:
+    """Print the main results of a suite; exit with 1 if a cell is missing."""
+    for task in report["tasks"].values():
+        for sentence in task["sentences"].values():
+            typer.echo(f"{task['name']}: {sentence}")
+    for name, reason in report["failed"].items():
+        typer.echo(f"error: {name} failed: {one_line(reason)}", err=True)
+    typer.echo(f"report: {out / 'report.md'}")
+    if report["failed"] or not report["complete"]:
+        raise typer.Exit(1)

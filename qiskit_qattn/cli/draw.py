@@ -36,7 +36,7 @@ def command(
 
     if gallery is not None:
         with writing(gallery):
-            write_gallery(gallery, {kind.name: kind.circuit for kind in HEAD_KINDS.values()})
+            write_gallery(gallery, {kind.name: kind.circuits for kind in HEAD_KINDS.values()})
         typer.echo(str(gallery))
         return
     if circuit is None:

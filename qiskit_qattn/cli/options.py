@@ -31,6 +31,10 @@ _run, _model, _optimisation, _evaluation, _sample = (
 Config = Annotated[Path | None, _run("A TOML file with settings.")]
 Preset = Annotated[str | None, _run(f"The settings to start from: {', '.join(PRESETS)}.", "nano")]
 Data = Annotated[str | None, _run("shakespeare, tinyshakespeare, or the path of a UTF-8 text file.", "shakespeare")]
+Split = Annotated[
+    int | None,
+    _run("Which tenth of the text is validated on, counted from the end; the rest is trained on.", "0: the last"),
+]
 Out = Annotated[str | None, _run("The run folder, which must not exist yet. Empty: runs/PRESET.")]
 Seed = Annotated[int | None, _run("Seed of the weights, the batches and the sample.")]
 Baseline = Annotated[

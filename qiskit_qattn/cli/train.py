@@ -30,6 +30,7 @@ def command(
     ] = False,
     preset: options.Preset = None,
     data: options.Data = None,
+    split: options.Split = None,
     out: options.Out = None,
     seed: options.Seed = None,
     baseline: options.Baseline = None,
@@ -114,7 +115,7 @@ def _cost(config: TrainConfig, backend: Backend) -> Quote:
     from qiskit_qattn.training.data import load_corpus
 
     done = [int(path.name.removeprefix("step-")) for path in list_checkpoints(config.folder / "checkpoints")]
-    corpus = load_corpus(config.data, config.model.block_size)
+    corpus = load_corpus(config.data, config.model.block_size, split=config.split)
     parts, first = training_cost(config, corpus, backend, start=max(done, default=0))
     return parts_table(f"Cost of the run on {backend.name}, about", backend, parts), first
 

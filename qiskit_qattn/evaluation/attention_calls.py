@@ -87,14 +87,14 @@ def _watch_causal(name: str, module: CausalSelfAttention, calls: list[Call]) -> 
     parts: dict[str, Tensor] = {}
     counts: dict[str, Counter[str]] = {}
 
-    def weigh(part: str, q: Tensor, k: Tensor, v: Tensor, score: Score, cache: Any, real: Any = None) -> Tensor:
+    def weigh(part: str, q: Tensor, k: Tensor, v: Tensor, score: Score, real: Any = None) -> Tensor:
         seen = (
             None if real is None else real[:, None, None, :] & torch.ones(real.shape[1:] * 2).tril().bool().to(q.device)
         )
         _, weights = attend(q, k, v[..., :0], score, seen, causal=seen is None, need_weights=True)
         assert weights is not None
         parts[part] = weights
-        return type(module)._attend(module, part, q, k, v, score, cache, real)
+        return type(module)._attend(module, part, q, k, v, score, real)
 
     def begin(*_: Any) -> None:
         parts.clear()
@@ -173,8 +173,13 @@ def _kinds(module: Any) -> list[str]:
 
 def _computed(module: nn.Module) -> dict[str, Counter[str]]:
     """Return how many calls of each kind's circuit each backend of a chain computed so far."""
-    maps = module.maps.items() if isinstance(module, MixedHeads) else ()
-    return {kind: Counter(head.ran_on) for kind, head in maps if isinstance(head, QuantumHead)}
+    if not isinstance(module, MixedHeads):
+        return {}
+    return {kind: _calls(heads) for kind in module.counts if (heads := module.circuits(kind))}
+
+
+def _calls(heads: Sequence[QuantumHead]) -> Counter[str]:
+    return sum((Counter(head.ran_on) for head in heads), Counter())
 
 
 def _ran_on(module: nn.Module, before: dict[str, Counter[str]]) -> dict[str, str]:
@@ -182,9 +187,9 @@ def _ran_on(module: nn.Module, before: dict[str, Counter[str]]) -> dict[str, str
     if not isinstance(module, MixedHeads):
         return {"classical": "torch"}
     found = {}
-    for kind, head in module.maps.items():
-        if isinstance(head, QuantumHead):
-            found[kind] = ran_on(dict(Counter(head.ran_on) - before[kind])) or head.place.name
+    for kind in module.counts:
+        if heads := module.circuits(kind):
+            found[kind] = ran_on(dict(_calls(heads) - before[kind])) or heads[0].place.name
         else:  # a copy for inference has the circuit's unitary
             found[kind] = "torch" if module.kinds[kind].circuit is None else "statevector"
     return found

@@ -51,7 +51,7 @@ class AttentionMap:
     @property
     def quantum(self) -> bool:
         """Whether it has a circuit."""
-        return head_kind(self.kind).circuit is not None
+        return bool(head_kind(self.kind).circuits)
 
     @property
     def label(self) -> str:

@@ -16,6 +16,7 @@ from qiskit_qattn.backends.registry import get_backend
 from qiskit_qattn.evaluation.state_measures import (
     haar_divergence,
     meyer_wallach,
+    pair_meyer_wallach,
     participation_ratio,
     unary_meyer_wallach,
 )
@@ -24,9 +25,11 @@ from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.heads import QuantumHead
+from qiskit_qattn.simulation.compound import CompoundProgram
 from qiskit_qattn.simulation.statevector import StateProgram
 from qiskit_qattn.simulation.unary import OrthogonalProgram
 
+_States = StateProgram | OrthogonalProgram | CompoundProgram
 WINDOWS = 16  # of the text
 STATES = 512  # tokens whose states are compared in pairs
 DRAWS = 512  # of random weights, for the variance of gradients
@@ -83,8 +86,9 @@ def circuit_measures(model: GPT, tokens: Tensor, *, seed: int = 0) -> dict[str, 
         \rangle|^2`: expressibility as Sim et al. define it. It is a property of the ansatz; training changes
         only the inputs.
 
-    States of unary circuits lie in n + 1 dimensions, without a 1 or with a single one, and Haar is meant there. Each is
-    the mean over all heads that have it, or None; ``layers`` has the values for each layer and kind.
+    States of unary circuits lie in n + 1 dimensions, without a 1 or with a single one, and those of pairs of qubits in
+    n (n − 1) / 2 + 1; Haar is meant there. Each is the mean over all heads that have it, or None; ``layers`` has the
+    values for each layer and kind.
 
     Args:
         model: The trained model; it is not changed.
@@ -168,17 +172,18 @@ def gradient_variance(circuit: AttentionCircuit, inputs: Tensor, generator: torc
 def _measures(module: QuantumHead, at_start: Tensor, inputs: Tensor, generator: torch.Generator) -> dict[str, float]:
     """Return the measures of a head's circuits, from its inputs ``(H, N, F)`` before and after training."""
     variance = gradient_variance(module.circuit, _sample(at_start, DRAWS, generator), generator)
-    unary = module.circuit.encoding.kind == "unary"
-    program = OrthogonalProgram(module.circuit).double() if unary else StateProgram(module.circuit).double()
+    kinds: dict[str, type[_States]] = {"unary": OrthogonalProgram, "matrix": CompoundProgram}
+    program = kinds.get(module.circuit.encoding.kind, StateProgram)(module.circuit).double()
     return {"gradient_variance": variance, **_state_measures(program, module.weight.cpu(), inputs, generator)}
 
 
-def _state_measures(
-    program: StateProgram | OrthogonalProgram, weights: Tensor, inputs: Tensor, generator: torch.Generator
-) -> dict[str, float]:
+def _state_measures(program: _States, weights: Tensor, inputs: Tensor, generator: torch.Generator) -> dict[str, float]:
     """Return measures of the states that circuits with weights ``(..., P)`` prepare from inputs ``(H, N, F)``."""
-    unary = isinstance(program, OrthogonalProgram)
-    dimension = program.num_qubits + 1 if unary else 2**program.num_qubits
+    n, entangled, dimension = program.num_qubits, meyer_wallach, 2**program.num_qubits
+    if isinstance(program, OrthogonalProgram):
+        entangled, dimension = unary_meyer_wallach, n + 1
+    elif isinstance(program, CompoundProgram):
+        entangled, dimension = pair_meyer_wallach, n * (n - 1) // 2 + 1
     weights = weights.detach().double().reshape(-1, weights.shape[-1])  # (H, P)
     chosen = torch.randperm(inputs.shape[1], generator=generator)[:STATES]  # (S,)
     above = torch.triu_indices(len(chosen), len(chosen), 1)
@@ -186,7 +191,7 @@ def _state_measures(
     with torch.no_grad():
         for x, w in zip(inputs[:, chosen].double(), weights, strict=True):
             states = program.states(x, w)  # (S, dimension)
-            entanglement.append(float((unary_meyer_wallach if unary else meyer_wallach)(states).mean()))
+            entanglement.append(float(entangled(states).mean()))
             overlaps = (states @ states.mH)[above[0], above[1]]  # (S (S - 1) / 2,)
             divergence.append(haar_divergence(overlaps.abs().square(), dimension))
         fidelities = _random_weight_fidelities(program, _sample(inputs, PAIRS, generator), dimension, generator)
@@ -197,9 +202,7 @@ def _state_measures(
     }
 
 
-def _random_weight_fidelities(
-    program: StateProgram | OrthogonalProgram, inputs: Tensor, dimension: int, generator: torch.Generator
-) -> Tensor:
+def _random_weight_fidelities(program: _States, inputs: Tensor, dimension: int, generator: torch.Generator) -> Tensor:
     """Return the fidelities of two states per input ``(K, F)``, each at random weights, shape ``(K,)``."""
     found = []
     for x in inputs.double().unsqueeze(-2).split(max(1, _LARGEST // dimension)):  # (k, 1, F)

@@ -117,6 +117,7 @@ def run_cost(module: nn.Module, backend: Backend | Group, run: Callable[[], Any]
             each,
             estimator=CountingEstimator(getattr(each.estimator, "device", None), mitigation=each.mitigation),
             program=None,
+            states=None,
             differentiable=False,
         )
         for each in backends

@@ -45,6 +45,23 @@ def unary_meyer_wallach(states: Tensor) -> Tensor:
     return 2 * (1 - ((1 - single).square() + single.square() + 2 * none * single).mean(-1))
 
 
+def pair_meyer_wallach(states: Tensor) -> Tensor:
+    r"""Return :func:`meyer_wallach` of states without a 1 or with two, shape ``(...)``.
+
+    .. math:: \mathrm{tr}\, \rho_k^2 = (1 - p_k)^2 + p_k^2, \qquad p_k = \sum_j |c_{kj}|^2
+
+    Args:
+        states: Amplitudes of the state without a 1 and of all pairs of n qubits in order, shape
+            ``(..., n (n - 1) / 2 + 1)``.
+    """
+    num_qubits = (1 + math.isqrt(8 * states.shape[-1] - 7)) // 2
+    pairs = torch.triu_indices(num_qubits, num_qubits, 1, device=states.device)
+    holds = torch.nn.functional.one_hot(pairs, num_qubits).sum(0)  # (n (n - 1) / 2, n)
+    chances = states[..., 1:].abs().square()
+    ones = chances @ holds.to(chances)  # (..., n)
+    return 2 * (1 - ((1 - ones).square() + ones.square()).mean(-1))
+
+
 def haar_divergence(fidelities: Tensor, dimension: int, bins: int = BINS) -> float:
     r"""Return the divergence of the fidelities of pairs of states from those of Haar-random pairs, in nats.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -113,16 +113,43 @@ def compare_to_reference(
     kinds = [kind for kind in losses if kind != reference]
     if not kinds:
         raise ConfigError(f"Only {reference!r} was given; there is no other kind to compare with it.")
+    given = [(kind, reference, losses[kind], losses[reference]) for kind in kinds]
+    found = compare_pairs(given, difference=difference, alpha=alpha, seed=seed, measure=measure)
+    return dict(zip(kinds, found, strict=True))
+
+
+def compare_pairs(
+    pairs: Sequence[tuple[str, str, Mapping[int, float], Mapping[int, float]]],
+    *,
+    difference: float = 0.01,
+    alpha: float = 0.05,
+    seed: int = 0,
+    measure: str = "loss",
+    what: str = "kinds",
+) -> list[Comparison]:
+    """Compare pairs of kinds over the seeds that both have, with Holm's correction over all of them.
+
+    Args:
+        pairs: Of each pair the kind, what it is compared with, and their losses by seed.
+        difference: The true difference for which power and the number of seeds are reported.
+        alpha: The family-wise error rate.
+        seed: As for :func:`compare_to_reference`.
+        measure: What the losses are, in words.
+        what: What the pairs are, in words.
+
+    Raises:
+        ConfigError: If a number is out of range.
+    """
     if not (math.isfinite(difference) and difference > 0):
         raise ConfigError(f"difference is {difference}, but must be a positive number.")
-    minimum_seeds(alpha, len(kinds))  # validates alpha
-    found = [_Paired.of(kind, losses[kind], losses[reference], seed) for kind in kinds]
+    minimum_seeds(alpha, max(1, len(pairs)))  # validates alpha
+    found = [_Paired.of(kind, losses, others, seed) for kind, _, losses, others in pairs]
     known = [1.0 if pair.p is None else pair.p for pair in found]
-    adjusted = multipletests(known, alpha=alpha, method="holm")[1]
-    return {
-        pair.kind: _judge(pair, reference, float(p), difference, alpha, len(kinds), measure)
-        for pair, p in zip(found, adjusted, strict=True)
-    }
+    adjusted = multipletests(known, alpha=alpha, method="holm")[1] if known else ()
+    return [
+        _judge(pair, against, float(p), difference, alpha, len(pairs), measure, what)
+        for pair, (_, against, *_), p in zip(found, pairs, adjusted, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -155,7 +182,14 @@ class _Paired:
 
 
 def _judge(
-    pair: _Paired, reference: str, adjusted: float, difference: float, alpha: float, num_kinds: int, measure: str
+    pair: _Paired,
+    reference: str,
+    adjusted: float,
+    difference: float,
+    alpha: float,
+    num_kinds: int,
+    measure: str,
+    what: str,
 ) -> Comparison:
     """Return the comparison of one kind, with its verdict."""
     n, least = len(pair.values), minimum_seeds(alpha, num_kinds)
@@ -186,7 +220,7 @@ def _judge(
         verdict=_verdict(pair, adjusted, alpha, least),
         sentence="",
     )
-    return dataclasses.replace(found, sentence=_sentence(found, alpha, num_kinds, measure))
+    return dataclasses.replace(found, sentence=_sentence(found, alpha, num_kinds, measure, what))
 
 
 def _verdict(pair: _Paired, adjusted: float, alpha: float, least: int) -> Verdict:
@@ -205,10 +239,10 @@ def _hedges(n: int) -> float:
     return math.exp(logarithm) / math.sqrt(degrees / 2)
 
 
-def _sentence(found: Comparison, alpha: float, num_kinds: int, measure: str) -> str:
+def _sentence(found: Comparison, alpha: float, num_kinds: int, measure: str, what: str) -> str:
     """Return the verdict and its reasons in words."""
     least = minimum_seeds(alpha, num_kinds)
-    correction = "" if num_kinds == 1 else f" with {num_kinds} kinds"
+    correction = "" if num_kinds == 1 else f" with {num_kinds} {what}"
     pair = f"{found.kind} and {found.reference}"
     excluded = ""
     if found.diverged:

@@ -72,7 +72,7 @@ class QattnHeads(ProjectedHeads, nn.Module):
     def observables(self) -> dict[str, list[str]]:
         """Return the Pauli strings that each kind measures."""
         quantum = {name: head for name, head in self.maps.items() if isinstance(head, QuantumHead)}
-        return {name: list(head.circuit.labels) for name, head in quantum.items()}
+        return {name: list(head.circuit.outputs) for name, head in quantum.items()}
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> tuple[Tensor, Tensor | None]:
         """Return the heads' outputs, ``(B, H, L, h)``, and weights; inputs ``(B, H, L or S, h)``."""

@@ -128,8 +128,7 @@ class QattnForCausalLM(PreTrainedModel, GenerationMixin, Decoder):
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         if isinstance(module, QuantumHead):
-            nn.init.uniform_(module.weight, -torch.pi, torch.pi)
-            nn.init.constant_(module.gain, 2 ** (module.circuit.num_qubits / 2))
+            module.reset_parameters()
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the token embedding."""

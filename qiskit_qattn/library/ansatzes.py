@@ -129,6 +129,45 @@ def angle_ansatz(num_qubits: int, reps: int = 1) -> QuantumCircuit:
     return circuit
 
 
+def qasa_ansatz(num_qubits: int, reps: int = 3) -> QuantumCircuit:
+    r"""Build QASA's ansatz on m = n − 1 data qubits and one auxiliary qubit; on one qubit, on a data qubit alone.
+
+    RX and RZ on every data qubit; then per layer and data qubit i: CX from i to the next in a ring of the data qubits,
+    and RY and RZ on i by one angle; then CX from the last data qubit to the auxiliary one, and RY on that. The RZ
+    before the first layer have the angles of that layer's RY and RZ.
+
+    Args:
+        num_qubits: n, between 1 and 12; the paper's is 9.
+        reps: r, the number of layers of CX; the paper's L = 4 counts the rotations before them. The circuit takes
+            :math:`m + n r` angles in radians (1 + r for n = 1), and m more for r = 0, whose RZ have their own.
+
+    Raises:
+        CircuitError: For sizes outside the ranges.
+
+    Source: Chen, Kuo, arXiv 2504.05336v4, "Gate Composition in QuantumLayer", with the angles shared as in the authors'
+    code. Its array of L n = 36 weights has one, of the auxiliary qubit before the layers, that enters no gate.
+    """
+    check_num_qubits(num_qubits)
+    check_reps(reps)
+    data = max(1, num_qubits - 1)
+    theta = ParameterVector("θ", data + (num_qubits * reps if reps else data))
+    circuit = QuantumCircuit(num_qubits, name="qasa")
+    for qubit in range(data):
+        circuit.rx(theta[qubit], qubit)
+        circuit.rz(theta[data + qubit], qubit)
+    for layer in range(reps):
+        angles = theta[data + num_qubits * layer :][:num_qubits]
+        for qubit in range(data):
+            if data > 1:
+                circuit.cx(qubit, (qubit + 1) % data)
+            circuit.ry(angles[qubit], qubit)
+            circuit.rz(angles[qubit], qubit)
+        if num_qubits > data:
+            circuit.cx(data - 1, data)
+            circuit.ry(angles[data], data)
+    return circuit
+
+
 def orthogonal_ansatz(num_qubits: int, reps: int = 1) -> QuantumCircuit:
     r"""Build a circuit whose unitary is a real orthogonal matrix, and the identity where all angles are 0.
 

@@ -63,6 +63,7 @@ class AttentionCircuit:
         labels: The Pauli strings :math:`P_m` in Qiskit's order (qubit 0 last).
         sums: The observables, where they are sums of these strings; else None.
         weight_order: The trainable parameters in order; None for the order of the ansatz.
+        names: What each sum is, in a string such as an outcome ``010``; None for sums without names.
     """
 
     name: str
@@ -71,6 +72,7 @@ class AttentionCircuit:
     labels: tuple[str, ...]
     sums: tuple[SparsePauliOp, ...] | None = None
     weight_order: tuple | None = None
+    names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
@@ -157,6 +159,27 @@ class AttentionCircuit:
         if self.weight_order is not None:
             return self.weight_order
         return tuple(sorted(self.ansatz.parameters, key=lambda p: p.index))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What is measured, in strings: the name of each output where those are named, else the Pauli strings."""
+        return self.labels if self.names is None else self.names
+
+    @cached_property
+    def spread(self) -> list[float]:
+        r"""The spread of each output :math:`\sum_P c_P P` over random states: :math:`\sqrt{\sum_{P \ne I} c_P^2 / D}`.
+
+        D is the dimension of the space in which states lie. Beside a reference state outputs are entries of a unit
+        vector, and their spread is :math:`D^{-1/2}`.
+        """
+        if self.encoding.kind in ("unary", "matrix"):
+            return [self.encoding.dimension**-0.5] * len(self.observables)
+        found = []
+        for each in self.observables:
+            weights = each.simplify()
+            varying = (weights.paulis.x | weights.paulis.z).any(1)
+            found.append(math.sqrt((abs(weights.coeffs[varying]) ** 2).sum() / self.encoding.dimension))
+        return found
 
     @cached_property
     def observables(self) -> tuple[SparsePauliOp, ...]:

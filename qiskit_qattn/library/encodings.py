@@ -12,7 +12,7 @@ from qiskit.circuit.library import z_feature_map, zz_feature_map
 
 from qiskit_qattn.library.ansatzes import check_num_qubits, qsann_ansatz
 
-EncodingKind = Literal["amplitude", "angle", "zz", "qsann", "unary", "quixer", "plain"]
+EncodingKind = Literal["amplitude", "angle", "zz", "qsann", "qasa", "unary", "matrix", "quixer", "plain"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class Encoding:
         circuit: The circuit on ``num_qubits`` qubits, starting from |0…0⟩.
         params: Its parameters (angles in radians) in the order of the data; never sorted by name.
         num_features: Length of the classical vector: ``2**num_qubits`` for ``amplitude``, whose circuit
-            parameters are a function of that vector, as those of ``unary`` are, else ``len(params)``.
+            parameters are a function of that vector, as those of ``unary`` and ``matrix`` are, else ``len(params)``.
     """
 
     kind: EncodingKind
@@ -40,12 +40,13 @@ class Encoding:
     @property
     def takes_vectors(self) -> bool:
         """Whether the data are a vector whose norm does not matter, not angles."""
-        return self.kind in ("amplitude", "unary")
+        return self.kind in ("amplitude", "unary", "matrix")
 
     @property
     def dimension(self) -> int:
-        """Of the space in which states lie: expectations of random ones have a spread of its inverse root."""
-        return self.num_qubits if self.kind == "unary" else 2**self.num_qubits
+        """Of the space in which states lie; of that beside the reference state, where there is one."""
+        n = self.num_qubits
+        return {"unary": n, "matrix": n * (n - 1) // 2}.get(self.kind, 2**n)
 
 
 def gray_code_controls(num_controls: int) -> list[int]:
@@ -166,3 +167,30 @@ def qsann_encoding(num_qubits: int, reps: int = 1) -> Encoding:
     circuit.compose(body, inplace=True)
     params = sorted(body.parameters, key=lambda p: p.index)
     return Encoding("qsann", circuit, tuple(params), len(params))
+
+
+def data_qubits(num_qubits: int) -> int:
+    """Return how many of QASA's qubits carry data: all but the auxiliary one, which a circuit on one qubit lacks."""
+    return max(1, num_qubits - 1)
+
+
+def qasa_encoding(num_qubits: int) -> Encoding:
+    r"""Encode one angle per data qubit: :math:`\bigotimes_i RZ(x_i) RX(x_i) |0\rangle`.
+
+    The last qubit is auxiliary and carries no data, except on one qubit, which is a data qubit.
+
+    Args:
+        num_qubits: n, between 1 and 12; the vector has n − 1 entries (1 for n = 1), in radians.
+
+    Raises:
+        CircuitError: For a number of qubits outside that range.
+
+    Source: Chen, Kuo, "Quantum Adaptive Self-Attention for Quantum Transformer Models", arXiv 2504.05336v4.
+    """
+    check_num_qubits(num_qubits)
+    params = ParameterVector("x", data_qubits(num_qubits))
+    circuit = QuantumCircuit(num_qubits, name="qasa")
+    for qubit, angle in enumerate(params):
+        circuit.rx(angle, qubit)
+        circuit.rz(angle, qubit)
+    return Encoding("qasa", circuit, tuple(params), len(params))

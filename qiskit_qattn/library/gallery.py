@@ -1,4 +1,4 @@
-"""The gallery: every circuit of the catalog as a picture, as text, as OpenQASM 3 and as QPY."""
+"""The gallery: every circuit of the catalog, and of pairs, as a picture, as text, as OpenQASM 3 and as QPY."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from qiskit_qattn.errors import missing_dependency, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import CATALOG, attention_circuit
 from qiskit_qattn.library.observables import measurement_bases
+from qiskit_qattn.library.pairs import SUMMARIES, pair_circuit, pair_name
 from qiskit_qattn.library.quixer import mixing_outline
 
 GALLERY_QUBITS = (2, 4)
@@ -37,14 +38,23 @@ def render(circuit: AttentionCircuit, output: str) -> str | bytes:
     return _FORMATS[output](circuit)
 
 
-def write_gallery(folder: Path, heads: Mapping[str, str | None]) -> None:
-    """Write every circuit of the catalog, on two and on four qubits, and a README.md with the pictures.
+def gallery_circuits() -> dict[str, list[AttentionCircuit]]:
+    """Return the circuits of the catalog on two and on four qubits, and those that compare QISA's states of so many."""
+    found = {name: [attention_circuit(name, n) for n in GALLERY_QUBITS] for name in CATALOG}
+    for comparison in SUMMARIES:
+        states = (attention_circuit("qisa-v3", n, num_observables=1) for n in GALLERY_QUBITS)
+        found[pair_name("qisa-v3", comparison)] = [pair_circuit(each, comparison) for each in states]
+    return found
+
+
+def write_gallery(folder: Path, heads: Mapping[str, Sequence[str]]) -> None:
+    """Write :func:`gallery_circuits` and a README.md with the pictures.
 
     Args:
         folder: Where to write; ``<circuit>/<n>-qubits/`` are made in it.
-        heads: The circuit that each kind of head runs, None for a kind without one; the index names them.
+        heads: The circuits that each kind of head runs; the index names them.
     """
-    circuits = {name: [attention_circuit(name, n) for n in GALLERY_QUBITS] for name in CATALOG}
+    circuits = gallery_circuits()
     for circuit in itertools.chain.from_iterable(circuits.values()):
         home = folder / _home(circuit)
         home.mkdir(parents=True, exist_ok=True)
@@ -60,39 +70,46 @@ def _home(circuit: AttentionCircuit) -> str:
     return f"{circuit.name}/{circuit.num_qubits}-qubits"
 
 
-def _index(circuits: Mapping[str, Sequence[AttentionCircuit]], heads: Mapping[str, str | None]) -> list[str]:
+def _index(circuits: Mapping[str, Sequence[AttentionCircuit]], heads: Mapping[str, Sequence[str]]) -> list[str]:
     """Return the lines of the gallery's README.md."""
-    without = ", ".join(f"`{head}`" for head, name in heads.items() if name is None)
+    without = ", ".join(f"`{head}`" for head, used in heads.items() if not used)
     sizes = " and ".join(str(n) for n in GALLERY_QUBITS)
     lines = [
         "# Circuits",
         "",
-        f"Every circuit in the catalog on {sizes} qubits. `make draw` generates this folder; the tests check that it",
-        "matches the code.",
+        f"Every circuit in the catalog on {sizes} qubits, and those that compare pairs of such states. `make draw`",
+        "generates this folder; the tests check that it matches the code.",
         "",
         "| circuit | heads that run it | what it is |",
         "|---|---|---|",
     ]
-    users = {name: ", ".join(f"`{head}`" for head, used in heads.items() if used == name) for name in circuits}
-    lines += [f"| [`{name}`](#{name}) | {users[name]} | {CATALOG[name].summary} |" for name in circuits]
+    users = {name: ", ".join(f"`{head}`" for head, used in heads.items() if name in used) for name in circuits}
+    summaries = {name: recipe.summary for name, recipe in CATALOG.items()}
+    summaries |= {
+        pair_name("qisa-v3", comparison): summary.replace("|", "\\|") for comparison, summary in SUMMARIES.items()
+    }
+    lines += [f"| [`{name}`](#{name}) | {users[name]} | {summaries[name]} |" for name in circuits]
     lines += [
         "",
         f"The heads {without} are classical and run no circuit.",
         "",
-        "In the pictures, `x` are the data-dependent angles and `θ` the trainable weights. Barriers separate encoding,",
-        "ansatz and measurement; the measurement is drawn in the circuit's first basis. Qubit 0 is the top wire and",
-        "the last letter of a Pauli string. A head measures one Pauli string per output; here there is one per qubit.",
+        "In the pictures, `x` are the data-dependent angles and `θ` the trainable weights; of a pair, `q` and `θ` are",
+        "those of the query, `k` and `φ` those of the key. Barriers separate encoding, ansatz and measurement; the",
+        "measurement is drawn in the circuit's first basis. Qubit 0 is the top wire and the last letter of a Pauli",
+        "string. A head measures one Pauli string per output; here there is one per qubit.",
     ]
     for name, sizes_of in circuits.items():
         lines += ["", f"## {name}", "", f"Heads: {users[name]}."]
         for circuit in sizes_of:
+            few = len(circuit.labels) <= 2 * circuit.num_qubits
+            measured = ", ".join(circuit.labels) if few else f"a sum of {len(circuit.labels)} Pauli strings"
             bases = ", ".join(basis for basis, _ in measurement_bases(circuit.labels))
             home = _home(circuit)
             lines += [
                 "",
                 f"**{circuit.num_qubits} qubits**: {len(circuit.input_params)} data angles, "
                 f"{len(circuit.weight_params)} weights, {circuit.circuit.num_nonlocal_gates()} two-qubit gates; "
-                f"measures {', '.join(circuit.labels)} in the basis {bases}.",
+                f"measures {measured} in the basis {bases}.",
                 "",
                 f"![{name} on {circuit.num_qubits} qubits]({home}/circuit.svg)",
                 "",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from qiskit.quantum_info import SparsePauliOp
 
 from qiskit_qattn.errors import CircuitError
 
@@ -128,6 +131,51 @@ def random_observables(num_qubits: int, count: int, seed: int) -> tuple[str, ...
     rng = np.random.default_rng(seed)
     letters = rng.choice(list("IXYZ"), size=(count, num_qubits), p=[0.9, 0.1 / 3, 0.1 / 3, 0.1 / 3])
     return tuple("".join(row) for row in letters)
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What a circuit measures in place of single Pauli strings: operators that strings of letters stand for.
+
+    Attributes:
+        most: How many there are on n qubits.
+        choose: Lists strings on n qubits, as many as are asked for.
+        operator: Returns what a string stands for.
+    """
+
+    most: Callable[[int], int]
+    choose: Callable[[int, int], list[str]]
+    operator: Callable[[str], SparsePauliOp]
+
+
+def choose_outcomes(num_qubits: int, count: int) -> list[str]:
+    """Return the first ``count`` outcomes of as few qubits as have so many, from qubit 0 on; I on the others."""
+    bits = max(1, (count - 1).bit_length())
+    return ["I" * (num_qubits - bits) + f"{outcome:0{bits}b}" for outcome in range(count)]
+
+
+def outcome_projector(outcome: str) -> SparsePauliOp:
+    r"""Return the projector on an outcome, whose expectation is its probability.
+
+    .. math:: \bigotimes_i \tfrac{1}{2} \big( I + (-1)^{b_i} Z \big)
+
+    Args:
+        outcome: Of each qubit 0, 1, or I where it may be either, qubit 0 last.
+
+    Raises:
+        CircuitError: For other letters, or I alone.
+    """
+    measured = [place for place, letter in enumerate(outcome) if letter in "01"]
+    if not measured or set(outcome) - set("01I"):
+        raise CircuitError(f"An outcome is of letters 0, 1 and I, not I alone; got {outcome!r}.")
+    terms = []
+    for chosen in product((False, True), repeat=len(measured)):
+        label, sign = ["I"] * len(outcome), 1.0
+        for place in itertools.compress(measured, chosen):
+            label[place] = "Z"
+            sign = -sign if outcome[place] == "1" else sign
+        terms.append(("".join(label), sign / 2 ** len(measured)))
+    return SparsePauliOp.from_list(terms)
 
 
 def _alive(probes: Sequence[np.ndarray], basis: str) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
 
@@ -41,10 +43,22 @@ def rbs(circuit: QuantumCircuit, angle: Parameter, first: int, second: int) -> N
     circuit.h([first, second])
 
 
-def pyramid(num_qubits: int) -> list[list[int]]:
-    """Return, layer by layer, the qubits i whose RBS with i + 1 are a layer of the pyramid: n(n − 1)/2 in 2n − 3."""
+Layers = list[list[tuple[int, int]]]  # the pairs of qubits whose RBS are a layer
+
+
+def pyramid(num_qubits: int) -> Layers:
+    """Return the layers of a pyramid: n(n − 1)/2 RBS on neighbours, in 2n − 3 layers."""
     last = 2 * num_qubits - 4
-    return [[i for i in range(t % 2, min(t, last - t) + 1, 2)] for t in range(last + 1)]
+    return [[(i, i + 1) for i in range(t % 2, min(t, last - t) + 1, 2)] for t in range(last + 1)]
+
+
+def butterfly(num_qubits: int) -> Layers:
+    """Return the layers of a butterfly: RBS on qubits that differ in one bit of their number, from the highest bit on.
+
+    For n a power of 2 these are n/2 · log₂ n RBS in log₂ n layers; else those are left out that lack a partner.
+    """
+    strides = [2**bit for bit in reversed(range(max(0, num_qubits - 1).bit_length()))]
+    return [[(i, i + d) for i in range(num_qubits - d) if not i & d] for d in strides]
 
 
 def unary_encoding(num_qubits: int) -> Encoding:
@@ -84,11 +98,30 @@ def pyramid_ansatz(num_qubits: int, reps: int = 1) -> QuantumCircuit:
 
     Source: Cherrat et al., arXiv 2209.08167, the pyramid circuit.
     """
+    return rbs_ansatz("pyramid", num_qubits, pyramid(num_qubits), reps)
+
+
+def butterfly_ansatz(num_qubits: int, reps: int = 1) -> QuantumCircuit:
+    r"""Build butterflies of RBS: rotations of SO(n) in log₂ n layers each, for qubits that are all connected.
+
+    Args:
+        num_qubits: n, between 1 and 128.
+        reps: Number of butterflies; each takes n/2 · log₂ n angles in radians for n a power of 2, else fewer.
+
+    Raises:
+        CircuitError: For sizes outside the ranges.
+
+    Source: Cherrat et al., arXiv 2209.08167, the butterfly circuit.
+    """
+    return rbs_ansatz("butterfly", num_qubits, butterfly(num_qubits), reps)
+
+
+def rbs_ansatz(name: str, num_qubits: int, layers: Layers, reps: int) -> QuantumCircuit:
+    """Build layers of RBS, repeated, each gate with an angle of its own in radians."""
     _check_qubits(num_qubits)
     check_reps(reps)
-    theta = iter(ParameterVector("θ", reps * num_qubits * (num_qubits - 1) // 2))
-    circuit = QuantumCircuit(num_qubits, name="pyramid")
-    for layer in pyramid(num_qubits) * reps:
-        for qubit in layer:
-            rbs(circuit, next(theta), qubit, qubit + 1)
+    theta = iter(ParameterVector("θ", reps * sum(map(len, layers))))
+    circuit = QuantumCircuit(num_qubits, name=name)
+    for first, second in itertools.chain.from_iterable(layers * reps):
+        rbs(circuit, next(theta), first, second)
     return circuit

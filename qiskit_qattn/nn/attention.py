@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qiskit_qattn.nn.config import GPTConfig
+from qiskit_qattn.nn.head_groups import HeadGroup, measured
 from qiskit_qattn.nn.head_kind import HeadShape, Score
-from qiskit_qattn.nn.heads import run_heads
+from qiskit_qattn.nn.heads import QuantumHead, run_heads
 from qiskit_qattn.nn.kinds import head_kind
+from qiskit_qattn.nn.overlaps import complex_attention, overlaps
+from qiskit_qattn.nn.pairs import PairHead, PairScores
 from qiskit_qattn.simulation.statevector import Fused
 
 
@@ -34,6 +37,11 @@ class KeyValueCache:
         self.pairs[part] = (k, v)
         return k, v
 
+    def extended(self, group: HeadGroup) -> HeadGroup:
+        """Append the keys and values of heads, and return the heads with all of them."""
+        k, v = self.extend(group.name, group.k, group.v)
+        return group._replace(k=k, v=v)
+
 
 def attend(
     q: Tensor,
@@ -51,6 +59,11 @@ def attend(
     - ``dot``: :math:`\mathrm{softmax}_j(q_i \cdot k_j / \sqrt{h})`
     - ``gaussian``: :math:`\mathrm{softmax}_j(-\lVert q_i - k_j \rVert^2)`
     - ``qisa``: :math:`\mathrm{softmax}_j(\exp(-\lVert q_i - k_j \rVert^2))`
+    - ``overlap``: :math:`\mathrm{softmax}_j(|\langle q_i | k_j \rangle|^2)`
+    - ``complex``: :math:`w_{ij} \propto \langle q_i | k_j \rangle`, whose moduli sum to 1 and are the weights returned
+
+    For the last two, queries, keys and, for the last one, values are of complex numbers, real parts before imaginary
+    ones (:mod:`qiskit_qattn.nn.overlaps`).
 
     The mask acts before the softmax. A row that may see no key is 0, or NaN where weights are asked for, as in torch's
     ``MultiheadAttention``.
@@ -59,14 +72,15 @@ def attend(
         q: Queries, shape ``(B, nh, S, h)``.
         k: Keys, shape ``(B, nh, T, h)``.
         v: Values, shape ``(B, nh, T, hv)``.
-        score: Which of the three.
+        score: Which of these.
         mask: Which keys each query may see, or what is added to the softmax's argument; broadcasts with
             ``(B, nh, S, T)``.
         causal: Query i sees the first i + 1 keys; instead of a mask.
         dropout: Probability of dropping a weight.
         need_weights: Whether to return the weights, after dropout, shape ``(B, nh, S, T)``.
 
-    Source: Vaswani et al. 2017, equation (1); Li et al., arXiv 2205.05625, equation (6); arXiv 2603.03318.
+    Source: Vaswani et al. 2017, equation (1); Li et al., arXiv 2205.05625, equation (6); arXiv 2603.03318; Chen et al.,
+    arXiv 2503.19002.
     """
     scale = q.shape[-1] ** -0.5
     if score == "gaussian":
@@ -74,16 +88,20 @@ def attend(
         q = torch.cat([2 * q, torch.ones_like(q[..., :1])], -1)
         k = torch.cat([k, -(k * k).sum(-1, keepdim=True)], -1)
         scale = 1.0
-    if score != "qisa" and not need_weights:
+    if score in ("dot", "gaussian") and not need_weights:
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale)
         return y, None
+    if causal:
+        mask = causal_mask(q.shape[-2], k.shape[-2], q.device)
+    if score == "complex":
+        return complex_attention(q, k, v, mask, dropout, need_weights=need_weights)
     if score == "qisa":
         squares = (q * q).sum(-1, keepdim=True) + (k * k).sum(-1)[..., None, :]
         logits = torch.exp(-(squares - 2 * q @ k.transpose(-1, -2)).clamp_min(0))  # (B, nh, S, T)
+    elif score == "overlap":
+        logits = overlaps(q, k).square().sum(-3)
     else:
         logits = (q * scale) @ k.transpose(-1, -2)
-    if causal:
-        mask = _causal_mask(q.shape[-2], k.shape[-2], q.device)
     if mask is not None:
         logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
     if need_weights or causal or mask is None:  # a causal row sees at least one key
@@ -111,31 +129,26 @@ def causal_attention(
     """
     steps, total = q.shape[-2], k.shape[-2]
     if real is not None:
-        seen = _causal_mask(steps, total, q.device, total - steps) & real[:, None, None, :]
-        return attend(q, k, v, score, seen, dropout=dropout)[0]
+        return attend(q, k, v, score, _seen(steps, total, q.device, real), dropout=dropout)[0]
     if steps == total:  # a branch, since the comparison itself is no bool where torch.compile lets lengths vary
         return attend(q, k, v, score, causal=True, dropout=dropout)[0]
-    mask = _causal_mask(steps, total, q.device, total - steps) if steps > 1 else None  # one sees all others
+    mask = causal_mask(steps, total, q.device, total - steps) if steps > 1 else None  # one sees all others
     return attend(q, k, v, score, mask, dropout=dropout)[0]
 
 
-def _causal_mask(steps: int, total: int, device: torch.device, before: int = 0) -> Tensor:
+def causal_mask(steps: int, total: int, device: torch.device, before: int = 0) -> Tensor:
     """Return which of ``total`` keys each of ``steps`` queries may see, where ``before`` keys come before the first."""
     return torch.ones(steps, total, dtype=torch.bool, device=device).tril(before)
 
 
-class HeadGroup(NamedTuple):
-    """Heads of a layer that are scored alike, with their queries, keys and values, each ``(B, nh, T, ·)``."""
-
-    name: str
-    score: Score
-    q: Tensor
-    k: Tensor
-    v: Tensor
+def _seen(steps: int, total: int, device: torch.device, real: Tensor | None) -> Tensor:
+    """Return which of ``total`` keys each of the last ``steps`` tokens may see, ``(B or 1, 1, S, T)``."""
+    mask = causal_mask(steps, total, device, total - steps)
+    return mask[None, None] if real is None else mask & real[:, None, None, :]
 
 
 class MixedHeads:
-    """Attention whose heads are of several kinds: those with linear queries and keys, then the others, mixers last.
+    """Attention whose heads are of several kinds: of linear queries and keys, then of others, then mixers.
 
     Attributes:
         kinds: The kinds, in the order of the heads.
@@ -144,10 +157,12 @@ class MixedHeads:
         value_kinds: The kinds whose queries and keys are linear.
         circuit_kinds: The kinds whose queries, keys and values are circuits.
         mixer_kinds: The kinds that mix positions without queries and keys.
+        scores: What compares queries and keys, of the kinds whose scores come from pairs.
         num_linear: How many heads are of the former.
     """
 
     maps: nn.ModuleDict
+    scores: nn.ModuleDict
 
     def _build_heads(self, shapes: Mapping[str, HeadShape]) -> dict[str, HeadShape]:
         """Build the value maps; return the shapes in the order of the heads."""
@@ -155,7 +170,8 @@ class MixedHeads:
         self.mixer_kinds = [name for name, kind in kinds.items() if kind.mixer is not None]
         scored = {name: kind for name, kind in kinds.items() if kind.mixer is None}
         linear = [name for name, kind in scored.items() if kind.projections == "v"]
-        self.value_kinds = sorted(linear, key=lambda name: get_args(Score).index(kinds[name].score))
+        order = get_args(Score).index
+        self.value_kinds = sorted(linear, key=lambda name: (kinds[name].pairs is not None, order(kinds[name].score)))
         self.circuit_kinds = [name for name, kind in scored.items() if kind.projections == "qkv"]
         self.kinds = {name: kinds[name] for name in self.value_kinds + self.circuit_kinds + self.mixer_kinds}
         shapes = {name: shapes[name] for name in self.kinds}
@@ -163,14 +179,28 @@ class MixedHeads:
         self.num_linear = sum(self.counts[name] for name in self.value_kinds)
         self._linear_groups: list[tuple[Score, list[str], slice]] = []  # of kinds with one score, which heads
         start = 0
-        for score in dict.fromkeys(self.kinds[name].score for name in self.value_kinds):
-            names = [name for name in self.value_kinds if self.kinds[name].score == score]
+        paired = [name for name in self.value_kinds if self.kinds[name].pairs is not None]
+        plain = [name for name in self.value_kinds if name not in paired]
+        for score in dict.fromkeys(self.kinds[name].score for name in plain):
+            names = [name for name in plain if self.kinds[name].score == score]
             end = start + sum(self.counts[name] for name in names)
             self._linear_groups.append((score, names, slice(start, end)))
             start = end
+        self._pair_heads: dict[str, slice] = {}  # which heads
+        self.scores = nn.ModuleDict()
+        for name in paired:
+            pairing, shape = self.kinds[name].pairs, shapes[name]
+            assert pairing is not None
+            self.scores[name] = pairing.build(shape.count, shape.head_size, shape.reps)
+            self._pair_heads[name] = slice(start, start := start + self.counts[name])
         self.maps = nn.ModuleDict({name: self.kinds[name].build(shape) for name, shape in shapes.items()})
         self.qk_widths = {name: self.kinds[name].qk_width(shape) for name, shape in shapes.items()}
         return shapes
+
+    def circuits(self, kind: str) -> list[QuantumHead]:
+        """Return what runs the circuits of a kind: of its values, and of its scores."""
+        both = [part[kind] for part in (self.maps, self.scores) if kind in part]
+        return [module for module in both if isinstance(module, QuantumHead)]
 
     def _head_groups(self, q: Tensor, k: Tensor, values: Mapping[str, Any]) -> Iterator[HeadGroup]:
         """Yield the heads in groups that :func:`attend` takes.
@@ -183,6 +213,11 @@ class MixedHeads:
         for score, names, heads in self._linear_groups:
             v = [values[name].transpose(0, 1) for name in names]  # each (B, nh of the kind, T, h)
             yield HeadGroup(f"linear-{score}", score, q[:, heads], k[:, heads], torch.cat(v, 1) if v[1:] else v[0])
+        for name, heads in self._pair_heads.items():
+            pairs = cast(PairScores, self.scores[name])
+            features = pairs.encode(q[:, heads], k[:, heads])
+            circuits = None if pairs.exact else cast(PairHead, pairs)
+            yield HeadGroup(name, self.kinds[name].score, *features, values[name].transpose(0, 1), circuits)
         for name in self.circuit_kinds:
             q, k, v = (part.transpose(0, 1) for part in values[name])
             width = self.qk_widths[name]
@@ -237,10 +272,12 @@ class CausalSelfAttention(MixedHeads, nn.Module):
         features = dict(zip(self.maps, rest, strict=True))
         values = self._head_values(x, features, unitaries or {})
         q, k = queries_and_keys.unflatten(-1, (2, self.num_linear, self.head_size)).permute(2, 0, 3, 1, 4)
-        outputs = [
-            self._attend(group.name, group.q, group.k, group.v, group.score, cache, real)
-            for group in self._head_groups(q, k, values)
-        ]
+        groups = list(self._head_groups(q, k, values))
+        if cache is not None:
+            groups = [cache.extended(group) for group in groups]
+        if any(group.pairs is not None for group in groups):
+            groups = measured(groups, _seen(x.shape[1], groups[0].v.shape[-2], x.device, real))
+        outputs = [self._attend(group.name, group.q, group.k, group.v, group.score, real) for group in groups]
         outputs += [self._mix_positions(name, x, features[name], cache, real) for name in self.mixer_kinds]
         # each (B, nh, T, h)
         y = torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]  # (B, n_head, T, h)
@@ -282,9 +319,6 @@ class CausalSelfAttention(MixedHeads, nn.Module):
         k: Tensor,
         v: Tensor,
         score: Score,
-        cache: KeyValueCache | None,
         real: Tensor | None = None,
     ) -> Tensor:
-        if cache is not None:
-            k, v = cache.extend(part, k, v)
         return causal_attention(q, k, v, score, self.dropout if self.training else 0.0, real)

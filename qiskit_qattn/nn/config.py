@@ -100,8 +100,10 @@ class GPTConfig:
                 raise unknown_name("head kind in observables", name, used)
             if isinstance(labels, str) or not isinstance(labels, Sequence) or not all(type(p) is str for p in labels):
                 raise ConfigError(f"The observables of {name} must be Pauli strings, got {shown(labels)}.")
-            if len(labels) != self.head_size:
-                raise ConfigError(f"{name} has {len(labels)} observables, but the head size is {self.head_size}.")
+            kind = head_kind(name)
+            if len(labels) != (count := kind.num_observables(self.head_size, self.kind_qubits(kind))):
+                needed = f"the head size is {count}" if kind.measured is None else f"it measures {count}"
+                raise ConfigError(f"{name} has {len(labels)} observables, but {needed}.")
         features = sum(
             count * kind.num_features(HeadShape(count, self.n_embd, self.head_size, self.kind_qubits(kind)))
             for layer in self.layers()
@@ -111,9 +113,11 @@ class GPTConfig:
         self._check_size(self.n_embd * features)
         for kind in self.kinds():
             if kind.circuit is not None and kind.name not in chosen:
+                qubits = self.kind_qubits(kind)
+                count = kind.num_observables(self.head_size, qubits)
                 chosen[kind.name] = attention_circuit(
-                    kind.circuit, self.kind_qubits(kind), reps=self.reps, num_observables=self.head_size
-                ).labels
+                    kind.circuit, qubits, reps=self.reps, num_observables=count
+                ).outputs
         object.__setattr__(self, "observables", {name: tuple(labels) for name, labels in chosen.items()})
 
     def _check_size(self, more: int = 0) -> None:
@@ -161,7 +165,7 @@ class GPTConfig:
     def head_shape(self, kind: HeadKind, count: int) -> HeadShape:
         """Return the sizes of a number of heads of one kind in a layer."""
         circuit = None if kind.circuit is None else self.circuit(kind)
-        return HeadShape(count, self.n_embd, self.head_size, self.kind_qubits(kind), circuit)
+        return HeadShape(count, self.n_embd, self.head_size, self.kind_qubits(kind), circuit, reps=self.reps)
 
     def circuit(self, kind: HeadKind) -> AttentionCircuit:
         """Return the circuit of a quantum kind with this model's observables."""
@@ -190,13 +194,14 @@ def projected_shape(kind: HeadKind, count: int, head_dim: int, num_qubits: int |
     qubits = needed if num_qubits is None else integer("num_qubits", num_qubits, least=1)
     qubits = qubits if kind.qubits is None else kind.qubits(head_dim)
     reps = None if reps is None else integer("reps", reps, least=0)
-    circuit = None if kind.circuit is None else head_circuit(kind.circuit, qubits, reps, head_dim)
+    measured = kind.num_observables(head_dim, qubits)
+    circuit = None if kind.circuit is None else head_circuit(kind.circuit, qubits, reps, measured)
     if circuit is not None and circuit.encoding.kind == "amplitude" and qubits < needed:
         raise ConfigError(
             f"{kind.name} encodes vectors of head_dim={head_dim} numbers and needs num_qubits of at least {needed}, "
             f"got {qubits}."
         )
-    shape = HeadShape(count, head_dim, head_dim, qubits, circuit, _PROJECTED_SPREAD)
+    shape = HeadShape(count, head_dim, head_dim, qubits, circuit, _PROJECTED_SPREAD, reps)
     weights = count * head_dim * kind.inputs(shape)
     check_memory(f"{count} {kind.name} heads of {weights:,} weights or more", 4 * weights)
     return shape

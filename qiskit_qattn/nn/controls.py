@@ -82,25 +82,26 @@ class FourierValues(nn.Module):
 
 
 class UnitLinear(nn.Module):
-    r"""Free linear maps of the unit vector: what an orthogonal circuit computes, without its constraint.
+    r"""Free linear maps of the unit vector: what circuits that keep the number of 1s compute, without the constraint.
 
-    .. math:: q = A_q \hat x, \quad k = A_k \hat x, \quad v = A_v \hat x
+    .. math:: q = A_q \hat x, \quad k = A_k \hat x, \quad v = A_v \hat x \qquad \text{or} \qquad v = A \hat x
 
     Args:
-        num_heads: H.
-        size: h, the length of the vectors and of the values.
+        heads: The leading axes: H, or 3 and H for q, k and v.
+        size: F, the length of the vectors.
+        num_outputs: h.
         spread: Of the values at the start.
 
     Raises:
         EncodingError: (when called) for vectors that hold NaN or infinity.
     """
 
-    def __init__(self, num_heads: int, size: int, *, spread: float) -> None:
+    def __init__(self, heads: tuple[int, ...], size: int, num_outputs: int, *, spread: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(3, num_heads, size, size) * spread)  # the transposes of A
+        self.weight = nn.Parameter(torch.randn(*heads, size, num_outputs) * spread)  # the transposes of A
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return q, k and v, shape ``(3, H, N, h)``, of vectors ``(H, N, h)``, or ``(3, H, N, h)``."""
+        """Return values, shape ``(*heads, N, h)``, of vectors ``(H, N, F)``, or ``(*heads, N, F)``."""
         return unit_vectors(features) @ self.weight
 
 
@@ -141,3 +142,65 @@ class TensorTrainValues(nn.Module):
             products = terms[:, :, i, :, None] * state.unsqueeze(-2)  # (H, N, 3, D)
             state = products.flatten(-2) @ core.flatten(1, 2)
         return state @ self.readout
+
+
+class BottleneckValues(nn.Module):
+    r"""QASA's capacity-matched control: a map of rank R with a tanh in the place of its circuit.
+
+    .. math:: v = W_o \tanh(V^\top U^\top x + b)
+
+    with U of m × R, V of R × m, b of m and :math:`W_o` of h × m numbers: 40 for m = 8 and R = 2 without
+    :math:`W_o`, where the circuit has 36 weights.
+
+    Args:
+        num_heads: H.
+        size: m, the length of the vectors, bounded by tanh already.
+        num_outputs: h.
+        rank: R.
+        spread: Of the values at the start.
+
+    Raises:
+        EncodingError: (when called) for vectors that hold NaN or infinity.
+
+    Source: Chen, Kuo, arXiv 2504.05336v4, the classical bottleneck, with the rank of the authors' code.
+    """
+
+    def __init__(self, num_heads: int, size: int, num_outputs: int, *, rank: int = 2, spread: float) -> None:
+        super().__init__()
+        self.narrow = nn.Parameter(torch.randn(num_heads, size, rank) / math.sqrt(size))
+        self.wide = nn.Parameter(torch.randn(num_heads, rank, size) / math.sqrt(rank))
+        self.bias = nn.Parameter(torch.zeros(num_heads, 1, size))
+        self.readout = nn.Parameter(torch.randn(num_heads, size, num_outputs) * spread / math.sqrt(size))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return values ``(H, N, h)`` of vectors ``(H, N, m)``."""
+        check_finite(features)
+        return torch.tanh(features @ self.narrow @ self.wide + self.bias) @ self.readout
+
+
+class BornValues(nn.Module):
+    r"""Normalised squares of a linear map, the Born rule without a circuit, each with a learned gain.
+
+    .. math:: v_k = g_k \frac{a_k^2 + b_k^2}{\sum_l (a_l^2 + b_l^2)}, \qquad (a, b) = W x
+
+    with D numbers a, the real parts of amplitudes, and D numbers b, the imaginary ones. Outcome probabilities of a
+    circuit are these with W restricted to a unitary times a real map of D rows.
+
+    Args:
+        num_heads: H.
+        size: D.
+        num_outputs: h, at most D: the first of them are read.
+        spread: Of the values at the start.
+
+    Raises:
+        EncodingError: (when called) for vectors that hold NaN or infinity.
+    """
+
+    def __init__(self, num_heads: int, size: int, num_outputs: int, *, spread: float) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.full((num_heads, num_outputs), spread * size))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return values ``(H, N, h)`` of vectors ``(H, N, 2 D)``."""
+        squares = unit_vectors(features).square().unflatten(-1, (2, -1)).sum(-2)  # (H, N, D)
+        return squares[..., : self.gain.shape[-1]] * self.gain.unsqueeze(-2)

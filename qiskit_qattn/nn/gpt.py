@@ -1,7 +1,8 @@
 """GPT: nanoGPT's model with attention heads of any kind."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self, cast
 
 import torch
@@ -154,8 +155,8 @@ class Decoder(Placement, nn.Module):
         return [
             (layer, kind, module)
             for layer, attention in enumerate(self.attention_layers())
-            for kind, module in attention.maps.items()
-            if isinstance(module, QuantumHead)
+            for kind in attention.counts
+            for module in attention.circuits(kind)
         ]
 
     def part_labels(self) -> dict[int, tuple[int, str]]:
@@ -174,16 +175,19 @@ class Decoder(Placement, nn.Module):
         for layer, attention in enumerate(self.attention_layers()):
             number = 0
             for kind, count in attention.counts.items():
-                module = attention.maps[kind]
                 where: dict[str, Any] = {"backend": "torch"}
-                if isinstance(module, QuantumHead):
-                    calls = module.ran_on
-                    where = {"backend": ran_on(calls) or module.place.name, **({"calls": calls} if calls else {})}
-                    where |= {"outside_bounds": module.outside_bounds} if module.outside_bounds else {}
-                    mitigations = {link.name: link.mitigation for link in module.place.backends if link.mitigation}
+                if circuits := attention.circuits(kind):
+                    place, calls = circuits[0].place, _sum(each.ran_on for each in circuits)
+                    where = {"backend": ran_on(calls) or place.name, **({"calls": calls} if calls else {})}
+                    where |= (
+                        {"outside_bounds": outside}
+                        if (outside := sum(each.outside_bounds for each in circuits))
+                        else {}
+                    )
+                    mitigations = {link.name: link.mitigation for link in place.backends if link.mitigation}
                     if where["backend"] in mitigations:
                         where["mitigation"] = mitigations[where["backend"]].told
-                    where |= {"tiles": tiles} if (tiles := module.tiles) else {}
+                    where |= {"tiles": tiles} if (tiles := _sum(each.tiles for each in circuits)) else {}
                 for _ in range(count):
                     rows.append({"layer": layer, "head": number, "kind": kind, **where})
                     number += 1
@@ -233,6 +237,11 @@ class GPT(Decoder, Pretrained):
         quantum = sum(p.numel() for p in self.circuit_parameters())
         total = sum(p.numel() for p in self.parameters())
         return {"quantum": quantum, "classical": total - quantum, "total": total}
+
+
+def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Return the sums of counts by name."""
+    return dict(sum(map(Counter, counts), Counter[str]()))
 
 
 def init_weights(module: nn.Module) -> None:

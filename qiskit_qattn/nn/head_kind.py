@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import Recipe
 from qiskit_qattn.nn.heads import QuantumHead
+from qiskit_qattn.nn.pairs import Pairing
 
-Score = Literal["dot", "gaussian", "qisa"]
+Score = Literal["dot", "gaussian", "qisa", "overlap", "complex"]
 _VALUE_SPREAD = 0.25  # of a linear value map at nanoGPT's initialisation: 0.02 * sqrt(128)
 
 
@@ -28,6 +29,7 @@ class HeadShape:
         num_qubits: n, of the circuits, or of the index of the vectors of length 2ⁿ that a classical kind takes.
         circuit: The circuit of a quantum kind, with h observables.
         spread: Of the values at the start; that of a linear value map.
+        reps: Ansatz layers of circuits; None takes each one's own.
     """
 
     count: int
@@ -36,6 +38,7 @@ class HeadShape:
     num_qubits: int
     circuit: AttentionCircuit | None = None
     spread: float = _VALUE_SPREAD
+    reps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class HeadKind:
         whole_token: Whether the value map takes the token itself, without a linear map.
         trainable: Whether circuit weights are trained.
         summary: What it is, in a line.
+        control: The kind without a circuit that computes the like, by which a gain of this one is judged.
         recipe: Of a circuit that the catalog does not hold; registering the kind adds it there.
         values: Builds the value map of a classical kind: a module from ``(H, N, F)`` to ``(H, N, h)``.
         num_features: F, how many numbers of a token's projection a head of a classical kind takes.
@@ -60,6 +64,10 @@ class HeadKind:
             queries and keys. It is called with the features of all S positions so far, shape ``(B, H, S, F)``, with T,
             and with which positions are no padding, shape ``(B, S)`` or None; it returns the outputs of the last T
             positions, shape ``(B, H, T, h)``, of which each depends on its own prefix only.
+        pairs: How linear queries and keys become states, which ``score`` compares.
+        measured: How many observables a circuit of n qubits has, where a learned linear map takes all of them to the h
+            values; None: h, each with a gain.
+        activation: Applied to the projected numbers before they enter the map.
     """
 
     name: str
@@ -71,11 +79,21 @@ class HeadKind:
     whole_token: bool = False
     trainable: bool = True
     summary: str = ""
+    control: str = ""
     recipe: Recipe | None = None
     values: Callable[[HeadShape], nn.Module] | None = None
     num_features: Callable[[HeadShape], int] | None = None
     qubits: Callable[[int], int] | None = None
     mixer: Callable[[HeadShape], nn.Module] | None = None
+    pairs: Pairing | None = None
+    measured: Callable[[int], int] | None = None
+    activation: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def circuits(self) -> tuple[str, ...]:
+        """The names of its circuits: in the catalog, and of pairs as :func:`pair_circuit` names them."""
+        pairs = self.pairs.circuit_name if self.pairs is not None else None
+        return tuple(name for name in (self.circuit, pairs) if name is not None)
 
     @property
     def encodes_token(self) -> bool:
@@ -91,7 +109,8 @@ class HeadKind:
             return self.mixer(shape)
         if shape.circuit is not None:
             heads = (shape.count,) if self.projections == "v" else (3, shape.count)
-            return QuantumHead(shape.circuit, heads, gain=shape.spread, trainable=self.trainable)
+            outputs = None if self.measured is None else shape.head_size
+            return QuantumHead(shape.circuit, heads, gain=shape.spread, trainable=self.trainable, outputs=outputs)
         assert self.values is not None
         return self.values(shape)
 
@@ -103,6 +122,10 @@ class HeadKind:
             return shape.width
         assert self.num_features is not None
         return self.num_features(shape)
+
+    def num_observables(self, head_size: int, num_qubits: int) -> int:
+        """Return how many observables its circuit has."""
+        return head_size if self.measured is None else self.measured(num_qubits)
 
     def features(self, shape: HeadShape) -> int:
         """Return how many numbers of a token's projection one head takes, beside linear q and k."""
@@ -125,7 +148,7 @@ class HeadKind:
         """
         if self.whole_token:
             return F.pad(x, (0, token_width - x.shape[-1])).flatten(0, 1).unsqueeze(0)  # one for all heads
-        rows = features.flatten(0, 1)
+        rows = features.flatten(0, 1) if self.activation is None else self.activation(features.flatten(0, 1))
         if self.own_maps:
             return rows.unflatten(-1, (3, count, -1)).permute(1, 2, 0, 3)
         return rows.unflatten(-1, (count, -1)).transpose(0, 1)  # q, k, v share one encoding

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -19,8 +19,8 @@ from qiskit_qattn.nn.audit import Audit
 from qiskit_qattn.nn.fallback import ChainProgram, Execution, program_on
 from qiskit_qattn.nn.placement import Movable, to_backend
 from qiskit_qattn.simulation.amplitude import check_finite
+from qiskit_qattn.simulation.compound import angles_of_vectors
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
-from qiskit_qattn.simulation.unary import angles_of_vectors
 
 
 def fuse_heads(heads: Sequence[QuantumHead]) -> list[Fused]:
@@ -86,12 +86,14 @@ def run_heads(calls: Mapping[str, tuple[nn.Module, Tensor]], unitaries: Mapping[
 
 
 class QuantumHead(Movable):
-    r"""Expectations of an attention circuit, each with a learned gain.
+    r"""Expectations of an attention circuit, each with a learned gain, or a learned linear map of all of them.
 
-    .. math:: y_m = g_m \langle P_m \rangle(x, \theta)
+    .. math:: y_m = g_m \langle P_m \rangle(x, \theta) \qquad \text{or} \qquad
+              y_k = \sum_m \langle P_m \rangle(x, \theta)\, G_{mk}
 
-    Expectations of a random state have a spread of about :math:`D^{-1/2}`, where D is :math:`2^n`, or n for unary
-    encoding; gains start at :math:`D^{1/2}` times ``gain``, so that outputs start with a spread of about ``gain``.
+    Gains start at ``gain`` over the spread of expectations of random states
+    (:attr:`~qiskit_qattn.library.attention_circuit.AttentionCircuit.spread`), and the entries of G at random, so that
+    outputs start with a spread of about ``gain``.
 
     Args:
         circuit: What to compute. Amplitude-encoded circuits take real vectors of length 2ⁿ, unary ones of
@@ -99,11 +101,13 @@ class QuantumHead(Movable):
         heads: Shape of the leading axes: one set of weights and gains for each head. All run in one batched product.
         gain: Spread of the outputs at the start.
         trainable: Whether the circuit's weights are trained; gains always are.
+        outputs: Number of outputs of a linear map G of the expectations; None for a gain each.
 
     Attributes:
-        observables: The Pauli strings as letters 0 to 3 (I, X, Y, Z), shape ``(M, n)``; part of the ``state_dict``.
+        observables: What is measured as letters 0 to 5 (I, X, Y, Z, and 0 and 1 of outcomes), shape ``(M, n)``; part of
+            the ``state_dict``.
         weight: Circuit angles in radians, shape ``(*heads, P)``, drawn uniformly from [−π, π].
-        gain: Shape ``(*heads, M)``.
+        gain: Shape ``(*heads, M)``; of a linear map ``(*heads, M, outputs)``.
         place: Where it runs: a :class:`Place` with one backend or a chain of them.
         audit: Where the calls were computed since it was moved to a chain the last time.
     """
@@ -113,24 +117,41 @@ class QuantumHead(Movable):
     audit: Audit
 
     def __init__(
-        self, circuit: AttentionCircuit, heads: tuple[int, ...] = (), *, gain: float = 1.0, trainable: bool = True
+        self,
+        circuit: AttentionCircuit,
+        heads: tuple[int, ...] = (),
+        *,
+        gain: float = 1.0,
+        trainable: bool = True,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
         self.circuit = circuit
         self.amplitude = circuit.encoding.kind == "amplitude"
-        weight = torch.empty(*heads, len(circuit.weight_params)).uniform_(-math.pi, math.pi)
-        self.weight = nn.Parameter(weight, requires_grad=trainable)
-        start = gain * math.sqrt(circuit.encoding.dimension)
-        self.gain = nn.Parameter(torch.full((*heads, len(circuit.observables)), start))
+        self.spread, self.linear = gain, outputs is not None
+        self.weight = nn.Parameter(torch.empty(*heads, len(circuit.weight_params)), requires_grad=trainable)
+        size = (*heads, len(circuit.observables))
+        self.gain = nn.Parameter(torch.empty(size if outputs is None else (*size, outputs)))
+        self.reset_parameters()
         self.register_buffer("observables", self._codes())
         self.run_on(self.prepare(Place.of(get_backend("statevector")), Audit(None, self.circuit_name)))
+
+    def reset_parameters(self) -> None:
+        """Draw angles and gains as at the start."""
+        nn.init.uniform_(self.weight, -math.pi, math.pi)
+        start = self.spread / torch.tensor(self.circuit.spread)  # (M,)
+        with torch.no_grad():
+            if self.linear:
+                self.gain.normal_().mul_(start.to(self.gain).unsqueeze(-1) / math.sqrt(len(start)))
+            else:
+                self.gain.copy_(start)
 
     def extra_repr(self) -> str:
         """Return the circuit's sizes, the number of heads and the backend, for ``print(model)``."""
         circuit, heads = self.circuit, "×".join(map(str, self.weight.shape[:-1])) or "1"
         return (
             f"{circuit.name}, heads={heads}, num_qubits={circuit.num_qubits}, inputs={self.num_features}, "
-            f"weights={len(circuit.weight_params)}, outputs={len(circuit.observables)}, backend={self.backend.name!r}"
+            f"weights={len(circuit.weight_params)}, outputs={self.gain.shape[-1]}, backend={self.backend.name!r}"
         )
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
@@ -138,14 +159,14 @@ class QuantumHead(Movable):
         saved = state_dict.get(f"{prefix}observables")
         if saved is not None and not torch.equal(saved.cpu(), self._codes("cpu")):  # its own may be on meta
             args[-1].append(
-                f"{prefix}observables differ: this head measures {', '.join(self.circuit.labels[:3])}, …, the saved "
+                f"{prefix}observables differ: this head measures {', '.join(self.circuit.outputs[:3])}, …, the saved "
                 f"one others; build it with the observables it was saved with (config.json lists them)."
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _codes(self, device: str | None = None) -> Tensor:
-        """Return the circuit's Pauli strings as letters 0 to 3, shape ``(M, n)``."""
-        codes = [["IXYZ".index(letter) for letter in label] for label in self.circuit.labels]
+        """Return what the circuit measures as letters 0 to 5, shape ``(M, n)``."""
+        codes = [["IXYZ01".index(letter) for letter in label] for label in self.circuit.outputs]
         return torch.tensor(codes, dtype=torch.uint8, device=device)
 
     @property
@@ -223,19 +244,29 @@ class QuantumHead(Movable):
         if expectations is None and x.is_meta:  # shapes only
             self._check(x)
             lead = torch.broadcast_shapes(x.shape[:-1], (*self.weight.shape[:-1], 1))
-            expectations = x.new_empty(*lead, self.gain.shape[-1])
+            expectations = x.new_empty(*lead, len(self.circuit.observables))
         elif expectations is None and self.fusible:
             self._check(x)
             expectations = self._program(x, self.weight, unitary)
         elif expectations is None:
             expectations = evaluate([self.call(x)])[0]
         # Half-precision models simulate in float32.
+        if self.linear:
+            return (expectations @ self.gain.to(expectations.dtype)).to(self.gain.dtype)
         return (expectations * self.gain.unsqueeze(-2)).to(self.gain.dtype)
 
     def call(self, x: Tensor) -> Call:
         """Return what :func:`evaluate` takes to give this head's expectations; errors are those of a call."""
         self._check(x, paid=isinstance(self._program, JointProgram))
         return self._program, x if self._angles is None else self._angles(x), self.weight
+
+    def reference(self) -> Callable[[Tensor], Tensor]:
+        """Return what gives the exact engine's expectations of inputs, shape ``(*heads, N, M)``."""
+        program = self.prepare(Place.of(get_backend("statevector")), Audit(None, self.circuit_name)).program
+        assert program is not None
+        takes_vectors = isinstance(program, StatevectorProgram)
+        angles = None if takes_vectors else angles_of_vectors(self.circuit.encoding)
+        return lambda x: program(x if angles is None else angles.to(x)(x), self.weight)
 
     def _check(self, x: Tensor, *, paid: bool = False) -> None:
         if x.shape[-1] != self.num_features:

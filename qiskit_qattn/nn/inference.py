@@ -88,27 +88,34 @@ class FixedHead(nn.Module):
         program: The exact engine's program.
         unitary: The matrices of the weights.
         weight: The weights, for what is not part of a matrix.
-        gain: Of each value, shape ``(*heads, M)``.
+        gain: Of each value, shape ``(*heads, M)``; of a linear map ``(*heads, M, h)``.
+        linear: Whether it is a linear map.
     """
 
-    def __init__(self, program: StatevectorProgram, unitary: Fused, weight: Tensor, gain: Tensor) -> None:
+    def __init__(self, program: StatevectorProgram, unitary: Fused, weight: Tensor, gain: Tensor, linear: bool) -> None:
         super().__init__()
         self.program = program
         self.count = len(unitary)
         for i, matrix in enumerate(unitary):
             self.register_buffer(f"unitary_{i}", matrix)
         self.register_buffer("weight", weight.detach().clone())
-        self.register_buffer("signs", program.scaled_signs(gain.detach()))
+        gain = gain.detach().clone()
+        self.register_buffer("signs", None if linear else program.scaled_signs(gain))
+        self.register_buffer("readout", gain if linear else None)
         self.num_features = program.num_inputs
 
     weight: Tensor
-    signs: Tensor
+    signs: Tensor | None
+    readout: Tensor | None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return values, shape ``(*heads, N, M)``, of inputs ``(*heads, N, num_features)``."""
+        """Return values, shape ``(*heads, N, M or h)``, of inputs ``(*heads, N, num_features)``."""
         check_finite(x)
         unitary = tuple(getattr(self, f"unitary_{i}") for i in range(self.count))
-        return self.program(x, self.weight, unitary, self.signs).to(x.dtype)
+        values = self.program(x, self.weight, unitary, self.signs)
+        if self.readout is not None:
+            values = values @ self.readout.to(values.dtype)
+        return values.to(x.dtype)
 
 
 class FixedAmplitudeHead(nn.Module):
@@ -198,10 +205,10 @@ def _replace_heads(attention: MixedHeads, replaced: dict[int, nn.Module]) -> lis
         with torch.no_grad():
             unitary = tuple(matrix.clone() for matrix in fuse_heads([head])[0])  # not those that the engine caches
         program = cast(StatevectorProgram, head._program)
-        values_only = attention.kinds[name].projections == "v"
+        values_only = attention.kinds[name].projections == "v" and not head.linear
         # Half-precision models simulate in float32.
         if not (unitary and head.amplitude and values_only and unitary[0].dtype == head.weight.dtype):
-            replaced[id(head)] = FixedHead(copy.deepcopy(program), unitary, head.weight, head.gain)
+            replaced[id(head)] = FixedHead(copy.deepcopy(program), unitary, head.weight, head.gain, head.linear)
             continue
         matrix = unitary[0].expand(attention.counts[name], -1, -1)  # (H, 2**n, R or 2 * R)
         signs = program.scaled_signs(head.gain.detach())  # (H, R, M)

@@ -9,8 +9,8 @@ from qiskit_qattn.backends.pub import attention_program
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.simulation.compound import angles_of_vectors
 from qiskit_qattn.simulation.statevector import StatevectorProgram
-from qiskit_qattn.simulation.unary import angles_of_vectors
 
 
 def program_on_backend(circuit: AttentionCircuit, backend: Backend) -> nn.Module:

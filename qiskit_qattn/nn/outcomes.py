@@ -87,9 +87,12 @@ def _outputs(network: SamplerQNN) -> np.ndarray:
     for outcome in range(len(found)):
         try:
             place: Any = interpret(outcome)
+        except Exception as error:  # a user's function
+            raise CircuitError(f"interpret gives no place in the output for outcome {outcome}: {error}") from error
+        try:
             index = (int(place),) if isinstance(place, Integral) else tuple(map(int, place))
             number = places[index]
-        except Exception as error:  # a user's function
+        except (TypeError, ValueError, IndexError) as error:
             raise CircuitError(f"interpret gives no place in the output for outcome {outcome}: {error}") from error
         if number.ndim:
             raise CircuitError(
@@ -174,7 +177,10 @@ class OutcomeProgram(nn.Module):
 
     def forward(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return probabilities, shape ``(B, M)``, for inputs ``(B, num_inputs)`` and weights ``(num_weights,)``."""
-        outcomes = self.states.probabilities(inputs, weights)  # (B, 2**n)
+        return self.summed(self.states.probabilities(inputs, weights))  # (B, 2**n)
+
+    def summed(self, outcomes: Tensor) -> Tensor:
+        """Return the sums of outcomes, shape ``(..., M)``, for numbers of each outcome, shape ``(..., 2**n)``."""
         if self.identity:
             return outcomes
         sums = outcomes.new_zeros(*outcomes.shape[:-1], self.num_outputs)

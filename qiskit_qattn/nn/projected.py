@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.nn.attention import MixedHeads, attend
+from qiskit_qattn.nn.attention import MixedHeads, attend, causal_mask
 from qiskit_qattn.nn.config import projected_shape
+from qiskit_qattn.nn.head_groups import measured
 from qiskit_qattn.nn.head_kind import HeadKind, HeadShape
 from qiskit_qattn.nn.heads import HeadEncoding, run_heads
 from qiskit_qattn.nn.kinds import head_kind, parse_counts
@@ -97,7 +98,10 @@ class ProjectedHeads(MixedHeads):
         values = self._head_values(q, k, v)
         factor = 1.0 if scale in (None, self.head_dim**-0.5) else scale * self.head_dim**0.5
         outputs, weights, start = [], [], 0
-        for group in self._head_groups(q.transpose(1, 2), k.transpose(1, 2), values):
+        groups = list(self._head_groups(q.transpose(1, 2), k.transpose(1, 2), values))
+        if any(group.pairs is not None for group in groups):
+            groups = measured(groups, _seen(q.shape[1], k.shape[1], mask, causal, q.device))
+        for group in groups:
             heads = slice(start, start := start + group.q.shape[1])
             y, w = attend(
                 group.q * factor if factor != 1 and group.name == "linear-dot" else group.q,
@@ -140,10 +144,19 @@ class ProjectedHeads(MixedHeads):
 
     def _encoded(self, name: str, vectors: Tensor) -> Tensor:
         """Return what the map of a kind takes, ``(..., F)``, of its heads' vectors ``(..., h)``."""
+        activation = self.kinds[name].activation
         if name in self.encodings:
-            return self.encodings[name](vectors)
-        missing = self._widths[name] - self.head_dim
-        return F.pad(vectors, (0, missing)) if missing else vectors
+            vectors = self.encodings[name](vectors)
+        elif missing := self._widths[name] - self.head_dim:
+            vectors = F.pad(vectors, (0, missing))
+        return vectors if activation is None else activation(vectors)
+
+
+def _seen(steps: int, total: int, mask: Tensor | None, causal: bool, device: torch.device) -> Tensor:
+    """Return which keys each query sees, shape ``(N or 1, H or 1, L, S)``."""
+    if mask is None:
+        return causal_mask(steps, total, device, 0 if causal else total)[None, None]
+    return (mask if mask.dtype == torch.bool else mask > -torch.inf)[..., :total]  # zeros may follow
 
 
 def _parse_heads(heads: str, num_heads: int) -> list[tuple[str, int]]:

@@ -31,8 +31,8 @@ class Cut:
         return "".join(label[-1 - qubit] for qubit in reversed(self.qubits))
 
 
-def cut(circuit: QuantumCircuit, measured: Iterable[int]) -> Cut:
-    """Return a circuit on the qubits that it acts on or that are measured, at least one, without classical bits.
+def cut(circuit: QuantumCircuit, measured: Iterable[int], *, classical: bool = False) -> Cut:
+    """Return a circuit on the qubits that it acts on or that are measured, at least one.
 
     Barriers and phases are left out. A qubit with nothing but ``id`` and ``delay`` is not in use; on the others these
     are kept, since they may carry noise.
@@ -40,12 +40,13 @@ def cut(circuit: QuantumCircuit, measured: Iterable[int]) -> Cut:
     Args:
         circuit: The circuit.
         measured: Qubits to keep even if nothing acts on them.
+        classical: Whether to keep classical bits and registers too.
 
     Raises:
-        CircuitError: For a circuit with classical bits in use.
+        CircuitError: For a circuit with classical bits in use, unless they are kept.
     """
     clashes = sorted({item.operation.name for item in circuit.data if item.clbits})
-    if clashes:
+    if clashes and not classical:
         raise CircuitError(f"Expectations need circuits without classical bits in use, got {clashes}.")
     kept = [item for item in circuit.data if standard_name(item.operation) not in _LEFT_OUT]
     acting = [item for item in kept if standard_name(item.operation) not in IDLE]
@@ -53,10 +54,12 @@ def cut(circuit: QuantumCircuit, measured: Iterable[int]) -> Cut:
     qubits = tuple(sorted(used)) or (0,)
     index = {qubit: i for i, qubit in enumerate(qubits)}
     part = QuantumCircuit(len(qubits))
+    if classical:
+        part = QuantumCircuit(part.qubits, circuit.clbits, *circuit.cregs, metadata=circuit.metadata)
     for item in kept:
         where = [circuit.find_bit(qubit).index for qubit in item.qubits]
         if index.keys() >= set(where):
-            part.append(item.operation, [index[qubit] for qubit in where])
+            part.append(item.operation, [index[qubit] for qubit in where], item.clbits)
     return Cut(part, qubits)
 
 

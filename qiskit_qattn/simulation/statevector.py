@@ -186,10 +186,15 @@ class StateProgram(StatevectorProgram):
         Raises:
             EncodingError: For NaN or infinity in amplitude input.
         """
+        return torch.complex(*self.parts(inputs, weights).unbind(-2))
+
+    def parts(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return real and imaginary parts of the amplitudes, shape ``(..., B, 2, 2**n)``; arguments as above."""
         self.leave_meta(weights)
-        if self.unitaries is None or inputs.shape[-2] < self.fewest_rows:
-            return self.gates.amplitudes(inputs, weights, self.signs.dtype).mT
-        rows = self.unitaries.amplitudes(inputs, weights, self.signs.dtype)
+        with without_autocast(inputs.device):
+            if self.unitaries is None or not self._repays_unitaries(inputs.shape[-2]):
+                states = self.gates.amplitudes(inputs, weights, self.signs.dtype).mT
+                return torch.stack([states.real, states.imag], -2)
+            rows = self.unitaries.amplitudes(inputs, weights, self.signs.dtype)
         parts = rows.unflatten(-1, (-1, 2**self.num_qubits))  # (..., B, 1 or 2, 2**n)
-        real = parts[..., 0, :]
-        return torch.complex(real, parts[..., 1, :] if parts.shape[-2] == 2 else torch.zeros_like(real))
+        return parts if parts.shape[-2] == 2 else torch.cat([parts, torch.zeros_like(parts)], -2)

@@ -3,6 +3,7 @@ r"""Unary circuits exactly: rotations of RBS as matrices of n × n, without the 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -10,9 +11,8 @@ from torch import Tensor, nn
 
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
-from qiskit_qattn.library.encodings import Encoding
-from qiskit_qattn.library.unary import pyramid, pyramid_ansatz
-from qiskit_qattn.simulation.amplitude import AmplitudeAngles, unit_vectors
+from qiskit_qattn.library.unary import Layers, butterfly, pyramid, rbs_ansatz
+from qiskit_qattn.simulation.amplitude import unit_vectors
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.dense import Fused
 from qiskit_qattn.simulation.precision import without_autocast
@@ -21,7 +21,7 @@ from qiskit_qattn.simulation.statevector import StatevectorProgram
 
 
 class OrthogonalProgram(StatevectorProgram):
-    r"""Expectations of a pyramid of RBS on a unary-encoded vector, an orthogonal matrix V of the unit vector.
+    r"""Expectations of layers of RBS on a unary-encoded vector, an orthogonal matrix V of the unit vector.
 
     .. math:: |\psi\rangle = \frac{1}{\sqrt 2} \Big( |0 \dots 0\rangle + \sum_i (V \hat x)_i |e_i\rangle \Big), \qquad
               \langle X_j \rangle = (V \hat x)_j
@@ -30,7 +30,8 @@ class OrthogonalProgram(StatevectorProgram):
 
     Args:
         circuit: An attention circuit of :func:`~qiskit_qattn.library.unary.unary_encoding` and
-            :func:`~qiskit_qattn.library.unary.pyramid_ansatz`.
+            :func:`~qiskit_qattn.library.unary.pyramid_ansatz` or
+            :func:`~qiskit_qattn.library.unary.butterfly_ansatz`.
 
     Raises:
         CircuitError: For another ansatz.
@@ -40,12 +41,7 @@ class OrthogonalProgram(StatevectorProgram):
         ConstantModule.__init__(self)
         self.num_qubits = self.num_inputs = n = circuit.num_qubits
         self.num_weights, self.num_outputs = len(circuit.weight_params), len(circuit.observables)
-        if not _is_pyramid(circuit):
-            raise CircuitError(
-                f"The exact engine runs unary encodings with pyramid_ansatz only; the ansatz of {circuit.name!r}, "
-                f"{circuit.ansatz.name!r}, is another circuit."
-            )
-        self.rotations = Rotations(n, self.num_weights)
+        self.rotations = Rotations(n, rbs_layers(circuit, (pyramid, butterfly)))
         self.unitaries = self.effective = None
         labels = list(circuit.labels)
         single = ["I" * (n - 1 - j) + "X" + "I" * j for j in range(n)]
@@ -99,18 +95,17 @@ class Rotations(ConstantModule):
 
     Args:
         size: n.
-        num_weights: A multiple of n(n − 1)/2, the angles of a pyramid.
+        layers: The pairs of qubits of each layer.
     """
 
-    def __init__(self, size: int, num_weights: int) -> None:
+    def __init__(self, size: int, layers: Layers) -> None:
         super().__init__()
         self.size = size
-        count = size * (size - 1) // 2
-        layers = pyramid(size) * (num_weights // count if count else 0)
         self.depth = 2 ** max(0, math.ceil(math.log2(max(1, len(layers)))))  # filled up with identities
-        gates = np.array([(depth, i) for depth, layer in enumerate(layers) for i in layer], dtype=int).reshape(-1, 2)
-        first = gates[:, 0] * size * size + gates[:, 1] * (size + 1)  # the entry (i, i) of the layer's matrix
-        places = np.concatenate([first, first + size + 1, first + 1, first + size])
+        gates = [(depth, i, j) for depth, layer in enumerate(layers) for i, j in layer]
+        depth, i, j = np.array(gates, dtype=int).reshape(-1, 3).T
+        entries = ((i, i), (j, j), (i, j), (j, i))  # of the layer's matrix
+        places = np.concatenate([(depth * size + row) * size + column for row, column in entries])
         self.add_constant("places", places)
         self.add_constant("identities", np.tile(np.eye(size).reshape(-1), self.depth), double=True)
 
@@ -169,22 +164,24 @@ class UnaryAngles(nn.Module):
         return unary_angles(x)
 
 
-def angles_of_vectors(encoding: Encoding) -> nn.Module | None:
-    """Return what makes a circuit's angles of the vectors that it encodes; None for encodings that take angles."""
-    if encoding.kind == "amplitude":
-        return AmplitudeAngles(encoding.num_qubits)
-    return UnaryAngles() if encoding.kind == "unary" else None
+def rbs_layers(circuit: AttentionCircuit, layouts: Sequence[Callable[[int], Layers]]) -> Layers:
+    """Return the layers of RBS that the ansatz consists of, gate by gate, in the layout of one of some functions.
 
-
-def _is_pyramid(circuit: AttentionCircuit) -> bool:
-    """Tell whether the ansatz is the pyramid ansatz of its size, gate by gate."""
-    count = circuit.num_qubits * (circuit.num_qubits - 1) // 2
-    numbers = dict(zip(circuit.weight_params, range(1, len(circuit.weight_params) + 1), strict=True))
-    reps, rest = divmod(len(numbers), count) if count else (1, 0)
-    if rest:
-        return False
-    pyramids = pyramid_ansatz(circuit.num_qubits, reps).assign_parameters(list(numbers.values()))
-    return bool(circuit.ansatz.assign_parameters(numbers) == pyramids)
+    Raises:
+        CircuitError: For another ansatz.
+    """
+    n, numbers = circuit.num_qubits, list(range(1, len(circuit.weight_params) + 1))
+    given = circuit.ansatz.assign_parameters(dict(zip(circuit.weight_params, numbers, strict=True)))
+    for layout in layouts:
+        layers = layout(n)
+        reps, rest = divmod(len(numbers), sum(map(len, layers)) or 1)
+        if not rest and given == rbs_ansatz(layout.__name__, n, layers, reps).assign_parameters(numbers):
+            return layers * reps
+    allowed = " or ".join(f"{layout.__name__}_ansatz" for layout in layouts)
+    raise CircuitError(
+        f"The exact engine runs {circuit.encoding.kind} encodings with {allowed} only; the ansatz of {circuit.name!r}, "
+        f"{circuit.ansatz.name!r}, is another circuit."
+    )
 
 
 def _state(unary: Tensor) -> Tensor:

@@ -33,6 +33,8 @@ RESUMABLE = frozenset(
 
 Device = Literal["auto", "cpu", "cuda"]  # auto: the accelerator, if there is one
 
+SPLITS = 10  # tenths of the data, each of which can be validated on
+
 _LONGEST = 4096  # characters of a text
 
 _NONE_IS_ZERO = ("n_inner", "num_qubits", "reps")  # TOML has no null
@@ -58,6 +60,7 @@ class TrainConfig:
 
     preset: str = "nano"
     data: str = "shakespeare"
+    split: int = bounded(0, least=0, most=SPLITS - 1)
     out: str = ""
     seed: int = bounded(0, least=0, most=2**32 - 1)
     baseline: bool = False

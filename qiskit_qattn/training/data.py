@@ -20,8 +20,8 @@ class Corpus:
 
     Attributes:
         tokenizer: The tokenizer of the text.
-        train: The first 90 % of the tokens, ``torch.long``, of shape (N_train,).
-        val: The rest, of shape (N_val,).
+        train: Nine tenths of the tokens, ``torch.long``, of shape (N_train,).
+        val: The other tenth, of shape (N_val,).
     """
 
     tokenizer: CharTokenizer
@@ -30,31 +30,33 @@ class Corpus:
 
 
 def load_corpus(
-    name_or_path: str | os.PathLike[str], block_size: int, *, tokenizer: CharTokenizer | None = None
+    name_or_path: str | os.PathLike[str], block_size: int, *, tokenizer: CharTokenizer | None = None, split: int = 0
 ) -> Corpus:
-    """Return a corpus as tokens: the first 90 % to train on, the last 10 % to validate on.
+    """Return a corpus as tokens: the first 90 % to train on, the last 10 % to validate on, or another tenth.
 
     Args:
         name_or_path: What :func:`~qiskit_qattn.training.corpora.load_text` takes.
         block_size: The context length; each split must hold one window and the token after it.
         tokenizer: The tokenizer of a saved model; by default the vocabulary is the text's own characters.
+        split: Which tenth is validated on, counted from the end; what is before and after it is trained on.
 
     Raises:
         DataError: The text is not available, repeats one character, or is too short for ``block_size``.
         TokenError: The text has characters outside the given tokenizer's vocabulary.
     """
-    return split_corpus(load_text(name_or_path), block_size, tokenizer=tokenizer)
+    return split_corpus(load_text(name_or_path), block_size, tokenizer=tokenizer, split=split)
 
 
-def split_corpus(text: str, block_size: int, *, tokenizer: CharTokenizer | None = None) -> Corpus:
+def split_corpus(text: str, block_size: int, *, tokenizer: CharTokenizer | None = None, split: int = 0) -> Corpus:
     """Return ``text`` as a :class:`Corpus`; see :func:`load_corpus` for the rest."""
     _at_least_one(block_size=block_size)
     if text and len(set(text)) < 2:
         raise DataError(f"The text repeats the one character {text[0]!r}; at least 2 different ones are needed.")
     tokenizer = tokenizer or CharTokenizer(text)
     tokens = tokenizer.encode(text)  # (N,)
-    cut = len(tokens) * 9 // 10
-    train, val = tokens[:cut], tokens[cut:]  # (N_train,), (N_val,)
+    start, end = (len(tokens) * tenth // 10 for tenth in (9 - split, 10 - split))
+    train = torch.cat([tokens[:start], tokens[end:]]) if split else tokens[:start]  # (N_train,)
+    val = tokens[start:end]  # (N_val,)
     if min(len(train), len(val)) < block_size + 1:
         raise DataError(
             f"The text is too short: its {len(tokens)} characters split into {len(train)} to train on and {len(val)} "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from qiskit_qattn.errors import BackendError, CheckpointError, ConfigError, EncodingError
+from qiskit_qattn.errors import BackendError, CheckpointError, ConfigError, DivergenceError, EncodingError
 from qiskit_qattn.training import checkpoint
 from qiskit_qattn.training.acceleration import SLOW_STEPS, compile_model, wait_for
 from qiskit_qattn.training.checkpoint import TrainLoss, TrainState, Validation
@@ -226,7 +226,7 @@ class TrainingLoop(ABC):
         """Record the loss of the step that just ended, averaged over processes."""
         value = float(self.accelerator.reduce(loss.detach(), reduction="mean"))
         if not math.isfinite(value):
-            raise ConfigError(f"The training loss is {value} at step {self.state.step}; try a lower learning_rate.")
+            raise DivergenceError(f"The training loss is {value} at step {self.state.step}; try a lower learning_rate.")
         self.state.train.append(TrainLoss(self.state.step, value))
         self._track({"train_loss": value, "tokens_per_second": self.state.tokens_per_second}, self.state.step)
         return value
@@ -264,13 +264,13 @@ class TrainingLoop(ABC):
         except EncodingError as error:
             raise self._diverged(error, self.state.step) from error
         if not math.isfinite(found.all_positions):  # the last position is a part of it
-            raise ConfigError(
+            raise DivergenceError(
                 f"The evaluated loss is {found.all_positions} at step {self.state.step}; try a lower learning_rate."
             )
         return found
 
-    def _diverged(self, error: EncodingError, step: int) -> EncodingError:
-        return EncodingError(f"Training diverged at step {step}; try a lower learning_rate. {error}")
+    def _diverged(self, error: EncodingError, step: int) -> DivergenceError:
+        return DivergenceError(f"Training diverged at step {step}; try a lower learning_rate. {error}")
 
     def _must_stop(self, guard: InterruptGuard) -> bool:
         """Return whether any process was asked to stop; all processes call this at the same points."""

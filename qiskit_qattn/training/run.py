@@ -89,7 +89,7 @@ def train_run(
         torch.set_num_threads(config.threads)
     accelerator = make_accelerator(config, folder)
     with accelerator.main_process_first():
-        corpus = load_corpus(config.data, config.model.block_size)
+        corpus = load_corpus(config.data, config.model.block_size, split=config.split)
     if config.sample_prompt:
         corpus.tokenizer.encode(config.sample_prompt)
     phases = [("model", folder), *([("baseline", folder / "baseline")] if config.baseline else [])]

@@ -12,6 +12,7 @@ from qiskit_qattn.evaluation.state_measures import (
     BINS,
     haar_divergence,
     meyer_wallach,
+    pair_meyer_wallach,
     participation_ratio,
     unary_meyer_wallach,
 )
@@ -103,3 +104,11 @@ def test_unary_states_have_the_entanglement_of_the_whole_state(rng):
     whole = torch.zeros(5, 16, dtype=torch.float64)
     whole[:, [0, 1, 2, 4, 8]] = amplitudes
     torch.testing.assert_close(unary_meyer_wallach(amplitudes), meyer_wallach(whole))
+
+
+def test_states_of_pairs_have_the_entanglement_of_the_whole_state(rng):
+    amplitudes = torch.from_numpy(rng.normal(size=(5, 7)))
+    amplitudes /= amplitudes.norm(dim=-1, keepdim=True)
+    whole = torch.zeros(5, 16, dtype=torch.float64)
+    whole[:, [0, *(2**i + 2**j for i in range(4) for j in range(i + 1, 4))]] = amplitudes
+    torch.testing.assert_close(pair_meyer_wallach(amplitudes), meyer_wallach(whole))

@@ -21,9 +21,10 @@ def test_any_size_builds_and_its_parameters_are_all_named(name, num_qubits, reps
     try:
         built = attention_circuit(name, num_qubits, reps=reps)
     except CircuitError as error:
-        assert "not always zero" in str(error)  # angle without layers, for instance, has fewer live strings
+        # angle without layers, for instance, has fewer live strings, and one qubit holds no pair
+        assert "not always zero" in str(error) or "at least 2" in str(error)
         return
-    assert len(built.observables) == num_qubits
+    assert len(built.observables) == (1 if (name, num_qubits) == ("compound", 2) else num_qubits)
     assert set(built.circuit.parameters) == {*built.input_params, *built.weight_params}
     assert built.circuit.num_qubits == built.num_qubits == num_qubits
 
@@ -116,8 +117,9 @@ def test_default_observables_are_alive_for_other_weights(rng):
     from qiskit.quantum_info import Statevector
 
     for name in list_circuits():
-        built = attention_circuit(name, 3, num_observables=12)
-        largest = np.zeros(12)
+        count = 12 if CATALOG[name].readout is None else 3
+        built = attention_circuit(name, 3, num_observables=count)
+        largest = np.zeros(count)
         for _ in range(4):
             bound = built.circuit.assign_parameters(rng.uniform(-3, 3, built.circuit.num_parameters))
             state = Statevector(bound)

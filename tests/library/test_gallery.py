@@ -19,7 +19,7 @@ GALLERY = Path(__file__).parents[2] / "circuits"
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gallery")
-    write_gallery(folder, {kind.name: kind.circuit for kind in HEAD_KINDS.values()})
+    write_gallery(folder, {kind.name: kind.circuits for kind in HEAD_KINDS.values()})
     return folder
 
 

@@ -13,23 +13,23 @@ from qiskit_qattn.errors import EncodingError, UnknownNameError
 from qiskit_qattn.evaluation.report import _backends
 from qiskit_qattn.nn.controls import FourierValues, QuadraticValues
 from qiskit_qattn.nn.heads import fuse_heads
+from qiskit_qattn.simulation.compound import angles_of_vectors
 from qiskit_qattn.simulation.estimator import TorchEstimator
-from qiskit_qattn.simulation.unary import angles_of_vectors
 
 
 @pytest.mark.parametrize("name", list_circuits())
 def test_a_head_is_its_circuit_times_its_gain(name):
-    circuit = attention_circuit(name, 3, num_observables=5)
+    circuit = attention_circuit(name, 4, num_observables=5)
     head = QuantumHead(circuit, gain=0.5)
-    start = 0.5 * (3 if name == "orthogonal" else 8) ** 0.5
-    assert head.gain.detach().numpy() == pytest.approx(start)
+    start = head.gain.detach().numpy()
+    assert start == pytest.approx(0.5 / np.array(circuit.spread))
     x = torch.randn(2, head.num_features)
     angles = x if (encoded := angles_of_vectors(circuit.encoding)) is None else encoded(x)
     for row, values in zip(angles.double(), head(x), strict=True):
         bound = dict(zip(circuit.input_params, row.tolist(), strict=True))
         bound |= dict(zip(circuit.weight_params, head.weight.tolist(), strict=True))
         state = Statevector(circuit.circuit.assign_parameters(bound))
-        expected = [state.expectation_value(op).real * start for op in circuit.observables]
+        expected = start * [state.expectation_value(op).real for op in circuit.observables]
         np.testing.assert_allclose(values.detach(), expected, atol=2e-6)
 
 

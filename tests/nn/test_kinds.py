@@ -101,7 +101,7 @@ def test_a_circuit_that_a_kind_brings_is_in_the_catalog():
         (qa.HeadKind("qisa", circuit="zz"), "alias"),
         (qa.HeadKind("nothing"), "needs a circuit, or values"),
         (qa.HeadKind("keys", circuit="zz"), "which torch's modules use"),
-        (qa.HeadKind("one", circuit="zz", score="cosine"), "score.*Known: dot"),
+        (qa.HeadKind("one", circuit="zz", score="cosine"), "score.*Known: complex, dot"),
         (qa.HeadKind("one", circuit="zz", projections="kv"), "projections.*Known"),
         (qa.HeadKind("one", circuit="zz", qk="one"), "qk.*Known"),
         (qa.HeadKind("one", circuit="zzz"), "circuit.*zzz.*Did you mean"),

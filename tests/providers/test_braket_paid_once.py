@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from qiskit_qattn.backends.jobs import estimator, retries
+from qiskit_qattn.backends.jobs import retries, runner
 from qiskit_qattn.errors import BackendError
 
 from .aws_devices import QPU
@@ -36,8 +36,8 @@ def pub(rng):
 def text(aws, monkeypatch):
     """Return a backend string of a device that no circuit breaker knows."""
     monkeypatch.setattr(retries, "BACKOFF", 0.001)
-    monkeypatch.setattr(estimator, "FIRST_POLL", 0.001)
-    monkeypatch.setattr(estimator, "LONGEST_POLL", 0.01)
+    monkeypatch.setattr(runner, "FIRST_POLL", 0.001)
+    monkeypatch.setattr(runner, "LONGEST_POLL", 0.01)
     aws.devices[QPU]["deviceName"] = name = f"Paid-{next(_NUMBERS)}"
     return f"braket:{name}?shots=400&s3=results/here&budget=unlimited&retries=1"
 

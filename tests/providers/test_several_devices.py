@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 import qiskit_qattn as qa
-from qiskit_qattn.backends.jobs import estimator
+from qiskit_qattn.backends.jobs import runner
 from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.place import Place, wait_until_closed
 from qiskit_qattn.cli.app import app
@@ -29,7 +29,7 @@ GROUP = f"{MANILA} + {NAIROBI}"
 @pytest.fixture(autouse=True)
 def no_leftovers(monkeypatch):
     """Poll often, and close the sessions of a test before the next begins."""
-    monkeypatch.setattr(estimator, "LONGEST_POLL", 0.1)
+    monkeypatch.setattr(runner, "LONGEST_POLL", 0.1)
     yield
     gc.collect()
     wait_until_closed()

@@ -12,7 +12,7 @@ from qiskit.quantum_info import Operator, Statevector
 
 from qiskit_qattn import QuantumHead, attention_circuit
 from qiskit_qattn.errors import CircuitError, EncodingError
-from qiskit_qattn.library.unary import pyramid, pyramid_ansatz, rbs, unary_encoding
+from qiskit_qattn.library.unary import butterfly, butterfly_ansatz, pyramid, pyramid_ansatz, rbs, unary_encoding
 from qiskit_qattn.simulation.unary import Rotations, unary_angles
 
 
@@ -29,15 +29,31 @@ def test_a_pyramid_has_all_its_gates_in_layers_of_disjoint_pairs(num_qubits):
     layers = pyramid(num_qubits)
     assert len(layers) == max(0, 2 * num_qubits - 3)
     assert sum(map(len, layers)) == num_qubits * (num_qubits - 1) // 2
-    assert all(b - a == 2 for layer in layers for a, b in pairwise(layer))
-    assert all(0 <= i < num_qubits - 1 for layer in layers for i in layer)
+    assert all(b - a == 2 for layer in layers for (a, _), (b, _) in pairwise(layer))
+    assert all(0 <= i < num_qubits - 1 and j == i + 1 for layer in layers for i, j in layer)
+
+
+@pytest.mark.parametrize("num_qubits", range(1, 10))
+def test_a_butterfly_relates_all_qubits_in_the_fewest_layers(num_qubits):
+    layers = butterfly(num_qubits)
+    assert len(layers) == math.ceil(math.log2(num_qubits))
+    if num_qubits in (2, 4, 8):
+        assert sum(map(len, layers)) == num_qubits // 2 * len(layers)
+    reached = np.eye(num_qubits, dtype=bool)
+    for layer in layers:
+        qubits = [qubit for pair in layer for qubit in pair]
+        assert len(set(qubits)) == len(qubits) and all(0 <= i < j < num_qubits for i, j in layer)
+        for i, j in layer:
+            reached[[i, j]] = reached[i] | reached[j]
+    assert num_qubits not in (1, 2, 4, 8) or reached.all()
 
 
 @pytest.mark.parametrize(("num_qubits", "reps"), [(1, 1), (2, 1), (3, 0), (3, 2), (5, 1)])
-def test_the_matrix_is_the_circuit_on_unary_states(num_qubits, reps, rng):
-    ansatz = pyramid_ansatz(num_qubits, reps)
+@pytest.mark.parametrize(("layout", "build"), [(pyramid, pyramid_ansatz), (butterfly, butterfly_ansatz)])
+def test_the_matrix_is_the_circuit_on_unary_states(layout, build, num_qubits, reps, rng):
+    ansatz = build(num_qubits, reps)
     weights = rng.uniform(-np.pi, np.pi, (2, 3, ansatz.num_parameters))
-    matrices = Rotations(num_qubits, ansatz.num_parameters).double()(torch.from_numpy(weights)).mT.numpy()
+    matrices = Rotations(num_qubits, layout(num_qubits) * reps).double()(torch.from_numpy(weights)).mT.numpy()
     unary = 2 ** np.arange(num_qubits)
     for matrix, row in zip(matrices.reshape(-1, num_qubits, num_qubits), weights.reshape(6, -1), strict=True):
         order = sorted(ansatz.parameters, key=lambda p: p.index)
@@ -114,8 +130,9 @@ def test_sizes_are_limited(num_qubits):
         unary_encoding(num_qubits)
 
 
-def test_samples_have_signs_within_shot_noise():
-    head = QuantumHead(attention_circuit("orthogonal", 4)).double()
+@pytest.mark.parametrize("name", ["orthogonal", "butterfly"])
+def test_samples_have_signs_within_shot_noise(name):
+    head = QuantumHead(attention_circuit(name, 4)).double()
     x = torch.randn(6, 4, dtype=torch.float64)
     exact = head(x).detach()
     head.to_backend("aer?shots=10000&seed=3")
@@ -129,7 +146,7 @@ def test_another_ansatz_on_unary_vectors_is_refused():
     other = pyramid_ansatz(3)
     other.x(0)
     for ansatz in (angle_ansatz(3), other):
-        with pytest.raises(CircuitError, match="pyramid_ansatz only"):
+        with pytest.raises(CircuitError, match="pyramid_ansatz or butterfly_ansatz only"):
             QuantumHead(AttentionCircuit("mine", unary_encoding(3), ansatz, ("IIX",)))
 
 

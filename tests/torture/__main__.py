@@ -24,11 +24,12 @@ from . import machines
 from .faults import CALLS, fault_scene, names
 from .groups import group_budgets, group_faults, group_kills
 from .kills import kill_round
-from .payer import TILED
+from .payer import SAMPLED, TILED
 from .services import FORK, Services
 from .strings import KINDS, run_strings
 from .tally import Report, Tally
 
+KILLED = ("ibm", "braket", f"ibm{TILED}", f"plain{TILED}", f"ibm{SAMPLED}", f"plain{SAMPLED}")  # whose payers
 KILLS, FAULTS = 160, 13  # SIGKILLs, about; faults of each call of each provider
 LEAST = {"SIGKILL of a paying process": 100, "faulty answers": 190}
 _TIMES = {
@@ -65,7 +66,7 @@ def plan(seed: int) -> list[tuple[str, Attack]]:
             for fault in rng.sample(known := names(provider, call), min(FAULTS, len(known))):
                 add(f"{provider} {call} {fault}", fault_scene, provider, call, fault)
     for number in range(KILLS // 4):
-        add("kill", kill_round, ("ibm", "braket", f"ibm{TILED}", f"plain{TILED}")[number % 4])
+        add("kill", kill_round, KILLED[number % len(KILLED)])
     shuffle()
     for attack, times in _TIMES.items():
         for _ in range(times):

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import psutil
-from qiskit import QuantumCircuit
+from qiskit import ClassicalRegister, QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import SparsePauliOp
@@ -31,7 +31,7 @@ from qiskit_ibm_runtime.accounts import management
 from qiskit_ibm_runtime.api.session import PostForcelistRetry
 from urllib3.util import connection
 
-from qiskit_qattn.backends.jobs import client, estimator, retries
+from qiskit_qattn.backends.jobs import client, retries, runner
 from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.registry import Backend, get_backend
@@ -49,8 +49,10 @@ STRINGS = {
     "named": f"braket:test-garnet{_AWS}",
     "plain": f"braket:arn:aws:braket:us-east-1::device/qpu/maker/Test-Plain{_AWS}",
 }
+SAMPLED = " samples"  # at the end of a name in STRINGS: the device's sampler is used
 TILED = " side by side"  # at the end of a name in STRINGS: circuits of two qubits share the device's
 STRINGS |= {f"{name}{TILED}": f"{STRINGS[name]}&tiles=2&tile_spacing=0" for name in ("ibm", "braket", "plain")}
+STRINGS |= {f"{name}{SAMPLED}": STRINGS[name] for name in ("ibm", "plain")}
 
 
 def provider_of(name: str) -> str:
@@ -174,8 +176,20 @@ def _circuit(provider: str) -> tuple[QuantumCircuit, list[Any]]:
     return circuit, [[SparsePauliOp(pauli)] for pauli in ("ZZ", "XX", "ZI")]
 
 
+@cache
+def _measured(provider: str) -> QuantumCircuit:
+    """Return the circuit with its two qubits measured."""
+    plain = _circuit(provider.removesuffix(SAMPLED))[0]
+    circuit = plain.copy()
+    circuit.add_register(ClassicalRegister(2, "meas"))
+    circuit.measure(range(2) if plain.layout is None else plain.layout.final_index_layout(), range(2))
+    return circuit
+
+
 def pubs(provider: str, number: int) -> list[Any]:
     """Return the PUBs of a request; of circuits side by side, those that are to be composed."""
+    if provider.endswith(SAMPLED):
+        return [(_measured(provider), [[0.1 + 0.3 * number]])]
     angles = [[0.1 + 0.3 * number]] * (1 + provider.endswith(TILED))
     return [(*_circuit(provider), angles)]
 
@@ -183,6 +197,10 @@ def pubs(provider: str, number: int) -> list[Any]:
 def right(number: int, found: Any) -> bool:
     """Return whether values of a request are those of its circuit, within noise and five standard errors."""
     angle = 0.1 + 0.3 * number
+    if "meas" in found[0].data:
+        outcomes = found[0].data.meas.get_int_counts()
+        ones = sum(count for outcome, count in outcomes.items() if outcome & 1) / sum(outcomes.values())
+        return found[0].data.meas.num_bits == 2 and bool(abs(ones - np.sin(angle / 2) ** 2) < 0.45)
     exact = np.array([[1.0], [np.sin(angle)], [np.cos(angle)]])
     return found[0].data.evs.shape[0] == 3 and bool(np.abs(found[0].data.evs - exact).max() < 0.9)
 
@@ -191,6 +209,8 @@ _BACKENDS: dict[str, Backend] = {}
 
 
 def key_of(backend: Backend, number: int, provider: str) -> str:
+    if provider.endswith(SAMPLED):
+        return backend.sampler.request(pubs(provider, number)).key  # type: ignore[attr-defined]
     device, managed = backend.estimator.device, backend.estimator  # type: ignore[attr-defined]
     return Request.of(_sent(backend, number, provider)[0], managed.precision, device.name, device.settings).key
 
@@ -205,6 +225,8 @@ def _sent(backend: Backend, number: int, provider: str) -> tuple[list[Any], Call
 
 
 def _run_one(backend: Backend, number: int, provider: str) -> Any:
+    if provider.endswith(SAMPLED):
+        return backend.sampler.run(pubs(provider, number)).result()
     sent, split = _sent(backend, number, provider)
     return split(backend.estimator.run(sent).result())
 
@@ -249,7 +271,7 @@ def enter(services: Services, order: Order) -> None:
     # Waits are shortened, what is waited for is not changed.
     PostForcelistRetry.get_backoff_time = lambda _: 0.0  # type: ignore[method-assign]
     retries.BACKOFF = 0.05
-    estimator.LONGEST_POLL = 0.2
+    runner.LONGEST_POLL = 0.2
 
 
 def _pay(services: Services, order: Order, pipe: Connection, stderr: Path) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,17 +7,6 @@ from typing import Any
 import pytest
 
 from qiskit_qattn.training.config import TrainConfig
-
-VERSE = "the king and queen shall speak to thee good sir what is this night love death come hither"
-
-
-@pytest.fixture(scope="session")
-def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a file with a little made-up verse."""
-    draw, words = random.Random(1), VERSE.split()
-    path = tmp_path_factory.mktemp("text") / "verse.txt"
-    path.write_text("\n".join(" ".join(draw.choice(words) for _ in range(7)) for _ in range(200)))
-    return path
 
 
 @pytest.fixture

@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 from qiskit.exceptions import QiskitError
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.primitives.containers.sampler_pub import SamplerPub
 from qiskit.transpiler.passes import RemoveBarriers
 
 from qiskit_qattn.backends.jobs.circuit_text import plain_names, plain_parameters
+from qiskit_qattn.backends.jobs.device import Bits, Pub
 from qiskit_qattn.backends.measurement import Basis, Plan, Samples
+from qiskit_qattn.backends.registry import precision_of
 from qiskit_qattn.backends.tiling import TILES, is_tiled
 from qiskit_qattn.backends.values import LEAST_SHOTS
 from qiskit_qattn.errors import BackendError, CircuitError
 from qiskit_qattn.simulation.decomposition import device_circuit, from_zero
+from qiskit_qattn.simulation.sampler import Outcomes, registers_of
 
 
 class BraketProgram:
@@ -138,8 +142,45 @@ def program_sets(programs: list[BraketProgram], most: int, shots: int) -> list[A
     return [*sets, ProgramSet(entries, shots_per_executable=shots)] if entries else sets
 
 
+def in_one_basis(pub: Pub) -> EstimatorPub:
+    """Return what is run for a Sampler's PUB: its circuit, all of whose qubits are measured in Z; others as they are.
+
+    Braket measures qubits, and not into classical bits.
+
+    Raises:
+        CircuitError: For a measurement that is not at the end of the circuit.
+    """
+    if isinstance(pub, EstimatorPub):
+        return pub
+    circuit = Outcomes.of(pub.circuit).circuit
+    return EstimatorPub.coerce((circuit, "Z" * circuit.num_qubits, pub.parameter_values), precision_of(pub.shots))
+
+
+def bits_of(tables: Sequence[np.ndarray], pub: SamplerPub) -> Bits:
+    """Return the classical registers of a PUB from what its circuit measured at each of its parameter sets.
+
+    Args:
+        tables: One of shape ``(S, n)`` for each parameter set; column i is qubit i.
+        pub: The PUB.
+    """
+    found, least = Outcomes.of(pub.circuit), min(map(len, tables))  # a device may lose a few samples
+    samples = np.stack([table[:least] for table in tables])[..., list(found.qubits)].astype(bool)
+    return Bits(registers_of(pub.circuit, found.table(samples), pub.shape))
+
+
 def samples_of(entry: Any, num_qubits: int, shots: int, measured: Sequence[int] | None = None) -> Samples:
-    """Return what Braket measured in one circuit.
+    """Return how often Braket measured what in one circuit; arguments as for :func:`outcomes_of`.
+
+    Raises:
+        BackendError: As there.
+    """
+    table = outcomes_of(entry, num_qubits, shots, measured)
+    bits, counts = np.unique(table, axis=0, return_counts=True)
+    return Samples(bits, counts / counts.sum(), int(counts.sum()))
+
+
+def outcomes_of(entry: Any, num_qubits: int, shots: int, measured: Sequence[int] | None = None) -> np.ndarray:
+    """Return what Braket measured in one circuit, shape ``(S, num_qubits)``; column i is qubit i.
 
     Args:
         entry: Any of Braket's results with ``measurements`` and ``measured_qubits``.
@@ -159,13 +200,13 @@ def samples_of(entry: Any, num_qubits: int, shots: int, measured: Sequence[int] 
         )
     if not LEAST_SHOTS * shots <= len(table) <= shots:
         raise BackendError(f"A circuit was measured {len(table):,} times, expected {shots:,}.")
-    bits, counts = np.unique(table[:, [column[qubit] for qubit in qubits]], axis=0, return_counts=True)
+    bits = table[:, [column[qubit] for qubit in qubits]]
     if not np.isin(bits, (0, 1)).all():
         raise BackendError(f"A circuit measured {bits.max()} on a qubit, expected 0 or 1.")
     if len(qubits) < num_qubits:
         bits, found = np.zeros((len(bits), num_qubits), dtype=bits.dtype), bits
         bits[:, qubits] = found
-    return Samples(bits, counts / counts.sum(), int(counts.sum()))
+    return bits
 
 
 def check_inputs(entry: Any, point: np.ndarray) -> None:

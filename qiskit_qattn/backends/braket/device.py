@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from qiskit import QuantumCircuit
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from qiskit_qattn.backends.braket.aws import PART, Task, Tasks
 from qiskit_qattn.backends.braket.capabilities import Capabilities
 from qiskit_qattn.backends.braket.circuits import (
     BraketProgram,
+    bits_of,
     check_inputs,
+    in_one_basis,
     measured_qubits,
+    outcomes_of,
     program_sets,
     samples_of,
 )
 from qiskit_qattn.backends.braket.errors import aws_errors
 from qiskit_qattn.backends.braket.tiles import device_tiling
-from qiskit_qattn.backends.jobs.device import Calibration, Cost, JobStatus, Values
-from qiskit_qattn.backends.measurement import Plan, Samples, shots_of
+from qiskit_qattn.backends.jobs.device import Bits, Calibration, Cost, JobStatus, Pub, Values
+from qiskit_qattn.backends.measurement import Plan, shots_of
 from qiskit_qattn.backends.mitigation import Mitigation
 from qiskit_qattn.backends.tile_options import Tiles
 from qiskit_qattn.backends.tiling import Tiling
 from qiskit_qattn.errors import BackendError, ConfigError, TransientBackendError
 from qiskit_qattn.untrusted import one_line
 
+T = TypeVar("T")
 _DIVIDER = ";"  # between the tasks of a job, as in qiskit-braket-provider
 _DEAD = {"FAILED", "CANCELLED", "CANCELLING"}
 _FINAL = {"FAILED", "CANCELLED", "COMPLETED"}
@@ -86,11 +92,11 @@ class BraketDevice:
             updated = self._device.properties.service.updatedAt
             return None if updated is None or self.is_simulator else Calibration(updated.isoformat(), {}, [])
 
-    def submit(self, pubs: Sequence[EstimatorPub], precision: float, tag: str) -> str:
+    def submit(self, pubs: Sequence[Pub], precision: float, tag: str) -> str:
         """Send the tasks of a job and return its id; those sent in an earlier attempt are not sent again."""
         shots, self._tasks.unsure = self._shots(precision), False
-        self._check(pubs)
-        gates, pairs = self._can.gates, [(pub, factor) for factor in self._mitigation.runs for pub in pubs]
+        run = self._checked(pubs)
+        gates, pairs = self._can.gates, [(pub, factor) for factor in self._mitigation.runs for pub in run]
         programs = [BraketProgram(pub, gates, fold=factor, barriers=True) for pub, factor in pairs]
         specifications = list(self._specifications(programs, shots))
         if not specifications:
@@ -146,10 +152,13 @@ class BraketDevice:
             return JobStatus("queued", max((place for place in positions if place is not None), default=None))
         return JobStatus("running")
 
-    def result(self, job_id: str, pubs: Sequence[EstimatorPub]) -> list[Values]:
-        """Return the values of a finished job, from its tasks' results in S3."""
-        plans = [Plan(pub) for pub in pubs] * len(self._mitigation.runs)
-        samples = self._samples(job_id, plans)
+    def result(self, job_id: str, pubs: Sequence[Pub]) -> Sequence[Values | Bits]:
+        """Return the values of a finished job, or its samples, from its tasks' results in S3."""
+        plans = [Plan(in_one_basis(pub)) for pub in pubs] * len(self._mitigation.runs)
+        if any(isinstance(pub, SamplerPub) for pub in pubs):
+            tables = self._outcomes(job_id, plans, outcomes_of)
+            return [bits_of(list(islice(tables, plan.size)), pub) for plan, pub in zip(plans, pubs, strict=True)]
+        samples = self._outcomes(job_id, plans, samples_of)
         values = [plan.from_samples(samples) for plan in plans]
         if next(samples, None) is not None:
             raise BackendError(f"Job {job_id} measured more circuits than its PUBs have; it belongs to other PUBs.")
@@ -198,11 +207,10 @@ class BraketDevice:
         self.cancel(_DIVIDER.join(parts))
         self._tasks.forget(tag)
 
-    def estimate(self, pubs: Sequence[EstimatorPub], precision: float) -> Cost:
+    def estimate(self, pubs: Sequence[Pub], precision: float) -> Cost:
         """Return the estimated cost of a job; for a simulator the minimum, as its time is only known afterwards."""
         shots = self._shots(precision)
-        self._check(pubs)
-        circuits = len(self._mitigation.runs) * sum(Plan(pub).size for pub in pubs)
+        circuits = len(self._mitigation.runs) * sum(Plan(pub).size for pub in self._checked(pubs))
         jobs = -(-circuits // self._most(shots))
         return self._cost(jobs, circuits, circuits * shots, jobs * _LEAST_SECONDS if self._simulator else 0.0)
 
@@ -246,7 +254,7 @@ class BraketDevice:
                 for row in basis.rows:
                     yield circuit.make_bound_circuit(program.inputs(int(row)))
 
-    def _samples(self, job_id: str, plans: Sequence[Plan]) -> Iterator[Samples]:
+    def _outcomes(self, job_id: str, plans: Sequence[Plan], read: Callable[..., T]) -> Iterator[T]:
         """Yield what each circuit of a job measured, task by task; it must be what the plans' circuits measure."""
         which = ((plan, int(row)) for plan in plans for basis in plan.bases for row in basis.rows)
         arns = job_id.split(_DIVIDER)
@@ -264,8 +272,8 @@ class BraketDevice:
                 with aws_errors(f"reading what task {arn} on {self._device.name} measured"):
                     check_inputs(entry, plan.points[row])
                     shots, measured = shots_of(plan.pub.precision), measured_qubits(plan.pub)
-                    samples = samples_of(entry, plan.pub.circuit.num_qubits, shots, measured)
-                yield samples
+                    found = read(entry, plan.pub.circuit.num_qubits, shots, measured)
+                yield found
         if next(which, None) is not None:
             raise BackendError(f"Job {job_id} measured fewer circuits than its PUBs have; it belongs to other PUBs.")
 
@@ -304,11 +312,14 @@ class BraketDevice:
             raise ConfigError(f"{self._device.name} takes {least} to {most} shots per circuit, got {shots}.")
         return shots
 
-    def _check(self, pubs: Sequence[EstimatorPub]) -> None:
-        for pub in pubs:
+    def _checked(self, pubs: Sequence[Pub]) -> list[EstimatorPub]:
+        """Return the PUBs as they are run."""
+        found = [in_one_basis(pub) for pub in pubs]
+        for pub in found:
             count = len(measured_qubits(pub))  # of tiles, whose numbers may be larger
             if count > self._can.qubits:
                 raise BackendError(f"A circuit has {count} qubits, but {self._device.name} has {self._can.qubits}.")
+        return found
 
     def _online(self) -> None:
         if self._device.status == "ONLINE":

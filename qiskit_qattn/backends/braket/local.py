@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from qiskit.primitives import DataBin, PrimitiveJob, PubResult
+from qiskit.primitives import BitArray, DataBin, PrimitiveJob, PubResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
+from qiskit.primitives.containers.sampler_pub import SamplerPub
 
-from qiskit_qattn.backends.braket.circuits import BraketProgram, program_sets, samples_of
+from qiskit_qattn.backends.braket.circuits import (
+    BraketProgram,
+    bits_of,
+    in_one_basis,
+    outcomes_of,
+    program_sets,
+    samples_of,
+)
 from qiskit_qattn.backends.jobs.device import Values
 from qiskit_qattn.backends.measurement import shots_of
 from qiskit_qattn.backends.mitigation import Mitigation
@@ -21,6 +29,7 @@ from qiskit_qattn.backends.tile_parts import joined, parts_of
 from qiskit_qattn.backends.tiling import is_tiled
 from qiskit_qattn.errors import BackendError, ConfigError, unknown_name
 from qiskit_qattn.simulation.estimator import LocalEstimator
+from qiskit_qattn.simulation.sampler import LocalSampler
 
 _PROGRAMS = 100  # executables the simulator takes at a time, as devices do
 KINDS = ("depolarizing", "amplitude_damping", "phase_damping")
@@ -68,12 +77,26 @@ class BraketLocalEstimator(LocalEstimator):
         """
         coerced = [EstimatorPub.coerce(pub) for pub in pubs]
         for pub in coerced:
-            if pub.circuit.num_qubits > self.num_qubits:
-                raise BackendError(
-                    f"A circuit has {pub.circuit.num_qubits} qubits, but Braket's local simulator {self._name} takes "
-                    f"at most {self.num_qubits}."
-                )
+            self._check(pub)
         return super().run(coerced, precision=precision)
+
+    def outcomes(self, pub: EstimatorPub, shots: int) -> list[np.ndarray]:
+        """Return what a PUB of one basis measures, shape ``(shots, n)`` for each of its parameter sets.
+
+        Raises:
+            BackendError: For more qubits than the simulator has.
+        """
+        self._check(pub)
+        program = BraketProgram(pub, self._gates)
+        with _without_advice():
+            return [outcomes_of(entry, program.num_qubits, shots) for entry in self._entries(program, shots)]
+
+    def _check(self, pub: EstimatorPub) -> None:
+        if pub.circuit.num_qubits > self.num_qubits:
+            raise BackendError(
+                f"A circuit has {pub.circuit.num_qubits} qubits, but Braket's local simulator {self._name} takes at "
+                f"most {self.num_qubits}."
+            )
 
     def _evaluate(self, pubs: list[EstimatorPub]) -> list[PubResult]:
         return [self._run_parts(pub) if is_tiled(pub) else self._run_pub(pub) for pub in pubs]
@@ -97,23 +120,48 @@ class BraketLocalEstimator(LocalEstimator):
     def _values(self, pub: EstimatorPub, factor: int) -> Values:
         """Return a PUB's values at a noise factor."""
         program = BraketProgram(pub, self._gates, fold=factor)
-        if self._noise is not None:
-            program.circuit = self._noise(program.circuit)
         with _without_advice():
-            return self._sampled(program, shots_of(pub.precision)) if pub.precision else self._exact(program)
+            if not pub.precision:
+                return self._exact(program)
+            shots = shots_of(pub.precision)
+            entries = self._entries(program, shots)
+            return program.plan.from_samples(samples_of(entry, program.num_qubits, shots) for entry in entries)
 
     def _exact(self, program: BraketProgram) -> Values:
         plan = program.plan
         table = np.zeros((len(plan.points), len(plan.terms)))
+        self._add_noise(program)
         circuit = program.expectations()
         for row in range(len(plan.points) if plan.terms else 0):
             table[row] = self._device.run(circuit, shots=0, inputs=program.inputs(row)).result().values
         return plan.from_expectations(table)
 
-    def _sampled(self, program: BraketProgram, shots: int) -> Values:
-        sets = program_sets([program], _PROGRAMS, shots)
-        results = (entry for some in sets for part in self._device.run(some).result() for entry in part)
-        return program.plan.from_samples(samples_of(entry, program.num_qubits, shots) for entry in results)
+    def _entries(self, program: BraketProgram, shots: int) -> Iterator[Any]:
+        """Yield the result of each basis of a program and each of its rows."""
+        self._add_noise(program)
+        for some in program_sets([program], _PROGRAMS, shots):
+            for part in self._device.run(some).result():
+                yield from part
+
+    def _add_noise(self, program: BraketProgram) -> None:
+        if self._noise is not None:
+            program.circuit = self._noise(program.circuit)
+
+
+class BraketLocalSampler(LocalSampler):
+    """Samples from a Braket local simulator, which takes no seed.
+
+    Args:
+        estimator: The estimator, whose simulator and noise it shares.
+        options: Those of :class:`LocalSampler`.
+    """
+
+    def __init__(self, estimator: BraketLocalEstimator, **options: Any) -> None:
+        super().__init__(**options)
+        self._estimator = estimator
+
+    def _sample(self, pub: SamplerPub) -> Mapping[str, BitArray]:
+        return bits_of(self._estimator.outcomes(in_one_basis(pub), pub.shots), pub).registers
 
 
 @contextmanager

@@ -11,17 +11,26 @@ from qiskit_qattn.backends.braket.aws import one_attempt
 from qiskit_qattn.backends.braket.capabilities import Capabilities
 from qiskit_qattn.backends.braket.device import BraketDevice
 from qiskit_qattn.backends.braket.errors import REGION, aws_errors, pages
-from qiskit_qattn.backends.braket.local import GATES, LOCAL_NOISE_OPTIONS, BraketLocalEstimator, local_noise
+from qiskit_qattn.backends.braket.local import (
+    GATES,
+    LOCAL_NOISE_OPTIONS,
+    BraketLocalEstimator,
+    BraketLocalSampler,
+    local_noise,
+)
 from qiskit_qattn.backends.braket.tiles import side_by_side
 from qiskit_qattn.backends.gradients import GRADIENT_OPTIONS, gradient_option
+from qiskit_qattn.backends.measurement import shots_of
 from qiskit_qattn.backends.mitigation import MITIGATION_OPTIONS, Fit, mitigation_option
 from qiskit_qattn.backends.options import (
     DEDUPE_OPTION,
     DEVICE_MODULES,
     DEVICE_OPTIONS,
     PRECISION_OPTION,
+    Sampling,
     dedupe_option,
     shots_option,
+    without_sampler,
 )
 from qiskit_qattn.backends.prices import braket_price
 from qiskit_qattn.backends.registry import Backend, Provider
@@ -101,20 +110,26 @@ def _local(spec: BackendSpec) -> Backend:
         noise=noise,
         mitigation=mitigation,
     )
+    dedupe = dedupe_option(spec, sampled=precision > 0)
+    sampler = without_sampler(spec) or BraketLocalSampler(
+        estimator, **Sampling(shots, precision, None, dedupe).of_samplers
+    )
     return Backend(
         str(spec),
         estimator,
         precision=precision,
         shots=shots,
-        dedupe=dedupe_option(spec, sampled=precision > 0),
+        dedupe=dedupe,
         gradient=gradient_option(spec),
         mitigation=mitigation,
+        sampler=sampler,
         tiling=None if tiles is None else side_by_side(str(spec.target), estimator.num_qubits, tiles),
     )
 
 
 def _aws(spec: BackendSpec) -> Backend:
     from qiskit_qattn.backends.jobs.estimator import managed_estimator  # it needs the extra `braket`
+    from qiskit_qattn.backends.jobs.sampler import ManagedSampler
 
     spec.refuse(LOCAL_NOISE_OPTIONS, "needs the target local_dm")
     shots, precision = shots_option(spec, _SHOTS, 10**9)
@@ -127,9 +142,11 @@ def _aws(spec: BackendSpec) -> Backend:
     mitigation = mitigation_option(spec, tuple(Capabilities.of(found).mitigation), fits=_FITS)
     reservation, price = spec.options.get("reservation"), braket_price(found)
     device = BraketDevice(found, s3=s3, reservation=reservation, price=price, mitigation=mitigation)
+    estimator = managed_estimator(spec, device, precision=precision)
     return Backend(
         str(spec),
-        managed_estimator(spec, device, precision=precision),
+        estimator,
+        sampler=without_sampler(spec) or ManagedSampler(estimator, shots=shots_of(precision), dedupe=dedupe),
         precision=precision,
         shots=shots,
         dedupe=dedupe,

@@ -1,4 +1,4 @@
-"""A device of IBM Quantum, or a snapshot of one in this process, behind Qiskit Runtime's Estimator."""
+"""A device of IBM Quantum, or a snapshot of one in this process, behind Qiskit Runtime's primitives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from qiskit import QuantumCircuit
-from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from qiskit_qattn.backends.ibm.answers import (
     PagedTags,
@@ -36,8 +36,16 @@ from qiskit_qattn.backends.ibm.runtime import (
     is_closed,
     runtime_estimator,
 )
+from qiskit_qattn.backends.ibm.samples import (
+    bits_of,
+    device_samples,
+    runtime_sampler,
+    sampler_cost,
+    sampler_options,
+    sampler_settings,
+)
 from qiskit_qattn.backends.ibm.tiles import LocalJobs
-from qiskit_qattn.backends.jobs.device import Calibration, Cost, JobStatus, Values
+from qiskit_qattn.backends.jobs.device import Bits, Calibration, Cost, JobStatus, Pub, Values
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.measurement import shots_of
 from qiskit_qattn.backends.tiling import is_tiled
@@ -73,6 +81,7 @@ class IBMDevice:
         backend: As given; what circuits are transpiled for.
         name: Provider and device.
         settings: What the Estimator does, as text.
+        sampler_settings: What the Sampler does, as text.
         paid: Whether jobs use metered time, as on every device of an account.
     """
 
@@ -91,6 +100,7 @@ class IBMDevice:
         self._estimator_settings = settings or EstimatorSettings()
         self.name = f"ibm:{backend.name}"
         self.settings = str(self._estimator_settings)
+        self.sampler_settings = sampler_settings(self._estimator_settings)
         self.paid = service is not None
         self._limit = max_time if mode == "job" else None
         self._price = seconds_price
@@ -109,7 +119,7 @@ class IBMDevice:
         self._jobs: OrderedDict[str, Any] = _LOCAL_JOBS if service is None else OrderedDict()
         self._asked: Counter[str] = Counter()
 
-    def submit(self, pubs: Sequence[EstimatorPub], precision: float, tag: str) -> str:
+    def submit(self, pubs: Sequence[Pub], precision: float, tag: str) -> str:
         """Send one job and return its id; a tag is for one job only."""
         shots_of(precision)  # raises for an invalid precision
         try:
@@ -143,10 +153,12 @@ class IBMDevice:
             return JobStatus(state, self._position(job))
         return JobStatus(state, message=self._reason(job) if state == "failed" else "")
 
-    def result(self, job_id: str, pubs: Sequence[EstimatorPub]) -> list[Values]:
-        """Return the values of a finished job."""
+    def result(self, job_id: str, pubs: Sequence[Pub]) -> Sequence[Values | Bits]:
+        """Return the values of a finished job, or its samples."""
         job = self._job(job_id)
         wait = {} if self._service is None else {"timeout": 0.0}
+        if _is_sampled(pubs):
+            return self._call("reading a result", lambda: bits_of(job.result(**wait), pubs))
         mitigated = self._estimator_settings.effective is not None
         return self._call("reading a result", lambda: values_of(job.result(**wait), pubs, mitigated=mitigated))
 
@@ -173,23 +185,26 @@ class IBMDevice:
     def abandon(self, tag: str) -> None:
         """Do nothing: jobs have no parts."""
 
-    def estimate(self, pubs: Sequence[EstimatorPub], precision: float) -> Cost:
+    def estimate(self, pubs: Sequence[Pub], precision: float) -> Cost:
         """Return the estimated cost of a job; for a snapshot, that on the device.
 
         Raises:
             BackendError: For more executions than the service takes in a job.
         """
-        settings = self._estimator_settings
-        cost = self._call(
-            "estimating a job",  # the device's properties are read when they are first used
-            estimated_cost,
-            pubs,
-            precision,
-            self.backend,
-            mitigation=settings.effective,
-            twirled=bool(settings.twirling),
-            seconds_price=self._price,
-        )
+        settings, what = self._estimator_settings, "estimating a job"
+        if _is_sampled(pubs):  # the device's properties are read when they are first used
+            cost = self._call(what, sampler_cost, pubs, self.backend, self._price)
+        else:
+            cost = self._call(
+                what,
+                estimated_cost,
+                pubs,
+                precision,
+                self.backend,
+                mitigation=settings.effective,
+                twirled=bool(settings.twirling),
+                seconds_price=self._price,
+            )
         if self._service is not None:
             check_executions(self.name, cost)
         return cost
@@ -209,32 +224,44 @@ class IBMDevice:
         """Close the session or batch; queued jobs still run. The next job opens another."""
         self._call(f"closing the {self._mode.kind}", self._mode.close)
 
-    def _send(self, pubs: Sequence[EstimatorPub], precision: float, tag: str) -> tuple[str, Any]:
+    def _send(self, pubs: Sequence[Pub], precision: float, tag: str) -> tuple[str, Any]:
         """Send a job, in a new session or batch if the service closed the current one."""
         from qiskit_ibm_runtime import IBMRuntimeError
 
-        options = self._estimator_settings.options(tag, self._limit, self._seed(pubs, precision))
-        pubs, device = device_pubs(pubs), self.backend
-        if self._snapshot is not None and any(map(is_tiled, pubs)):
-            job = LocalJobs(pubs, self._snapshot, partial(self._send_part, precision, options))
-            return job_id_of(job), job
-        if self._snapshot is not None:
-            pubs, device = self._snapshot.cut(pubs)
+        sampled, settings, device = _is_sampled(pubs), self._estimator_settings, self.backend
+        seed = self._seed(pubs, precision)
+        if sampled:
+            options = sampler_options(settings, tag, self._limit, seed)
+            pubs, simulator = device_samples(pubs, self._snapshot)
+            device = simulator or device
+        else:
+            options, pubs = settings.options(tag, self._limit, seed), device_pubs(pubs)
+            if self._snapshot is not None and any(map(is_tiled, pubs)):
+                job = LocalJobs(pubs, self._snapshot, partial(self._send_part, precision, options))
+                return job_id_of(job), job
+            if self._snapshot is not None:
+                pubs, device = self._snapshot.cut(pubs)
+
+        def run(target: Any) -> Any:
+            if sampled:
+                return runtime_sampler(target, options).run(pubs)
+            return runtime_estimator(target, options).run(pubs, precision=precision)
+
         target = self._mode.target(device)
         try:
-            job = runtime_estimator(target, options).run(pubs, precision=precision)
+            job = run(target)
         except IBMRuntimeError as error:
             if not is_closed(error):
                 raise
             _log.info("%s: the %s was closed; opening another.", self.name, self._mode.kind)
             self._mode.renew(target)
-            job = runtime_estimator(self._mode.target(device), options).run(pubs, precision=precision)
+            job = run(self._mode.target(device))
         if self._service is not None and job.backend().name != self.backend.name:
             raise Unexpected(f"the answer says that the job is on {shown(job.backend().name)}")
         return job_id_of(job), job
 
     def _send_part(
-        self, precision: float, options: dict[str, Any], pubs: Sequence[EstimatorPub], device: Any, number: int
+        self, precision: float, options: dict[str, Any], pubs: Sequence[Pub], device: Any, number: int
     ) -> Any:
         """Send a part of a tiled job to a simulator, with a seed of its own."""
         if "simulator" in options:
@@ -246,11 +273,14 @@ class IBMDevice:
         tags = PagedTags([tag])
         return tagged(self._service.jobs(job_tags=tags, limit=_MAX_FOUND, instance=self._instance), tag)
 
-    def _seed(self, pubs: Sequence[EstimatorPub], precision: float) -> int | None:
+    def _seed(self, pubs: Sequence[Pub], precision: float) -> int | None:
         """Return a seed: different for each job, the same for the same job in another process."""
         if self._estimator_settings.seed is None:
             return None
-        key = Request.of(pubs, precision, self.name, self.settings).key
+        if _is_sampled(pubs):
+            key = Request.of_samples(pubs, self.name, self.sampler_settings).key
+        else:
+            key = Request.of(pubs, precision, self.name, self.settings).key
         self._asked[key] += 1
         digest = hashlib.sha256(f"{key} {self._asked[key]}".encode()).digest()
         return int.from_bytes(digest[:4], "big") >> 1 | 1  # simulators take 31 bits, and 0 as no seed
@@ -286,3 +316,8 @@ class IBMDevice:
         while len(self._jobs) > _MAX_JOBS:
             oldest, _ = self._jobs.popitem(last=False)
             _LOCAL_TAGS.pop(oldest, None)
+
+
+def _is_sampled(pubs: Sequence[Any]) -> bool:
+    """Tell whether PUBs are a Sampler's; all of a job are of one kind."""
+    return isinstance(pubs[0], SamplerPub)

@@ -14,6 +14,7 @@ from qiskit_qattn.backends.ibm.errors import Guard
 from qiskit_qattn.backends.ibm.isa import ISAPassManager
 from qiskit_qattn.backends.ibm.runtime import MODES, EstimatorSettings
 from qiskit_qattn.backends.ibm.tiles import ibm_tiling
+from qiskit_qattn.backends.measurement import shots_of
 from qiskit_qattn.backends.mitigation import METHODS, MITIGATION_OPTIONS, PEC_OPTION, mitigation_option
 from qiskit_qattn.backends.noise import fake_device
 from qiskit_qattn.backends.options import (
@@ -23,6 +24,7 @@ from qiskit_qattn.backends.options import (
     PRECISION_OPTION,
     dedupe_option,
     shots_option,
+    without_sampler,
 )
 from qiskit_qattn.backends.prices import ibm_second_price
 from qiskit_qattn.backends.registry import Backend, Provider
@@ -70,6 +72,7 @@ def ibm(spec: BackendSpec) -> Backend:
         MissingDependencyError: For a snapshot without Aer.
     """
     from qiskit_qattn.backends.jobs.estimator import managed_estimator  # it needs the extra `ibm`
+    from qiskit_qattn.backends.jobs.sampler import ManagedSampler
 
     if spec.target is None:
         raise ConfigError(f"Backend 'ibm' needs a target, such as ibm:least_busy. Targets: {TARGETS}.")
@@ -101,9 +104,11 @@ def ibm(spec: BackendSpec) -> Backend:
             backend, service, mode=mode, settings=settings, max_time=max_time, seconds_price=price, secrets=secrets
         )
     level = _OPTIMIZATION if optimization is None else optimization
+    estimator = managed_estimator(spec, device, precision=precision, choice=choice)
     return Backend(
         str(spec),
-        managed_estimator(spec, device, precision=precision, choice=choice),
+        estimator,
+        sampler=without_sampler(spec) or ManagedSampler(estimator, shots=shots_of(precision), dedupe=dedupe),
         pass_manager=ISAPassManager(backend, level, call=Guard(*secrets)),
         precision=precision,
         shots=shots,

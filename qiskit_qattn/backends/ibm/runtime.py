@@ -39,7 +39,7 @@ MODES: dict[Kind, str] = {
 _NO_SESSIONS = 1352  # the service's code where the plan has none
 _CLOSED = 1217
 _JOB_SECONDS = 2.0
-_REPETITION_SECONDS = 250e-6  # of a device that does not report it
+REPETITION_SECONDS = 250e-6  # of a device that does not report it
 _LEARNING_SHOTS = 4 * 6 * 9 * 32 * 128  # at most: layers, depths, bases, twirls, and samples of each
 _EXECUTIONS = 10_000_000  # circuits times shots that the service takes in one job
 _log = logging.getLogger(__name__)
@@ -308,20 +308,26 @@ def estimated_cost(
     plain = mitigation or Mitigation(methods=(), twirling=twirled)
     shots = plain.shots(shots)
     factors = plain.runs
-    delay = getattr(device, "default_rep_delay", None) or _REPETITION_SECONDS
-    circuits, seconds = 0, _JOB_SECONDS
+    delay = getattr(device, "default_rep_delay", None) or REPETITION_SECONDS
+    circuits, seconds = 0, 0.0
     for pub in pubs:
         count = Plan(pub).size
         circuits += count * len(factors)
         seconds += count * shots * sum(delay + factor * duration(pub.circuit, device) for factor in factors)
     if "pec" in plain.methods:
-        circuits, seconds = plain.overhead * circuits, _JOB_SECONDS + plain.overhead * (seconds - _JOB_SECONDS)
+        circuits, seconds = plain.overhead * circuits, plain.overhead * seconds
         circuits += math.ceil(_LEARNING_SHOTS / shots)
         seconds += _LEARNING_SHOTS * delay
     circuits += plain.calibrations
     seconds += plain.calibrations * shots * delay
-    usd = None if seconds_price is None else seconds * seconds_price
-    return Cost(jobs=1, circuits=circuits, shots=circuits * shots, seconds=seconds, usd=usd)
+    return job_cost(circuits, circuits * shots, seconds, seconds_price)
+
+
+def job_cost(circuits: int, shots: int, seconds: float, seconds_price: float | None) -> Cost:
+    """Return what a job costs whose circuits take some seconds."""
+    total = _JOB_SECONDS + seconds
+    usd = None if seconds_price is None else total * seconds_price
+    return Cost(jobs=1, circuits=circuits, shots=shots, seconds=total, usd=usd)
 
 
 def check_executions(device: str, cost: Cost) -> None:
@@ -342,7 +348,8 @@ def check_executions(device: str, cost: Cost) -> None:
 
 def duration(circuit: QuantumCircuit, device: Any) -> float:
     """Return the seconds that an ISA circuit takes with its measurement, 0 where the device has no durations."""
-    measured = circuit.measure_active(inplace=False)
+    names = {item.operation.name for item in circuit.data}
+    measured = circuit if "measure" in names else circuit.measure_active(inplace=False)
     try:
         return float(measured.estimate_duration(device.target))
     except QiskitError:

@@ -6,10 +6,8 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
-from qiskit.primitives.containers.estimator_pub import EstimatorPub
-
 from qiskit_qattn.backends.jobs import retries
-from qiskit_qattn.backends.jobs.device import RETRIES, Cost, Device, JobStatus, Values, check_job
+from qiskit_qattn.backends.jobs.device import RETRIES, Bits, Cost, Device, JobStatus, Pub, Values, check_job
 from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.jobs.owners import Owner
 from qiskit_qattn.backends.jobs.request import Request
@@ -114,7 +112,7 @@ class JobClient:
             _LOG.warning("%s job %s was sent more than once: %s", row.device, first, "; ".join(notes))
         return self.ledger.sent(row.id, first, "; ".join(notes))
 
-    def collect(self, row: Row, pubs: Sequence[EstimatorPub], owner: Owner | None = None) -> tuple[Row, JobStatus]:
+    def collect(self, row: Row, pubs: Sequence[Pub], owner: Owner | None = None) -> tuple[Row, JobStatus]:
         """Ask once for the job of a row in state ``sent``; if it has ended, record its result or failure.
 
         A job that runs inside another live process is left to that process: the status is ``lost``, the row ``sent``.
@@ -166,7 +164,7 @@ class JobClient:
             f"cancelled; the next run of the same request picks it up."
         )
 
-    def _values(self, row: Row, pubs: Sequence[EstimatorPub]) -> list[Values]:
+    def _values(self, row: Row, pubs: Sequence[Pub]) -> Sequence[Values | Bits]:
         values = self.device.result(row.job_id or "", pubs)
         try:
             check_job(values, pubs, "It")

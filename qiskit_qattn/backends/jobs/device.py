@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
+from qiskit.primitives import BitArray
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.primitives.containers.sampler_pub import SamplerPub
 
-from qiskit_qattn.backends.values import bounds, check_shots, check_values, real
+from qiskit_qattn.backends.values import LEAST_SHOTS, bounds, check_shots, check_values, real
 from qiskit_qattn.errors import BackendError
 
+#: A job's PUBs are all of one kind.
+Pub: TypeAlias = EstimatorPub | SamplerPub
 State = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 RETRIES = 5  # default number of times that a call is repeated after a transient error
 
@@ -104,7 +108,18 @@ class Values:
     mitigated: bool = False
 
 
-def check_job(values: Sequence[Values], pubs: Sequence[EstimatorPub], where: str) -> None:
+@dataclass(frozen=True)
+class Bits:
+    """What a job measured of one PUB of a Sampler.
+
+    Attributes:
+        registers: The outcomes of each classical register of its circuit, in their order, of the PUB's shape.
+    """
+
+    registers: dict[str, BitArray]
+
+
+def check_job(values: Sequence[Values | Bits], pubs: Sequence[Pub], where: str) -> None:
     """Check that what a job returned can be the values of its PUBs.
 
     Args:
@@ -116,6 +131,25 @@ def check_job(values: Sequence[Values], pubs: Sequence[EstimatorPub], where: str
         BackendError: For other numbers of values than the PUBs', values that no state gives, negative errors, or values
             from too few shots.
     """
+    if any(isinstance(item, Bits) for item in values) or any(isinstance(pub, SamplerPub) for pub in pubs):
+        _check_bits(values, pubs, where)
+        return
+    _check_values(values, pubs, where)  # type: ignore[arg-type]
+
+
+def _check_bits(values: Sequence[Any], pubs: Sequence[Any], where: str) -> None:
+    """Check that what a job returned are samples of its PUBs' classical registers."""
+    found = [[(name, bits.num_bits, bits.shape) for name, bits in item.registers.items()] for item in values]
+    expected = [[(each.name, each.size, pub.shape) for each in pub.circuit.cregs] for pub in pubs]
+    if found != expected:
+        raise BackendError(f"{where} returned registers {found}, expected (name, bits, shape) {expected}.")
+    for item, pub in zip(values, pubs, strict=True):
+        for name, bits in item.registers.items():
+            if not LEAST_SHOTS * pub.shots <= bits.num_shots <= pub.shots:
+                raise BackendError(f"{where} returned {bits.num_shots:,} samples of {name}, expected {pub.shots:,}.")
+
+
+def _check_values(values: Sequence[Values], pubs: Sequence[EstimatorPub], where: str) -> None:
     found = [(np.shape(item.evs), np.shape(item.stds)) for item in values]
     expected = [(pub.shape, pub.shape) for pub in pubs]
     if found != expected:
@@ -136,7 +170,7 @@ class Device(Protocol):
     returns the :class:`Calibration` of transpiled circuits as it was at a time, or the nearest there is.
 
     All methods raise :class:`TransientBackendError` for what may pass (a dropped connection, a busy service) and
-    another :class:`BackendError` for what will not.
+    another :class:`BackendError` for what will not. A device that takes no PUBs of a Sampler says so in the latter.
 
     Attributes:
         name: Provider and device, such as ``ibm:ibm_fez``; the key of its circuit breaker.
@@ -148,8 +182,10 @@ class Device(Protocol):
     settings: str
     paid: bool
 
-    def submit(self, pubs: Sequence[EstimatorPub], precision: float, tag: str) -> str:
-        """Send one job, marked with a tag, and return its id.
+    def submit(self, pubs: Sequence[Pub], precision: float, tag: str) -> str:
+        r"""Send one job, marked with a tag, and return its id.
+
+        The precision of a Sampler's PUBs is that of their shots N, :math:`1 / \sqrt N`.
 
         Raises:
             TransientBackendError: If the device may have the job, or, with ``unsent``, has not but may take it later.
@@ -162,7 +198,7 @@ class Device(Protocol):
     def status(self, job_id: str) -> JobStatus:
         """Return the status of a job."""
 
-    def result(self, job_id: str, pubs: Sequence[EstimatorPub]) -> list[Values]:
+    def result(self, job_id: str, pubs: Sequence[Pub]) -> Sequence[Values | Bits]:
         """Return the values of a finished job, one entry per PUB that it was sent with.
 
         Raises:
@@ -179,5 +215,5 @@ class Device(Protocol):
     def abandon(self, tag: str) -> None:
         """Cancel the parts of an incomplete job with a tag, where a job has parts."""
 
-    def estimate(self, pubs: Sequence[EstimatorPub], precision: float) -> Cost:
+    def estimate(self, pubs: Sequence[Pub], precision: float) -> Cost:
         """Return the estimated cost of a job; nothing is sent."""

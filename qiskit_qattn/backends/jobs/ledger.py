@@ -26,7 +26,7 @@ from typing import Literal, TypeVar, cast
 from platformdirs import user_data_path
 
 from qiskit_qattn.backends.folders import absolute, path_from
-from qiskit_qattn.backends.jobs.device import Cost, Values
+from qiskit_qattn.backends.jobs.device import Bits, Cost, Values
 from qiskit_qattn.backends.jobs.ledger_file import is_there, transaction
 from qiskit_qattn.backends.jobs.owners import Owner, is_alive
 from qiskit_qattn.backends.jobs.request import Request, pack_values, unpack_values
@@ -201,7 +201,7 @@ class Ledger:
         """Record the id that a device gave to a job, and what else is to be known of it, and return its row."""
         return self._write(number, only=IN_FLIGHT, state="sent", job_id=job_id, error=note)
 
-    def finish(self, number: int, values: Sequence[Values], used: Cost | None) -> Row:
+    def finish(self, number: int, values: Sequence[Values | Bits], used: Cost | None) -> Row:
         """Store a job's values and cost, and return its row; the first result of a job is final."""
         columns = {"state": "done", "result": pack_values(values), "used": _known(used)}
         return self._write(number, only=IN_FLIGHT, **columns)
@@ -271,7 +271,7 @@ class Ledger:
         """
         return self._unpacked(number, "request", Request.unpack)
 
-    def values(self, number: int) -> list[Values]:
+    def values(self, number: int) -> Sequence[Values | Bits]:
         """Return the values of a finished row's job, one entry per PUB.
 
         Raises:

@@ -12,17 +12,20 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from qiskit import QuantumCircuit, qpy
 from qiskit.exceptions import QiskitError
+from qiskit.primitives import BitArray
 from qiskit.primitives.containers.bindings_array import BindingsArray
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 from qiskit.primitives.containers.observables_array import ObservablesArray
+from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from qiskit_qattn.backends.jobs.circuit_text import circuit_text, plain_parameters
-from qiskit_qattn.backends.jobs.device import Values
+from qiskit_qattn.backends.jobs.device import Bits, Pub, Values
+from qiskit_qattn.backends.values import precision_of
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.forks import cached_property
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
@@ -51,16 +54,16 @@ SOURCE = "qiskit-qattn source"
 
 @dataclass(frozen=True)
 class Request:
-    """PUBs for one job on one device.
+    """PUBs for one job on one device, all of an Estimator or all of a Sampler.
 
     Attributes:
         pubs: The PUBs.
-        precision: Target standard error of every expectation, above 0.
+        precision: Target standard error of every expectation, above 0; of a Sampler's, that of their shots.
         device: Name of the device.
         settings: Everything else that changes what the device returns.
     """
 
-    pubs: tuple[EstimatorPub, ...]
+    pubs: tuple[Pub, ...]
     precision: float
     device: str
     settings: str
@@ -80,6 +83,19 @@ class Request:
         if not 0 < value < math.inf:
             raise ConfigError(f"{device} samples, so precision must be above 0, got {value}.")
         return cls(coerced, value, device, settings)
+
+    @classmethod
+    def of_samples(cls, pubs: Iterable[SamplerPub], device: str, settings: str) -> Request:
+        """Return the request of a Sampler's PUBs.
+
+        Raises:
+            ConfigError: For PUBs of several numbers of shots.
+        """
+        given = tuple(pubs)
+        found = {pub.shots for pub in given} or {1}
+        if len(found) > 1:
+            raise ConfigError(f"A job on {device} has one number of shots, got {sorted(found)}; run them apart.")
+        return cls(given, precision_of(found.pop()), device, settings)
 
     @property
     def shots(self) -> int:
@@ -109,14 +125,14 @@ class Request:
 
     @cached_property
     def _parts(self) -> list[list[bytes]]:
-        """For each PUB its circuit, its observables and its values."""
+        """For each PUB its circuit, what is asked of it, and its values."""
         texts: dict[int, bytes] = {}
         parts = []
         for pub in self.pubs:
             if id(pub.circuit) not in texts:  # PUBs of one job often share a circuit
                 texts[id(pub.circuit)] = circuit_text(pub.circuit).encode()
             values = _values_of(pub)
-            parts.append([texts[id(pub.circuit)], _json([list(values.shape), _observables(pub)]), values.tobytes()])
+            parts.append([texts[id(pub.circuit)], _json([list(values.shape), _asked(pub)]), values.tobytes()])
         return parts
 
     def pack(self) -> bytes:
@@ -138,7 +154,11 @@ class Request:
             "precision": self.precision,
             "device": self.device,
             "settings": self.settings,
-            "pubs": [{"circuit": circuits[id(pub.circuit)], "observables": _observables(pub)} for pub in self.pubs],
+            "pubs": [
+                {"circuit": circuits[id(pub.circuit)]}
+                | ({"observables": _asked(pub)} if isinstance(pub, EstimatorPub) else {"shots": pub.shots})
+                for pub in self.pubs
+            ],
         }
         packed = io.BytesIO()
         np.savez_compressed(packed, circuits=_bytes(stream.getvalue()), about=_bytes(_json(about)), **arrays)  # type: ignore[arg-type]
@@ -154,21 +174,28 @@ class Request:
         with _arrays(content) as arrays:
             circuits = qpy.load(io.BytesIO(arrays["circuits"].tobytes()))
             about = as_type(json.loads(arrays["about"].tobytes()), _About)
-            pubs = []
+            pubs: list[Pub] = []
             for index, item in enumerate(about["pubs"]):
                 circuit = circuits[item["circuit"]]
-                shape, terms = item["observables"]
-                observables = ObservablesArray([dict(entry) for entry in terms]).reshape(tuple(shape))
                 names = tuple(param.name for param in circuit.parameters)
                 values = arrays[f"values_{index}"]
                 bindings = BindingsArray({names: values} if names else {}, shape=values.shape[:-1])
+                if (shots := item.get("shots")) is not None:
+                    pubs.append(SamplerPub(circuit, bindings, shots))
+                    continue
+                shape, terms = item["observables"]
+                observables = ObservablesArray([dict(entry) for entry in terms]).reshape(tuple(shape))
                 pubs.append(EstimatorPub(circuit, observables, bindings, about["precision"]))
             return cls(tuple(pubs), about["precision"], about["device"], about["settings"])
 
 
-class _PubAbout(TypedDict):
+class _PubCircuit(TypedDict):
     circuit: int
+
+
+class _PubAbout(_PubCircuit, total=False):
     observables: list
+    shots: int
 
 
 class _About(TypedDict):
@@ -178,21 +205,34 @@ class _About(TypedDict):
     pubs: list[_PubAbout]
 
 
-def pack_values(values: Sequence[Values]) -> bytes:
+def pack_values(values: Sequence[Values | Bits]) -> bytes:
     """Return results as the bytes of an npz file."""
-    arrays = {f"{name}_{i}": getattr(item, name) for i, item in enumerate(values) for name in ("evs", "stds")}
+    arrays: dict[str, np.ndarray] = {}
+    names: list[list[list[Any]]] = []  # of each PUB's registers, with their numbers of bits
+    for i, item in enumerate(values):
+        if isinstance(item, Values):
+            arrays |= {f"evs_{i}": item.evs, f"stds_{i}": item.stds}
+        else:
+            arrays |= {f"bits_{i}_{j}": bits.array for j, bits in enumerate(item.registers.values())}
+            names.append([[name, bits.num_bits] for name, bits in item.registers.items()])
     packed = io.BytesIO()
-    np.savez_compressed(packed, **arrays)
+    np.savez_compressed(packed, **arrays | ({"registers": _bytes(_json(names))} if names else {}))  # type: ignore[arg-type]
     return packed.getvalue()
 
 
-def unpack_values(content: bytes) -> list[Values]:
+def unpack_values(content: bytes) -> Sequence[Values | Bits]:
     """Return the results that :func:`pack_values` wrote.
 
     Raises:
         ValueError: For any other content.
     """
     with _arrays(content) as arrays:
+        if "registers" in arrays:
+            names = as_type(json.loads(arrays["registers"].tobytes()), list[list[list]])
+            return [
+                Bits({str(name): BitArray(arrays[f"bits_{i}_{j}"], size) for j, (name, size) in enumerate(some)})
+                for i, some in enumerate(names)
+            ]
         found = [Values(arrays[f"evs_{index}"], arrays[f"stds_{index}"]) for index in range(len(arrays) // 2)]
         if not all(item.evs.dtype.kind == item.stds.dtype.kind == "f" for item in found):
             raise ValueError("it holds other values than real numbers")
@@ -211,14 +251,17 @@ def _arrays(content: bytes) -> Iterator[Mapping[str, np.ndarray]]:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def _values_of(pub: EstimatorPub) -> np.ndarray:
+def _values_of(pub: Pub) -> np.ndarray:
     """Return parameter values, shape ``(…, P)``, in the order of the circuit's parameters."""
     values = pub.parameter_values.as_array(list(pub.circuit.parameters))
     return np.ascontiguousarray(values, dtype="<f8")
 
 
-def _observables(pub: EstimatorPub) -> list:
-    """Return the shape of a PUB's observables, and each one's terms in alphabetical order."""
+def _asked(pub: Pub) -> list:
+    """Return the shape of a PUB's observables and each one's terms in alphabetical order; of a Sampler's, registers."""
+    if isinstance(pub, SamplerPub):
+        where = pub.circuit.find_bit
+        return [[register.name, [where(bit).index for bit in register]] for register in pub.circuit.cregs]
     terms = [[[label, float(factor)] for label, factor in sorted(item.items())] for item in _flat(pub.observables)]
     return [list(pub.observables.shape), terms]
 

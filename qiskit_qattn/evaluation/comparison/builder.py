@@ -1,7 +1,8 @@
 """Someone's own function that builds the models of a comparison: how it is found, called and checked.
 
-The function takes a kind and a seed. If it has parameters named ``width``, ``vocab_size`` or ``block_size``, it is
-given these, too: the width that makes a model as large as the reference's, and the sizes of the text.
+The function takes a kind and a seed. If it has parameters named ``width``, ``vocab_size``, ``block_size``, ``split`` or
+``config``, it is given these, too: the width that makes a model as large as the reference's, the sizes of the text, the
+split of the data, and all settings.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from qiskit_qattn.training.data import Corpus
 from qiskit_qattn.training.task import Task, described, drawn, seeded
 from qiskit_qattn.untrusted import one_line
 
-_OPTIONAL = ("width", "vocab_size", "block_size")
+_OPTIONAL = ("width", "vocab_size", "block_size", "split", "config")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Builder:
     Attributes:
         name: Where it is: ``package.module:function``.
         function: The function.
-        takes: Those of ``width``, ``vocab_size`` and ``block_size`` that it takes.
+        takes: Those of ``width``, ``vocab_size``, ``block_size``, ``split`` and ``config`` that it takes.
         source: A hash of the file it is in; empty where there is none.
     """
 
@@ -61,6 +62,7 @@ class Builder:
             ConfigError: If the function raises, or returns something else than it may.
         """
         given: dict[str, Any] = {"block_size": config.model.block_size, "width": width or None}
+        given |= {"split": config.split, "config": config}
         if "vocab_size" in self.takes:
             given["vocab_size"] = text().tokenizer.vocab_size
         call = f"{self.name}({kind!r}, {seed}{f', width={width}' if width else ''})"

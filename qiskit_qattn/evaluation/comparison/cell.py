@@ -1,8 +1,8 @@
 """One cell of a comparison: an ordinary run, what is measured of it, and a record that marks it as done.
 
 ``python -m qiskit_qattn.evaluation.comparison.cell FOLDER KIND SEED`` runs one in a process of its own, so that
-threads, peak memory and random states are its own. It stops, as on SIGTERM, when its standard input is closed, that is,
-when the process that started it has ended.
+threads, peak memory and random states are its own; with a RATE after the seed, a trial of the search for one. It stops,
+as on SIGTERM, when its standard input is closed, that is, when the process that started it has ended.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,11 +28,13 @@ from filelock import FileLock
 from torch import nn
 
 from qiskit_qattn.backends.place import Place
-from qiskit_qattn.errors import BackendError, CheckpointError, ConfigError, QattnError
+from qiskit_qattn.errors import BackendError, CheckpointError, ConfigError, DivergenceError, QattnError
 from qiskit_qattn.evaluation.circuit_measures import circuit_measures, head_measures
+from qiskit_qattn.evaluation.comparison import search
 from qiskit_qattn.evaluation.comparison.builder import load_builder, on_text
-from qiskit_qattn.evaluation.comparison.plan import Cell, Study, load_study
+from qiskit_qattn.evaluation.comparison.plan import load_study
 from qiskit_qattn.evaluation.comparison.record import RECORD, head, read_record
+from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.evaluation.gradient_leakage import gradients_cost_circuits
 from qiskit_qattn.evaluation.leakage import leakage
 from qiskit_qattn.evaluation.rendering import versions, write_json
@@ -70,24 +73,47 @@ def run_cell(study: Study, cell: Cell) -> dict[str, Any]:
     folder = study.cell_folder(cell)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(study.side_file(cell, "lock")):
-        if (record := read_record(study, cell)) is not None:
+        if (record := finished(study, cell)) is not None:
             return record
+        progress = StepFile(step_path(study, cell))
         try:
-            record = _train_and_measure(study, cell)
+            record = _tried(study, cell, progress) if cell.rate else train_and_measure(study, cell, progress)
         except QattnError:
             step_path(study, cell).unlink(missing_ok=True)
             raise
-        write_json(folder / RECORD, record)
+        write_json(folder / (search.RECORD if cell.rate else RECORD), record)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # the model and its figures are kept
         return record
 
 
-def _train_and_measure(study: Study, cell: Cell) -> dict[str, Any]:
-    """Train a cell, or continue where it stopped, and return its record."""
-    config, folder = study.cell_config(cell), study.cell_folder(cell)
-    progress = StepFile(step_path(study, cell))
+def finished(study: Study, cell: Cell) -> dict[str, Any] | None:
+    """Return the record of a cell or a trial that is done; None for one that is not.
+
+    Raises:
+        CheckpointError: If it is damaged or not this one's.
+    """
+    if not cell.rate:
+        return read_record(study, cell)
+    trial = search.read_trial(study, cell)
+    return None if trial is None else dict(trial)
+
+
+def _tried(study: Study, cell: Cell, progress: Progress) -> dict[str, Any]:
+    """Train a trial, and return its record."""
+    start = time.perf_counter()
+    try:
+        loss = train_and_measure(study, cell, progress)["val_loss"]
+    except DivergenceError:
+        loss = None
+    return search.trial_record(cell, loss, time.perf_counter() - start)
+
+
+def train_and_measure(study: Study, cell: Cell, progress: Progress) -> dict[str, Any]:
+    """Train a cell, or continue where it stopped, and return its record, that of a trial without measures."""
+    config, folder = search.cell_settings(study, cell), study.cell_folder(cell)
+    made = {"versions": versions(), **({"learning_rate": config.learning_rate} if study.rates else {})}
     if study.build:
-        return {**head(cell), **_build_and_train(study, cell, progress), "versions": versions()}
+        return {**head(cell), **_build_and_train(study, cell, progress), **made}
     corpus = _text(study)
     resume = (folder / "config.toml").is_file()
     if not resume:
@@ -96,13 +122,13 @@ def _train_and_measure(study: Study, cell: Cell) -> dict[str, Any]:
     share_budget(place, study.num_circuit_cells)
     with place, qpu_clock(place, study.side_file(cell, "qpu")) as qpu:
         train_run(config, resume=resume, progress=progress, backend=place)
-        measured = cell_metrics(config, corpus, place)
-    return {**head(cell), **measured, "qpu_seconds": qpu(), "versions": versions()}
+        measured = (read_metrics(folder) or {}) if cell.rate else cell_metrics(config, corpus, place)
+    return {**head(cell), **measured, "qpu_seconds": qpu(), **made}
 
 
 def _build_and_train(study: Study, cell: Cell, progress: Progress) -> dict[str, Any]:
     """Build a cell's model by the study's function, train it, and return its figures."""
-    builder, config = load_builder(study.build), study.cell_config(cell)
+    builder, config = load_builder(study.build), search.cell_settings(study, cell)
     text = cache(partial(_text, study))
     task = builder.build(cell.kind, cell.seed, config, text, study.sizes[cell.kind].n_inner)
     place = Place.open(config.backend)
@@ -113,6 +139,8 @@ def _build_and_train(study: Study, cell: Cell, progress: Progress) -> dict[str, 
             to_backend(task.model, place)
         figures = train_task(config, task, study.cell_folder(cell), progress=progress)
         seconds = qpu()
+    if cell.rate:
+        return figures
     if moved:
         to_backend(task.model, "statevector")
     certificate = circuits = None
@@ -145,7 +173,7 @@ def _text(study: Study) -> Corpus:
     Raises:
         ConfigError: If it is not the one the study was planned for.
     """
-    corpus = load_corpus(study.config.data, study.config.model.block_size)
+    corpus = load_corpus(study.config.data, study.config.model.block_size, split=study.config.split)
     if fingerprint(corpus) != study.text:
         raise ConfigError(f"The text {study.config.data!r} is not the one that {str(study.folder)!r} was planned for.")
     return corpus
@@ -178,14 +206,14 @@ def causality(model: Any, *, vocab_size: int | None = None, block_size: int | No
     found = leakage(model, vocab_size, block_size)
     return {
         "passed": found.passed,
-        "leakage": _finite(found),
-        "gradient": None if found.gradient is None else _finite(found.gradient),
+        "leakage": finite(found),
+        "gradient": None if found.gradient is None else finite(found.gradient),
         "edited": found.edited,
         "changed": found.changed,
     }
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
     """Return a number, or None where JSON has no number for it."""
     return float(value) if math.isfinite(value) else None
 
@@ -232,14 +260,14 @@ def share_budget(place: Place, cells: int) -> None:
 
 
 def records(study: Study) -> dict[Cell, dict[str, Any]]:
-    """Return the records of the cells that are done."""
+    """Return the records of the cells that are done, without trials."""
     found = {cell: read_record(study, cell) for cell in study.cells()}
     return {cell: record for cell, record in found.items() if record is not None}
 
 
 def steps_done(study: Study, cell: Cell) -> int:
     """Return how many steps of a cell are done, as far as it has reported."""
-    if (study.cell_folder(cell) / RECORD).is_file():
+    if (study.cell_folder(cell) / (search.RECORD if cell.rate else RECORD)).is_file():
         return study.config.max_steps
     try:
         return int(step_path(study, cell).read_text(encoding="ascii"))
@@ -290,11 +318,11 @@ def _stop_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def main(folder: str, kind: str, seed: str) -> int:
+def main(folder: str, kind: str, seed: str, rate: str = "0") -> int:
     """Run a cell of the study in ``folder``, and return the exit code."""
     _stop_with_parent()
     try:
-        run_cell(load_study(Path(folder)), Cell(int(seed), kind))
+        run_cell(load_study(Path(folder)), Cell(int(seed), kind, float(rate)))
     except QattnError as error:
         if error.__cause__ is not None:
             traceback.print_exception(error.__cause__)  # for the log, of which the last line is the reason

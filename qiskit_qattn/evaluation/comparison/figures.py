@@ -174,3 +174,71 @@ def _color(report: dict[str, Any], kind: str) -> str:
 
 def _mean(values: dict[int, float]) -> float:
     return statistics.fmean(values.values())
+
+
+def suite_figures(report: dict[str, Any]) -> dict[str, bytes]:
+    """Return the figures of a suite's report as PNG, by file name.
+
+    Raises:
+        MissingDependencyError: If matplotlib is not installed.
+    """
+    found = {}
+    for name, draw in (("differences.png", _task_differences), ("cost.png", _task_costs)):
+        figure = blank_figure()
+        draw(figure, report)
+        found[name] = png(figure)
+    return found
+
+
+def _task_differences(figure: Any, report: dict[str, Any]) -> None:
+    """Draw for each task the differences of all kinds from the reference, and of circuits from their controls."""
+    tasks = report["tasks"]
+    kinds = list(dict.fromkeys(kind for task in tasks.values() for kind in task["kinds"] if kind != task["reference"]))
+    figure.set_size_inches(3.6 * len(tasks) + 1.6, 1.6 + 0.3 * len(kinds))
+    shown = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+    for axes, task in zip(shown, tasks.values(), strict=True):
+        for name, offset, color in (("against_reference", -0.14, COLORS[0]), ("against_control", 0.14, COLORS[5])):
+            for row, kind in enumerate(kinds):
+                verdict = task["kinds"].get(kind, {}).get(name)
+                if verdict is None or verdict["mean_difference"] is None:
+                    continue
+                if verdict["interval"]:
+                    axes.hlines(row + offset, *verdict["interval"], color=color, linewidth=1.6, zorder=2)
+                filled = color if verdict["verdict"] in ("better", "worse") else "white"
+                axes.scatter(
+                    [verdict["mean_difference"]], [row + offset], s=22, color=filled, edgecolor=color, zorder=3
+                )
+        axes.axvline(0, color=REFERENCE, linewidth=1, zorder=1)
+        axes.set_title(task["name"], loc="left", fontsize=10)
+        axes.set_xlabel("difference in loss (left is lower)")
+        axes.grid(axis="x", **GRID)
+        axes.margins(x=0.08)
+    shown[0].set_yticks(range(len(kinds)), kinds)
+    shown[0].set_ylim(len(kinds) - 0.4, -0.6)
+    for label, color in ((f"from {report['study']['reference']}", COLORS[0]), ("from its control", COLORS[5])):
+        shown[-1].scatter([], [], s=22, color=color, label=label)
+    shown[-1].scatter([], [], s=22, color="white", edgecolor="#393939", label="not shown to differ")
+    shown[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def _task_costs(figure: Any, report: dict[str, Any]) -> None:
+    """Draw for each task the mean loss of each kind against its training time; the line joins the Pareto front."""
+    tasks = report["tasks"]
+    figure.set_size_inches(4.2 * len(tasks), 4.2)
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks.values(), strict=True):
+        means = {
+            kind: (found["seconds"], found["mean"])
+            for kind, found in task["kinds"].items()
+            if found["seconds"] and found["mean"] is not None
+        }
+        for kind, (x, y) in means.items():
+            axes.scatter([x], [y], s=24, color=COLORS[0] if task["kinds"][kind]["circuit"] else REFERENCE, zorder=3)
+            axes.annotate(kind, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7, color="#393939")
+        if front := [means[kind] for kind in pareto_front(means)]:
+            axes.plot(*zip(*front, strict=True), color="#393939", linewidth=1, linestyle="--", zorder=1)
+            axes.set_xscale("log")
+        axes.set_title(f"{task['name']} (violet: circuits; dashed: Pareto front)", loc="left", fontsize=9)
+        axes.set_xlabel("training time, s")
+        axes.set_ylabel("validation loss")
+        axes.grid(**GRID)
+        axes.margins(0.14)

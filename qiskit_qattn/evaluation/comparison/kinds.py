@@ -7,7 +7,7 @@ someone's own models it is whatever their function understands, as long as it is
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.kinds import head_kind
@@ -90,6 +90,28 @@ def head_counts(kind: str) -> dict[str, int]:
         name = head_kind(match[1]).name
         counts[name] = counts.get(name, 0) + int(match[2])
     return counts
+
+
+def has_circuit(kind: str) -> bool:
+    """Return whether some head of a kind is a circuit."""
+    return any(head_kind(name).circuit is not None for name in head_counts(kind))
+
+
+def control_of(kind: str, among: Iterable[str]) -> str | None:
+    """Return which of some kinds is the dequantised control of one: the same heads without circuits.
+
+    Returns:
+        Its name among them; None if a head of the kind has no control, or its control is not among them.
+    """
+    heads = [(head_kind(name), count) for name, count in head_counts(kind).items()]
+    if any(head.circuit is not None and not head.control for head, _ in heads):
+        return None
+    counts: dict[str, int] = {}
+    for head, count in heads:
+        name = head.control if head.circuit is not None else head.name
+        counts[name] = counts.get(name, 0) + count
+    wanted = _identity(",".join(f"{name}:{count}" if count else name for name, count in counts.items()))
+    return next((other for other in among if other != kind and _identity(other) == wanted), None)
 
 
 def folder_name(kind: str) -> str:

@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shlex
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypedDict
 
 from qiskit_qattn.backends.place import Place, settled
-from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError
+from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError, RunFolderError
 from qiskit_qattn.evaluation.comparison.builder import built_sizes, load_builder
-from qiskit_qattn.evaluation.comparison.kinds import folder_name, joined_kinds, parse_kinds
-from qiskit_qattn.evaluation.comparison.matching import Size, check_matched, kind_config, match_sizes
+from qiskit_qattn.evaluation.comparison.kinds import joined_kinds, parse_kinds
+from qiskit_qattn.evaluation.comparison.matching import Size, check_matched, match_sizes, unmatched
+from qiskit_qattn.evaluation.comparison.study import UNUSED, Study, any_heads, check_rates
 from qiskit_qattn.evaluation.rendering import write_json
 from qiskit_qattn.nn.config import GPTConfig
+from qiskit_qattn.nn.kinds import list_heads
 from qiskit_qattn.training.config import MODEL_SETTINGS, TrainConfig, resolve
 from qiskit_qattn.training.data import fingerprint, load_corpus
 from qiskit_qattn.training.files import writing
-from qiskit_qattn.untrusted import as_type, read_json, shown
+from qiskit_qattn.untrusted import as_type, one_line, read_json, shown
 
 NAME = "study.json"
 FORMAT = "qiskit-qattn/study"
 VERSION = 1
 MOST_SEEDS = 10_000
-#: Settings of a run that a comparison does not use; they keep the preset's values.
-_UNUSED = ("sample_prompt", "sample_tokens", "temperature", "top_k")
+ALL = "all"  # in place of kinds: every registered one
 
 
 class _Later(TypedDict, total=False):
     build: str
     first_kinds: list[str]
     first_seeds: list[int]
+    rates: list[float]
+    left_out: dict[str, str]
 
 
 class Record(_Later):
@@ -47,130 +49,6 @@ class Record(_Later):
     sizes: dict[str, dict[str, Any]]
 
 
-@dataclass(frozen=True, order=True)
-class Cell:
-    """One model of a comparison.
-
-    Attributes:
-        seed: Seed of the weights and the batches.
-        kind: The kind of all its heads, or the mix that each layer has.
-    """
-
-    seed: int
-    kind: str
-
-    @property
-    def name(self) -> str:
-        """The name of its folder."""
-        return f"{folder_name(self.kind)}-s{self.seed}"
-
-
-@dataclass(frozen=True)
-class Study:
-    """The plan of a comparison. A cell is a kind and a seed; cells of one seed see the same batches.
-
-    Attributes:
-        kinds: The kinds of head, the reference among them.
-        seeds: The seeds of every kind.
-        reference: The kind that the others are compared with.
-        config: The settings of every cell; ``heads``, ``seed``, ``out`` and, where sizes are matched, ``n_inner`` are
-            the cell's own.
-        text: A hash of the text, so that every cell is trained on the same text; empty for models with data of their
-            own.
-        sizes: For each kind the size of its model, with the width of its MLP.
-        build: The function of one's own that builds the models, as ``package.module:function``; empty for GPTs.
-        first_kinds: The kinds before the study grew when some of its cells were done; empty if it did not.
-        first_seeds: The seeds, likewise.
-    """
-
-    kinds: tuple[str, ...]
-    seeds: tuple[int, ...]
-    reference: str
-    config: TrainConfig
-    text: str
-    sizes: dict[str, Size]
-    build: str = ""
-    first_kinds: tuple[str, ...] = ()
-    first_seeds: tuple[int, ...] = ()
-
-    @property
-    def folder(self) -> Path:
-        """The study's folder."""
-        return self.config.folder
-
-    def cells(self) -> list[Cell]:
-        """Return the cells, one seed after the other, so that pairs are complete early."""
-        return [Cell(seed, kind) for seed in self.seeds for kind in self.kinds]
-
-    @property
-    def moves(self) -> bool:
-        """Whether the circuits of models of one's own are moved; otherwise they stay where the function put them."""
-        return self.config.backend != TrainConfig.backend
-
-    @property
-    def num_circuit_cells(self) -> int:
-        """The number of cells that evaluate circuits, and so share a device's budget; at least 1."""
-        return max(1, len(self.seeds) * sum(size.num_qubits > 0 for size in self.sizes.values()))
-
-    def cell_folder(self, cell: Cell) -> Path:
-        """Return the run folder of a cell."""
-        return self.folder / "cells" / cell.name
-
-    def side_file(self, cell: Cell, suffix: str) -> Path:
-        """Return a file beside a cell's folder, such as its log."""
-        return self.cell_folder(cell).with_name(f".{cell.name}.{suffix}")
-
-    def cell_config(self, cell: Cell) -> TrainConfig:
-        """Return the settings of a cell's run."""
-        found = self.config if self.build else kind_config(self.config, cell.kind, self.sizes[cell.kind].n_inner)
-        return dataclasses.replace(found, seed=cell.seed, out=str(self.cell_folder(cell)))
-
-    def command(self) -> str:
-        """Return the command line of this study, with every setting that differs from the preset."""
-        preset = resolve({}, preset=self.config.preset).to_dict()
-        left_out = {"out", "baseline", "profile", "trackers", "preset", "heads", *_UNUSED}
-        settings = {name: value for name, value in self.config.to_dict().items() if name not in left_out}
-        flags = {
-            **({"build": self.build} if self.build else {}),
-            "kinds": joined_kinds(self.kinds),
-            "seeds": len(self.seeds),
-            "reference": self.reference,
-            "preset": self.config.preset,
-            **{name: value for name, value in settings.items() if value != preset[name]},
-            "out": self.folder,
-        }
-        words = [word for name, value in flags.items() for word in _flag(name, value)]
-        matched = self.build or all(size.matched for size in self.sizes.values())
-        return shlex.join(["qattn", "compare", *words, *([] if matched else ["--allow-unmatched"])])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, without the folder, so that it can be moved."""
-        return {
-            "kinds": list(self.kinds),
-            "seeds": list(self.seeds),
-            "reference": self.reference,
-            "config": {name: value for name, value in self.config.to_dict().items() if name != "out"},
-            "text": self.text,
-            "sizes": {kind: size.to_dict() for kind, size in self.sizes.items()},
-            **({"build": self.build} if self.build else {}),
-            **({"first_kinds": list(self.first_kinds)} if self.first_kinds else {}),
-            **({"first_seeds": list(self.first_seeds)} if self.first_seeds else {}),
-        }
-
-
-def any_heads(n_head: int) -> str:
-    """Return the heads of a study's own settings, which every cell replaces by those of its kind."""
-    return f"classical:{n_head}"
-
-
-def _flag(name: str, value: Any) -> list[str]:
-    """Return a setting as the words of a command line."""
-    option = name.replace("_", "-")
-    if isinstance(value, bool):
-        return [f"--{option}" if value else f"--no-{option}"]
-    return [f"--{option}", str(value)]
-
-
 def plan_study(
     config: TrainConfig,
     kinds: str,
@@ -179,6 +57,7 @@ def plan_study(
     *,
     allow_unmatched: bool = False,
     build: str = "",
+    rates: Sequence[float] = (),
 ) -> Study:
     """Return the plan of a comparison: consecutive seeds, and models of equal size.
 
@@ -186,25 +65,29 @@ def plan_study(
 
     Args:
         config: The settings of every cell, with the first seed; its heads are ignored.
-        kinds: The kinds, as for :func:`~qiskit_qattn.evaluation.comparison.kinds.split_kinds`.
+        kinds: The kinds, as for :func:`~qiskit_qattn.evaluation.comparison.kinds.split_kinds`; ``all`` stands for all
+            registered ones, of which those that cannot be built or matched are left out, with the reasons.
         count: Number of seeds.
         reference: The kind that the others are compared with; it is added if ``kinds`` does not list it.
         allow_unmatched: Accept kinds that cannot be brought within 1 % of the reference's size.
         build: A function of one's own that builds the models, as ``package.module:function``. Its models are matched
             where it takes a width, and accepted in any case.
+        rates: Peak learning rates to search for each kind, as :mod:`qiskit_qattn.evaluation.comparison.search` does.
 
     Raises:
         ConfigError: For kinds or seeds that make no comparison, for kinds that cannot be matched, and for a function
             that does not build models.
         BackendError: If the backend is not available.
     """
-    chosen, against = parse_kinds(kinds, reference, own=bool(build))
+    every = kinds.strip() == ALL
+    chosen, against = parse_kinds(joined_kinds(list_heads()) if every else kinds, reference, own=bool(build))
     if not 1 <= count <= MOST_SEEDS:
         raise ConfigError(f"--seeds is {shown(count)}, but must be from 1 to {MOST_SEEDS:,}.")
     config.replace(seed=config.seed + count - 1)  # the last seed is checked as the first was
+    check_rates(rates, config)
     seeds = tuple(range(config.seed, config.seed + count))
     preset = resolve({}, preset=config.preset)
-    config = dataclasses.replace(config, **{name: getattr(preset, name) for name in _UNUSED})
+    config = dataclasses.replace(config, **{name: getattr(preset, name) for name in UNUSED})
     config = dataclasses.replace(config, baseline=False, profile=False, trackers="none", threads=config.threads or 1)
     config = config.replace(heads=any_heads(config.model.n_head))
     backend = config.backend
@@ -212,16 +95,56 @@ def plan_study(
         backend = settled(backend, load_study(config.folder).config.backend)
     place = Place.open(backend)  # an unavailable backend fails before any cell
     config = config.replace(backend=settled(backend, place.name))
+    text = cache(partial(load_corpus, config.data, config.model.block_size, split=config.split))
     if build:
-        _check_own(config, preset)
-        text = cache(partial(load_corpus, config.data, config.model.block_size))
-        sizes, on_text = built_sizes(load_builder(build), chosen, against, config, text)
-        return Study(chosen, seeds, against, config, fingerprint(text()) if on_text else "", sizes, build)
-    corpus = load_corpus(config.data, config.model.block_size)
-    sizes = match_sizes(config, chosen, against, corpus.tokenizer.vocab_size)
-    if not allow_unmatched:
+        builder = load_builder(build)
+        if "config" not in builder.takes:
+            _check_own(config, preset)
+
+    def sized(names: tuple[str, ...]) -> tuple[dict[str, Size], bool]:
+        if build:
+            return built_sizes(builder, names, against, config, text)
+        return match_sizes(config, names, against, text().tokenizer.vocab_size), True
+
+    left_out: dict[str, str] = {}
+    if every:
+        sizes, on_text, left_out = _sizes_of_all(chosen, sized, allow_unmatched)
+    else:
+        sizes, on_text = sized(chosen)
+    if not build and not allow_unmatched:
         check_matched(sizes, against)
-    return Study(chosen, seeds, against, config, fingerprint(corpus), sizes)
+    digest = fingerprint(text()) if on_text else ""
+    return Study(
+        tuple(sizes), seeds, against, config, digest, sizes, build, rates=tuple(sorted(rates)), left_out=left_out
+    )
+
+
+def _sizes_of_all(
+    kinds: tuple[str, ...], sized: Callable[[tuple[str, ...]], tuple[dict[str, Size], bool]], allow_unmatched: bool
+) -> tuple[dict[str, Size], bool, dict[str, str]]:
+    """Return the sizes of the kinds that can be built and matched, whether they learn the text, and why others cannot.
+
+    Args:
+        kinds: The kinds, the reference first; it must be among the former.
+        sized: Returns the sizes of kinds, and whether their models learn the text.
+        allow_unmatched: Accept kinds of another size.
+    """
+    reference = kinds[0]
+    sizes, on_text = sized((reference,))
+    left_out = {}
+    for kind in kinds[1:]:
+        try:
+            found = sized((reference, kind))[0][kind]
+        except QattnError as error:
+            left_out[kind] = one_line(str(error))
+            continue
+        if found.matched or allow_unmatched:
+            sizes[kind] = found
+        else:
+            left_out[kind] = f"not within 1% of the parameters of {reference}: {unmatched({kind: found})[0]}"
+    if len(sizes) < 2:
+        raise ConfigError(f"Of all kinds none can be compared with {reference}: {'; '.join(left_out.values())}.")
+    return sizes, on_text, left_out
 
 
 def _check_own(config: TrainConfig, preset: TrainConfig) -> None:
@@ -289,6 +212,7 @@ def grown_study(there: Study, given: Study) -> Study:
         seeds=tuple(seeds),
         config=dataclasses.replace(there.config, seed=seeds[0]),
         sizes={**given.sizes, **there.sizes},
+        left_out={kind: why for kind, why in given.left_out.items() if kind not in kinds},
     )
     begun = any(there.folder.glob("cells/*/cell.json"))
     if begun and not there.first_kinds and len(grown.cells()) > len(there.cells()):
@@ -329,6 +253,8 @@ def load_study(folder: Path) -> Study:
             build,
             tuple(found.get("first_kinds", ())),
             tuple(found.get("first_seeds", ())),
+            tuple(found.get("rates", ())),
+            found.get("left_out", {}),
         )
     except FileNotFoundError as error:
         raise RunFolderError(f"{str(folder)!r} contains no study: it has no {NAME}.") from error
@@ -342,6 +268,7 @@ def _flat(study: Study) -> dict[str, Any]:
     return {
         "build": study.build,
         "reference": study.reference,
+        "learning_rates": study.rates,
         **settings,
         "text": study.text,
         **{f"n_inner of {kind}": size.n_inner for kind, size in study.sizes.items()},

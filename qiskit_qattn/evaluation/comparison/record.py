@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 from qiskit_qattn.errors import CheckpointError
-from qiskit_qattn.evaluation.comparison.plan import Cell, Study
+from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.training.figures import AuditOfSteps, History, Parameters
 from qiskit_qattn.untrusted import as_type, read_json
 
@@ -43,6 +43,7 @@ class _Made(TypedDict, total=False):
     """What records have since a later version."""
 
     versions: dict[str, str | None]
+    learning_rate: float
 
 
 class Figures(_Made):

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from qiskit_qattn.evaluation.comparison.cell import records
+from qiskit_qattn.evaluation.comparison.cell import finite, records
 from qiskit_qattn.evaluation.comparison.figures import figures
-from qiskit_qattn.evaluation.comparison.plan import Cell, Study
+from qiskit_qattn.evaluation.comparison.search import search_section, searched
+from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.evaluation.comparison.summary import METRIC, summarise
 from qiskit_qattn.evaluation.rendering import (
     block,
@@ -22,6 +23,7 @@ from qiskit_qattn.evaluation.rendering import (
     versions,
     write_json,
 )
+from qiskit_qattn.evaluation.statistics import Comparison
 from qiskit_qattn.training.config import MODEL_SETTINGS, TrainConfig
 from qiskit_qattn.training.files import write_bytes, write_text
 
@@ -80,18 +82,21 @@ _ABOUT_CAUSALITY = (
 )
 
 
-def write_report(study: Study, failed: Mapping[Cell, str]) -> dict[str, Any]:
+def write_report(
+    study: Study, failed: Mapping[Cell, str], verdicts: Mapping[str, Comparison] | None = None
+) -> dict[str, Any]:
     """Collect the report of a study, write it into the study's folder, and return it.
 
     Args:
         study: The study; the report omits cells that are not done.
         failed: The reasons of cells that failed.
+        verdicts: As for :func:`~qiskit_qattn.evaluation.comparison.summary.summarise`.
 
     Raises:
         RunFolderError: If it cannot be written.
         CheckpointError: If a record is damaged.
     """
-    report = collect_report(study, failed)
+    report = collect_report(study, failed, verdicts)
     folder = study.folder
     write_json(folder / "report.json", report)
     rows = [_flat(cell) for cell in report["cells"]]
@@ -102,15 +107,18 @@ def write_report(study: Study, failed: Mapping[Cell, str]) -> dict[str, Any]:
     return report
 
 
-def collect_report(study: Study, failed: Mapping[Cell, str]) -> dict[str, Any]:
-    """Return the report of a study as plain values."""
+def collect_report(
+    study: Study, failed: Mapping[Cell, str], verdicts: Mapping[str, Comparison] | None = None
+) -> dict[str, Any]:
+    """Return the report of a study as plain values; arguments as for :func:`write_report`."""
     found = records(study)
     return {
         "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "complete": len(found) == len(study.cells()),
         "study": study.to_dict(),
-        "kinds": summarise(study, found),
+        "kinds": summarise(study, found, verdicts),
+        "search": {k: {f"{rate:g}": finite(v) for rate, v in by.items()} for k, by in searched(study).items()},
         "failed": {cell.name: reason for cell, reason in failed.items()},
         "cells": list(found.values()),
         "command": study.command(),
@@ -158,6 +166,7 @@ def render_markdown(report: dict[str, Any]) -> str:
         _means((*QUALITY, *_metrics(kinds)), kinds),
         quality,
         "![Losses over steps](losses.png)",
+        *search_section(report),
         "## Size",
         _sizes(kinds, reference, width),
         f"{size} Fixed: random values that are drawn once and are not parameters.",

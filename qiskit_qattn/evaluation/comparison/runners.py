@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from qiskit_qattn.errors import missing_dependency
 
 if TYPE_CHECKING:
-    from qiskit_qattn.evaluation.comparison.plan import Cell, Study
+    from qiskit_qattn.evaluation.comparison.study import Cell, Study
 
 Cluster = Literal["none", "ray"]
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -44,16 +44,19 @@ def run_cells(study: Study, cells: Sequence[Cell], *, jobs: int = 0, cluster: Cl
     if not cells:
         return {}
     with _backend(cluster):
-        at_once = jobs or (-1 if cluster == "ray" else joblib.cpu_count(only_physical_cores=True))
-        parallel = joblib.Parallel(n_jobs=at_once, batch_size=1, pre_dispatch="n_jobs")
+        parallel = joblib.Parallel(n_jobs=cells_at_once(jobs, cluster) or -1, batch_size=1, pre_dispatch="n_jobs")
         run = joblib.delayed(run_in_process)
         folder, threads = str(study.folder), study.config.threads
         here = os.getcwd()  # a worker on a cluster may be elsewhere
-        found = parallel(run(folder, c.kind, c.seed, threads, str(study.side_file(c, "log")), here) for c in cells)
+        found = parallel(
+            run(folder, c.kind, c.seed, threads, str(study.side_file(c, "log")), here, c.rate) for c in cells
+        )
     return {cell: reason for cell, reason in zip(cells, found, strict=True) if reason is not None}
 
 
-def run_in_process(folder: str, kind: str, seed: int, threads: int, log: str, here: str = "") -> str | None:
+def run_in_process(
+    folder: str, kind: str, seed: int, threads: int, log: str, here: str = "", rate: float = 0.0
+) -> str | None:
     """Run a cell in a process of its own, and return why it failed, or None.
 
     The process stops when this one ends, for whatever reason: it reads from a pipe to which nothing is written.
@@ -65,12 +68,13 @@ def run_in_process(folder: str, kind: str, seed: int, threads: int, log: str, he
         threads: Number of CPU threads it may use.
         log: A file for the output of the process; it is kept if the cell fails.
         here: The folder that the process runs in, to which paths are relative; empty: the current one.
+        rate: Of a trial its learning rate, else 0.
     """
     path = Path(here, log)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "qiskit_qattn.evaluation.comparison.cell", folder, kind, str(seed)],
+            [sys.executable, "-m", "qiskit_qattn.evaluation.comparison.cell", folder, kind, str(seed), repr(rate)],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
@@ -84,6 +88,13 @@ def run_in_process(folder: str, kind: str, seed: int, threads: int, log: str, he
         return None
     lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1] if lines else f"its process ended with exit code {code}"
+
+
+def cells_at_once(jobs: int, cluster: Cluster) -> int | None:
+    """Return how many cells run at a time; None for as many as a cluster has CPUs."""
+    import joblib
+
+    return jobs or (None if cluster == "ray" else int(joblib.cpu_count(only_physical_cores=True)))
 
 
 @contextmanager

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from qiskit_qattn.evaluation.comparison.plan import Cell, Study
-from qiskit_qattn.evaluation.statistics import compare_to_reference
+from qiskit_qattn.evaluation.comparison.study import Cell, Study
+from qiskit_qattn.evaluation.statistics import Comparison, compare_to_reference
 
 LOSS = "val_loss"  # the figure that decides verdicts
 METRIC = "metric "  # comes before the name of a metric of one's own
@@ -25,36 +25,57 @@ FIGURES: dict[str, tuple[str, ...]] = {
 }
 
 
-def summarise(study: Study, records: Mapping[Cell, Mapping[str, Any]]) -> dict[str, Any]:
+Losses = dict[str, dict[int, float]]  # by kind and seed; none of a kind without a verdict
+
+
+def objections(study: Study, records: Mapping[Cell, Mapping[str, Any]]) -> dict[str, str]:
+    """Return why kinds get no verdict, for those that get none; for all of them if the reference is one."""
+    by_kind = _by_kind(study, records)
+    against = by_kind[study.reference]
+    found = {kind: why for kind in study.kinds if (why := _objection(study, kind, by_kind[kind], against)) is not None}
+    if (why := found.get(study.reference)) is not None:
+        rest = {kind: f"the reference {study.reference} has none: {why}" for kind in study.kinds if kind not in found}
+        found |= rest
+    return found
+
+
+def ranked_losses(study: Study, records: Mapping[Cell, Mapping[str, Any]]) -> Losses:
+    """Return the validation losses of each kind by seed; none of a kind that gets no verdict."""
+    withheld = objections(study, records)
+    by_kind = _by_kind(study, records)
+    return {
+        kind: {} if kind in withheld else {seed: record[LOSS] for seed, record in found.items()}
+        for kind, found in by_kind.items()
+    }
+
+
+def summarise(
+    study: Study, records: Mapping[Cell, Mapping[str, Any]], verdicts: Mapping[str, Comparison] | None = None
+) -> dict[str, Any]:
     """Return, for each kind, its figures over the seeds, whether it is ranked, and its verdict.
 
     A kind gets a verdict when all cells of it and of the reference are done, and all their models are causal. Holm's
     correction is over all kinds of the study, including those without a verdict, so that later cells do not enlarge the
     family and so revoke a verdict. Timings do not affect verdicts.
 
+    Args:
+        study: The study.
+        records: The records of the cells that are done.
+        verdicts: The comparisons by kind, if they were made together with those of other studies.
+
     Returns:
         Kinds in the study's order, each with ``size``, ``seeds``, ``figures`` (mean and sample standard deviation),
         ``leaks`` (the seeds of models that depend on future tokens), ``withheld`` (why there is no verdict, or None),
         ``comparison`` and ``sentence``.
     """
-    by_kind = {
-        kind: {c.seed: records[c] for c in study.cells() if c.kind == kind and c in records} for kind in study.kinds
-    }
-    reasons = {kind: _objection(study, kind, found, by_kind[study.reference]) for kind, found in by_kind.items()}
-    ranked = [kind for kind in study.kinds if reasons[kind] is None]
-    against = reasons[study.reference]
-    verdicts = {}
-    if against is None and len(ranked) > 1:
-        losses = {
-            kind: {seed: record[LOSS] for seed, record in found.items()} if kind in ranked else {}
-            for kind, found in by_kind.items()
-        }
-        verdicts = compare_to_reference(losses, study.reference)
+    by_kind, reasons = _by_kind(study, records), objections(study, records)
+    if verdicts is None:
+        verdicts = {}
+        if study.reference not in reasons and len(reasons) < len(study.kinds) - 1:
+            verdicts = compare_to_reference(ranked_losses(study, records), study.reference)
     summary = {}
     for kind, found in by_kind.items():
-        withheld = reasons[kind]
-        if withheld is None and against is not None:
-            withheld = f"the reference {study.reference} has none: {against}"
+        withheld = reasons.get(kind)
         verdict = verdicts.get(kind) if withheld is None else None
         summary[kind] = {
             "size": study.sizes[kind].to_dict(),
@@ -66,6 +87,13 @@ def summarise(study: Study, records: Mapping[Cell, Mapping[str, Any]]) -> dict[s
             "sentence": _sentence(study, kind, withheld, verdict.sentence if verdict else None),
         }
     return summary
+
+
+def _by_kind(study: Study, records: Mapping[Cell, Mapping[str, Any]]) -> dict[str, dict[int, Mapping[str, Any]]]:
+    """Return the records of each kind by seed."""
+    return {
+        kind: {c.seed: records[c] for c in study.cells() if c.kind == kind and c in records} for kind in study.kinds
+    }
 
 
 def _figures(records: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:

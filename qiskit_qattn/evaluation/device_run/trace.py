@@ -11,17 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.pub import PubProgram
-from qiskit_qattn.backends.registry import get_backend
 from qiskit_qattn.backends.values import Answer
-from qiskit_qattn.nn.audit import Audit
 from qiskit_qattn.nn.generation import steps
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.heads import QuantumHead
 from qiskit_qattn.nn.several import SharedProgram
-from qiskit_qattn.simulation.statevector import StatevectorProgram
-from qiskit_qattn.simulation.unary import angles_of_vectors
 
 SAMPLES = 64  # runs of the exact circuits with as many shots, for the error bars of tokens
 
@@ -127,13 +122,11 @@ def sampled_runs(model: GPT, prompt: Tensor, forced: Tensor, *, shots: int, seed
 @contextmanager
 def watched(model: GPT, trace: Trace) -> Iterator[None]:
     """Record what the model's quantum heads return into the last pass of a trace, until the block ends."""
-    exact = Place.of(get_backend("statevector"))
     with ExitStack() as stack:
         for layer, kind, head in model.quantum_heads():
             for program in _programs(head):
                 program.answer = Answer()
-            reference = head.prepare(exact, Audit(layer, kind)).program
-            watch = _Watch(layer, kind, reference, trace)
+            watch = _Watch(layer, kind, head.reference(), trace)
             stack.callback(head.register_forward_hook(watch, with_kwargs=True).remove)
         yield
 
@@ -144,7 +137,7 @@ class _Watch:
 
     layer: int
     kind: str
-    reference: Any
+    reference: Callable[[Tensor], Tensor]
     trace: Trace
 
     @torch.no_grad()
@@ -152,10 +145,7 @@ class _Watch:
         self, head: QuantumHead, args: tuple[Tensor, ...], options: Mapping[str, Tensor], output: Tensor
     ) -> None:
         x, values = args[0], options["expectations"]  # (*heads, K, F) and (*heads, K, M)
-        takes_vectors = isinstance(self.reference, StatevectorProgram)
-        angles = None if takes_vectors else angles_of_vectors(head.circuit.encoding)
-        inputs = x if angles is None else angles.to(x)(x)
-        exact = self.reference(inputs, head.weight).expand_as(values)
+        exact = self.reference(x).expand_as(values)
         errors = np.zeros((values[..., 0].numel(), values.shape[-1]))  # (N, M)
         for program in _programs(head):
             if program.answer.errors is not None:  # it answered this call, or its rows of one

@@ -62,7 +62,9 @@ def load_run(sweep: NoiseSweep) -> TrainedRun:
         )
     _check_backends(sweep, model)
     tokenizer = CharTokenizer.load(run / "model" / "tokenizer.json")
-    return TrainedRun(config, load_corpus(config.data, config.model.block_size, tokenizer=tokenizer), model)
+    return TrainedRun(
+        config, load_corpus(config.data, config.model.block_size, tokenizer=tokenizer, split=config.split), model
+    )
 
 
 def _check_backends(sweep: NoiseSweep, model: GPT) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qiskit_qattn.evaluation.reproduction.runs import Options, Reproduction, settings, shortened, trained, verdict
-from qiskit_qattn.nn.attention import CausalSelfAttention, KeyValueCache, causal_attention
+from qiskit_qattn.nn.attention import CausalSelfAttention, causal_attention
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.head_kind import Score
@@ -28,10 +28,9 @@ class CorrectedAttention(CausalSelfAttention):
         k: Tensor,
         v: Tensor,
         score: Score,
-        cache: KeyValueCache | None,
         real: Tensor | None = None,
     ) -> Tensor:
-        return super()._attend(part, q, k, v, "qisa", cache, real)
+        return super()._attend(part, q, k, v, "qisa", real)
 
 
 class PublishedAttention(CausalSelfAttention):
@@ -48,7 +47,6 @@ class PublishedAttention(CausalSelfAttention):
         k: Tensor,
         v: Tensor,
         score: Score,
-        cache: KeyValueCache | None,
         real: Tensor | None = None,
     ) -> Tensor:
         identity = torch.eye(k.shape[-2], dtype=q.dtype, device=q.device).expand(*k.shape[:-1], -1)

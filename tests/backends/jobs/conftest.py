@@ -2,7 +2,7 @@
 
 import pytest
 
-from qiskit_qattn.backends.jobs import estimator, retries
+from qiskit_qattn.backends.jobs import retries, runner
 from qiskit_qattn.backends.jobs.ledger import Ledger
 
 from .disk_device import DiskDevice
@@ -11,8 +11,8 @@ from .disk_device import DiskDevice
 @pytest.fixture
 def short_waits(monkeypatch):
     monkeypatch.setattr(retries, "BACKOFF", 0.001)
-    monkeypatch.setattr(estimator, "FIRST_POLL", 0.001)
-    monkeypatch.setattr(estimator, "LONGEST_POLL", 0.02)
+    monkeypatch.setattr(runner, "FIRST_POLL", 0.001)
+    monkeypatch.setattr(runner, "LONGEST_POLL", 0.02)
 
 
 @pytest.fixture

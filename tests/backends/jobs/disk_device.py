@@ -15,10 +15,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from qiskit.primitives import StatevectorEstimator
+from qiskit.primitives import StatevectorEstimator, StatevectorSampler
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.primitives.containers.sampler_pub import SamplerPub
 
-from qiskit_qattn.backends.jobs.device import Cost, JobStatus, Values
+from qiskit_qattn.backends.jobs.device import Bits, Cost, JobStatus, Values
 from qiskit_qattn.backends.jobs.request import Request, pack_values, unpack_values
 from qiskit_qattn.errors import BackendError, JobError, TransientBackendError
 
@@ -114,9 +115,13 @@ class DiskDevice:
         stored = self.folder / f"{job_id}.result"
         if not stored.exists():
             request = Request.unpack((self.folder / f"{job_id}.request").read_bytes())
-            estimator = StatevectorEstimator(seed=int(job_id.removeprefix("job-")))
-            found = estimator.run(list(request.pubs), precision=request.precision).result()
-            stored.write_bytes(pack_values([Values(item.data.evs, item.data.stds) for item in found]))
+            seed = int(job_id.removeprefix("job-"))
+            if isinstance(request.pubs[0], SamplerPub):
+                found = StatevectorSampler(seed=seed).run(list(request.pubs)).result()
+                stored.write_bytes(pack_values([Bits(dict(item.data.items())) for item in found]))
+            else:
+                found = StatevectorEstimator(seed=seed).run(list(request.pubs), precision=request.precision).result()
+                stored.write_bytes(pack_values([Values(item.data.evs, item.data.stds) for item in found]))
         return unpack_values(stored.read_bytes())
 
     def usage(self, job_id: str) -> Cost:

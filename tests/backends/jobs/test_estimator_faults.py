@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from qiskit_qattn.backends.jobs import estimator, ledger_file, retries
+from qiskit_qattn.backends.jobs import ledger_file, retries, runner
 from qiskit_qattn.backends.jobs.budget import Budget
 from qiskit_qattn.backends.jobs.device import Cost
 from qiskit_qattn.backends.jobs.request import Request
@@ -326,8 +326,8 @@ def sending(device, ledger):
 
 def test_waiting_for_another_has_a_bound_and_is_logged(device, ledger, sending, monkeypatch, caplog):
     caplog.set_level(logging.INFO, "qiskit_qattn.backends")
-    monkeypatch.setattr(estimator, "LONGEST_ELSEWHERE", 0.1)
-    monkeypatch.setattr(estimator, "REPORT_AGAIN", 0.03)
+    monkeypatch.setattr(runner, "LONGEST_ELSEWHERE", 0.1)
+    monkeypatch.setattr(runner, "REPORT_AGAIN", 0.03)
     job = estimator_of(device, ledger).run(small_pubs())
     with pytest.raises(BackendError, match=r"Another process or thread has worked on job qattn-.* without a result"):
         job.result()
@@ -338,7 +338,7 @@ def test_waiting_for_another_has_a_bound_and_is_logged(device, ledger, sending, 
 
 
 def test_waiting_for_a_simulation_elsewhere_has_a_bound(device, ledger, monkeypatch):
-    monkeypatch.setattr(estimator, "LONGEST_ELSEWHERE", 0.05)
+    monkeypatch.setattr(runner, "LONGEST_ELSEWHERE", 0.05)
     held = estimator_of(device, ledger).run(small_pubs())
     device.lose()  # as another process: this device has not heard of it
     with pytest.raises(BackendError, match="Another process or thread has worked on job job-1"):
@@ -348,7 +348,7 @@ def test_waiting_for_a_simulation_elsewhere_has_a_bound(device, ledger, monkeypa
 
 def test_a_long_wait_in_a_queue_is_logged_again(device, ledger, monkeypatch, caplog):
     caplog.set_level(logging.INFO, "qiskit_qattn.backends")
-    monkeypatch.setattr(estimator, "REPORT_AGAIN", 0.01)
+    monkeypatch.setattr(runner, "REPORT_AGAIN", 0.01)
     device.hold(position=4)
     with pytest.raises(BackendError, match="has not ended after"):
         estimator_of(device, ledger, timeout=0.2).run(small_pubs()).result()

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from qiskit_qattn.evaluation.comparison.cell import run_cell
-from qiskit_qattn.evaluation.comparison.plan import Study, open_study, plan_study
+from qiskit_qattn.evaluation.comparison.plan import open_study, plan_study
+from qiskit_qattn.evaluation.comparison.study import Study
 from qiskit_qattn.training.config import resolve
 
 Plan = Callable[..., Study]

@@ -13,8 +13,9 @@ from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.evaluation.comparison.builder import Windows, load_builder
 from qiskit_qattn.evaluation.comparison.cell import records, run_cell
 from qiskit_qattn.evaluation.comparison.matching import Size, match_width, size_of, unmatched
-from qiskit_qattn.evaluation.comparison.plan import Study, open_study
+from qiskit_qattn.evaluation.comparison.plan import open_study
 from qiskit_qattn.evaluation.comparison.report import write_report
+from qiskit_qattn.evaluation.comparison.study import Study
 from qiskit_qattn.training.data import load_corpus
 
 Plan = Callable[..., Study]

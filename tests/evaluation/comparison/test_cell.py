@@ -24,7 +24,8 @@ from qiskit_qattn.evaluation.comparison.cell import (
     share_budget,
     steps_done,
 )
-from qiskit_qattn.evaluation.comparison.plan import Cell, Study, open_study
+from qiskit_qattn.evaluation.comparison.plan import open_study
+from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.training import trainer as trainer_module
 from qiskit_qattn.training.figures import read_metrics
 from qiskit_qattn.training.progress import Progress, TrainingInterrupted

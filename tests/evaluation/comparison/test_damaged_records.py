@@ -10,7 +10,8 @@ import pytest
 
 from qiskit_qattn.errors import CheckpointError, QattnError
 from qiskit_qattn.evaluation.comparison.cell import RECORD, read_record
-from qiskit_qattn.evaluation.comparison.plan import Cell, Study, load_study, open_study, plan_study
+from qiskit_qattn.evaluation.comparison.plan import load_study, open_study, plan_study
+from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.training.config import resolve
 
 FIGURES = (

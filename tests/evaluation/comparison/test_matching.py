@@ -9,7 +9,7 @@ from torch import nn
 
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.evaluation.comparison.matching import TOLERANCE, check_matched, match_sizes, model_size
-from qiskit_qattn.evaluation.comparison.plan import Cell, Study
+from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.nn import kinds
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.head_kind import HeadKind, HeadShape

@@ -15,8 +15,9 @@ from qiskit_qattn.errors import CheckpointError, ConfigError
 from qiskit_qattn.evaluation.comparison import builder as builder_module
 from qiskit_qattn.evaluation.comparison.builder import load_builder
 from qiskit_qattn.evaluation.comparison.cell import RECORD, read_record, records, run_cell
-from qiskit_qattn.evaluation.comparison.plan import Cell, Study, load_study, open_study
+from qiskit_qattn.evaluation.comparison.plan import load_study, open_study
 from qiskit_qattn.evaluation.comparison.report import write_report
+from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.training import task_loop as loop_module
 from qiskit_qattn.training.progress import Progress
 from qiskit_qattn.training.task_loop import train_task

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError
-from qiskit_qattn.evaluation.comparison.plan import NAME, Cell, Study, load_study, open_study
+from qiskit_qattn.evaluation.comparison.plan import NAME, load_study, open_study
+from qiskit_qattn.evaluation.comparison.study import Cell, Study
 
 Plan = Callable[..., Study]
 

@@ -10,8 +10,8 @@ import pytest
 
 from qiskit_qattn.evaluation.comparison.cell import RECORD
 from qiskit_qattn.evaluation.comparison.figures import figures, pareto_front
-from qiskit_qattn.evaluation.comparison.plan import Cell, Study
 from qiskit_qattn.evaluation.comparison.report import collect_report, render_markdown, write_report
+from qiskit_qattn.evaluation.comparison.study import Cell, Study
 
 FIGURES = {"losses.png", "differences.png", "cost.png"}
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from qiskit_qattn.evaluation.comparison.cell import RECORD, read_record, records, run_cell
-from qiskit_qattn.evaluation.comparison.plan import Cell, Study, open_study
+from qiskit_qattn.evaluation.comparison.plan import open_study
 from qiskit_qattn.evaluation.comparison.runners import run_cells
+from qiskit_qattn.evaluation.comparison.study import Cell, Study
 
 Plan = Callable[..., Study]
 RUN_ALL = """

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from qiskit_qattn.evaluation.comparison.cell import causality
-from qiskit_qattn.evaluation.comparison.plan import Cell, Study
+from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.evaluation.comparison.summary import FIGURES, summarise
 
 Plan = Callable[..., Study]

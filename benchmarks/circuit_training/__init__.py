@@ -1,0 +1,1 @@
+"""Tools for training circuits, each compared with training without it."""

@@ -1,0 +1,15 @@
+OPENQASM 3.0;
+include "stdgates.inc";
+input float[64] _x_0_;
+input float[64] _θ_0_;
+qubit[2] q;
+ry(_x_0_) q[0];
+cx q[0], q[1];
+h q[0];
+h q[1];
+cz q[0], q[1];
+ry(_θ_0_) q[0];
+ry(-_θ_0_) q[1];
+cz q[0], q[1];
+h q[0];
+h q[1];

@@ -1,0 +1,204 @@
+"""The report of a suite as a short paper: question, method, results, figures, limits, and the one command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qiskit_qattn.evaluation.comparison.study import TRIAL_SEEDS
+from qiskit_qattn.evaluation.paired_tests import minimum_seeds
+from qiskit_qattn.evaluation.rendering import block, code, escaped, number, pairs, table
+
+#: A verdict as a statement about losses, without a claim of what is better.
+LOSS_IS = {"better": "lower", "worse": "higher"}
+
+
+def render_suite(report: Mapping[str, Any]) -> str:
+    """Return the report as one Markdown document."""
+    tasks = report["tasks"]
+    parts = [
+        "# Do quantum attention heads help?",
+        *_incomplete(report),
+        "## Question",
+        _question(report),
+        "## Method",
+        _method(report),
+        "## Results",
+        _ABOUT_TABLES.format(comparisons=report["comparisons"]),
+    ]
+    for name, task in tasks.items():
+        parts += [f"### {escaped(name).capitalize()}", f"{escaped(task['about']).capitalize()}.", _results(task)]
+        parts += [_splits(task), _sentences(task)]
+        if task["left_out"]:
+            why = "; ".join(f"{code(kind)}: {escaped(reason)}" for kind, reason in task["left_out"].items())
+            parts.append(f"Left out: {why}")
+    parts += [
+        "![Differences from the reference and from the control, by task](differences.png)",
+        "![Loss against training time, by task](cost.png)",
+        "## Limits",
+        _limits(report),
+        "## Reproduce",
+        block(report["command"], "sh"),
+        pairs({**report["versions"], **report["machine"]}),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+_ABOUT_TABLES = (
+    "Losses are means over seeds ± standard deviation; lower is better. Differences are paired by seed, with 95 %"
+    " bootstrap intervals; p is from a permutation test, with Holm's correction over all {comparisons} comparisons of"
+    " all tasks. A difference counts as lower or higher only if p is at most 0.05 and the interval excludes zero. The"
+    " last columns compare each circuit with its dequantised control, a classical kind of the same form."
+)
+
+
+def _incomplete(report: Mapping[str, Any]) -> list[str]:
+    if report["complete"]:
+        return []
+    cells = report["cells"]
+    failed = [f"- {escaped(name)} failed: {escaped(reason)}" for name, reason in report["failed"].items()]
+    done = (
+        f"**Incomplete:** {cells['done']:,} of {cells['all']:,} cells are done. The command at the end runs the rest."
+    )
+    return [done, *(["\n".join(failed)] if failed else [])]
+
+
+def _question(report: Mapping[str, Any]) -> str:
+    kinds = dict.fromkeys(kind for task in report["tasks"].values() for kind in task["kinds"])
+    circuits = dict.fromkeys(
+        kind for task in report["tasks"].values() for kind, found in task["kinds"].items() if found["circuit"]
+    )
+    reference = code(report["study"]["reference"])
+    return (
+        "Does a transformer learn more when its attention heads are quantum circuits?"
+        f" {_count(len(circuits), 'kind')} of circuit and {_count(len(kinds) - len(circuits), 'classical kind')},"
+        f" {reference} among them as the reference, are compared on {_count(len(report['tasks']), 'task')}. If a"
+        " circuit helps, the question remains whether it is the circuit that does: each is therefore also compared with"
+        " a classical kind that computes the like, its dequantised control."
+    )
+
+
+def _method(report: Mapping[str, Any]) -> str:
+    study = report["study"]
+    config, rates = study["config"], study.get("rates", [])
+    splits = max(task["splits"] for task in report["tasks"].values())
+    parts = [
+        f"All models have {_count(config['n_layer'], 'layer')} of {_count(config['n_head'], 'head')} of one kind, width"
+        f" {config['n_embd']} and, except where a kind needs another number, {config['num_qubits'] or 'the fewest'}"
+        f" qubits. They are trained for {config['max_steps']:,} steps of {config['batch_size']} sequences of at most"
+        f" {config['block_size']} tokens, with {_count(len(study['seeds']), 'seed')} of each kind. Models of one seed"
+        " see the same batches, and the width of the MLP makes all models of a task equally large,"
+        f" to within 1 %{_unmatched(report)}.",
+        "Circuits are simulated exactly.",
+    ]
+    if rates:
+        parts.append(
+            f"The peak learning rate of each kind and task is the best of {', '.join(f'{rate:g}' for rate in rates)} by"
+            f" {len(TRIAL_SEEDS)} trials each, with seeds apart from those reported; the rates of circuits and at the"
+            " end of the schedule keep their ratio to it. All kinds have the same number of trials."
+        )
+    else:
+        parts.append(f"All kinds have the same peak learning rate, {config['learning_rate']:g}, tuned for none.")
+    if splits > 1:
+        parts.append(f"Each task is repeated over {splits} splits of its data; losses of a seed are means over them.")
+    return " ".join(parts)
+
+
+def _results(task: Mapping[str, Any]) -> str:
+    metrics = list(dict.fromkeys(name for found in task["kinds"].values() for name in found["metrics"]))
+    rated = any(any(found["rates"]) for found in task["kinds"].values())
+    head = ["Kind", "Loss", *metrics, *(["Rate"] if rated else []), "Parameters", "Training, s"]
+    head += [f"Minus {task['reference']}", "p", "Loss is", "Control", "Minus control", "p", "Loss is"]
+    rows = []
+    for kind, found in sorted(task["kinds"].items(), key=lambda item: (item[1]["mean"] is None, item[1]["mean"])):
+        spread = f" ± {found['sd']:.4f}" if found["sd"] is not None else ""
+        rows.append(
+            [
+                code(kind),
+                number(found["mean"], "{:.4f}") + spread,
+                *(number(found["metrics"].get(name), "{:.3f}") for name in metrics),
+                *([", ".join(f"{rate:g}" for rate in found["rates"] if rate) or "–"] if rated else []),
+                f"{found['size']['total']:,}",
+                number(found["seconds"], "{:.1f}"),
+                *_compared(found["against_reference"]),
+                code(found["control"]) if found["control"] else "–",
+                *_compared(found["against_control"]),
+            ]
+        )
+    return table(head, rows)
+
+
+def _compared(verdict: Mapping[str, Any] | None) -> list[str]:
+    if verdict is None or verdict["mean_difference"] is None:
+        return ["–", "–", "–"]
+    low, high = verdict["interval"] or (None, None)
+    interval = f" ({low:+.4f} to {high:+.4f})" if low is not None else ""
+    word = LOSS_IS.get(verdict["verdict"], verdict["verdict"])
+    return [f"{verdict['mean_difference']:+.4f}{interval}", number(verdict["adjusted_p"], "{:.2g}"), word]
+
+
+def _splits(task: Mapping[str, Any]) -> str:
+    """Return the differences by split; empty for one split."""
+    if task["splits"] < 2:
+        return ""
+    head = ["Kind", *(f"Split {index}" for index in range(task["splits"]))]
+    rows = [
+        [code(kind), *(number(value, "{:+.4f}") for value in found["by_split"])]
+        for kind, found in task["kinds"].items()
+        if kind != task["reference"]
+    ]
+    return f"Mean differences from {code(task['reference'])} in each split of the data:\n\n{table(head, rows)}"
+
+
+def _sentences(task: Mapping[str, Any]) -> str:
+    """Return what is said of each kind; of those without enough seeds, that once."""
+    few = "not enough seeds"
+    short = [
+        kind for kind in task["sentences"] if (task["kinds"][kind]["against_reference"] or {}).get("verdict") == few
+    ]
+    found = [escaped(sentence) for kind, sentence in task["sentences"].items() if kind not in short]
+    found += [f"Not enough seeds for a verdict: {', '.join(map(code, short))}."] if short else []
+    return "\n".join(f"- {sentence}" for sentence in found)
+
+
+def _unmatched(report: Mapping[str, Any]) -> str:
+    """Return which models are of another size, in words."""
+    found = [
+        f"{code(kind)} on {escaped(name)} ({each['size']['deviation']:+.1%})"
+        for name, task in report["tasks"].items()
+        for kind, each in task["kinds"].items()
+        if not each["size"]["matched"]
+    ]
+    return f", except {', '.join(found)}" if found else ""
+
+
+def _limits(report: Mapping[str, Any]) -> str:
+    study = report["study"]
+    config, needed = study["config"], minimum_seeds(num_comparisons=max(1, report["comparisons"]))
+    comparisons = report["comparisons"]
+    largest = max(found["size"]["total"] for task in report["tasks"].values() for found in task["kinds"].values())
+    splits = max(task["splits"] for task in report["tasks"].values())
+    limits = [
+        f"Models are small, {largest:,} parameters at most, and trained for {config['max_steps']:,} steps. Larger"
+        " models, longer training and other data may give other results.",
+        "Circuits are simulated exactly: neither noise nor shots are part of it, and nothing is said about speed on a"
+        " device.",
+    ]
+    if study.get("rates"):
+        limits.append(
+            f"Learning rates were searched on a grid of {len(study['rates'])}; other settings of the optimizer are the"
+            " same for all kinds and tuned for none. The validation data that chose the rates are those that the losses"
+            " are of, for every kind alike."
+        )
+    if splits == 1:
+        limits.append("Seeds change weights and batches; the split of the data is one and the same.")
+    if len(study["seeds"]) < needed:
+        limits.append(
+            f"{_count(len(study['seeds']), 'seed')} cannot show any difference with {comparisons} comparisons, however"
+            f" large; that takes at least {needed}. What stands here is a trial run."
+        )
+    return "\n".join(f"- {limit}" for limit in limits)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qiskit_qattn.errors import ConfigError, QattnError
+from qiskit_qattn.evaluation.comparison.cell import run_cell
+from qiskit_qattn.evaluation.comparison.kinds import control_of, has_circuit
+from qiskit_qattn.evaluation.comparison.paper import render_suite
+from qiskit_qattn.evaluation.comparison.plan import open_study, plan_study
+from qiskit_qattn.evaluation.comparison.study import Cell, Study
+from qiskit_qattn.evaluation.comparison.suite import TaskResult, judged, plan_suite, suite_command
+from qiskit_qattn.evaluation.comparison.suite_report import claim, collect_suite, write_suite
+from qiskit_qattn.nn.kinds import HEAD_KINDS
+from qiskit_qattn.training.config import TrainConfig, resolve
+
+Plan = Callable[..., Study]
+KINDS = "qisa,quadratic,angle"
+
+
+def done(study: Study, shifts: Mapping[str, float], spread: float = 0.01) -> dict[Cell, dict[str, Any]]:
+    """Return records in which each kind's loss is shifted by so much from the reference's."""
+    rng = np.random.default_rng(study.config.split)
+    base = {seed: 2 + 0.1 * rng.normal() for seed in study.seeds}
+    return {
+        cell: {
+            **{"kind": cell.kind, "seed": cell.seed, "train_seconds": 1.0, "metrics": {}, "data": "same"},
+            "val_loss": base[cell.seed] + shifts.get(cell.kind, 0.0) + spread * rng.normal(),
+            "causality": {"passed": True, "leakage": 0.0, "gradient": 0.0},
+        }
+        for cell in study.cells()
+    }
+
+
+@pytest.fixture
+def config(text_file: Path, tmp_path: Path, settings: dict[str, Any]) -> TrainConfig:
+    return resolve({"data": str(text_file), "out": str(tmp_path / "suite"), **settings})
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    size = {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 8, "heads": "classical:2", "num_qubits": 2}
+    steps = {"batch_size": 4, "max_steps": 2, "warmup_steps": 1, "eval_interval": 2, "eval_batches": 1}
+    return {**size, **steps, "device": "cpu"}
+
+
+def task(plan: Plan, seeds: int, shifts: Mapping[str, float], splits: int = 1, kinds: str = KINDS) -> TaskResult:
+    studies = [plan(kinds, seeds, split=split, allow_unmatched=True) for split in range(splits)]
+    return TaskResult("characters", tuple(studies), tuple(done(study, shifts) for study in studies))
+
+
+def test_the_correction_is_over_all_pairs_of_all_tasks_and_circuits_are_compared_with_their_controls(plan: Plan):
+    one = task(plan, 12, {"qisa": -0.5, "quadratic": -0.5})
+    other = TaskResult("digits", one.studies, one.records)
+    found = judged([one, other])
+    pairs = [("qisa", "classical"), ("qisa", "quadratic"), ("quadratic", "classical"), ("angle", "classical")]
+    assert sorted(found) == sorted((name, *pair) for name in ("characters", "digits") for pair in pairs)
+    least = 2 / 2**12
+    assert found["digits", "qisa", "classical"].p_value == pytest.approx(least)
+    # Four pairs have the least p; each of them is multiplied by the number of all pairs.
+    assert found["digits", "qisa", "classical"].adjusted_p == pytest.approx(8 * least)
+    alone = judged([one])
+    assert alone["characters", "qisa", "classical"].adjusted_p == pytest.approx(4 * least)
+
+
+def test_losses_are_paired_by_seed_and_averaged_over_splits(plan: Plan):
+    found = task(plan, 3, {"qisa": 1.0}, splits=2)
+    for seed in (0, 1, 2):
+        losses = [records[Cell(seed, "qisa")]["val_loss"] for records in found.records]
+        assert found.losses["qisa"][seed] == pytest.approx(sum(losses) / 2)
+    assert len(set(losses)) == 2
+    del found.records[1][Cell(2, "qisa")]
+    again = TaskResult(found.name, found.studies, found.records)
+    assert again.losses["qisa"] == {}
+    assert "1 of its 3 cells is not done" in again.withheld["qisa"]
+    text = render_suite(collect_suite([task(plan, 3, {}, splits=2)], {}, {}, "qattn compare"))
+    assert "| Split 0 | Split 1 |" in text and "repeated over 2 splits" in text
+    report = collect_suite([again], judged([again]), {}, "qattn compare")
+    assert not report["complete"]
+    assert "verdict withheld because 1 of its 3 cells" in render_suite(report)
+
+
+SAID = {"mean_difference": -0.1, "adjusted_p": 0.01, "sentence": "Not enough."}
+VERDICTS: list[dict[str, Any] | None] = [
+    None,
+    *(
+        {**SAID, "verdict": verdict, "interval": interval}
+        for verdict, interval in (
+            ("better", (-0.2, -0.1)),
+            ("worse", (0.1, 0.2)),
+            ("no difference shown", (-0.1, 0.1)),
+            ("not enough seeds", None),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("circuit", [True, False])
+def test_no_circuit_is_called_better_without_its_control_beside_it(circuit: bool):
+    for reference, control, withheld in itertools.product(VERDICTS, VERDICTS, (None, "it leaks")):
+        found = {
+            **{"circuit": circuit, "control": "quadratic" if control else None, "withheld": withheld},
+            **{"against_reference": reference, "against_control": control if circuit else None},
+        }
+        said = claim("qisa", "classical", found)
+        if "better" in said or "a lower loss than classical" in said:
+            assert reference is not None and reference["verdict"] == "better"
+            assert not circuit or control is None or "its dequantised control quadratic" in said
+        if "better" in said:
+            assert circuit and control is not None and control["verdict"] == "better"
+        elif circuit and reference and reference["verdict"] == "better" and withheld is None:
+            assert re.search("Nothing is claimed|not what helps|not shown to be one of the circuit", said)
+
+
+def test_the_paper_names_the_control_of_every_circuit_and_claims_nothing_where_there_is_none(plan: Plan):
+    found = task(plan, 12, {"qisa": -0.5, "angle": -0.5}, kinds="qisa,quadratic,angle")
+    report = collect_suite([found], judged([found]), {}, "qattn compare")
+    text = render_suite(report)
+    assert "qisa is better than classical" in text and "than its dequantised control quadratic" in text
+    assert "angle has a lower loss than classical" in text
+    assert "Nothing is claimed about its circuit: it has no dequantised control in this study" in text
+    control = task(plan, 12, {"qisa": -0.5, "quadratic": -0.5})
+    text = render_suite(collect_suite([control], judged([control]), {}, "qattn compare"))
+    assert not re.search(r"\bqisa\b[^.]*\bbetter\b", text)
+    assert "a classical kind, has a lower loss" in text
+    few = task(plan, 2, {"qisa": -0.5})
+    text = render_suite(collect_suite([few], judged([few]), {}, "qattn compare"))
+    assert "What stands here is a trial run" in text
+    assert not re.search("is better than|has a lower loss", text)
+
+
+def test_the_control_of_a_mix_is_the_mix_of_the_controls():
+    among = ("classical", "quadratic", "quadratic:1,classical:1", "qisa:1,classical:1")
+    assert control_of("qisa", among) == "quadratic"
+    assert control_of("classical:1,qisa:1", among) == "quadratic:1,classical:1"
+    assert control_of("orthogonal", among) is None
+    assert has_circuit("qisa:1,classical:1") and not has_circuit("quadratic")
+
+
+def test_every_control_is_a_classical_kind():
+    named = {kind.name: kind.control for kind in HEAD_KINDS.values() if kind.control}
+    assert {"qisa-v3", "qsann", "orthogonal"} <= set(named)
+    assert all(HEAD_KINDS[control].circuit is None for control in named.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"tasks": ["chess"]}, "Unknown task 'chess'"),
+        ({"tasks": ["digits", "digits"]}, "once"),
+        ({"tasks": ["digits"], "build": "a:b"}, "--build"),
+        ({"splits": 0}, "--splits"),
+        ({"splits": 11}, "--splits"),
+    ],
+)
+def test_what_makes_no_suite_is_told(config: TrainConfig, options: dict[str, Any], told: str):
+    with pytest.raises(ConfigError, match=told):
+        plan_suite(config, "rff", 1, "classical", **options)
+
+
+def test_a_function_without_splits_cannot_be_repeated_over_them(config: TrainConfig, own: Callable[..., str]):
+    with pytest.raises(ConfigError, match="takes split"):
+        plan_suite(resolve({"out": config.out}), "quantum", 1, "plain", build=own(), splits=2)
+
+
+def test_a_folder_with_a_single_study_takes_no_suite(config: TrainConfig):
+    open_study(plan_study(config, "rff", 1, "classical"))
+    with pytest.raises(QattnError, match="holds a study of one task"):
+        plan_suite(config, "rff", 1, "classical", splits=2)
+
+
+def test_a_suite_of_two_tasks_is_trained_and_told_in_one_report(config: TrainConfig, tmp_path: Path):
+    studies = plan_suite(config, "quadratic", 1, "classical", tasks=["characters", "digits"])
+    for study in map(open_study, studies):
+        for cell in study.cells():
+            run_cell(study, cell)
+    assert len({study.folder for study in studies}) == 2
+    assert [bool(study.text) for study in studies] == [True, False]
+    report = write_suite(studies, config.folder, {})
+    assert report["complete"] and list(report["tasks"]) == ["characters", "digits"]
+    assert report == json.loads((config.folder / "report.json").read_text())
+    text = (config.folder / "report.md").read_text()
+    assert "--tasks characters,digits" in text
+    assert suite_command(studies, config.folder) in text
+    assert all((config.folder / name).read_bytes().startswith(b"\x89PNG") for name in ("differences.png", "cost.png"))
+    assert all((study.folder / "report.md").is_file() for study in studies)
