@@ -16,8 +16,8 @@ from circuit_training import starts, tools
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"starts, {', '.join(tools.STUDY)}; default: all")
-    parser.add_argument("--seeds", type=int, help="how many, in place of 8 or 12")
-    parser.add_argument("--steps", type=int, help="of each training, in place of 200 or 300")
+    parser.add_argument("--seeds", type=int, help="how many, in place of 8")
+    parser.add_argument("--steps", type=int, help="of each training, in place of 150 or 600")
     options = parser.parse_args()
     parts = options.parts or ["starts", *tools.STUDY]
     unknown = [part for part in parts if part not in ("starts", *tools.STUDY)]

@@ -33,6 +33,7 @@ _HOME = {
     "replace_attention": "nn.replace",
     "inference": "nn.inference",
     "KeyValueCache": "nn.attention",
+    "set_sampling_step": "nn.sampling",
     "QuantumMultiheadAttention": "nn.multihead",
     "GPTConfig": "nn.config",
     "GPT": "nn.gpt",

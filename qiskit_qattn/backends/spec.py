@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, cast, get_args
+from typing import ClassVar, Literal, Self, cast, get_args
 from urllib.parse import quote, unquote
 
 from qiskit_qattn.errors import ConfigError, unknown_name
@@ -25,22 +25,28 @@ class BackendSpec:
 
     ``str(spec)`` is its normal form: the name in lower case, options in alphabetical order, and numbers written one
     way, so that ``p1=1e-3`` and ``p1=0.0010`` are the same. In values ``%26`` stands for ``&``, and ``%20`` for a
-    space, as in URLs.
+    space, as in URLs. Strings of the same form with another meaning are subclasses.
     """
+
+    noun: ClassVar[str] = "backend"
 
     name: str
     target: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, text: str) -> BackendSpec:
-        """Parse a backend string.
+    def parse(cls, text: str) -> Self:
+        """Parse a string.
 
         Raises:
-            ConfigError: For a string that is not of the form ``name[:target][?key=value&…]``, such as a chain.
+            ConfigError: For one that is not of the form ``name[:target][?key=value&…]``, such as a chain.
         """
         match = _FORM.fullmatch(text.strip())
-        if ARROW in text or _BETWEEN.search(text):
+        option = f"{cls.noun.capitalize()} option"
+        if cls.noun != BackendSpec.noun:
+            if match is None or match["target"]:
+                raise ConfigError(f"{text!r} is no {cls.noun} string; expected name[?key=value&…].")
+        elif ARROW in text or _BETWEEN.search(text):
             what = "chain" if ARROW in text else "group"
             raise ConfigError(
                 f"{text!r} is a {what} of backends, and one is expected here. Models and heads take {what}s, and close "
@@ -53,9 +59,9 @@ class BackendSpec:
         for item in filter(None, (match["options"] or "").split("&")):
             key, equals, value = item.partition("=")
             if not (key and equals and value):
-                raise ConfigError(f"Backend option {item!r} in {text!r} must be of the form key=value.")
+                raise ConfigError(f"{option} {item!r} in {text!r} must be of the form key=value.")
             if key in options:
-                raise ConfigError(f"Backend option {key!r} is given twice in {text!r}.")
+                raise ConfigError(f"{option} {key!r} is given twice in {text!r}.")
             options[key] = _normal(unquote(value))
         return cls(match["name"].lower(), match["target"], dict(sorted(options.items())))
 
@@ -69,7 +75,7 @@ class BackendSpec:
         """Raise :class:`UnknownNameError` for an option that is not in ``known`` (names and what they mean)."""
         for key in self.options:
             if key not in known:
-                raise unknown_name(f"option of backend {self.name!r}", key, known)
+                raise unknown_name(f"option of {self.noun} {self.name!r}", key, known)
 
     def refuse(self, keys: Iterable[str], why: str) -> None:
         """Raise :class:`ConfigError` for the first of ``keys`` that is given, in words such as "is for AWS devices"."""
@@ -87,9 +93,8 @@ class BackendSpec:
         if text is None:
             return None
         if not re.fullmatch(r"-?\d{1,100}", text) or not minimum <= int(text) <= maximum:
-            raise ConfigError(
-                f"Backend option {key} must be an integer of at least {minimum} and at most {maximum}, got {text!r}."
-            )
+            option = f"{self.noun.capitalize()} option {key}"
+            raise ConfigError(f"{option} must be an integer of at least {minimum} and at most {maximum}, got {text!r}.")
         return int(text)
 
 

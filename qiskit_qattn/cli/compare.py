@@ -116,6 +116,7 @@ def command(
     bias: options.Bias = None,
     num_qubits: options.NumQubits = None,
     reps: options.Reps = None,
+    sampling: options.Sampling = None,
     batch_size: options.BatchSize = None,
     max_steps: options.MaxSteps = None,
     learning_rate: options.LearningRate = None,

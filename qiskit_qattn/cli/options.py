@@ -71,6 +71,10 @@ Heads = Annotated[
 ]
 NumQubits = Annotated[int | None, _model("Qubits of a quantum head; 0: the fewest possible.", "nano: 5")]
 Reps = Annotated[int | None, _model("Ansatz layers of a quantum head; 0: the kind's default.", "nano: 0")]
+Sampling = Annotated[
+    str | None,
+    _model("How attention is sampled, such as stratified?samples=32. Empty: attention is exact."),
+]
 
 BatchSize = Annotated[int | None, _optimisation("Sequences per step, over all processes.", "nano: 12")]
 MaxSteps = Annotated[int | None, _optimisation("Training steps.", "nano: 2000")]

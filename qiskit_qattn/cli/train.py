@@ -51,6 +51,7 @@ def command(
     heads: options.Heads = None,
     num_qubits: options.NumQubits = None,
     reps: options.Reps = None,
+    sampling: options.Sampling = None,
     batch_size: options.BatchSize = None,
     max_steps: options.MaxSteps = None,
     learning_rate: options.LearningRate = None,

@@ -87,14 +87,14 @@ def _watch_causal(name: str, module: CausalSelfAttention, calls: list[Call]) -> 
     parts: dict[str, Tensor] = {}
     counts: dict[str, Counter[str]] = {}
 
-    def weigh(part: str, q: Tensor, k: Tensor, v: Tensor, score: Score, real: Any = None) -> Tensor:
+    def weigh(part: str, q: Tensor, k: Tensor, v: Tensor, score: Score, real: Any = None, mix: Any = None) -> Tensor:
         seen = (
             None if real is None else real[:, None, None, :] & torch.ones(real.shape[1:] * 2).tril().bool().to(q.device)
         )
         _, weights = attend(q, k, v[..., :0], score, seen, causal=seen is None, need_weights=True)
         assert weights is not None
         parts[part] = weights
-        return type(module)._attend(module, part, q, k, v, score, real)
+        return type(module)._attend(module, part, q, k, v, score, real, mix)
 
     def begin(*_: Any) -> None:
         parts.clear()

@@ -26,6 +26,7 @@ from qiskit_qattn.nn.heads import QuantumHead
 from qiskit_qattn.nn.placement import to_backend
 from qiskit_qattn.nn.projected import ProjectedHeads
 from qiskit_qattn.nn.replace import listed, matches, register_library
+from qiskit_qattn.nn.sampling import number_layers, places
 from qiskit_qattn.untrusted import as_type, shown
 
 IMPLEMENTATION = "quantum"
@@ -34,14 +35,18 @@ M = TypeVar("M", bound=nn.Module)
 _HEADS = "qattn_heads"  # the name of the module in each attention
 
 
-class Layer(TypedDict):
-    """Attention of equal heads, as ``config.json`` has it: paths, the heads, and the Pauli strings of each kind."""
-
+class _Layer(TypedDict):
     names: list[str]
     heads: str
     num_qubits: int | None
     reps: int | None
     observables: dict[str, list[str]]
+
+
+class Layer(_Layer, total=False):
+    """Attention of equal heads, as ``config.json`` has it: paths, the heads, and the Pauli strings of each kind."""
+
+    sampling: str
 
 
 class QattnHeads(ProjectedHeads, nn.Module):
@@ -53,17 +58,18 @@ class QattnHeads(ProjectedHeads, nn.Module):
         heads: A kind, for all heads, or ``kind:count,…`` that sums to H.
         num_qubits: Qubits of every circuit; None takes the fewest, ⌈log₂ h⌉.
         reps: Ansatz layers of every circuit; None takes each kind's own.
+        sampling: How attention is sampled; None for exact attention.
 
     Raises:
-        UnknownNameError, ConfigError, CircuitError: For heads, qubits or layers that cannot be.
+        UnknownNameError, ConfigError, CircuitError: For heads, qubits, layers or sampling that cannot be.
     """
 
     def __init__(
-        self, num_heads: int, head_dim: int, heads: str, num_qubits: int | None = None, reps: int | None = None
+        self, num_heads: int, head_dim: int, heads: str, num_qubits: Any = None, reps: Any = None, sampling: Any = None
     ) -> None:
         super().__init__()
         self.num_heads, self.head_dim = num_heads, head_dim
-        self._build_projected(heads, num_heads, head_dim, num_qubits, reps)
+        self._build_projected(heads, num_heads, head_dim, num_qubits, reps, sampling)
 
     def extra_repr(self) -> str:
         """Return the heads and their size, for ``print(model)``."""
@@ -123,8 +129,8 @@ def quantum_attention(
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     steps = query.shape[2]
-    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    causal = bool(steps > 1 and attention_mask is None and causal)
+    decodes = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    causal = steps > 1 and attention_mask is None and decodes
     if causal:  # a cache may hold places for later keys
         key, value = key[:, :, :steps], value[:, :, :steps]
     if position_bias is not None:
@@ -139,6 +145,7 @@ def quantum_attention(
         dropout=dropout,
         scale=scaling,
         need_weights=bool(kwargs.get("output_attentions", False)),
+        rows=None if heads.sampling is None else places(steps, key.shape[2], attention_mask, causal=decodes),
     )
     return y.transpose(1, 2).contiguous(), weights
 
@@ -150,6 +157,7 @@ def replace_attention(
     *,
     num_qubits: int | None = None,
     reps: int | None = None,
+    sampling: str | None = None,
     backend: Any = None,
 ) -> list[str]:
     """Give a Hugging Face model heads of any kind, in place, and return the paths of the attention that has them now.
@@ -165,6 +173,7 @@ def replace_attention(
         where: Which attention, by its path: a predicate, or a pattern as of shell file names. None takes all.
         num_qubits: Qubits of every circuit; None takes the fewest.
         reps: Ansatz layers of every circuit; None takes each kind's own.
+        sampling: How attention is sampled, such as ``stratified?samples=32``; None for exact attention.
         backend: Where circuits run; None is the exact engine.
 
     Raises:
@@ -186,11 +195,12 @@ def replace_attention(
     for part in _models(model):
         if not isinstance(getattr(part.config, "quantization_config", None), QattnAttentionConfig | None):
             raise ConfigError(f"{type(part).__name__} is quantized, which it cannot be beside quantum heads.")
-    made = {name: _made(name, module, heads, num_qubits, reps) for name, module in found.items()}
+    made = {name: _made(name, module, heads, num_qubits, reps, sampling) for name, module in found.items()}
     if backend is not None:
         to_backend(nn.ModuleList(made.values()), backend)
     for name, module in found.items():
         module.add_module(_HEADS, made[name])
+    number_layers(model)
     for part in _models(model):
         own = {id(module) for module in found.values()}
         names = [name for name, module in _attention(part, part) if id(module) in own]
@@ -205,6 +215,8 @@ def _describe(
 ) -> None:
     """Enter new heads in a model's configuration, and have it call them."""
     layer = Layer(names=names, heads=heads.heads, num_qubits=num_qubits, reps=reps, observables=heads.observables())
+    if heads.sampling is not None:
+        layer["sampling"] = heads.sampling.scheme.text
     saved = getattr(model.config, "quantization_config", None)
     model.config.quantization_config = QattnAttentionConfig([*(saved.layers if saved else []), layer])
     model.set_attn_implementation(IMPLEMENTATION)
@@ -230,7 +242,7 @@ def _attention(model: nn.Module, part: nn.Module) -> Iterable[tuple[str, nn.Modu
             yield name, module
 
 
-def _made(name: str, module: nn.Module, heads: str, num_qubits: int | None, reps: int | None) -> QattnHeads:
+def _made(name: str, module: nn.Module, heads: str, *options: Any) -> QattnHeads:
     """Return the heads of an attention, on its device and in its dtype and mode.
 
     Raises:
@@ -244,7 +256,7 @@ def _made(name: str, module: nn.Module, heads: str, num_qubits: int | None, reps
     if not isinstance(num_heads, int) or not isinstance(head_dim, int):
         raise ConfigError(f"{name}: the number of heads of a {type(module).__name__}, or their size, is not known.")
     try:
-        made = QattnHeads(num_heads, head_dim, heads, num_qubits, reps)
+        made = QattnHeads(num_heads, head_dim, heads, *options)
     except (CircuitError, ConfigError) as error:
         raise type(error)(f"{name} cannot be replaced: {error}") from error
     like = next(module.parameters())
@@ -297,10 +309,12 @@ class QattnAttentionQuantizer(HfQuantizer):
                 name = next((each for each in names if each in modules), None)
                 if name is None:
                     raise ConfigError(f"{type(model).__name__} has no attention {shown(saved)}, which has saved heads.")
-                made = _made(name, modules[name], layer["heads"], layer["num_qubits"], layer["reps"])
+                options = layer["num_qubits"], layer["reps"], layer.get("sampling")
+                made = _made(name, modules[name], layer["heads"], *options)
                 if made.observables() != layer["observables"]:
                     raise ConfigError(f"The heads of {name} were saved with other observables than this version's.")
                 modules[name].add_module(_HEADS, made)
+        number_layers(model)
         model.set_attn_implementation(IMPLEMENTATION)
         return model
 

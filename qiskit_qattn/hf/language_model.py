@@ -66,6 +66,7 @@ class QattnConfig(PreTrainedConfig):
     reps: int | None = None
     observables: dict[str, Any] | None = None
     n_inner: int | None = None
+    sampling: str | None = None
     use_cache: bool = True
     tie_word_embeddings: bool = True
 

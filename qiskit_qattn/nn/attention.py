@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.head_groups import HeadGroup, measured
 from qiskit_qattn.nn.head_kind import HeadShape, Score
@@ -17,7 +19,10 @@ from qiskit_qattn.nn.heads import QuantumHead, run_heads
 from qiskit_qattn.nn.kinds import head_kind
 from qiskit_qattn.nn.overlaps import complex_attention, overlaps
 from qiskit_qattn.nn.pairs import PairHead, PairScores
+from qiskit_qattn.nn.sampling import SampledMean, sampled_mean
 from qiskit_qattn.simulation.statevector import Fused
+
+Mix = Callable[..., Tensor]  # weights, values and dropout=… to their weighted mean
 
 
 @dataclass
@@ -53,6 +58,7 @@ def attend(
     causal: bool = False,
     dropout: float = 0.0,
     need_weights: bool = False,
+    mix: Mix | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     r"""Return :math:`\sum_j w_{ij} v_j`, where the weights of each row i sum to 1, and the weights where asked for.
 
@@ -78,6 +84,8 @@ def attend(
         causal: Query i sees the first i + 1 keys; instead of a mask.
         dropout: Probability of dropping a weight.
         need_weights: Whether to return the weights, after dropout, shape ``(B, nh, S, T)``.
+        mix: Takes weights and values to an estimate of the sum, as a :class:`~qiskit_qattn.nn.sampling.SampledMean`
+            does; weights are then returned before dropout.
 
     Source: Vaswani et al. 2017, equation (1); Li et al., arXiv 2205.05625, equation (6); arXiv 2603.03318; Chen et al.,
     arXiv 2503.19002.
@@ -88,7 +96,7 @@ def attend(
         q = torch.cat([2 * q, torch.ones_like(q[..., :1])], -1)
         k = torch.cat([k, -(k * k).sum(-1, keepdim=True)], -1)
         scale = 1.0
-    if score in ("dot", "gaussian") and not need_weights:
+    if score in ("dot", "gaussian") and not need_weights and mix is None:
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale)
         return y, None
     if causal:
@@ -109,13 +117,21 @@ def attend(
     else:
         empty = (logits == -torch.inf).all(-1, keepdim=True)
         weights = logits.masked_fill(empty, 0.0).softmax(-1).masked_fill(empty, 0.0)
+    if mix is not None:
+        return mix(weights, v, dropout=dropout), weights
     if dropout:
         weights = F.dropout(weights, dropout)
     return weights @ v, weights
 
 
 def causal_attention(
-    q: Tensor, k: Tensor, v: Tensor, score: Score, dropout: float = 0.0, real: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    score: Score,
+    dropout: float = 0.0,
+    real: Tensor | None = None,
+    mix: Mix | None = None,
 ) -> Tensor:
     r"""Return :func:`attend`'s :math:`\sum_{j \le i} w_{ij} v_j`.
 
@@ -126,14 +142,15 @@ def causal_attention(
         score: As for :func:`attend`.
         dropout: Probability of dropping a weight.
         real: Which of the T tokens are no padding, shape ``(B, T)``; None for all.
+        mix: As for :func:`attend`.
     """
     steps, total = q.shape[-2], k.shape[-2]
     if real is not None:
-        return attend(q, k, v, score, _seen(steps, total, q.device, real), dropout=dropout)[0]
+        return attend(q, k, v, score, _seen(steps, total, q.device, real), dropout=dropout, mix=mix)[0]
     if steps == total:  # a branch, since the comparison itself is no bool where torch.compile lets lengths vary
-        return attend(q, k, v, score, causal=True, dropout=dropout)[0]
+        return attend(q, k, v, score, causal=True, dropout=dropout, mix=mix)[0]
     mask = causal_mask(steps, total, q.device, total - steps) if steps > 1 else None  # one sees all others
-    return attend(q, k, v, score, mask, dropout=dropout)[0]
+    return attend(q, k, v, score, mask, dropout=dropout, mix=mix)[0]
 
 
 def causal_mask(steps: int, total: int, device: torch.device, before: int = 0) -> Tensor:
@@ -159,10 +176,12 @@ class MixedHeads:
         mixer_kinds: The kinds that mix positions without queries and keys.
         scores: What compares queries and keys, of the kinds whose scores come from pairs.
         num_linear: How many heads are of the former.
+        sampling: What estimates the mean of the values from drawn keys; None for exact attention.
     """
 
     maps: nn.ModuleDict
     scores: nn.ModuleDict
+    sampling: SampledMean | None
 
     def _build_heads(self, shapes: Mapping[str, HeadShape]) -> dict[str, HeadShape]:
         """Build the value maps; return the shapes in the order of the heads."""
@@ -196,6 +215,17 @@ class MixedHeads:
         self.maps = nn.ModuleDict({name: self.kinds[name].build(shape) for name, shape in shapes.items()})
         self.qk_widths = {name: self.kinds[name].qk_width(shape) for name, shape in shapes.items()}
         return shapes
+
+    def _sample(self, sampling: str | None) -> None:
+        """Sample attention, as a string asks for.
+
+        Raises:
+            UnknownNameError, ConfigError: For another string, or a kind without weights that are probabilities.
+        """
+        for name, kind in self.kinds.items():
+            if sampling is not None and (kind.mixer is not None or kind.score == "complex"):
+                raise ConfigError(f"{name} heads have no probabilities of keys, so that {sampling!r} has none to draw.")
+        self.sampling = sampled_mean(sampling)
 
     def circuits(self, kind: str) -> list[QuantumHead]:
         """Return what runs the circuits of a kind: of its values, and of its scores."""
@@ -247,6 +277,7 @@ class CausalSelfAttention(MixedHeads, nn.Module):
         self.sizes = [2 * self.num_linear * self.head_size, *features]
         self.c_attn = nn.Linear(config.n_embd, sum(self.sizes), bias=config.bias) if sum(self.sizes) else None
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self._sample(config.sampling)
 
     def extra_repr(self) -> str:
         """Return the heads and their size, for ``print(model)``."""
@@ -259,6 +290,7 @@ class CausalSelfAttention(MixedHeads, nn.Module):
         cache: KeyValueCache | None = None,
         unitaries: Mapping[str, Fused] | None = None,
         real: Tensor | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """Return attention's output, shape ``(B, T, d)``.
 
@@ -267,6 +299,8 @@ class CausalSelfAttention(MixedHeads, nn.Module):
             cache: Keys and values of the tokens that come before, to which those of ``x`` are added.
             unitaries: Those of the heads' circuits by kind, where they were formed already.
             real: Which tokens are no padding, those in the cache included, shape ``(B, S)``; None for all.
+            rows: A number of each token, by which sampled attention draws its random numbers, shape ``(B or 1, T)``;
+                None for its place.
         """
         queries_and_keys, *rest = self._project(x)
         features = dict(zip(self.maps, rest, strict=True))
@@ -277,7 +311,11 @@ class CausalSelfAttention(MixedHeads, nn.Module):
             groups = [cache.extended(group) for group in groups]
         if any(group.pairs is not None for group in groups):
             groups = measured(groups, _seen(x.shape[1], groups[0].v.shape[-2], x.device, real))
-        outputs = [self._attend(group.name, group.q, group.k, group.v, group.score, real) for group in groups]
+        outputs, first = [], 0
+        for group in groups:
+            mix = None if self.sampling is None else partial(self.sampling, rows=rows, first_head=first)
+            outputs.append(self._attend(group.name, group.q, group.k, group.v, group.score, real, mix))
+            first += group.q.shape[1]
         outputs += [self._mix_positions(name, x, features[name], cache, real) for name in self.mixer_kinds]
         # each (B, nh, T, h)
         y = torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]  # (B, n_head, T, h)
@@ -320,5 +358,6 @@ class CausalSelfAttention(MixedHeads, nn.Module):
         v: Tensor,
         score: Score,
         real: Tensor | None = None,
+        mix: Mix | None = None,
     ) -> Tensor:
-        return causal_attention(q, k, v, score, self.dropout if self.training else 0.0, real)
+        return causal_attention(q, k, v, score, self.dropout if self.training else 0.0, real, mix)

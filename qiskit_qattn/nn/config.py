@@ -14,6 +14,7 @@ from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, attention_circuit
 from qiskit_qattn.nn.head_kind import HeadKind, HeadShape
 from qiskit_qattn.nn.kinds import head_circuit, head_kind, parse_heads
+from qiskit_qattn.nn.sampling import Scheme
 from qiskit_qattn.untrusted import shown
 
 LARGEST = 2**31 - 1  # of a whole number
@@ -43,6 +44,7 @@ class GPTConfig:
         reps: Ansatz layers of every circuit; None takes each kind's own.
         observables: The Pauli strings each kind measures, filled in when left None and saved with the model, so that a
             reloaded model measures the same.
+        sampling: How attention is sampled, such as ``stratified?samples=32``; None for exact attention.
     """
 
     vocab_size: int = 65
@@ -57,6 +59,7 @@ class GPTConfig:
     reps: int | None = None
     observables: Mapping[str, Sequence[str]] | None = None
     n_inner: int | None = None
+    sampling: str | None = None
 
     def __new__(cls, *args: Any, **settings: Any) -> Self:
         """Refuse a setting that there is not.
@@ -86,6 +89,8 @@ class GPTConfig:
             raise ConfigError(f"dropout must be a number of at least 0 and below 1, got {shown(self.dropout)}.")
         if isinstance(self.heads, Sequence) and not isinstance(self.heads, str):
             object.__setattr__(self, "heads", tuple(self.heads))
+        if self.sampling is not None:
+            object.__setattr__(self, "sampling", Scheme.parse(self.sampling).text)
         if not isinstance(self.bias, bool):
             raise ConfigError(f"bias must be True or False, got {shown(self.bias)}.")
         if not isinstance(self.observables, Mapping | None):

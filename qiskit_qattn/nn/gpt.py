@@ -16,6 +16,7 @@ from qiskit_qattn.nn.generation import stream
 from qiskit_qattn.nn.heads import QuantumHead, form_unitaries
 from qiskit_qattn.nn.placement import Placement, ran_on
 from qiskit_qattn.nn.pretrained import Pretrained
+from qiskit_qattn.nn.sampling import number_layers
 from qiskit_qattn.simulation.statevector import Fused
 
 
@@ -62,16 +63,17 @@ class Block(nn.Module):
         unitaries: Mapping[str, Fused],
         cache: KeyValueCache | None = None,
         real: Tensor | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """Return the block's output, of the input's shape ``(B, T, d)``; arguments as for the attention."""
-        x = x + self.attn(self.ln_1(x), cache, unitaries, real)
+        x = x + self.attn(self.ln_1(x), cache, unitaries, real, rows)
         return x + self.mlp(self.ln_2(x))
 
 
 class Decoder(Placement, nn.Module):
     """The modules of a GPT and what they compute, for :class:`GPT` and for other libraries' classes of models.
 
-    A subclass sets ``config``, of which ``block_size`` and ``dropout`` are used later, and calls :meth:`_build`.
+    A subclass sets ``config``, of which sizes, ``dropout`` and ``sampling`` are used later, and calls :meth:`_build`.
     """
 
     config: Any
@@ -85,6 +87,7 @@ class Decoder(Placement, nn.Module):
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         _tie(self)
         self.register_load_state_dict_post_hook(_tie)
+        number_layers(self)
         self.apply(init_weights)
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
@@ -130,9 +133,11 @@ class Decoder(Placement, nn.Module):
             )
         if positions is None:
             positions = torch.arange(position, position + steps, device=idx.device)
+        # Of sampled attention: rows of equal tokens at equal places of two sequences share their random numbers.
+        rows = positions * self.config.vocab_size + idx if self.config.sampling is not None else None
         x = F.dropout(self.wte(idx) + self.wpe(positions), self.config.dropout, self.training)  # (B, T, d)
         for i, (block, unitaries) in enumerate(zip(self.blocks, self.unitaries(), strict=True)):
-            x = block(x, unitaries, None if caches is None else caches[i], real)
+            x = block(x, unitaries, None if caches is None else caches[i], real, rows)
         logits = self.lm_head(self.ln_f(x))  # (B, T, vocab_size)
         if targets is None:
             return logits, None

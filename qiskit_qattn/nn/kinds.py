@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copyreg
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -11,26 +10,16 @@ from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import get_args
 
-import torch
 from torch import nn
 
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, CATALOG, attention_circuit, register_circuit
-from qiskit_qattn.library.compound import matrix_qubits, matrix_sides
-from qiskit_qattn.library.encodings import data_qubits
-from qiskit_qattn.nn.controls import (
-    BornValues,
-    BottleneckValues,
-    FourierValues,
-    LinearValues,
-    QuadraticValues,
-    TensorTrainValues,
-    UnitLinear,
-)
-from qiskit_qattn.nn.head_kind import HeadKind, HeadShape, Score
-from qiskit_qattn.nn.pairs import Pairing
+from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues, TensorTrainValues, UnitLinear
+from qiskit_qattn.nn.head_kind import HeadKind, Score
+from qiskit_qattn.nn.pair_kinds import PAIR_KINDS
 from qiskit_qattn.nn.quixer import QUIXER, REFLECTIONS
+from qiskit_qattn.nn.value_kinds import VALUE_KINDS
 
 GROUP = "qiskit_qattn.heads"
 
@@ -184,16 +173,6 @@ def parse_counts(text: str, total: int, but: str) -> list[tuple[str, int]]:
     return counts
 
 
-def _pairs(shape: HeadShape) -> int:
-    """Return how many pairs of a row and a column the qubits of compound have."""
-    return math.prod(matrix_sides(matrix_qubits(shape.head_size)))
-
-
-def _outcomes(shape: HeadShape) -> int:
-    """Return how many outcomes the fewest qubits have that have one for each value."""
-    return int(2 ** max(1, (shape.head_size - 1).bit_length()))
-
-
 for _kind in (
     HeadKind(
         "qisa-v1",
@@ -250,57 +229,12 @@ for _kind in (
         control="quadratic",
     ),
     HeadKind(
-        "overlap",
-        score="overlap",
-        summary="linear v; scores are overlaps of the states of amplitude-encoded q and k",
-        values=lambda shape: LinearValues(),
-        num_features=lambda shape: shape.head_size,
-        pairs=Pairing("overlap", "qisa-v3"),
-        control="kernel",
-    ),
-    HeadKind(
-        "qmsan",
-        "qisa-v3",
-        summary="v a circuit; scores are overlaps of q and k as mixed states",
-        pairs=Pairing("mixed", "qisa-v3"),
-        control="low-rank",
-    ),
-    HeadKind(
-        "qcsam",
-        "qisa-v3",
-        score="complex",
-        summary="v a circuit; weights are complex overlaps of the states of q and k",
-        pairs=Pairing("complex", "qisa-v3"),
-        control="complex",
-    ),
-    HeadKind(
-        "qasa",
-        "qasa",
-        measured=data_qubits,
-        activation=torch.tanh,
-        summary="linear q, k; v a linear map of ⟨Z⟩ of a circuit of few angles",
-        control="bottleneck",
-    ),
-    HeadKind(
-        "probabilities",
-        "probabilities",
-        summary="linear q, k; v outcome probabilities of an amplitude-encoded circuit",
-        control="born",
-    ),
-    HeadKind(
         "butterfly",
         "butterfly",
         "qkv",
         qubits=lambda head_size: head_size,
         summary="as orthogonal, with RBS in a butterfly of log₂ h layers",
         control="unit-linear",
-    ),
-    HeadKind(
-        "compound",
-        "compound",
-        qubits=matrix_qubits,
-        summary="linear q, k; v 2 × 2 minors of an orthogonal matrix, on pairs of qubits",
-        control="pair-linear",
     ),
     HeadKind(
         "classical",
@@ -335,49 +269,7 @@ for _kind in (
     ),
     QUIXER,
     REFLECTIONS,
-    HeadKind(
-        "kernel",
-        score="overlap",
-        summary="control: overlap with free complex linear maps in place of circuits",
-        values=lambda shape: LinearValues(),
-        num_features=lambda shape: shape.head_size,
-        pairs=Pairing("overlap"),
-    ),
-    HeadKind(
-        "low-rank",
-        summary="control: qmsan with free complex linear maps, whose mixed states are M M†, and quadratic v",
-        values=lambda shape: QuadraticValues(shape.count, 2**shape.num_qubits, shape.head_size),
-        num_features=lambda shape: 2**shape.num_qubits,
-        pairs=Pairing("mixed"),
-    ),
-    HeadKind(
-        "complex",
-        score="complex",
-        summary="control: qcsam with free complex linear maps, and quadratic v",
-        values=lambda shape: QuadraticValues(shape.count, 2**shape.num_qubits, shape.head_size),
-        num_features=lambda shape: 2**shape.num_qubits,
-        pairs=Pairing("complex"),
-    ),
-    HeadKind(
-        "bottleneck",
-        summary="control: qasa with a tanh of rank 2 in the place of its circuit",
-        values=lambda shape: BottleneckValues(
-            shape.count, data_qubits(shape.num_qubits), shape.head_size, spread=shape.spread
-        ),
-        num_features=lambda shape: data_qubits(shape.num_qubits),
-        activation=torch.tanh,
-    ),
-    HeadKind(
-        "pair-linear",
-        summary="control: v a free linear map of the unit vector of compound",
-        values=lambda shape: UnitLinear((shape.count,), _pairs(shape), shape.head_size, spread=shape.spread),
-        num_features=_pairs,
-    ),
-    HeadKind(
-        "born",
-        summary="control: v normalised squares of a linear map",
-        values=lambda shape: BornValues(shape.count, _outcomes(shape), shape.head_size, spread=shape.spread),
-        num_features=lambda shape: 2 * _outcomes(shape),
-    ),
+    *PAIR_KINDS,
+    *VALUE_KINDS,
 ):
     register_head(_kind)

@@ -55,6 +55,8 @@ class QuantumMultiheadAttention(ProjectedHeads, Placement, nn.MultiheadAttention
         heads: A kind, for all heads, or ``kind:count,…`` in the order of the heads, which sums to ``num_heads``.
         num_qubits: Qubits of every circuit; None takes the fewest, ⌈log₂ head_dim⌉.
         reps: Ansatz layers of every circuit; None takes each kind's own.
+        sampling: How attention is sampled, such as ``stratified?samples=32``; None for exact attention. The weights
+            that a call returns are those that keys are drawn by.
         backend: Where the circuits run, as for :meth:`to_backend`.
 
     Raises:
@@ -79,6 +81,7 @@ class QuantumMultiheadAttention(ProjectedHeads, Placement, nn.MultiheadAttention
         heads: str = "qisa",
         num_qubits: int | None = None,
         reps: int | None = None,
+        sampling: str | None = None,
         backend: Backend | Place | str | None = None,
     ) -> None:
         embed_dim, num_heads = _size("embed_dim", embed_dim, least=None), _size("num_heads", num_heads, least=None)
@@ -91,11 +94,11 @@ class QuantumMultiheadAttention(ProjectedHeads, Placement, nn.MultiheadAttention
         super().__init__(
             embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, device, dtype
         )
-        self._build_projected(heads, num_heads, self.head_dim, num_qubits, reps)
+        self._build_projected(heads, num_heads, self.head_dim, num_qubits, reps, sampling)
         for part in (self.maps, self.encodings):
             part.to(device=self.out_proj.weight.device, dtype=self.out_proj.weight.dtype)
         # In evaluation torch's layers read the weights of attention and never call it, unless they find this.
-        self._qkv_same_embed_dim &= list(self.counts) == ["classical"]
+        self._qkv_same_embed_dim &= list(self.counts) == ["classical"] and sampling is None
         if backend is not None:
             self.to_backend(backend)
 
@@ -107,6 +110,7 @@ class QuantumMultiheadAttention(ProjectedHeads, Placement, nn.MultiheadAttention
         *,
         num_qubits: int | None = None,
         reps: int | None = None,
+        sampling: str | None = None,
         backend: Backend | Place | str | None = None,
     ) -> Self:
         """Return attention with the projections of another, trained or not, in the same mode and place.
@@ -119,6 +123,7 @@ class QuantumMultiheadAttention(ProjectedHeads, Placement, nn.MultiheadAttention
             heads: As for the constructor, as the further options are.
             num_qubits: Qubits.
             reps: Ansatz layers.
+            sampling: How attention is sampled.
             backend: Where the circuits run.
 
         Raises:
@@ -150,6 +155,7 @@ class QuantumMultiheadAttention(ProjectedHeads, Placement, nn.MultiheadAttention
             heads=heads,
             num_qubits=num_qubits,
             reps=reps,
+            sampling=sampling,
             backend=backend,
         )
         for name in (*_PROJECTIONS, "out_proj"):
@@ -222,6 +228,7 @@ class QuantumMultiheadAttention(ProjectedHeads, Placement, nn.MultiheadAttention
             (q, k, v),
             mask,
             padding,
+            rows=torch.arange(q.shape[1], device=q.device)[None],
             zeros=int(self.add_zero_attn),
             causal=causal,
             dropout=self.dropout if self.training else 0.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,12 +36,18 @@ class ProjectedHeads(MixedHeads):
     encodings: nn.ModuleDict
 
     def _build_projected(
-        self, heads: str, num_heads: int, head_dim: int, num_qubits: int | None, reps: int | None
+        self,
+        heads: str,
+        num_heads: int,
+        head_dim: int,
+        num_qubits: int | None,
+        reps: int | None,
+        sampling: str | None,
     ) -> None:
         """Build the value maps and encodings.
 
         Raises:
-            UnknownNameError, ConfigError, CircuitError: For heads, qubits or layers that cannot be.
+            UnknownNameError, ConfigError, CircuitError: For heads, qubits, layers or sampling that cannot be.
         """
         listed = _parse_heads(heads, num_heads)
         self.heads = ",".join(f"{name}:{count}" for name, count in listed)
@@ -51,6 +58,7 @@ class ProjectedHeads(MixedHeads):
                 for name, count in counts.items()
             }
         )
+        self._sample(sampling)
         names = [name for name, count in listed for _ in range(count)]
         order = sorted(range(num_heads), key=lambda head: list(self.kinds).index(names[head]))
         self._by_kind, self._in_string = _runs(order), _runs([order.index(head) for head in range(num_heads)])
@@ -75,6 +83,7 @@ class ProjectedHeads(MixedHeads):
         dropout: float = 0.0,
         need_weights: bool = False,
         scale: float | None = None,
+        rows: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return what the heads give, ``(N, H, L, h)``, and their weights, ``(N, H, L, S)``, where asked for.
 
@@ -87,6 +96,7 @@ class ProjectedHeads(MixedHeads):
             dropout: Probability of dropping a weight.
             need_weights: Whether to return the weights.
             scale: Of linear queries times keys; None takes 1 / √h.
+            rows: A number of each query, by which sampled attention draws, shape ``(N or 1, L)``; None for its place.
         """
         q, k, v = inputs
         if padding is not None:
@@ -112,6 +122,7 @@ class ProjectedHeads(MixedHeads):
                 causal=causal,
                 dropout=dropout,
                 need_weights=need_weights,
+                mix=None if self.sampling is None else partial(self.sampling, rows=rows, first_head=heads.start),
             )
             outputs.append(y)
             weights.append(w)

@@ -11,10 +11,11 @@ from torch import nn
 from qiskit_qattn.errors import CircuitError, ConfigError, unknown_name
 from qiskit_qattn.nn.multihead import QuantumMultiheadAttention
 from qiskit_qattn.nn.placement import to_backend
+from qiskit_qattn.nn.sampling import number_layers
 from qiskit_qattn.untrusted import shown
 
 Where = Callable[[str], bool] | str | None
-_OPTIONS = ("backend", "num_qubits", "reps")
+_OPTIONS = ("backend", "num_qubits", "reps", "sampling")
 _SHOWN = 6  # names in an error
 _HOOKS = (  # those of a call; handles of hooks refer to these very dictionaries
     "_forward_hooks",
@@ -59,7 +60,7 @@ def replace_attention(
         heads: A kind, for all heads, or ``kind:count,…`` that sums to the ``num_heads`` of each attention.
         where: Which ones, by their path in the model as in ``named_modules()``: a predicate, or a pattern as of shell
             file names, such as ``"encoder.layers.[01].*"``, whose ``*`` also matches dots. None takes all.
-        options: ``num_qubits``, ``reps`` and ``backend``, as for :class:`QuantumMultiheadAttention`.
+        options: ``num_qubits``, ``reps``, ``sampling`` and ``backend``, as for :class:`QuantumMultiheadAttention`.
 
     Returns:
         The paths of what was replaced, in the order of ``named_modules()``; of a shared one, all its paths.
@@ -89,6 +90,7 @@ def replace_attention(
         for name, child in parent._modules.items():
             if id(child) in replacements:
                 parent._modules[name] = replacements[id(child)]
+    number_layers(model)
     return [name for names, _ in found for name in names]
 
 

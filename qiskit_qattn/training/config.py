@@ -37,7 +37,7 @@ SPLITS = 10  # tenths of the data, each of which can be validated on
 
 _LONGEST = 4096  # characters of a text
 
-_NONE_IS_ZERO = ("n_inner", "num_qubits", "reps")  # TOML has no null
+_NONE_IS: dict[str, Any] = {"n_inner": 0, "num_qubits": 0, "reps": 0, "sampling": ""}  # TOML has no null
 
 
 def bounded(default: Any, *, least: float | None = None, most: float | None = None, below: float | None = None) -> Any:
@@ -123,12 +123,12 @@ class TrainConfig:
         return cls(model=_model_of(settings), **own)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all settings by name, as plain values that JSON and TOML can hold; 0 stands for a model's None."""
+        """Return all settings by name, as plain values that JSON and TOML can hold; 0 or "" is a model's None."""
         values: dict[str, Any] = {}
         for item in fields(self):
             names = MODEL_SETTINGS if item.name == "model" else (item.name,)
             values |= {name: getattr(self.model if item.name == "model" else self, name) for name in names}
-        values |= {name: values[name] or 0 for name in _NONE_IS_ZERO}
+        values |= {name: values[name] or none for name, none in _NONE_IS.items()}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def to_toml(self) -> str:
@@ -276,7 +276,7 @@ def _model_of(settings: Mapping[str, Any]) -> GPTConfig:
     """Return the model that settings by name describe; all others are ignored."""
     values = {name: settings[name] for name in MODEL_SETTINGS if name in settings}
     for name, value in values.items():
-        if name in _NONE_IS_ZERO and type(value) is int and value == 0:
+        if name in _NONE_IS and type(value) is type(_NONE_IS[name]) and value == _NONE_IS[name]:
             values[name] = None
         elif isinstance(value, list):
             values[name] = tuple(value)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from qiskit_qattn.errors import BackendError, CheckpointError, ConfigError, DivergenceError, EncodingError
+from qiskit_qattn.nn.sampling import set_sampling_step
 from qiskit_qattn.training import checkpoint
 from qiskit_qattn.training.acceleration import SLOW_STEPS, compile_model, wait_for
 from qiskit_qattn.training.checkpoint import TrainLoss, TrainState, Validation
@@ -199,6 +200,7 @@ class TrainingLoop(ABC):
         self._profiler.before_step()
         begin = time.perf_counter()
         set_learning_rates(self.optimizer, lr_factor(state.step, config))
+        set_sampling_step(self.model, state.step)
         if config.compile:
             torch.compiler.cudagraph_mark_step_begin()  # what the last step's graphs computed may be overwritten
         try:

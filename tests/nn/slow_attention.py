@@ -7,7 +7,7 @@ import torch
 from qiskit.quantum_info import Statevector
 
 KINDS = ["qisa-v1", "qisa-v2", "qisa-v3", "qsann", "zz", "angle", "frozen", "classical", "quadratic", "rff"]
-KINDS += ["orthogonal", "unit-linear", "mps"]
+KINDS += ["orthogonal", "unit-linear", "mps", "qasa", "bottleneck", "probabilities", "born", "compound", "pair-linear"]
 SCORES = {"qisa-v1": "qisa", "qisa-v2": "qisa", "qsann": "gaussian"}
 QKV = ("qisa-v1", "qisa-v2", "qsann", "angle", "orthogonal", "unit-linear")
 
@@ -105,6 +105,18 @@ def mapped(mha, state, kind, which, part, x):
         for u in x if weight is None else x @ weight[which]:
             series = np.tensordot([1, math.cos(u), math.sin(u)], series, 1)
         return series
+    if kind == "bottleneck":
+        weights = ("narrow", "wide", "bias", "readout")
+        narrow, wide, bias, readout = (state[f"maps.bottleneck.{name}"][which] for name in weights)
+        encoding = state.get("encodings.bottleneck.weight")
+        data = x if encoding is None else x @ encoding[which]
+        return np.tanh(np.tanh(np.pad(data, (0, len(narrow) - len(data)))) @ narrow @ wide + bias[0]) @ readout
+    if kind == "born":
+        gain = state["maps.born.gain"][which]
+        return x**2 / (x @ x) * gain
+    if kind == "pair-linear":
+        weight = state["maps.pair-linear.weight"][which]
+        return x / np.linalg.norm(x) @ weight[: len(x)]
     circuit = mha.maps[kind].circuit
     angles = dict(zip(circuit.weight_params, state[f"maps.{kind}.weight"][index], strict=True))
     ansatz = circuit.ansatz.assign_parameters({p: angles[p] for p in circuit.ansatz.parameters})
@@ -115,14 +127,24 @@ def mapped(mha, state, kind, which, part, x):
         amplitudes = np.zeros(2**circuit.num_qubits)
         amplitudes[0], amplitudes[2 ** np.arange(len(x))] = 1, x / np.linalg.norm(x)
         prepared = Statevector(amplitudes / math.sqrt(2))
+    elif circuit.encoding.kind == "matrix":
+        rows = circuit.num_qubits // 2
+        columns = circuit.num_qubits - rows
+        amplitudes = np.zeros(2**circuit.num_qubits)
+        for place, entry in enumerate(x / np.linalg.norm(x)):
+            amplitudes[2 ** (place // columns) + 2 ** (rows + place % columns)] = entry
+        amplitudes[0] = 1
+        prepared = Statevector(amplitudes / math.sqrt(2))
     else:
         encoding = state[f"encodings.{kind}.weight"]
         data = x @ encoding[index if encoding.ndim == 4 else which]
+        data = np.tanh(data) if kind == "qasa" else data
         bound = dict(zip(circuit.input_params, data, strict=True))
         prepared = Statevector(circuit.encoding.circuit.assign_parameters(bound))
     final = prepared.evolve(ansatz)
     expectations = np.array([final.expectation_value(observable).real for observable in circuit.observables])
-    return state[f"maps.{kind}.gain"][index] * expectations
+    gain = state[f"maps.{kind}.gain"][index]
+    return expectations @ gain if kind == "qasa" else gain * expectations
 
 
 def _added(entry):

@@ -62,7 +62,8 @@ def test_the_signature_is_torchs_with_more_keywords():
             assert (ours[name].default, ours[name].kind) == (parameter.default, parameter.kind)
         more = list(ours.values())[len(theirs) :]
         assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in more)
-        assert [p.name for p in more] == (["heads", "num_qubits", "reps", "backend"] if method == "__init__" else [])
+        ours_only = ["heads", "num_qubits", "reps", "sampling", "backend"]
+        assert [p.name for p in more] == (ours_only if method == "__init__" else [])
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -10,7 +10,7 @@ from qiskit.quantum_info import SparsePauliOp, Statevector
 import qiskit_qattn as qa
 from qiskit_qattn.errors import CircuitError, ConfigError
 from qiskit_qattn.library.observables import measurement_bases, outcome_projector
-from qiskit_qattn.nn.controls import BornValues
+from qiskit_qattn.nn.value_kinds import BornValues
 
 
 @pytest.mark.parametrize("outcome", ["01", "I1", "1I0", "000"])

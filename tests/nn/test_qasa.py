@@ -9,8 +9,8 @@ from qiskit import QuantumCircuit
 from qiskit.quantum_info import Statevector
 
 import qiskit_qattn as qa
-from qiskit_qattn.nn.controls import BottleneckValues
 from qiskit_qattn.nn.kinds import head_kind
+from qiskit_qattn.nn.value_kinds import BottleneckValues
 
 
 def published(x: np.ndarray, weights: np.ndarray) -> np.ndarray:

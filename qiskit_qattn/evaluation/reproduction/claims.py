@@ -11,7 +11,7 @@ from typing import Final
 
 from qiskit_qattn.errors import unknown_name
 from qiskit_qattn.evaluation.rendering import code, machine, pairs, table, versions, write_json
-from qiskit_qattn.evaluation.reproduction import gpt_losses, qisa_leak, qisa_speed
+from qiskit_qattn.evaluation.reproduction import gpt_losses, qasa, qasa_circuit, qisa_leak, qisa_speed
 from qiskit_qattn.evaluation.reproduction.runs import Options, Reproduction
 from qiskit_qattn.training.files import write_text
 from qiskit_qattn.training.progress import Progress
@@ -24,6 +24,8 @@ CLAIMS: Final[Mapping[str, Callable[[Options, Progress], Reproduction]]] = Mappi
         "gpt-nano": gpt_losses.gpt_nano,
         "qisa-speed": qisa_speed.run,
         "nanogpt": gpt_losses.nanogpt,
+        "qasa": qasa.run,
+        "qasa-circuit": qasa_circuit.run,
     }
 )
 

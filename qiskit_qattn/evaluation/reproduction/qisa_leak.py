@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qiskit_qattn.evaluation.reproduction.runs import Options, Reproduction, settings, shortened, trained, verdict
-from qiskit_qattn.nn.attention import CausalSelfAttention, causal_attention
+from qiskit_qattn.nn.attention import CausalSelfAttention, Mix, causal_attention
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.head_kind import Score
@@ -29,8 +29,9 @@ class CorrectedAttention(CausalSelfAttention):
         v: Tensor,
         score: Score,
         real: Tensor | None = None,
+        mix: Mix | None = None,
     ) -> Tensor:
-        return super()._attend(part, q, k, v, "qisa", real)
+        return super()._attend(part, q, k, v, "qisa", real, mix)
 
 
 class PublishedAttention(CausalSelfAttention):
@@ -48,6 +49,7 @@ class PublishedAttention(CausalSelfAttention):
         v: Tensor,
         score: Score,
         real: Tensor | None = None,
+        mix: Mix | None = None,
     ) -> Tensor:
         identity = torch.eye(k.shape[-2], dtype=q.dtype, device=q.device).expand(*k.shape[:-1], -1)
         weights = causal_attention(q, k, identity, "qisa")  # (B, nh, T, T)
