@@ -80,7 +80,8 @@ class QuixerMixer(QuantumHead):
                 engine.
         """
         backend = place.single
-        if backend is not None and backend.name.partition("?")[0] == "statevector" and backend.precision == 0:
+        exact = backend is not None and backend.program is not None and backend.precision == 0
+        if exact and place.name.partition("?")[0] == "statevector":
             return Execution(place, MixingProgram(self.circuit).to(self.weight), audit)
         ancillas = num_ancillas(self.window, self.degree)
         if ancillas > MAX_ANCILLAS:
