@@ -93,6 +93,16 @@ FORMULAS = {
         "T*(T + 1)*H + T*H*b",
         "max(2**n - 2 + n*L, 3*2**m - m - 2 + (6*m + 2)*L)",
     ),
+    "butterfly": Formula("2*d**2 + 3*H*L*h//2*m + 3*d", "T d h + H h³", "3*T*H*b", "2*(h - 1) + 2*m*L"),
+    "qasa": Formula("3*d**2 + d*H*(n - 1) + H*(n*L + n - 1) + d*(n - 1)", "T d H n + T H 4ⁿ", "T*H*b", "1 + (n - 1)*L"),
+    "probabilities": Formula("3*d**2 + d*H*2**n + 3*n*L*H + d", "T d H 2ⁿ + T H 4ⁿ", "T*H*b", _AMPLITUDE),
+    "compound": Formula(
+        "3*d**2 + d*H*q**2//4 + H*L*q*(q - 1)//2 + d", "T d H q² + T H q⁴", "T*H*b", "q + 3 + 2*(2*q - 3)*L"
+    ),
+    "reflections": Formula("d**2 + 2*d*H*2**n + 2*d*2**n + 2*d + 36*H", "T d H 2ⁿ + T H W 2ⁿ + T d 2ⁿ"),
+    "bottleneck": Formula("3*d**2 + d*H*(n - 1) + 5*H*(n - 1) + d*(n - 1)", "T d H n"),
+    "born": Formula("3*d**2 + 2*d**2 + d", "T d h"),
+    "pair-linear": Formula("3*d**2 + d*H*q**2//4 + d*q**2//4", "T d H q² + T d q²"),
     "quixer": Formula("d**2 + 4*d*H*n + 4*n*L*H + d + 68*H", "T d H n + T H L W n 2ⁿ"),
     "kernel": Formula("4*d**2 + 4*d*2**m + H", "T d 2ᵐ + T² H 2ᵐ"),
     "low-rank": Formula("3*d**2 + d*H*2**n + 2*d*2**n + 2*d + 4*d*2**m + H", "T d H 2ⁿ + T d 2ⁿ + T² H 2ᵐ"),
@@ -104,9 +114,14 @@ FORMULAS = {
 }
 
 
+#: Shots where the first gain is not that of a state of n qubits, nor of h numbers in unary encoding.
+_GAINS = {"compound": "q (q - 1)/2 s²/ε²", "qasa": "g²/ε²", "probabilities": "g²/ε²"}
+
+
 def value(formula: str, *, d: int, n: int, T: int = 1, L: int = 1, h: int = HEAD_SIZE, b: int = 1) -> int:
     """Return what a formula gives."""
     names = {"d": d, "h": h, "H": d // h, "n": n, "L": L, "T": T, "b": b, "m": math.ceil(math.log2(h)), "max": max}
+    names["q"] = 2 * math.ceil(math.sqrt(h))
     return int(eval(formula, {"__builtins__": {}}, names))
 
 
@@ -166,7 +181,7 @@ def exponents(kind: str) -> dict[str, str]:
         "circuits over T": "–",
         "depth over n": "–",
     }
-    if head_kind(kind).circuit is not None:
+    if head_kind(kind).circuits:
         with suppress(QattnError):  # a kind that runs on the exact engine only
             sent = [_sent(kind, T, QUBITS[0])[0] for T in (8, 16, 32)]
             found["circuits over T"] = f"T^{slope((8, 16, 32), sent):.2f}"
@@ -193,13 +208,12 @@ def formulas_sheet(kinds: Sequence[str]) -> Sheet:
     ]
     notes = (
         "One layer of H heads of width h = d/H on T tokens; circuits of n qubits with L ansatz layers; b measurement"
-        " bases of the h observables; m = ⌈log₂ h⌉, the qubits of states that are compared in pairs; W, the window of"
-        " `quixer`.",
+        " bases of the h observables; m = ⌈log₂ h⌉; q = 2 ⌈√h⌉; W, the window of `quixer`.",
         "Operations are those on the exact engine beside what all kinds have: T d² for projections, T² d for scores and"
         " for mixing values. `classical` has nothing else: it is classical attention.",
         "Depth counts layers of two-qubit gates before they are mapped to a device.",
         "Shots per circuit are those for an error ε of a value at the start of training, where gains are"
-        " 2^(n/2) s, with s the spread of a linear value; s = 0.25.",
+        " 2^(n/2) s, with s = 0.25 the spread of a linear value; g, the gain at the start where it is no such formula.",
     )
     header = ("kind", "parameters", "operations", "circuits per sequence", "two-qubit depth", "shots per circuit")
     return Sheet("Formulas", header, rows, notes)
@@ -207,8 +221,12 @@ def formulas_sheet(kinds: Sequence[str]) -> Sheet:
 
 def _shots(kind: str) -> str:
     found = head_kind(kind)
-    if found.circuit is None:
+    if not FORMULAS[kind].circuits:
         return "–"
+    if found.circuit is None:
+        return "1/ε²"  # a probability, of which the score is made
+    if kind in _GAINS:
+        return _GAINS[kind]
     return "h s²/ε²" if found.qubits is not None else "2ⁿ s²/ε²"
 
 
@@ -223,7 +241,8 @@ def exponents_sheet(kinds: Sequence[str], progress: Callable[[str], None] = lamb
     found: dict[str, dict[str, str]] = {}
     notes = [
         f"Times are processor times of a pass forward and backward on one thread, for {_BATCH} sequences, heads of"
-        f" width {HEAD_SIZE}, and T = {TOKENS[0]}, d = {WIDTHS[0]}, n = 4 where they do not vary; n = 7 for kinds that encode the token.",
+        f" width {HEAD_SIZE}, and T = {TOKENS[0]}, d = {WIDTHS[0]}, n = 4 where they do not vary; n = 7 for kinds that"
+        " encode the token.",
         f"Ranges: T from {TOKENS[0]} to {TOKENS[-1]}, d from {WIDTHS[0]} to {WIDTHS[-1]}, n from {QUBITS[0]} to"
         f" {QUBITS[-1]}. At these sizes the cost of calls is part of every time, so exponents are below those of the"
         " leading terms.",

@@ -16,7 +16,7 @@ from circuit_training import starts, tools
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"starts, {', '.join(tools.STUDY)}; default: all")
-    parser.add_argument("--seeds", type=int, help="how many, in place of 8")
+    parser.add_argument("--seeds", type=int, help="how many, in place of 8 or 12")
     parser.add_argument("--steps", type=int, help="of each training, in place of 150 or 600")
     options = parser.parse_args()
     parts = options.parts or ["starts", *tools.STUDY]
@@ -26,7 +26,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if "starts" in parts:
         show(starts.HEADER, starts.table())
-    show(tools.HEADER, tools.rows([part for part in parts if part != "starts"], options.seeds, options.steps))
+    studies = [part for part in parts if part != "starts"]
+    show(tools.HEADER, tools.rows(studies, options.seeds, options.steps))
 
 
 def show(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

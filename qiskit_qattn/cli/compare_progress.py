@@ -98,7 +98,8 @@ def _watch(
     total = sum(len(study.cells()) + len(study.trials()) for study in studies)
     done = total - len(works)
     task: TaskID = shown.add_task("", total=None, cells=total, done=done, now="")
-    several, last = len(studies) > 1, False
+    named = [study.build and task_of(study.build) != study.build for study in studies]
+    several, last = len(studies) > 1 or any(named), False
     while not last:
         last = stopped.wait(_INTERVAL)
         now = time.monotonic() - begin

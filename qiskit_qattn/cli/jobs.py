@@ -18,7 +18,7 @@ from qiskit_qattn.errors import BackendError, unknown_name
 from qiskit_qattn.untrusted import one_line, printable
 
 if TYPE_CHECKING:
-    from qiskit_qattn.backends.jobs.device import Device
+    from qiskit_qattn.backends.jobs.device import Device, Pub
     from qiskit_qattn.backends.jobs.rows import Row
 
 app = typer.Typer()
@@ -94,11 +94,7 @@ def show(which: _Which) -> None:
         "created": _date(row.created),
         "changed": _date(row.updated),
         "settings": row.settings,
-        "request": "; ".join(
-            f"{pub.circuit.num_qubits} qubits, {pub.parameter_values.size} parameter sets, "
-            f"{pub.observables.size} observables"
-            for pub in pubs
-        ),
+        "request": "; ".join(map(_asked, pubs)),
         "shots": f"{row.shots:,} per circuit",
         "estimate": used_text(row.estimate),
         "used": "not known" if row.used is None else used_text(row.used),
@@ -190,6 +186,13 @@ def _line(row: Row) -> str:
     known = f", {used_text(row.used)}" if row.used is not None and row.used.seconds else ""
     error = f": {row.error}" if row.error else ""
     return one_line(f"Job {row.id} ({row.job_id or row.tag}) on {row.device}: {row.state}{known}{error}")
+
+
+def _asked(pub: Pub) -> str:
+    """Return in a phrase what a PUB asks for."""
+    observables = getattr(pub, "observables", None)  # a Sampler's has none
+    what = f"{pub.circuit.num_clbits} classical bits" if observables is None else f"{observables.size} observables"
+    return f"{pub.circuit.num_qubits} qubits, {pub.parameter_values.size} parameter sets, {what}"
 
 
 def _cost(row: Row) -> str:

@@ -81,15 +81,17 @@ class LineProgress(Progress):
             f"step {found.step:>6}",
             f"train {found.train_loss:.4f}" if found.train_loss is not None else "train   –   ",
             f"val {found.val_loss:.4f}",
-            f"last position {found.val_loss_last_position:.4f}",
         ]
+        if found.val_loss_last_position is not None:
+            parts.append(f"last position {found.val_loss_last_position:.4f}")
         if tokens_per_second:
             parts.append(f"{tokens_per_second:,.0f} tokens/s")
         self.message("  ".join(parts))
 
     def phase_finished(self, name: str, val_loss: float, val_loss_last_position: float | None) -> None:
         """Print the final validation."""
-        self.message(f"{name}: validation loss {val_loss:.4f}, last position {val_loss_last_position:.4f}")
+        last = "" if val_loss_last_position is None else f", last position {val_loss_last_position:.4f}"
+        self.message(f"{name}: validation loss {val_loss:.4f}{last}")
 
 
 class BarProgress(LineProgress):

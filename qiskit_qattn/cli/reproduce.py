@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def command(
-    claim: Annotated[str, typer.Argument(help="qisa-leak, gpt-nano, qisa-speed or nanogpt.", show_default=False)],
+    claim: Annotated[
+        str, typer.Argument(help="qisa-leak, gpt-nano, qisa-speed, nanogpt, qasa or qasa-circuit.", show_default=False)
+    ],
     out: Annotated[
         Path | None, typer.Option(help="The folder of runs and report.", show_default="runs/reproduce-CLAIM")
     ] = None,
@@ -23,7 +25,8 @@ def command(
         str, typer.Option(help="tinyshakespeare, shakespeare, or the path of a UTF-8 text file.")
     ] = "tinyshakespeare",
     steps: Annotated[
-        int | None, typer.Option(help="Training steps, or rounds of timing.", min=1, show_default="the claim's")
+        int | None,
+        typer.Option(help="Training steps, rounds of timing, or pairs of states.", min=1, show_default="the claim's"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and batches.", min=0, max=2**32 - 1)] = 0,
 ) -> None:
@@ -31,6 +34,7 @@ def command(
 
     qisa-leak: a 13 times lower cross-entropy, and the causality check that its model fails. gpt-nano: Qiskit GPT nano's
     losses, parameters and throughput. qisa-speed: how much slower QISA's layers are. nanogpt: 1.88 on tinyshakespeare.
+    qasa: a circuit's forecasts of a chaotic map. qasa-circuit: that circuit's entanglement and expressibility.
     Trained models are kept: the same command continues where it stopped.
     """
     require(TRAINING, "train")

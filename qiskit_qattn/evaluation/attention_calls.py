@@ -58,7 +58,7 @@ def watched(model: nn.Module) -> Iterator[list[Call]]:
         )
     calls: list[Call] = []
     with ExitStack() as stack:
-        stack.enter_context(_plain_calls(model))
+        stack.enter_context(plain_calls(model))
         for name, module in found.items():
             if isinstance(module, CausalSelfAttention):
                 stack.enter_context(_watch_causal(name, module, calls))
@@ -68,7 +68,7 @@ def watched(model: nn.Module) -> Iterator[list[Call]]:
 
 
 @contextmanager
-def _plain_calls(model: nn.Module) -> Iterator[None]:
+def plain_calls(model: nn.Module) -> Iterator[None]:
     """Have torch's encoder layers call their attention, and compiled modules run as they are written."""
     modules = list(model.modules())
     compiled = any("_orig_mod" in each._modules or each._compiled_call_impl is not None for each in modules)

@@ -194,7 +194,7 @@ def attention_maps(model: nn.Module, tokens: Any) -> AttentionMaps:
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
     with evaluating(model), torch.no_grad(), watched(model) as calls:
-        _call(model, tokens)
+        call_model(model, tokens)
     if not calls:
         raise ConfigError(
             f"{type(model).__name__} did not call its heads; a Hugging Face model calls them after "
@@ -208,7 +208,8 @@ def attention_maps(model: nn.Module, tokens: Any) -> AttentionMaps:
     return AttentionMaps(tuple(found))
 
 
-def _call(model: nn.Module, tokens: Any) -> None:
+def call_model(model: nn.Module, tokens: Any) -> None:
+    """Call a model with a tensor on its device, a tuple of arguments, or a mapping of named ones."""
     if isinstance(tokens, Mapping):
         model(**tokens)
     elif isinstance(tokens, tuple):

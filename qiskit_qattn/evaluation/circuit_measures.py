@@ -26,10 +26,9 @@ from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.heads import QuantumHead
 from qiskit_qattn.simulation.compound import CompoundProgram
-from qiskit_qattn.simulation.statevector import StateProgram
+from qiskit_qattn.simulation.metric import States, state_program
 from qiskit_qattn.simulation.unary import OrthogonalProgram
 
-_States = StateProgram | OrthogonalProgram | CompoundProgram
 WINDOWS = 16  # of the text
 STATES = 512  # tokens whose states are compared in pairs
 DRAWS = 512  # of random weights, for the variance of gradients
@@ -172,12 +171,11 @@ def gradient_variance(circuit: AttentionCircuit, inputs: Tensor, generator: torc
 def _measures(module: QuantumHead, at_start: Tensor, inputs: Tensor, generator: torch.Generator) -> dict[str, float]:
     """Return the measures of a head's circuits, from its inputs ``(H, N, F)`` before and after training."""
     variance = gradient_variance(module.circuit, _sample(at_start, DRAWS, generator), generator)
-    kinds: dict[str, type[_States]] = {"unary": OrthogonalProgram, "matrix": CompoundProgram}
-    program = kinds.get(module.circuit.encoding.kind, StateProgram)(module.circuit).double()
+    program = state_program(module.circuit).double()
     return {"gradient_variance": variance, **_state_measures(program, module.weight.cpu(), inputs, generator)}
 
 
-def _state_measures(program: _States, weights: Tensor, inputs: Tensor, generator: torch.Generator) -> dict[str, float]:
+def _state_measures(program: States, weights: Tensor, inputs: Tensor, generator: torch.Generator) -> dict[str, float]:
     """Return measures of the states that circuits with weights ``(..., P)`` prepare from inputs ``(H, N, F)``."""
     n, entangled, dimension = program.num_qubits, meyer_wallach, 2**program.num_qubits
     if isinstance(program, OrthogonalProgram):
@@ -202,7 +200,7 @@ def _state_measures(program: _States, weights: Tensor, inputs: Tensor, generator
     }
 
 
-def _random_weight_fidelities(program: _States, inputs: Tensor, dimension: int, generator: torch.Generator) -> Tensor:
+def _random_weight_fidelities(program: States, inputs: Tensor, dimension: int, generator: torch.Generator) -> Tensor:
     """Return the fidelities of two states per input ``(K, F)``, each at random weights, shape ``(K,)``."""
     found = []
     for x in inputs.double().unsqueeze(-2).split(max(1, _LARGEST // dimension)):  # (k, 1, F)

@@ -106,7 +106,7 @@ def mixing_circuit(token: AttentionCircuit, window: int, degree: int) -> Attenti
         window: W, at least 1; the index registers have room for :math:`2^m`.
         degree: d, at least 1.
 
-    Source: Khatri et al., arXiv 2406.04305, section 3; Childs and Wiebe, arXiv 1202.5822, for the linear combination.
+    Source: Khatri et al., arXiv 2406.04305; Childs and Wiebe, arXiv 1202.5822, for the linear combination.
     """
     parts, inputs, weights = _parts(token, window, degree)
     circuit = QuantumCircuit(token.num_qubits + num_ancillas(window, degree), name=f"{token.name} mixing")

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.head_groups import HeadGroup, measured
 from qiskit_qattn.nn.head_kind import HeadShape, Score
@@ -205,6 +204,7 @@ class MixedHeads:
             end = start + sum(self.counts[name] for name in names)
             self._linear_groups.append((score, names, slice(start, end)))
             start = end
+        self.maps = nn.ModuleDict({name: self.kinds[name].build(shape) for name, shape in shapes.items()})
         self._pair_heads: dict[str, slice] = {}  # which heads
         self.scores = nn.ModuleDict()
         for name in paired:
@@ -212,20 +212,8 @@ class MixedHeads:
             assert pairing is not None
             self.scores[name] = pairing.build(shape.count, shape.head_size, shape.reps)
             self._pair_heads[name] = slice(start, start := start + self.counts[name])
-        self.maps = nn.ModuleDict({name: self.kinds[name].build(shape) for name, shape in shapes.items()})
         self.qk_widths = {name: self.kinds[name].qk_width(shape) for name, shape in shapes.items()}
         return shapes
-
-    def _sample(self, sampling: str | None) -> None:
-        """Sample attention, as a string asks for.
-
-        Raises:
-            UnknownNameError, ConfigError: For another string, or a kind without weights that are probabilities.
-        """
-        for name, kind in self.kinds.items():
-            if sampling is not None and (kind.mixer is not None or kind.score == "complex"):
-                raise ConfigError(f"{name} heads have no probabilities of keys, so that {sampling!r} has none to draw.")
-        self.sampling = sampled_mean(sampling)
 
     def circuits(self, kind: str) -> list[QuantumHead]:
         """Return what runs the circuits of a kind: of its values, and of its scores."""
@@ -277,7 +265,7 @@ class CausalSelfAttention(MixedHeads, nn.Module):
         self.sizes = [2 * self.num_linear * self.head_size, *features]
         self.c_attn = nn.Linear(config.n_embd, sum(self.sizes), bias=config.bias) if sum(self.sizes) else None
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
-        self._sample(config.sampling)
+        self.sampling = sampled_mean(config.sampling, self.kinds.values())
 
     def extra_repr(self) -> str:
         """Return the heads and their size, for ``print(model)``."""
@@ -299,8 +287,7 @@ class CausalSelfAttention(MixedHeads, nn.Module):
             cache: Keys and values of the tokens that come before, to which those of ``x`` are added.
             unitaries: Those of the heads' circuits by kind, where they were formed already.
             real: Which tokens are no padding, those in the cache included, shape ``(B, S)``; None for all.
-            rows: A number of each token, by which sampled attention draws its random numbers, shape ``(B or 1, T)``;
-                None for its place.
+            rows: A number of each token, by which sampled attention draws, shape ``(B or 1, T)``; None for its place.
         """
         queries_and_keys, *rest = self._project(x)
         features = dict(zip(self.maps, rest, strict=True))

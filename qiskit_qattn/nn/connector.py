@@ -4,49 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from qiskit.exceptions import QiskitError
 from qiskit_machine_learning import QiskitMachineLearningError
 from qiskit_machine_learning.connectors import TorchConnector as QiskitTorchConnector
-from qiskit_machine_learning.gradients import ParamShiftEstimatorGradient
-from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork, SamplerQNN
+from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from qiskit_qattn.backends.mps import mps_program, mps_summary
 from qiskit_qattn.backends.place import Place
-from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.registry import Backend
-from qiskit_qattn.errors import CheckpointError, CircuitError, MissingDependencyError
+from qiskit_qattn.errors import CheckpointError
 from qiskit_qattn.nn.audit import Audit
+from qiskit_qattn.nn.compiled import compile_qnn
 from qiskit_qattn.nn.fallback import Execution, program_on
 from qiskit_qattn.nn.networks import (
     WEIGHTS,
-    check_layout,
     check_network_values,
-    is_exact,
     load_network,
     network_circuit,
-    own_gradient,
     save_network,
 )
-from qiskit_qattn.nn.outcomes import OutcomeProgram, SparseGradient, is_exact_sampler, own_sampler_gradient
+from qiskit_qattn.nn.outcomes import SparseGradient
 from qiskit_qattn.nn.placement import Movable, Placement
 from qiskit_qattn.simulation.amplitude import check_finite
-from qiskit_qattn.simulation.cutting import without_final_measurements
-from qiskit_qattn.simulation.elementary import as_circuit
-from qiskit_qattn.simulation.gates import flatten
-from qiskit_qattn.simulation.program import MAX_QUBITS
-from qiskit_qattn.simulation.statevector import StatevectorProgram
-from qiskit_qattn.simulation.vector_input import vector_program
-
-#: What happens where no program computes what a network computes.
-_LEFT = "the network computes values and gradients itself"
 
 
 class TorchConnector(Placement, Movable, QiskitTorchConnector):
@@ -56,7 +40,7 @@ class TorchConnector(Placement, Movable, QiskitTorchConnector):
 
     Where the network is an :class:`EstimatorQNN` on an exact, noiseless simulator, values come from one batched torch
     program with autograd to inputs and weights, on the device and in the dtype of ``weight``; from 17 to 30 qubits
-    from matrix product states, with gradients by parameter shift (see :func:`compile_qnn`). On any other estimator
+    from matrix product states, with gradients by parameter shift (see ``compile_qnn``). On any other estimator
     each pass is one broadcast PUB, with gradients by parameter shift. A :class:`SamplerQNN` on a sampler that draws no
     shots, Qiskit Machine Learning's default, takes the exact program too: values are sums of outcome probabilities, as
     ``interpret`` says. Samplers that draw shots, networks of other kinds, other gradient methods
@@ -266,85 +250,3 @@ class _WithoutGradient(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, values: Tensor | None, inputs: Tensor | None) -> Tensor | None:
         return values
-
-
-@dataclass(frozen=True)
-class CompiledQNN:
-    """How a network will be evaluated.
-
-    Attributes:
-        engine: ``statevector`` and ``density_matrix`` are torch engines with autograd. ``mps`` and ``pub`` send
-            broadcast PUBs with gradients by parameter shift: to matrix product states, for exact values beyond 16
-            qubits, and to the network's own estimator. ``network`` leaves all to the network, one PUB per sample.
-        reason: Why this one, in a sentence.
-        program: The module that evaluates ``(inputs, weights)``, or None for ``network``.
-    """
-
-    engine: Literal["statevector", "density_matrix", "mps", "pub", "network"]
-    reason: str
-    program: nn.Module | None = field(repr=False)
-
-    def __str__(self) -> str:
-        return f"{self.engine}: {self.reason}"
-
-
-def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
-    """Tell which engine :class:`TorchConnector` runs a network on, and why.
-
-    Args:
-        network: Any Qiskit Machine Learning network.
-
-    Raises:
-        CircuitError: For a network that measures other qubits than those its layout put the circuit on.
-    """
-    if type(network) is SamplerQNN:
-        return _compile_sampler(network)
-    if type(network) is not EstimatorQNN:
-        kind = "a subclass of" if isinstance(network, EstimatorQNN | SamplerQNN) else "no"
-        base = "SamplerQNN" if isinstance(network, SamplerQNN) else "EstimatorQNN"
-        return CompiledQNN("network", f"{type(network).__name__} is {kind} {base}.", None)
-    check_layout(network)
-    estimator, gradient = network.estimator, network.gradient
-    if (why := own_gradient(network)) is not None:
-        return CompiledQNN("network", f"{why}, so {_LEFT}.", None)
-    arguments: dict[str, Any] = {
-        "input_params": network.input_params or (),
-        "weight_params": network.weight_params or (),
-    }
-    circuit, observables = network.circuit, list(network.observables)
-    try:
-        if is_exact(network):
-            engine = getattr(estimator, "engine", StatevectorProgram)
-            if engine is StatevectorProgram and (encoded := vector_program(circuit, observables, **arguments)):
-                why = f"{type(estimator).__name__} returns exact values; {encoded.summary()}."
-                return CompiledQNN("statevector", why, encoded)
-            if engine is StatevectorProgram and circuit.num_qubits > MAX_QUBITS:
-                circuit = as_circuit(flatten(circuit), circuit.num_qubits)  # gates that Aer cannot take for others
-                why = f"{type(estimator).__name__} returns exact values; {mps_summary(circuit)}."
-                return CompiledQNN("mps", why, mps_program(circuit, observables, **arguments))
-            program = engine(circuit, observables, **arguments)
-            name: Any = "statevector" if isinstance(program, StatevectorProgram) else "density_matrix"
-            return CompiledQNN(name, f"{type(estimator).__name__} returns exact values; {program.summary()}.", program)
-        circuit = without_final_measurements(circuit)
-        if type(gradient) is not ParamShiftEstimatorGradient:
-            why = f"{type(estimator).__name__} is not exact and {type(gradient).__name__} is no parameter shift"
-            return CompiledQNN("network", f"{why}, so {_LEFT}.", None)
-        precision = network.default_precision
-        program = PubProgram(circuit, observables, estimator=estimator, precision=precision, **arguments)
-    except (CircuitError, MissingDependencyError, QiskitError) as error:
-        # too wide, not unitary, no Aer, no definition before parameters are bound: the network may manage
-        return CompiledQNN("network", str(error), None)
-    why = f"{type(estimator).__name__} at precision {precision:g} is no exact simulator; one PUB per pass."
-    return CompiledQNN("pub", why, program)
-
-
-def _compile_sampler(network: SamplerQNN) -> CompiledQNN:
-    """Return how a SamplerQNN is evaluated: on the exact engine if its sampler draws no shots."""
-    name = type(network.sampler).__name__
-    if why := own_sampler_gradient(network) or (not is_exact_sampler(network) and f"{name} draws shots"):
-        return CompiledQNN("network", f"{why}, so {_LEFT}.", None)
-    try:
-        program = OutcomeProgram(network)
-    except (CircuitError, QiskitError) as error:
-        return CompiledQNN("network", str(error), None)
-    return CompiledQNN("statevector", f"{name} returns exact probabilities; {program.summary()}.", program)

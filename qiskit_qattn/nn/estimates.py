@@ -119,6 +119,17 @@ def told_variance(draw: Draw, v: Tensor, control: int | None = None, p: Tensor |
     return (weights[..., second].square() * differences).sum(-1)
 
 
+def frequency_variance(draw: Draw, v: Tensor, samples: int) -> Tensor:
+    """Return the unbiased estimate for frequencies f of the outcomes of S independent samples: that of ``naive``.
+
+    Args:
+        draw: All keys in order, with f as weights.
+        v: Values, shape ``(B, H, T, h)``.
+        samples: S, at least 2; otherwise NaN.
+    """
+    return _variance(draw.weights, v) / (samples - 1 if samples > 1 else torch.nan)
+
+
 def exact_variance(
     p: Tensor, v: Tensor, strategy: Literal["naive", "stratified", "hybrid"], samples: int, exact: int = 0
 ) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from qiskit_qattn.backends.unroll import unroll
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.nn.connector import compile_qnn
+from qiskit_qattn.nn.compiled import compile_qnn
 from qiskit_qattn.nn.outcomes import OutcomeProgram, is_exact_sampler, own_sampler_gradient, sampler_parts
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.sampler import TorchSampler, counted

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from qiskit_qattn.nn.head_kind import Score
 from qiskit_qattn.nn.heads import run_heads
 from qiskit_qattn.nn.pairs import PairHead
+from qiskit_qattn.simulation.derivatives import is_traced
 
 
 class HeadGroup(NamedTuple):
@@ -62,7 +63,14 @@ class Pairs:
 
     def __init__(self, seen: Tensor, batch: int) -> None:
         seen = seen.any(1).expand(batch, -1, -1)
-        self.shape, self.at = seen.shape, seen.nonzero(as_tuple=True)
+        self.shape = seen.shape  # (B, S, T)
+        self.at: tuple[Tensor, ...]
+        if is_traced() or seen.is_meta:  # how many are seen is not known: all are compared, and masked later
+            steps, total = self.shape[1:]
+            n = torch.arange(seen.numel(), device=seen.device)
+            self.at = n // (steps * total), n // total % steps, n % total
+        else:
+            self.at = seen.nonzero(as_tuple=True)
 
     def rows(self, q: Tensor, k: Tensor) -> Tensor:
         """Return queries ``(B, nh, S, D)`` and keys ``(B, nh, T, D)`` side by side, shape ``(nh, N, 2 * D)``."""

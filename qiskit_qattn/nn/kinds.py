@@ -50,8 +50,8 @@ def register_head(kind: HeadKind) -> HeadKind:
     under the kind's name, that names a :class:`HeadKind`.
 
     Raises:
-        ConfigError: For a name that cannot stand in a ``heads`` string or is taken by another kind, or a kind with
-            neither a circuit nor a value map.
+        ConfigError: For a name that cannot stand in a ``heads`` string or is taken by another kind, a kind with
+            neither a circuit nor a value map, or pairs whose queries and keys are not linear or have another score.
     """
     if not re.fullmatch(r"[\w-]+", kind.name) or kind.name in ALIASES:
         raise ConfigError(f"A head kind's name is of letters, digits, '_' and '-', and no alias; got {kind.name!r}.")
@@ -68,6 +68,13 @@ def register_head(kind: HeadKind) -> HeadKind:
             raise unknown_name(f"{field} of head kind {kind.name!r}", str(getattr(kind, field)), allowed)
     if kind.circuit is not None and kind.recipe is None and kind.circuit not in CATALOG:
         raise unknown_name(f"circuit of head kind {kind.name!r}", kind.circuit, CATALOG)
+    if (pairs := kind.pairs) is not None:
+        if kind.projections != "v" or kind.mixer is not None:
+            raise ConfigError(f"Head kind {kind.name!r} compares linear queries and keys: projections must be 'v'.")
+        if kind.score != pairs.score:
+            raise ConfigError(f"Head kind {kind.name!r}: the score of pairs {pairs.comparison!r} is {pairs.score!r}.")
+        if pairs.circuit is not None and pairs.circuit not in CATALOG:
+            raise unknown_name(f"circuit of pairs of head kind {kind.name!r}", pairs.circuit, CATALOG)
     maps = kind.values is not None or kind.mixer is not None
     if kind.circuit is None and not (maps and (kind.num_features is not None or kind.whole_token)):
         raise ConfigError(f"Head kind {kind.name!r} needs a circuit, or values and num_features.")

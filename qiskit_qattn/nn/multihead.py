@@ -95,7 +95,7 @@ class QuantumMultiheadAttention(ProjectedHeads, Placement, nn.MultiheadAttention
             embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, device, dtype
         )
         self._build_projected(heads, num_heads, self.head_dim, num_qubits, reps, sampling)
-        for part in (self.maps, self.encodings):
+        for part in (self.maps, self.scores, self.encodings):
             part.to(device=self.out_proj.weight.device, dtype=self.out_proj.weight.dtype)
         # In evaluation torch's layers read the weights of attention and never call it, unless they find this.
         self._qkv_same_embed_dim &= list(self.counts) == ["classical"] and sampling is None

@@ -48,9 +48,12 @@ def compared_states(comparison: Comparison, q: Tensor, k: Tensor, root: Tensor |
 def _density_matrices(states: Tensor) -> Tensor:
     """Return the entries of reduced density matrices, real parts and then imaginary ones, shape ``(..., 2 * 4**m)``."""
     n = states.shape[-1].bit_length() - 2
-    matrices = states.unflatten(-1, (2, -1, 2 ** kept_qubits(n))).mT  # qubit 0 is the last bit of an index
-    real, imag = matrices.unbind(-3)  # each (..., 2**m, 2**(n - m))
-    return torch.stack([real @ real.mT + imag @ imag.mT, imag @ real.mT - real @ imag.mT], -3).flatten(-3)
+    size = 2 ** kept_qubits(n)
+    parts = states.unflatten(-1, (2, -1, size)).mT.flatten(-3, -2)  # of M, (..., 2 * 2**m, 2**(n - m)): qubit 0 is last
+    products = parts @ parts.mT
+    above, below = products[..., :size, :], products[..., size:, :]
+    real, imag = above[..., :size] + below[..., size:], below[..., :size] - above[..., size:]
+    return torch.cat([real, imag], -2).flatten(-2)
 
 
 def complex_attention(

@@ -45,6 +45,11 @@ class Pairing:
     circuit: str | None = None
 
     @property
+    def score(self) -> str:
+        """How attention scores what is compared."""
+        return "dot" if self.comparison == "mixed" else self.comparison  # of density matrices
+
+    @property
     def circuit_name(self) -> str | None:
         """The name of the circuit of a pair; None for free linear maps."""
         return None if self.circuit is None else pair_name(self.circuit, self.comparison)

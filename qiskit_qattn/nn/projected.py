@@ -17,6 +17,7 @@ from qiskit_qattn.nn.head_groups import measured
 from qiskit_qattn.nn.head_kind import HeadKind, HeadShape
 from qiskit_qattn.nn.heads import HeadEncoding, run_heads
 from qiskit_qattn.nn.kinds import head_kind, parse_counts
+from qiskit_qattn.nn.sampling import sampled_mean
 from qiskit_qattn.untrusted import shown
 
 
@@ -58,7 +59,7 @@ class ProjectedHeads(MixedHeads):
                 for name, count in counts.items()
             }
         )
-        self._sample(sampling)
+        self.sampling = sampled_mean(sampling, self.kinds.values())
         names = [name for name, count in listed for _ in range(count)]
         order = sorted(range(num_heads), key=lambda head: list(self.kinds).index(names[head]))
         self._by_kind, self._in_string = _runs(order), _runs([order.index(head) for head in range(num_heads)])

@@ -80,9 +80,9 @@ class QuixerMixer(QuantumHead):
                 engine.
         """
         backend = place.single
-        if backend is not None and backend.name.partition("?")[0] == "statevector" and backend.precision == 0:
-            program = MixingProgram(self.circuit).to(device=self.weight.device, dtype=self.weight.dtype)
-            return Execution(place, program, audit)
+        exact = backend is not None and backend.program is not None and backend.precision == 0
+        if exact and place.name.partition("?")[0] == "statevector":
+            return Execution(place, MixingProgram(self.circuit).to(self.weight), audit)
         ancillas = num_ancillas(self.window, self.degree)
         if ancillas > MAX_ANCILLAS:
             raise ConfigError(
@@ -91,7 +91,7 @@ class QuixerMixer(QuantumHead):
                 f"with QuixerMixer(shape, window=4, degree=2). The exact engine, statevector, needs none."
             )
         program = program_on(mixing_circuit(self.circuit, self.window, self.degree), place, audit)
-        return Execution(place, program.to(device=self.weight.device, dtype=self.weight.dtype), audit)
+        return Execution(place, program.to(self.weight), audit)
 
     def forward(self, features: Tensor, steps: int, real: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Return outputs of the last positions, shape ``(B, H, T, M)``.
@@ -224,6 +224,7 @@ QUIXER = HeadKind(
     "quixer",
     mixer=QuixerMixer,
     summary="no scores: a polynomial of a linear combination of tokens' unitaries mixes positions",
+    control="reflections",
 )
 REFLECTIONS = HeadKind(
     "reflections",

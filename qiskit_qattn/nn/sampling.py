@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self, cast, get_args
 
@@ -12,21 +13,27 @@ from torch.nn import functional as F
 
 from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, unknown_name
+from qiskit_qattn.library.ansatzes import MAX_QUBITS
 from qiskit_qattn.nn import draws
+from qiskit_qattn.nn.amplitude_sampling import AmplitudeSampler
 from qiskit_qattn.nn.draws import Draw, random_words
-from qiskit_qattn.nn.estimates import Gradient, estimate
+from qiskit_qattn.nn.estimates import Gradient, estimate, frequency_variance, told_variance
+from qiskit_qattn.nn.head_kind import HeadKind
 from qiskit_qattn.untrusted import shown
 
-Strategy = Literal["naive", "stratified", "systematic", "hybrid", "adaptive"]
+Strategy = Literal["naive", "stratified", "systematic", "hybrid", "adaptive", "amplitude"]
 OPTIONS = {
     "samples": "keys drawn for each row, 32 by default; 8..64 doubles them from 8 to 64 within the steps of steps=",
     "steps": "training steps over which the samples of a schedule are doubled",
     "top": "hybrid: how many of the samples are the likeliest keys, each with its own weight; a quarter by default",
     "control": "keys of a block whose mean value is the control variate, such as 16",
+    "qubits": "amplitude: of the circuits, for rows of up to 2^qubits keys; 6 by default",
     "gradient": "of the weights: score, the score function's, from the drawn keys, or exact, that of exact attention",
     "seed": "seed of the random numbers, 0 by default",
 }
+_QUBITS = 6
 _BASELINE = 8  # independent samples whose mean is the baseline of the score function
+_GATHERED = 8  # times as many keys as samples: from there it is faster to read the drawn values alone
 _MOST = 2**20  # samples of a row
 
 
@@ -42,12 +49,14 @@ class Scheme:
 
     Attributes:
         text: The normal form of the string that asks for it.
-        strategy: How keys are drawn: a function of :mod:`qiskit_qattn.nn.draws`.
+        strategy: How keys are drawn: a function of :mod:`qiskit_qattn.nn.draws`, or ``amplitude``, by measuring
+            circuits.
         samples: Keys drawn for each row, S; of a schedule, at first.
         last: At its end.
         steps: Training steps of the schedule; 0 without one.
         top: Of ``hybrid``, the exact keys.
         control: Keys of a block of the control variate, or None.
+        qubits: Of the circuits of ``amplitude``; 0 for the others.
         gradient: Of the weights.
         seed: Of the random numbers.
     """
@@ -59,6 +68,7 @@ class Scheme:
     steps: int
     top: int
     control: int | None
+    qubits: int
     gradient: Gradient
     seed: int
 
@@ -89,6 +99,10 @@ class Scheme:
         top = max(1, samples // 4) if top is None and spec.name == "hybrid" else top or 0
         if top >= samples:
             raise ConfigError(f"Of the samples of {text!r}, {samples}, more than top={top} must be drawn.")
+        qubits = spec.integer("qubits", minimum=1, maximum=MAX_QUBITS)
+        if qubits is not None and spec.name != "amplitude":
+            raise ConfigError(f"Sampling option qubits is for amplitude, but the strategy of {text!r} is {spec.name}.")
+        qubits = _QUBITS if qubits is None and spec.name == "amplitude" else qubits or 0
         return cls(
             str(spec),
             cast(Strategy, spec.name),
@@ -97,6 +111,7 @@ class Scheme:
             steps or 0,
             top,
             spec.integer("control", minimum=2),
+            qubits,
             cast(Gradient, gradient),
             spec.integer("seed", minimum=0, maximum=2**32 - 1) or 0,
         )
@@ -114,9 +129,9 @@ class Scheme:
             return draws.hybrid(p, words[..., self.top :], self.top)
         if self.strategy == "adaptive":
             return draws.stratified(p, words, draws.entropy_counts(p, words.shape[-1]))
-        return {"naive": draws.naive, "stratified": draws.stratified, "systematic": draws.systematic}[self.strategy](
-            p, words
-        )
+        if self.strategy == "stratified":
+            return draws.stratified(p, words)
+        return draws.systematic(p, words) if self.strategy == "systematic" else draws.naive(p, words)
 
 
 def _samples(spec: BackendSpec) -> tuple[int, int]:
@@ -144,6 +159,9 @@ class SampledMean(nn.Module):
     Attributes:
         layer: The number of its layer in the model: each has random numbers of its own.
         samples: S, as of the training step that :func:`set_sampling_step` was told last.
+        circuits: Of ``amplitude``, what measures circuits once it is moved to a backend with shots or noise. Until then
+            their outcomes are drawn as ``naive`` draws them, which is the same.
+        watch: Called with each draw, weights, values and estimate, where it is not None.
     """
 
     def __init__(self, scheme: Scheme) -> None:
@@ -151,6 +169,8 @@ class SampledMean(nn.Module):
         self.scheme = scheme
         self.layer = 0
         self.samples: int | None = None if scheme.steps else scheme.last
+        self.watch: Callable[[Draw, Tensor, Tensor, Tensor], None] | None = None
+        self.circuits = AmplitudeSampler(scheme.qubits) if scheme.strategy == "amplitude" else None
 
     def extra_repr(self) -> str:
         """Return the scheme, for ``print(model)``."""
@@ -185,14 +205,35 @@ class SampledMean(nn.Module):
         if rows is None:
             rows = torch.arange(p.shape[-1] - p.shape[-2], p.shape[-1])[None]
         rows = rows.to(p.device)
-        draw = scheme.draw(p, self._words(samples, p, rows, first_head, step, stream=0))
+        if self.circuits is not None and self.circuits.moved:
+            draw = self.circuits.draw(p)
+        else:
+            draw = scheme.draw(p, self._words(samples, p, rows, first_head, step, stream=0))
         baseline = None
         if scheme.gradient == "score" and scheme.control is None and p.requires_grad:
             pilot = draws.naive(p, self._words(_BASELINE, p, rows, first_head, step, stream=1))
             baseline = estimate(p.detach(), v.detach(), pilot)
         if dropout:
             draw = draw._replace(weights=F.dropout(draw.weights, dropout))
-        return estimate(p, v, draw, gradient=scheme.gradient, baseline=baseline, control=scheme.control)
+        y = estimate(
+            p,
+            v,
+            draw,
+            gradient=scheme.gradient,
+            baseline=baseline,
+            control=scheme.control,
+            gather=not torch.is_grad_enabled() and p.shape[-1] >= _GATHERED * draw.indices.shape[-1],
+        )
+        if self.watch is not None:
+            self.watch(draw, p, v, y)
+        return y
+
+    def told_variance(self, draw: Draw, p: Tensor, v: Tensor) -> Tensor | None:
+        """Return an estimate of the variance, ``(B, H, L)``, as :func:`~qiskit_qattn.nn.estimates.told_variance`."""
+        if self.circuits is not None and self.circuits.moved:
+            shots = self.circuits.shots
+            return None if shots is None else frequency_variance(draw, v, shots)
+        return None if self.scheme.strategy == "systematic" else told_variance(draw, v, self.scheme.control, p)
 
     def _words(
         self, count: int, p: Tensor, rows: Tensor, first_head: int, step: Tensor | int, *, stream: int
@@ -201,13 +242,20 @@ class SampledMean(nn.Module):
         return random_words(count, rows, heads, seed=self.scheme.seed, step=step, stream=stream)
 
 
-def sampled_mean(sampling: str | None) -> SampledMean | None:
+def sampled_mean(sampling: str | None, kinds: Iterable[HeadKind]) -> SampledMean | None:
     """Return the module that a sampling string asks for, or None.
 
     Raises:
-        UnknownNameError, ConfigError: As :meth:`Scheme.parse`.
+        UnknownNameError, ConfigError: As :meth:`Scheme.parse`, and for a kind without weights that are probabilities.
     """
-    return None if sampling is None else SampledMean(Scheme.parse(sampling))
+    if sampling is None:
+        return None
+    for kind in kinds:
+        if kind.mixer is not None or kind.score == "complex":
+            raise ConfigError(
+                f"{kind.name} heads have no probabilities of keys, so that {sampling!r} has none to draw."
+            )
+    return SampledMean(Scheme.parse(sampling))
 
 
 def places(steps: int, keys: int, mask: Tensor | None, *, causal: bool) -> Tensor | None:

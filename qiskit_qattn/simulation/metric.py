@@ -8,13 +8,26 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vmap
 
+from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.simulation.compound import CompoundProgram
 from qiskit_qattn.simulation.statevector import StateProgram
 from qiskit_qattn.simulation.unary import OrthogonalProgram
 
+States = StateProgram | OrthogonalProgram | CompoundProgram
 _LARGEST = 2**22  # amplitudes of derivatives at a time
 
 
-def fubini_study(program: StateProgram | OrthogonalProgram, inputs: Tensor, weights: Tensor) -> Tensor:
+def state_program(circuit: AttentionCircuit) -> States:
+    """Return what computes the states of a circuit, on as many amplitudes as they may have.
+
+    Raises:
+        CircuitError: For a circuit that the exact engine cannot take.
+    """
+    kinds: dict[str, type[States]] = {"unary": OrthogonalProgram, "matrix": CompoundProgram}
+    return kinds.get(circuit.encoding.kind, StateProgram)(circuit)
+
+
+def fubini_study(program: States, inputs: Tensor, weights: Tensor) -> Tensor:
     r"""Return the Fubini-Study metric of a circuit's weights, in the mean over its inputs, shape ``(..., P, P)``.
 
     .. math:: g_{ij} = \frac{1}{B} \sum_b \mathrm{Re} \big[ \langle \partial_i \psi_b | \partial_j \psi_b \rangle
@@ -26,7 +39,7 @@ def fubini_study(program: StateProgram | OrthogonalProgram, inputs: Tensor, weig
     orthogonal to the state, so that it has no negative eigenvalue but by rounding.
 
     Args:
-        program: The circuit's states.
+        program: The circuit's states, see :func:`state_program`.
         inputs: Shape ``(..., B, num_inputs)``.
         weights: Angles in radians, shape ``(..., P)``; leading axes, one per head, broadcast with the inputs'.
 

@@ -19,6 +19,9 @@ from qiskit_qattn.simulation.precision import without_autocast
 from qiskit_qattn.simulation.products import quadratic_forms
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
+Sparse = list[dict[int, int]]  # for each row of a matrix the places of its entries, by column
+_SPARSE_LEVELS = 2
+
 
 class OrthogonalProgram(StatevectorProgram):
     r"""Expectations of layers of RBS on a unary-encoded vector, an orthogonal matrix V of the unit vector.
@@ -93,6 +96,9 @@ class OrthogonalProgram(StatevectorProgram):
 class Rotations(ConstantModule):
     r"""The product of all RBS as one matrix: layers of disjoint rotations, multiplied in a binary tree.
 
+    A layer has two entries per row at most and the product of four layers few, so the first two levels of the tree are
+    sums over paths: at 32 qubits a quarter of the multiplications of full matrices are left.
+
     Args:
         size: n.
         layers: The pairs of qubits of each layer.
@@ -101,28 +107,67 @@ class Rotations(ConstantModule):
     def __init__(self, size: int, layers: Layers) -> None:
         super().__init__()
         self.size = size
-        self.depth = 2 ** max(0, math.ceil(math.log2(max(1, len(layers)))))  # filled up with identities
-        gates = [(depth, i, j) for depth, layer in enumerate(layers) for i, j in layer]
-        depth, i, j = np.array(gates, dtype=int).reshape(-1, 3).T
-        entries = ((i, i), (j, j), (i, j), (j, i))  # of the layer's matrix
-        places = np.concatenate([(depth * size + row) * size + column for row, column in entries])
-        self.add_constant("places", places)
-        self.add_constant("identities", np.tile(np.eye(size).reshape(-1), self.depth), double=True)
+        count = sum(map(len, layers))
+        leaves = 2**_SPARSE_LEVELS * 2 ** max(0, math.ceil(math.log2(max(1, len(layers) / 2**_SPARSE_LEVELS))))
+        numbers = iter(range(count))
+        one = 3 * count  # entries of a layer are cosines, sines, their negatives, or 1
+        matrices = []
+        for layer in [*layers, *[[]] * (leaves - len(layers))]:
+            matrix: Sparse = [{row: one} for row in range(size)]
+            for (i, j), gate in zip(layer, numbers, strict=False):
+                matrix[i], matrix[j] = {i: gate, j: gate + count}, {i: gate + 2 * count, j: gate}
+            matrices.append(matrix)
+        zero = one + 1
+        for level in range(_SPARSE_LEVELS):
+            paths: list[list[tuple[int, int]]] = []
+            matrices = [_product(a, b, paths) for a, b in zip(matrices[0::2], matrices[1::2], strict=True)]
+            most = max(map(len, paths))
+            filled = [[*terms, *[(zero, zero)] * (most - len(terms))] for terms in paths]
+            self.add_constant(f"paths_{level}", np.array(filled).transpose(2, 1, 0))  # (2, most, entries)
+            zero = len(paths)
+        self.depth = len(matrices)
+        places = [
+            (depth * size + row) * size + column
+            for depth, matrix in enumerate(matrices)
+            for row, entries in enumerate(matrix)
+            for column in entries
+        ]
+        self.add_constant("places", np.array(places))
+        self.add_constant("zeros", np.zeros((self.depth * size * size, 1)), double=True)
 
     places: Tensor
-    identities: Tensor
+    zeros: Tensor
 
     def forward(self, weights: Tensor) -> Tensor:
         """Return the transposed matrices, shape ``(..., n, n)``, of angles ``(..., P)``."""
-        angles = weights.to(self.identities.dtype)
-        cos, sin = angles.cos(), angles.sin()
-        entries = torch.cat([cos, cos, sin, -sin], -1)  # (..., 4 P)
-        identities = self.identities.expand(*weights.shape[:-1], -1)
-        product = identities.scatter(-1, self.places.expand_as(entries), entries)
-        product = product.unflatten(-1, (self.depth, self.size, self.size))  # (..., L, n, n)
+        batch = math.prod(weights.shape[:-1])
+        angles = weights.to(self.zeros.dtype).reshape(batch, weights.shape[-1]).mT  # (P, B)
+        sin = angles.sin()
+        entries = torch.cat([angles.cos(), sin, -sin, angles.new_ones(1, batch)])
+        for level in range(_SPARSE_LEVELS):
+            entries = torch.cat([entries, torch.zeros_like(entries[:1])])
+            terms = [entries[left] * entries[right] for left, right in getattr(self, f"paths_{level}").unbind(1)]
+            entries = sum(terms[1:], terms[0])
+        product = self.zeros.expand(-1, batch).index_copy(0, self.places, entries).mT
+        product = product.reshape(*weights.shape[:-1], self.depth, self.size, self.size)
         while product.shape[-3] > 1:
             product = product[..., 0::2, :, :] @ product[..., 1::2, :, :]
         return product.squeeze(-3)
+
+
+def _product(left: Sparse, right: Sparse, paths: list[list[tuple[int, int]]]) -> Sparse:
+    """Return the places of a product's entries in ``paths``, to which each entry's products of two are appended."""
+    found: Sparse = []
+    for row in left:
+        entries: dict[int, int] = {}
+        for middle, a in row.items():
+            for column, b in right[middle].items():
+                if column not in entries:
+                    entries[column] = len(paths)
+                    paths.append([])
+                paths[entries[column]].append((a, b))
+        found.append(entries)
+    return found
 
 
 def unary_angles(x: Tensor) -> Tensor:

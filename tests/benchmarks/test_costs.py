@@ -22,7 +22,7 @@ def test_the_number_of_parameters_is_that_of_the_formula(kind: str):
 @pytest.mark.parametrize("kind", [kind for kind, formula in FORMULAS.items() if formula.circuits])
 def test_circuits_and_depth_are_those_of_the_formula(kind: str):
     formula = FORMULAS[kind]
-    assert head_kind(kind).circuit is not None
+    assert head_kind(kind).circuits
     for T, n, reps in ((3, 4, 1), (5, 5, 2)):
         module = layer(kind, T=T, d=16, n=n, L=reps)
         found = estimate(module, torch.randn(1, T, 16), "aer?shots=100")
@@ -38,3 +38,14 @@ def test_every_row_has_a_formula_and_every_power_law_its_exponent():
     rows = formulas_sheet(list(FORMULAS)).rows
     assert len(rows) == len(FORMULAS)
     assert all("**" not in cell for row in rows for cell in row)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, formula in FORMULAS.items() if formula.circuits])
+def test_shots_are_those_of_the_first_gains(kind: str):
+    shots = formulas_sheet([kind]).rows[0][-1]
+    gains = dict(layer(kind, T=1, d=16, n=5).named_parameters()).get(f"maps.{kind}.gain")
+    known = {"2ⁿ s²/ε²": 2**5, "h s²/ε²": HEAD_SIZE, "q (q - 1)/2 s²/ε²": 15}
+    assert shots in (*known, "1/ε²", "g²/ε²")
+    if shots in known:
+        assert gains is not None
+        assert float(gains.detach().flatten()[0]) ** 2 == pytest.approx(known[shots] * 0.25**2)

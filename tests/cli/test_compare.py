@@ -15,7 +15,18 @@ from qiskit_qattn.training.config import SETTINGS
 
 Run = Callable[..., Result]
 #: Settings that the kinds decide, or that a comparison does not use.
-FIXED = {"heads", "baseline", "out", "trackers", "profile", "sample_prompt", "sample_tokens", "temperature", "top_k"}
+FIXED = {
+    "split",
+    "heads",
+    "baseline",
+    "out",
+    "trackers",
+    "profile",
+    "sample_prompt",
+    "sample_tokens",
+    "temperature",
+    "top_k",
+}
 TINY = (
     "--kinds rff --seeds 1 --n-layer 1 --n-head 1 --n-embd 8 --block-size 8 --num-qubits 3 --batch-size 4"
     " --max-steps 4 --warmup-steps 1 --eval-interval 2 --eval-batches 1 --device cpu"
@@ -62,6 +73,9 @@ def test_a_comparison_ends_with_a_report_and_is_not_run_twice(compare: Run, qatt
         (["--kinds", "qisa,quantum"], "Unknown head kind 'quantum'"),
         (["--reference", "quantum"], "Unknown head kind 'quantum'"),
         (["--kinds", "classical"], "no kind to compare"),
+        (["--tasks", "chess"], "Unknown task 'chess'"),
+        (["--splits", 0], "--splits"),
+        (["--learning-rates", "fast"], "--learning-rates"),
         (["--seeds", 0], "--seeds"),
         (["--cluster", "dask"], "dask"),
         (["--jobs", -1], "--jobs"),
@@ -79,6 +93,18 @@ def test_what_cannot_be_compared_is_told_in_one_line_and_leaves_no_folder(
     assert told in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "study").exists()
+
+
+def test_a_task_has_a_paper_and_what_it_takes_is_told_before_the_first_cell(compare: Run, tmp_path: Path):
+    result = compare("--kinds", "quadratic", "--tasks", "digits")
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    first = next(index for index, line in enumerate(lines) if line.startswith("1/2 digits"))
+    assert any(line.startswith("time: about ") and "a cell takes" in line for line in lines[:first])
+    assert lines[first].endswith(" left") and " left" not in lines[first + 1]
+    report = json.loads((tmp_path / "study" / "report.json").read_text())
+    assert list(report["tasks"]) == ["digits"] and report["complete"]
+    assert report["command"] in (tmp_path / "study" / "report.md").read_text()
 
 
 def test_every_setting_that_a_comparison_leaves_open_is_a_flag(qattn: Run):

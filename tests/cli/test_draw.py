@@ -57,7 +57,7 @@ def test_a_file_that_cannot_be_written_is_one_line(qattn: Run, text_file: Path):
 
 
 def test_the_gallery_has_every_circuit(qattn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("qiskit_qattn.library.gallery.GALLERY_QUBITS", (1,))  # small ones are drawn faster
+    monkeypatch.setattr("qiskit_qattn.library.gallery.GALLERY_QUBITS", (2,))  # small ones are drawn faster
     result = qattn("draw", "--gallery", tmp_path / "circuits")
     assert result.exit_code == 0, result.output
     assert set(list_circuits()) <= {path.name for path in (tmp_path / "circuits").iterdir()}

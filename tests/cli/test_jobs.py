@@ -12,6 +12,7 @@ from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.jobs.owners import Owner
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.jobs.rows import Row
+from qiskit_qattn.backends.registry import get_backend
 
 Run = Callable[..., Any]
 SNAPSHOT = "ibm:fake_manila?resilience=0&seed=1&shots=64"
@@ -143,6 +144,18 @@ def test_errors_are_one_line(qattn: Run, rows: list[Row], arguments: tuple[str, 
 def test_a_name_that_is_no_backend_string_asks_for_one(qattn: Run, ledger: Ledger):
     row = row_of(ledger, request_of("braket:Forte Enterprise 1"), "job")
     assert "give the one the job was sent with as --backend" in qattn("jobs", "resume", row.id).stderr
+
+
+def test_a_job_of_a_sampler_is_shown_and_fetched(qattn: Run, ledger: Ledger):
+    backend = get_backend(SNAPSHOT)
+    circuit = QuantumCircuit(2)
+    circuit.measure_all()
+    job = backend.sampler.run([circuit])
+    shown = qattn("jobs", "show", "1").stdout
+    assert "2 qubits, 1 parameter sets, 2 classical bits" in shown and "64 per circuit" in shown
+    while qattn("jobs", "resume", "1", "--backend", SNAPSHOT).stdout.count(": done") == 0:
+        pass
+    assert job.result()[0].data.meas.get_counts().keys() <= {"00", "01", "10", "11"}
 
 
 def test_without_a_command_the_help_is_shown(qattn: Run):

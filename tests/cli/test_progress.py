@@ -31,6 +31,16 @@ def test_lines_where_there_is_no_terminal():
     assert lines[2] == "model: validation loss 2.5000, last position 2.7500"
 
 
+def test_data_without_positions_have_no_last_one():
+    out = io.StringIO()
+    with make_progress(Console(file=out, width=40)) as progress:
+        progress.validated(Validation(3, 0.5, 4.25, None), 0.0)
+        progress.phase_finished("model", 2.5, None)
+    lines = out.getvalue().splitlines()
+    assert lines[0].split() == ["step", "3", "train", "0.5000", "val", "4.2500"]
+    assert lines[1] == "model: validation loss 2.5000"
+
+
 def test_a_bar_on_a_terminal():
     out = io.StringIO()
     assert type(watch(Console(file=out, width=120, force_terminal=True, color_system=None))) is BarProgress

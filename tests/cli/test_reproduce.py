@@ -27,6 +27,14 @@ def test_a_claim_is_shown_and_reported(qattn: Run, text_file: Path, tmp_path: Pa
     assert all(reason in text for reason in report["reasons"])
 
 
+def test_models_of_other_data_than_texts_have_no_last_position(qattn: Run, tmp_path: Path):
+    result = qattn("reproduce", "qasa", "--steps", 1, "--out", tmp_path / "claim")
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "claim" / "report.json").read_text())["figures"]
+    assert f"classical: validation loss {found['classical']['mse']:.4f}\n" in result.output
+    assert "0.3406" in result.output  # published
+
+
 def test_what_cannot_be_run_is_one_line(qattn: Run, tmp_path: Path):
     for flags, told in ((["nano"], "Unknown claim"), (["gpt-nano", "--data", tmp_path / "none.txt"], "none.txt")):
         result = qattn("reproduce", *flags, "--out", tmp_path / "claim")

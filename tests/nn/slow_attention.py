@@ -4,11 +4,14 @@ import math
 
 import numpy as np
 import torch
-from qiskit.quantum_info import Statevector
+from qiskit.quantum_info import Statevector, partial_trace
 
 KINDS = ["qisa-v1", "qisa-v2", "qisa-v3", "qsann", "zz", "angle", "frozen", "classical", "quadratic", "rff"]
 KINDS += ["orthogonal", "unit-linear", "mps", "qasa", "bottleneck", "probabilities", "born", "compound", "pair-linear"]
 SCORES = {"qisa-v1": "qisa", "qisa-v2": "qisa", "qsann": "gaussian"}
+COMPARED = {"overlap": "overlap", "kernel": "overlap", "qmsan": "mixed", "low-rank": "mixed"}
+COMPARED |= {"qcsam": "complex", "complex": "complex"}
+KINDS += COMPARED
 QKV = ("qisa-v1", "qisa-v2", "qsann", "angle", "orthogonal", "unit-linear")
 
 
@@ -54,10 +57,21 @@ def attention(mha, query, key, value, padding=None, mask=None):
                 q, k = ([x[:used] for x in each] for each in (q, k))
             else:
                 q, k, v = vectors[0], vectors[1], [mapped(mha, state, kind, which, None, x) for x in vectors[2]]
+            if kind in COMPARED:
+                q, k = ([prepared(mha, kind, which, part, x) for x in each] for part, each in enumerate((q, k)))
             if mha.add_zero_attn:
                 k, v = [*k, np.zeros_like(k[0])], [*v, np.zeros_like(v[0])]
             for i in range(steps):
-                logits = [logit(q[i], k[j], SCORES.get(kind)) for j in range(added)]
+                if kind in COMPARED:
+                    logits = [compared(mha, kind, which, q[i], k[j]) for j in range(added)]
+                else:
+                    logits = [logit(q[i], k[j], SCORES.get(kind)) for j in range(added)]
+                phases = np.ones(added)
+                if COMPARED.get(kind) == "complex":
+                    phases = np.exp(1j * np.angle(logits))
+                    logits = [math.log(max(abs(each), 1e-300)) for each in logits]  # of moduli
+                    half = width // 2
+                    pairs = [np.concatenate([x[:half] + 1j * x[half : 2 * half], x[2 * half :]]) for x in v]
                 for j in range(total):
                     if padding is not None:
                         logits[j] += _added(padding[n, j])
@@ -66,7 +80,11 @@ def attention(mha, query, key, value, padding=None, mask=None):
                 exponentials = [math.exp(each - max(logits)) for each in logits]
                 row = [each / sum(exponentials) for each in exponentials]
                 weights[n, head, i] = row
-                mixed[n, i, rows] = sum(w * x for w, x in zip(row, v, strict=True))
+                if COMPARED.get(kind) == "complex":
+                    sums = sum(w * phase * x for w, phase, x in zip(row, phases, pairs, strict=True))
+                    mixed[n, i, rows] = np.concatenate([sums.real[:half], sums.imag[:half], sums.real[half:]])
+                else:
+                    mixed[n, i, rows] = sum(w * x for w, x in zip(row, v, strict=True))
     y = mixed @ state["out_proj.weight"].T + state.get("out_proj.bias", 0.0)
     return torch.from_numpy(y), torch.from_numpy(weights)
 
@@ -82,10 +100,10 @@ def logit(q, k, score):
 def mapped(mha, state, kind, which, part, x):
     """Return what head ``which`` of a kind makes of a projected vector; ``part`` is 0, 1, 2 for q, k, v circuits."""
     index = which if part is None else (part, which)
-    if kind == "classical":
+    if kind in ("classical", "overlap", "kernel"):
         return x
-    if kind == "quadratic":
-        factor, coefficient = state["maps.quadratic.factor"][which], state["maps.quadratic.coefficient"][which]
+    if kind in ("quadratic", "low-rank", "complex"):
+        factor, coefficient = (state[f"maps.{kind}.{name}"][which] for name in ("factor", "coefficient"))
         padded = np.pad(x, (0, len(factor) - len(x)))
         columns = (padded / np.linalg.norm(padded) @ factor).reshape(coefficient.shape)
         return (coefficient * columns**2).sum(-1)
@@ -145,6 +163,30 @@ def mapped(mha, state, kind, which, part, x):
     expectations = np.array([final.expectation_value(observable).real for observable in circuit.observables])
     gain = state[f"maps.{kind}.gain"][index]
     return expectations @ gain if kind == "qasa" else gain * expectations
+
+
+def prepared(mha, kind, which, part, x):
+    """Return the state of a projected query (part 0) or key (part 1)."""
+    head = mha.scores[kind]
+    weight = head.weight.detach().double().numpy()
+    if kind in ("kernel", "low-rank", "complex"):
+        real, imag = np.split(x @ weight[part, which], 2)
+        return (real + 1j * imag) / np.linalg.norm(real + 1j * imag)
+    padded = np.pad(x, (0, 2**head.states.num_qubits - len(x)))
+    angles = dict(zip(head.states.weight_params, np.split(weight[which], 2)[part], strict=True))
+    return Statevector(padded / np.linalg.norm(padded)).evolve(head.states.ansatz.assign_parameters(angles)).data
+
+
+def compared(mha, kind, which, q, k):
+    """Return τ times what compares two states, or their overlap."""
+    if COMPARED[kind] == "complex":
+        return np.vdot(q, k)
+    tau = len(q) * mha.scores[kind].gain.detach().double().reshape(-1)[which].item() ** 2
+    if COMPARED[kind] == "overlap":
+        return tau * abs(np.vdot(q, k)) ** 2
+    n = len(q).bit_length() - 1
+    rho, sigma = (partial_trace(Statevector(each), list(range((n + 1) // 2, n))).data for each in (q, k))
+    return tau * np.trace(rho @ sigma).real
 
 
 def _added(entry):

@@ -130,6 +130,14 @@ def test_a_gpt_of_each_kind(kind):
 
 
 @more
+@pytest.mark.parametrize("kind", ["overlap", "qmsan", "qcsam"])
+def test_scores_of_pairs_on_the_noisy_engine(kind):
+    idx, model = tokens(2, 4), gpt(f"{kind}:1", 2, n_layer=1)
+    model.to_backend(NOISE)
+    check(model, idx, idx)
+
+
+@more
 def test_a_gpt_of_a_users_own_heads(own_head):
     idx, model = tokens(), gpt("own:1,classical:1")
     check(model, idx, idx)
@@ -300,3 +308,25 @@ def test_values_are_read_on_a_cpu_only():
     assert may_read(torch.ones(1)) and not may_read(torch.ones(1, device="meta"))
     check_finite(torch.ones(1, device="meta"), wait=True)
     assert not torch.compile(lambda x: x + may_read(x), fullgraph=True, backend="aot_eager")(torch.zeros(1))
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        "stratified?samples=4",
+        pytest.param("hybrid?samples=4&top=2", marks=more),
+        pytest.param("adaptive?samples=4&gradient=exact", marks=more),
+        pytest.param("naive?samples=4&control=4", marks=more),
+    ],
+)
+def test_sampled_attention_is_one_graph(sampling: str):
+    model, idx = gpt("qisa:1,classical:1", n_layer=1, sampling=sampling), tokens()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    found = []
+    for call in (model, compiled):
+        model.zero_grad()
+        torch.manual_seed(4)  # of the step, whose number a compiled graph draws too
+        loss = call(idx, idx)[1]
+        loss.backward()
+        found.append((loss.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)))
+    torch.testing.assert_close(*found)

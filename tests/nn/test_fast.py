@@ -58,8 +58,12 @@ NETWORKS = {
     ),
 }
 
+FURTHER = {"all outcomes", "shots of theirs", "precise estimator"}
 
-@pytest.mark.parametrize("name", NETWORKS)
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.more] if name in FURTHER else []) for name in NETWORKS]
+)
 def test_values_and_gradients_are_the_network_s_own(name, rng):
     theirs = NETWORKS[name]()
     ours = qa.fast(theirs)
@@ -130,8 +134,15 @@ def twice(build, x, y):
     return models
 
 
-@pytest.mark.parametrize("sampler", [None, StatevectorSampler(seed=4, default_shots=300)], ids=["exact", "shots"])
-@pytest.mark.parametrize("optimizer", [COBYLA, SLSQP])
+@pytest.mark.parametrize(
+    ("sampler", "optimizer"),
+    [
+        (None, COBYLA),
+        (StatevectorSampler(seed=4, default_shots=300), SLSQP),
+        pytest.param(None, SLSQP, marks=pytest.mark.more),
+        pytest.param(StatevectorSampler(seed=4, default_shots=300), COBYLA, marks=pytest.mark.more),
+    ],
+)
 def test_a_vqc_is_fitted_to_the_same_weights(sampler, optimizer, rng):
     x, y = data_of(rng)
 
@@ -146,6 +157,7 @@ def test_a_vqc_is_fitted_to_the_same_weights(sampler, optimizer, rng):
     assert ours.score(x, y) == theirs.score(x, y)
 
 
+@pytest.mark.more
 def test_a_vqc_of_three_classes_sets_the_outputs_of_its_network(rng):
     x = rng.uniform(-1, 1, (9, 2))
     y = np.arange(9) % 3
@@ -154,8 +166,15 @@ def test_a_vqc_of_three_classes_sets_the_outputs_of_its_network(rng):
     np.testing.assert_allclose(ours.weights, theirs.weights, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [NeuralNetworkClassifier, NeuralNetworkRegressor])
-@pytest.mark.parametrize("network", ["estimator", "sampler"])
+@pytest.mark.parametrize(
+    ("kind", "network"),
+    [
+        (NeuralNetworkClassifier, "sampler"),
+        (NeuralNetworkRegressor, "estimator"),
+        pytest.param(NeuralNetworkClassifier, "estimator", marks=pytest.mark.more),
+        pytest.param(NeuralNetworkRegressor, "sampler", marks=pytest.mark.more),
+    ],
+)
 def test_classifiers_and_regressors_are_fitted_to_the_same_weights(kind, network, rng):
     x, y = data_of(rng)
     options = {"one_hot": True} if (kind, network) == (NeuralNetworkClassifier, "sampler") else {}

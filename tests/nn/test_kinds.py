@@ -13,6 +13,7 @@ from qiskit_qattn.errors import ConfigError, UnknownNameError
 from qiskit_qattn.library.catalog import CATALOG, Recipe
 from qiskit_qattn.library.encodings import amplitude_encoding
 from qiskit_qattn.nn import kinds
+from qiskit_qattn.nn.pairs import Pairing
 
 RECIPE = Recipe(amplitude_encoding, CATALOG["zz"].ansatz, reps=1, first=lambda n: [], summary="RY and CX")
 OWN = qa.HeadKind("own", circuit="own", recipe=RECIPE, summary="a third party's")
@@ -106,6 +107,9 @@ def test_a_circuit_that_a_kind_brings_is_in_the_catalog():
         (qa.HeadKind("one", circuit="zz", qk="one"), "qk.*Known"),
         (qa.HeadKind("one", circuit="zzz"), "circuit.*zzz.*Did you mean"),
         (qa.HeadKind("other", circuit="zz", recipe=RECIPE), "another name"),
+        (qa.HeadKind("one", circuit="zz", projections="qkv", pairs=Pairing("mixed")), "projections must be 'v'"),
+        (qa.HeadKind("one", circuit="zz", pairs=Pairing("overlap")), "the score of pairs 'overlap' is 'overlap'"),
+        (qa.HeadKind("one", circuit="zz", pairs=Pairing("mixed", "zzz")), "pairs.*zzz.*Did you mean"),
     ],
 )
 def test_what_cannot_be_registered(kind, told):

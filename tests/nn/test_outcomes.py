@@ -19,7 +19,7 @@ from qiskit_machine_learning.primitives import QMLSampler
 
 from qiskit_qattn import TorchConnector
 from qiskit_qattn.errors import CircuitError
-from qiskit_qattn.nn.connector import compile_qnn
+from qiskit_qattn.nn.compiled import compile_qnn
 
 INTERPRETATIONS = {
     "none": (None, None),

@@ -200,7 +200,7 @@ def test_a_chain_falls_with_values_and_gradients(laboratory):
     wanted = {name: each.grad.clone() for name, each in model.named_parameters()}
     model.to_backend("lab?fails=all -> statevector")
     model.zero_grad()
-    with pytest.warns(FallbackWarning, match="Layer 0, overlap heads, call 1, forward pass"):
+    with pytest.warns(FallbackWarning, match=r"Layer 0, (qmsan|overlap) heads, call 1, forward pass"):
         found, loss = model(idx, idx)
     torch.testing.assert_close(found, exact, atol=1e-5, rtol=0)
     loss.backward()
@@ -305,3 +305,52 @@ def test_every_parameter_is_trained_and_learns(kind):
         optimizer.step()
     assert all(parameter.grad is not None for parameter in model.parameters())
     assert losses[-1] < losses[0] - 0.2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_multihead_attention_masked_pairs_and_padded_keys_are_no_circuits(kind):
+    mha = qa.QuantumMultiheadAttention(8, 2, batch_first=True, heads=kind, add_bias_kv=True, add_zero_attn=True).eval()
+    query, key = torch.randn(2, 3, 8), torch.randn(2, 4, 8)
+    padding = torch.zeros(2, 4, dtype=torch.bool)
+    padding[1, 2:] = True
+    mask = torch.zeros(4, 3, 4, dtype=torch.bool)
+    mask[:2, 0, 1:] = mask[1, 1] = True  # by head: what one head sees is a circuit for both
+    expected, weights = mha(query, key, key, key_padding_mask=padding, attn_mask=mask)
+    with mha.to_backend("density_matrix?noise=depolarizing&p1=0&p2=0"):
+        found = mha(query, key.masked_fill(padding[..., None], torch.nan), key, padding, attn_mask=mask)
+    torch.testing.assert_close(found, (expected, weights), atol=1e-5, rtol=0)
+    estimator = CountingEstimator()
+    with mha.to_backend(Backend("counting", estimator)):
+        mha(query, key, key, key_padding_mask=padding, attn_mask=mask)
+    given = (1 + 4 + 4) + 3 * 2  # keys that some head sees
+    pairs = 2 * (given + 2 * 3)  # of two heads; queries see the bias too
+    assert estimator.total.jobs == (1 if kind == "overlap" else 2)
+    values = 0 if kind == "overlap" else 2 * (4 + 2 + 1 + 1)  # excluded ones are as one
+    assert estimator.total.circuits == pairs + values
+
+
+@pytest.mark.more
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("backend", ["ibm:fake_manila?shots=4000&seed=3", "braket:local?shots=4000"])
+def test_devices_give_the_scores_of_every_pair(kind, backend):
+    model, idx = gpt(f"{kind}:1"), torch.tensor([[0, 3, 5]])
+    exact, seen = model(idx)[0], []
+    model.to_backend(backend)
+    head = model.blocks[0].attn.scores[kind]
+    head.register_forward_hook(lambda *call: seen.append((call[1][0], call[2]["expectations"])), with_kwargs=True)
+    with torch.no_grad():
+        logits = model(idx)[0]
+    ((rows, values),) = seen
+    assert rows.shape[:2] == values.shape[:2] == (1, 6)
+    torch.testing.assert_close(values, head.reference()(rows).detach(), atol=0.15, rtol=0)  # noise and shots
+    torch.testing.assert_close(logits, exact, atol=0.1, rtol=0)
+
+
+@pytest.mark.more
+def test_circuits_of_pairs_run_side_by_side():
+    model, idx = gpt("overlap:1"), torch.tensor([[0, 3, 5]])
+    exact = model(idx)[0]
+    model.to_backend("ibm:fake_torino?shots=4000&seed=3&tiles=4")
+    with torch.no_grad():
+        torch.testing.assert_close(model(idx)[0], exact, atol=0.1, rtol=0)
+    assert sum(model.head_backends()[0]["tiles"].values()) == 6

@@ -165,6 +165,7 @@ def test_small_windows_run_in_a_gpt_on_a_backend_and_stay_causal(registered):
     assert float(qa.leakage(model, edits=1)) == 0.0
     assert model.head_backends()[1]["backend"] == "aer"
     assert qa.estimate(model, idx, "aer?shots=100").total.circuits > 0
+    assert qa.estimate(model, idx, "statevector").total.circuits > 0
     with pytest.raises(ConfigError, match="quixer-small mix several tokens in a circuit"):
         check_compared(model, "aer")
 
@@ -221,3 +222,16 @@ def test_a_mixer_of_ones_own_is_one_module_and_one_registration(registered):
     real = torch.tensor([[False] * 2 + [True] * 4, [True] * 6])
     other = torch.where(real, idx, (idx + 1) % 7)
     torch.testing.assert_close(model(other, real=real)[0][real], model(idx, real=real)[0][real])
+
+
+@pytest.mark.parametrize("kind", ["quixer", "reflections"])
+def test_padding_on_the_left_changes_nothing_with_a_cache_either(kind):
+    model, idx = gpt(f"{kind}:1,classical:1").eval(), torch.randint(7, (2, 4))
+    padded, real = torch.cat([torch.zeros(2, 2, dtype=torch.long), idx], 1), torch.ones(2, 6, dtype=torch.bool)
+    real[:, :2] = False
+    positions, caches = torch.tensor([[0, 0, 0, 1, 2, 3]]), [qa.KeyValueCache()]
+    parts = [
+        model(padded[:, a:b], caches=caches, position=a, positions=positions[:, a:b], real=real[:, :b])[0]
+        for a, b in ((0, 4), (4, 5), (5, 6))
+    ]
+    torch.testing.assert_close(torch.cat(parts, 1)[:, 2:], model(idx)[0], atol=1e-5, rtol=1e-5)

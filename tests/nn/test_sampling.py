@@ -237,3 +237,11 @@ def test_bad_strings_are_told_in_a_line(text: str, message: str) -> None:
         qa.GPTConfig(sampling=text)
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert isinstance(caught.value, UnknownNameError) == message.startswith("Unknown")
+
+
+@pytest.mark.parametrize("kind", ["qcsam", "quixer"])
+def test_kinds_without_probabilities_refuse_sampling(kind: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"{kind} heads have no probabilities of keys, so that 'naive' has none to draw"
+    ):
+        gpt("naive", heads=f"{kind}:2,classical:2")

@@ -126,7 +126,7 @@ def count_work(program: str, params: dict[str, Any]) -> tuple[int, int, int]:
         return len(pubs), len(pubs), 0
     quantum_program = decode_program(params)
     circuits = sum(prod(item.shape) for item in quantum_program.items)
-    pubs = quantum_program.passthrough_data["post_processor"]["num_pubs"]
+    pubs = quantum_program.passthrough_data["post_processor"].get("num_pubs", len(quantum_program.items))  # a Sampler's
     return pubs, circuits, circuits * quantum_program.shots
 
 

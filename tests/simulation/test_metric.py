@@ -19,7 +19,6 @@ from qiskit_qattn.simulation.metric import fubini_study
 from qiskit_qattn.simulation.statevector import StateProgram
 from qiskit_qattn.simulation.unary import OrthogonalProgram, unary_angles
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 STEP = 1e-3
 
 

@@ -22,6 +22,17 @@ def test_the_splits_are_the_text_cut_once(length: int):
     assert corpus.tokenizer.decode(torch.cat([corpus.train, corpus.val])) == text
 
 
+def test_every_tenth_can_be_held_out_and_the_rest_is_trained_on():
+    text = "".join(chr(ord("a") + i % 26) for i in range(203))
+    found = [split_corpus(text, 4, split=split) for split in range(10)]
+    held = torch.cat([corpus.val for corpus in reversed(found)])
+    assert torch.equal(held, found[0].tokenizer.encode(text))
+    for split, corpus in enumerate(found):
+        before, after = len(text) * (9 - split) // 10, len(text) * (10 - split) // 10
+        assert corpus.tokenizer.decode(corpus.train) == text[:before] + text[after:]
+    assert torch.equal(found[0].train, split_corpus(text, 4).train)
+
+
 def test_a_file_is_loaded(tmp_path: Path):
     (tmp_path / "text.txt").write_text(TEXT)
     corpus = load_corpus(tmp_path / "text.txt", 16)

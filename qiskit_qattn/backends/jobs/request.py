@@ -118,9 +118,10 @@ class Request:
         side_by_side = next((source for source in found if isinstance(source, list)), None)
         sources = side_by_side or found  # of the PUBs that the first was composed of
         about = [_FORMAT, self.settings, float(self.precision).hex(), len(sources)]
-        parts = []
+        parts = list[bytes]()
+        samples = any(isinstance(pub, SamplerPub) for pub in self.pubs)  # whose source says nothing of parameters
         for source, own in zip(sources, self._parts if sources is found else [[]] * len(sources), strict=True):
-            parts += own if source is None else [str(source).encode()]
+            parts += own if source is None else [str(source).encode(), *(own[1:] if samples else ())]
         return _digest(_json(about), *parts)
 
     @cached_property

@@ -94,7 +94,7 @@ def head_counts(kind: str) -> dict[str, int]:
 
 def has_circuit(kind: str) -> bool:
     """Return whether some head of a kind is a circuit."""
-    return any(head_kind(name).circuit is not None for name in head_counts(kind))
+    return any(head_kind(name).circuits for name in head_counts(kind))
 
 
 def control_of(kind: str, among: Iterable[str]) -> str | None:
@@ -104,11 +104,11 @@ def control_of(kind: str, among: Iterable[str]) -> str | None:
         Its name among them; None if a head of the kind has no control, or its control is not among them.
     """
     heads = [(head_kind(name), count) for name, count in head_counts(kind).items()]
-    if any(head.circuit is not None and not head.control for head, _ in heads):
+    if any(head.circuits and not head.control for head, _ in heads):
         return None
     counts: dict[str, int] = {}
     for head, count in heads:
-        name = head.control if head.circuit is not None else head.name
+        name = head.control if head.circuits else head.name
         counts[name] = counts.get(name, 0) + count
     wanted = _identity(",".join(f"{name}:{count}" if count else name for name, count in counts.items()))
     return next((other for other in among if other != kind and _identity(other) == wanted), None)

@@ -12,7 +12,7 @@ import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from qiskit_qattn.errors import ConfigError, RunFolderError, unknown_name
@@ -122,9 +122,11 @@ def plan_suite(
             raise unknown_name("task", name, TASKS)
     if tasks and (build or len(set(tasks)) < len(tasks)):
         raise ConfigError(f"--tasks {','.join(tasks)} must name each task once, and cannot be used with --build.")
-    options = {"rates": rates, "allow_unmatched": allow_unmatched}
+    plan = partial(
+        plan_study, kinds=kinds, count=count, reference=reference, rates=rates, allow_unmatched=allow_unmatched
+    )
     if not tasks and splits == 1:
-        return [plan_study(config, kinds, count, reference, build=build, **options)]
+        return [plan(config, build=build)]
     if os.path.isfile(config.folder / NAME):
         raise RunFolderError(f"{str(config.folder)!r} holds a study of one task; give another --out.")
     studies = []
@@ -133,7 +135,7 @@ def plan_suite(
             folder = config.folder / name / (f"split-{split}" if splits > 1 else "")
             part = config.replace(out=str(folder), split=split)
             function = TASKS[name] if tasks else build
-            study = plan_study(part, kinds, count, reference, build=function, **options)
+            study = plan(part, build=function)
             if splits > 1 and build and not study.text and "split" not in load_builder(build).takes:
                 raise ConfigError(f"--splits {splits} needs a function that takes split, which {build!r} does not.")
             studies.append(study)

@@ -92,10 +92,10 @@ def digits(kind: str, seed: int, *, width: int | None = None, split: int = 0, co
     images, labels = _digits()
     embed = Patches(config.model.n_embd)
     model = Encoder(embed, (8 // PATCH) ** 2, 10, kind, width or config.model.mlp_width, config)
-    train, held = _held_out(len(labels), len(labels) // 5, split)
+    parts = _held_out(len(labels), len(labels) // 5, split)
     padding = torch.zeros(len(labels), (8 // PATCH) ** 2, dtype=torch.bool)
-    parts = [(images[rows], padding[rows], labels[rows]) for rows in (train, held)]
-    return Task(model, *parts, loss=F.cross_entropy, metric=accuracy)
+    train, held = ((images[rows], padding[rows], labels[rows]) for rows in parts)
+    return Task(model, train, held, F.cross_entropy, accuracy)
 
 
 def sentences(
@@ -110,18 +110,10 @@ def sentences(
         DataError: If the task cannot be had.
     """
     length = config.model.block_size
-    texts, labels, count, classes = _sentences(name)
-    train, held = _held_out(len(texts), count, split)
-    if not split:
-        train, held = torch.arange(len(texts) - count), torch.arange(len(texts) - count, len(texts))
-    words = Counter(word for row in train.tolist() for word in texts[row])
-    index = {word: number for number, (word, _) in enumerate(words.most_common(WORDS - 2), start=2)}
-    rows = [[index.get(word, _UNKNOWN) for word in text[:length]] or [_UNKNOWN] for text in texts]
-    tokens = torch.tensor([row + [_PAD] * (length - len(row)) for row in rows])  # (N, T)
+    train, held, classes = _sentence_rows(name, length, split)
     embed = nn.Embedding(WORDS, config.model.n_embd, padding_idx=_PAD)
     model = Encoder(embed, length, classes, kind, width or config.model.mlp_width, config)
-    parts = [(tokens[rows], tokens[rows] == _PAD, labels[rows]) for rows in (train, held)]
-    return Task(model, *parts, loss=F.cross_entropy, metric=accuracy)
+    return Task(model, train, held, F.cross_entropy, accuracy)
 
 
 films = partial(sentences, "films")
@@ -168,9 +160,17 @@ def _digits() -> tuple[Any, Any]:
 
 
 @cache
-def _sentences(name: str) -> tuple[list[list[str]], Tensor, int, int]:
-    """Return the words and labels of all rows, those for validation last; their number, and that of the classes."""
+def _sentence_rows(name: str, length: int, split: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], int]:
+    """Return the rows for training and for validation as (tokens, padding, labels), and the number of classes."""
     task = load_task(name)
     texts = [re.findall(r"[a-z']+|[^\sa-z']", text.lower()) for text in (*task.train.first, *task.dev.first)]
-    labels = torch.tensor([*task.train.labels, *task.dev.labels])
-    return texts, labels, len(task.dev), len(task.classes)
+    labels, count = torch.tensor([*task.train.labels, *task.dev.labels]), len(task.dev)
+    train, held = torch.arange(len(texts) - count), torch.arange(len(texts) - count, len(texts))  # the task's own
+    if split:
+        train, held = _held_out(len(texts), count, split)
+    words = Counter(word for row in train.tolist() for word in texts[row])
+    index = {word: number for number, (word, _) in enumerate(words.most_common(WORDS - 2), start=2)}
+    rows = [[index.get(word, _UNKNOWN) for word in text[:length]] or [_UNKNOWN] for text in texts]
+    tokens = torch.tensor([row + [_PAD] * (length - len(row)) for row in rows])  # (N, T)
+    data = [(tokens[part], tokens[part] == _PAD, labels[part]) for part in (train, held)]
+    return data[0], data[1], len(task.classes)

@@ -170,7 +170,7 @@ def run(options: Options, progress: Progress) -> Reproduction:
             f" does ours. With the right one QASA's mean absolute error is {figures['qasa']['aligned_mae']:.4f}, the"
             f" classical model's {figures['classical']['aligned_mae']:.4f}.",
             "Attention is not masked, and the loss is over all positions of a window: all but the last read their"
-            f" target in their input. A gradient of {figures['qasa']['leak']:.2g} from later inputs to earlier forecasts"
+            f" target in their input. A gradient of {figures['qasa']['leak']:.2g} from later inputs to earlier ones"
             " shows it, so the training loss says little about forecasts.",
             "The circuit is not the value projection of attention: in the code it follows attention, on a residual"
             " path beside it.",
@@ -256,8 +256,8 @@ def _trained(kind: Kind, series: Tensor, steps: int, options: Options, progress:
     )
     assert isinstance(leaks, Tensor), "windows are vectors"
     figures |= {"leak": float(leaks.max()), "seconds": seconds}
-    progress.phase_finished(kind, figures["mse"], None)
     write_json(path, {"settings": settings, "figures": figures})
+    progress.phase_finished(kind, figures["mse"], None)
     return figures
 
 

@@ -22,7 +22,7 @@ class Options:
     Attributes:
         out: The folder of the runs and the report.
         data: The corpus, as for ``qattn train``.
-        steps: Training steps, or rounds of timing; None for the number that the claim needs.
+        steps: Training steps, rounds of timing or pairs of states; None for the number that the claim needs.
         seed: Seed of weights and batches.
     """
 

@@ -142,12 +142,14 @@ def test_the_control_of_a_mix_is_the_mix_of_the_controls():
     assert control_of("classical:1,qisa:1", among) == "quadratic:1,classical:1"
     assert control_of("orthogonal", among) is None
     assert has_circuit("qisa:1,classical:1") and not has_circuit("quadratic")
+    assert has_circuit("overlap")  # only its scores are circuits
+    assert control_of("overlap", ("classical", "kernel")) == "kernel"
 
 
 def test_every_control_is_a_classical_kind():
     named = {kind.name: kind.control for kind in HEAD_KINDS.values() if kind.control}
     assert {"qisa-v3", "qsann", "orthogonal"} <= set(named)
-    assert all(HEAD_KINDS[control].circuit is None for control in named.values())
+    assert not any(HEAD_KINDS[control].circuits for control in named.values())
 
 
 @pytest.mark.parametrize(

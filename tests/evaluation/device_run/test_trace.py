@@ -35,7 +35,7 @@ def test_hooks_are_gone_after_it():
     assert not any(module._forward_hooks for module in model.modules())
 
 
-@pytest.mark.parametrize("heads", ["qisa:2", "qsann:1,classical:1", "angle:1,frozen:1"])
+@pytest.mark.parametrize("heads", ["qisa:2", "qsann:1,classical:1", "angle:1,frozen:1", "overlap:2"])
 def test_a_backend_without_noise_returns_the_exact_values(heads):
     model = model_of(heads, layers=1)
     with model.to_backend("density_matrix?noise=depolarizing&p1=0&p2=0"):
