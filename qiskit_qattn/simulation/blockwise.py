@@ -30,7 +30,7 @@ from qiskit_qattn.simulation.elementary import moved
 from qiskit_qattn.simulation.gate_fusion import Cluster, Phases, fuse
 from qiskit_qattn.simulation.gatewise import Gatewise, inputs_and_weights
 from qiskit_qattn.simulation.operators import Block
-from qiskit_qattn.simulation.plan import Plan
+from qiskit_qattn.simulation.plan import MAX_FLOAT32_PHASES, Plan
 from qiskit_qattn.simulation.program import build_program
 from qiskit_qattn.simulation.readout import MeasurementBases
 
@@ -88,6 +88,7 @@ class Blockwise(ConstantModule):
         super().__init__()
         self.amplitude_input, self.mixed, self.num_qubits = plan.input_kind == "amplitude", plan.mixed, plan.num_qubits
         steps, place = fuse(plan.operations, plan.num_qubits, plan.input_params)
+        self.float64 = sum(isinstance(step, Phases) for step in steps) > MAX_FLOAT32_PHASES
         schedule = _Schedule(plan.num_qubits, whole=self.amplitude_input)
         self.unitaries, self.phases = nn.ModuleList(), nn.ModuleList()
         for step in steps:
@@ -115,7 +116,8 @@ class Blockwise(ConstantModule):
             weights: Angles in radians, shape ``(..., num_weights)``.
             signs: S, shape ``(..., R, M)``.
         """
-        matrices, dtype = self._matrices(weights, signs.dtype), signs.dtype
+        asked, dtype = signs.dtype, torch.float64 if self.float64 else signs.dtype
+        matrices, signs = self._matrices(weights, dtype), signs.to(dtype)
         heads = math.prod(torch.broadcast_shapes(inputs.shape[:-2], weights.shape[:-1]))
         if self.measure.trivial:  # outcomes are basis states, whose signs may change places in their stead
             signs = reorder(signs, tuple(np.argsort(self.order).tolist()))
@@ -125,7 +127,7 @@ class Blockwise(ConstantModule):
             if not self.measure.trivial:
                 states = self.measure(reorder(states, self.order))
             found.append(_read(states, signs))
-        values = torch.cat(found, -2) if found[1:] else found[0]
+        values = (torch.cat(found, -2) if found[1:] else found[0]).to(asked)
         return values.expand(*values.shape[:-2], inputs.shape[-2], -1)
 
     def amplitudes(self, inputs: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
@@ -134,8 +136,9 @@ class Blockwise(ConstantModule):
         Args:
             inputs: Shape ``(..., B, num_inputs)``.
             weights: Angles in radians, shape ``(..., num_weights)``.
-            dtype: Real dtype of the amplitudes.
+            dtype: Real dtype of the amplitudes, unless float64 is needed.
         """
+        dtype = torch.float64 if self.float64 else dtype
         states = self.measure(reorder(self._states(inputs, weights, self._matrices(weights, dtype), dtype), self.order))
         states = states.to(torch.promote_types(dtype, torch.complex64))
         return states.expand(*states.shape[:-1], inputs.shape[-2])

@@ -21,7 +21,7 @@ from qiskit_qattn.simulation.readout import Readout, build_readout
 InputKind = Literal["parameters", "amplitude"]
 
 MAX_QUBITS = 20  # 8 MiB of amplitudes a row in float32, and as many signs an observable
-_MAX_FLOAT32_PHASES = 4  # with more data-dependent phases, rounding errors of float32 add up past 1e-6
+MAX_FLOAT32_PHASES = 4  # with more data-dependent phases, rounding errors of float32 add up past 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +161,7 @@ def _with_unitaries(plan: Plan, observables: int) -> Plan:
         program=program,
         unique_phases=unique,
         num_features=features,
-        float64=len(program.phases) > _MAX_FLOAT32_PHASES,
+        float64=len(program.phases) > MAX_FLOAT32_PHASES,
         adjoint=plan.num_qubits <= cost.DENSE_QUBITS,
     )
     if not cost.forms_matrix(program, features, outcomes, amplitude):
