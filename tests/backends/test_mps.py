@@ -314,7 +314,7 @@ def test_wrong_circuits_and_settings():
 
 def test_without_aer_the_error_tells_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "qiskit_aer", None)
-    mps._simulator.cache_clear()
+    mps.mps_simulator.cache_clear()
     with pytest.raises(ImportError, match=r"qiskit-qattn\[aer\]"):
         get_backend("statevector?method=mps")
 

@@ -98,7 +98,7 @@ def test_what_is_not_exact_or_too_wide_stays_where_it_was():
 
 def test_without_aer_the_network_is_left_alone(monkeypatch):
     monkeypatch.setitem(sys.modules, "qiskit_aer", None)
-    mps._simulator.cache_clear()
+    mps.mps_simulator.cache_clear()
     compiled = compile_qnn(chain(17))
     assert (compiled.engine, compiled.program) == ("network", None)
     assert 'pip install "qiskit-qattn[aer]"' in compiled.reason

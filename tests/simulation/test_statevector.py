@@ -19,11 +19,13 @@ from qiskit_qattn.library.catalog import attention_circuit, list_circuits
 from qiskit_qattn.simulation.amplitude import amplitude_angles
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
-CASES = [(name, n) for name in list_circuits() for n in range(1, 9)]
+FEWEST = {"compound": 2}  # qubits of a circuit that needs more than one
+CASES = [(name, n) for name in list_circuits() for n in range(FEWEST.get(name, 1), 9)]
 
 
 def built(name, num_qubits):
     """A circuit of the catalog with enough observables for more than one basis where they exist."""
+    num_qubits = max(num_qubits, FEWEST.get(name, 1))
     try:
         return attention_circuit(name, num_qubits, num_observables=min(2**num_qubits + 2, 40))
     except CircuitError:
