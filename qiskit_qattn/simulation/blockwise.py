@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -263,26 +264,54 @@ class StatePhases(ConstantModule):
         params: What the angles are functions of.
     """
 
+    signs: Tensor
+    qubit: Tensor
+    rest: Tensor
+
     def __init__(self, phases: Phases, layout: Layout, params: Sequence[Any]) -> None:
         super().__init__()
         self.map = AngleMap(phases.angles, params)
         index, width = np.arange(2 ** len(layout)), len(layout)
-        masks = [sum(1 << (width - 1 - layout.index(q)) for q in qubits) for qubits in phases.sets]
+        axes = [tuple(layout.index(q) for q in qubits) for qubits in phases.sets]
+        masks = [sum(1 << (width - 1 - axis) for axis in own) for own in axes]
         signs = np.stack([1.0 - 2.0 * (np.bitwise_count(index & mask) & 1) for mask in masks])
         self.add_constant("signs", -0.5 * signs)  # (K, 2**k)
+        single = np.array([len(own) == 1 for own in axes])
+        self.alone, self.together = bool(single.any()), not single.all()
+        self.add_constant(
+            "qubit", np.array([[0.5 * (own == (axis,)) for own in axes] for axis in range(width)])
+        )  # (k, K)
+        self.add_constant("rest", np.flatnonzero(~single))
 
     def angles(self, data: Tensor) -> Tensor:
         """Return θ as columns, shape ``(..., K, B)``."""
         return self.map(data).mT
 
     def turns(self, angles: Tensor, dtype: torch.dtype) -> Tensor:
-        r"""Return :math:`e^{i \\Phi}` for angles of shape ``(..., K, B)``, shape ``(..., 2**k, B)``."""
-        phases = self.constant("signs").mT.to(angles.dtype) @ angles
-        return torch.polar(torch.ones_like(phases), phases).to(torch.promote_types(dtype, torch.complex64))
+        r"""Return :math:`e^{i \Phi}` for angles of shape ``(..., K, B)``, shape ``(..., 2**k, B)``.
+
+        Rotations of single qubits are a product state of phases, which takes a cosine and a sine for each qubit only.
+        """
+        dtype = torch.promote_types(dtype, torch.complex64)
+        found: Tensor | None = None
+        if self.alone:
+            half = self.qubit.to(angles.dtype) @ angles  # (..., k, B)
+            pairs = _unit(torch.stack([-half, half], -2)).to(dtype).unbind(-3)
+            found = reduce(join, pairs)
+        if self.together:
+            signs = self.signs.index_select(0, self.rest).mT.to(angles.dtype)
+            others = _unit(signs @ angles.index_select(-2, self.rest)).to(dtype)
+            found = others if found is None else found * others
+        assert found is not None
+        return found
 
     def slopes(self, slope: Tensor, angles: Tensor) -> Tensor:
         """Return the gradient of the angles for that of the phases, ``(..., 2**k, B)``."""
-        return (self.constant("signs").to(slope.dtype) @ slope).sum_to_size(angles.shape).to(angles.dtype)
+        return (self.signs.to(slope.dtype) @ slope).sum_to_size(angles.shape).to(angles.dtype)
+
+
+def _unit(phases: Tensor) -> Tensor:
+    return torch.polar(torch.ones_like(phases), phases)
 
 
 def join(left: Tensor, right: Tensor) -> Tensor:
