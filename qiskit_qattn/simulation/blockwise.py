@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import reduce
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from qiskit_qattn.simulation.adjoint import apply_block
 from qiskit_qattn.simulation.angles import AngleMap
+from qiskit_qattn.simulation.block_schedule import Apply, Instruction, Join, Layout, Reorder, Schedule
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.derivatives import is_traced, needs_autograd, partial_gradients
 from qiskit_qattn.simulation.elementary import moved
@@ -37,43 +37,6 @@ from qiskit_qattn.simulation.readout import MeasurementBases
 
 _CACHED = 2**18  # amplitudes of the rows that are computed together: 2 MiB in float32, which caches hold
 _SUMMED = 512  # terms of a sum in float32
-Layout: TypeAlias = tuple[int, ...]  # qubits of a state, the most significant first
-
-
-@dataclass(frozen=True)
-class Join:
-    """Two separate states become their product, in place of the first."""
-
-    left: int
-    right: int
-
-
-@dataclass(frozen=True)
-class Reorder:
-    """The qubits of a state change places: axis ``order[i]`` becomes axis i."""
-
-    state: int
-    order: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Apply:
-    """A matrix acts on neighbouring axes of a state, after ``before`` others; ``matrix`` is its position."""
-
-    state: int
-    before: int
-    matrix: int
-
-
-@dataclass(frozen=True)
-class Rotate:
-    """Diagonal phases act on a state; ``phases`` is their position."""
-
-    state: int
-    phases: int
-
-
-Instruction: TypeAlias = Join | Reorder | Apply | Rotate
 
 
 class Blockwise(ConstantModule):
@@ -90,7 +53,7 @@ class Blockwise(ConstantModule):
         self.amplitude_input, self.mixed, self.num_qubits = plan.input_kind == "amplitude", plan.mixed, plan.num_qubits
         steps, place = fuse(plan.operations, plan.num_qubits, plan.input_params)
         self.float64 = sum(isinstance(step, Phases) for step in steps) > MAX_FLOAT32_PHASES
-        schedule = _Schedule(plan.num_qubits, whole=self.amplitude_input)
+        schedule = Schedule(plan.num_qubits, whole=self.amplitude_input)
         self.unitaries, self.phases = nn.ModuleList(), nn.ModuleList()
         for step in steps:
             if isinstance(step, Cluster):
@@ -376,58 +339,3 @@ def _block(cluster: Cluster, layout: Layout, weight_params: Sequence[Any]) -> Bl
     local = {qubit: len(layout) - 1 - i for i, qubit in enumerate(layout)}
     (steps,) = build_program((moved(op, local) for op in cluster.operations), len(layout), ()).blocks
     return Block(steps, weight_params, len(layout))
-
-
-class _Schedule:
-    """Which states there are while a circuit runs, and the instructions so far."""
-
-    def __init__(self, num_qubits: int, *, whole: bool) -> None:
-        self.instructions: list[Instruction] = []
-        self.layouts: dict[int, Layout] = (
-            {0: tuple(range(num_qubits))[::-1]} if whole else {q: (q,) for q in range(num_qubits)}
-        )
-
-    def apply(self, qubits: Sequence[int], matrix: int) -> Layout:
-        """Let a matrix act on qubits; return the order in which it does."""
-        state = self.join(qubits)
-        layout = self.layouts[state]
-        at = sorted(layout.index(q) for q in qubits)
-        if at[-1] - at[0] >= len(at):  # not neighbours: they come first, the others after them
-            order = (*at, *(i for i in range(len(layout)) if i not in at))
-            self._reorder(state, order)
-            at = list(range(len(at)))
-        self.instructions.append(Apply(state, at[0], matrix))
-        return self.layouts[state][at[0] : at[0] + len(at)]
-
-    def separate(self, phases: Phases) -> list[tuple[int, Phases]]:
-        """Return phases by the state they act on; states that one of them acts on together are joined."""
-        for qubits in phases.sets:
-            self.join(qubits)
-        found: dict[int, list[int]] = {}
-        for k, qubits in enumerate(phases.sets):
-            found.setdefault(self._state_of(qubits[0]), []).append(k)
-        return [
-            (state, Phases(tuple(phases.sets[k] for k in ks), tuple(phases.angles[k] for k in ks)))
-            for state, ks in found.items()
-        ]
-
-    def rotate(self, state: int, phases: int) -> Layout:
-        """Let phases act on a state; return its layout."""
-        self.instructions.append(Rotate(state, phases))
-        return self.layouts[state]
-
-    def join(self, qubits: Sequence[int]) -> int:
-        """Join the states that some qubits are in, those with the highest qubits first, and return the result."""
-        states = sorted({self._state_of(q) for q in qubits}, key=lambda s: max(self.layouts[s]), reverse=True)
-        first, *others = states
-        for other in others:
-            self.instructions.append(Join(first, other))
-            self.layouts[first] += self.layouts.pop(other)
-        return first
-
-    def _reorder(self, state: int, order: tuple[int, ...]) -> None:
-        self.instructions.append(Reorder(state, order))
-        self.layouts[state] = tuple(self.layouts[state][i] for i in order)
-
-    def _state_of(self, qubit: int) -> int:
-        return next(state for state, layout in self.layouts.items() if qubit in layout)
