@@ -15,10 +15,11 @@ from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.errors import CircuitError, MissingDependencyError
 from qiskit_qattn.nn.networks import check_layout, is_exact, own_gradient
 from qiskit_qattn.nn.outcomes import OutcomeProgram, is_exact_sampler, own_sampler_gradient
-from qiskit_qattn.simulation.cutting import without_final_measurements
+from qiskit_qattn.simulation.cutting import in_use, without_final_measurements
 from qiskit_qattn.simulation.elementary import as_circuit
 from qiskit_qattn.simulation.gates import flatten
 from qiskit_qattn.simulation.program import MAX_QUBITS
+from qiskit_qattn.simulation.readout import as_pauli_sum
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 from qiskit_qattn.simulation.vector_input import vector_program
 
@@ -76,6 +77,10 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
             if engine is StatevectorProgram and (encoded := vector_program(circuit, observables, **arguments)):
                 why = f"{type(estimator).__name__} returns exact values; {encoded.summary()}."
                 return CompiledQNN("statevector", why, encoded)
+            if (
+                engine is StatevectorProgram and circuit.num_qubits > MAX_QUBITS
+            ):  # of a device, perhaps, with few in use
+                circuit, observables = in_use(without_final_measurements(circuit), list(map(as_pauli_sum, observables)))
             if engine is StatevectorProgram and circuit.num_qubits > MAX_QUBITS:
                 circuit = as_circuit(flatten(circuit), circuit.num_qubits)  # gates that Aer cannot take for others
                 why = f"{type(estimator).__name__} returns exact values; {mps_summary(circuit)}."

@@ -7,11 +7,10 @@ import json
 import os
 import struct
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qiskit import QuantumCircuit, qpy
+from qiskit import qpy
 from qiskit.circuit import Parameter
 from qiskit.exceptions import QiskitError
 from qiskit.primitives import StatevectorEstimator
@@ -28,7 +27,7 @@ from qiskit_qattn.backends.values import bounds, check_values
 from qiskit_qattn.errors import CheckpointError, CircuitError, ConfigError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.nn.outcomes import sampler_circuit
-from qiskit_qattn.simulation.cutting import cut
+from qiskit_qattn.simulation.cutting import in_use
 from qiskit_qattn.simulation.estimator import TorchEstimator
 from qiskit_qattn.simulation.readout import as_pauli_sum
 from qiskit_qattn.untrusted import read_bytes, read_json, shown
@@ -62,7 +61,7 @@ def network_circuit(network: NeuralNetwork) -> AttentionCircuit:
     if circuit.clbits:
         circuit = circuit.remove_final_measurements(inplace=False)
     if laid_out and not any(item.clbits for item in circuit.data):
-        circuit, observables = _in_use(circuit, observables)
+        circuit, observables = in_use(circuit, observables)
     return AttentionCircuit.from_circuit(circuit, observables, network.input_params or (), network.weight_params or ())
 
 
@@ -224,18 +223,6 @@ def _is_sum(terms: Any) -> bool:
         and all(type(factor) is float or (type(factor) is int and abs(factor) < 2**63) for _, factor in terms)
         and len({len(label) for label, _ in terms}) == 1
     )
-
-
-def _in_use(
-    circuit: QuantumCircuit, observables: Sequence[SparsePauliOp]
-) -> tuple[QuantumCircuit, list[SparsePauliOp]]:
-    """Return a circuit and its observables on the qubits in use."""
-    asked = {int(qubit) for each in observables for qubit in (each.paulis.x | each.paulis.z).any(0).nonzero()[0]}
-    part = cut(circuit, asked)
-    return part.circuit, [
-        SparsePauliOp.from_list([(part.label(label), factor) for label, factor in each.to_list()])
-        for each in observables
-    ]
 
 
 def _described(network: Any) -> str:

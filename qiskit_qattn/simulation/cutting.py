@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from qiskit import QuantumCircuit
+from qiskit.quantum_info import SparsePauliOp
 
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.gates import IDLE, refusal, standard_name
@@ -87,3 +88,13 @@ def without_final_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
     for item in reversed(kept):
         rest.append(item)
     return rest
+
+
+def in_use(circuit: QuantumCircuit, observables: Sequence[SparsePauliOp]) -> tuple[QuantumCircuit, list[SparsePauliOp]]:
+    """Return a circuit without classical bits, and observables, on the qubits that these or its gates act on."""
+    asked = {int(qubit) for each in observables for qubit in (each.paulis.x | each.paulis.z).any(0).nonzero()[0]}
+    part = cut(circuit, asked)
+    return part.circuit, [
+        SparsePauliOp.from_list([(part.label(label), factor) for label, factor in each.to_list()])
+        for each in observables
+    ]

@@ -12,11 +12,12 @@ from qiskit.quantum_info.operators.base_operator import BaseOperator
 
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation import cost
+from qiskit_qattn.simulation.cutting import in_use, without_final_measurements
 from qiskit_qattn.simulation.elementary import ParityRotation, Rotation, UnitaryOperation
 from qiskit_qattn.simulation.gates import flatten
 from qiskit_qattn.simulation.program import MAX_QUBITS as LISTED_QUBITS
 from qiskit_qattn.simulation.program import Program, build_program, depends_on
-from qiskit_qattn.simulation.readout import Readout, build_readout
+from qiskit_qattn.simulation.readout import Readout, as_pauli_sum, build_readout
 
 InputKind = Literal["parameters", "amplitude"]
 
@@ -116,6 +117,8 @@ def make_plan(
     unbound = sorted(p.name for p in circuit.parameters if p not in known)
     if unbound:
         raise CircuitError(f"Circuit parameters {unbound} are neither input_params nor weight_params.")
+    if circuit.num_qubits > MAX_QUBITS and input_kind == "parameters" and not all_outcomes:  # of a device, perhaps
+        circuit, observables = in_use(without_final_measurements(circuit), list(map(as_pauli_sum, observables)))
     num_qubits, amplitude = circuit.num_qubits, input_kind == "amplitude"
     if num_qubits > MAX_QUBITS:
         raise CircuitError(

@@ -188,7 +188,7 @@ def test_gates_with_parameters(name, text, rng):
 
 
 def test_controlled_phases_on_matrix_product_states_beyond_the_dense_engine(rng):
-    """Values of 17 qubits, of which 15 are idle, are those of two."""
+    """Values of 17 qubits, of which 15 stand apart, are those of two."""
     from qiskit.primitives import StatevectorEstimator
     from qiskit_machine_learning.neural_networks import EstimatorQNN
 
@@ -197,6 +197,7 @@ def test_controlled_phases_on_matrix_product_states_beyond_the_dense_engine(rng)
     w, found = Parameter("w"), []
     for n in (17, 2):
         circuit = QuantumCircuit(n)
+        circuit.x(range(2, n))
         circuit.ry(T, 0)
         circuit.h(1)
         circuit.cp(w, 0, 1)

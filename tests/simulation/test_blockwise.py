@@ -9,6 +9,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 from qiskit.circuit.library import PermutationGate
 from qiskit.quantum_info import SparsePauliOp, Statevector, random_unitary
+from qiskit.transpiler.preset_passmanagers import generate_preset_pass_manager
 
 from qiskit_qattn import StatevectorProgram
 from qiskit_qattn.library.catalog import attention_circuit, list_circuits
@@ -188,3 +189,19 @@ def test_blocks_are_of_few_qubits_and_hold_all_gates():
     phases = sum(len(step.sets) for step in steps if not isinstance(step, Cluster))
     assert phases == 3 * 11  # RX and RZZ of data in each layer
     assert len(steps) < len(operations) / 5
+
+
+def test_a_circuit_on_a_device_runs_on_the_qubits_in_use(rng):
+    circuit, params = layers(5)
+    observable = SparsePauliOp("ZIIIX")
+    line = [[q, q + 1] for q in range(126)] + [[q + 1, q] for q in range(126)]
+    manager = generate_preset_pass_manager(
+        1, coupling_map=line, basis_gates=["cx", "rz", "sx", "x"], initial_layout=[3, 5, 4, 2, 6], seed_transpiler=1
+    )
+    wide = manager.run(circuit)
+    assert wide.num_qubits == 127
+    program = StatevectorProgram(wide, [observable.apply_layout(wide.layout)], **params).double()
+    assert program.num_qubits <= 7
+    inputs, weights = torch.tensor(rng.normal(size=(2, 5))), torch.tensor(rng.normal(size=10))
+    expected = StatevectorProgram(circuit, [observable], **params).double()(inputs, weights)
+    torch.testing.assert_close(program(inputs, weights), expected, rtol=0, atol=1e-12)
