@@ -197,7 +197,8 @@ def test_controlled_phases_on_matrix_product_states_beyond_the_dense_engine(rng)
     w, found = Parameter("w"), []
     for n in (17, 2):
         circuit = QuantumCircuit(n)
-        circuit.x(range(2, n))
+        for q in range(2, n):
+            circuit.x(q)
         circuit.ry(T, 0)
         circuit.h(1)
         circuit.cp(w, 0, 1)

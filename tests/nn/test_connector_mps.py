@@ -119,6 +119,8 @@ def test_gates_are_themselves_on_matrix_product_states(rng):
     def circuit_on(num_qubits):
         circuit = QuantumCircuit(num_qubits, 1)
         circuit.reset(0)
+        for q in range(3, num_qubits):
+            circuit.x(q)
         circuit.ry(x, 0)
         circuit.h(1)
         circuit.append(swap, [0, 2])
