@@ -43,8 +43,9 @@ def cut(circuit: QuantumCircuit, measured: Iterable[int], *, classical: bool = F
         classical: Whether to keep classical bits and registers too.
 
     Raises:
-        CircuitError: For a circuit with classical bits in use, unless they are kept.
+        CircuitError: For a circuit with classical bits in use, unless they are kept, or with classical variables.
     """
+    _refuse_variables(circuit)
     clashes = sorted({item.operation.name for item in circuit.data if item.clbits})
     if clashes and not classical:
         raise CircuitError(f"Expectations need circuits without classical bits in use, got {clashes}.")
@@ -67,8 +68,9 @@ def without_final_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
     """Return the circuit without its final measurements and their classical bits.
 
     Raises:
-        CircuitError: If a measurement that is not final, or anything else, uses classical bits.
+        CircuitError: If a measurement that is not final, or anything else, uses classical bits or variables.
     """
+    _refuse_variables(circuit)
     if not circuit.clbits:
         return circuit
     kept, followed = [], set[Any]()  # by class: a user's gate may be called measure, or barrier
@@ -87,3 +89,9 @@ def without_final_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
     for item in reversed(kept):
         rest.append(item)
     return rest
+
+
+def _refuse_variables(circuit: QuantumCircuit) -> None:
+    if circuit.num_vars:
+        names = ", ".join(sorted(var.name for var in circuit.iter_vars()))
+        raise CircuitError(f"A circuit with classical variables cannot be simulated, got {names}.")
