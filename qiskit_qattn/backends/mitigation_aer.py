@@ -11,7 +11,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.observables_array import ObservablesArray
 
 from qiskit_qattn.backends.ibm.errors import Guard
-from qiskit_qattn.backends.ibm.runtime import on_qubits, used_qubits
+from qiskit_qattn.backends.ibm.snapshot import on_qubits, used_qubits
 from qiskit_qattn.backends.measurement import shots_of
 from qiskit_qattn.backends.mitigation import Mitigation
 from qiskit_qattn.backends.spec import BackendSpec

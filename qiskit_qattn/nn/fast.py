@@ -19,7 +19,13 @@ from torch import Tensor, nn
 from qiskit_qattn.backends.unroll import unroll
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.compiled import compile_qnn
-from qiskit_qattn.nn.outcomes import OutcomeProgram, is_exact_sampler, own_sampler_gradient, sampler_parts
+from qiskit_qattn.nn.outcomes import (
+    OutcomeProgram,
+    has_exact_gradient,
+    is_exact_sampler,
+    own_sampler_gradient,
+    sampler_parts,
+)
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.sampler import TorchSampler, counted
 from qiskit_qattn.simulation.statevector import StatevectorProgram
@@ -146,18 +152,17 @@ class FastSamplerQNN(_OnEngine, SamplerQNN):
 
     def _build(self) -> Any:
         name = type(self.sampler).__name__
-        why = own_sampler_gradient(self)
+        why, exact = own_sampler_gradient(self), has_exact_gradient(self)
         if why is None and is_exact_sampler(self):
-            program = OutcomeProgram(self).double()
-            return _Exact(program, program.num_outputs, 2**program.states.num_qubits)
+            return _outcomes(self)
         draw = _shots_of(self.sampler)
         if why is None and draw is None:
             why = f"{name} runs elsewhere"
-        elif why is None and type(self.gradient) is not ParamShiftSamplerGradient:
+        elif why is None and not exact and type(self.gradient) is not ParamShiftSamplerGradient:
             why = f"{type(self.gradient).__name__} is no shift rule"
         if why is not None or draw is None:
             raise ConfigError(f"The engine cannot stand in for this SamplerQNN: {why}. With exact=True it can.")
-        return _Drawn(self, draw)
+        return _ExactSlopes(_Drawn(self, draw), _outcomes(self)) if exact else _Drawn(self, draw)
 
 
 class FastEstimatorQNN(_OnEngine, EstimatorQNN):
@@ -219,6 +224,11 @@ class _Exact:
             parts.append([grad.reshape(count, rows, -1) for grad in grads])
         tables = iter([torch.cat(some).transpose(0, 1).numpy() for some in zip(*parts, strict=True)])  # (B, M, …)
         return next(tables) if to_inputs else None, next(tables) if to_weights else None
+
+
+def _outcomes(network: SamplerQNN) -> _Exact:
+    program = OutcomeProgram(network).double()
+    return _Exact(program, program.num_outputs, 2**program.states.num_qubits)
 
 
 @dataclass(frozen=True)
@@ -285,6 +295,20 @@ class _Drawn:
     def _summed(self, probabilities: Tensor) -> np.ndarray:
         frequencies = torch.from_numpy(self._draw(probabilities.numpy()))
         return self.outcomes.summed(frequencies).numpy()
+
+
+@dataclass(frozen=True)
+class _ExactSlopes:
+    """Frequencies of outcomes, with the exact Jacobians of a gradient that has an exact sampler of its own."""
+
+    drawn: _Drawn
+    exact: _Exact
+
+    def values(self, inputs: Tensor, weights: Tensor) -> np.ndarray:
+        return self.drawn.values(inputs, weights)
+
+    def jacobians(self, *arguments: Any) -> Pair:
+        return self.exact.jacobians(*arguments)
 
 
 def _shots_of(sampler: Any) -> Callable[[np.ndarray], np.ndarray] | None:

@@ -31,6 +31,11 @@ def is_exact_sampler(network: SamplerQNN) -> bool:
     return _is_exact(network.sampler)
 
 
+def has_exact_gradient(network: SamplerQNN) -> bool:
+    """Tell whether the sampler of a network's gradient is exact, which may be another one than the network's own."""
+    return _is_exact(getattr(network.gradient, "_sampler", None))
+
+
 def _is_exact(sampler: object) -> bool:
     return type(sampler) is QMLSampler and sampler._exact_mode
 

@@ -44,8 +44,9 @@ def cut(circuit: QuantumCircuit, measured: Iterable[int], *, classical: bool = F
         classical: Whether to keep classical bits and registers too.
 
     Raises:
-        CircuitError: For a circuit with classical bits in use, unless they are kept.
+        CircuitError: For a circuit with classical bits in use, unless they are kept, or with classical variables.
     """
+    _refuse_variables(circuit)
     clashes = sorted({item.operation.name for item in circuit.data if item.clbits})
     if clashes and not classical:
         raise CircuitError(f"Expectations need circuits without classical bits in use, got {clashes}.")
@@ -68,8 +69,9 @@ def without_final_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
     """Return the circuit without its final measurements and their classical bits.
 
     Raises:
-        CircuitError: If a measurement that is not final, or anything else, uses classical bits.
+        CircuitError: If a measurement that is not final, or anything else, uses classical bits or variables.
     """
+    _refuse_variables(circuit)
     if not circuit.clbits:
         return circuit
     kept, followed = [], set[Any]()  # by class: a user's gate may be called measure, or barrier
@@ -98,3 +100,9 @@ def in_use(circuit: QuantumCircuit, observables: Sequence[SparsePauliOp]) -> tup
         SparsePauliOp.from_list([(part.label(label), factor) for label, factor in each.to_list()])
         for each in observables
     ]
+
+
+def _refuse_variables(circuit: QuantumCircuit) -> None:
+    if circuit.num_vars:
+        names = ", ".join(sorted(var.name for var in circuit.iter_vars()))
+        raise CircuitError(f"A circuit with classical variables cannot be simulated, got {names}.")

@@ -17,6 +17,7 @@ from qiskit.primitives.containers.bindings_array import BindingsArray
 from qiskit.primitives.containers.sampler_pub import SamplerPub, SamplerPubLike
 from qiskit.quantum_info import SparsePauliOp
 
+from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.cutting import Cut, cut, without_final_measurements
 from qiskit_qattn.simulation.decomposition import transpiled
 from qiskit_qattn.simulation.gates import standard_name
@@ -59,6 +60,9 @@ class MergedPubs:
 
     Attributes:
         pubs: What is run.
+
+    Raises:
+        CircuitError: For parameter values that are not finite, on which simulators hang or make outcomes up.
     """
 
     def __init__(self, given: Sequence[SamplerPub], *, dedupe: bool) -> None:
@@ -81,6 +85,8 @@ class MergedPubs:
             places = [(start, 0) if dedupe else (start + row, 0) for row in range(sum(sizes))]
         else:
             table = np.concatenate([rows_of(self._given[index]) for index in members])  # (R, P)
+            if not np.isfinite(table).all():
+                raise CircuitError(f"Parameter values must be finite, got {table[~np.isfinite(table)][0]}.")
             where = np.arange(len(table))
             if dedupe and len(table):
                 table, where = np.unique(table, axis=0, return_inverse=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from qiskit import QuantumCircuit
 from qiskit.circuit import ClassicalRegister, Parameter, QuantumRegister
+from qiskit.circuit.classical import expr
 from qiskit.primitives import StatevectorSampler
 from qiskit.quantum_info import Statevector
 from scipy.stats import chisquare
@@ -175,6 +176,9 @@ def test_registers_may_share_bits_and_gates_may_have_any_name():
     for text in ("statevector?shots=10", "aer?shots=10", "braket:local?shots=10"):
         data = get_backend(text).sampler.run([circuit]).result()[0].data
         assert (data.c.get_counts(), data.mirrored.get_counts()) == ({"001": 10}, {"10": 10})
+    backend = get_backend("ibm:fake_manila?shots=10")  # whose primitive would return 00 for mirrored
+    with pytest.raises(CircuitError, match="belongs to one register, but some of c, mirrored share bits"):
+        backend.sampler.run([on(backend, circuit)])
 
 
 @pytest.mark.parametrize(
@@ -198,8 +202,34 @@ def test_numbers_that_are_not_finite_are_refused():
     circuit = QuantumCircuit(1)
     circuit.ry(A, 0)
     circuit.measure_all()
-    with pytest.raises(CircuitError, match="must be finite, got nan"):
-        get_backend("aer?shots=10").sampler.run([(circuit, [np.nan])]).result()
+    for text in ("statevector", "density_matrix", "aer", "braket:local", "ibm:fake_manila"):
+        backend = get_backend(f"{text}?shots=10")
+        isa = on(backend, circuit)
+        for bad in (np.nan, np.inf):
+            with pytest.raises(CircuitError, match=f"must be finite, got {bad}"):
+                backend.sampler.run([(isa, [[0.5], [bad]])]).result()
+
+
+def test_classical_variables_are_refused():
+    circuit = QuantumCircuit(1, 1)
+    flag = circuit.add_var("flag", expr.lift(True))
+    with circuit.if_test(flag):
+        circuit.x(0)
+    circuit.measure(0, 0)
+    for text in ("statevector", "aer", "braket:local"):
+        with pytest.raises(CircuitError, match="classical variables cannot be simulated, got flag"):
+            get_backend(text).sampler.run([circuit]).result()
+
+
+@pytest.mark.parametrize("text", EXACT)
+def test_a_parameter_of_the_phase_alone_changes_nothing(text):
+    circuit = QuantumCircuit(2, 1)
+    circuit.global_phase = A
+    circuit.x(1)
+    circuit.measure(1, 0)
+    backend = get_backend(text)
+    data = backend.sampler.run([(on(backend, circuit), [[0.3], [0.9]])]).result()[0].data
+    assert data.c.shape == (2,) and data.c.get_counts() == {"1": 2 * SHOTS}
 
 
 def test_more_qubits_than_the_engine_has_are_sampled_from_matrix_product_states():

@@ -10,7 +10,7 @@ from qiskit.circuit.library import real_amplitudes, z_feature_map, zz_feature_ma
 from qiskit.primitives import StatevectorEstimator, StatevectorSampler
 from qiskit.quantum_info import SparsePauliOp
 from qiskit_machine_learning.algorithms import VQC, NeuralNetworkClassifier, NeuralNetworkRegressor
-from qiskit_machine_learning.gradients import SPSASamplerGradient
+from qiskit_machine_learning.gradients import ParamShiftSamplerGradient, SPSASamplerGradient
 from qiskit_machine_learning.neural_networks import EstimatorQNN, SamplerQNN
 from qiskit_machine_learning.optimizers import COBYLA, SLSQP
 from qiskit_machine_learning.primitives import QMLSampler
@@ -50,6 +50,11 @@ NETWORKS = {
     "tuples": lambda: sampled(interpret=lambda outcome: divmod(outcome, 2), output_shape=(2, 2), input_gradients=True),
     "shots": lambda: sampled(sampler=StatevectorSampler(seed=3, default_shots=200), input_gradients=True),
     "shots of theirs": lambda: sampled(sampler=QMLSampler(shots=50, seed=3)),
+    "shots with an exact gradient": lambda: sampled(
+        sampler=StatevectorSampler(seed=3, default_shots=50),
+        gradient=ParamShiftSamplerGradient(QMLSampler()),
+        input_gradients=True,
+    ),
     "exact estimator": lambda: estimated(input_gradients=True),
     "precise estimator": lambda: estimated(estimator=StatevectorEstimator(), default_precision=0.0),
     "normal errors": lambda: estimated(estimator=StatevectorEstimator(seed=8)),

@@ -16,7 +16,8 @@ from qiskit.transpiler import Target
 
 import qiskit_qattn as qa
 from qiskit_qattn.backends.ibm.device import IBMDevice
-from qiskit_qattn.backends.ibm.runtime import EstimatorSettings, Snapshot, part_of
+from qiskit_qattn.backends.ibm.runtime import EstimatorSettings
+from qiskit_qattn.backends.ibm.snapshot import Snapshot, part_of
 from qiskit_qattn.backends.noise import fake_device
 from qiskit_qattn.backends.registry import precision_of
 

@@ -30,7 +30,6 @@ from qiskit_qattn.backends.ibm.runtime import (
     EstimatorSettings,
     Kind,
     Mode,
-    Snapshot,
     check_executions,
     estimated_cost,
     is_closed,
@@ -38,12 +37,14 @@ from qiskit_qattn.backends.ibm.runtime import (
 )
 from qiskit_qattn.backends.ibm.samples import (
     bits_of,
+    check_registers,
     device_samples,
     runtime_sampler,
     sampler_cost,
     sampler_options,
     sampler_settings,
 )
+from qiskit_qattn.backends.ibm.snapshot import Snapshot
 from qiskit_qattn.backends.ibm.tiles import LocalJobs
 from qiskit_qattn.backends.jobs.device import Bits, Calibration, Cost, JobStatus, Pub, Values
 from qiskit_qattn.backends.jobs.request import Request
@@ -190,9 +191,11 @@ class IBMDevice:
 
         Raises:
             BackendError: For more executions than the service takes in a job.
+            CircuitError: For registers of a Sampler's circuits that share a bit.
         """
         settings, what = self._estimator_settings, "estimating a job"
         if _is_sampled(pubs):  # the device's properties are read when they are first used
+            check_registers(pubs)
             cost = self._call(what, sampler_cost, pubs, self.backend, self._price)
         else:
             cost = self._call(

@@ -13,7 +13,7 @@ from qiskit import QuantumCircuit, qpy
 
 from qiskit_qattn.backends.folders import cache_folder, read_entry, write_entry
 from qiskit_qattn.backends.ibm.errors import Guard
-from qiskit_qattn.backends.ibm.runtime import part_of
+from qiskit_qattn.backends.ibm.snapshot import part_of
 from qiskit_qattn.backends.jobs.circuit_text import circuit_text, plain_names, plain_parameters, with_parameters
 from qiskit_qattn.errors import BackendError, CircuitError
 from qiskit_qattn.simulation.decomposition import preset_pass_manager, transpiled

@@ -12,8 +12,10 @@ from qiskit.primitives import BitArray
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from qiskit_qattn.backends.ibm.answers import Unexpected
-from qiskit_qattn.backends.ibm.runtime import REPETITION_SECONDS, EstimatorSettings, Snapshot, duration, job_cost
+from qiskit_qattn.backends.ibm.runtime import REPETITION_SECONDS, EstimatorSettings, duration, job_cost
+from qiskit_qattn.backends.ibm.snapshot import Snapshot
 from qiskit_qattn.backends.jobs.device import Bits, Cost
+from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.cutting import cut
 from qiskit_qattn.simulation.decomposition import device_circuit
 
@@ -54,9 +56,27 @@ def device_samples(pubs: Sequence[SamplerPub], snapshot: Snapshot | None) -> tup
     if snapshot is not None:
         parts = [cut(circuit, (), classical=True) for circuit in ours.values()]
         qubits = tuple(sorted({qubit for part in parts for qubit in part.qubits}))
-        ours = {key: cut(circuit, qubits, classical=True).circuit for key, circuit in ours.items()}
+        kept = [cut(circuit, qubits, classical=True).circuit for circuit in ours.values()]
+        for part, circuit in zip(kept, ours.values(), strict=True):
+            part.global_phase = circuit.global_phase  # it may have a parameter that occurs nowhere else
+        ours = dict(zip(ours, kept, strict=True))
         simulator = snapshot.simulator(qubits)
     return [SamplerPub(ours[id(pub.circuit)], pub.parameter_values, pub.shots) for pub in pubs], simulator
+
+
+def check_registers(pubs: Sequence[SamplerPub]) -> None:
+    """Raise for what Qiskit Runtime's Sampler returns wrong bits of.
+
+    Raises:
+        CircuitError: For registers that share a bit.
+    """
+    for pub in pubs:
+        bits = [bit for register in pub.circuit.cregs for bit in register]
+        if len(set(bits)) < len(bits):
+            names = ", ".join(register.name for register in pub.circuit.cregs)
+            raise CircuitError(
+                f"On IBM's devices a classical bit belongs to one register, but some of {names} share bits."
+            )
 
 
 def sampler_cost(pubs: Sequence[SamplerPub], device: Any, seconds_price: float | None) -> Cost:

@@ -11,7 +11,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit_qattn.backends.folders import cache_folder
 from qiskit_qattn.backends.ibm.errors import Guard
 from qiskit_qattn.backends.ibm.isa import ISAPassManager
-from qiskit_qattn.backends.ibm.runtime import Snapshot
+from qiskit_qattn.backends.ibm.snapshot import Snapshot
 from qiskit_qattn.backends.tile_options import Tiles
 from qiskit_qattn.backends.tile_parts import joined, parts_of
 from qiskit_qattn.backends.tile_placement import Chip, placed_once

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from qiskit.primitives import BasePrimitiveJob, BaseSamplerV2, DataBin, SamplerPubResult
-from qiskit.primitives.containers.sampler_pub import SamplerPubLike
+from qiskit.primitives import (
+    BasePrimitiveJob,
+    BaseSamplerV2,
+    DataBin,
+    PrimitiveJob,
+    PrimitiveResult,
+    SamplerPubResult,
+)
+from qiskit.primitives.containers.sampler_pub import SamplerPub, SamplerPubLike
 
 from qiskit_qattn.backends.jobs.device import Bits
 from qiskit_qattn.backends.jobs.request import Request
 from qiskit_qattn.backends.jobs.runner import JobRunner
-from qiskit_qattn.simulation.sampler import MergedPubs, coerced
+from qiskit_qattn.errors import ConfigError
+from qiskit_qattn.simulation.sampler import MergedPubs
 
 
 class ManagedSampler(BaseSamplerV2):
@@ -35,7 +43,9 @@ class ManagedSampler(BaseSamplerV2):
             shots: Samples of each circuit and set of parameters where a PUB gives none.
 
         Raises:
-            ConfigError: For PUBs of several numbers of shots; for a job that another device has than the one chosen.
+            ConfigError: For PUBs of several numbers of shots, or a circuit without classical registers; for a job that
+                another device has than the one chosen.
+            CircuitError: For parameter values that are not finite.
             BudgetError: If the job would pass the budget, or the device is paid and there is none; nothing was sent.
             JobError: (from ``result``) if the job failed or was cancelled.
             BackendError: If the device refuses the job or does not answer.
@@ -49,6 +59,10 @@ class ManagedSampler(BaseSamplerV2):
             ]
             return merged.split(found)
 
+        if not merged.pubs:  # of no parameter sets
+            nothing: PrimitiveJob[Any] = PrimitiveJob(lambda: PrimitiveResult(merged.split([]), {"version": 2}))
+            nothing._submit()
+            return nothing
         return self.runner.start(self._request(merged), results)
 
     def request(self, pubs: Iterable[SamplerPubLike], *, shots: int | None = None) -> Request:
@@ -56,7 +70,13 @@ class ManagedSampler(BaseSamplerV2):
         return self._request(self._merged(pubs, shots))
 
     def _merged(self, pubs: Iterable[SamplerPubLike], shots: int | None) -> MergedPubs:
-        return MergedPubs(coerced(pubs, self.default_shots if shots is None else shots), dedupe=self.dedupe)
+        given = [SamplerPub.coerce(pub, self.default_shots if shots is None else shots) for pub in pubs]
+        if any(not pub.circuit.cregs for pub in given):
+            raise ConfigError(
+                f"A circuit has no classical register, so that a job on {self.runner.device.name} would be paid for "
+                f"nothing: add measurements, such as those of measure_all()."
+            )
+        return MergedPubs(given, dedupe=self.dedupe)
 
     def _request(self, merged: MergedPubs) -> Request:
         device = self.runner.device

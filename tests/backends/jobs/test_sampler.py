@@ -69,6 +69,20 @@ def test_equal_rows_are_sent_once_and_split_again(device, ledger):
     assert [pub.shape for pub in apart.request([fixed, fixed]).pubs] == [(), ()]
 
 
+def test_no_rows_have_an_empty_result_each_and_no_job(device, ledger):
+    sampler, (circuit, _) = sampler_of(device, ledger), small_samples()[0]
+    result = sampler.run([(circuit, np.zeros((0, 2))), (circuit, np.zeros((2, 0, 2)))]).result()
+    assert [pub.data.shape for pub in result] == [(0,), (2, 0)]
+    assert [pub.data.second.num_bits for pub in result] == [9, 9]
+    assert sampler.run([]).result()[:] == [] and not device.jobs and not states(ledger)
+
+
+def test_a_job_that_returns_nothing_is_not_sent(device, ledger):
+    with pytest.raises(ConfigError, match=f"no classical register, so that a job on {device.name} would be paid for"):
+        sampler_of(device, ledger).run([small_samples()[0], QuantumCircuit(1)])
+    assert not device.jobs and not states(ledger)
+
+
 def test_what_differs_is_sent(device, ledger):
     sampler = sampler_of(device, ledger)
     other, renamed = small_samples(), small_samples()[0][0].copy_empty_like()
