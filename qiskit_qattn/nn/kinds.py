@@ -15,6 +15,7 @@ from torch import nn
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, CATALOG, attention_circuit, register_circuit
+from qiskit_qattn.library.pairs import Comparison
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues, TensorTrainValues, UnitLinear
 from qiskit_qattn.nn.head_kind import HeadKind, Score
 from qiskit_qattn.nn.pair_kinds import PAIR_KINDS
@@ -71,6 +72,8 @@ def register_head(kind: HeadKind) -> HeadKind:
     if (pairs := kind.pairs) is not None:
         if kind.projections != "v" or kind.mixer is not None:
             raise ConfigError(f"Head kind {kind.name!r} compares linear queries and keys: projections must be 'v'.")
+        if pairs.comparison not in get_args(Comparison):
+            raise unknown_name(f"comparison of head kind {kind.name!r}", str(pairs.comparison), get_args(Comparison))
         if kind.score != pairs.score:
             raise ConfigError(f"Head kind {kind.name!r}: the score of pairs {pairs.comparison!r} is {pairs.score!r}.")
         if pairs.circuit is not None and pairs.circuit not in CATALOG:
