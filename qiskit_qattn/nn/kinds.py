@@ -52,7 +52,8 @@ def register_head(kind: HeadKind) -> HeadKind:
 
     Raises:
         ConfigError: For a name that cannot stand in a ``heads`` string or is taken by another kind, a kind with
-            neither a circuit nor a value map, or pairs whose queries and keys are not linear or have another score.
+            neither a circuit nor a value map, pairs whose queries and keys are not linear or have another score, or a
+            score of states without pairs.
     """
     if not re.fullmatch(r"[\w-]+", kind.name) or kind.name in ALIASES:
         raise ConfigError(f"A head kind's name is of letters, digits, '_' and '-', and no alias; got {kind.name!r}.")
@@ -78,6 +79,8 @@ def register_head(kind: HeadKind) -> HeadKind:
             raise ConfigError(f"Head kind {kind.name!r}: the score of pairs {pairs.comparison!r} is {pairs.score!r}.")
         if pairs.circuit is not None and pairs.circuit not in CATALOG:
             raise unknown_name(f"circuit of pairs of head kind {kind.name!r}", pairs.circuit, CATALOG)
+    elif kind.score in ("overlap", "complex"):
+        raise ConfigError(f"Head kind {kind.name!r}: score {kind.score!r} is of states; give pairs, which make them.")
     maps = kind.values is not None or kind.mixer is not None
     if kind.circuit is None and not (maps and (kind.num_features is not None or kind.whole_token)):
         raise ConfigError(f"Head kind {kind.name!r} needs a circuit, or values and num_features.")
