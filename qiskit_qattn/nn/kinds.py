@@ -15,6 +15,7 @@ from torch import nn
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, CATALOG, attention_circuit, register_circuit
+from qiskit_qattn.library.pairs import Comparison
 from qiskit_qattn.nn.controls import FourierValues, LinearValues, QuadraticValues, TensorTrainValues, UnitLinear
 from qiskit_qattn.nn.head_kind import HeadKind, Score
 from qiskit_qattn.nn.pair_kinds import PAIR_KINDS
@@ -51,7 +52,8 @@ def register_head(kind: HeadKind) -> HeadKind:
 
     Raises:
         ConfigError: For a name that cannot stand in a ``heads`` string or is taken by another kind, a kind with
-            neither a circuit nor a value map, or pairs whose queries and keys are not linear or have another score.
+            neither a circuit nor a value map, pairs whose queries and keys are not linear or have another score, or a
+            score of states without pairs.
     """
     if not re.fullmatch(r"[\w-]+", kind.name) or kind.name in ALIASES:
         raise ConfigError(f"A head kind's name is of letters, digits, '_' and '-', and no alias; got {kind.name!r}.")
@@ -71,10 +73,14 @@ def register_head(kind: HeadKind) -> HeadKind:
     if (pairs := kind.pairs) is not None:
         if kind.projections != "v" or kind.mixer is not None:
             raise ConfigError(f"Head kind {kind.name!r} compares linear queries and keys: projections must be 'v'.")
+        if pairs.comparison not in get_args(Comparison):
+            raise unknown_name(f"comparison of head kind {kind.name!r}", str(pairs.comparison), get_args(Comparison))
         if kind.score != pairs.score:
             raise ConfigError(f"Head kind {kind.name!r}: the score of pairs {pairs.comparison!r} is {pairs.score!r}.")
         if pairs.circuit is not None and pairs.circuit not in CATALOG:
             raise unknown_name(f"circuit of pairs of head kind {kind.name!r}", pairs.circuit, CATALOG)
+    elif kind.score in ("overlap", "complex"):
+        raise ConfigError(f"Head kind {kind.name!r}: score {kind.score!r} is of states; give pairs, which make them.")
     maps = kind.values is not None or kind.mixer is not None
     if kind.circuit is None and not (maps and (kind.num_features is not None or kind.whole_token)):
         raise ConfigError(f"Head kind {kind.name!r} needs a circuit, or values and num_features.")

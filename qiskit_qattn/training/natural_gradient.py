@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, overload
 
 import torch
@@ -64,7 +63,7 @@ class QuantumNaturalGradient(torch.optim.Optimizer):
             elif type(each) is TorchConnector:
                 self._circuits[each.weight] = each, network_circuit(each.neural_network)
         self._programs: dict[Tensor, States] = {}
-        self._rows: dict[Tensor, Tensor] = {}
+        self._kept: dict[Tensor, _Kept] = {}
         super().__init__(params, {"lr": lr, "damping": damping, "momentum": momentum, "rows": rows})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -88,15 +87,8 @@ class QuantumNaturalGradient(torch.optim.Optimizer):
             self.param_groups.pop()
             raise
         for weight in group["params"]:
-            keep = partial(self._keep, weight, group)
-            self._circuits[weight][0].register_forward_hook(keep, with_kwargs=True)
-
-    def _keep(self, weight: Tensor, group: dict[str, Any], _: nn.Module, args: Any, kwargs: Any, __: Any) -> None:
-        """Keep rows of a circuit's inputs."""
-        if torch.is_grad_enabled():
-            x = args[0] if args else next(iter(kwargs.values()), None)
-            x = weight.new_zeros(1, 0) if x is None else x.detach()  # a network without inputs
-            self._rows[weight] = _some_rows(x, weight.shape[:-1], group["rows"]).to(weight)
+            self._kept[weight] = _Kept(weight, group["rows"])
+            self._circuits[weight][0].register_forward_hook(self._kept[weight], with_kwargs=True)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -123,6 +115,7 @@ class QuantumNaturalGradient(torch.optim.Optimizer):
                 if weight.grad is None:
                     continue
                 direction = self._natural(weight, group["damping"])
+                self._kept[weight].most = group["rows"]
                 if group["momentum"]:
                     state = self.state[weight]
                     velocity = state.setdefault("velocity", torch.zeros_like(weight))
@@ -132,13 +125,34 @@ class QuantumNaturalGradient(torch.optim.Optimizer):
 
     def _natural(self, weight: Tensor, damping: float) -> Tensor:
         """Return (g + λ I)⁻¹ ∇L, in the shape of the weight."""
-        if weight not in self._rows:
+        if (rows := self._kept[weight].rows) is None:
             raise ConfigError("A circuit's metric is taken at its inputs: call the model with gradients before step().")
         program = self._programs[weight].to(weight)
-        metric = fubini_study(program, self._rows[weight], weight).double()  # (*heads, P, P)
+        metric = fubini_study(program, rows, weight).double()  # (*heads, P, P)
         metric.diagonal(dim1=-2, dim2=-1).add_(damping)
         assert weight.grad is not None
         return torch.linalg.solve(metric, weight.grad.double().unsqueeze(-1)).squeeze(-1).to(weight.dtype)
+
+
+class _Kept:
+    """A hook that keeps rows of a circuit's inputs in its last call with gradients.
+
+    Args:
+        weight: The circuit's angles; calls of another module, such as an inference copy, are passed over.
+        most: How many rows.
+    """
+
+    def __init__(self, weight: Tensor, most: int) -> None:
+        self.weight, self.most = weight, most
+        self.rows: Tensor | None = None
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any, _: Any) -> None:
+        """Keep rows of a call."""
+        weight = self.weight
+        if torch.is_grad_enabled() and module.weight is weight:
+            x = args[0] if args else next(iter(kwargs.values()), None)
+            x = weight.new_zeros(1, 0) if x is None else x.detach()  # a network without inputs
+            self.rows = _some_rows(x, weight.shape[:-1], self.most).to(weight)
 
 
 def _check(group: dict[str, Any]) -> None:

@@ -108,8 +108,13 @@ def test_a_circuit_that_a_kind_brings_is_in_the_catalog():
         (qa.HeadKind("one", circuit="zzz"), "circuit.*zzz.*Did you mean"),
         (qa.HeadKind("other", circuit="zz", recipe=RECIPE), "another name"),
         (qa.HeadKind("one", circuit="zz", projections="qkv", pairs=Pairing("mixed")), "projections must be 'v'"),
+        (qa.HeadKind("one", circuit="zz", score="overlap"), "'overlap' is of states; give pairs"),
         (qa.HeadKind("one", circuit="zz", pairs=Pairing("overlap")), "the score of pairs 'overlap' is 'overlap'"),
         (qa.HeadKind("one", circuit="zz", pairs=Pairing("mixed", "zzz")), "pairs.*zzz.*Did you mean"),
+        (
+            qa.HeadKind("one", circuit="zz", score="dot", pairs=Pairing("dot")),
+            "comparison.*Known: complex, mixed, overlap",
+        ),
     ],
 )
 def test_what_cannot_be_registered(kind, told):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_few_rows_of_many_are_taken():
     optimizer = QuantumNaturalGradient([head.weight], head, rows=4)
     x = torch.randn(10, 3, 2)
     head(x).sum().backward()
-    (rows,) = optimizer._rows.values()
+    (rows,) = (kept.rows for kept in optimizer._kept.values())
     assert torch.equal(rows, x.flatten(0, 1)[::8])
 
 
@@ -121,12 +122,29 @@ def test_a_loaded_state_goes_on_as_the_saved_one():
     for _ in range(3):
         stepped(model, optimizer, x)
     copied = copy.deepcopy(model)
-    copied._forward_hooks.clear()
     other = QuantumNaturalGradient([copied.weight], copied, lr=1.0)
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for each, its in ((model, optimizer), (copied, other)):
         stepped(each, its, x)
     assert torch.equal(model.weight, copied.weight)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model)), qa.inference])
+def test_a_model_can_be_copied_and_calls_of_the_copy_change_no_step(copied):
+    model = qa.GPT(
+        qa.GPTConfig(vocab_size=5, block_size=4, n_layer=1, n_head=1, n_embd=4, heads="qisa:1", num_qubits=2)
+    )
+    weight = model.blocks[0].attn.maps["qisa-v3"].weight
+    tokens, steps = torch.randint(5, (2, 4)), []
+    for called in (False, True):
+        optimizer = QuantumNaturalGradient([weight], model, lr=0.0)
+        optimizer.zero_grad()
+        model(tokens, tokens)[1].backward()
+        if called:
+            copied(model)(torch.zeros_like(tokens))
+        optimizer.step()
+        steps.append(optimizer.state[weight]["velocity"])
+    assert steps[0].any() and torch.equal(*steps)
 
 
 def test_it_trains_the_angles_of_a_gpt_beside_another_optimizer():
