@@ -140,5 +140,5 @@ def test_the_told_variance_is_of_the_outcomes_that_are_left(p: Tensor) -> None:
 
 
 def test_a_control_variate_is_not_for_measured_frequencies() -> None:
-    with pytest.raises(ConfigError, match="control is not for amplitude, but 'amplitude.control=4' has it"):
+    with pytest.raises(ConfigError, match=r"control is not for amplitude, but 'amplitude\?control=4' has it"):
         Scheme.parse("amplitude?control=4")
