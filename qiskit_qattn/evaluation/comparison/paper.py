@@ -86,7 +86,8 @@ def _method(report: Mapping[str, Any]) -> str:
     parts = [
         f"All models have {counted(config['n_layer'], 'layer')} of {counted(config['n_head'], 'head')} of one kind,"
         f" width {config['n_embd']} and, except where a kind needs another number,"
-        f" {config['num_qubits'] or 'the fewest'} qubits. They are trained for {config['max_steps']:,} steps of {config['batch_size']} sequences of at most"
+        f" {config['num_qubits'] or 'the fewest'} qubits. They are trained for {config['max_steps']:,} steps"
+        f" of {config['batch_size']} sequences of at most"
         f" {config['block_size']} tokens, with {counted(len(study['seeds']), 'seed')} of each kind. Models of one seed"
         " see the same batches, and the width of the MLP makes all models of a task equally large,"
         f" to within 1 %{_unmatched(report)}.",
