@@ -136,6 +136,10 @@ def quantum_attention(
     if position_bias is not None:
         bias = position_bias[..., : key.shape[2]]
         attention_mask, causal = create_position_bias_mask(bias, attention_mask, causal, query, key), False
+    rows = None
+    if heads.sampling is not None:  # of a sliding window the mask does not tell the place
+        rows = kwargs.get("position_ids") if kwargs.get("sliding_window") else None
+        rows = places(steps, key.shape[2], attention_mask, causal=decodes) if rows is None else rows
     y, weights = heads(
         query,
         key,
@@ -145,7 +149,7 @@ def quantum_attention(
         dropout=dropout,
         scale=scaling,
         need_weights=bool(kwargs.get("output_attentions", False)),
-        rows=None if heads.sampling is None else places(steps, key.shape[2], attention_mask, causal=decodes),
+        rows=rows,
     )
     return y.transpose(1, 2).contiguous(), weights
 

@@ -102,6 +102,8 @@ class AmplitudeSampler(Movable):
     def draw(self, p: Tensor) -> Draw:
         """Return all keys with the frequencies of their outcomes as weights, among the keys that the row sees.
 
+        On a backend with shots its ``counts`` are the outcomes that are left to each row.
+
         Args:
             p: Probabilities, shape ``(..., T)``.
 
@@ -130,7 +132,8 @@ class AmplitudeSampler(Movable):
         self.empty += int((some & (total == 0)).sum())
         self.discarded += float(((found.sum(-1, keepdim=True) - total) * some).sum())
         weights = torch.where(some, kept / total.where(total > 0, 1.0), 0.0).view(p.shape)
-        return Draw(torch.arange(keys, device=p.device).expand(p.shape), weights)
+        counts = None if self.shots is None else (self.shots * total.where(some, 1.0)).round().view(*p.shape[:-1], 1)
+        return Draw(torch.arange(keys, device=p.device).expand(p.shape), weights, counts=counts)
 
 
 def walsh_hadamard(values: Tensor) -> Tensor:

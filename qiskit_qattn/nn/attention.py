@@ -84,7 +84,7 @@ def attend(
         dropout: Probability of dropping a weight.
         need_weights: Whether to return the weights, after dropout, shape ``(B, nh, S, T)``.
         mix: Takes weights and values to an estimate of the sum, as a :class:`~qiskit_qattn.nn.sampling.SampledMean`
-            does; weights are then returned before dropout.
+            does; weights are then returned before dropout, and those of a row that may see no key are 0.
 
     Source: Vaswani et al. 2017, equation (1); Li et al., arXiv 2205.05625, equation (6); arXiv 2603.03318; Chen et al.,
     arXiv 2503.19002.
@@ -111,7 +111,7 @@ def attend(
         logits = (q * scale) @ k.transpose(-1, -2)
     if mask is not None:
         logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
-    if need_weights or causal or mask is None:  # a causal row sees at least one key
+    if (need_weights and mix is None) or causal or mask is None:  # a causal row sees at least one key
         weights = logits.softmax(-1)
     else:
         empty = (logits == -torch.inf).all(-1, keepdim=True)

@@ -158,7 +158,7 @@ def entropy_counts(p: Tensor, samples: int) -> Tensor:
     Returns:
         Shape ``(..., 1)``.
     """
-    p = p.detach().float()
+    p = p.detach().float().nan_to_num(0.0)
     seen = (p > 0).sum(-1, keepdim=True).clamp_min(2)
     share = torch.special.entr(p).sum(-1, keepdim=True) / seen.log()
     return (2 * torch.ceil(share * (samples / 2) - 1e-4)).clamp(2, samples).long()

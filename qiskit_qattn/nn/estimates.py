@@ -64,7 +64,8 @@ def estimate(
         weights = weights * one
     mean = gathered(indices, weights, v) if gather else dense_weights(indices, weights, keys) @ v
     if control is not None:
-        blocks = dense_weights(indices // control, weights, -(-keys // control)) - _sums(p, control)
+        whole = keys // control  # no row sees all keys of the block that is not whole
+        blocks = dense_weights(indices // control, weights, whole + 1)[..., :whole] - _sums(p, control)
         seen = _sums((p.detach() > 0).to(p.dtype), control) == control
         means = _sums(v.transpose(-1, -2), control).transpose(-1, -2) / control  # (B, H, blocks, h)
         mean = mean - blocks.masked_fill(~seen, 0.0) @ means
@@ -104,8 +105,8 @@ def told_variance(draw: Draw, v: Tensor, control: int | None = None, p: Tensor |
     values = _taken(v, indices)  # (B, H, L, S, h)
     if control is not None:
         assert p is not None
-        seen = (_sums((p > 0).to(v.dtype), control) == control).gather(-1, indices // control)
-        means = _sums(v.transpose(-1, -2), control).transpose(-1, -2) / control
+        seen = F.pad(_sums((p > 0).to(v.dtype), control) == control, (0, 1)).gather(-1, indices // control)
+        means = F.pad(_sums(v.transpose(-1, -2), control), (0, 1)).transpose(-1, -2) / control
         values = values - _taken(means, indices // control) * seen[..., None]
     samples = indices.shape[-1]
     if samples < 2:
@@ -119,15 +120,16 @@ def told_variance(draw: Draw, v: Tensor, control: int | None = None, p: Tensor |
     return (weights[..., second].square() * differences).sum(-1)
 
 
-def frequency_variance(draw: Draw, v: Tensor, samples: int) -> Tensor:
+def frequency_variance(draw: Draw, v: Tensor, samples: int | Tensor) -> Tensor:
     """Return the unbiased estimate for frequencies f of the outcomes of S independent samples: that of ``naive``.
 
     Args:
         draw: All keys in order, with f as weights.
         v: Values, shape ``(B, H, T, h)``.
-        samples: S, at least 2; otherwise NaN.
+        samples: S, or that of each row, shape ``(B, H, L)``: at least 2; otherwise the estimate is NaN.
     """
-    return _variance(draw.weights, v) / (samples - 1 if samples > 1 else torch.nan)
+    others = torch.as_tensor(samples, dtype=v.dtype, device=v.device) - 1
+    return _variance(draw.weights, v) / others.where(others > 0, torch.nan)
 
 
 def exact_variance(
@@ -172,9 +174,9 @@ def _variance(p: Tensor, v: Tensor) -> Tensor:
 
 
 def _sums(x: Tensor, block: int) -> Tensor:
-    """Return the sums over blocks of the last axis, shape ``(..., ⌈T / block⌉)``."""
-    missing = -x.shape[-1] % block
-    return F.pad(x, (0, missing)).unflatten(-1, (-1, block)).sum(-1)
+    """Return the sums over the whole blocks of the last axis, shape ``(..., ⌊T / block⌋)``."""
+    whole = x.shape[-1] // block
+    return x[..., : whole * block].unflatten(-1, (whole, block)).sum(-1)
 
 
 def _taken(v: Tensor, indices: Tensor) -> Tensor:

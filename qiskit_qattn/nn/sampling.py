@@ -99,6 +99,9 @@ class Scheme:
         top = max(1, samples // 4) if top is None and spec.name == "hybrid" else top or 0
         if top >= samples:
             raise ConfigError(f"Of the samples of {text!r}, {samples}, more than top={top} must be drawn.")
+        control = spec.integer("control", minimum=2)
+        if control is not None and spec.name == "amplitude":
+            raise ConfigError(f"Sampling option control is not for amplitude, but {text!r} has it.")
         qubits = spec.integer("qubits", minimum=1, maximum=MAX_QUBITS)
         if qubits is not None and spec.name != "amplitude":
             raise ConfigError(f"Sampling option qubits is for amplitude, but the strategy of {text!r} is {spec.name}.")
@@ -110,7 +113,7 @@ class Scheme:
             last,
             steps or 0,
             top,
-            spec.integer("control", minimum=2),
+            control,
             qubits,
             cast(Gradient, gradient),
             spec.integer("seed", minimum=0, maximum=2**32 - 1) or 0,
@@ -231,8 +234,7 @@ class SampledMean(nn.Module):
     def told_variance(self, draw: Draw, p: Tensor, v: Tensor) -> Tensor | None:
         """Return an estimate of the variance, ``(B, H, L)``, as :func:`~qiskit_qattn.nn.estimates.told_variance`."""
         if self.circuits is not None and self.circuits.moved:
-            shots = self.circuits.shots
-            return None if shots is None else frequency_variance(draw, v, shots)
+            return None if draw.counts is None else frequency_variance(draw, v, draw.counts[..., 0])
         return None if self.scheme.strategy == "systematic" else told_variance(draw, v, self.scheme.control, p)
 
     def _words(

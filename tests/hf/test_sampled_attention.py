@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
 
 import qiskit_qattn as qa
 from qiskit_qattn.hf import QattnForCausalLM
@@ -74,3 +74,23 @@ def test_the_gpt_itself_is_loaded_with_its_sampling(tmp_path: Path) -> None:
     assert loaded.config.sampling == SAMPLING
     with torch.no_grad():
         torch.testing.assert_close(loaded(input_ids=tokens).logits, model(tokens)[0])
+
+
+def test_a_cache_of_a_sliding_window_changes_nothing() -> None:
+    """Its mask begins at another key with each token, so the place of a query is not to be read off it."""
+    config = MistralConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        sliding_window=4,
+    )
+    model = MistralForCausalLM(config)
+    qa.replace_attention(model, "classical", sampling=SAMPLING)
+    model = model.double().eval()
+    tokens, options = torch.randint(50, (2, 6)), {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 1}
+    options |= {"return_dict_in_generate": True, "output_logits": True}
+    cached, whole = (model.generate(input_ids=tokens, use_cache=use, **options).logits for use in (True, False))
+    torch.testing.assert_close(torch.stack(cached), torch.stack(whole), rtol=0, atol=1e-10)

@@ -120,3 +120,25 @@ def test_too_many_keys_and_bad_options_are_told(p: Tensor) -> None:
         Scheme.parse("naive?qubits=3")
     with pytest.raises(ConfigError, match="qubits must be an integer of at least 1 and at most 12"):
         Scheme.parse("amplitude?qubits=40")
+
+
+def test_the_told_variance_is_of_the_outcomes_that_are_left(p: Tensor) -> None:
+    """Rows lose outcomes to keys that they do not see: fewer samples, and with none of them no variance."""
+    module, v = SampledMean(Scheme.parse("amplitude?qubits=3")).eval(), torch.randn(2, 2, 6, 4)
+    taken: list[tuple[Tensor, Tensor | None]] = []
+    module.watch = lambda draw, p, v, y: taken.append((draw.weights, module.told_variance(draw, p, v)))
+    with qa.to_backend(module, "density_matrix?noise=depolarizing&p1=0.2&p2=0.5&shots=4&seed=3"):
+        module(p, v)
+    weights, told = taken[0]
+    assert told is not None
+    nothing = weights.sum(-1) == 0
+    assert nothing.any() and told[nothing].isnan().all()
+    spread = (weights @ v.square().sum(-1, keepdim=True))[..., 0] - (weights @ v).square().sum(-1)
+    three = ((weights * 3 - 1).abs() < 1e-3).any(-1)  # thirds: three of the four outcomes are left
+    assert three.any()
+    torch.testing.assert_close(told[three], (spread / 2)[three], rtol=1e-3, atol=1e-5)
+
+
+def test_a_control_variate_is_not_for_measured_frequencies() -> None:
+    with pytest.raises(ConfigError, match=r"control is not for amplitude, but 'amplitude\?control=4' has it"):
+        Scheme.parse("amplitude?control=4")

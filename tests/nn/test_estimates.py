@@ -224,3 +224,13 @@ def test_a_coefficient_fitted_to_the_same_draw_is_biased() -> None:
     fitted = vs.mean(-1) - slope * (gs.mean(-1) - mean)
     assert float(p @ v) == 2.5
     assert float(fitted.mean()) == pytest.approx(1.75)
+
+
+@every_way
+def test_blocks_longer_than_the_row_control_nothing(name: str, v: Tensor) -> None:
+    """They are not filled up with zeros, which would take memory for each row."""
+    rows, draw = every_draw(name, 2)
+    assert torch.equal(estimate(rows, v, draw, control=2**31 - 1), estimate(rows, v, draw))
+    torch.testing.assert_close(
+        told_variance(draw, v, 2**31 - 1, rows), told_variance(draw, v), rtol=0, atol=0, equal_nan=True
+    )

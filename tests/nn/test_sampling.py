@@ -245,3 +245,14 @@ def test_kinds_without_probabilities_refuse_sampling(kind: str) -> None:
         ConfigError, match=f"{kind} heads have no probabilities of keys, so that 'naive' has none to draw"
     ):
         gpt("naive", heads=f"{kind}:2,classical:2")
+
+
+@pytest.mark.parametrize("sampling", [*STRATEGIES, "stratified?samples=6&gradient=exact", "hybrid?samples=6&top=5"])
+def test_a_row_without_keys_is_zero_with_weights_asked_for_too(sampling: str) -> None:
+    mix, mask = SampledMean(Scheme.parse(sampling)), torch.ones(1, 1, 3, 4, dtype=torch.bool)
+    mask[..., 1, :] = False
+    q, k, v = (torch.randn(1, 1, size, 4, requires_grad=True) for size in (3, 4, 4))
+    y, weights = attend(q, k, v, "dot", mask, mix=mix, need_weights=True)
+    assert weights is not None and not y[0, 0, 1].any() and not weights[0, 0, 1].any()
+    y.sum().backward()
+    assert all(each.grad is not None and each.grad.isfinite().all() for each in (q, k, v))

@@ -7,7 +7,8 @@ from typing import Any
 
 from qiskit_qattn.evaluation.comparison.study import TRIAL_SEEDS
 from qiskit_qattn.evaluation.paired_tests import minimum_seeds
-from qiskit_qattn.evaluation.rendering import block, code, escaped, number, pairs, table
+from qiskit_qattn.evaluation.rendering import block, code, counted, escaped, number, pairs, table
+from qiskit_qattn.training.config import TrainConfig
 
 #: A verdict as a statement about losses, without a claim of what is better.
 LOSS_IS = {"better": "lower", "worse": "higher"}
@@ -27,7 +28,7 @@ def render_suite(report: Mapping[str, Any]) -> str:
         _ABOUT_TABLES.format(comparisons=report["comparisons"]),
     ]
     for name, task in tasks.items():
-        parts += [f"### {escaped(name).capitalize()}", f"{escaped(task['about']).capitalize()}.", _results(task)]
+        parts += [f"### {_begun(escaped(name))}", f"{_begun(escaped(task['about']))}.", _results(task)]
         parts += [_splits(task), _sentences(task)]
         if task["left_out"]:
             why = "; ".join(f"{code(kind)}: {escaped(reason)}" for kind, reason in task["left_out"].items())
@@ -71,8 +72,8 @@ def _question(report: Mapping[str, Any]) -> str:
     reference = code(report["study"]["reference"])
     return (
         "Does a transformer learn more when its attention heads are quantum circuits?"
-        f" {_count(len(circuits), 'kind')} of circuit and {_count(len(kinds) - len(circuits), 'classical kind')},"
-        f" {reference} among them as the reference, are compared on {_count(len(report['tasks']), 'task')}. If a"
+        f" {counted(len(circuits), 'kind')} of circuit and {counted(len(kinds) - len(circuits), 'classical kind')},"
+        f" {reference} among them as the reference, are compared on {counted(len(report['tasks']), 'task')}. If a"
         " circuit helps, the question remains whether it is the circuit that does: each is therefore also compared with"
         " a classical kind that computes the like, its dequantised control."
     )
@@ -83,13 +84,15 @@ def _method(report: Mapping[str, Any]) -> str:
     config, rates = study["config"], study.get("rates", [])
     splits = max(task["splits"] for task in report["tasks"].values())
     parts = [
-        f"All models have {_count(config['n_layer'], 'layer')} of {_count(config['n_head'], 'head')} of one kind, width"
-        f" {config['n_embd']} and, except where a kind needs another number, {config['num_qubits'] or 'the fewest'}"
-        f" qubits. They are trained for {config['max_steps']:,} steps of {config['batch_size']} sequences of at most"
-        f" {config['block_size']} tokens, with {_count(len(study['seeds']), 'seed')} of each kind. Models of one seed"
+        f"All models have {counted(config['n_layer'], 'layer')} of {counted(config['n_head'], 'head')} of one kind,"
+        f" width {config['n_embd']} and, except where a kind needs another number,"
+        f" {config['num_qubits'] or 'the fewest'} qubits. They are trained for {config['max_steps']:,} steps"
+        f" of {config['batch_size']} sequences of at most"
+        f" {config['block_size']} tokens, with {counted(len(study['seeds']), 'seed')} of each kind. Models of one seed"
         " see the same batches, and the width of the MLP makes all models of a task equally large,"
         f" to within 1 %{_unmatched(report)}.",
-        "Circuits are simulated exactly.",
+        "Circuits are simulated exactly." if _is_exact(config) else f"Circuits run on {code(config['backend'])}.",
+        *([f"Attention is sampled: {code(config['sampling'])}."] if config.get("sampling") else []),
     ]
     if rates:
         parts.append(
@@ -181,9 +184,12 @@ def _limits(report: Mapping[str, Any]) -> str:
     limits = [
         f"Models are small, {largest:,} parameters at most, and trained for {config['max_steps']:,} steps. Larger"
         " models, longer training and other data may give other results.",
-        "Circuits are simulated exactly: neither noise nor shots are part of it, and nothing is said about speed on a"
-        " device.",
     ]
+    if _is_exact(config):
+        limits.append(
+            "Circuits are simulated exactly: neither noise nor shots are part of it, and nothing is said about speed on"
+            " a device."
+        )
     if study.get("rates"):
         limits.append(
             f"Learning rates were searched on a grid of {len(study['rates'])}; other settings of the optimizer are the"
@@ -194,11 +200,15 @@ def _limits(report: Mapping[str, Any]) -> str:
         limits.append("Seeds change weights and batches; the split of the data is one and the same.")
     if len(study["seeds"]) < needed:
         limits.append(
-            f"{_count(len(study['seeds']), 'seed')} cannot show any difference with {comparisons} comparisons, however"
+            f"{counted(len(study['seeds']), 'seed')} cannot show any difference with {comparisons} comparisons, however"
             f" large; that takes at least {needed}. What stands here is a trial run."
         )
     return "\n".join(f"- {limit}" for limit in limits)
 
 
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+def _is_exact(config: Mapping[str, Any]) -> bool:
+    return bool(config["backend"] == TrainConfig.backend)
+
+
+def _begun(text: str) -> str:
+    return text[:1].upper() + text[1:]

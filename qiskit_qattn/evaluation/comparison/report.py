@@ -14,6 +14,7 @@ from qiskit_qattn.evaluation.comparison.summary import METRIC, summarise
 from qiskit_qattn.evaluation.rendering import (
     block,
     code,
+    counted,
     csv_text,
     escaped,
     machine,
@@ -172,7 +173,7 @@ def render_markdown(report: dict[str, Any]) -> str:
         f"{size} Fixed: random values that are drawn once and are not parameters.",
         "## Cost",
         _means(cost, kinds),
-        f"Means over seeds, on {_count(config['threads'], 'CPU thread')} per model. Other load on the machine, such as"
+        f"Means over seeds, on {counted(config['threads'], 'CPU thread')} per model. Other load on the machine, such as"
         " models trained at the same time, affects these figures.",
         "![Loss against training time](cost.png)",
         *(["## Circuits", _means(CIRCUITS, kinds), _ABOUT_CIRCUITS] if _has_circuits(report) else []),
@@ -193,7 +194,7 @@ def _introduction(report: dict[str, Any]) -> str:
     study, kinds = report["study"], report["kinds"]
     config, build = study["config"], study.get("build", "")
     batch = f"{config['batch_size']} × {config['block_size']} tokens"
-    models = f"{_count(config['n_layer'], 'layer')} of {_count(config['n_head'], 'head')} of one kind or mix"
+    models = f"{counted(config['n_layer'], 'layer')} of {counted(config['n_head'], 'head')} of one kind or mix"
     losses = "mean cross-entropies in nats per token over the validation split"
     if build:
         models = f"models that {code(build)} builds"
@@ -202,7 +203,7 @@ def _introduction(report: dict[str, Any]) -> str:
     if build and study["text"]:
         models += f" on {code(config['data'])}"
     return (
-        f"{_count(len(study['seeds']), 'seed')} per kind; {config['max_steps']:,} steps of {batch}; {models}. Models"
+        f"{counted(len(study['seeds']), 'seed')} per kind; {config['max_steps']:,} steps of {batch}; {models}. Models"
         " with the same seed see the same batches in the same order under the same schedule. All models have the same"
         f" number of parameters within 1%{_unmatched(kinds)}. Losses are {losses}."
     )
@@ -260,10 +261,6 @@ def _made_by(report: dict[str, Any]) -> list[str]:
 def _made_words(found: Mapping[str, str | None] | None, source: str | None) -> str:
     words = "unknown versions" if found is None else ", ".join(f"{name} {v}" for name, v in found.items() if v)
     return f"{words}, function {source[:12]}" if source else words
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def _unmatched(kinds: dict[str, Any]) -> str:

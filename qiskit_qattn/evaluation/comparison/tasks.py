@@ -36,7 +36,8 @@ class Encoder(nn.Module):
         classes: Number of classes.
         kind: The heads of every layer, as :func:`~qiskit_qattn.nn.replace.replace_attention` takes them.
         width: Width of the MLP's hidden layer.
-        config: Has the number of layers and heads, d, the dropout, and the qubits and ansatz layers of circuits.
+        config: Has the number of layers and heads, d, the dropout, the qubits and ansatz layers of circuits, and how
+            attention is sampled.
     """
 
     def __init__(self, embed: nn.Module, length: int, classes: int, kind: str, width: int, config: TrainConfig) -> None:
@@ -50,7 +51,7 @@ class Encoder(nn.Module):
         self.encoder = nn.TransformerEncoder(
             layer, model.n_layer, nn.LayerNorm(model.n_embd), enable_nested_tensor=False
         )
-        replace_attention(self.encoder, kind, num_qubits=model.num_qubits, reps=model.reps)
+        replace_attention(self.encoder, kind, num_qubits=model.num_qubits, reps=model.reps, sampling=model.sampling)
         self.out = nn.Linear(model.n_embd, classes)
 
     def forward(self, x: Tensor, padding: Tensor) -> Tensor:

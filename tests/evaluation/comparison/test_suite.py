@@ -193,3 +193,14 @@ def test_a_suite_of_two_tasks_is_trained_and_told_in_one_report(config: TrainCon
     assert suite_command(studies, config.folder) in text
     assert all((config.folder / name).read_bytes().startswith(b"\x89PNG") for name in ("differences.png", "cost.png"))
     assert all((study.folder / "report.md").is_file() for study in studies)
+
+
+def test_the_paper_says_where_circuits_run_and_how_attention_is_sampled(plan: Plan):
+    found = task(plan, 2, {})
+    report = collect_suite([found], judged([found]), {}, "qattn compare")
+    text = render_suite(report)
+    assert "A GPT that predicts" in text and "simulated exactly" in text and "sampled" not in text
+    report["study"]["config"] |= {"backend": "aer?shots=64", "sampling": "naive?samples=8"}
+    text = render_suite(report)
+    assert "Circuits run on `aer?shots=64`." in text and "Attention is sampled: `naive?samples=8`." in text
+    assert "simulated exactly" not in text

@@ -88,3 +88,10 @@ def test_all_kinds_that_can_be_compared_are_matched_and_others_have_a_reason(con
         assert len(study.kinds) > 10
         assert all(study.left_out.values())
         assert not set(study.left_out) & set(study.kinds)
+
+
+def test_attention_is_sampled_as_the_settings_say(config: TrainConfig, reviews: str):
+    sampled = config.replace(sampling="naive?samples=4")
+    for task in (digits("classical", 0, config=sampled), sentences(reviews, "classical", 0, config=sampled)):
+        found = [part.sampling for part in task.model.modules() if isinstance(part, QuantumMultiheadAttention)]
+        assert [each.scheme.text for each in found if each is not None] == ["naive?samples=4"] * 2
