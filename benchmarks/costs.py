@@ -99,11 +99,11 @@ FORMULAS = {
     "compound": Formula(
         "3*d**2 + d*H*q**2//4 + H*L*q*(q - 1)//2 + d", "T d H q² + T H q⁴", "T*H*b", "q + 3 + 2*(2*q - 3)*L"
     ),
-    "reflections": Formula("d**2 + 2*d*H*2**n + 2*d*2**n + 2*d + 36*H", "T d H 2ⁿ + T H W 2ⁿ + T d 2ⁿ"),
+    "reflections": Formula("d**2 + 2*d*H*2**n + 2*d*2**n + 2*d + 36*H", "T d H 2ⁿ + T H 8ⁿ + T² H 4ⁿ + T d 2ⁿ"),
     "bottleneck": Formula("3*d**2 + d*H*(n - 1) + 5*H*(n - 1) + d*(n - 1)", "T d H n"),
     "born": Formula("3*d**2 + 2*d**2 + d", "T d h"),
     "pair-linear": Formula("3*d**2 + d*H*q**2//4 + d*q**2//4", "T d H q² + T d q²"),
-    "quixer": Formula("d**2 + 4*d*H*n + 4*n*L*H + d + 68*H", "T d H n + T H L W n 2ⁿ"),
+    "quixer": Formula("d**2 + 4*d*H*n + 4*n*L*H + d + 68*H", "T d H n + T H 8ⁿ + T² H 4ⁿ"),
     "kernel": Formula("4*d**2 + 4*d*2**m + H", "T d 2ᵐ + T² H 2ᵐ"),
     "low-rank": Formula("3*d**2 + d*H*2**n + 2*d*2**n + 2*d + 4*d*2**m + H", "T d H 2ⁿ + T d 2ⁿ + T² H 2ᵐ"),
     "complex": Formula("3*d**2 + d*H*2**n + 2*d*2**n + 2*d + 4*d*2**m", "T d H 2ⁿ + T d 2ⁿ + T² H 2ᵐ"),
@@ -208,7 +208,7 @@ def formulas_sheet(kinds: Sequence[str]) -> Sheet:
     ]
     notes = (
         "One layer of H heads of width h = d/H on T tokens; circuits of n qubits with L ansatz layers; b measurement"
-        " bases of the h observables; m = ⌈log₂ h⌉; q = 2 ⌈√h⌉; W, the window of `quixer`.",
+        " bases of the h observables; m = ⌈log₂ h⌉; q = 2 ⌈√h⌉.",
         "Operations are those on the exact engine beside what all kinds have: T d² for projections, T² d for scores and"
         " for mixing values. `classical` has nothing else: it is classical attention.",
         "Depth counts layers of two-qubit gates before they are mapped to a device.",

@@ -50,6 +50,7 @@ _HOME = {
     "CircuitError": "errors",
     "ConfigError": "errors",
     "DataError": "errors",
+    "DivergenceError": "errors",
     "EncodingError": "errors",
     "JobError": "errors",
     "MissingDependencyError": "errors",

@@ -27,7 +27,7 @@ def sampler(where: Place | Backend | str) -> PlacedSampler:
 
     Each backend's pass manager puts a circuit into its gates and layout, once. A run that fails on a backend of a
     chain goes to the next, with a :class:`~qiskit_qattn.nn.audit.FallbackWarning`, a line in the log and an entry in
-    ``audit.falls``; the metadata of every result name the ``backend`` that it is from. Sessions are closed at the end
+    ``audit.falls``; the metadata of every result names the ``backend`` that it is from. Sessions are closed at the end
     of a ``with`` statement, or when the sampler is dropped.
 
     Args:
