@@ -123,6 +123,7 @@ def test_weights_that_a_checkpoint_lacks_are_drawn(tmp_path):
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     head = model.blocks[0].attn.maps["qisa-v3"]
     assert 1 < head.weight.abs().max() <= torch.pi and (model.blocks[0].ln_1.weight == 1).all()
+    assert torch.equal(head.gain, qa.GPT(gpt.config).blocks[0].attn.maps["qisa-v3"].gain)  # those of a new head
 
 
 def test_labels_are_shifted_and_padding_on_the_right_does_not_count(tmp_path):
