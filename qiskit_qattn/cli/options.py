@@ -33,7 +33,7 @@ Preset = Annotated[str | None, _run(f"The settings to start from: {', '.join(PRE
 Data = Annotated[str | None, _run("shakespeare, tinyshakespeare, or the path of a UTF-8 text file.", "shakespeare")]
 Split = Annotated[
     int | None,
-    _run("Which tenth of the text is validated on, counted from the end; the rest is trained on.", "0: the last"),
+    _run("Which tenth of the text is validated on, 0 the last; the rest is trained on.", "0"),
 ]
 Out = Annotated[str | None, _run("The run folder, which must not exist yet. Empty: runs/PRESET.")]
 Seed = Annotated[int | None, _run("Seed of the weights, the batches and the sample.")]

@@ -119,7 +119,7 @@ def test_the_mean_of_spsa_is_the_gradient(name):
     head.to_backend(Backend("test", TorchEstimator()))
     program = head._program
     every = program.angles(torch.cat([angles, head.weight.expand(2, -1)], -1)).detach().numpy()
-    cotangent = np.random.default_rng(1).normal(size=(2, len(head.circuit.labels)))
+    cotangent = np.random.default_rng(1).normal(size=(2, len(head.circuit.observables)))
     wanted = np.ones(every.shape[1], dtype=bool)
 
     def product(rule):
