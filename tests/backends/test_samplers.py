@@ -233,13 +233,13 @@ def test_a_parameter_of_the_phase_alone_changes_nothing(text):
 
 
 def test_more_qubits_than_the_engine_has_are_sampled_from_matrix_product_states():
-    circuit = QuantumCircuit(20)
+    circuit = QuantumCircuit(21)
     circuit.h(0)
-    for qubit in range(19):
+    for qubit in range(20):
         circuit.cx(qubit, qubit + 1)
     circuit.measure_all()
     runs = [get_backend("statevector?seed=4").sampler.run([circuit], shots=100).result()[0] for _ in range(2)]
     counts = runs[0].data.meas.get_counts()
-    assert set(counts) == {"0" * 20, "1" * 20} and counts == runs[1].data.meas.get_counts()
-    with pytest.raises(CircuitError, match="16"):
+    assert set(counts) == {"0" * 21, "1" * 21} and counts == runs[1].data.meas.get_counts()
+    with pytest.raises(CircuitError, match="at most 20 qubits"):
         get_backend("statevector?method=dense").sampler.run([circuit]).result()

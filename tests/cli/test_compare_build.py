@@ -52,6 +52,7 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.more
 def test_a_study_is_run_grows_and_says_which_cells_failed(compare: Run, qattn: Run, tmp_path: Path):
     result = compare("--kinds", "quantum")
     assert result.exit_code == 0, result.output

@@ -322,6 +322,7 @@ def test_single_and_batched_gradients_agree():
 
 def test_circuits_too_wide_for_the_engine_stay_with_the_parent():
     circuit = QuantumCircuit(31)
+    circuit.h(circuit.qubits)
     w = ParameterVector("w", 1)
     circuit.ry(w[0], 0)
     network = EstimatorQNN(circuit=circuit, weight_params=list(w), observables=SparsePauliOp("I" * 30 + "Z"))
@@ -348,5 +349,5 @@ def test_compile_qnn_tells_the_engine_and_why():
     assert (
         comb.reason == f"StatevectorEstimator is not exact and LinCombEstimatorGradient is no parameter shift, {itself}"
     )
-    wide = EstimatorQNN(circuit=QuantumCircuit(31), observables=SparsePauliOp("I" * 31))
+    wide = EstimatorQNN(circuit=QuantumCircuit(31), observables=SparsePauliOp("Z" * 31))
     assert "at most 30 qubits here, got 31" in compile_qnn(wide).reason

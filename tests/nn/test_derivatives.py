@@ -46,6 +46,8 @@ def connector(engine, num_qubits=2):
         num_qubits = 17
     x, w = ParameterVector("x", 2), ParameterVector("w", 3)
     circuit = QuantumCircuit(num_qubits)
+    for q in range(2, num_qubits):
+        circuit.x(q)  # qubits that nothing acts on are left out
     circuit.ry(w[0], 0)
     circuit.rx(x[0] * w[1], 0)
     circuit.cx(0, 1)

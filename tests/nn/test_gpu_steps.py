@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.more
 def test_no_step_reads_a_value_or_copies_a_tensor():
     program = Path(__file__).with_name("gpu_steps.py")
     run = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=600, check=False)

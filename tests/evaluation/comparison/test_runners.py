@@ -93,6 +93,7 @@ def test_a_cell_that_fails_says_why(plan: Plan):
     assert read_record(study, cell) is None
 
 
+@pytest.mark.more
 def test_ray_gives_the_same_results(plan: Plan, finished_study: Study):
     ray = pytest.importorskip("ray", reason="Ray is not installed (the extra cluster)")
     study = plan(seeds=2)
