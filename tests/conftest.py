@@ -133,6 +133,20 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def own_kinds() -> Iterator[None]:
+    """Take kinds of heads and circuits that a test registers out again."""
+    from qiskit_qattn.library.catalog import CATALOG
+    from qiskit_qattn.nn import kinds
+
+    before, circuits = dict(kinds._KINDS), dict(CATALOG)
+    yield
+    for registry, kept in ((kinds._KINDS, before), (CATALOG, circuits)):
+        registry.clear()
+        registry.update(kept)
+    kinds._installed.cache_clear()
+
+
+@pytest.fixture
 def install_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[str, str, str, Mapping[str, str]], None]]:

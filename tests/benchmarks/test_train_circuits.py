@@ -15,7 +15,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def study(monkeypatch):
+def study(monkeypatch, own_kinds):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from circuit_training import starts, tools
 

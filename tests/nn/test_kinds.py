@@ -33,15 +33,7 @@ class Mean(nn.Module):
 MEAN = qa.HeadKind("mean", values=Mean, num_features=lambda shape: 3, summary="a control")
 
 
-@pytest.fixture(autouse=True)
-def _registry(monkeypatch):
-    """Leave the registry and the catalog as they were."""
-    before, circuits = dict(kinds._KINDS), dict(CATALOG)
-    yield
-    for registry, kept in ((kinds._KINDS, before), (CATALOG, circuits)):
-        registry.clear()
-        registry.update(kept)
-    kinds._installed.cache_clear()
+pytestmark = pytest.mark.usefixtures("own_kinds")
 
 
 def model_of(heads: str) -> qa.GPT:
