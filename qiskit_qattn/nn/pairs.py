@@ -93,7 +93,7 @@ class PairScores(nn.Module):
 
     def encode(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is compared, of queries ``(B, nh, S, h)`` and keys ``(B, nh, T, h)``."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must say what it compares.")
 
 
 class PairHead(QuantumHead, PairScores):
