@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a saved model's folder.", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder, or a saved model's folder.", show_default=False)
+    ],
     prompt: Annotated[str, typer.Option(help="The beginning of the text.", show_default="a line break")] = "\n",
     tokens: Annotated[int, typer.Option(help="Number of tokens to generate.", min=1, max=10**6)] = 500,
     backend: Annotated[
