@@ -1,4 +1,4 @@
-"""What the site needs besides the pages in docs/: pages that live elsewhere, notebooks, the command line, mathematics."""
+"""What the site needs besides docs/: pages that live elsewhere, notebooks, the command line, mathematics."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _SIZED_BAR = re.compile(r"(\\[bB]igg?)\\[lr](v|V)ert")
 
 
 def to_mathml(source: str, display: Literal["inline", "block"]) -> str:
-    """Return LaTeX as MathML, spaced as TeX does: bars close to what they enclose, exp upright, signs close to numbers."""
+    """Return LaTeX as MathML, spaced as TeX does: bars close to what they enclose, signs close to their numbers."""
     source = _SIZED_BAR.sub(lambda match: match[1] + ("|" if match[2] == "v" else "‖"), " ".join(source.split()))
     text = convert(source, display=display)
     text = _BAR.sub(r'<mo stretchy="false" lspace="0" rspace="0">\1</mo>', text)

@@ -59,7 +59,8 @@ def test_notebooks_are_pages_with_their_outputs(site):
         assert 'class="language-python highlight"' in html and "output highlight" in html
         pictures = re.findall(rf'src="({notebook.stem}-\d+\.png)"', html)
         assert pictures and all((site / "notebooks" / name).stat().st_size > 1000 for name in pictures)
-        assert ".ipynb)" not in html and not re.search(r"\$[^<$]*\$", re.sub(r"(?s)<pre.*?</pre>|<code.*?</code>", "", html))
+        text = re.sub(r"(?s)<(pre|code|script).*?</\1>", "", html)
+        assert ".ipynb)" not in text and not re.search(r"\$[^<$]*\$", text)
 
 
 def test_the_search_reads_its_index_from_a_file(site):
