@@ -53,7 +53,7 @@ Trackers = Annotated[
         "auto",
     ),
 ]
-Profile = Annotated[bool | None, _run("Add the ten hottest functions of a few steps to the report.")]
+Profile = Annotated[bool | None, _run("Add time and memory by module to the report, and a check for leaks.")]
 
 NLayer = Annotated[int | None, _model("Transformer blocks.", "nano: 4")]
 NHead = Annotated[int | None, _model("Attention heads per block.", "nano: 4")]
