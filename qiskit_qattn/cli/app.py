@@ -22,6 +22,7 @@ from qiskit_qattn.cli import (
     generate,
     jobs,
     noise_sweep,
+    profile,
     report,
     reproduce,
     run_on_device,
@@ -105,6 +106,7 @@ app.command("compare")(compare.command)
 app.command("crosstalk")(crosstalk.command)
 app.command("finetune")(finetune.command)
 app.command("noise-sweep")(noise_sweep.command)
+app.command("profile")(profile.command)
 app.command("reproduce")(reproduce.command)
 app.command("run-on-device")(run_on_device.command)
 app.command("report")(report.command)

@@ -14,7 +14,14 @@ import numpy as np
 from qiskit_qattn.errors import CheckpointError
 from qiskit_qattn.evaluation.memory_leak import LEAST_STEPS, Leak, leak
 from qiskit_qattn.evaluation.profile import TraceCosts, trace_costs
-from qiskit_qattn.evaluation.rendering import GRID, blank_figure, code, escaped, png, table
+from qiskit_qattn.evaluation.rendering import (
+    GRID,
+    blank_figure,
+    code,
+    escaped,
+    png,
+    table,
+)
 from qiskit_qattn.training.files import write_bytes
 from qiskit_qattn.training.profiling import FOLDER, MEMORY, MEMRAY, TRACE
 from qiskit_qattn.untrusted import read_json
@@ -135,7 +142,7 @@ def profile_markdown(profile: dict[str, Any], prefix: str = "") -> list[str]:
     parts = [
         f"Mean of {costs['steps']} steps, time {device}. Tracing slows steps down, so compare shares, not speed."
         f" [{TRACE}]({prefix}{TRACE}) opens in Perfetto and in Chrome's about:tracing.",
-        _phases(costs),
+        phase_table(costs),
         f"![Time and memory of a step]({prefix}{PLOT})",
         "Memory is what tensors add to that of the weights: a phase's peak is above its beginning, kept is what is"
         " left at its end. By module, without the modules inside it, the blocks together; kept is what its forward pass"
@@ -161,7 +168,8 @@ def profile_markdown(profile: dict[str, Any], prefix: str = "") -> list[str]:
     return parts
 
 
-def _phases(costs: dict[str, Any]) -> str:
+def phase_table(costs: dict[str, Any]) -> str:
+    """Return the time and the memory of each phase as a Markdown table."""
     total = sum(phase["ms"] for phase in costs["phases"]) or 1.0
     rows = []
     for phase in costs["phases"]:

@@ -194,6 +194,13 @@ class TrainingLoop(ABC):
         self._read_clocks()
         return self.figures(train, val)
 
+    def do_steps(self, count: int) -> None:
+        """Do so many steps, without validations and checkpoints, and write their profile if one is asked for."""
+        self.model.train()
+        with self._profiler:
+            for _ in range(count):
+                self._step()
+
     def _step(self) -> None:
         """Do one optimizer step on the next batch."""
         config, state = self.config, self.state
