@@ -29,7 +29,9 @@ def trained(config: TrainConfig) -> tuple[object, dict[str, torch.Tensor]]:
     return (figures["history"], figures["val_loss"]), GPT.from_pretrained(config.folder / "model").state_dict()
 
 
-@pytest.mark.parametrize("backend", ["statevector", "statevector?shots=64&seed=3"])
+@pytest.mark.parametrize(
+    "backend", ["statevector", pytest.param("statevector?shots=64&seed=3", marks=pytest.mark.more)]
+)
 def test_a_profiled_training_computes_the_same(tiny: Tiny, tmp_path: Path, backend: str):
     plain, weights = trained(tiny(backend=backend, dropout=0.1))
     profiled, others = trained(tiny(backend=backend, dropout=0.1, profile=True, out=str(tmp_path / "profiled")))
