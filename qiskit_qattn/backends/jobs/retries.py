@@ -105,6 +105,11 @@ class Caller:
         _LOG.warning("%s: %s Trying again in %.1f s.", self.device, _error(state), wait)
 
 
+def breaker_state(device: str) -> str:
+    """Return ``closed``, or ``open`` while a device is left alone, or ``half-open`` when it is tried again."""
+    return str(_breaker(device)[0].current_state)
+
+
 def _breaker(device: str) -> tuple[pybreaker.CircuitBreaker, pybreaker.CircuitMemoryStorage]:
     """Return the circuit breaker of a device, one per process, and the storage with the time at which it opened."""
     with _BREAKERS_LOCK:
