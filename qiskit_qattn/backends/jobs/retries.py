@@ -105,6 +105,24 @@ class Caller:
         _LOG.warning("%s: %s Trying again in %.1f s.", self.device, _error(state), wait)
 
 
+def breaker_state(device: str) -> dict[str, Any]:
+    """Return the state of a device's circuit breaker in this process, as plain data.
+
+    ``breaker`` is ``closed``, ``open`` while the device is left alone, or ``half-open`` when one call may be tried;
+    ``failures`` counts the last ones in a row, and ``until`` says when an open one lets a call through, else None.
+    """
+    breaker, memory = _breaker(device)
+    state, opened = memory.state, memory.opened_at
+    until = opened + timedelta(seconds=breaker.reset_timeout) if state == pybreaker.STATE_OPEN and opened else None
+    if until is not None and until <= datetime.now(UTC):
+        state = pybreaker.STATE_HALF_OPEN  # it says so itself only once it is called
+    return {
+        "breaker": state,
+        "failures": memory.counter,
+        "until": None if until is None or state != pybreaker.STATE_OPEN else until.isoformat(timespec="seconds"),
+    }
+
+
 def _breaker(device: str) -> tuple[pybreaker.CircuitBreaker, pybreaker.CircuitMemoryStorage]:
     """Return the circuit breaker of a device, one per process, and the storage with the time at which it opened."""
     with _BREAKERS_LOCK:

@@ -1,0 +1,62 @@
+"""How a server and its models are, as plain data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qiskit_qattn.serving.engine import Engine
+    from qiskit_qattn.serving.service import Service
+
+
+def is_ready(service: Service) -> bool:
+    """Return whether requests are answered."""
+    return not service.stopping
+
+
+def about(name: str, engine: Engine, created: int) -> dict[str, Any]:
+    """Return a model as ``/v1/models`` lists it; what is under ``qattn`` is this server's own.
+
+    Args:
+        name: What clients call it.
+        engine: The model's.
+        created: When it was loaded, in Unix seconds.
+    """
+    model = engine.model
+    own = {
+        "context": model.context,
+        "vocab_size": model.vocab_size,
+        "backend": None if model.place is None else model.place.name,
+        "heads": [{key: head[key] for key in ("layer", "head", "kind")} for head in model.heads],
+    }
+    return {"id": name, "object": "model", "created": created, "owned_by": "qiskit-qattn", "qattn": own}
+
+
+def health(service: Service) -> dict[str, Any]:
+    """Return the state of the server, of each model's queue, and of each device.
+
+    ``status`` is ``ok``, ``degraded`` while a device is left alone after failures, or ``stopping``.
+    """
+    models = {name: engine.stats() for name, engine in service.engines.items()}
+    devices: dict[str, Any] = {}
+    for engine in service.engines.values():
+        devices |= device_states(engine)
+    broken = any(state["breaker"] != "closed" for state in devices.values())
+    status = "stopping" if service.stopping else "degraded" if broken else "ok"
+    return {"status": status, "models": models, "devices": devices}
+
+
+def device_states(engine: Engine) -> dict[str, Any]:
+    """Return for each device of a model its circuit breaker's state, what was spent there, and the budget."""
+    place = engine.model.place
+    found = {}
+    for _, estimator in [] if place is None else place.devices:
+        from qiskit_qattn.backends.jobs.retries import breaker_state  # it needs a provider's extra
+
+        spent, budget = estimator.spent, estimator.budget
+        found[estimator.device.name] = {
+            **breaker_state(estimator.device.name),
+            "budget": None if budget is None else str(budget),
+            "spent": {"jobs": spent.jobs, "shots": spent.shots, "seconds": spent.seconds, "usd": spent.usd},
+        }
+    return found
