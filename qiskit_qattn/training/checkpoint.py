@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import random
 import re
@@ -27,7 +28,7 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 
-from qiskit_qattn.errors import CheckpointError
+from qiskit_qattn.errors import CheckpointError, RunFolderError
 from qiskit_qattn.training.files import new_folder, write_bytes, write_text
 from qiskit_qattn.training.tokenizer import CharTokenizer
 from qiskit_qattn.untrusted import as_type, read_json
@@ -193,6 +194,19 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in ``folder``, oldest first."""
     found = [path for path in folder.glob("step-*") if re.fullmatch("step-[0-9]{1,18}", path.name)]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def find_model(run: Path) -> Path:
+    """Return the folder of a run's model: the final one, else the newest checkpoint's, else ``run`` itself.
+
+    Raises:
+        RunFolderError: If there is no model.
+    """
+    checkpoints = [path / "model" for path in reversed(list_checkpoints(run / "checkpoints"))]
+    for folder in (run / "model", *checkpoints, run):
+        if os.path.isfile(folder / "tokenizer.json"):
+            return folder
+    raise RunFolderError(f"No model in {str(run)!r}: neither a run folder with a checkpoint nor a saved model.")
 
 
 def load_state(path: Path) -> TrainState:
