@@ -25,6 +25,8 @@ from qiskit_qattn.cli import (
     report,
     reproduce,
     run_on_device,
+    serve,
+    serve_keys,
     train,
 )
 from qiskit_qattn.errors import QattnError
@@ -108,6 +110,8 @@ app.command("noise-sweep")(noise_sweep.command)
 app.command("reproduce")(reproduce.command)
 app.command("run-on-device")(run_on_device.command)
 app.command("report")(report.command)
+app.command("serve")(serve.command)
+app.add_typer(serve_keys.app, name="serve-keys")
 
 
 def _print_version(wanted: bool) -> None:

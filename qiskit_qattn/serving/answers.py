@@ -38,7 +38,9 @@ class Form:
 
     def choice(self, index: int, text: str, reason: str | None) -> dict[str, Any]:
         """Return a whole text."""
-        content = {"message": {"role": "assistant", "content": text, "refusal": None}} if self.is_chat else {"text": text}
+        content = (
+            {"message": {"role": "assistant", "content": text, "refusal": None}} if self.is_chat else {"text": text}
+        )
         return {"index": index, **content, "logprobs": None, "finish_reason": reason}
 
     def delta(self, index: int, text: str, reason: str | None, *, first: bool) -> dict[str, Any]:
@@ -102,8 +104,8 @@ class Answer:
     def where(self) -> dict[str, Any]:
         """What computed the texts that have ended.
 
-        ``backends`` counts calls of circuits by where they ran, ``heads`` the same for every head of attention, ``falls``
-        has the calls that went on to the next backend and why, ``cost`` what devices charged for the texts' shares.
+        ``backends`` counts calls of circuits by where they ran, ``heads`` the same for every head of attention,
+        ``falls`` has the calls that went on to the next backend and why, ``cost`` what devices charged for the texts.
         """
         return joined([each.backends for each in self.generations if each.backends])
 

@@ -21,7 +21,7 @@ from qiskit_qattn.serving.answers import Answer
 from qiskit_qattn.serving.engine import Engine
 from qiskit_qattn.serving.failures import Refusal, as_refusal
 from qiskit_qattn.serving.guard import Guard
-from qiskit_qattn.serving.health import about, health, is_ready
+from qiskit_qattn.serving.health import about, health
 from qiskit_qattn.serving.keys import Keys
 from qiskit_qattn.serving.metrics import CONTENT_TYPE
 from qiskit_qattn.serving.schemas import ChatRequest, CompletionRequest
@@ -90,21 +90,23 @@ def _add_api(app: FastAPI, service: Service) -> None:
     @app.post("/v1/completions", dependencies=guarded)
     async def create_completion(body: CompletionRequest, request: Request) -> Response:
         """Continue a text."""
-        state = request.state
-        return await _answered(service, request, body, await service.completion(body, _key(request), state.headers))
+        answer = await service.completion(body, _key(request), request.state.headers)
+        return await _answered(service, request, body, answer)
 
     @app.post("/v1/chat/completions", dependencies=guarded)
     async def create_chat_completion(body: ChatRequest, request: Request) -> Response:
         """Continue a conversation."""
-        state = request.state
-        return await _answered(service, request, body, await service.chat(body, _key(request), state.headers))
+        answer = await service.chat(body, _key(request), request.state.headers)
+        return await _answered(service, request, body, answer)
 
 
 def _key(request: Request) -> Any:
     return getattr(request.state, "key", None)
 
 
-async def _answered(service: Service, request: Request, body: ChatRequest | CompletionRequest, answer: Answer) -> Response:
+async def _answered(
+    service: Service, request: Request, body: ChatRequest | CompletionRequest, answer: Answer
+) -> Response:
     """Return the answer to a request, or the stream of its pieces, which has begun."""
     if body.stream:
         usage = body.stream_options is not None and body.stream_options.include_usage
@@ -138,13 +140,14 @@ async def _unless_left(request: Request, work: Awaitable[T]) -> T:
     """
     task: asyncio.Future[T] = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_left(request))
+    both: set[asyncio.Future[Any]] = {task, leaving}
     try:
-        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise Refusal(499, "The client left before the answer was complete.")
         return task.result()
     finally:
-        for each in (task, leaving):
+        for each in both:
             each.cancel()
 
 
@@ -169,13 +172,14 @@ def _add_pages(app: FastAPI, service: Service) -> None:
     @app.get("/health/ready")
     async def ready() -> JSONResponse:
         """Tell whether the server takes requests."""
-        taken = is_ready(service)
-        return JSONResponse({"status": "ready" if taken else "stopping"}, 200 if taken else 503)
+        stops = service.stopping
+        return JSONResponse({"status": "stopping" if stops else "ready"}, 503 if stops else 200)
 
     @app.get("/health")
     async def state() -> JSONResponse:
         """Tell how each model and its devices are."""
-        return JSONResponse(await asyncio.to_thread(health, service), 200 if is_ready(service) else 503)
+        found = await asyncio.to_thread(health, service.engines, service.stopping)
+        return JSONResponse(found, 503 if service.stopping else 200)
 
     @app.get("/metrics")
     async def metrics() -> Response:

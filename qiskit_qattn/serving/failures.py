@@ -10,7 +10,16 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from qiskit_qattn.errors import BackendError, BudgetError, ConfigError, DataError, GenerationError, QattnError, QueueFull, StoppedError
+from qiskit_qattn.errors import (
+    BackendError,
+    BudgetError,
+    ConfigError,
+    DataError,
+    GenerationError,
+    QattnError,
+    QueueFull,
+    StoppedError,
+)
 from qiskit_qattn.untrusted import one_line
 
 INVALID = "invalid_request_error"
@@ -70,7 +79,9 @@ def as_refusal(error: Exception, param: str | None = None) -> Refusal:
     if isinstance(error, QueueFull | StoppedError):
         return overloaded(str(error))
     if isinstance(error, BudgetError):  # asking again does not help
-        return Refusal(429, str(error), "insufficient_quota", code="insufficient_quota", headers={"x-should-retry": "false"})
+        return Refusal(
+            429, str(error), "insufficient_quota", code="insufficient_quota", headers={"x-should-retry": "false"}
+        )
     if isinstance(error, BackendError):
         return Refusal(503, str(error), "server_error", code="backend_failed", headers={"retry-after": "60"})
     if isinstance(error, DataError | ConfigError):
@@ -90,7 +101,9 @@ def _invalid(error: RequestValidationError) -> Refusal:
     path = [str(part) for part in fault["loc"] if part not in ("body", "query", "path")]
     param = ".".join(path) or None
     if fault["type"] == "json_invalid":
-        return Refusal(400, f"The body of the request is not JSON: {fault.get('ctx', {}).get('error', 'it is damaged')}.")
+        return Refusal(
+            400, f"The body of the request is not JSON: {fault.get('ctx', {}).get('error', 'it is damaged')}."
+        )
     if fault["type"] == "extra_forbidden":
         return Refusal(400, f"Unrecognized request argument supplied: {param}", param=param, code="unknown_parameter")
     if fault["type"] == "missing":

@@ -84,7 +84,7 @@ class Guard:
         return await self._with_body(scope, headers, receive)
 
     def _check_host(self, headers: Headers) -> None:
-        """Refuse other names than this machine's while anyone may ask, as a page in a browser could by a name of its own."""
+        """Refuse names that a page in a browser could have given this machine, while anyone may ask."""
         host = headers.get("host", "").lower()
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         settings = self._service.settings

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qiskit_qattn.serving.engine import Engine
-    from qiskit_qattn.serving.service import Service
-
-
-def is_ready(service: Service) -> bool:
-    """Return whether requests are answered."""
-    return not service.stopping
 
 
 def about(name: str, engine: Engine, created: int) -> dict[str, Any]:
@@ -32,17 +27,17 @@ def about(name: str, engine: Engine, created: int) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": created, "owned_by": "qiskit-qattn", "qattn": own}
 
 
-def health(service: Service) -> dict[str, Any]:
+def health(engines: Mapping[str, Engine], stopping: bool) -> dict[str, Any]:
     """Return the state of the server, of each model's queue, and of each device.
 
     ``status`` is ``ok``, ``degraded`` while a device is left alone after failures, or ``stopping``.
     """
-    models = {name: engine.stats() for name, engine in service.engines.items()}
+    models = {name: engine.stats() for name, engine in engines.items()}
     devices: dict[str, Any] = {}
-    for engine in service.engines.values():
+    for engine in engines.values():
         devices |= device_states(engine)
     broken = any(state["breaker"] != "closed" for state in devices.values())
-    status = "stopping" if service.stopping else "degraded" if broken else "ok"
+    status = "stopping" if stopping else "degraded" if broken else "ok"
     return {"status": status, "models": models, "devices": devices}
 
 

@@ -1,9 +1,9 @@
 """Keys of an API: only their hashes are kept, in a file that may change while the server runs, or from the environment.
 
 The file has one JSON object per line, so that a new key or a revocation is one line more, written in one step:
-``{"name": "alice", "sha256": "…", "created": "2026-01-31T12:00:00+00:00"}``, optionally with ``requests_per_minute`` and
-``tokens_per_minute``; ``{"name": "alice", "revoked": "2026-02-01T…"}`` revokes it. A key is 256 random bits, so a plain
-hash of it cannot be inverted by guessing.
+``{"name": "alice", "sha256": "…", "created": "2026-01-31T12:00:00+00:00"}``, optionally with ``requests_per_minute``
+and ``tokens_per_minute``; ``{"name": "alice", "revoked": "2026-02-01T…"}`` revokes it. A key is 256 random bits, so a
+plain hash of it cannot be inverted by guessing.
 """
 
 from __future__ import annotations
@@ -164,7 +164,9 @@ def create_key(path: Path, name: str, *, requests: int | None = None, tokens: in
     _check_name(name)
     for key in read_keys(path) if path.exists() else ():
         if key.name == name and not key.revoked:
-            raise ConfigError(f"There is a key called {name!r} in {str(path)!r}; revoke it first, or choose another name.")
+            raise ConfigError(
+                f"There is a key called {name!r} in {str(path)!r}; revoke it first, or choose another name."
+            )
     secret = _PREFIX + secrets.token_urlsafe(32)
     record: dict[str, Any] = {"name": name, "sha256": _hashed(secret), "created": _now()}
     limits = {"requests_per_minute": requests, "tokens_per_minute": tokens}
@@ -226,5 +228,3 @@ def _hashed(secret: str) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-

@@ -61,7 +61,7 @@ class Limits:
     def __init__(self, settings: Settings) -> None:
         self._defaults = {"requests": settings.requests_per_minute, "tokens": settings.tokens_per_minute}
         try:
-            self._limiter = FixedWindowRateLimiter(storage_from_string(settings.limit_storage))  # type: ignore[arg-type]
+            self._limiter = FixedWindowRateLimiter(storage_from_string(settings.limit_storage))
         except (ConfigurationError, AssertionError) as error:
             raise ConfigError(
                 f"limit_storage is {settings.limit_storage!r}, but must be an asynchronous storage of the package "

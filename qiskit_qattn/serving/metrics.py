@@ -67,10 +67,12 @@ class _Engines(Collector):
         stats = {name: engine.stats() for name, engine in self._engines.items()}
         yield _counter("requests", "Texts by how they ended.", ["model", "end"], _ends(stats))
         yield _counter("tokens", "Tokens.", ["model", "kind"], _tokens(stats))
-        yield _counter("passes", "Passes of a model.", ["model"], {(name,): each["passes"] for name, each in stats.items()})
+        yield _counter(
+            "passes", "Passes of a model.", ["model"], {(name,): each["passes"] for name, each in stats.items()}
+        )
         yield _counter("circuit_calls", "Calls of circuits, by where they ran.", ["model", "backend"], _calls(stats))
-        falls = {(name,): each["falls"] for name, each in stats.items()}
-        yield _counter("falls", "Calls of circuits that went on to the next backend.", ["model"], falls)
+        text = "Calls of circuits that went on to the next backend."
+        yield _counter("falls", text, ["model"], _each(stats, "falls"))
         for key, text in (("queued", "Texts that wait."), ("running", "Texts that are being generated.")):
             gauge = GaugeMetricFamily(f"qattn_{key}", text, labels=["model"])
             for name, each in stats.items():
@@ -85,7 +87,7 @@ class _Engines(Collector):
     def _devices(self) -> Iterator[Metric]:
         units = {"jobs": "Jobs", "shots": "Shots", "seconds": "Seconds on the processor", "usd": "US dollars"}
         spent = {
-            unit: GaugeMetricFamily(f"qattn_device_{unit}", f"{text} spent, as estimated for jobs on their way.", labels=["device"])
+            unit: GaugeMetricFamily(f"qattn_device_{unit}", f"{text}, as estimated until known.", labels=["device"])
             for unit, text in units.items()
         }
         is_open = GaugeMetricFamily("qattn_breaker_open", "1 while a device is left alone.", labels=["device"])
@@ -104,6 +106,10 @@ def _counter(name: str, text: str, labels: list[str], values: Mapping[tuple[str,
     return family
 
 
+def _each(stats: Mapping[str, dict[str, Any]], what: str) -> dict[tuple[str, ...], float]:
+    return {(name,): each[what] for name, each in stats.items()}
+
+
 def _ends(stats: Mapping[str, dict[str, Any]]) -> dict[tuple[str, ...], float]:
     ends = ("stop", "length", "cancelled", "failed", "refused")
     return {(name, end): each[end] for name, each in stats.items() for end in ends}
@@ -120,5 +126,6 @@ def _calls(stats: Mapping[str, dict[str, Any]]) -> dict[tuple[str, ...], float]:
 def _buckets(sizes: Mapping[int, int], most: int) -> tuple[list[tuple[str, float]], float]:
     """Return cumulative counts of passes by size, for 1, 2, 4, … up to the largest, and the sum of all sizes."""
     bounds = [2**i for i in range(most.bit_length()) if 2**i < most] + [most]
-    counted = [(f"{bound:.1f}", float(sum(count for size, count in sizes.items() if size <= bound))) for bound in bounds]
-    return [*counted, ("+Inf", float(sum(sizes.values())))], float(sum(size * count for size, count in sizes.items()))
+    counts = [(f"{bound:.1f}", sum(count for size, count in sizes.items() if size <= bound)) for bound in bounds]
+    total = sum(size * count for size, count in sizes.items())
+    return [*counts, ("+Inf", sum(sizes.values()))], total

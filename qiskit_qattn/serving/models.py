@@ -188,12 +188,15 @@ def _heads(model: nn.Module, parts: Sequence[Part]) -> list[dict[str, Any]]:
     return rows + [{"layer": None, "head": None, "kind": kinds[name], "circuits": [name]} for name in names.values()]
 
 
-def load(source: str, *, backend: str | None = None, device: str = "auto", quantize: str | None = None) -> ServedModel:
+def load(
+    source: str, *, backend: str | Place | None = None, device: str = "auto", quantize: str | None = None
+) -> ServedModel:
     """Return a model that is ready to be served.
 
     Args:
         source: A run folder, a saved model's folder, or the name of a model on the Hugging Face Hub.
-        backend: Where circuits run: a backend string, or a chain of them; None for the exact engine.
+        backend: Where circuits run: a backend string, a chain of them, or the place that one opened; None for the
+            exact engine.
         device: Torch's device; ``auto`` takes a GPU where there is one.
         quantize: How classical weights are stored; None as they are.
 
@@ -208,7 +211,7 @@ def load(source: str, *, backend: str | None = None, device: str = "auto", quant
     found = find_model(folder)
     model: Any = GPT.from_pretrained(found, map_location=where)
     tokenizer = CharTokenizer.load(found / "tokenizer.json")
-    place = None if backend is None else Place.open(backend)
+    place = None if backend is None else Place.of(backend)
     if place is not None:
         to_backend(model, place)
     return ServedGPT(name, model, tokenizer, place)

@@ -37,7 +37,7 @@ class Generation(_Strict):
     seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
     stop: Annotated[_Text | Annotated[list[_Text], Field(max_length=4)] | None, Field()] = None
     max_tokens: Annotated[int | None, Field(ge=1)] = None
-    n: Annotated[int | None, Field(ge=1, le=128, description="Texts per prompt, with the seeds seed, seed + 1, ….")] = None
+    n: Annotated[int | None, Field(ge=1, le=128, description="Texts per prompt: seeds seed, seed + 1, ….")] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
@@ -83,7 +83,9 @@ class Generation(_Strict):
             if value is not None and value not in neutral:
                 raise unsupported(name)
         if self.stream_options is not None and not self.stream:
-            raise Refusal(400, "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options")
+            raise Refusal(
+                400, "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
+            )
 
 
 class CompletionRequest(Generation):
@@ -168,6 +170,5 @@ class ChatRequest(Generation):
 
 def unsupported(name: str) -> Refusal:
     """Return the refusal of a field."""
-    return Refusal(
-        400, f"Unsupported parameter: '{name}' is not supported by this server.", param=name, code="unsupported_parameter"
-    )
+    text = f"Unsupported parameter: '{name}' is not supported by this server."
+    return Refusal(400, text, param=name, code="unsupported_parameter")

@@ -50,7 +50,9 @@ class ModelSource:
         if not (given and _NAME.fullmatch(name)):
             name, source = "", text
         if not source:
-            raise ConfigError(f"A model is SOURCE or NAME=SOURCE, where SOURCE is a folder or a hub name; got {text!r}.")
+            raise ConfigError(
+                f"A model is SOURCE or NAME=SOURCE, where SOURCE is a folder or a hub name; got {text!r}."
+            )
         folder = Path(source)
         return cls(name or (folder.resolve().name if folder.exists() or folder.is_absolute() else source), source)
 
@@ -115,7 +117,7 @@ class Settings:
         """Check types and bounds."""
         check_settings(self, [item.name for item in fields(self) if item.name not in _LISTS])
         object.__setattr__(self, "models", _models(self.models))
-        origins = self.cors_origins
+        origins: Any = self.cors_origins
         if isinstance(origins, str) or not all(isinstance(origin, str) and origin for origin in origins):
             raise ConfigError(f"cors_origins is {shown(origins)}, but must be a list of origins, as https://a.example.")
         object.__setattr__(self, "cors_origins", tuple(origins))
@@ -227,7 +229,9 @@ def _models(given: Any) -> tuple[ModelSource, ...]:
     if isinstance(given, Mapping):
         return tuple(_of_table(name, value) for name, value in given.items())
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise ConfigError(f"models is {shown(given)}, but must be a list of SOURCE or NAME=SOURCE, or a table of names.")
+        raise ConfigError(
+            f"models is {shown(given)}, but must be a list of SOURCE or NAME=SOURCE, or a table of names."
+        )
     found = []
     for item in given:
         if not isinstance(item, str | ModelSource):
