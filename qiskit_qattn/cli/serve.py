@@ -147,25 +147,9 @@ def _log(settings: Settings) -> None:
 
 def _run(app: Any, settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
-    import uvicorn
-
-    from qiskit_qattn.serving.connections import allow_connections, connections
+    from qiskit_qattn.serving.connections import make_server
 
     # uvicorn raises the signal that stopped it once more, which is to end this function only.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    most = allow_connections(settings.max_connections)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            http=connections(settings.silent_seconds, most),  # type: ignore[arg-type]
-            ws="none",
-            access_log=False,
-            server_header=False,
-            log_level=settings.log_level,
-            timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
-        )
-    )
-    server.run()
+    make_server(app, settings).run()

@@ -7,12 +7,16 @@ request's head; and its ``limit_concurrency`` would count silent connections and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import math
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from qiskit_qattn.serving.settings import Settings
 
 _SPARE_FILES = 128  # for models, ledgers, clients of providers
 
@@ -83,12 +87,31 @@ class Connection(H11Protocol):
             self._silent = None
 
 
-def connections(seconds: float, most: int) -> Callable[..., Connection]:
-    """Return what makes the connections of one server, for ``uvicorn.Config(http=…)``; see :class:`Connection`."""
-    return partial(Connection, seconds=seconds, most=most, waiting={})
+def make_server(app: ASGIApp, settings: Settings) -> uvicorn.Server:
+    """Return uvicorn with the limits of the settings, to be run.
+
+    Args:
+        app: What answers.
+        settings: The server's.
+    """
+    most = _allow_connections(settings.max_connections)
+    protocol: Any = partial(Connection, seconds=settings.silent_seconds, most=most, waiting={})
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=protocol,
+        ws="none",
+        access_log=False,
+        server_header=False,
+        log_level=settings.log_level,
+        timeout_keep_alive=math.ceil(settings.silent_seconds),
+        timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
+    )
+    return uvicorn.Server(config)
 
 
-def allow_connections(most: int) -> int:
+def _allow_connections(most: int) -> int:
     """Raise this process's limit of open files for connections, and return how many of them fit."""
     with suppress(ImportError):  # Windows has no such limit
         import resource

@@ -158,7 +158,7 @@ class _Row:
 class Engine:
     """Generates the texts of many requests with one model, whose passes they share.
 
-    The model runs in a thread of its own. Requests wait in a queue, join the batch between two passes, and leave it with
+    The model runs in a thread of its own. Requests wait in a queue, join the batch between two passes, and leave with
     their last token. A pass that fails ends the requests that were in it, and the engine goes on with the others.
 
     Args:

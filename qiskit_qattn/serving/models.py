@@ -1,105 +1,31 @@
-"""Models as a server uses them: loaded from a folder or the Hub, with their texts, passes and backends."""
+"""Models as a server loads them: a GPT of this package, or one of transformers, from a folder or the Hub."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from huggingface_hub import hf_hub_download
+from torch import Tensor
 
 from qiskit_qattn.backends.place import Place
-from qiskit_qattn.errors import CheckpointError, DataError
-from qiskit_qattn.nn.attention import KeyValueCache, MixedHeads
+from qiskit_qattn.errors import CheckpointError, ConfigError, DataError, RunFolderError
+from qiskit_qattn.nn.attention import KeyValueCache
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.gpt import Decoder as GPTDecoder
 from qiskit_qattn.nn.inference import inference
-from qiskit_qattn.nn.placement import Part, audit, quantum_parts, to_backend
+from qiskit_qattn.nn.placement import to_backend
+from qiskit_qattn.nn.pretrained import MODEL_TYPE
 from qiskit_qattn.serving.batch import Join
+from qiskit_qattn.serving.served_model import Chat, ServedModel
 from qiskit_qattn.serving.text import Decoder, LetterDecoder
 from qiskit_qattn.training.checkpoint import find_model
 from qiskit_qattn.training.tokenizer import CharTokenizer
+from qiskit_qattn.untrusted import read_json
 
-Chat = Sequence[Mapping[str, Any]]
-
-
-class ServedModel(ABC):
-    """A language model that continues texts, with what a server has to know of it.
-
-    Attributes:
-        name: What requests call it.
-        context: Tokens that one pass sees at most.
-        rolls: Whether a text goes on past a full context, from its last half, as in :meth:`GPT.generate`.
-        vocab_size: Tokens are 0 to this number − 1.
-        ends: Tokens that end a text.
-        device: Where its tensors are.
-        parts: Its circuits.
-        place: Where they run, if a backend was given.
-    """
-
-    name: str
-    context: int
-    vocab_size: int
-    rolls: bool
-    ends: frozenset[int] = frozenset()
-
-    def __init__(self, name: str, model: nn.Module, place: Place | None = None) -> None:
-        self.name, self.place = name, place
-        self.device = next(model.parameters()).device
-        holds = any(hasattr(module, "circuit_name") for module in model.modules())
-        self.parts: list[Part] = quantum_parts(model) if holds else []
-        self.heads = _heads(model, self.parts)
-
-    @abstractmethod
-    def encode(self, text: str) -> list[int]:
-        """Return the tokens of a text.
-
-        Raises:
-            DataError: For an empty text, or one that is outside the vocabulary.
-        """
-
-    @abstractmethod
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Return the text of tokens."""
-
-    @abstractmethod
-    def decoder(self, prompt: Sequence[int]) -> Decoder:
-        """Return what writes the tokens after a prompt one by one."""
-
-    @abstractmethod
-    def chat(self, messages: Chat) -> list[int] | None:
-        """Return the tokens of a conversation, up to where the answer begins; None if the model is not for chats.
-
-        Raises:
-            DataError: For messages that the model's template does not take.
-        """
-
-    @abstractmethod
-    def new_cache(self) -> Any:
-        """Return an empty cache."""
-
-    @abstractmethod
-    def combine(self, caches: Sequence[Any], join: Join) -> Any:
-        """Return the cache whose every part is what ``join`` makes of that part of the caches."""
-
-    @abstractmethod
-    def logits(self, tokens: Tensor, positions: Tensor, real: Tensor | None, cache: Any) -> Tensor:
-        """Return logits after the last token, as :class:`~qiskit_qattn.serving.batch.CachedModel` says."""
-
-    def audit(self) -> dict[str, Any]:
-        """Return what was computed where, as :func:`qiskit_qattn.audit` does; empty unless on a chain or a group."""
-        return audit(nn.ModuleList(part.module for part in self.parts)) if self.parts else {}
-
-    def close(self) -> None:
-        """Close the sessions on devices that loading it opened.
-
-        Raises:
-            BackendError: If that fails.
-        """
-        if self.place is not None:
-            self.place.close()
+__all__ = ["ServedGPT", "ServedModel", "load"]
 
 
 class ServedGPT(ServedModel):
@@ -159,33 +85,11 @@ class ServedGPT(ServedModel):
 
     def logits(self, tokens: Tensor, positions: Tensor, real: Tensor | None, cache: Any) -> Tensor:
         """Return logits after the last token, shape ``(B, V)``."""
-        before = 0 if real is None and not cache[0].pairs else _seen(cache[0])
+        before = next((keys.shape[-2] for keys, _ in cache[0].pairs.values()), 0)
         logits, _ = GPTDecoder.forward(
             self._model, tokens, caches=cache, position=before, positions=positions, real=real
         )  # (B, S, V)
         return logits[:, -1]
-
-
-def _seen(cache: KeyValueCache) -> int:
-    """Return how many tokens a cache holds."""
-    return next((keys.shape[-2] for keys, _ in cache.pairs.values()), 0)
-
-
-def _heads(model: nn.Module, parts: Sequence[Part]) -> list[dict[str, Any]]:
-    """Return every head of attention whose kinds are known: its layer, number, kind, and the names of its circuits.
-
-    Circuits outside attention, such as those of adapters, follow, with the number None.
-    """
-    names = {id(part.module): part.name for part in parts}
-    layers = [module for module in model.modules() if isinstance(module, MixedHeads)]
-    rows: list[dict[str, Any]] = []
-    for layer, attention in enumerate(layers):
-        for kind, count in attention.counts.items():
-            own = [names.pop(id(circuit)) for circuit in attention.circuits(kind)]
-            first = sum(row["layer"] == layer for row in rows)
-            rows += [{"layer": layer, "head": first + i, "kind": kind, "circuits": own} for i in range(count)]
-    kinds = {part.name: part.kind for part in parts}
-    return rows + [{"layer": None, "head": None, "kind": kinds[name], "circuits": [name]} for name in names.values()]
 
 
 def load(
@@ -205,13 +109,56 @@ def load(
         CheckpointError: For a model that cannot be loaded.
         ConfigError, BackendError: For a backend or device that cannot be used.
     """
-    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    where = _device(device)
+    if quantize is not None:
+        raise ConfigError(f"quantize must be None, got {quantize!r}.")
     folder = Path(source)
-    name = folder.resolve().name if folder.exists() else source
-    found = find_model(folder)
-    model: Any = GPT.from_pretrained(found, map_location=where)
-    tokenizer = CharTokenizer.load(found / "tokenizer.json")
+    if folder.exists():
+        name, found = folder.resolve().name, str(_model_folder(folder))
+    elif source.count("/") > 1 or source.startswith(("/", ".", "~")):
+        raise RunFolderError(f"There is no folder {source!r}.")
+    else:
+        name = found = source
     place = None if backend is None else Place.of(backend)
-    if place is not None:
-        to_backend(model, place)
-    return ServedGPT(name, model, tokenizer, place)
+    if _is_ours(found):
+        model = GPT.from_pretrained(found, map_location=where)
+        if place is not None:
+            to_backend(model, place)
+        return ServedGPT(name, model, CharTokenizer.load(_file(found, "tokenizer.json")), place)
+    from qiskit_qattn.serving.hugging_face import load_transformer
+
+    return load_transformer(name, found, where, place)
+
+
+def _device(name: str) -> torch.device:
+    """Return torch's device of a name, or of ``auto``."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(name)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device must be auto, or one that torch has here, such as cpu; got {name!r}.") from error
+    return found
+
+
+def _model_folder(folder: Path) -> Path:
+    """Return the folder of a run's model, or a saved model's folder."""
+    if any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        return folder
+    return find_model(folder)
+
+
+def _is_ours(source: str) -> bool:
+    """Tell whether a folder or a name on the Hub holds a GPT of this package."""
+    try:
+        saved = read_json(_file(source, "config.json"))
+    except (OSError, ValueError):  # transformers says what is wrong, or loads adapters, which have another file
+        return False
+    return isinstance(saved, dict) and saved.get("model_type", MODEL_TYPE) == MODEL_TYPE
+
+
+def _file(source: str, name: str) -> Path:
+    """Return the path of a model's file, which is downloaded if the model is on the Hub."""
+    folder = Path(source)
+    return folder / name if folder.exists() else Path(hf_hub_download(source, name))

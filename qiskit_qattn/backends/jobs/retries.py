@@ -105,6 +105,7 @@ class Caller:
         _LOG.warning("%s: %s Trying again in %.1f s.", self.device, _error(state), wait)
 
 
+<<<<<<< HEAD
 def breaker_state(device: str) -> dict[str, Any]:
     """Return the state of a device's circuit breaker in this process, as plain data.
 
@@ -121,6 +122,11 @@ def breaker_state(device: str) -> dict[str, Any]:
         "failures": memory.counter,
         "until": None if until is None or state != pybreaker.STATE_OPEN else until.isoformat(timespec="seconds"),
     }
+=======
+def breaker_state(device: str) -> str:
+    """Return ``closed``, or ``open`` while a device is left alone, or ``half-open`` when it is tried again."""
+    return str(_breaker(device)[0].current_state)
+>>>>>>> engine
 
 
 def _breaker(device: str) -> tuple[pybreaker.CircuitBreaker, pybreaker.CircuitMemoryStorage]:
