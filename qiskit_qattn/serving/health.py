@@ -33,25 +33,12 @@ def health(engines: Mapping[str, Engine], stopping: bool) -> dict[str, Any]:
     ``status`` is ``ok``, ``degraded`` while a device is left alone after failures, or ``stopping``.
     """
     models = {name: engine.stats() for name, engine in engines.items()}
-    devices: dict[str, Any] = {}
-    for engine in engines.values():
-        devices |= device_states(engine)
+    devices = device_states(engines)
     broken = any(state["breaker"] != "closed" for state in devices.values())
     status = "stopping" if stopping else "degraded" if broken else "ok"
     return {"status": status, "models": models, "devices": devices}
 
 
-def device_states(engine: Engine) -> dict[str, Any]:
-    """Return for each device of a model its circuit breaker's state, what was spent there, and the budget."""
-    place = engine.model.place
-    found = {}
-    for _, estimator in [] if place is None else place.devices:
-        from qiskit_qattn.backends.jobs.retries import breaker_state  # it needs a provider's extra
-
-        spent, budget = estimator.spent, estimator.budget
-        found[estimator.device.name] = {
-            **breaker_state(estimator.device.name),
-            "budget": None if budget is None else str(budget),
-            "spent": {"jobs": spent.jobs, "shots": spent.shots, "seconds": spent.seconds, "usd": spent.usd},
-        }
-    return found
+def device_states(engines: Mapping[str, Engine]) -> dict[str, dict[str, Any]]:
+    """Return, for each device on which circuits run, its circuit breaker's state, what was spent there, and the budget."""
+    return {state.pop("backend"): state for engine in engines.values() for state in engine.model.devices()}

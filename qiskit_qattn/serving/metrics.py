@@ -91,11 +91,10 @@ class _Engines(Collector):
             for unit, text in units.items()
         }
         is_open = GaugeMetricFamily("qattn_breaker_open", "1 while a device is left alone.", labels=["device"])
-        for engine in self._engines.values():
-            for name, state in device_states(engine).items():
-                for unit, gauge in spent.items():
-                    gauge.add_metric([name], state["spent"][unit] or 0.0)
-                is_open.add_metric([name], float(state["breaker"] == "open"))
+        for name, state in device_states(self._engines).items():
+            for unit, gauge in spent.items():
+                gauge.add_metric([name], state["spent"][unit] or 0.0)
+            is_open.add_metric([name], float(state["breaker"] == "open"))
         yield from (*spent.values(), is_open)
 
 

@@ -111,7 +111,7 @@ class Settings:
     drain_seconds: float = bounded(30.0, least=0, most=86_400)
     cors_origins: tuple[str, ...] = ()
     log_prompts: bool = False
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
 
     def __post_init__(self) -> None:
         """Check types and bounds."""

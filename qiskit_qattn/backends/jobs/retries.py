@@ -105,28 +105,13 @@ class Caller:
         _LOG.warning("%s: %s Trying again in %.1f s.", self.device, _error(state), wait)
 
 
-<<<<<<< HEAD
-def breaker_state(device: str) -> dict[str, Any]:
-    """Return the state of a device's circuit breaker in this process, as plain data.
-
-    ``breaker`` is ``closed``, ``open`` while the device is left alone, or ``half-open`` when one call may be tried;
-    ``failures`` counts the last ones in a row, and ``until`` says when an open one lets a call through, else None.
-    """
-    breaker, memory = _breaker(device)
-    state, opened = memory.state, memory.opened_at
-    until = opened + timedelta(seconds=breaker.reset_timeout) if state == pybreaker.STATE_OPEN and opened else None
-    if until is not None and until <= datetime.now(UTC):
-        state = pybreaker.STATE_HALF_OPEN  # it says so itself only once it is called
-    return {
-        "breaker": state,
-        "failures": memory.counter,
-        "until": None if until is None or state != pybreaker.STATE_OPEN else until.isoformat(timespec="seconds"),
-    }
-=======
 def breaker_state(device: str) -> str:
     """Return ``closed``, or ``open`` while a device is left alone, or ``half-open`` when it is tried again."""
-    return str(_breaker(device)[0].current_state)
->>>>>>> engine
+    breaker, memory = _breaker(device)
+    over = memory.opened_at is None or memory.opened_at + timedelta(seconds=breaker.reset_timeout) <= datetime.now(UTC)
+    if memory.state == pybreaker.STATE_OPEN and over:
+        return str(pybreaker.STATE_HALF_OPEN)  # which it says itself only when it is called
+    return str(memory.state)
 
 
 def _breaker(device: str) -> tuple[pybreaker.CircuitBreaker, pybreaker.CircuitMemoryStorage]:
