@@ -1,64 +1,62 @@
-"""Servers on the loopback, in threads of the test's process."""
+"""Small models with sharp logits, as a server serves them."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+from transformers import PreTrainedTokenizerFast
 
-from qiskit_qattn.serving.app import create_app
-from qiskit_qattn.serving.connections import make_server
+from qiskit_qattn import GPT, GPTConfig
 from qiskit_qattn.serving.engine import Engine
 from qiskit_qattn.serving.keys import Keys
 from qiskit_qattn.serving.models import ServedModel, load
 from qiskit_qattn.serving.settings import Settings
+from qiskit_qattn.training.tokenizer import CharTokenizer
 
-Serve = Callable[..., "Served"]
+from .servers import Serve, Served, serving
 
-
-class Served:
-    """A running server.
-
-    Attributes:
-        url: Its address.
-        engine: Its first model's engine.
-        service: What its application knows.
-    """
-
-    def __init__(self, url: str, engine: Engine, service: Any) -> None:
-        self.url, self.engine, self.service = url, engine, service
-
-    @property
-    def port(self) -> int:
-        return int(self.url.rpartition(":")[2])
-
-    @contextmanager
-    def client(self, key: str = "none", **options: Any) -> Iterator[openai.OpenAI]:
-        """Yield the client that people use, without its own second tries."""
-        with openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, **options) as client:
-            yield client
+LETTERS = CharTokenizer("abcdefghijklmnopqrs .")
+TEXT = "so sagt der König: für den Fuß, 😀 und 👩‍🚀, naïve café 日本語 " * 3
 
 
-@contextmanager
-def serving(engines: dict[str, Engine], settings: Settings, keys: Keys | None = None) -> Iterator[Served]:
-    app = create_app(engines, settings, keys)
-    server = make_server(app, settings)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started and thread.is_alive():
-            time.sleep(0.005)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield Served(f"http://127.0.0.1:{port}", next(iter(engines.values())), app.state.service)
-    finally:
-        server.should_exit = True
-        thread.join()
+def sharpened(model: nn.Module) -> nn.Module:
+    """Return a model whose next tokens are not all as likely as each other."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(8)
+    return model.eval()
+
+
+@pytest.fixture
+def make_gpt():
+    """Return a function that makes a GPT with the same weights each time."""
+
+    def make(heads: str = "qisa:1,zz:1,quadratic:1,classical:1", **options) -> GPT:
+        torch.manual_seed(1)
+        shape = {"block_size": 12, "n_layer": 2, "n_head": 4, "n_embd": 32, "num_qubits": 3} | options
+        return sharpened(GPT(GPTConfig(vocab_size=LETTERS.vocab_size, heads=heads, **shape)))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer of bytes and some pairs of them, of which a character takes one to several."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, special_tokens=["<end>"])
+    tokenizer.train_from_iterator([TEXT], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
 
 
 @pytest.fixture(scope="session")
@@ -77,11 +75,3 @@ def serve(verse: ServedModel) -> Iterator[Serve]:
             return stack.enter_context(serving(engines, Settings(port=0, log_level="error", **settings), keys))
 
         yield start
-
-
-def until(found: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """Return the first true value, or the last one when time is up."""
-    end = time.monotonic() + seconds
-    while not (value := found()) and time.monotonic() < end:
-        time.sleep(0.01)
-    return value

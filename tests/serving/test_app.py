@@ -12,17 +12,15 @@ import openai
 import pytest
 import torch
 
+from qiskit_qattn.serving.engine import Engine
 from qiskit_qattn.serving.models import ServedModel
+from qiskit_qattn.serving.settings import Settings
 
-from .conftest import Serve, Served, until
+from .servers import Serve, Served, serving, until
 
 
 @pytest.fixture(scope="module")
 def served(verse: ServedModel) -> Iterator[Served]:
-    from qiskit_qattn.serving.engine import Engine
-    from qiskit_qattn.serving.settings import Settings
-
-    from .conftest import serving
 
     with serving({"verse": Engine(verse)}, Settings(port=0, log_level="error", max_tokens=100_000)) as found:
         yield found

@@ -19,7 +19,7 @@ from qiskit_qattn.errors import ConfigError, UnknownNameError
 from qiskit_qattn.serving.keys import Keys, create_key, read_keys, revoke_key
 from qiskit_qattn.serving.settings import Settings
 
-from .conftest import Serve
+from .servers import Serve
 
 
 def qattn(*arguments: object) -> Result:

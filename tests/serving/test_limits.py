@@ -16,7 +16,7 @@ from qiskit_qattn.serving.keys import Key, Keys, create_key
 from qiskit_qattn.serving.limits import Limits
 from qiskit_qattn.serving.settings import Settings
 
-from .conftest import Serve
+from .servers import Serve
 
 ALICE, BOB = Key("alice", "0" * 64), Key("bob", "1" * 64, requests_per_minute=0, tokens_per_minute=0)
 
