@@ -74,7 +74,6 @@ def ended(connection: socket.socket) -> bytes:
         b'{"model": "verse", "prompt": "a", "temperature": 1e999}',
         b'{"model": "verse", "prompt": "a", "seed": ' + b"9" * 5000 + b"}",
         b'{"model": "verse", "prompt": "\\ud800"}',
-        b'{"model": "\\ud800", "prompt": "a"}',
         b'{"model": "verse", "prompt": "a", "\\udfff": 1}',
         b'{"model": "verse", "prompt": "a", "stop": "\\udfff"}',
         b'{"model": "verse", "prompt": "\xff"}',
