@@ -95,10 +95,10 @@ def command(
         decided = resolve(settings, config_file=config)
     with open_devices(decided.backend, yes=yes, cost=partial(_cost, decided)) as (target, estimators):
         try:
-            with make_progress() as progress, device_messages(progress.device_message) if estimators else nullcontext():
+            with make_progress() as progress, device_messages(progress.device_message):
                 finished = train_run(decided, resume=resume, progress=progress, backend=target)
             if finished.is_main_process:
-                with watch_jobs() if estimators else nullcontext():
+                with watch_jobs() if estimators or target.single is None else nullcontext():
                     report = write_report(finished.folder, target)
                 _print_result(finished.folder, report)
         except BackendError as error:
