@@ -29,8 +29,8 @@ def render_suite(report: Mapping[str, Any]) -> str:
         parts += [f"### {_begun(escaped(name))}", f"{_begun(escaped(task['about']))}.", _results(task)]
         parts += [_splits(task), _sentences(task)]
         if task["left_out"]:
-            why = "; ".join(f"{code(kind)}: {escaped(reason)}" for kind, reason in task["left_out"].items())
-            parts.append(f"Left out: {why}")
+            why = ", ".join(f"{code(kind)} ({escaped(reason)})" for kind, reason in task["left_out"].items())
+            parts.append(f"Left out of this task: {why}.")
     parts += [
         "![Differences from the reference and from the control, by task](differences.png)",
         "![Loss against training time, by task](cost.png)",
