@@ -127,9 +127,9 @@ def formulas_sheet(kinds: Sequence[str]) -> Sheet:
         "Operations are those on the exact engine beside what all kinds have: T d² for projections, T² d for scores and"
         " for mixing values. `classical` has nothing else: it is classical attention.",
         "The last rows are sampled attention of S keys per row, with n = ⌈log₂ T⌉ qubits. T² H is the distribution"
-        " function of each row, T H S log₂ T the search in it. Without gradients and from 8 S keys on, it reads the values"
-        " of drawn keys, T S d, in place of the product with all, T² d. `amplitude` takes a circuit for each row and"
-        " head, fewer where rows are equal, and its shots are the samples.",
+        " function of each row, T H S log₂ T the search in it. Without gradients and from 8 S keys on, it reads the"
+        " values of drawn keys, T S d, in place of the product with all, T² d. `amplitude` takes a circuit for each row"
+        " and head, fewer where rows are equal, and its shots are the samples.",
         "Depth counts layers of two-qubit gates before they are mapped to a device.",
         "Shots per circuit are those for an error ε of a value at the start of training, where gains are"
         " 2^(n/2) s, with s = 0.25 the spread of a linear value; g, the gain at the start where it is no such formula.",
