@@ -264,7 +264,7 @@ def test_the_exact_backend_turns_to_mps_beyond_its_reach():
     assert isinstance(program(head_circuit(20)), StatevectorProgram)
     head = QuantumHead(head_circuit(21))
     assert isinstance(head._program, PubProgram) and isinstance(head._program.estimator, MPSEstimator)
-    y = head(torch.zeros(2, 17))
+    y = head(torch.zeros(2, 21))
     assert y.shape == (2, 2) and y.isfinite().all()
     with pytest.raises(CircuitError, match="at most 30 qubits here, got 31"):
         program(head_circuit(31))
