@@ -169,7 +169,7 @@ def _with_unitaries(plan: Plan, observables: int) -> Plan:
         unique_phases=unique,
         num_features=features,
         float64=len(program.phases) > MAX_FLOAT32_PHASES,
-        adjoint=plan.num_qubits <= cost.DENSE_QUBITS,
+        adjoint=plan.num_qubits <= cost.COSTS.dense_qubits,
     )
     if not cost.forms_matrix(program, features, outcomes, amplitude):
         return plan
