@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -117,7 +118,7 @@ def _dense_qubits(rows: int, turns: int) -> int:
 
 def _columns(rows: int, turns: int) -> float:
     """Return how many times fewer columns than amplitudes make a matrix on 10 qubits faster than blocks of gates."""
-    for best, following in zip(_COLUMNS, _COLUMNS[1:], strict=False):
+    for best, following in pairwise(_COLUMNS):
         dense, blocks = _shortest(_both(10, 10 - following.bit_length() + 1, rows), turns)
         if dense > blocks:
             return best
