@@ -16,14 +16,15 @@ from qiskit_qattn.errors import CheckpointError, DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from qiskit_qattn.backends.jobs.estimator import ManagedEstimator
     from qiskit_qattn.backends.registry import Backend
     from qiskit_qattn.nn.gpt import GPT
     from qiskit_qattn.training.tokenizer import CharTokenizer
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a saved model's folder.", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder, or a saved model's folder.", show_default=False)
+    ],
     prompt: Annotated[str, typer.Option(help="The beginning of the text.", show_default="a line break")] = "\n",
     tokens: Annotated[int, typer.Option(help="Number of tokens to generate.", min=1, max=10**6)] = 500,
     backend: Annotated[
@@ -45,11 +46,11 @@ def command(
     ?budget=5usd, or --yes.
     """
     model, tokenizer, ids = load_model(run, prompt)
-    with _moved(model, backend, ids, tokens, yes) as estimators:
+    with _moved(model, backend, ids, tokens, yes) as has_messages:
         options = {"temperature": temperature, "top_k": top_k, "seed": seed}
         stream = model.stream(ids, tokens, **options)  # checks the options
         try:
-            with watch_jobs() if estimators else nullcontext(_write) as write:
+            with watch_jobs() if has_messages else nullcontext(_write) as write:
                 write(prompt)
                 try:
                     for token in stream:  # (1, 1)
@@ -88,10 +89,10 @@ def load_model(run: Path, prompt: str) -> tuple[GPT, CharTokenizer, Tensor]:
 
 
 @contextmanager
-def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool) -> Iterator[list[ManagedEstimator]]:
-    """Run a model on a backend, or a chain, while the block lasts; yield the estimators that send jobs to devices."""
+def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool) -> Iterator[bool]:
+    """Run a model on a backend, or a chain, while the block lasts; yield whether it may tell of jobs or falls."""
     if backend is None:
-        yield []
+        yield False
         return
     from qiskit_qattn.evaluation.device_cost import generation_cost
 
@@ -101,7 +102,7 @@ def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool)
 
     with open_devices(backend, yes=yes, cost=cost) as (target, estimators):
         model.to_backend(target)
-        yield estimators
+        yield bool(estimators) or target.single is None
 
 
 def _write(text: str) -> None:

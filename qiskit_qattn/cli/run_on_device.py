@@ -21,7 +21,9 @@ _AGAIN = "The same command continues, and jobs that were sent are taken from the
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a saved model's folder.", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder, or a saved model's folder.", show_default=False)
+    ],
     backend: Annotated[str, typer.Option(help="The device: a backend string, or a chain of them, 'A -> B'.")],
     prompt: Annotated[str, typer.Option(help="The beginning of the text.", show_default="a line break")] = "\n",
     tokens: Annotated[int, typer.Option(help="Number of tokens to generate.", min=1, max=10**6)] = 20,

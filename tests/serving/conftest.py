@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -9,7 +14,13 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from qiskit_qattn import GPT, GPTConfig
+from qiskit_qattn.serving.engine import Engine
+from qiskit_qattn.serving.keys import Keys
+from qiskit_qattn.serving.models import ServedModel, load
+from qiskit_qattn.serving.settings import Settings
 from qiskit_qattn.training.tokenizer import CharTokenizer
+
+from .servers import Serve, Served, serving
 
 LETTERS = CharTokenizer("abcdefghijklmnopqrs .")
 TEXT = "so sagt der König: für den Fuß, 😀 und 👩‍🚀, naïve café 日本語 " * 3
@@ -46,3 +57,21 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, special_tokens=["<end>"])
     tokenizer.train_from_iterator([TEXT], trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
+
+
+@pytest.fixture(scope="session")
+def verse(finished_run: Path) -> ServedModel:
+    """Return a trained model of letters with a quantum and a classical head and a context of 8."""
+    return load(str(finished_run))
+
+
+@pytest.fixture
+def serve(verse: ServedModel) -> Iterator[Serve]:
+    """Return a function that starts a server of the model ``verse``, by options of the engine and settings by name."""
+    with ExitStack() as stack:
+
+        def start(*, keys: Keys | None = None, engine: dict[str, int] | None = None, **settings: Any) -> Served:
+            engines = {"verse": Engine(verse, **engine or {})}
+            return stack.enter_context(serving(engines, Settings(port=0, log_level="error", **settings), keys))
+
+        yield start
