@@ -119,6 +119,7 @@ class ServedTransformer(ServedModel):
                 f"A {type(model).__name__} keeps another state of earlier tokens than keys and values, so requests "
                 f"cannot share its passes."
             )
+        self.tokenizer("")  # it takes off what its file says of padding, which is not safe while other threads use it
         zero = torch.zeros(1, 1, dtype=torch.long, device=self.device)
         with torch.no_grad():
             self.logits(zero, zero, None, self.new_cache())
