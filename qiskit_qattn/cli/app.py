@@ -21,6 +21,7 @@ from qiskit_qattn.cli import (
     generate,
     jobs,
     noise_sweep,
+    profile,
     report,
     reproduce,
     run_on_device,
@@ -109,6 +110,7 @@ app.command("compare", cls=HelpCommand)(compare.command)
 app.command("crosstalk", cls=HelpCommand)(crosstalk.command)
 app.command("finetune", cls=HelpCommand)(finetune.command)
 app.command("noise-sweep", cls=HelpCommand)(noise_sweep.command)
+app.command("profile", cls=HelpCommand)(profile.command)
 app.command("reproduce", cls=HelpCommand)(reproduce.command)
 app.command("run-on-device", cls=HelpCommand)(run_on_device.command)
 app.command("report", cls=HelpCommand)(report.command)

@@ -60,15 +60,6 @@ class Validation:
     val_loss_last_position: float | None
 
 
-class HotFunction(TypedDict):
-    """A function of the profile: its calls, its own time and its share of the whole."""
-
-    name: str
-    calls: int
-    self_ms: float
-    share: float
-
-
 class Tensors(TypedDict):
     """The content of ``trainer.pt``: state dicts, the batch generator, random states per process, the text's hash."""
 
@@ -91,7 +82,6 @@ class TrainState:
         train_seconds: Time in training steps.
         wall_seconds: Total time, over all resumed parts.
         cpu_seconds: Total processor time.
-        profile: The hottest functions, once profiled.
     """
 
     step: int = 0
@@ -101,7 +91,6 @@ class TrainState:
     train_seconds: float = 0.0
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
-    profile: list[HotFunction] | None = None
 
     @property
     def tokens_per_second(self) -> float:
@@ -119,7 +108,8 @@ class TrainState:
         Raises:
             ValueError: For values of other types, a negative clock, or a history that is not before ``step``.
         """
-        state: TrainState = as_type(dict(values), cls)
+        known = {name: value for name, value in values.items() if name != "profile"}  # that early versions wrote
+        state: TrainState = as_type(known, cls)
         for name in ("step", "tokens", "train_seconds", "wall_seconds", "cpu_seconds"):
             if (number := getattr(state, name)) < 0:
                 raise ValueError(f"{name} is {number}, but must be at least 0")
