@@ -18,6 +18,7 @@ from qiskit_qattn.cli import (
     draw,
     draw_attention,
     estimate,
+    export,
     finetune,
     generate,
     jobs,
@@ -96,6 +97,7 @@ app = typer.Typer(
 )
 app.command("train")(train.command)
 app.command("generate")(generate.command)
+app.command("export")(export.command)
 app.command("estimate")(estimate.command)
 app.add_typer(jobs.app, name="jobs")
 app.command("draw")(draw.command)
