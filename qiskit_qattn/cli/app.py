@@ -8,7 +8,6 @@ import shlex
 from typing import Annotated, Any, cast
 
 import typer
-from typer.core import TyperGroup
 
 from qiskit_qattn import __version__
 from qiskit_qattn.cli import (
@@ -23,11 +22,15 @@ from qiskit_qattn.cli import (
     generate,
     jobs,
     noise_sweep,
+    profile,
     report,
     reproduce,
     run_on_device,
+    serve,
+    serve_keys,
     train,
 )
+from qiskit_qattn.cli.help import HelpCommand, HelpGroup, misuse
 from qiskit_qattn.errors import QattnError
 from qiskit_qattn.untrusted import one_line
 
@@ -35,7 +38,7 @@ _LONGEST = 1500  # characters of an error
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])  # typer may bring its own click
 
 
-class _Group(TyperGroup):
+class _Group(HelpGroup):
     """Commands whose errors end in one line on stderr and exit code 2; ``QATTN_DEBUG=1`` shows the traceback."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -75,8 +78,9 @@ class _Group(TyperGroup):
 
 def _misused(error: typer.BadParameter) -> typer.Exit:
     """Print in one line what is wrong with the command line, and return the exit."""
+    text = _shortened(one_line(misuse(error)))
     hint = f" See {error.ctx.command_path} --help." if error.ctx else ""
-    typer.echo("error: " + _shortened(one_line(error.format_message())).rstrip(".") + "." + hint, err=True)
+    typer.echo(f"error: {text}{'' if text.endswith(('.', '?')) else '.'}{hint}", err=True)
     return typer.Exit(2)
 
 
@@ -92,24 +96,28 @@ app = typer.Typer(
     help="Train, run and examine transformers with quantum attention heads.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("train")(train.command)
-app.command("generate")(generate.command)
-app.command("export")(export.command)
-app.command("estimate")(estimate.command)
+app.command("train", cls=HelpCommand)(train.command)
+app.command("generate", cls=HelpCommand)(generate.command)
+app.command("export", cls=HelpCommand)(export.command)
+app.command("estimate", cls=HelpCommand)(estimate.command)
 app.add_typer(jobs.app, name="jobs")
-app.command("draw")(draw.command)
-app.command("draw-attention")(draw_attention.command)
-app.command("backends")(backends.command)
-app.command("compare")(compare.command)
-app.command("crosstalk")(crosstalk.command)
-app.command("finetune")(finetune.command)
-app.command("noise-sweep")(noise_sweep.command)
-app.command("reproduce")(reproduce.command)
-app.command("run-on-device")(run_on_device.command)
-app.command("report")(report.command)
+app.command("draw", cls=HelpCommand)(draw.command)
+app.command("draw-attention", cls=HelpCommand)(draw_attention.command)
+app.command("backends", cls=HelpCommand)(backends.command)
+app.command("compare", cls=HelpCommand)(compare.command)
+app.command("crosstalk", cls=HelpCommand)(crosstalk.command)
+app.command("finetune", cls=HelpCommand)(finetune.command)
+app.command("noise-sweep", cls=HelpCommand)(noise_sweep.command)
+app.command("profile", cls=HelpCommand)(profile.command)
+app.command("reproduce", cls=HelpCommand)(reproduce.command)
+app.command("run-on-device", cls=HelpCommand)(run_on_device.command)
+app.command("report", cls=HelpCommand)(report.command)
+app.command("serve", cls=HelpCommand)(serve.command)
+app.add_typer(serve_keys.app, name="serve-keys")
 
 
 def _print_version(wanted: bool) -> None:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(help="A backend, to list its options.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="BACKEND", help="A backend, to list its options.", show_default=False)
+    ] = None,
 ) -> None:
     """List the backends, or describe the options of one.
 

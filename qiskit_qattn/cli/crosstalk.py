@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 def command(
     backend: Annotated[
-        str, typer.Argument(help="A backend string with tiles, for example 'ibm:ibm_fez?tiles=auto&budget=60s'.")
+        str,
+        typer.Argument(
+            metavar="BACKEND", help="A backend string with tiles, for example 'ibm:ibm_fez?tiles=auto&budget=60s'."
+        ),
     ],
     circuit: Annotated[str, typer.Option(help="A circuit of the catalog.")] = "qisa",
     num_qubits: Annotated[int, typer.Option("--num-qubits", "-n", help="Number of qubits.")] = 4,

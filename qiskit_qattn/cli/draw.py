@@ -17,7 +17,8 @@ BINARY = ("png", "qpy")
 
 def command(
     circuit: Annotated[
-        str | None, typer.Argument(help="A circuit of the catalog, for example qisa.", show_default=False)
+        str | None,
+        typer.Argument(metavar="CIRCUIT", help="A circuit of the catalog, for example qisa.", show_default=False),
     ] = None,
     num_qubits: Annotated[int, typer.Option("--num-qubits", "-n", help="Number of qubits.")] = 4,
     reps: Annotated[int | None, typer.Option(help="Ansatz layers.", show_default="the circuit's own")] = None,

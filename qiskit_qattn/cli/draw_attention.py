@@ -22,7 +22,9 @@ Format = Literal["svg", "png", "pdf"]
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a saved model's folder.", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder, or a saved model's folder.", show_default=False)
+    ],
     text: Annotated[str, typer.Option(help="What the model reads; at most its context.", show_default=False)],
     layer: Annotated[int | None, typer.Option(help="This layer only, from 0.", min=0, show_default="all")] = None,
     head: Annotated[int | None, typer.Option(help="This head only, from 0.", min=0, show_default="all")] = None,

@@ -55,6 +55,7 @@ def command(
     run: Annotated[
         Path,
         typer.Argument(
+            metavar="RUN",
             help="A run folder, a saved model's folder, or the folder of a network that TorchConnector.save_pretrained "
             "wrote.",
             show_default=False,

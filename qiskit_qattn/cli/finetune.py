@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -117,9 +116,9 @@ def command(
     }
     decided = resolve_finetune(given, config)
     prepared = prepare(decided)
-    with open_devices(decided.backend, yes=yes, cost=partial(_cost, decided, prepared)) as (place, estimators):
+    with open_devices(decided.backend, yes=yes, cost=partial(_cost, decided, prepared)) as (place, _):
         try:
-            with make_progress() as progress, device_messages(progress.device_message) if estimators else nullcontext():
+            with make_progress() as progress, device_messages(progress.device_message):
                 results = finetune(decided, prepared=prepared, backend=place, progress=progress)
         except TrainingInterrupted as error:
             typer.echo(f"{error} The same command continues: {_again(decided)}", err=True)
@@ -151,6 +150,6 @@ def _print_result(report: dict[str, Any], folder: Path) -> None:
     for method, found in report["methods"].items():
         typer.echo(f"{method}: {TITLES[metric]} × 100: {spread(found['scores'][metric])}")
     for found in report["methods"].values():
-        if found["comparison"] is not None and len(found["seeds"]) > 1:
-            typer.echo(one_line(found["comparison"]["sentence"]))
+        if "sentence" in found and len(found["seeds"]) > 1:
+            typer.echo(one_line(found["sentence"]))
     typer.echo(f"report: {printable(str(folder / 'report.md'))}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -12,19 +11,20 @@ import typer
 
 from qiskit_qattn.cli.devices import Quote, cost_table, open_devices, text_row
 from qiskit_qattn.cli.progress import shown_text, watch_jobs
-from qiskit_qattn.errors import CheckpointError, DataError, RunFolderError
+from qiskit_qattn.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from qiskit_qattn.backends.jobs.estimator import ManagedEstimator
     from qiskit_qattn.backends.registry import Backend
     from qiskit_qattn.nn.gpt import GPT
     from qiskit_qattn.training.tokenizer import CharTokenizer
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a saved model's folder.", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder, or a saved model's folder.", show_default=False)
+    ],
     prompt: Annotated[str, typer.Option(help="The beginning of the text.", show_default="a line break")] = "\n",
     tokens: Annotated[int, typer.Option(help="Number of tokens to generate.", min=1, max=10**6)] = 500,
     backend: Annotated[
@@ -50,7 +50,7 @@ def command(
     ?budget=5usd, or --yes.
     """
     model, tokenizer, ids = load_model(run, prompt)
-    with _moved(model, backend, ids, tokens, yes) as estimators:
+    with _moved(model, backend, ids, tokens, yes) as has_messages:
         if quantize is not None:
             from qiskit_qattn.nn import quantize as forms
 
@@ -58,7 +58,7 @@ def command(
         options = {"temperature": temperature, "top_k": top_k, "seed": seed}
         stream = model.stream(ids, tokens, **options)  # checks the options
         try:
-            with watch_jobs() if estimators else nullcontext(_write) as write:
+            with watch_jobs() if has_messages else nullcontext(_write) as write:
                 write(prompt)
                 try:
                     for token in stream:  # (1, 1)
@@ -93,6 +93,7 @@ def load_run(run: Path) -> tuple[GPT, CharTokenizer]:
         CheckpointError: If the model cannot be loaded, or does not match the tokenizer.
     """
     from qiskit_qattn.nn.gpt import GPT
+    from qiskit_qattn.training.checkpoint import find_model
     from qiskit_qattn.training.tokenizer import CharTokenizer
 
     folder = find_model(run)
@@ -106,10 +107,10 @@ def load_run(run: Path) -> tuple[GPT, CharTokenizer]:
 
 
 @contextmanager
-def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool) -> Iterator[list[ManagedEstimator]]:
-    """Run a model on a backend, or a chain, while the block lasts; yield the estimators that send jobs to devices."""
+def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool) -> Iterator[bool]:
+    """Run a model on a backend, or a chain, while the block lasts; yield whether it may tell of jobs or falls."""
     if backend is None:
-        yield []
+        yield False
         return
     from qiskit_qattn.evaluation.device_cost import generation_cost
 
@@ -119,23 +120,8 @@ def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool)
 
     with open_devices(backend, yes=yes, cost=cost) as (target, estimators):
         model.to_backend(target)
-        yield estimators
+        yield bool(estimators) or target.single is None
 
 
 def _write(text: str) -> None:
     typer.echo(shown_text(text), nl=False)
-
-
-def find_model(run: Path) -> Path:
-    """Return the folder of a run's model: the final one, else the newest checkpoint's, else ``run`` itself.
-
-    Raises:
-        RunFolderError: If there is no model.
-    """
-    from qiskit_qattn.training.checkpoint import list_checkpoints
-
-    checkpoints = [path / "model" for path in reversed(list_checkpoints(run / "checkpoints"))]
-    for folder in (run / "model", *checkpoints, run):
-        if os.path.isfile(folder / "tokenizer.json"):
-            return folder
-    raise RunFolderError(f"No model in {str(run)!r}: neither a run folder with a checkpoint nor a saved model.")

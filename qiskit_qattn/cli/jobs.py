@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qiskit_qattn.cli.devices import seconds_text, usd_text, used_text
+from qiskit_qattn.cli.help import HelpCommand, HelpGroup
 from qiskit_qattn.errors import BackendError, unknown_name
 from qiskit_qattn.untrusted import one_line, printable
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from qiskit_qattn.backends.jobs.device import Device, Pub
     from qiskit_qattn.backends.jobs.rows import Row
 
-app = typer.Typer()
+app = typer.Typer(cls=HelpGroup, rich_markup_mode=None)
 _Which = Annotated[
     str, typer.Argument(metavar="ID", help="Number, job id or key, or a prefix of one.", show_default=False)
 ]
@@ -38,7 +39,7 @@ def jobs(ctx: typer.Context) -> None:
         typer.echo(ctx.get_help())
 
 
-@app.command("list")
+@app.command("list", cls=HelpCommand)
 def list_jobs(
     state: Annotated[
         str | None, typer.Option(help="sending, sent, done, failed or cancelled.", show_default="all")
@@ -76,7 +77,7 @@ def list_jobs(
         console.print(Text(told, style="dim"))
 
 
-@app.command("show")
+@app.command("show", cls=HelpCommand)
 def show(which: _Which) -> None:
     """Show the ledger's record of a job."""
     from qiskit_qattn.backends.jobs.ledger import Ledger
@@ -109,7 +110,7 @@ def show(which: _Which) -> None:
     Console(highlight=False).print(table)
 
 
-@app.command("resume")
+@app.command("resume", cls=HelpCommand)
 def resume(which: _Which, backend: _Backend = None) -> None:
     """Fetch the result of a job on its way, if it has finished, and its cost if that is not known; nothing is sent."""
     from qiskit_qattn.backends.jobs.ledger import Ledger
@@ -125,7 +126,7 @@ def resume(which: _Which, backend: _Backend = None) -> None:
     typer.echo(_line(row))
 
 
-@app.command("cancel")
+@app.command("cancel", cls=HelpCommand)
 def cancel(which: _Which, backend: _Backend = None) -> None:
     """Cancel a job on its way."""
     from qiskit_qattn.backends.jobs.ledger import Ledger
@@ -143,7 +144,7 @@ def cancel(which: _Which, backend: _Backend = None) -> None:
     typer.echo(_line(row) + asked)
 
 
-@app.command("clear")
+@app.command("clear", cls=HelpCommand)
 def clear(
     before: Annotated[
         float | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from importlib.util import find_spec
 
 from qiskit_qattn.errors import missing_dependency
@@ -19,4 +20,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="replace")  # a code page without a letter costs the letter, not the output
+    warnings.formatwarning = lambda message, *_args, **_options: f"warning: {' '.join(str(message).split())}\n"
     app()

@@ -17,7 +17,7 @@ T = TypeVar("T", int, float)
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="The run folder of a trained model.", show_default=False)],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder of a trained model.", show_default=False)],
     noise: Annotated[
         str, typer.Option(help="depolarizing, amplitude_damping, phase_damping or readout.")
     ] = "depolarizing",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -240,18 +241,25 @@ class _Handler(logging.Handler):
         self.receive = show
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.receive(one_line(record.getMessage()), record.levelno)
+        self.receive(one_line(getattr(record, "brief", None) or record.getMessage()), record.levelno)
 
 
 @contextmanager
 def device_messages(show: Callable[[str, int], None]) -> Iterator[None]:
-    """Pass the messages of devices, with their level in ``logging``, to ``show`` until the block ends."""
+    """Pass the messages of devices, with their level in ``logging``, to ``show`` until the block ends.
+
+    A fall from one backend to the next is one of them, so that its Python warning is not shown as well.
+    """
+    from qiskit_qattn.nn.audit import FallbackWarning
+
     logger, handler = logging.getLogger(LOGGER), _Handler(show)
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(min(level or logging.INFO, logging.INFO))
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FallbackWarning)
+            yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)

@@ -9,7 +9,7 @@ import typer
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)],
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Evaluate the saved models again, instead of reading report.json.")
     ] = False,

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 def command(
     claim: Annotated[
-        str, typer.Argument(help="qisa-leak, gpt-nano, qisa-speed, nanogpt, qasa or qasa-circuit.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="CLAIM", help="qisa-leak, gpt-nano, qisa-speed, nanogpt, qasa or qasa-circuit.", show_default=False
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="The folder of runs and report.", show_default="runs/reproduce-CLAIM")

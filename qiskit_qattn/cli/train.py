@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from contextlib import nullcontext
 from functools import partial
@@ -80,7 +79,7 @@ def command(
     first, and nothing is sent without a budget in the backend string, as in ?budget=5usd, or --yes.
     """
     options.require(options.TRAINING, "train")
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler writes notes of its own to stderr
+    options.quiet_profiler()
     from qiskit_qattn.cli.devices import open_devices
     from qiskit_qattn.cli.progress import device_messages, make_progress, watch_jobs
     from qiskit_qattn.evaluation.report import write_report
@@ -95,10 +94,10 @@ def command(
         decided = resolve(settings, config_file=config)
     with open_devices(decided.backend, yes=yes, cost=partial(_cost, decided)) as (target, estimators):
         try:
-            with make_progress() as progress, device_messages(progress.device_message) if estimators else nullcontext():
+            with make_progress() as progress, device_messages(progress.device_message):
                 finished = train_run(decided, resume=resume, progress=progress, backend=target)
             if finished.is_main_process:
-                with watch_jobs() if estimators else nullcontext():
+                with watch_jobs() if estimators or target.single is None else nullcontext():
                     report = write_report(finished.folder, target)
                 _print_result(finished.folder, report)
         except BackendError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Literal
 from qiskit_qattn.errors import BackendError
 
 Pass = Literal["forward", "backward"]
+_INSIDE = (__name__.partition(".")[0], "torch")
 _LOG = logging.getLogger("qiskit_qattn.backends.fallback")
 
 
@@ -58,6 +60,7 @@ class Audit:
         row_labels: The device that computed each row of the last call on a group.
         falls: What failed, in order.
         count: Number of calls so far.
+        told: The links and reasons that a warning was given of; circuits that were moved together share it.
     """
 
     layer: int | None
@@ -69,17 +72,28 @@ class Audit:
     row_labels: list[str] = field(default_factory=list)
     falls: list[Fall] = field(default_factory=list)
     count: int = 0
+    told: set[tuple[str, str]] = field(default_factory=set)
 
     def fall(self, call: int, during: Pass, link: str, to: str, error: BackendError) -> None:
-        """Record and log a fall; the first from each link is a :class:`FallbackWarning` too."""
+        """Record a fall and log it in a line; the first from a link for a reason is a :class:`FallbackWarning` too."""
         fall = Fall(self.name, self.layer, self.kind, call, during, link, to, " ".join(str(error).split()))
-        first = all(link != other.link for other in self.falls)
+        first = (link, fall.reason) not in self.told
+        self.told.add((link, fall.reason))
         self.falls.append(fall)
         where = f"{self.name} ({self.kind})" if self.name else self.kind
         if self.layer is not None:
             where = f"Layer {self.layer}, {self.kind} heads"
-        text = f"{where}, call {call}, {during} pass: {link} failed, {to} is next. {fall.reason}"
-        _LOG.warning("%s", text)
+        text = f"{where}, call {call}, {during} pass: {link} failed"
+        whole = f"{text}, {to} is next. {fall.reason}"
+        _LOG.warning("%s", whole, extra={"brief": whole if first else f"{text} as before, {to} is next."})
         if first:
-            more = "(Later ones from this link are in the log and in audit() only.)"
-            warnings.warn(FallbackWarning(f"{text} {more}"), stacklevel=2)
+            more = "(Later ones of this kind are in the log and in audit() only.)"
+            warnings.warn(FallbackWarning(f"{whole} {more}"), stacklevel=_caller_level())
+
+
+def _caller_level() -> int:
+    """Return the stack level, for the caller's ``warnings.warn``, of the first frame outside this package and torch."""
+    frame, level = sys._getframe(2), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
+        frame, level = frame.f_back, level + 1
+    return level

@@ -172,7 +172,7 @@ def layer_of_two():
     return GPT(config).double(), torch.tensor([[1, 2, 3]])
 
 
-def test_heads_of_a_layer_share_jobs_on_a_chain_and_fall_together():
+def test_heads_of_a_layer_share_jobs_on_a_chain_fall_together_and_warn_once(caplog):
     model, idx = layer_of_two()
     expected = model(idx, idx)[1]
     wanted = torch.autograd.grad(expected, list(model.parameters()))
@@ -184,9 +184,11 @@ def test_heads_of_a_layer_share_jobs_on_a_chain_and_fall_together():
         assert_close(torch.autograd.grad(loss, list(model.parameters())), wanted)
         assert_close([model(idx, idx)[1]], [expected])
     assert lab.runs == 3  # forward, backward, forward: one job each
-    assert [str(item.message).split(",")[:3] for item in found] == [
-        ["Layer 0", f" {kind} heads", " call 1"] for kind in ("qisa-v3", "zz")
-    ]
+    assert [str(item.message).split(",")[:3] for item in found] == [["Layer 0", " qisa-v3 heads", " call 1"]]
+    assert found[0].filename == __file__  # the line that called the model, not one of the package
+    briefs = [record.brief for record in caplog.records]
+    assert [" as before, statevector is next." in brief for brief in briefs] == [False, True, True, True]
+    assert all("The laboratory is closed." in record.getMessage() for record in caplog.records)
     for _, kind, head in model.quantum_heads():
         assert head.audit.calls == {"lab?fails=2+3": 1, "statevector": 1}
         assert head.audit.gradients == {"statevector": 1}
