@@ -25,6 +25,8 @@ from qiskit_qattn.cli import (
     report,
     reproduce,
     run_on_device,
+    serve,
+    serve_keys,
     train,
 )
 from qiskit_qattn.cli.help import HelpCommand, HelpGroup, misuse
@@ -112,6 +114,8 @@ app.command("profile", cls=HelpCommand)(profile.command)
 app.command("reproduce", cls=HelpCommand)(reproduce.command)
 app.command("run-on-device", cls=HelpCommand)(run_on_device.command)
 app.command("report", cls=HelpCommand)(report.command)
+app.command("serve", cls=HelpCommand)(serve.command)
+app.add_typer(serve_keys.app, name="serve-keys")
 
 
 def _print_version(wanted: bool) -> None:

@@ -92,12 +92,15 @@ class ServedGPT(ServedModel):
         return logits[:, -1]
 
 
-def load(source: str, *, backend: str | None = None, device: str = "auto", quantize: str | None = None) -> ServedModel:
+def load(
+    source: str, *, backend: str | Place | None = None, device: str = "auto", quantize: str | None = None
+) -> ServedModel:
     """Return a model that is ready to be served.
 
     Args:
         source: A run folder, a saved model's folder, or the name of a model on the Hugging Face Hub.
-        backend: Where circuits run: a backend string, or a chain of them; None for the exact engine.
+        backend: Where circuits run: a backend string, a chain of them, or the place that one opened; None for the
+            exact engine.
         device: Torch's device; ``auto`` takes a GPU where there is one.
         quantize: How classical weights are stored; None as they are.
 
@@ -116,7 +119,7 @@ def load(source: str, *, backend: str | None = None, device: str = "auto", quant
         raise RunFolderError(f"There is no folder {source!r}.")
     else:
         name = found = source
-    place = None if backend is None else Place.open(backend)
+    place = None if backend is None else Place.of(backend)
     if _is_ours(found):
         model = GPT.from_pretrained(found, map_location=where)
         if place is not None:

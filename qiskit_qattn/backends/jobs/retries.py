@@ -107,7 +107,11 @@ class Caller:
 
 def breaker_state(device: str) -> str:
     """Return ``closed``, or ``open`` while a device is left alone, or ``half-open`` when it is tried again."""
-    return str(_breaker(device)[0].current_state)
+    breaker, memory = _breaker(device)
+    over = memory.opened_at is None or memory.opened_at + timedelta(seconds=breaker.reset_timeout) <= datetime.now(UTC)
+    if memory.state == pybreaker.STATE_OPEN and over:
+        return str(pybreaker.STATE_HALF_OPEN)  # which it says itself only when it is called
+    return str(memory.state)
 
 
 def _breaker(device: str) -> tuple[pybreaker.CircuitBreaker, pybreaker.CircuitMemoryStorage]:
