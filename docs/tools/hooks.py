@@ -1,4 +1,4 @@
-"""What the site needs besides docs/: pages that live elsewhere, notebooks, the command line, mathematics."""
+"""What the site needs besides docs/: pages that live elsewhere, notebooks, commands, references, mathematics."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import base64
 import posixpath
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 
+import references
 import typer
 from mathml import MathExtension, display
 from mkdocs.config.defaults import MkDocsConfig
@@ -69,7 +71,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, **_: object) -> str:
     """Point the links of a page, which lead through the repository, to the places that the site has for them."""
     here = page.file.src_uri
     origins = {place: origin for origin, place in RENAMED.items()}
@@ -79,7 +81,37 @@ def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
         target = _place(posixpath.normpath(posixpath.join(posixpath.dirname(home), match[1])))
         return posixpath.relpath(target, posixpath.dirname(here) or ".")
 
+    if here == "references.md":
+        markdown = markdown.replace("<!-- references -->", _references(_root(config)))
     return _LINK.sub(follow, markdown)
+
+
+def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Link the arXiv numbers of docstrings, help texts and pages to their references."""
+    target = files.get_file_from_path("references.md")
+    assert target is not None
+
+    def address(key: str) -> str:
+        return f"{target.url_relative_to(page.file)}#{key}"
+
+    return references.link_numbers(html, _bibliography(_root(config)), address)
+
+
+@cache
+def _bibliography(root: Path) -> list[references.Reference]:
+    return references.read((root / "docs/references.bib").read_text("utf-8"))
+
+
+def _references(root: Path) -> str:
+    """Return the list of references, each with the pages of docs/ that link to it."""
+    entries = _bibliography(root)
+    cited: dict[str, list[str]] = {entry.key: [] for entry in entries}
+    for path in sorted((root / "docs").rglob("*.md")):
+        text = path.read_text("utf-8")
+        title = text.split("\n", 1)[0].removeprefix("# ")
+        for key in set(re.findall(r"references\.md#(\w+)", text)):
+            cited[key].append(f"[{title}]({path.relative_to(root / 'docs').as_posix()})")
+    return references.page(entries, {key: ", ".join(pages) for key, pages in cited.items()})
 
 
 def _root(config: MkDocsConfig) -> Path:

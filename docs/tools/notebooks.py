@@ -11,7 +11,6 @@ import nbformat
 
 _CODE_OR_MATH = re.compile(r"(```.*?```|`[^`\n]+`)|\$\$(.+?)\$\$|\$([^$]+?)\$", re.DOTALL)
 _HEADING = re.compile(r"^#+ (?:\d+ · )?(.+)$", re.MULTILINE)
-SOLUTION = "# Solution"  # how a cell begins that is folded
 
 
 def to_page(path: Path, repository: str = "") -> tuple[str, dict[str, bytes]]:
@@ -38,7 +37,8 @@ def to_page(path: Path, repository: str = "") -> tuple[str, dict[str, bytes]]:
             elif text := output.get("text") or data.get("text/plain"):
                 parts.append(_fence(text, ".text .output"))
         block = "\n\n".join(parts)
-        blocks.append(_folded(block) if cell.source.startswith(SOLUTION) else block)
+        hidden = cell.metadata.get("jupyter", {}).get("source_hidden", False)
+        blocks.append(_folded(block) if hidden else block)
     title, *rest = blocks[0].split("\n", 1)
     return "\n\n".join([title, _links(path.name, repository), *rest, *blocks[1:]]) + "\n", pictures
 

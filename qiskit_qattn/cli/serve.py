@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -82,6 +83,7 @@ def command(
     settings.check_guarded(bool(found))
     _log(settings)
     with ExitStack() as stack:
+        bound = stack.enter_context(_bound(settings))
         places = {
             text: stack.enter_context(_opened(text, settings, yes))
             for text in dict.fromkeys(_backend(each, settings) for each in settings.models)
@@ -91,7 +93,7 @@ def command(
         for source in settings.models:
             model = _load(source, settings, places.get(_backend(source, settings)))
             engines[source.name] = Engine(model, max_batch=settings.max_batch, max_queue=settings.max_queue)
-        _run(create_app(engines, settings, found), settings)
+        _run(create_app(engines, settings, found), settings, bound)
 
 
 def _backend(source: ModelSource, settings: Settings) -> str:
@@ -145,11 +147,42 @@ def _log(settings: Settings) -> None:
     logging.getLogger("qiskit_qattn").setLevel(settings.log_level.upper())
 
 
-def _run(app: Any, settings: Settings) -> None:
+@contextmanager
+def _bound(settings: Settings) -> Iterator[socket.socket]:
+    """Yield a socket at the server's address, which is bound before models are loaded.
+
+    Raises:
+        ConfigError: If there is no such address, or it is taken.
+    """
+    where = f"{settings.host}:{settings.port}"
+    try:
+        family, *_, address = socket.getaddrinfo(settings.host or None, settings.port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"Cannot listen on {where}: {error}.") from error
+    with bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind(address)
+        except OSError as error:
+            raise ConfigError(f"Cannot listen on {where}: {error.strerror}.") from error
+        yield bound
+
+
+def _run(app: Any, settings: Settings, bound: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT."""
     from qiskit_qattn.serving.connections import make_server
 
+    host, port = bound.getsockname()[:2]
+    typer.echo(f"Serving {', '.join(app.state.service.engines)} at http://{_in_url(host)}:{port}", err=True)
     # uvicorn raises the signal that stopped it once more, which is to end this function only.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    make_server(app, settings).run()
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        make_server(app, settings).run([bound])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from typing import Any, Literal
 
-from qiskit_qattn.errors import DataError, QueueFull, StoppedError
+from qiskit_qattn.errors import ConfigError, DataError, QueueFull, StoppedError
 from qiskit_qattn.serving.accounts import Meter
 from qiskit_qattn.serving.generation import Generation, Piece, Told, Usage, tell
 from qiskit_qattn.serving.running import Counts, Running
@@ -31,11 +31,17 @@ class Engine:
         max_queue: Requests that wait; more are refused.
         max_cached: Tokens of the batch, padding included, whose keys and values are kept: what bounds the memory. A
             text may not be longer.
+
+    Raises:
+        ConfigError: For a limit below 1.
     """
 
     def __init__(
         self, model: ServedModel, *, max_batch: int = 32, max_queue: int = 256, max_cached: int = 2**17
     ) -> None:
+        for name, given in (("max_batch", max_batch), ("max_queue", max_queue), ("max_cached", max_cached)):
+            if given < 1:
+                raise ConfigError(f"{name} must be at least 1, got {given}.")
         self.model, self.max_batch, self.max_queue, self.max_cached = model, max_batch, max_queue, max_cached
         self._queue: deque[Generation] = deque()
         self._meter, self._counts = Meter(model), Counts()

@@ -41,5 +41,5 @@ def health(engines: Mapping[str, Engine], stopping: bool) -> dict[str, Any]:
 
 
 def device_states(engines: Mapping[str, Engine]) -> dict[str, dict[str, Any]]:
-    """Return, for each device on which circuits run, its circuit breaker's state, what was spent there, and the budget."""
+    """Return the circuit breaker's state of each device, what was spent there, and the budget."""
     return {state.pop("backend"): state for engine in engines.values() for state in engine.model.devices()}

@@ -8,9 +8,10 @@ from typing import Any
 
 import jinja2
 import torch
+from peft import PeftConfig
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 import qiskit_qattn.hf  # noqa: F401 - so that transformers knows its models, heads and adapters
 from qiskit_qattn.backends.place import Place
@@ -51,7 +52,7 @@ class ServedTransformer(ServedModel):
         self.ends = frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)
         self._model = inference(model) if self.parts else model.eval()
         self._takes = set(inspect.signature(model.forward).parameters)
-        self._check()
+        self._check(model)
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text, with those that the tokenizer puts before one.
@@ -108,18 +109,20 @@ class ServedTransformer(ServedModel):
         known = {name: value for name, value in options.items() if name in self._takes}
         return self._model(input_ids=tokens, cache=cache, **known).logits[:, -1].float()
 
-    def _check(self) -> None:
-        """Run a pass of one token: it keeps keys and values alone, and the first request finds all compiled."""
-        if "cache" not in self._takes:
-            raise ConfigError(f"{type(self._model).__name__} takes no cache, so it cannot be served.")
-        cache, zero = self.new_cache(), torch.zeros(1, 1, dtype=torch.long, device=self.device)
-        with torch.no_grad():
-            self.logits(zero, zero, None, cache)
-        if not cache.layers or any(type(layer) is not DynamicLayer for layer in cache.layers):
+    def _check(self, model: PreTrainedModel) -> None:
+        """Check that the model keeps keys and values alone, and run a pass, so that the first request finds all ready.
+
+        Layers that would keep the last of them only, within a sliding window, keep all here, and its mask is the same.
+        """
+        kept = {type(layer) for layer in DynamicCache(config=model.config).layers}
+        if "cache" not in self._takes or not kept <= {DynamicLayer, DynamicSlidingWindowLayer}:
             raise ConfigError(
-                f"{type(self._model).__name__} keeps another state of earlier tokens than keys and values, so its "
-                f"requests cannot share passes."
+                f"A {type(model).__name__} keeps another state of earlier tokens than keys and values, so requests "
+                f"cannot share its passes."
             )
+        zero = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+        with torch.no_grad():
+            self.logits(zero, zero, None, self.new_cache())
 
 
 def load_transformer(name: str, source: str, device: torch.device, place: Place | None) -> ServedTransformer:
@@ -130,7 +133,7 @@ def load_transformer(name: str, source: str, device: torch.device, place: Place 
         ConfigError: For one that cannot be served.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = _tokenizer(source)
         model: Any = AutoModelForCausalLM.from_pretrained(source)
         model = model.to(device)
     except QattnError as error:
@@ -141,3 +144,15 @@ def load_transformer(name: str, source: str, device: torch.device, place: Place 
     if place is not None:
         to_backend(model, place)
     return ServedTransformer(name, model, tokenizer, place)
+
+
+def _tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a model, for adapters without one that of their model."""
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        try:
+            base = PeftConfig.from_pretrained(source).base_model_name_or_path
+        except ValueError:  # there are no adapters
+            raise error from None
+        return AutoTokenizer.from_pretrained(base)

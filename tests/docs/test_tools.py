@@ -74,7 +74,7 @@ def test_a_notebook_is_a_page(tmp_path):
     cells = [
         nbformat.v4.new_markdown_cell("# 1 · Title\n\nOf $2^n$, `$x$` and\n\n$$a\n= b$$"),
         nbformat.v4.new_code_cell("plot()", outputs=[printed, picture]),
-        nbformat.v4.new_code_cell("# Solution\n1"),
+        nbformat.v4.new_code_cell("# Solution\n1", metadata={"jupyter": {"source_hidden": True}}),
     ]
     path = tmp_path / "03-x.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import openai
+from typer.testing import CliRunner, Result
 
+from qiskit_qattn.cli.app import app
 from qiskit_qattn.serving.app import create_app
 from qiskit_qattn.serving.connections import make_server
 from qiskit_qattn.serving.engine import Engine
 from qiskit_qattn.serving.keys import Keys
 from qiskit_qattn.serving.settings import Settings
 
+T = TypeVar("T")
 Serve = Callable[..., "Served"]
 
 
@@ -44,15 +50,15 @@ class Served:
 
 @contextmanager
 def serving(engines: dict[str, Engine], settings: Settings, keys: Keys | None = None) -> Iterator[Served]:
-    app = create_app(engines, settings, keys)
-    server = make_server(app, settings)
+    application = create_app(engines, settings, keys)
+    server = make_server(application, settings)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         while not server.started and thread.is_alive():
             time.sleep(0.005)
         port = server.servers[0].sockets[0].getsockname()[1]
-        yield Served(f"http://127.0.0.1:{port}", next(iter(engines.values())), app.state.service)
+        yield Served(f"http://127.0.0.1:{port}", next(iter(engines.values())), application.state.service)
     finally:
         server.should_exit = True
         thread.join()
@@ -64,3 +70,44 @@ def until(found: Callable[[], Any], seconds: float = 20.0) -> Any:
     while not (value := found()) and time.monotonic() < end:
         time.sleep(0.01)
     return value
+
+
+def commanded(arguments: Sequence[object], talk: Callable[[str, Callable[[], None]], T]) -> tuple[Result, T]:
+    """Run ``qattn serve`` in this process, and return its result and what ``talk`` returns.
+
+    Args:
+        arguments: Of the command.
+        talk: Gets the server's address when it listens, in a thread of its own, and what stops it by SIGTERM, which
+            happens when it returns, too.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    said, stopped = list[T](), list[bool]()
+
+    def stop() -> None:
+        if not stopped:
+            stopped.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def client() -> None:
+        if not until(lambda: answers(port) or ended, 120) or ended:
+            return
+        try:
+            said.append(talk(f"http://127.0.0.1:{port}", stop))
+        finally:
+            stop()
+
+    ended: list[Result] = []
+    thread = threading.Thread(target=client)
+    thread.start()
+    result = CliRunner().invoke(app, ["serve", *map(str, arguments), "--port", str(port)])
+    ended.append(result)
+    thread.join()
+    assert said, result.output
+    return result, said[0]
+
+
+def answers(port: int) -> bool:
+    """Return whether something listens on a port of this machine."""
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
