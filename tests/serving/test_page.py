@@ -218,9 +218,12 @@ def test_a_model_for_chats_is_asked_in_a_conversation(page: Page, byte_tokenizer
 
 def test_errors_are_shown_as_the_server_says_them(page: Page, hostile: Served):
     page.open(hostile)
+    page.generate("say:", max_tokens=2)
+    page.ended()
     page.generate("€")
     page.ended()
     assert "€" in page.error and page["error"].is_displayed()
+    assert page.text("layers").count("not yet") == 4  # not where the last answer was computed
     page.generate("say:", max_tokens=2)
     assert page.ended().startswith("2 tokens") and not page["error"].is_displayed()
 
