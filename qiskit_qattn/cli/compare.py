@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from qiskit_qattn.cli import options
+from qiskit_qattn.errors import counted
 from qiskit_qattn.untrusted import one_line
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def command(
     except KeyboardInterrupt as error:
         cells = [(study, cell) for study in studies for cell in (*study.trials(), *study.cells())]
         done = sum(finished(study, cell) is not None for study, cell in cells)
-        typer.echo(f"Stopped with {done} of {len(cells)} cells done; to continue:", err=True)
+        typer.echo(f"Stopped with {done} of {counted(len(cells), 'cell')} done; to continue:", err=True)
         typer.echo(again, err=True)
         raise typer.Exit(130) from error
     if alone:
@@ -228,11 +229,12 @@ def _announce(studies: Sequence[Study], rest: int, *, own: bool) -> None:
 
     first, total = studies[0], sum(len(study.cells()) + len(study.trials()) for study in studies)
     several = f"{len(studies)} studies, " if len(studies) > 1 else ""
-    trials = f", {len(first.trials()) // len(first.kinds)} trials of rates per kind" if first.rates else ""
+    trials = f", {counted(len(first.trials()) // len(first.kinds), 'trial')} of rates per kind" if first.rates else ""
     done = f"; {total - rest} are done" if total > rest else ""
     typer.echo(
-        f"{total} cells: {several}{len(first.kinds)} kinds, {len(first.seeds)} seeds{trials},"
-        f" {first.config.max_steps:,} steps each{done}"
+        f"{counted(total, 'cell')}: {several}{counted(len(first.kinds), 'kind')}, "
+        f"{counted(len(first.seeds), 'seed')}{trials},"
+        f" {counted(first.config.max_steps, 'step')} each{done}"
     )
     for study in studies:
         if own and (reasons := unmatched(study.sizes, own=True)):
@@ -247,7 +249,7 @@ def _announce(studies: Sequence[Study], rest: int, *, own: bool) -> None:
     needed = minimum_seeds(num_comparisons=number)
     if len(first.seeds) < needed:
         least = f"that takes at least {needed}"
-        typer.echo(f"note: {len(first.seeds)} seeds cannot show a difference of {number} {what}; {least}")
+        typer.echo(f"note: {counted(len(first.seeds), 'seed')} cannot show a difference of {number} {what}; {least}")
 
 
 def _cost(study: Study, backend: Backend) -> Quote:
@@ -272,7 +274,7 @@ def _cost(study: Study, backend: Backend) -> Quote:
         else:
             each, job = training_cost(config, text(), backend)
             each.pop("report's sample")  # a cell has none
-        parts[f"{kind}, {len(some)} cells"] = reduce(add, each.values()) * len(some)
+        parts[f"{kind}, {counted(len(some), 'cell')}"] = reduce(add, each.values()) * len(some)
         first = first or job
     return parts_table(f"Cost of the comparison on {backend.name}, about", backend, parts), first
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from qiskit_qattn.cli.devices import seconds_text, usd_text, used_text
 from qiskit_qattn.cli.help import HelpCommand, HelpGroup
-from qiskit_qattn.errors import BackendError, unknown_name
+from qiskit_qattn.errors import BackendError, counted, unknown_name
 from qiskit_qattn.untrusted import one_line, printable
 
 if TYPE_CHECKING:
@@ -192,8 +192,12 @@ def _line(row: Row) -> str:
 def _asked(pub: Pub) -> str:
     """Return in a phrase what a PUB asks for."""
     observables = getattr(pub, "observables", None)  # a Sampler's has none
-    what = f"{pub.circuit.num_clbits} classical bits" if observables is None else f"{observables.size} observables"
-    return f"{pub.circuit.num_qubits} qubits, {pub.parameter_values.size} parameter sets, {what}"
+    what = (
+        f"{counted(pub.circuit.num_clbits, 'classical bit')}"
+        if observables is None
+        else counted(observables.size, "observable")
+    )
+    return f"{counted(pub.circuit.num_qubits, 'qubit')}, {counted(pub.parameter_values.size, 'parameter set')}, {what}"
 
 
 def _cost(row: Row) -> str:

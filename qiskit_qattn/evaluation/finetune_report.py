@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from statistics import mean, stdev
 from typing import Any
 
+from qiskit_qattn.errors import counted
 from qiskit_qattn.evaluation.rendering import (
     GRID,
     blank_figure,
@@ -115,11 +116,10 @@ def render_markdown(report: dict[str, Any]) -> str:
     metrics = list(methods[reference]["scores"])
     comparisons = [(name, found["comparison"]) for name, found in methods.items() if found["comparison"]]
     seeds = len(methods[reference]["seeds"])
-    rows = f"{report['train_rows']:,} rows for training, {report['dev_rows']:,} for evaluation"
+    rows = f"{counted(report['train_rows'], 'row')} for training, {report['dev_rows']:,} for evaluation"
     parts = [
         f"# Fine-tuning of {code(config['model'])} on {code(config['task'])}",
-        f"{rows}, {config['epochs']:g} epochs, {seeds} {'seed' if seeds == 1 else 'seeds'},"
-        f" {escaped(report['created'])}.",
+        f"{rows}, {counted(config['epochs'], 'epoch')}, {counted(seeds, 'seed')}, {escaped(report['created'])}.",
         _scores(methods, metrics),
         _ABOUT,
         *_sizes(methods, reference),

@@ -87,11 +87,6 @@ def number(value: float | None, form: str) -> str:
     return "–" if value is None else form.format(value)
 
 
-def counted(n: int, noun: str) -> str:
-    """Return a number of things in words: ``1 seed``, ``8 seeds``."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
 def heads_text(heads: str | Sequence[str]) -> str:
     """Return a model's ``heads`` as one string: those of all layers, or those of each layer."""
     return heads if isinstance(heads, str) else " | ".join(heads)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from qiskit_qattn.backends.place import Place
-from qiskit_qattn.errors import CheckpointError, RunFolderError
+from qiskit_qattn.errors import CheckpointError, RunFolderError, counted
 from qiskit_qattn.evaluation.leakage import leakage
 from qiskit_qattn.evaluation.rendering import (
     GRID,
@@ -256,7 +256,7 @@ def render_markdown(report: dict[str, Any]) -> str:
     model, baseline = report["model"], report["baseline"]
     parts = [
         f"# Run report: {escaped(heads_text(model['heads']))}",
-        f"{model['step']:,} steps on {code(report['config']['data'])}, {escaped(report['created'])}, device"
+        f"{counted(model['step'], 'step')} on {code(report['config']['data'])}, {escaped(report['created'])}, device"
         f" {code(model['device'])}.",
         "Losses are mean cross-entropies in nats per token. Validation losses are those of the saved model over the"
         " validation split, in non-overlapping windows. At the last position of a window there are no later tokens, so"
@@ -296,7 +296,7 @@ def _sample(title: str, prompt: str, text: str) -> str:
 
 def _differences(found: dict[str, float]) -> str:
     rows = [
-        ["Hamming distance", f"{found['hamming']} of {found['length']} characters"],
+        ["Hamming distance", f"{found['hamming']} of {counted(found['length'], 'character')}"],
         ["Agreement ratio", f"{found['agreement']:.3f}"],
         ["Jaccard similarity of words", f"{found['jaccard']:.3f}"],
         ["Levenshtein distance", f"{found['levenshtein']}"],

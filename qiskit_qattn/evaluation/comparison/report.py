@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from qiskit_qattn.errors import counted
 from qiskit_qattn.evaluation.comparison.cell import finite, records
 from qiskit_qattn.evaluation.comparison.figures import figures
 from qiskit_qattn.evaluation.comparison.search import search_section, searched
@@ -14,7 +15,6 @@ from qiskit_qattn.evaluation.comparison.summary import METRIC, summarise
 from qiskit_qattn.evaluation.rendering import (
     block,
     code,
-    counted,
     csv_text,
     escaped,
     machine,
@@ -199,11 +199,12 @@ def _introduction(report: dict[str, Any]) -> str:
     if build:
         models = f"models that {code(build)} builds"
         losses = "means over the validation data"
-        batch = batch if study["text"] else f"{config['batch_size']} examples"
+        batch = batch if study["text"] else f"{counted(config['batch_size'], 'example')}"
     if build and study["text"]:
         models += f" on {code(config['data'])}"
     return (
-        f"{counted(len(study['seeds']), 'seed')} per kind; {config['max_steps']:,} steps of {batch}; {models}. Models"
+        f"{counted(len(study['seeds']), 'seed')} per kind; {counted(config['max_steps'], 'step')} of {batch}; "
+        f"{models}. Models"
         " with the same seed see the same batches in the same order under the same schedule. All models have the same"
         f" number of parameters within 1%{_unmatched(kinds)}. Losses are {losses}."
     )
@@ -273,7 +274,10 @@ def _missing(report: dict[str, Any]) -> list[str]:
     if report["complete"]:
         return []
     total = len(report["study"]["kinds"]) * len(report["study"]["seeds"])
-    done = f"**Incomplete:** {len(report['cells'])} of {total} cells are done. The command at the end runs the others."
+    done = (
+        f"**Incomplete:** {len(report['cells'])} of {counted(total, 'cell')} are done."
+        " The command at the end runs the others."
+    )
     failed = [f"- {escaped(name)} failed: {escaped(reason)}" for name, reason in report["failed"].items()]
     return [done, *(["\n".join(failed)] if failed else [])]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qiskit_qattn.backends.spec import PLUS
+from qiskit_qattn.errors import counted
 from qiskit_qattn.evaluation.device_run.figure import run_figure, visible
 from qiskit_qattn.evaluation.device_run.record import RECORD, DeviceRun
 from qiskit_qattn.evaluation.rendering import (
@@ -85,7 +86,7 @@ def render_markdown(record: dict[str, Any]) -> str:
         f"# {escaped(title(record))}",
         *_no_hardware(devices),
         block(settings["prompt"] + record["text"], ""),
-        f"The last {len(record['tokens']):,} characters were generated, after a prompt of {len(settings['prompt']):,}.",
+        f"{_last(len(record['tokens']))} generated, after a prompt of {len(settings['prompt']):,}.",
         _facts(record),
         "## Difference from the exact engine",
         _findings(record),
@@ -108,6 +109,10 @@ def render_markdown(record: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _last(n: int) -> str:
+    return "The last character was" if n == 1 else f"The last {n:,} characters were"
+
+
 def _no_hardware(devices: list[dict[str, Any]]) -> list[str]:
     """Return a sentence where no quantum processor took part."""
     if any(device["is_hardware"] for device in devices):
@@ -120,7 +125,8 @@ def _facts(record: dict[str, Any]) -> str:
     settings = record["settings"]
     of_top = "" if settings["top_k"] is None else f", among the {settings['top_k']} likeliest"
     facts = {
-        "Model": f"{heads_text(record['heads'])}; circuits of {record['num_qubits']} qubits; {record['run']}",
+        "Model": f"{heads_text(record['heads'])}; circuits of {counted(record['num_qubits'], 'qubit')}; "
+        f"{record['run']}",
         "Sampling": f"seed {settings['seed']}, temperature {settings['temperature']:g}{of_top}",
         "Backend": record["backend"],
     }

@@ -7,6 +7,7 @@ import shlex
 from statistics import fmean, stdev
 from typing import Any, TypedDict
 
+from qiskit_qattn.errors import counted
 from qiskit_qattn.evaluation.noise_sweep.mitigated import draw, mitigation_parts, rows_of
 from qiskit_qattn.evaluation.noise_sweep.plan import NOISES, ModelName, NoiseSweep
 from qiskit_qattn.evaluation.rendering import (
@@ -137,9 +138,11 @@ def render_markdown(record: dict[str, Any]) -> str:
     steps = settings["aware_steps"]
     parts = [
         f"# Noise sweep: {escaped(heads_text(record['heads']))}, {settings['noise']}",
-        f"Validation loss of the model in {code(record['run'])} ({record['num_qubits']} qubits per circuit, trained on"
-        f" {code(record['data'])}), in nats per token: the mean over {len(first['losses'])} windows of"
-        f" {record['block_size']} tokens, evenly spaced over the validation split and the same in every row.",
+        f"Validation loss of the model in {code(record['run'])} ({counted(record['num_qubits'], 'qubit')} per "
+        f"circuit, trained on"
+        f" {code(record['data'])}), in nats per token: the mean over {counted(len(first['losses']), 'window')} of"
+        f" {counted(record['block_size'], 'token')}, evenly spaced over the validation split and the same in "
+        f"every row.",
         f"{NOISES[settings['noise']].meaning} Expectations are exact; in rows with a number of shots they are sampled,"
         f" without noise.",
         "The number after ± is one standard error over windows. Changes are differences from the exact loss of the same"
@@ -147,7 +150,8 @@ def render_markdown(record: dict[str, Any]) -> str:
     ]
     if steps:
         parts.append(
-            f"Two copies of the model were trained for {steps:,} more steps on the same batches, at the final learning"
+            f"Two copies of the model were trained for {counted(steps, 'more step')} on the same batches, at "
+            f"the final learning"
             f" rate of the run (a tenth of its peak where the final rate is 0): one under noise with"
             f" p = {settings['aware_p']:g} (noise-aware), and one without noise (control), which shows the effect of"
             f" the additional steps alone."
@@ -210,7 +214,11 @@ def _models(record: dict[str, Any]) -> list[ModelName]:
 def _model_words(record: dict[str, Any], model: ModelName) -> str:
     """Return a short description of a model."""
     steps, p = record["settings"]["aware_steps"], record["settings"]["aware_p"]
-    how = {"trained": "", "control": f": {steps:,} more steps, no noise", "aware": f": {steps:,} more steps, p = {p}"}
+    how = {
+        "trained": "",
+        "control": f": {counted(steps, 'more step')}, no noise",
+        "aware": f": {counted(steps, 'more step')}, p = {p}",
+    }
     return NAMES[model] + how[model]
 
 
