@@ -16,6 +16,21 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+FOLDED = {"collapsed": True, "jupyter": {"outputs_hidden": True, "source_hidden": True}}
+
+
+def cell_metadata(cell: nbformat.NotebookNode) -> dict:
+    """Return what is stored with a cell: nothing, but for solutions of exercises, which are folded."""
+    return FOLDED if cell.source.startswith("# Solution") else {}
+
+
+def kept(outputs: list) -> list:
+    """Return a cell's outputs without what torchao logs where PEFT finds and imports it."""
+    for output in outputs:
+        if output.get("name") == "stderr":
+            lines = output.text.splitlines(keepends=True)
+            output.text = "".join(line for line in lines if "torchao" not in line and "register_constant" not in line)
+    return [output for output in outputs if output.get("name") != "stderr" or output.text]
 
 
 def refresh(path: Path) -> None:
@@ -27,7 +42,9 @@ def refresh(path: Path) -> None:
     client.execute()
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
-        cell.metadata = nbformat.from_dict({})
+        cell.metadata = nbformat.from_dict(cell_metadata(cell))
+        if cell.cell_type == "code":
+            cell.outputs = kept(cell.outputs)
     nbformat.write(notebook, path)
 
 

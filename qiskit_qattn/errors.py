@@ -77,6 +77,18 @@ class BudgetError(BackendError):
     """A call that would pass its budget, or a paid device without one; nothing was sent."""
 
 
+class QueueFull(QattnError):
+    """A request that came while as many others waited as may wait."""
+
+
+class StoppedError(QattnError):
+    """A request to a server that is stopping, or that it could not finish by then."""
+
+
+class GenerationError(QattnError):
+    """A text that could not be finished because a pass of the model failed; its cause is the error of that pass."""
+
+
 class MissingDependencyError(QattnError, ImportError):
     """An optional dependency that is not installed; the message holds the command that installs it."""
 

@@ -42,6 +42,19 @@ def test_it_ran_from_top_to_bottom(notebook):
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
 
 
+def test_it_opens_with_what_it_shows_and_ends_with_what_to_try(notebook):
+    first, last = notebook.cells[0], notebook.cells[-1]
+    assert re.match(r"# \d+ · .+\n\n\w", first.source)
+    assert re.search(r"^## Try\n\n(?:- .+\n(?:  .+\n)*){3,}", last.source, re.MULTILINE)
+
+
+def test_the_exercises_have_solutions_that_check_themselves():
+    notebook = nbformat.read(FOLDER / "10-exercises.ipynb", as_version=4)
+    exercises = [cell for cell in notebook.cells if re.match(r"## \d", cell.source)]
+    solutions = [cell.source for cell in code_cells(notebook) if cell.source.startswith("# Solution")]
+    assert len(solutions) == len(exercises) >= 8 and all("assert " in source for source in solutions)
+
+
 def test_it_holds_pictures_and_no_warnings_or_errors(notebook):
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
     assert any("image/png" in output.get("data", {}) for output in outputs)
@@ -49,8 +62,9 @@ def test_it_holds_pictures_and_no_warnings_or_errors(notebook):
 
 
 def test_it_holds_nothing_of_the_machine(notebook):
-    assert notebook.metadata == runpy.run_path(str(FOLDER / "refresh.py"))["METADATA"]
-    assert not any(cell.metadata for cell in notebook.cells)
+    refresh = runpy.run_path(str(FOLDER / "refresh.py"))
+    assert notebook.metadata == refresh["METADATA"]
+    assert all(cell.metadata == refresh["cell_metadata"](cell) for cell in notebook.cells)
     for cell in code_cells(notebook):
         for text in (text for output in cell.outputs for text in texts(output)):
             assert not ABSOLUTE_PATH.search(text) and not ADDRESS.search(text), text

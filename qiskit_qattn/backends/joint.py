@@ -9,21 +9,23 @@ from functools import wraps
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 Call = tuple[nn.Module, Tensor, Tensor]
 
 
 def not_compiled(together: Callable[[Sequence[Call]], list[Tensor]]) -> Callable[[Sequence[Call]], list[Tensor]]:
-    """Return a function that is no part of a graph, since jobs are not.
+    """Return a function that is no part of a graph, since jobs are not, and a range of its own in a profile.
 
     As ``torch.compiler.disable``, which would import the compiler, for seconds, where nothing is compiled.
     """
 
     @wraps(together)
     def run(calls: Sequence[Call]) -> list[Tensor]:
-        if "torch._dynamo" in sys.modules:
-            return torch.compiler.disable(together)(calls)
-        return together(calls)
+        with record_function("circuits jobs"):
+            if "torch._dynamo" in sys.modules:
+                return torch.compiler.disable(together)(calls)
+            return together(calls)
 
     run._torchdynamo_disable = True  # type: ignore[attr-defined]
     return run

@@ -21,9 +21,12 @@ from qiskit_qattn.cli import (
     generate,
     jobs,
     noise_sweep,
+    profile,
     report,
     reproduce,
     run_on_device,
+    serve,
+    serve_keys,
     train,
 )
 from qiskit_qattn.cli.help import HelpCommand, HelpGroup, misuse
@@ -107,9 +110,12 @@ app.command("compare", cls=HelpCommand)(compare.command)
 app.command("crosstalk", cls=HelpCommand)(crosstalk.command)
 app.command("finetune", cls=HelpCommand)(finetune.command)
 app.command("noise-sweep", cls=HelpCommand)(noise_sweep.command)
+app.command("profile", cls=HelpCommand)(profile.command)
 app.command("reproduce", cls=HelpCommand)(reproduce.command)
 app.command("run-on-device", cls=HelpCommand)(run_on_device.command)
 app.command("report", cls=HelpCommand)(report.command)
+app.command("serve", cls=HelpCommand)(serve.command)
+app.add_typer(serve_keys.app, name="serve-keys")
 
 
 def _print_version(wanted: bool) -> None:

@@ -102,6 +102,7 @@ def command(
     config: options.Config = None,
     preset: options.Preset = None,
     data: options.Data = None,
+    split: options.Split = None,
     seed: options.Seed = None,
     backend: options.Backend = None,
     device: options.Device = None,
@@ -242,14 +243,13 @@ def _announce(studies: Sequence[Study], rest: int, *, own: bool) -> None:
         where = f" of {study.folder.name}" if len(studies) > 1 else ""
         for kind, why in study.left_out.items():
             typer.echo(f"note: {kind} is left out{where}: {one_line(why)}")
-    if len(studies) > 1:
-        number, what = len(judged(results(studies))), "comparisons"
-    else:
-        number, what = len(first.kinds) - 1, f"kinds from {first.reference}"
+    number = len(judged(results(studies)))
     needed = minimum_seeds(num_comparisons=number)
     if len(first.seeds) < needed:
         least = f"that takes at least {needed}"
-        typer.echo(f"note: {counted(len(first.seeds), 'seed')} cannot show a difference of {number} {what}; {least}")
+        typer.echo(
+            f"note: {counted(len(first.seeds), 'seed')} cannot show a difference with {counted(number, 'comparison')}; {least}"
+        )
 
 
 def _cost(study: Study, backend: Backend) -> Quote:

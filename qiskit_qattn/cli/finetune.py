@@ -150,6 +150,6 @@ def _print_result(report: dict[str, Any], folder: Path) -> None:
     for method, found in report["methods"].items():
         typer.echo(f"{method}: {TITLES[metric]} × 100: {spread(found['scores'][metric])}")
     for found in report["methods"].values():
-        if found["comparison"] is not None and len(found["seeds"]) > 1:
-            typer.echo(one_line(found["comparison"]["sentence"]))
+        if "sentence" in found and len(found["seeds"]) > 1:
+            typer.echo(one_line(found["sentence"]))
     typer.echo(f"report: {printable(str(folder / 'report.md'))}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from qiskit_qattn.cli.devices import Quote, cost_table, open_devices, text_row
 from qiskit_qattn.cli.progress import shown_text, watch_jobs
-from qiskit_qattn.errors import CheckpointError, DataError, RunFolderError
+from qiskit_qattn.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,6 +72,7 @@ def load_model(run: Path, prompt: str) -> tuple[GPT, CharTokenizer, Tensor]:
         DataError: For an empty prompt, or one with characters outside the tokenizer's vocabulary.
     """
     from qiskit_qattn.nn.gpt import GPT
+    from qiskit_qattn.training.checkpoint import find_model
     from qiskit_qattn.training.tokenizer import CharTokenizer
 
     folder = find_model(run)
@@ -107,18 +107,3 @@ def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool)
 
 def _write(text: str) -> None:
     typer.echo(shown_text(text), nl=False)
-
-
-def find_model(run: Path) -> Path:
-    """Return the folder of a run's model: the final one, else the newest checkpoint's, else ``run`` itself.
-
-    Raises:
-        RunFolderError: If there is no model.
-    """
-    from qiskit_qattn.training.checkpoint import list_checkpoints
-
-    checkpoints = [path / "model" for path in reversed(list_checkpoints(run / "checkpoints"))]
-    for folder in (run / "model", *checkpoints, run):
-        if os.path.isfile(folder / "tokenizer.json"):
-            return folder
-    raise RunFolderError(f"No model in {str(run)!r}: neither a run folder with a checkpoint nor a saved model.")

@@ -5,6 +5,7 @@ An option that is not given is None: the preset, or a TOML file, then decides.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from functools import partial
 from importlib.util import find_spec
@@ -53,7 +54,7 @@ Trackers = Annotated[
         "auto",
     ),
 ]
-Profile = Annotated[bool | None, _run("Add the ten hottest functions of a few steps to the report.")]
+Profile = Annotated[bool | None, _run("Add time and memory by module to the report, and a check for leaks.")]
 
 NLayer = Annotated[int | None, _model("Transformer blocks.", "nano: 4")]
 NHead = Annotated[int | None, _model("Attention heads per block.", "nano: 4")]
@@ -113,6 +114,12 @@ def given_settings(context: typer.Context) -> dict[str, Any]:
     from qiskit_qattn.training.config import SETTINGS
 
     return {name: value for name, value in context.params.items() if name in SETTINGS and value is not None}
+
+
+def quiet_profiler() -> None:
+    """Keep torch's profiler from writing notes of its own to stderr; torch reads this when it is imported."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def require(packages: Iterable[str], extra: str) -> None:

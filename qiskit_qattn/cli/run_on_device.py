@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from qiskit_qattn.cli.devices import Quote, cost_table, open_devices, text_row
-from qiskit_qattn.cli.generate import find_model, load_model
+from qiskit_qattn.cli.generate import load_model
 from qiskit_qattn.cli.options import TRAINING, require
 from qiskit_qattn.cli.progress import watch_jobs
 from qiskit_qattn.errors import BackendError
@@ -47,6 +47,7 @@ def command(
     from qiskit_qattn.evaluation.device_run.record import DeviceRun, check_compared, check_out, make_record
     from qiskit_qattn.evaluation.device_run.report import write_report
     from qiskit_qattn.evaluation.device_run.trace import traced
+    from qiskit_qattn.training.checkpoint import find_model
 
     folder = out or run.parent / f"{run.resolve().name}-device"
     asked = DeviceRun(run, folder, backend, prompt, tokens, seed, temperature, top_k)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from contextlib import nullcontext
 from functools import partial
@@ -80,7 +79,7 @@ def command(
     first, and nothing is sent without a budget in the backend string, as in ?budget=5usd, or --yes.
     """
     options.require(options.TRAINING, "train")
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler writes notes of its own to stderr
+    options.quiet_profiler()
     from qiskit_qattn.cli.devices import open_devices
     from qiskit_qattn.cli.progress import device_messages, make_progress, watch_jobs
     from qiskit_qattn.evaluation.report import write_report

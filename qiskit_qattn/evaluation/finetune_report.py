@@ -9,6 +9,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from qiskit_qattn.errors import counted
+from qiskit_qattn.evaluation.comparison.claims import Found, claim, verdict_word
 from qiskit_qattn.evaluation.rendering import (
     GRID,
     blank_figure,
@@ -22,13 +23,15 @@ from qiskit_qattn.evaluation.rendering import (
     versions,
     write_json,
 )
-from qiskit_qattn.evaluation.statistics import compare_to_reference
+from qiskit_qattn.evaluation.statistics import compare_pairs
 from qiskit_qattn.training.files import write_bytes, write_text
 from qiskit_qattn.training.finetune import Result
 from qiskit_qattn.training.finetune_config import FinetuneConfig
 from qiskit_qattn.training.scores import TITLES
 
 FORMAT = "qiskit-qattn/finetune-report"
+#: Adapters with a circuit, or of one, and the classical ones of the same form.
+CONTROLS = {"qisa": "quadratic", "frozen": "quadratic", "unitary": "oft"}
 _TOLERANCE = 0.01
 _ABOUT = (
     "Scores are those of the rows for evaluation, as GLUE defines them, times 100: mean ± standard deviation over"
@@ -37,7 +40,8 @@ _ABOUT = (
 )
 _ABOUT_VERDICTS = (
     "Differences are paired by seed and of the main score. A verdict requires a sign-flip permutation test that is"
-    " significant after Holm's correction and a bootstrap interval that excludes zero."
+    " significant after Holm's correction over all comparisons and a bootstrap interval that excludes zero. An adapter"
+    " with a circuit is called better only if it is better than its classical control, of the same form, too."
 )
 
 
@@ -72,17 +76,33 @@ def collect_report(config: FinetuneConfig, results: Sequence[Result]) -> dict[st
             "parameters": own[0]["parameters"],
             "learning_rate": own[0]["learning_rate"],
             "backend": own[0]["backend"],
-            "comparison": None,
         }
     main = next(iter(methods[reference]["scores"]))
-    if len(methods) > 1:
-        errors = {
-            method: {seed: 1 - score for seed, score in zip(found["seeds"], found["scores"][main], strict=True)}
-            for method, found in methods.items()
-        }
-        compared = compare_to_reference(errors, reference, measure=f"error (1 − {TITLES[main]})")
-        for method, comparison in compared.items():
-            methods[method]["comparison"] = comparison.to_dict()
+    errors = {
+        method: {seed: 1 - score for seed, score in zip(found["seeds"], found["scores"][main], strict=True)}
+        for method, found in methods.items()
+    }
+    keys = [
+        (method, against)
+        for method in methods
+        for against in dict.fromkeys((reference, CONTROLS.get(method)))
+        if against in methods and against != method
+    ]
+    measure = f"error (1 − {TITLES[main]})"
+    pairs = [(method, against, errors[method], errors[against]) for method, against in keys]
+    compared = dict(zip(keys, compare_pairs(pairs, measure=measure, what="comparisons"), strict=True))
+    for method in methods:
+        verdicts = [compared.get((method, against or "")) for against in (reference, CONTROLS.get(method))]
+        against_reference, against_control = (found.to_dict() if found else None for found in verdicts)
+        methods[method] |= Found(
+            withheld=None,
+            circuit=method in CONTROLS,
+            control=CONTROLS.get(method),
+            against_reference=against_reference,
+            against_control=against_control,
+        )
+        if method != reference:
+            methods[method]["sentence"] = claim(method, reference, methods[method], measure=measure)
     return {
         "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -114,7 +134,7 @@ def render_markdown(report: dict[str, Any]) -> str:
     """Return the report as one Markdown document."""
     config, methods, reference = report["config"], report["methods"], report["reference"]
     metrics = list(methods[reference]["scores"])
-    comparisons = [(name, found["comparison"]) for name, found in methods.items() if found["comparison"]]
+    comparisons = [(name, found) for name, found in methods.items() if name != reference]
     seeds = len(methods[reference]["seeds"])
     rows = f"{counted(report['train_rows'], 'row')} for training, {report['dev_rows']:,} for evaluation"
     parts = [
@@ -167,14 +187,15 @@ def _sizes(methods: dict[str, Any], reference: str) -> list[str]:
     return [f"Not of the size of {code(reference)}'s adapters within 1 %: {', '.join(off)}."] if off else []
 
 
-def _differences(comparisons: Sequence[tuple[str, dict[str, Any]]]) -> str:
+def _differences(comparisons: Sequence[tuple[str, Any]]) -> str:
     """Return a table of differences of the main score, times 100; positive ones favour the method."""
     rows = []
-    for method, found in comparisons:
+    for method, each in comparisons:
+        found = each["against_reference"]
         difference, interval = found["mean_difference"], found["interval"]
         ends = "–" if interval is None else f"{_signed(-interval[1])} to {_signed(-interval[0])}"
         mean_text = "–" if difference is None else _signed(-difference)
-        rows.append([code(method), mean_text, ends, number(found["adjusted_p"], "{:.3g}"), found["verdict"]])
+        rows.append([code(method), mean_text, ends, number(found["adjusted_p"], "{:.3g}"), verdict_word(each, "error")])
     return table(["Method", "Difference", "95 % interval", "Adjusted p", "Verdict"], rows)
 
 

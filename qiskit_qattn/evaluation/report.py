@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.errors import CheckpointError, RunFolderError, counted
 from qiskit_qattn.evaluation.leakage import leakage
+from qiskit_qattn.evaluation.profile_report import Profile, profile_markdown, read_profile, render_profile
 from qiskit_qattn.evaluation.rendering import (
     GRID,
     blank_figure,
@@ -30,6 +31,7 @@ from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.figures import AuditRecord, Figures, read_metrics
 from qiskit_qattn.training.files import write_bytes, write_text
+from qiskit_qattn.training.profiling import FOLDER as PROFILE
 from qiskit_qattn.training.run import saved_config
 from qiskit_qattn.training.tokenizer import CharTokenizer
 from qiskit_qattn.untrusted import as_type, printable, read_json
@@ -58,6 +60,7 @@ ONE_SEED = (
 
 class _ReportAudit(TypedDict, total=False):
     report_audit: AuditRecord
+    profile_of_steps: Profile
 
 
 class Examined(Figures, _ReportAudit):
@@ -106,6 +109,9 @@ def render_report(folder: Path, report: dict[str, Any]) -> None:
         RunFolderError: If they cannot be written.
     """
     write_bytes(folder / "loss.png", loss_plot(report))
+    for name in ("model", "baseline"):
+        if profile := (report[name] or {}).get("profile_of_steps"):
+            render_profile(folder if name == "model" else folder / name, profile)
     write_text(folder / "report.md", render_markdown(report))
 
 
@@ -152,11 +158,11 @@ def collect_report(folder: Path, backend: Place | None = None) -> dict[str, Any]
     prompt = model.pop("prompt")
     place = Place.open(config.backend) if backend is None else backend
     with place if backend is None else nullcontext():
-        model |= _examine(folder / "model", config, prompt, place)
+        model |= _examine(folder, config, prompt, place)
         differences = None
         if baseline is not None:
             baseline.pop("prompt")
-            baseline |= _examine(folder / "baseline" / "model", config, prompt, place)
+            baseline |= _examine(folder / "baseline", config, prompt, place)
             differences = text_difference(model["sample"], baseline["sample"]).to_dict()
     return {
         "format": FORMAT,
@@ -175,22 +181,23 @@ def collect_report(folder: Path, backend: Place | None = None) -> dict[str, Any]
 
 
 def _examine(folder: Path, config: TrainConfig, prompt: str, place: Place) -> dict[str, Any]:
-    """Load a saved model as users do, and return a sample of its text and its causality.
+    """Load the saved model of ``folder`` as users do, and return a sample of its text, its causality and its profile.
 
     Two passes over sampled values never agree, so there causality is checked on the exact engine.
     """
-    model = GPT.from_pretrained(folder)
+    model = GPT.from_pretrained(folder / "model")
     model.to_backend(place)
-    tokenizer = CharTokenizer.load(folder / "tokenizer.json")
+    tokenizer = CharTokenizer.load(folder / "model" / "tokenizer.json")
     ids = tokenizer.encode(prompt)[None]  # (1, P)
     out = model.generate(
         ids, config.sample_tokens, temperature=config.temperature, top_k=config.top_k or None, seed=config.seed
     )  # (1, P + N)
     sampled = place.samples
-    found = leakage(GPT.from_pretrained(folder) if sampled else model)
+    found = leakage(GPT.from_pretrained(folder / "model") if sampled else model)
     audit = model.audit()
     return {
         **({"report_audit": audit} if audit else {}),
+        **({"profile_of_steps": profile} if config.profile and (profile := read_profile(folder)) else {}),
         "sample": tokenizer.decode(out[0, ids.shape[1] :]),
         "leakage": float(found),
         "leakage_edits": found.edits,
@@ -271,9 +278,9 @@ def render_markdown(report: dict[str, Any]) -> str:
         parts.append(_sample("All-classical baseline", report["prompt"], baseline["sample"]))
         parts.append(_differences(report["text_differences"]))
     parts += ["## Where the heads ran", _backends(model), *_audits(model)]
-    for title, figures in (("model", model), ("baseline", baseline)):
-        if figures is not None and figures["profile"]:
-            parts += [f"## Hottest functions: {title}", _profile(figures["profile"])]
+    for title, prefix in (("model", ""), ("baseline", "baseline/")):
+        if profile := (report[title] or {}).get("profile_of_steps"):
+            parts += [f"## Time and memory: {title}", *profile_markdown(profile, f"{prefix}{PROFILE}/")]
     parts += ["## Settings", pairs(report["config"])]
     parts += ["## Versions and machine", pairs({**report["versions"], **report["machine"]})]
     return "\n\n".join(parts) + "\n"
@@ -343,8 +350,3 @@ def _fallbacks(falls: list[dict[str, Any]]) -> str:
         [*key, f"{len(found):,}", f"{found[0]['call']:,}", escaped(found[0]["reason"])] for key, found in groups.items()
     ]
     return table(["Layer", "Kind", "Pass", "Failed", "Fell back to", "Times", "First call", "Reason"], rows)
-
-
-def _profile(found: list[dict[str, Any]]) -> str:
-    rows = [[code(f["name"]), f"{f['calls']:,}", f"{f['self_ms']:,.1f}", f"{f['share']:.1%}"] for f in found]
-    return table(["Function", "Calls", "Self time, ms", "Share"], rows)

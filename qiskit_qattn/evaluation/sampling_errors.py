@@ -28,7 +28,7 @@ class SampledCall:
         variance: An estimate of :math:`\mathrm{E}\lVert\hat\mu - \mu\rVert^2`, shape ``(B, H, L)``: unbiased for
             independent samples, never too small on average for strata; NaN for a single sample. None for ``systematic``
             and on places without one number of shots. Of what noise changes on a device it tells nothing.
-        discarded: On a backend, the share of outcomes on keys that a row does not see, which were not used.
+        discarded: On a backend, the share of this call's outcomes on keys that a row does not see, which were not used.
     """
 
     name: str
@@ -64,10 +64,17 @@ def sampling_errors(model: nn.Module, tokens: Any) -> list[SampledCall]:
     calls: list[SampledCall] = []
 
     def watch(name: str, module: SampledMean) -> None:
+        # Circuits count the outcomes of all calls since they were moved.
+        before = (0, 0.0) if module.circuits is None else (module.circuits.rows, module.circuits.discarded)
+
         def take(draw: Draw, p: Tensor, v: Tensor, y: Tensor) -> None:
-            circuits = module.circuits if module.circuits is not None and module.circuits.moved else None
-            drawn = None if circuits else float(torch.count_nonzero(draw.weights) / draw.weights[..., 0].numel())
-            share = circuits.discarded / max(1, circuits.rows) if circuits else 0.0
+            nonlocal before
+            drawn: float | None = float(torch.count_nonzero(draw.weights) / draw.weights[..., 0].numel())
+            share = 0.0
+            if module.circuits is not None and module.circuits.moved:
+                rows, discarded = before
+                drawn, before = None, (module.circuits.rows, module.circuits.discarded)
+                share = (before[1] - discarded) / max(1, before[0] - rows)
             calls.append(SampledCall(name, module.scheme.text, drawn, y, module.told_variance(draw, p, v), share))
 
         module.watch = take

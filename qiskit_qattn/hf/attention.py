@@ -12,27 +12,23 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypedDict, TypeVar, cast
 
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import create_position_bias_mask, repeat_kv, sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from torch import nn
+from transformers import PreTrainedModel
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from qiskit_qattn.errors import CheckpointError, CircuitError, ConfigError
+from qiskit_qattn.hf.heads import HEADS, IMPLEMENTATION, QattnHeads, put_heads
 from qiskit_qattn.nn.attention import MixedHeads
 from qiskit_qattn.nn.heads import QuantumHead
 from qiskit_qattn.nn.placement import to_backend
-from qiskit_qattn.nn.projected import ProjectedHeads
 from qiskit_qattn.nn.replace import listed, matches, register_library
-from qiskit_qattn.nn.sampling import number_layers, places
+from qiskit_qattn.nn.sampling import number_layers
 from qiskit_qattn.untrusted import as_type, shown
 
-IMPLEMENTATION = "quantum"
 METHOD = "qattn"
 M = TypeVar("M", bound=nn.Module)
-_HEADS = "qattn_heads"  # the name of the module in each attention
 
 
 class _Layer(TypedDict):
@@ -47,111 +43,6 @@ class Layer(_Layer, total=False):
     """Attention of equal heads, as ``config.json`` has it: paths, the heads, and the Pauli strings of each kind."""
 
     sampling: str
-
-
-class QattnHeads(ProjectedHeads, nn.Module):
-    """The heads of one attention of a Hugging Face model, which take what its projections give.
-
-    Args:
-        num_heads: H.
-        head_dim: Width of each query, key and value, h.
-        heads: A kind, for all heads, or ``kind:count,…`` that sums to H.
-        num_qubits: Qubits of every circuit; None takes the fewest, ⌈log₂ h⌉.
-        reps: Ansatz layers of every circuit; None takes each kind's own.
-        sampling: How attention is sampled; None for exact attention.
-
-    Raises:
-        UnknownNameError, ConfigError, CircuitError: For heads, qubits, layers or sampling that cannot be.
-    """
-
-    def __init__(
-        self, num_heads: int, head_dim: int, heads: str, num_qubits: Any = None, reps: Any = None, sampling: Any = None
-    ) -> None:
-        super().__init__()
-        self.num_heads, self.head_dim = num_heads, head_dim
-        self._build_projected(heads, num_heads, head_dim, num_qubits, reps, sampling)
-
-    def extra_repr(self) -> str:
-        """Return the heads and their size, for ``print(model)``."""
-        return f"heads={self.heads!r}, head_dim={self.head_dim}"
-
-    def observables(self) -> dict[str, list[str]]:
-        """Return the Pauli strings that each kind measures."""
-        quantum = {name: head for name, head in self.maps.items() if isinstance(head, QuantumHead)}
-        return {name: list(head.circuit.outputs) for name, head in quantum.items()}
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> tuple[Tensor, Tensor | None]:
-        """Return the heads' outputs, ``(B, H, L, h)``, and weights; inputs ``(B, H, L or S, h)``."""
-        q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-        return self._mix((q, k, v), **options)
-
-
-def quantum_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    is_causal: bool | None = None,
-    position_bias: Tensor | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """Return attention's output, ``(B, L, H, h)``, and its weights where ``output_attentions`` asks for them.
-
-    Attention without circuits is computed as ``sdpa`` does it. Values come from the cache as they were projected, and
-    circuits map all of them: so every cache of transformers fits.
-
-    Args:
-        module: The attention, with its heads.
-        query: Shape ``(B, H, L, h)``.
-        key: Shape ``(B, G, S, h)``, where G divides H.
-        value: Shape ``(B, G, S, h)``.
-        attention_mask: As ``sdpa`` takes it, or None.
-        dropout: Probability of dropping a weight.
-        scaling: Of the products of queries and keys; None takes 1 / √h.
-        is_causal: Whether a query sees no later key, where there is no mask; None asks the module.
-        position_bias: What is added to the softmax's arguments, ``(1, H, L, S)``.
-        kwargs: Of other implementations.
-
-    Raises:
-        ConfigError: For ``softcap`` and attention sinks, which no kind of head has.
-    """
-    heads = module._modules.get(_HEADS)
-    if heads is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout, scaling, is_causal, position_bias, **kwargs
-        )
-    for name in ("softcap", "s_aux"):
-        if kwargs.get(name) is not None:
-            raise ConfigError(f"Quantum attention has no {name}, which {type(module).__name__} asks for.")
-    groups = query.shape[1] // key.shape[1]
-    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    steps = query.shape[2]
-    decodes = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
-    causal = steps > 1 and attention_mask is None and decodes
-    if causal:  # a cache may hold places for later keys
-        key, value = key[:, :, :steps], value[:, :, :steps]
-    if position_bias is not None:
-        bias = position_bias[..., : key.shape[2]]
-        attention_mask, causal = create_position_bias_mask(bias, attention_mask, causal, query, key), False
-    rows = None
-    if heads.sampling is not None:  # of a sliding window the mask does not tell the place
-        rows = kwargs.get("position_ids") if kwargs.get("sliding_window") else None
-        rows = places(steps, key.shape[2], attention_mask, causal=decodes) if rows is None else rows
-    y, weights = heads(
-        query,
-        key,
-        value,
-        mask=attention_mask,
-        causal=causal,
-        dropout=dropout,
-        scale=scaling,
-        need_weights=bool(kwargs.get("output_attentions", False)),
-        rows=rows,
-    )
-    return y.transpose(1, 2).contiguous(), weights
 
 
 def replace_attention(
@@ -189,7 +80,7 @@ def replace_attention(
     if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
         raise ConfigError("The model has adapters already; replace its attention first, and add adapters then.")
     every = {name: module for part in _models(model) for name, module in _attention(model, part)}
-    left = {name: module for name, module in every.items() if _HEADS not in module._modules}
+    left = {name: module for name, module in every.items() if HEADS not in module._modules}
     if not left:
         raise ConfigError(f"{type(model).__name__} has no attention to replace: its attention is quantum already.")
     found = {name: module for name, module in left.items() if matches(name, where)}
@@ -203,13 +94,13 @@ def replace_attention(
     if backend is not None:
         to_backend(nn.ModuleList(made.values()), backend)
     for name, module in found.items():
-        module.add_module(_HEADS, made[name])
+        put_heads(module, made[name])
     number_layers(model)
     for part in _models(model):
         own = {id(module) for module in found.values()}
         names = [name for name, module in _attention(part, part) if id(module) in own]
         if names:
-            first = part.get_submodule(f"{names[0]}.{_HEADS}")
+            first = part.get_submodule(f"{names[0]}.{HEADS}")
             _describe(part, names, cast(QattnHeads, first), num_qubits, reps)
     return list(made)
 
@@ -317,7 +208,7 @@ class QattnAttentionQuantizer(HfQuantizer):
                 made = _made(name, modules[name], layer["heads"], *options)
                 if made.observables() != layer["observables"]:
                     raise ConfigError(f"The heads of {name} were saved with other observables than this version's.")
-                modules[name].add_module(_HEADS, made)
+                put_heads(modules[name], made)
         number_layers(model)
         model.set_attn_implementation(IMPLEMENTATION)
         return model
@@ -348,6 +239,4 @@ class QattnAttentionQuantizer(HfQuantizer):
         return True
 
 
-AttentionInterface.register(IMPLEMENTATION, quantum_attention)
-AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
 register_library(lambda model: any(any(_attention(part, part)) for part in _models(model)), replace_attention)

@@ -161,7 +161,32 @@ def entropy_counts(p: Tensor, samples: int) -> Tensor:
     p = p.detach().float().nan_to_num(0.0)
     seen = (p > 0).sum(-1, keepdim=True).clamp_min(2)
     share = torch.special.entr(p).sum(-1, keepdim=True) / seen.log()
-    return (2 * torch.ceil(share * (samples / 2) - 1e-4)).clamp(2, samples).long()
+    return _even(share, samples)
+
+
+def _even(share: Tensor, samples: int) -> Tensor:
+    """Return a share of S samples as an even number, at least 2, at most S."""
+    return (2 * torch.ceil(share.nan_to_num(1.0) * (samples / 2) - 1e-4)).clamp(2, samples).long()
+
+
+def pilot_counts(values: Tensor, samples: int) -> Tensor:
+    r"""Return how many samples each row takes by a pilot, an even number: :math:`S s^2 / m`, at least 2, at most S.
+
+    s² is the sample variance of the pilot's values and m the mean of their squared norms, so that rows have the same
+    error relative to their values: by strata :math:`\mathrm{E}\lVert\hat\mu - \mu\rVert^2` is about m / S or less. The
+    mean that is reported has samples of its own: one that contained the pilot would be biased.
+
+    Args:
+        values: Of the keys of the pilot, which are independent samples, shape ``(..., P, h)``; P is at least 2.
+        samples: S, even.
+
+    Returns:
+        Shape ``(..., 1)``.
+    """
+    values = values.detach().float()
+    spread = values.var(-2).sum(-1, keepdim=True)  # (..., 1)
+    squares = values.square().sum(-1).mean(-1, keepdim=True)
+    return _even(spread / squares.where(squares > 0, 1.0), samples)
 
 
 def dense_weights(indices: Tensor, weights: Tensor, keys: int) -> Tensor:

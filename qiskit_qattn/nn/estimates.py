@@ -87,6 +87,12 @@ def gathered(indices: Tensor, weights: Tensor, v: Tensor) -> Tensor:
     return y.view(batch, heads, -1, width)
 
 
+def taken(v: Tensor, indices: Tensor) -> Tensor:
+    """Return the values ``(B, H, T, h)`` of keys ``(B, H, L, S)``, shape ``(B, H, L, S, h)``."""
+    flat = indices.flatten(-2).unsqueeze(-1).expand(-1, -1, -1, v.shape[-1])
+    return v.gather(-2, flat).unflatten(-2, indices.shape[-2:])
+
+
 def told_variance(draw: Draw, v: Tensor, control: int | None = None, p: Tensor | None = None) -> Tensor:
     r"""Return an estimate of :math:`\mathrm{E}\lVert\hat\mu - \mu\rVert^2` from the draw, shape ``(B, H, L)``.
 
@@ -102,12 +108,12 @@ def told_variance(draw: Draw, v: Tensor, control: int | None = None, p: Tensor |
         p: Weights of exact attention.
     """
     indices, weights = draw.indices[..., draw.exact :], draw.weights[..., draw.exact :]
-    values = _taken(v, indices)  # (B, H, L, S, h)
+    values = taken(v, indices)  # (B, H, L, S, h)
     if control is not None:
         assert p is not None
         seen = F.pad(_sums((p > 0).to(v.dtype), control) == control, (0, 1)).gather(-1, indices // control)
         means = F.pad(_sums(v.transpose(-1, -2), control), (0, 1)).transpose(-1, -2) / control
-        values = values - _taken(means, indices // control) * seen[..., None]
+        values = values - taken(means, indices // control) * seen[..., None]
     samples = indices.shape[-1]
     if samples < 2:
         return values.new_full(values.shape[:-2], torch.nan)
@@ -177,9 +183,3 @@ def _sums(x: Tensor, block: int) -> Tensor:
     """Return the sums over the whole blocks of the last axis, shape ``(..., ⌊T / block⌋)``."""
     whole = x.shape[-1] // block
     return x[..., : whole * block].unflatten(-1, (whole, block)).sum(-1)
-
-
-def _taken(v: Tensor, indices: Tensor) -> Tensor:
-    """Return the values ``(B, H, T, h)`` of keys ``(B, H, L, S)``, shape ``(B, H, L, S, h)``."""
-    flat = indices.flatten(-2).unsqueeze(-1).expand(-1, -1, -1, v.shape[-1])
-    return v.gather(-2, flat).unflatten(-2, indices.shape[-2:])

@@ -16,8 +16,8 @@ from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.ansatzes import MAX_QUBITS
 from qiskit_qattn.nn import draws
 from qiskit_qattn.nn.amplitude_sampling import AmplitudeSampler
-from qiskit_qattn.nn.draws import Draw, random_words
-from qiskit_qattn.nn.estimates import Gradient, estimate, frequency_variance, told_variance
+from qiskit_qattn.nn.draws import Draw, pilot_counts, random_words
+from qiskit_qattn.nn.estimates import Gradient, estimate, frequency_variance, taken, told_variance
 from qiskit_qattn.nn.head_kind import HeadKind
 from qiskit_qattn.untrusted import shown
 
@@ -26,11 +26,14 @@ OPTIONS = {
     "samples": "keys drawn for each row, 32 by default; 8..64 doubles them from 8 to 64 within the steps of steps=",
     "steps": "training steps over which the samples of a schedule are doubled",
     "top": "hybrid: how many of the samples are the likeliest keys, each with its own weight; a quarter by default",
+    "pilot": "adaptive: samples of each row that choose its number and are not reported, such as 8; without it the"
+    " entropy of the weights chooses",
     "control": "keys of a block whose mean value is the control variate, such as 16",
     "qubits": "amplitude: of the circuits, for rows of up to 2^qubits keys; 6 by default",
     "gradient": "of the weights: score, the score function's, from the drawn keys, or exact, that of exact attention",
     "seed": "seed of the random numbers, 0 by default",
 }
+_OWNERS = {"top": "hybrid", "pilot": "adaptive", "qubits": "amplitude"}  # options of one strategy alone
 _QUBITS = 6
 _BASELINE = 8  # independent samples whose mean is the baseline of the score function
 _GATHERED = 8  # times as many keys as samples: from there it is faster to read the drawn values alone
@@ -56,6 +59,7 @@ class Scheme:
         last: At its end.
         steps: Training steps of the schedule; 0 without one.
         top: Of ``hybrid``, the exact keys.
+        pilot: Of ``adaptive``, the samples by which each row's number is chosen; 0 to choose by entropy.
         control: Keys of a block of the control variate, or None.
         qubits: Of the circuits of ``amplitude``; 0 for the others.
         gradient: Of the weights.
@@ -68,6 +72,7 @@ class Scheme:
     last: int
     steps: int
     top: int
+    pilot: int
     control: int | None
     qubits: int
     gradient: Gradient
@@ -94,9 +99,12 @@ class Scheme:
         gradient = spec.options.get("gradient", "score")
         if gradient not in get_args(Gradient):
             raise unknown_name("gradient of sampling", gradient, get_args(Gradient))
+        for name, owner in _OWNERS.items():
+            if name in spec.options and spec.name != owner:
+                raise ConfigError(
+                    f"Sampling option {name} is for {owner}, but the strategy of {text!r} is {spec.name}."
+                )
         top = spec.integer("top", minimum=1)
-        if top is not None and spec.name != "hybrid":
-            raise ConfigError(f"Sampling option top is for hybrid, but the strategy of {text!r} is {spec.name}.")
         top = max(1, samples // 4) if top is None and spec.name == "hybrid" else top or 0
         if top >= samples:
             raise ConfigError(f"Of the samples of {text!r}, {samples}, more than top={top} must be drawn.")
@@ -104,8 +112,6 @@ class Scheme:
         if control is not None and spec.name == "amplitude":
             raise ConfigError(f"Sampling option control is not for amplitude, but {text!r} has it.")
         qubits = spec.integer("qubits", minimum=1, maximum=MAX_QUBITS)
-        if qubits is not None and spec.name != "amplitude":
-            raise ConfigError(f"Sampling option qubits is for amplitude, but the strategy of {text!r} is {spec.name}.")
         qubits = _QUBITS if qubits is None and spec.name == "amplitude" else qubits or 0
         return cls(
             str(spec),
@@ -114,6 +120,7 @@ class Scheme:
             last,
             steps or 0,
             top,
+            spec.integer("pilot", minimum=2, maximum=_MOST) or 0,
             control,
             qubits,
             cast(Gradient, gradient),
@@ -127,12 +134,13 @@ class Scheme:
         doublings = max(1, (self.last // self.samples).bit_length())
         return min(self.last, self.samples << (step * doublings // self.steps))
 
-    def draw(self, p: Tensor, words: Tensor) -> Draw:
-        """Return S keys of each row, by random words, both ``(B, H, L, ·)``."""
+    def draw(self, p: Tensor, words: Tensor, counts: Tensor | None = None) -> Draw:
+        """Return S keys of each row, by random words, both ``(B, H, L, ·)``; of ``adaptive``, counts of them."""
         if self.strategy == "hybrid":
             return draws.hybrid(p, words[..., self.top :], self.top)
         if self.strategy == "adaptive":
-            return draws.stratified(p, words, draws.entropy_counts(p, words.shape[-1]))
+            counts = draws.entropy_counts(p, words.shape[-1]) if counts is None else counts
+            return draws.stratified(p, words, counts)
         if self.strategy == "stratified":
             return draws.stratified(p, words)
         return draws.systematic(p, words) if self.strategy == "systematic" else draws.naive(p, words)
@@ -212,11 +220,15 @@ class SampledMean(nn.Module):
         if self.circuits is not None and self.circuits.moved:
             draw = self.circuits.draw(p)
         else:
-            draw = scheme.draw(p, self._words(samples, p, rows, first_head, step, stream=0))
+            counts = None
+            if scheme.pilot:
+                pilot = draws.naive(p, self._words(scheme.pilot, p, rows, first_head, step, stream=2))
+                counts = pilot_counts(taken(v, pilot.indices).masked_fill(pilot.weights[..., None] == 0, 0.0), samples)
+            draw = scheme.draw(p, self._words(samples, p, rows, first_head, step, stream=0), counts)
         baseline = None
         if scheme.gradient == "score" and scheme.control is None and p.requires_grad:
-            pilot = draws.naive(p, self._words(_BASELINE, p, rows, first_head, step, stream=1))
-            baseline = estimate(p.detach(), v.detach(), pilot)
+            apart = draws.naive(p, self._words(_BASELINE, p, rows, first_head, step, stream=1))
+            baseline = estimate(p.detach(), v.detach(), apart)
         if dropout:
             draw = draw._replace(weights=F.dropout(draw.weights, dropout))
         y = estimate(

@@ -44,7 +44,15 @@ class Rotate:
     phases: int
 
 
-Instruction: TypeAlias = Join | Reorder | Apply | Rotate
+@dataclass(frozen=True)
+class Shuffle:
+    """The basis states of a state change places; ``permutation`` is the position of how."""
+
+    state: int
+    permutation: int
+
+
+Instruction: TypeAlias = Join | Reorder | Apply | Rotate | Shuffle
 
 
 class Schedule:
@@ -76,13 +84,19 @@ class Schedule:
         for k, qubits in enumerate(phases.sets):
             found.setdefault(self._state_of(qubits[0]), []).append(k)
         return [
-            (state, Phases(tuple(phases.sets[k] for k in ks), tuple(phases.angles[k] for k in ks)))
+            (state, Phases(tuple(phases.sets[k] for k in ks), tuple(phases.angles[k] for k in ks), phases.of_data))
             for state, ks in found.items()
         ]
 
     def rotate(self, state: int, phases: int) -> Layout:
         """Let phases act on a state; return its layout."""
         self.instructions.append(Rotate(state, phases))
+        return self.layouts[state]
+
+    def shuffle(self, qubits: Sequence[int], permutation: int) -> Layout:
+        """Let a permutation of basis states act on qubits; return the layout of the state that they are in."""
+        state = self.join(qubits)
+        self.instructions.append(Shuffle(state, permutation))
         return self.layouts[state]
 
     def join(self, qubits: Sequence[int]) -> int:

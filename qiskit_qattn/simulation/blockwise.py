@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import reduce
 from typing import Any, cast
 
 import numpy as np
@@ -23,16 +22,23 @@ import torch
 from torch import Tensor, nn
 
 from qiskit_qattn.simulation.adjoint import apply_block
-from qiskit_qattn.simulation.angles import AngleMap
-from qiskit_qattn.simulation.block_schedule import Apply, Instruction, Join, Layout, Reorder, Schedule
+from qiskit_qattn.simulation.block_schedule import Apply, Instruction, Join, Reorder, Schedule, Shuffle
+from qiskit_qattn.simulation.block_steps import (
+    FixedBlock,
+    StatePhases,
+    apply,
+    block_of,
+    join,
+    permutation_of,
+    reorder,
+)
 from qiskit_qattn.simulation.constants import ConstantModule
 from qiskit_qattn.simulation.derivatives import is_traced, needs_autograd, partial_gradients
-from qiskit_qattn.simulation.elementary import moved
-from qiskit_qattn.simulation.gate_fusion import Cluster, Phases, fuse
-from qiskit_qattn.simulation.gatewise import Gatewise, inputs_and_weights
-from qiskit_qattn.simulation.operators import Block
+from qiskit_qattn.simulation.elementary import Permutation
+from qiskit_qattn.simulation.gate_fusion import WIDTH, Cluster, Phases, fuse
+from qiskit_qattn.simulation.gatewise import Gatewise
+from qiskit_qattn.simulation.operators import Block, Permute
 from qiskit_qattn.simulation.plan import MAX_FLOAT32_PHASES, Plan
-from qiskit_qattn.simulation.program import build_program
 from qiskit_qattn.simulation.readout import MeasurementBases
 
 _CACHED = 2**18  # amplitudes of the rows that are computed together: 2 MiB in float32, which caches hold
@@ -44,25 +50,34 @@ class Blockwise(ConstantModule):
 
     Args:
         plan: What is computed.
+        width: Qubits of a block at most; a larger matrix is a block by itself.
+
+    Attributes:
+        num_phases: How many times data-dependent phases act.
     """
 
     signs: Tensor
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, width: int = WIDTH) -> None:
         super().__init__()
-        self.amplitude_input, self.mixed, self.num_qubits = plan.input_kind == "amplitude", plan.mixed, plan.num_qubits
-        steps, place = fuse(plan.operations, plan.num_qubits, plan.input_params)
-        self.float64 = sum(isinstance(step, Phases) for step in steps) > MAX_FLOAT32_PHASES
+        self.amplitude_input, self.num_qubits = plan.input_kind == "amplitude", plan.num_qubits
+        steps, place = fuse(plan.operations, plan.num_qubits, plan.input_params, width)
+        of_data = [step for step in steps if isinstance(step, Phases) and step.of_data]
+        self.num_phases, self.float64 = len(of_data), len(of_data) > MAX_FLOAT32_PHASES
+        self.takes_data = self.amplitude_input or bool(of_data)
         schedule = Schedule(plan.num_qubits, whole=self.amplitude_input)
-        self.unitaries, self.phases = nn.ModuleList(), nn.ModuleList()
+        self.unitaries, self.phases, self.permutations = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for step in steps:
             if isinstance(step, Cluster):
                 layout = schedule.apply(step.qubits, len(self.unitaries))
-                self.unitaries.append(_block(step, layout, plan.weight_params))
+                self.unitaries.append(block_of(step, layout, plan.weight_params))
+            elif isinstance(step, Permutation):
+                layout = schedule.shuffle(step.qubits, len(self.permutations))
+                self.permutations.append(permutation_of(step, layout))
             else:
                 for state, part in schedule.separate(step):
                     layout = schedule.rotate(state, len(self.phases))
-                    self.phases.append(StatePhases(part, layout, plan.phase_params))
+                    self.phases.append(StatePhases(part, layout, plan))
         self.last = schedule.join(range(plan.num_qubits))
         self.instructions = tuple(schedule.instructions)
         layout = schedule.layouts[self.last]
@@ -83,10 +98,11 @@ class Blockwise(ConstantModule):
         asked, dtype = signs.dtype, torch.float64 if self.float64 else signs.dtype
         matrices, signs = self._matrices(weights, dtype), signs.to(dtype)
         heads = math.prod(torch.broadcast_shapes(inputs.shape[:-2], weights.shape[:-1]))
+        rows = max(1, (_CACHED >> self.num_qubits) // max(1, heads))
         if self.measure.trivial:  # outcomes are basis states, whose signs may change places in their stead
             signs = reorder(signs, tuple(np.argsort(self.order).tolist()))
         found = []
-        for part in inputs.split(max(1, (_CACHED >> self.num_qubits) // max(1, heads)), -2):
+        for part in inputs.split(rows, -2) if self.takes_data else [inputs]:  # without data one column serves all rows
             states = self._states(part, weights, matrices, dtype)
             if not self.measure.trivial:
                 states = self.measure(reorder(states, self.order))
@@ -109,7 +125,12 @@ class Blockwise(ConstantModule):
 
     def _matrices(self, weights: Tensor, dtype: torch.dtype) -> list[Tensor]:
         """Return the unitaries of all blocks, real or complex, in the dtype of the states."""
-        found = [apply_block(cast(Block, block), None, weights) for block in self.unitaries]
+        found = [
+            apply_block(block, None, weights)
+            if isinstance(block, Block)
+            else cast(FixedBlock, block).constant("matrix")
+            for block in self.unitaries
+        ]
         return [m.to(torch.promote_types(dtype, torch.complex64) if m.is_complex() else dtype) for m in found]
 
     def _states(self, inputs: Tensor, weights: Tensor, matrices: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
@@ -118,8 +139,7 @@ class Blockwise(ConstantModule):
             states = [Gatewise.unit_rows(inputs, dtype).mT]
         else:
             states = [self.constant("ground").to(dtype)] * self.num_states
-        data = inputs_and_weights(inputs, weights) if self.mixed else inputs
-        angles = [cast(StatePhases, phases).angles(data) for phases in self.phases]
+        angles = [cast(StatePhases, phases).angles(inputs, weights) for phases in self.phases]
         sizes = len(matrices), len(angles)
         if not torch.is_grad_enabled() or is_traced():
             return self.run(*sizes, *matrices, *angles, *states)
@@ -142,6 +162,8 @@ class Blockwise(ConstantModule):
             states[step.state] = reorder(states[step.state], step.order)
         elif isinstance(step, Apply):
             states[step.state] = apply(matrices[step.matrix], states[step.state], step.before)
+        elif isinstance(step, Shuffle):
+            states[step.state] = self.permutations[step.permutation](states[step.state])
         else:
             phases = cast(StatePhases, self.phases[step.phases])
             states[step.state] = states[step.state] * phases.turns(angles[step.phases], states[step.state].dtype)
@@ -202,6 +224,10 @@ class _Adjoint(torch.autograd.Function):
                     found[step.matrix] = _matrix_slope(slope, before, matrix, step.before)
                 slopes[step.state] = _gathered(apply(matrix.mH, slope, step.before), before)
                 states[step.state] = before
+            elif isinstance(step, Shuffle):
+                image = cast(Permute, program.permutations[step.permutation]).image
+                states[step.state] = states[step.state].index_select(-2, image)
+                slopes[step.state] = slopes[step.state].index_select(-2, image)
             else:
                 phases, place = cast(StatePhases, program.phases[step.phases]), num_matrices + step.phases
                 after, slope, angles = states[step.state], slopes[step.state], tensors[num_matrices + step.phases]
@@ -216,90 +242,6 @@ class _Adjoint(torch.autograd.Function):
             if ctx.needs_input_grad[3 + first + i]:
                 found[first + i] = slopes[i]
         return None, None, None, *found
-
-
-class StatePhases(ConstantModule):
-    r"""Diagonal rotations of a state by the phases :math:`\Phi_i = -\tfrac12 \sum_k s_{ik} \theta_k`.
-
-    Args:
-        phases: The rotations, all on qubits of the state.
-        layout: The state's qubits.
-        params: What the angles are functions of.
-    """
-
-    signs: Tensor
-    qubit: Tensor
-    rest: Tensor
-
-    def __init__(self, phases: Phases, layout: Layout, params: Sequence[Any]) -> None:
-        super().__init__()
-        self.map = AngleMap(phases.angles, params)
-        index, width = np.arange(2 ** len(layout)), len(layout)
-        axes = [tuple(layout.index(q) for q in qubits) for qubits in phases.sets]
-        masks = [sum(1 << (width - 1 - axis) for axis in own) for own in axes]
-        signs = np.stack([1.0 - 2.0 * (np.bitwise_count(index & mask) & 1) for mask in masks])
-        self.add_constant("signs", -0.5 * signs)  # (K, 2**k)
-        single = np.array([len(own) == 1 for own in axes])
-        self.alone, self.together = bool(single.any()), not single.all()
-        self.add_constant(
-            "qubit", np.array([[0.5 * (own == (axis,)) for own in axes] for axis in range(width)])
-        )  # (k, K)
-        self.add_constant("rest", np.flatnonzero(~single))
-
-    def angles(self, data: Tensor) -> Tensor:
-        """Return θ as columns, shape ``(..., K, B)``."""
-        return self.map(data).mT
-
-    def turns(self, angles: Tensor, dtype: torch.dtype) -> Tensor:
-        r"""Return :math:`e^{i \Phi}` for angles of shape ``(..., K, B)``, shape ``(..., 2**k, B)``.
-
-        Rotations of single qubits are a product state of phases, which takes a cosine and a sine for each qubit only.
-        """
-        dtype = torch.promote_types(dtype, torch.complex64)
-        found: Tensor | None = None
-        if self.alone:
-            half = self.qubit.to(angles.dtype) @ angles  # (..., k, B)
-            pairs = _unit(torch.stack([-half, half], -2)).to(dtype).unbind(-3)
-            found = reduce(join, pairs)
-        if self.together:
-            signs = self.signs.index_select(0, self.rest).mT.to(angles.dtype)
-            others = _unit(signs @ angles.index_select(-2, self.rest)).to(dtype)
-            found = others if found is None else found * others
-        assert found is not None
-        return found
-
-    def slopes(self, slope: Tensor, angles: Tensor) -> Tensor:
-        """Return the gradient of the angles for that of the phases, ``(..., 2**k, B)``."""
-        return (self.signs.to(slope.dtype) @ slope).sum_to_size(angles.shape).to(angles.dtype)
-
-
-def _unit(phases: Tensor) -> Tensor:
-    return torch.polar(torch.ones_like(phases), phases)
-
-
-def join(left: Tensor, right: Tensor) -> Tensor:
-    """Return the product of two states as columns, shape ``(..., 2**(a + b), B)``."""
-    return (left.unsqueeze(-2) * right.unsqueeze(-3)).flatten(-3, -2)
-
-
-def reorder(state: Tensor, order: tuple[int, ...]) -> Tensor:
-    """Return a state whose qubits are in another order."""
-    lead = state.dim() - 2
-    axes = (*range(lead), *(lead + i for i in order), lead + len(order))
-    split = state.unflatten(-2, (2,) * len(order))
-    return split.permute(axes).flatten(-1 - len(order), -2)
-
-
-def apply(matrix: Tensor, state: Tensor, before: int) -> Tensor:
-    """Return a matrix times some of a state's qubits, after ``before`` others; a real matrix acts on both parts."""
-    if not matrix.is_complex() and state.is_complex():
-        parts = torch.view_as_real(state.resolve_conj())  # (..., 2**k, B, 2)
-        return torch.view_as_complex(apply(matrix, parts.flatten(-2), before).unflatten(-1, (-1, 2)))
-    state = state.to(matrix.dtype)
-    split = state.reshape(*state.shape[:-2], 2**before, matrix.shape[-1], -1)
-    product = matrix.unsqueeze(-3) @ split if before else matrix @ split.squeeze(-3)
-    lead = product.shape[: -3 if before else -2]
-    return product.reshape(*lead, *state.shape[-2:])
 
 
 def _matrix_slope(slope: Tensor, state: Tensor, matrix: Tensor, before: int) -> Tensor:
@@ -332,10 +274,3 @@ def _read(states: Tensor, signs: Tensor) -> Tensor:
 def _gathered(slope: Tensor, state: Tensor) -> Tensor:
     """Return a gradient in the shape and dtype of its state, which may be real or serve several columns."""
     return (slope if state.is_complex() else slope.real if slope.is_complex() else slope).sum_to_size(state.shape)
-
-
-def _block(cluster: Cluster, layout: Layout, weight_params: Sequence[Any]) -> Block:
-    """Return a cluster's operations as a block whose matrix acts on qubits in the order of a layout."""
-    local = {qubit: len(layout) - 1 - i for i, qubit in enumerate(layout)}
-    (steps,) = build_program((moved(op, local) for op in cluster.operations), len(layout), ()).blocks
-    return Block(steps, weight_params, len(layout))

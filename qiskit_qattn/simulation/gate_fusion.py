@@ -2,14 +2,15 @@ r"""Gate fusion: a circuit of many qubits as a few matrices on few qubits each, 
 
 Gates without data are collected into clusters of at most :data:`WIDTH` qubits, in any order that moves a gate only past
 gates on other qubits. A rotation that depends on data is diagonal between fixed changes of basis, which join the
-clusters around it. Swaps, and all other permutations of qubits, only rename qubits and cost nothing.
+clusters around it. Swaps, and all other permutations of qubits, only rename qubits and cost nothing. Diagonal rotations
+and permutations of basis states on more qubits than a cluster holds are steps of their own, and never matrices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from qiskit_qattn.simulation.elementary import (
     Angle,
@@ -45,10 +46,12 @@ class Phases:
     Attributes:
         sets: The qubits :math:`S_k` of each.
         angles: The angles :math:`\theta_k`.
+        of_data: Whether these depend on data; otherwise no more than weights.
     """
 
     sets: tuple[tuple[int, ...], ...]
     angles: tuple[Angle, ...]
+    of_data: bool
 
     @property
     def qubits(self) -> tuple[int, ...]:
@@ -56,11 +59,11 @@ class Phases:
         return tuple(sorted(set().union(*self.sets)))
 
 
-FusedStep: TypeAlias = Cluster | Phases
+FusedStep: TypeAlias = Cluster | Phases | Permutation
 
 
 def fuse(
-    operations: Iterable[UnitaryOperation], num_qubits: int, input_params: Sequence[Any]
+    operations: Iterable[UnitaryOperation], num_qubits: int, input_params: Sequence[Any], width: int = WIDTH
 ) -> tuple[list[FusedStep], tuple[int, ...]]:
     """Return a circuit's steps, and for each qubit where its amplitudes are at the end.
 
@@ -68,21 +71,21 @@ def fuse(
         operations: The circuit, flattened.
         num_qubits: n.
         input_params: Parameters that carry data; angles that depend on any of them are data-dependent.
+        width: Qubits of a cluster at most; a larger matrix is a cluster by itself.
     """
     data = set(input_params)
     place = list(range(num_qubits))
-    remaining = list(_renamed(diagonal_data(operations, data), place))
+    remaining = [(op, _alone(op, data, width)) for op in _renamed(diagonal_data(operations, data), place)]
     steps: list[FusedStep] = []
     while remaining:
         ahead = remaining[:_AHEAD]
-        taken = max((_cluster(ahead, first, data) for first in _first(ahead, data)), key=len, default=[])
+        taken = max((_cluster(ahead, first, width) for first in _first(ahead)), key=len, default=[])
         if taken:
-            chosen = [ahead[i] for i in taken]
+            chosen = [ahead[i][0] for i in taken]
             steps.append(Cluster(tuple(sorted(set().union(*(op.qubits for op in chosen)))), tuple(chosen)))
         else:
-            taken = _diagonal(ahead, data)
-            phases = [op for i in taken if isinstance(op := ahead[i], ParityRotation)]
-            steps.append(Phases(tuple(op.qubits for op in phases), tuple(op.angle for op in phases)))
+            taken = _together(ahead)
+            steps.append(_step([ahead[i][0] for i in taken], data))
         gone = set(taken)
         remaining = [op for i, op in enumerate(ahead) if i not in gone] + remaining[_AHEAD:]
     return steps, tuple(place)
@@ -100,27 +103,33 @@ def _renamed(operations: Iterable[UnitaryOperation], place: list[int]) -> Iterat
             place[op.qubits[target]] = old[k]
 
 
-def _is_phase(op: UnitaryOperation, data: set[Any]) -> bool:
-    """Return whether an operation is a step of its own: it depends on data, or is diagonal on many qubits."""
-    return isinstance(op, ParityRotation) and (len(op.qubits) > WIDTH or depends_on(op.angle, data))
+_Kind: TypeAlias = Literal["data", "weights", "permutation"]
+_Marked: TypeAlias = tuple[UnitaryOperation, _Kind | None]  # what a step of its own is, and None what joins a cluster
 
 
-def _first(operations: Sequence[UnitaryOperation], data: set[Any]) -> Iterator[int]:
+def _alone(op: UnitaryOperation, data: set[Any], width: int) -> _Kind | None:
+    """Return as what an operation is a step of its own: it depends on data, or acts on many qubits and is no matrix."""
+    if isinstance(op, ParityRotation):
+        return "data" if depends_on(op.angle, data) else "weights" if len(op.qubits) > width else None
+    return "permutation" if isinstance(op, Permutation) and len(op.qubits) > width else None
+
+
+def _first(operations: Sequence[_Marked]) -> Iterator[int]:
     """Yield which operations may begin a cluster: nothing before them acts on their qubits."""
     blocked = set[int]()
-    for i, op in enumerate(operations):
-        if blocked.isdisjoint(op.qubits) and not _is_phase(op, data):
+    for i, (op, alone) in enumerate(operations):
+        if alone is None and blocked.isdisjoint(op.qubits):
             yield i
         blocked.update(op.qubits)
 
 
-def _cluster(operations: Sequence[UnitaryOperation], first: int, data: set[Any]) -> list[int]:
+def _cluster(operations: Sequence[_Marked], first: int, width: int) -> list[int]:
     """Return which operations join the cluster that begins with one of them."""
-    qubits, blocked, taken = set(operations[first].qubits), set[int](), []
-    width = max(WIDTH, len(qubits))  # a larger matrix or permutation is a cluster by itself
-    for i, op in enumerate(operations):
+    qubits, blocked, taken = set(operations[first][0].qubits), set[int](), []
+    width = max(width, len(qubits))
+    for i, (op, alone) in enumerate(operations):
         joined = qubits.union(op.qubits)
-        if not _is_phase(op, data) and blocked.isdisjoint(op.qubits) and len(joined) <= width:
+        if alone is None and blocked.isdisjoint(op.qubits) and len(joined) <= width:
             qubits = joined
             taken.append(i)
         else:
@@ -128,12 +137,23 @@ def _cluster(operations: Sequence[UnitaryOperation], first: int, data: set[Any])
     return taken
 
 
-def _diagonal(operations: Sequence[UnitaryOperation], data: set[Any]) -> list[int]:
-    """Return which phases may come next; they commute with each other."""
+def _together(operations: Sequence[_Marked]) -> list[int]:
+    """Return which operations come next where no cluster can: a permutation, or phases, which commute."""
+    kind = operations[0][1]
+    if kind == "permutation":
+        return [0]
     blocked, taken = set[int](), []
-    for i, op in enumerate(operations):
-        if _is_phase(op, data) and blocked.isdisjoint(op.qubits):
+    for i, (op, alone) in enumerate(operations):
+        if alone == kind and blocked.isdisjoint(op.qubits):
             taken.append(i)
         else:
             blocked.update(op.qubits)
     return taken
+
+
+def _step(operations: Sequence[UnitaryOperation], data: set[Any]) -> Phases | Permutation:
+    if isinstance(operations[0], Permutation):
+        return operations[0]
+    phases = [op for op in operations if isinstance(op, ParityRotation)]
+    of_data = depends_on(phases[0].angle, data)
+    return Phases(tuple(op.qubits for op in phases), tuple(op.angle for op in phases), of_data)

@@ -32,6 +32,7 @@ class Gatewise(ConstantModule):
         self.phases = nn.ModuleList(
             AngleMap(step.angles, plan.phase_params, combine=step.coefficients) for step in plan.program.phases
         )
+        self.num_phases = len(self.phases)
         if not self.amplitude_input:
             self.add_constant("ground", np.eye(2**plan.num_qubits, 1), double=True)  # |0…0⟩
         self.measure = MeasurementBases(plan.readout, plan.outcomes)

@@ -67,6 +67,7 @@ class Plan:
         weight_params: θ, in the order of the weights' last axis.
         mixed: Whether some angle depends on data and weights.
         phase_params: What data-dependent angles are functions of: x, and θ where some angle depends on both.
+        uses_all: Whether inputs and weights both occur, so that values have the leading axes of both.
         unique_phases: The first data-dependent phases; None where there are none.
         num_features: F, the length of a row that the first unitary acts on.
         float64: Whether amplitudes are held in float64 whatever the module's dtype.
@@ -89,6 +90,7 @@ class Plan:
     weight_params: tuple[Any, ...]
     mixed: bool
     phase_params: tuple[Any, ...]
+    uses_all: bool
     unique_phases: UniquePhases | None = None
     num_features: int = 1
     float64: bool = False
@@ -133,9 +135,10 @@ def make_plan(
     outcomes, signs = np.arange(len(readout.signs)), readout.signs
     if not all_outcomes:
         outcomes, signs = readout.needed_outcomes()
-    data = set(input_params)
-    angles = [op.angle for op in operations if isinstance(op, Rotation | ParityRotation) and depends_on(op.angle, data)]
-    mixed = any(depends_on(angle, set(weight_params)) for angle in angles)
+    data, weights = set(input_params), set(weight_params)
+    every = [op.angle for op in operations if isinstance(op, Rotation | ParityRotation)]
+    angles = [angle for angle in every if depends_on(angle, data)]
+    mixed = any(depends_on(angle, weights) for angle in angles)
     plan = Plan(
         num_qubits=num_qubits,
         operations=operations,
@@ -149,6 +152,7 @@ def make_plan(
         weight_params=tuple(weight_params),
         mixed=mixed,
         phase_params=(*input_params, *weight_params) if mixed else tuple(input_params),
+        uses_all=(amplitude or bool(angles)) and any(depends_on(angle, weights) for angle in every),
     )
     return plan if num_qubits > LISTED_QUBITS else _with_unitaries(plan, len(observables))
 

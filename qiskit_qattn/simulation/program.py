@@ -184,7 +184,7 @@ def _arrange(operations: Iterable[UnitaryOperation], num_qubits: int) -> list[_L
             layer.rotations.append((_parity(index, op.qubits)[layer.image], op.angle))
         else:
             assert isinstance(op, Permutation) and isinstance(layer, _DiagonalLayer)
-            layer.image = _permute(index, op)[layer.image]
+            layer.image = permuted(index, op)[layer.image]
         for q in qubits:
             last[q] = at
     return layers
@@ -224,7 +224,7 @@ def _parity(index: np.ndarray, qubits: Sequence[int]) -> np.ndarray:
     return 1.0 - 2.0 * (np.bitwise_count(index & mask) & 1)
 
 
-def _permute(index: np.ndarray, op: Permutation) -> np.ndarray:
+def permuted(index: np.ndarray, op: Permutation) -> np.ndarray:
     """Return the image of every basis state under a permutation of some qubits' states."""
     local = sum(((index >> q) & 1) << k for k, q in enumerate(op.qubits))
     image = np.asarray(op.image)[local]

@@ -100,7 +100,7 @@ class StatevectorProgram(ConstantModule):
             EncodingError: For NaN or infinity in amplitude input.
         """
         with without_autocast(inputs.device):
-            return self._expectations(inputs, weights, fused, signs)
+            return self._with_axes(self._expectations(inputs, weights, fused, signs), inputs, weights)
 
     def _expectations(self, inputs: Tensor, weights: Tensor, fused: Fused | None, signs: Tensor | None) -> Tensor:
         self.leave_meta(weights)
@@ -141,8 +141,17 @@ class StatevectorProgram(ConstantModule):
         """
         self.leave_meta(weights)
         if self.unitaries is None:
-            return squared_moduli(self.gates.amplitudes(inputs, weights, self.signs.dtype)).to(self.signs.dtype)
-        return probabilities(self.unitaries.amplitudes(inputs, weights, self.signs.dtype), len(self.signs))
+            found = squared_moduli(self.gates.amplitudes(inputs, weights, self.signs.dtype)).to(self.signs.dtype)
+        else:
+            found = probabilities(self.unitaries.amplitudes(inputs, weights, self.signs.dtype), len(self.signs))
+        return self._with_axes(found, inputs, weights)
+
+    def _with_axes(self, values: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return values of shape ``(..., B, ·)`` with the leading axes of inputs or weights that occur in no angle."""
+        if self.plan.uses_all:
+            return values
+        lead = torch.broadcast_shapes(values.shape[:-2], inputs.shape[:-2], weights.shape[:-1])
+        return values.expand(*lead, -1, -1)
 
     @property
     def dense(self) -> bool:
@@ -157,7 +166,7 @@ class StatevectorProgram(ConstantModule):
         how = "fused unitaries" if self.dense else "fused gates on the batch"
         how += "" if self.effective is None else f", effective observables from {self.effective} rows on"
         gates = self.gates
-        count = len(gates.phases)
+        count = gates.num_phases
         data = f"{count} data-dependent phase{'s' * (count != 1)}"
         bases = f"{len(self.bases)} measurement bas{'is' if len(self.bases) == 1 else 'es'}"
         return f"{self.num_qubits} qubits, {data}, {bases}, {how}"
@@ -198,8 +207,8 @@ class StateProgram(StatevectorProgram):
         self.leave_meta(weights)
         with without_autocast(inputs.device):
             if self.unitaries is None or not self._repays_unitaries(inputs.shape[-2]):
-                states = self.gates.amplitudes(inputs, weights, self.signs.dtype).mT
+                states = self._with_axes(self.gates.amplitudes(inputs, weights, self.signs.dtype).mT, inputs, weights)
                 return torch.stack([states.real, states.imag], -2)
-            rows = self.unitaries.amplitudes(inputs, weights, self.signs.dtype)
+            rows = self._with_axes(self.unitaries.amplitudes(inputs, weights, self.signs.dtype), inputs, weights)
         parts = rows.unflatten(-1, (-1, 2**self.num_qubits))  # (..., B, 1 or 2, 2**n)
         return parts if parts.shape[-2] == 2 else torch.cat([parts, torch.zeros_like(parts)], -2)

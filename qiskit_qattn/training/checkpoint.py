@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import random
 import re
@@ -27,7 +28,7 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 
-from qiskit_qattn.errors import CheckpointError
+from qiskit_qattn.errors import CheckpointError, RunFolderError
 from qiskit_qattn.training.files import new_folder, write_bytes, write_text
 from qiskit_qattn.training.tokenizer import CharTokenizer
 from qiskit_qattn.untrusted import as_type, read_json
@@ -59,15 +60,6 @@ class Validation:
     val_loss_last_position: float | None
 
 
-class HotFunction(TypedDict):
-    """A function of the profile: its calls, its own time and its share of the whole."""
-
-    name: str
-    calls: int
-    self_ms: float
-    share: float
-
-
 class Tensors(TypedDict):
     """The content of ``trainer.pt``: state dicts, the batch generator, random states per process, the text's hash."""
 
@@ -90,7 +82,6 @@ class TrainState:
         train_seconds: Time in training steps.
         wall_seconds: Total time, over all resumed parts.
         cpu_seconds: Total processor time.
-        profile: The hottest functions, once profiled.
     """
 
     step: int = 0
@@ -100,7 +91,6 @@ class TrainState:
     train_seconds: float = 0.0
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
-    profile: list[HotFunction] | None = None
 
     @property
     def tokens_per_second(self) -> float:
@@ -118,7 +108,8 @@ class TrainState:
         Raises:
             ValueError: For values of other types, a negative clock, or a history that is not before ``step``.
         """
-        state: TrainState = as_type(dict(values), cls)
+        known = {name: value for name, value in values.items() if name != "profile"}  # that early versions wrote
+        state: TrainState = as_type(known, cls)
         for name in ("step", "tokens", "train_seconds", "wall_seconds", "cpu_seconds"):
             if (number := getattr(state, name)) < 0:
                 raise ValueError(f"{name} is {number}, but must be at least 0")
@@ -193,6 +184,19 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in ``folder``, oldest first."""
     found = [path for path in folder.glob("step-*") if re.fullmatch("step-[0-9]{1,18}", path.name)]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def find_model(run: Path) -> Path:
+    """Return the folder of a run's model: the final one, else the newest checkpoint's, else ``run`` itself.
+
+    Raises:
+        RunFolderError: If there is no model.
+    """
+    checkpoints = [path / "model" for path in reversed(list_checkpoints(run / "checkpoints"))]
+    for folder in (run / "model", *checkpoints, run):
+        if os.path.isfile(folder / "tokenizer.json"):
+            return folder
+    raise RunFolderError(f"No model in {str(run)!r}: neither a run folder with a checkpoint nor a saved model.")
 
 
 def load_state(path: Path) -> TrainState:

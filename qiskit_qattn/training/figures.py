@@ -1,4 +1,4 @@
-"""The figures of a run: losses, time, memory, its hottest functions, and which backends computed it.
+"""The figures of a run: losses, time, memory, and which backends computed it.
 
 A run leaves them in ``metrics.json`` and, on a chain of backends, in ``audit.json``.
 """
@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from qiskit_qattn.errors import CheckpointError
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.nn.placement import ran_on
-from qiskit_qattn.training.checkpoint import HotFunction, TrainState
+from qiskit_qattn.training.checkpoint import TrainState
 from qiskit_qattn.training.files import write_text, writing
 from qiskit_qattn.training.validation import Losses
 from qiskit_qattn.untrusted import read_json
@@ -126,7 +125,6 @@ class Figures(_Audits):
     cpu_seconds: float
     peak_rss_mib: float
     peak_gpu_mib: float | None
-    profile: list[HotFunction] | None
     history: History
 
 
@@ -139,8 +137,6 @@ class Metrics(Figures):
 AUDIT = "audit.json"
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
-_WARM_UP = 3  # steps before profiling starts
-_PROFILED = 5  # steps profiled
 
 
 def run_figures(model: GPT, state: TrainState, train: Losses, val: Losses) -> dict[str, Any]:
@@ -166,7 +162,6 @@ def training_figures(state: TrainState, train: Losses, val: Losses) -> dict[str,
         "cpu_seconds": state.cpu_seconds,
         "peak_rss_mib": peak_rss_mib(),
         "peak_gpu_mib": peak_gpu_mib(),
-        "profile": state.profile,
         "history": {"train": [asdict(item) for item in state.train], "val": [asdict(item) for item in state.val]},
     }
 
@@ -215,55 +210,6 @@ def peak_rss_mib() -> float:
 def peak_gpu_mib() -> float | None:
     """Return the largest CUDA allocation since :func:`reset_peaks`; None without CUDA."""
     return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
-
-
-class StepProfiler:
-    """Profiles five training steps, after three others.
-
-    Profiled steps are slow, so the training loop does not count them in its throughput.
-    """
-
-    def __init__(self, *, enabled: bool) -> None:
-        self._seen = 0
-        self._done = not enabled
-        self._profile: profile | None = None
-
-    @property
-    def active(self) -> bool:
-        """Whether the next step is profiled."""
-        return not self._done and self._seen >= _WARM_UP
-
-    def before_step(self) -> None:
-        """Start profiling after the first steps."""
-        if self.active and self._profile is None:
-            kinds = [ProfilerActivity.CPU]
-            if torch.cuda.is_available():
-                kinds.append(ProfilerActivity.CUDA)
-            self._profile = profile(activities=kinds, acc_events=True)
-            self._profile.start()
-
-    def after_step(self) -> list[HotFunction] | None:
-        """Return the hottest functions after the last profiled step, else None."""
-        self._seen += 1
-        if self._profile is None or self._seen < _WARM_UP + _PROFILED:
-            return None
-        finished, self._profile, self._done = self._profile, None, True
-        finished.stop()
-        return _hottest(finished)
-
-
-def _hottest(finished: profile, count: int = 10) -> list[HotFunction]:
-    """Return the ``count`` functions with the most self time: name, calls, milliseconds, share of the total."""
-    events = list(finished.key_averages())
-
-    def own(event: Any) -> float:
-        return float(event.self_cpu_time_total + event.self_device_time_total)
-
-    total = sum(own(event) for event in events) or 1.0
-    return [
-        {"name": e.key, "calls": e.count, "self_ms": own(e) / 1000, "share": own(e) / total}
-        for e in sorted(events, key=own, reverse=True)[:count]
-    ]
 
 
 def read_audit(folder: Path, step: int) -> dict[str, Any]:

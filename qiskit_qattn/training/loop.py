@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.profiler import record_function
 
 from qiskit_qattn.errors import BackendError, CheckpointError, ConfigError, DivergenceError, EncodingError
 from qiskit_qattn.nn.sampling import set_sampling_step
@@ -19,9 +20,10 @@ from qiskit_qattn.training import checkpoint
 from qiskit_qattn.training.acceleration import SLOW_STEPS, compile_model, wait_for
 from qiskit_qattn.training.checkpoint import TrainLoss, TrainState, Validation
 from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.figures import StepProfiler, reset_peaks
+from qiskit_qattn.training.figures import reset_peaks
 from qiskit_qattn.training.files import remove_leftovers, writing
 from qiskit_qattn.training.optimizer import clip_gradients, load_state, lr_factor, make_optimizer, set_learning_rates
+from qiskit_qattn.training.profiling import StepProfiler
 from qiskit_qattn.training.progress import InterruptGuard, Progress, TrainingInterrupted
 from qiskit_qattn.training.validation import Losses
 from qiskit_qattn.untrusted import one_line
@@ -85,7 +87,8 @@ class TrainingLoop(ABC):
         set_seed(config.seed, device_specific=True)  # dropout differs between processes, weights do not
         self.generator = torch.Generator().manual_seed(config.seed)
         self._data = data
-        self._profiler = StepProfiler(enabled=config.profile)
+        profiled = model if config.profile and accelerator.is_main_process else None
+        self._profiler = StepProfiler(profiled, folder, compiled=config.compile)
         self._started = (0.0, 0.0)
         self._before_step: tuple[torch.Tensor, torch.Tensor] | None = None  # random states, during a step
 
@@ -167,7 +170,7 @@ class TrainingLoop(ABC):
         if self.accelerator.is_main_process:
             self.progress.phase_started(self.name, self.state.step, self.config.max_steps)
         self.model.train()
-        with InterruptGuard() as guard, self._saved_if_a_backend_fails():
+        with InterruptGuard() as guard, self._saved_if_a_backend_fails(), self._profiler:
             saved = self.state.step if self.state.step else None
             while True:
                 step = self.state.step
@@ -191,6 +194,13 @@ class TrainingLoop(ABC):
         self._read_clocks()
         return self.figures(train, val)
 
+    def do_steps(self, count: int) -> None:
+        """Do so many steps, without validations and checkpoints, and write their profile if one is asked for."""
+        self.model.train()
+        with self._profiler:
+            for _ in range(count):
+                self._step()
+
     def _step(self) -> None:
         """Do one optimizer step on the next batch."""
         config, state = self.config, self.state
@@ -204,14 +214,17 @@ class TrainingLoop(ABC):
         if config.compile:
             torch.compiler.cudagraph_mark_step_begin()  # what the last step's graphs computed may be overwritten
         try:
-            loss = self.batch_loss()
+            with record_function("phase forward"):
+                loss = self.batch_loss()
         except EncodingError as error:
             raise self._diverged(error, state.step + 1) from error
-        self.accelerator.backward(loss)
-        self.accelerator.unscale_gradients(self.optimizer)
-        clip_gradients(self.optimizer, config)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        with record_function("phase backward"):
+            self.accelerator.backward(loss)
+        with record_function("phase optimizer"):
+            self.accelerator.unscale_gradients(self.optimizer)
+            clip_gradients(self.optimizer, config)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
         state.step += 1
         self._before_step = None
         shown = self._log_loss(loss) if state.step % config.log_interval == 0 else None
@@ -220,7 +233,7 @@ class TrainingLoop(ABC):
         if timed:
             state.tokens += self.batch_items
             state.train_seconds += time.perf_counter() - begin
-        state.profile = self._profiler.after_step() or state.profile
+        self._profiler.after_step(state.step)
         if self.accelerator.is_main_process:
             self.progress.step_done(state.step, shown, state.tokens_per_second)
 

@@ -16,7 +16,6 @@ from qiskit_qattn.training.config import SETTINGS
 Run = Callable[..., Result]
 #: Settings that the kinds decide, or that a comparison does not use.
 FIXED = {
-    "split",
     "heads",
     "baseline",
     "out",
@@ -105,6 +104,18 @@ def test_a_task_has_a_paper_and_what_it_takes_is_told_before_the_first_cell(comp
     report = json.loads((tmp_path / "study" / "report.json").read_text())
     assert list(report["tasks"]) == ["digits"] and report["complete"]
     assert report["command"] in (tmp_path / "study" / "report.md").read_text()
+
+
+def test_a_study_of_another_split_says_so_in_its_command(compare: Run, qattn: Run, tmp_path: Path):
+    settings = tmp_path / "settings.toml"
+    settings.write_text("split = 2\n")
+    refused = compare("--config", settings, "--splits", 2)
+    assert refused.exit_code == 2 and "split = 2 is for one study of one task" in refused.stderr
+    assert compare("--config", settings).exit_code == 0
+    report = json.loads((tmp_path / "study" / "report.json").read_text())
+    assert "--split 2" in report["command"]
+    again = qattn(*shlex.split(report["command"])[1:])
+    assert again.exit_code == 0 and "2 are done" in again.output
 
 
 def test_every_setting_that_a_comparison_leaves_open_is_a_flag(qattn: Run):

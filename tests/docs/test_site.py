@@ -52,7 +52,24 @@ def test_the_reference_has_every_public_name(site):
     assert not missing
 
 
+def test_notebooks_are_pages_with_their_outputs(site):
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        html = (site / "notebooks" / f"{notebook.stem}.html").read_text("utf-8")
+        assert f'href="{notebook.name}" download' in html.replace('=""', "")
+        assert 'class="language-python highlight"' in html and "output highlight" in html
+        pictures = re.findall(rf'src="({notebook.stem}-\d+\.png)"', html)
+        assert pictures and all((site / "notebooks" / name).stat().st_size > 1000 for name in pictures)
+        text = re.sub(r"(?s)<(pre|code|script).*?</\1>", "", html)
+        assert ".ipynb)" not in text and not re.search(r"\$[^<$]*\$", text)
+
+
+def test_the_search_reads_its_index_from_a_file(site):
+    assert (site / "search" / "search_index.js").read_text("utf-8").startswith("var __index")
+    assert "iframe-worker.js" in (site / "index.html").read_text("utf-8")
+
+
 def test_the_command_line_has_every_command(site):
     html = (site / "reference" / "cli.html").read_text("utf-8")
     for command in ("train", "generate", "draw", "jobs-list"):
         assert f'id="qattn-{command}"' in html
+    assert not re.search(r"<li>[^<]*<code>[a-z-]+</code>[^<]*\.\.\.", html), "a sentence is cut"

@@ -6,6 +6,7 @@ import importlib.util
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import nbformat
 import pytest
 from markdown import markdown
 
@@ -42,6 +43,45 @@ def test_mathematics_is_well_formed_xml_and_says_how_it_stands(source):
         assert root.tag.endswith("}math") and root.get("display") == display
 
 
+@pytest.mark.parametrize(
+    ("source", "mark"),
+    [
+        (r"\big\lvert \langle m | x \rangle \big\rVert", "|</mo>"),  # latex2mathml knows no bars of a size
+        (r"\cos x_i", "</mi><mspace"),
+        (r"\log_2 n", "</msub><mspace"),
+        (r"f(-x)", '<mo form="prefix">&#x02212;</mo>'),
+        (r"a - x", "<mo>&#x02212;</mo>"),
+    ],
+)
+def test_mathematics_is_spaced_as_by_tex(source, mark):
+    text = load("mathml").to_mathml(source, "inline")
+    assert mark in text and "\\" not in text
+
+
+def test_formulas_side_by_side_may_stand_below_each_other():
+    html = load("mathml").display(r"a = b, \qquad c = d", "math", "math", {}, None)
+    assert html.count("<math") == 2 and "qquad" not in html
+
+
 def test_code_in_a_line_stays_code():
     html = markdown("Two qubits have $`2^2`$ amplitudes, not `2**3`.", extensions=[load("mathml").MathExtension()])
     assert html.count("<math") == 1 and "<code>2**3</code>" in html
+
+
+def test_a_notebook_is_a_page(tmp_path):
+    picture = nbformat.v4.new_output("display_data", {"image/png": "aGk=", "text/plain": "<Figure>"})
+    printed = nbformat.v4.new_output("stream", name="stdout", text="5 $\n")
+    cells = [
+        nbformat.v4.new_markdown_cell("# 1 · Title\n\nOf $2^n$, `$x$` and\n\n$$a\n= b$$"),
+        nbformat.v4.new_code_cell("plot()", outputs=[printed, picture]),
+        nbformat.v4.new_code_cell("# Solution\n1", metadata={"jupyter": {"source_hidden": True}}),
+    ]
+    path = tmp_path / "03-x.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    page, pictures = load("notebooks").to_page(path, "https://github.com/someone/project")
+    assert pictures == {"03-x-1.png": b"hi"} and "![Title](03-x-1.png)" in page
+    assert "Of $`2^n`$, `$x$` and" in page and "```math\na\n= b\n```" in page
+    assert "{ .python }\nplot()\n" in page and "{ .text .output }\n5 $\n" in page
+    assert '??? success "Solution"\n\n    ````' in page
+    assert "colab.research.google.com/github/someone/project/blob/main/notebooks/03-x.ipynb" in page
+    assert "colab" not in load("notebooks").to_page(path)[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from qiskit_qattn.backends.registry import get_backend
@@ -44,14 +46,28 @@ def study(seeds, tmp_path, **changes):
 
 def test_a_gain_in_all_seeds_is_better_and_its_sign_is_that_of_the_score(tmp_path):
     report = collect_report(*study(8, tmp_path))
-    found = report["methods"]["qisa"]["comparison"]
+    found = report["methods"]["qisa"]["against_reference"]
     assert found["verdict"] == "better" and found["mean_difference"] == pytest.approx(-0.1035)
-    assert "its error (1 − Matthews correlation) is lower" in found["sentence"]
-    assert report["methods"]["frozen"]["comparison"]["verdict"] == "no difference shown"
-    assert report["methods"]["lora"]["comparison"] is None and report["reference"] == "lora"
+    assert report["methods"]["frozen"]["against_reference"]["verdict"] == "no difference shown"
+    assert report["methods"]["lora"]["against_reference"] is None and report["reference"] == "lora"
+    said = report["methods"]["qisa"]["sentence"]
+    assert said.startswith("qisa has a lower error (1 − Matthews correlation) than lora (-0.1035,")
+    assert "Nothing is claimed about its circuit: its dequantised control quadratic was not compared" in said
     text = render_markdown(report)
+    assert "| `qisa` | +10.35 |" in text and "| lower error |" in text and "| better |" not in text
     assert "| `qisa` | +10.35 |" in text and "| `frozen` | -0.00 |" not in text
     assert "| `frozen` | 33.5 ± 2.4 | – |" in text
+
+
+def test_an_adapter_is_better_only_if_it_beats_its_classical_control_too(tmp_path):
+    config, results = study(10, tmp_path)
+    changed = dataclasses.replace(config, methods="qisa,lora,frozen,quadratic")
+    for gain, better in ((0.02, True), (0.2, False)):
+        own = [result("quadratic", seed, 0.3 + 0.01 * seed + gain + 0.002 * (seed % 2)) for seed in range(10)]
+        report = collect_report(changed, [*results, *own])
+        said, text = report["methods"]["qisa"]["sentence"], render_markdown(report)
+        assert ("qisa is better than lora" in said) == ("| better |" in text) == better
+        assert "its dequantised control quadratic" in said
 
 
 def test_sizes_that_differ_are_named(tmp_path):

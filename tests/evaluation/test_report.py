@@ -40,7 +40,7 @@ def test_it_holds_what_a_reader_asks_for(report: dict[str, Any], finished_run: P
         assert figures["leakage"] <= 1e-6
         assert figures["history"]["val"][-1]["step"] == 12
         assert len(figures["sample"]) == 40
-        assert len(figures["profile"]) == 10
+        assert len(figures["profile_of_steps"]["costs"]["functions"]) == 10
     assert report["val_loss"] == report["model"]["val_loss"]
     assert report["val_loss_last_position"] == report["model"]["val_loss_last_position"]
 
@@ -70,7 +70,8 @@ def test_the_markdown_shows_both_models_side_by_side(report: dict[str, Any]):
         "Levenshtein",
         "Jaccard",
         "Agreement",
-        "Hottest functions",
+        "Time and memory: model",
+        "](baseline/profile/profile.png)",
     ):
         assert part in text
     assert "None" not in text

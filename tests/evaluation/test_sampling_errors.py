@@ -52,6 +52,23 @@ def test_where_samples_tell_nothing_there_is_no_variance() -> None:
     assert all(module.watch is None for module in model.modules() if hasattr(module, "watch"))
 
 
+def test_discarded_outcomes_are_those_of_the_call_alone() -> None:
+    """Rows of later calls do not count, nor those of calls between: outcomes without shots are the same each time."""
+    model, tokens = gpt("amplitude?qubits=3&samples=8"), torch.randint(11, (2, 5))
+    noisy = "density_matrix?noise=depolarizing&p1=0.01&p2=0.05"
+
+    def told(tokens: torch.Tensor) -> list[float]:
+        return [call.discarded for call in qa.sampling_errors(model, tokens)]
+
+    with model.to_backend(noisy):
+        first = told(tokens)
+    assert min(first) > 0.01
+    with model.to_backend(noisy):
+        model(torch.randint(11, (1, 8)))  # rows of eight keys, of which the last discards nothing
+        assert told(tokens[:1, :2]) != pytest.approx(first)
+        assert told(tokens) == pytest.approx(first)
+
+
 def test_models_without_sampling_are_told() -> None:
     with pytest.raises(ConfigError, match="GPT has no sampled attention; its sampling is None"):
         qa.sampling_errors(gpt(None), torch.zeros(1, 4, dtype=torch.long))

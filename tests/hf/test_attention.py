@@ -26,7 +26,7 @@ from transformers import (
 import qiskit_qattn as qa
 from qiskit_qattn.errors import CheckpointError, ConfigError, UnknownNameError
 from qiskit_qattn.hf import QattnConfig, QattnForCausalLM, add_adapters
-from qiskit_qattn.hf.attention import QattnHeads
+from qiskit_qattn.hf.heads import QattnHeads
 
 from .conftest import VOCABULARY, inputs_of
 

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    BartConfig,
+    BartForConditionalGeneration,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 import qiskit_qattn as qa
 from qiskit_qattn.hf import QattnForCausalLM
@@ -94,3 +100,45 @@ def test_a_cache_of_a_sliding_window_changes_nothing() -> None:
     options |= {"return_dict_in_generate": True, "output_logits": True}
     cached, whole = (model.generate(input_ids=tokens, use_cache=use, **options).logits for use in (True, False))
     torch.testing.assert_close(torch.stack(cached), torch.stack(whole), rtol=0, atol=1e-10)
+
+
+def bart() -> Any:
+    """Return a small encoder with a decoder, whose cross-attention is a class of its own."""
+    torch.manual_seed(3)
+    layers = {f"{side}_{what}": 2 for side in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+    sizes = {"d_model": 16, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "max_position_embeddings": 32}
+    tokens = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2}
+    return BartForConditionalGeneration(BartConfig(vocab_size=50, **layers, **sizes, **tokens)).eval()
+
+
+@pytest.mark.parametrize("name", ["bart", "t5"])
+def test_a_cache_changes_nothing_in_cross_attention(build: Any, name: str) -> None:
+    """Queries are numbered by their places in the text, with a cache too, which gives one query at a time."""
+    model = bart() if name == "bart" else build(name)
+    qa.replace_attention(
+        model, "classical", where=lambda path: "encoder_attn" in path or "EncDec" in path, sampling="naive?samples=2"
+    )
+    model = model.double().eval()
+    tokens = torch.randint(3, 50, (2, 7))
+    options = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
+    options |= {"return_dict_in_generate": True, "output_logits": True}
+    cached, whole = (model.generate(input_ids=tokens, use_cache=use, **options).logits for use in (True, False))
+    torch.testing.assert_close(torch.stack(cached), torch.stack(whole), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["bart", "t5"])
+def test_padding_of_the_keys_of_cross_attention_moves_no_query(build: Any, name: str) -> None:
+    model = bart() if name == "bart" else build(name)
+    qa.replace_attention(
+        model, "classical", where=lambda path: "encoder_attn" in path or "EncDec" in path, sampling="naive?samples=2"
+    )
+    rows: list[torch.Tensor] = []
+    for module in model.modules():
+        if isinstance(module, SampledMean):
+            module.register_forward_pre_hook(lambda _, args, kwargs: rows.append(kwargs["rows"]), with_kwargs=True)
+    tokens = torch.randint(3, 50, (2, 7))
+    mask = torch.ones_like(tokens)
+    mask[0, :3] = 0
+    with torch.no_grad():
+        model(input_ids=tokens, attention_mask=mask, decoder_input_ids=tokens[:, :4])
+    assert [each.tolist() for each in rows] == [[[0, 1, 2, 3]]] * 2

@@ -311,6 +311,7 @@ def test_values_are_read_on_a_cpu_only():
         "stratified?samples=4",
         pytest.param("hybrid?samples=4&top=2", marks=more),
         pytest.param("adaptive?samples=4&gradient=exact", marks=more),
+        pytest.param("adaptive?pilot=3&samples=4", marks=more),
         pytest.param("naive?samples=4&control=4", marks=more),
     ],
 )

@@ -148,6 +148,34 @@ def test_numbers_of_samples_follow_the_entropy() -> None:
     assert draws.entropy_counts(p, 32)[3, 0].item() == 4  # of entropy 0.121 of log 4
 
 
+def test_numbers_of_samples_follow_the_spread_of_a_pilot() -> None:
+    values = torch.tensor(
+        [[[1.0, 2], [1, 2], [1, 2]], [[3, 0], [-3, 0], [0, 0]], [[5, 0], [4, 0], [3, 0]], [[0, 0]] * 3]
+    )
+    # Of the third row s² = 1 and m = 50 / 3: 32 · 0.06 samples are 2.
+    assert draws.pilot_counts(values, 32)[..., 0].tolist() == [2, 32, 2, 2]
+    assert draws.pilot_counts(values, 100)[2].item() == 6
+    assert draws.pilot_counts(torch.tensor([[[torch.nan], [1.0]]]), 8).item() == 8
+
+
+def test_a_number_of_samples_from_a_pilot_is_unbiased_and_one_from_the_samples_is_not() -> None:
+    """By enumeration of the words of the pilot and of the draw; taken from the draw's own samples there is a bias."""
+    v = torch.tensor([4.0, 9, 0, 1, 9], dtype=torch.float64)[:, None]
+    words = every_word(2)
+    rows = P.expand(len(words), -1)
+    counts = draws.pilot_counts(v[draws.naive(rows, words).indices], 4)
+    assert len(counts.unique()) > 1
+    drawn = every_word(4)
+    for count in counts.unique():
+        draw = draws.stratified(P.expand(len(drawn), -1), drawn, count.expand(len(drawn), 1))
+        torch.testing.assert_close(dense_weights(*draw[:2], len(P)).mean(0), P, rtol=0, atol=1e-12)
+    own = draws.naive(P.expand(len(drawn), -1), drawn)
+    chosen = draws.pilot_counts(v[own.indices[:, :2]], 4)
+    kept = torch.arange(4) < chosen
+    biased = dense_weights(own.indices, kept / chosen.double(), len(P)).mean(0)
+    assert (biased - P).abs().max() > 0.01
+
+
 def test_stopping_by_the_samples_themselves_is_biased() -> None:
     """To draw a third sample where the first two differ, and report the mean of all: 0.272 for a mean of 0.3."""
     p = {0.0: 0.7, 1.0: 0.3}

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 import qiskit_qattn as qa
 from qiskit_qattn.errors import ConfigError, UnknownNameError
+from qiskit_qattn.nn import draws
 from qiskit_qattn.nn.attention import attend
-from qiskit_qattn.nn.estimates import exact_variance
+from qiskit_qattn.nn.draws import random_words
+from qiskit_qattn.nn.estimates import exact_variance, taken
 from qiskit_qattn.nn.sampling import SampledMean, Scheme, places
 
 STRATEGIES = [
@@ -22,6 +24,7 @@ STRATEGIES = [
     "systematic?samples=6",
     "hybrid?samples=6&top=2",
     "adaptive?samples=6",
+    "adaptive?pilot=4&samples=6",
     "stratified?control=3&samples=6",
 ]
 every_strategy = pytest.mark.parametrize("sampling", STRATEGIES)
@@ -61,6 +64,39 @@ def test_a_cache_changes_nothing(sampling: str, tokens: Tensor) -> None:
     model = gpt(sampling).double().eval()
     texts = [model.generate(tokens[:, :5], 14, seed=3, use_cache=cache) for cache in (True, False)]
     assert torch.equal(*texts)
+
+
+def test_samples_of_a_pilot_are_never_reported() -> None:
+    """They choose the number of samples alone: which keys are drawn is a function of that and of other words."""
+    p, v = torch.randn(3, 2, 5, 9).softmax(-1), torch.randn(3, 2, 9, 4) * torch.logspace(-1, 1, 9)[:, None]
+    mean, seen_draws = SampledMean(Scheme.parse("adaptive?samples=8&pilot=4&seed=3")).eval(), []
+    mean.watch = lambda draw, *_: seen_draws.append(draw)
+    mean(p, v)
+    rows, heads = torch.arange(4, 9)[None], torch.arange(2)
+    words = [random_words(n, rows, heads, seed=3, step=0, stream=stream) for n, stream in ((8, 0), (4, 2))]
+    assert not torch.isin(*words).any()
+    pilot = draws.naive(p, words[1])
+    counts = draws.pilot_counts(taken(v, pilot.indices), 8)
+    assert len(counts.unique()) > 1
+    expected, found = draws.stratified(p, words[0], counts), seen_draws[0]
+    assert torch.equal(found.indices, expected.indices) and torch.equal(found.weights, expected.weights)
+    assert torch.equal(torch.count_nonzero(found.weights, -1), counts[..., 0])
+
+
+def test_the_mean_with_a_pilot_is_exact_attention() -> None:
+    """Over seeds, in rows whose pilots choose different numbers; its error is about the same in each."""
+    p = torch.tensor([[0.25, 0.25, 0.25, 0.25, 0, 0], [0, 0, 0, 0, 0.5, 0.5]]).view(1, 1, 2, 6)
+    v = torch.tensor([3.0, -1, 2, -4, 1, 1.01]).view(1, 1, 6, 1)
+    found, counts = [], []
+    for seed in range(600):
+        mean = SampledMean(Scheme.parse(f"adaptive?samples=8&pilot=3&seed={seed}")).eval()
+        mean.watch = lambda draw, *_: counts.append(draw.counts.flatten())  # type: ignore[union-attr]
+        found.append(mean(p, v).flatten())
+    means, errors = torch.stack(found).mean(0), torch.stack(found).var(0)
+    all_counts = torch.stack(counts)
+    assert len(all_counts[:, 0].unique()) > 2 and (all_counts[:, 1] == 2).all()
+    assert ((means - (p @ v).flatten()).abs() < 4 * (errors / 600).sqrt() + 1e-4).all()
+    assert (errors <= (p @ v.square()).flatten() / 8).all()
 
 
 def test_sequences_and_layers_have_random_numbers_of_their_own(tokens: Tensor) -> None:
@@ -225,6 +261,8 @@ def test_dropped_samples_keep_the_mean() -> None:
         ),
         ("naive?top=2", "Sampling option top is for hybrid, but the strategy of 'naive?top=2' is naive."),
         ("hybrid?samples=4&top=4", "Of the samples of 'hybrid?samples=4&top=4', 4, more than top=4 must be drawn."),
+        ("naive?pilot=8", "Sampling option pilot is for adaptive, but the strategy of 'naive?pilot=8' is naive."),
+        ("adaptive?pilot=1", "Sampling option pilot must be an integer of at least 2"),
         ("naive?control=1", "Sampling option control must be an integer of at least 2"),
         ("naive?seed=x", "Sampling option seed must be an integer of at least 0 and at most 4294967295, got 'x'."),
         ("naive?gradient=none", "Unknown gradient of sampling 'none'. Known: exact, score."),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from qiskit_qattn import TorchConnector, TorchEstimator, compile_qnn, get_backend
 from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.simulation.blockwise import Blockwise
 from qiskit_qattn.simulation.density_matrix import DensityMatrixProgram
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 
@@ -64,6 +65,13 @@ def gate_by_gate(example: Example) -> Function:
     return found
 
 
+def blocks(example: Example) -> Function:
+    """Return an example's program in blocks of two qubits, so that many operations are larger than a block."""
+    found = program(example)
+    found.unitaries, found.gates = None, Blockwise(found.plan, width=2).double()
+    return found
+
+
 ENGINES: dict[str, tuple[int, Callable[[Example], Function]]] = {  # with the most qubits of an example
     "connector": (5, lambda example: connector(example, StatevectorEstimator())),
     "connector, TorchEstimator": (5, lambda example: connector(example, TorchEstimator())),
@@ -73,4 +81,5 @@ ENGINES: dict[str, tuple[int, Callable[[Example], Function]]] = {  # with the mo
     ),
     "dense": (5, program),
     "gate by gate": (5, gate_by_gate),
+    "blocks": (5, blocks),
 }

@@ -17,7 +17,7 @@ from .runs import check_engine, known, run_examples
 
 # Torch's forward mode loads decompositions through torch.jit.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-SAME_PROGRAM = ["connector, TorchEstimator", "dense"]  # as the connector's
+MORE = ["connector, TorchEstimator", "dense", "blocks"]  # the first two run the connector's program
 
 
 def test_every_gate_class_of_qiskits_library_is_drawn():
@@ -36,7 +36,8 @@ def test_every_operation_of_parameter_expressions_is_drawn():
 
 @pytest.mark.parametrize("gate", TABLE)
 @pytest.mark.parametrize(
-    "engine", ["connector", "gate by gate", *(pytest.param(name, marks=pytest.mark.more) for name in SAME_PROGRAM)]
+    "engine",
+    ["connector", "gate by gate", *(pytest.param(name, marks=pytest.mark.more) for name in MORE)],
 )
 def test_values_derivatives_and_transforms(gate: str, engine: str) -> None:
     check_engine(gate, engine)

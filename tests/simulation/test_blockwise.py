@@ -7,13 +7,15 @@ import pytest
 import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
-from qiskit.circuit.library import PermutationGate
+from qiskit.circuit.library import MCXGate, PauliEvolutionGate, PermutationGate, zz_feature_map
 from qiskit.quantum_info import SparsePauliOp, Statevector, random_unitary
 from qiskit.transpiler.preset_passmanagers import generate_preset_pass_manager
 
 from qiskit_qattn import StatevectorProgram
 from qiskit_qattn.library.catalog import attention_circuit, list_circuits
+from qiskit_qattn.simulation.block_steps import FixedBlock
 from qiskit_qattn.simulation.blockwise import Blockwise
+from qiskit_qattn.simulation.constants import constant_bytes
 from qiskit_qattn.simulation.gate_fusion import WIDTH, Cluster, fuse
 from qiskit_qattn.simulation.gates import flatten
 from qiskit_qattn.simulation.gatewise import Gatewise
@@ -95,6 +97,73 @@ def test_circuits_of_the_catalog(name, num_qubits, rng):
 def test_every_kind_of_step(num_qubits, heads, rng):
     circuit, params = layers(num_qubits, depth=2)
     agree(make_plan(circuit, observables(num_qubits), **params), rng, heads=heads)
+
+
+@pytest.mark.parametrize("num_qubits", [8, 10])
+def test_operations_on_more_qubits_than_a_block(num_qubits, rng):
+    circuit, params = layers(num_qubits)
+    w = params["weight_params"]
+    circuit.append(PauliEvolutionGate(SparsePauliOp("ZXZYZZZ"), w[2] + w[3]), [6, 0, 1, 5, 4, 3, 2])
+    circuit.append(MCXGate(num_qubits - 2, ctrl_state=5), [num_qubits - 1, *range(num_qubits - 2)])
+    circuit.append(random_unitary(2**6, seed=1), [5, 0, 3, 1, 7, 2])
+    circuit.append(PauliEvolutionGate(SparsePauliOp("ZZZZZZZ"), 0.3), range(7))
+    circuit.append(PauliEvolutionGate(SparsePauliOp("ZZZZZZZ"), params["input_params"][0]), range(1, 8))
+    circuit.h(range(num_qubits))
+    for only in (params, {"weight_params": [*params["input_params"], *w]}):
+        plan = make_plan(circuit, observables(num_qubits), **only)
+        agree(plan, rng, heads=(2,))
+        blocks = Blockwise(plan)
+        assert len(blocks.permutations) == 1 and largest(blocks) <= 2**6
+
+
+def largest(program):
+    """Return the size of the largest matrix of a program."""
+    sizes = [len(b.constant("matrix")) if isinstance(b, FixedBlock) else 2**b.num_qubits for b in program.unitaries]
+    return max(sizes)
+
+
+def test_without_data_one_row_serves_all(rng):
+    circuit, params = layers(17)
+    fixed = circuit.assign_parameters(dict.fromkeys(params["input_params"], 0.4))
+    weights = torch.tensor(rng.normal(size=34))
+    for inputs in ([], params["input_params"]):  # also where parameters of inputs occur nowhere
+        program = StatevectorProgram(
+            fixed, observables(17)[:2], input_params=inputs, weight_params=params["weight_params"]
+        ).double()
+        values = program(torch.zeros(5, len(inputs)).double(), weights)
+        assert values.shape == (5, 2) and torch.equal(values, values[:1].expand(5, -1))
+
+
+@pytest.mark.parametrize("num_qubits", [4, 7, 9])
+def test_values_have_the_leading_axes_of_all_arguments(num_qubits):
+    w = ParameterVector("w", num_qubits)
+    weighted, plain = QuantumCircuit(num_qubits), QuantumCircuit(num_qubits)
+    for q in range(num_qubits):
+        weighted.ry(w[q], q)
+        weighted.cx(q, (q + 1) % num_qubits)
+        plain.rx(w[q], q)
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            program = StatevectorProgram(weighted, observables(num_qubits), weight_params=list(w))
+            assert program(torch.zeros(3, 1, 2, 0), torch.zeros(4, num_qubits)).shape == (3, 4, 2, 4)
+            program = StatevectorProgram(plain, observables(num_qubits), input_params=list(w))
+            assert program(torch.zeros(1, 2, num_qubits), torch.zeros(3, 0)).shape == (3, 2, 4)
+            assert program(torch.zeros(3, 0, num_qubits), torch.zeros(3, 0)).shape == (3, 0, 4)
+
+
+def test_a_layer_of_data_counts_once():
+    circuit, params = layers(10, depth=3)
+    program = StatevectorProgram(circuit, observables(10), **params)
+    assert "10 qubits, 6 data-dependent phases" in program.summary()  # RX of all qubits and RZZ, in each layer
+
+
+def test_phases_of_many_qubits_take_the_memory_of_few(rng):
+    x = ParameterVector("x", 12)
+    circuit = zz_feature_map(12, reps=2).assign_parameters(x)
+    blocks = Blockwise(make_plan(circuit, observables(12), input_params=list(x)))
+    assert constant_bytes(blocks.phases) < 2**12 * 78  # fewer bytes than phases on amplitudes have signs
+    circuit = zz_feature_map(6, reps=2).assign_parameters(x[:6])
+    agree(make_plan(circuit, observables(6), input_params=x[:6]), rng)
 
 
 def test_more_rows_than_are_computed_together(rng):

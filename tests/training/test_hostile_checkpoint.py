@@ -26,7 +26,6 @@ STATES: list[Any] = [
     *({"train": train} for train in (None, {}, [1], [{"step": 1}], [{"step": "1", "loss": 0.5}], "abc")),
     *({"train": [{"step": step, "loss": 0.5}]} for step in (-1, 10**9)),
     *({"val": val} for val in ([{"step": 0, "train_loss": None, "val_loss": None, "val_loss_last_position": 1}], 1)),
-    *({"profile": profile} for profile in (1, [1], [{"name": "x"}])),
     {"more": 1},
 ]
 

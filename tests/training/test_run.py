@@ -151,18 +151,6 @@ def test_more_steps_continue_a_finished_run(tiny: Tiny):
     assert saved_config(config.folder).max_steps == 6
 
 
-def test_a_profile_lists_ten_functions(tiny: Tiny):
-    config = tiny(profile=True)
-    train_run(config)
-    figures = read_metrics(config.folder)
-    assert figures is not None
-    assert len(figures["profile"]) == 10
-    shares = [item["share"] for item in figures["profile"]]
-    assert shares == sorted(shares, reverse=True)
-    assert sum(shares) <= 1
-    assert figures["tokens_per_second"] > 0
-
-
 def test_tensorboard_gets_the_losses(tiny: Tiny):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

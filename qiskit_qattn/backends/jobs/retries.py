@@ -105,6 +105,15 @@ class Caller:
         _LOG.warning("%s: %s Trying again in %.1f s.", self.device, _error(state), wait)
 
 
+def breaker_state(device: str) -> str:
+    """Return ``closed``, or ``open`` while a device is left alone, or ``half-open`` when it is tried again."""
+    breaker, memory = _breaker(device)
+    over = memory.opened_at is None or memory.opened_at + timedelta(seconds=breaker.reset_timeout) <= datetime.now(UTC)
+    if memory.state == pybreaker.STATE_OPEN and over:
+        return str(pybreaker.STATE_HALF_OPEN)  # which it says itself only when it is called
+    return str(memory.state)
+
+
 def _breaker(device: str) -> tuple[pybreaker.CircuitBreaker, pybreaker.CircuitMemoryStorage]:
     """Return the circuit breaker of a device, one per process, and the storage with the time at which it opened."""
     with _BREAKERS_LOCK:

@@ -64,7 +64,7 @@ def _losses(figure: Any, report: dict[str, Any]) -> None:
     right.axhline(0, color=REFERENCE, linewidth=1, zorder=1)
     for axes, title in (
         (left, "Validation during training; bands: ± one standard deviation"),
-        (right, "Paired by seed; below zero: better"),
+        (right, "Paired by seed; below zero: lower"),
     ):
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_xlabel("training step")
@@ -92,7 +92,7 @@ def _differences(figure: Any, report: dict[str, Any]) -> None:
     losses = _points(report, "val_loss")
     for row, kind in enumerate(kinds):
         found, color = report["kinds"][kind], _color(report, kind)
-        verdict = found["comparison"]
+        verdict = found["against_reference"]
         if verdict is None:
             axes.annotate("withheld", (0, row), xytext=(6, 0), textcoords="offset points", va="center", color=color)
             continue
@@ -112,7 +112,7 @@ def _differences(figure: Any, report: dict[str, Any]) -> None:
     axes.axvline(0, color=REFERENCE, linewidth=1, zorder=1)
     axes.set_yticks(range(len(kinds)), kinds)
     axes.set_ylim(len(kinds) - 0.4, -0.6)
-    axes.set_xlabel(f"validation loss minus that of {reference}{_unit(report)} (left is better)")
+    axes.set_xlabel(f"validation loss minus that of {reference}{_unit(report)} (left is lower)")
     axes.set_title("Paired differences: seeds, mean and 95% interval", loc="left", fontsize=10)
     axes.grid(axis="x", **GRID)
     axes.margins(x=0.08)

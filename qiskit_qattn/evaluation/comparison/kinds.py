@@ -97,21 +97,42 @@ def has_circuit(kind: str) -> bool:
     return any(head_kind(name).circuits for name in head_counts(kind))
 
 
-def control_of(kind: str, among: Iterable[str]) -> str | None:
-    """Return which of some kinds is the dequantised control of one: the same heads without circuits.
+def control_name(kind: str) -> str | None:
+    """Return the dequantised control of a kind: the same heads without circuits.
 
     Returns:
-        Its name among them; None if a head of the kind has no control, or its control is not among them.
+        Its name; None for a kind without circuits, or with a head that has no control.
     """
     heads = [(head_kind(name), count) for name, count in head_counts(kind).items()]
-    if any(head.circuits and not head.control for head, _ in heads):
+    if not any(head.circuits for head, _ in heads) or any(head.circuits and not head.control for head, _ in heads):
         return None
     counts: dict[str, int] = {}
     for head, count in heads:
         name = head.control if head.circuits else head.name
         counts[name] = counts.get(name, 0) + count
-    wanted = _identity(",".join(f"{name}:{count}" if count else name for name, count in counts.items()))
-    return next((other for other in among if other != kind and _identity(other) == wanted), None)
+    return ",".join(f"{name}:{count}" if count else name for name, count in counts.items())
+
+
+def control_of(kind: str, among: Iterable[str]) -> str | None:
+    """Return which of some kinds is the dequantised control of one, by the name it has among them; None if none is."""
+    name = control_name(kind)
+    return None if name is None else next((other for other in among if _identity(other) == _identity(name)), None)
+
+
+def comparisons(kinds: Sequence[str], reference: str, *, own: bool = False) -> list[tuple[str, str]]:
+    """Return what is compared in a study: each kind with the reference, and each circuit with its control.
+
+    Args:
+        kinds: The kinds, the reference among them.
+        reference: The reference.
+        own: Whether they are for someone's own function, so that nothing is known of circuits.
+    """
+    return [
+        (kind, against)
+        for kind in kinds
+        for against in dict.fromkeys((reference, None if own else control_of(kind, kinds)))
+        if against is not None and against != kind
+    ]
 
 
 def folder_name(kind: str) -> str:

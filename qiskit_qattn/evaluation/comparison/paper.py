@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from qiskit_qattn.errors import counted
+from qiskit_qattn.evaluation.comparison.claims import LOSS_IS, control_cells
 from qiskit_qattn.evaluation.comparison.study import TRIAL_SEEDS
 from qiskit_qattn.evaluation.paired_tests import minimum_seeds
 from qiskit_qattn.evaluation.rendering import block, code, escaped, number, pairs, table
 from qiskit_qattn.training.config import TrainConfig
-
-#: A verdict as a statement about losses, without a claim of what is better.
-LOSS_IS = {"better": "lower", "worse": "higher"}
 
 
 def render_suite(report: Mapping[str, Any]) -> str:
@@ -127,7 +125,7 @@ def _results(task: Mapping[str, Any]) -> str:
                 f"{found['size']['total']:,}",
                 number(found["seconds"], "{:.1f}"),
                 *_compared(found["against_reference"]),
-                code(found["control"]) if found["control"] else "–",
+                control_cells(found)[0],
                 *_compared(found["against_control"]),
             ]
         )

@@ -111,6 +111,10 @@ def plan_study(
         sizes, on_text, left_out = _sizes_of_all(chosen, sized, allow_unmatched)
     else:
         sizes, on_text = sized(chosen)
+    if build and config.split and not on_text and "split" not in builder.takes:
+        raise ConfigError(
+            f"Split {config.split} of the data needs a function that takes split, but {build!r} does not."
+        )
     if not build and not allow_unmatched:
         check_matched(sizes, against)
     digest = fingerprint(text()) if on_text else ""

@@ -8,10 +8,11 @@ from typing import Any
 
 from qiskit_qattn.errors import counted
 from qiskit_qattn.evaluation.comparison.cell import finite, records
+from qiskit_qattn.evaluation.comparison.claims import verdict_table
 from qiskit_qattn.evaluation.comparison.figures import figures
 from qiskit_qattn.evaluation.comparison.search import search_section, searched
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
-from qiskit_qattn.evaluation.comparison.summary import METRIC, summarise
+from qiskit_qattn.evaluation.comparison.summary import METRIC, Verdicts, judged_alone, summarise
 from qiskit_qattn.evaluation.rendering import (
     block,
     code,
@@ -24,7 +25,6 @@ from qiskit_qattn.evaluation.rendering import (
     versions,
     write_json,
 )
-from qiskit_qattn.evaluation.statistics import Comparison
 from qiskit_qattn.training.config import MODEL_SETTINGS, TrainConfig
 from qiskit_qattn.training.files import write_bytes, write_text
 
@@ -62,8 +62,9 @@ _NOT_SHOWN = frozenset(
 )
 _ABOUT_VERDICTS = (
     "Differences are paired by seed. The interval is a bootstrap interval; p is from a permutation test, with Holm's"
-    " correction over kinds. A kind is called better or worse only if the corrected p is at most 0.05 and the interval"
-    " excludes zero. Timings do not affect verdicts."
+    " correction over {family}. A loss counts as lower or higher only if the corrected p is at most 0.05 and the"
+    " interval excludes zero. A circuit is called better only if its loss is lower than the reference's and lower than"
+    " that of its dequantised control, a classical kind of the same form. Timings do not affect verdicts."
 )
 _ABOUT_LAST = (
     "At the last position of a window there are no later tokens, so the loss there is not affected by leakage. Error"
@@ -84,7 +85,7 @@ _ABOUT_CAUSALITY = (
 
 
 def write_report(
-    study: Study, failed: Mapping[Cell, str], verdicts: Mapping[str, Comparison] | None = None
+    study: Study, failed: Mapping[Cell, str], verdicts: Verdicts | None = None, *, together: int = 0
 ) -> dict[str, Any]:
     """Collect the report of a study, write it into the study's folder, and return it.
 
@@ -92,12 +93,13 @@ def write_report(
         study: The study; the report omits cells that are not done.
         failed: The reasons of cells that failed.
         verdicts: As for :func:`~qiskit_qattn.evaluation.comparison.summary.summarise`.
+        together: Of a study that is a part of a comparison over tasks or splits, how many comparisons that makes.
 
     Raises:
         RunFolderError: If it cannot be written.
         CheckpointError: If a record is damaged.
     """
-    report = collect_report(study, failed, verdicts)
+    report = collect_report(study, failed, verdicts, together=together)
     folder = study.folder
     write_json(folder / "report.json", report)
     rows = [_flat(cell) for cell in report["cells"]]
@@ -109,16 +111,18 @@ def write_report(
 
 
 def collect_report(
-    study: Study, failed: Mapping[Cell, str], verdicts: Mapping[str, Comparison] | None = None
+    study: Study, failed: Mapping[Cell, str], verdicts: Verdicts | None = None, *, together: int = 0
 ) -> dict[str, Any]:
     """Return the report of a study as plain values; arguments as for :func:`write_report`."""
     found = records(study)
+    own = judged_alone(study, found) if verdicts is None else verdicts
     return {
         "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "complete": len(found) == len(study.cells()),
         "study": study.to_dict(),
-        "kinds": summarise(study, found, verdicts),
+        "kinds": summarise(study, found, own),
+        "comparisons": {"own": len(own), "together": together, "corrected_together": verdicts is not None},
         "search": {k: {f"{rate:g}": finite(v) for rate, v in by.items()} for k, by in searched(study).items()},
         "failed": {cell.name: reason for cell, reason in failed.items()},
         "cells": list(found.values()),
@@ -159,8 +163,8 @@ def render_markdown(report: dict[str, Any]) -> str:
         *_missing(report),
         "## Verdicts",
         "\n".join(f"- {escaped(found['sentence'])}" for found in kinds.values() if found["sentence"]),
-        _verdicts(kinds, reference),
-        _ABOUT_VERDICTS,
+        verdict_table(kinds, reference),
+        _ABOUT_VERDICTS.format(family=_family(report["comparisons"])),
         _growth(study),
         "![Paired differences from the reference](differences.png)",
         "## Quality",
@@ -208,6 +212,18 @@ def _introduction(report: dict[str, Any]) -> str:
         " with the same seed see the same batches in the same order under the same schedule. All models have the same"
         f" number of parameters within 1%{_unmatched(kinds)}. Losses are {losses}."
     )
+
+
+def _family(comparisons: Mapping[str, Any]) -> str:
+    """Return in words what the p-values of a study are corrected over."""
+    if comparisons["corrected_together"]:
+        return f"all {comparisons['together']} comparisons of all tasks of which this study is one"
+    if comparisons["together"]:
+        return (
+            f"the {comparisons['own']} comparisons of this split alone; the verdicts over all splits and tasks are in"
+            " the report of the whole comparison"
+        )
+    return f"all {comparisons['own']} comparisons: of kinds with the reference, and of circuits with their controls"
 
 
 def _growth(study: Mapping[str, Any]) -> str:
@@ -280,31 +296,6 @@ def _missing(report: dict[str, Any]) -> list[str]:
     )
     failed = [f"- {escaped(name)} failed: {escaped(reason)}" for name, reason in report["failed"].items()]
     return [done, *(["\n".join(failed)] if failed else [])]
-
-
-def _verdicts(kinds: dict[str, Any], reference: str) -> str:
-    head = ["Kind", "Verdict", "Difference", "95% interval", "p (Holm)", "Effect size", "Seeds needed to detect"]
-    rows = []
-    for kind, found in kinds.items():
-        verdict = found["comparison"]
-        if kind == reference:
-            continue
-        if verdict is None:
-            rows.append([code(kind), "withheld", *["–"] * 5])
-            continue
-        needed = verdict["seeds_needed"]
-        rows.append(
-            [
-                code(kind),
-                f"**{verdict['verdict']}**",
-                number(verdict["mean_difference"], "{:+.4f}"),
-                " to ".join(f"{end:+.4f}" for end in verdict["interval"]) if verdict["interval"] else "–",
-                number(verdict["adjusted_p"], "{:.3g}"),
-                number(verdict["effect_size"], "{:+.2f}"),
-                f"{verdict['difference']:g}: {needed:,}" if needed else "–",
-            ]
-        )
-    return table(head, rows)
 
 
 def _means(columns: Columns, kinds: dict[str, Any]) -> str:

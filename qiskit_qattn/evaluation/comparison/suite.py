@@ -16,13 +16,12 @@ from functools import cached_property, partial
 from typing import Any
 
 from qiskit_qattn.errors import ConfigError, RunFolderError, unknown_name
-from qiskit_qattn.evaluation.comparison.builder import load_builder
 from qiskit_qattn.evaluation.comparison.cell import records
-from qiskit_qattn.evaluation.comparison.kinds import control_of, has_circuit
+from qiskit_qattn.evaluation.comparison.kinds import comparisons
 from qiskit_qattn.evaluation.comparison.plan import NAME, plan_study
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.evaluation.comparison.summary import objections, ranked_losses
-from qiskit_qattn.evaluation.comparison.tasks import CHARACTERS, TASKS, task_of
+from qiskit_qattn.evaluation.comparison.tasks import CHARACTERS, TASKS, is_own, task_of
 from qiskit_qattn.evaluation.statistics import Comparison, compare_pairs
 from qiskit_qattn.training.config import SPLITS, TrainConfig
 from qiskit_qattn.untrusted import shown
@@ -78,10 +77,10 @@ class TaskResult:
             found[kind] = {seed: statistics.fmean(split[kind][seed] for split in self.by_split) for seed in seeds}
         return found
 
-    def control(self, kind: str) -> str | None:
-        """Return the dequantised control of a kind among the task's kinds; None if it has none there."""
-        own = bool(self.studies[0].build) and task_of(self.studies[0].build) == self.studies[0].build
-        return None if own or not has_circuit(kind) else control_of(kind, self.kinds)
+    @property
+    def own(self) -> bool:
+        """Whether the kinds are for someone's own function, so that nothing is known of circuits."""
+        return is_own(self.studies[0].build)
 
 
 def plan_suite(
@@ -127,6 +126,11 @@ def plan_suite(
     )
     if not tasks and splits == 1:
         return [plan(config, build=build)]
+    if config.split:
+        raise ConfigError(
+            f"split = {config.split} is for one study of one task, but --tasks and --splits choose the splits"
+            f" themselves, from 0 on; leave split out."
+        )
     if os.path.isfile(config.folder / NAME):
         raise RunFolderError(f"{str(config.folder)!r} holds a study of one task; give another --out.")
     studies = []
@@ -135,10 +139,7 @@ def plan_suite(
             folder = config.folder / name / (f"split-{split}" if splits > 1 else "")
             part = config.replace(out=str(folder), split=split)
             function = TASKS[name] if tasks else build
-            study = plan(part, build=function)
-            if splits > 1 and build and not study.text and "split" not in load_builder(build).takes:
-                raise ConfigError(f"--splits {splits} needs a function that takes split, which {build!r} does not.")
-            studies.append(study)
+            studies.append(plan(part, build=function))
     return studies
 
 
@@ -155,9 +156,7 @@ def judged(tasks: Sequence[TaskResult]) -> dict[tuple[str, str, str], Comparison
     keys = [
         (task.name, kind, against)
         for task in tasks
-        for kind in task.kinds
-        for against in dict.fromkeys((task.reference, task.control(kind)))
-        if against is not None and against != kind
+        for kind, against in comparisons(task.kinds, task.reference, own=task.own)
     ]
     losses = {task.name: task.losses for task in tasks}
     pairs = [(kind, against, losses[name][kind], losses[name][against]) for name, kind, against in keys]
@@ -169,7 +168,7 @@ def suite_command(studies: Sequence[Study], folder: Any) -> str:
     first = studies[0]
     names = list(dict.fromkeys(task_of(study.build) for study in studies))
     splits = len(studies) // len(names)
-    own = first.build and task_of(first.build) == first.build
+    own = is_own(first.build)
     more: dict[str, Any] = {} if own else {"tasks": ",".join(names)}
     kinds = list(dict.fromkeys(kind for study in studies for kind in study.kinds))
     more |= {"splits": splits} if splits > 1 else {}

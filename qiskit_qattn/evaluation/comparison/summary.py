@@ -1,4 +1,4 @@
-"""The result of a study: means and standard deviations by kind, and which kinds get a verdict."""
+"""The result of a study: means and standard deviations by kind, and what may be said of each."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from qiskit_qattn.evaluation.comparison.claims import Found, claim
+from qiskit_qattn.evaluation.comparison.kinds import comparisons, control_name, control_of, has_circuit
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
-from qiskit_qattn.evaluation.statistics import Comparison, compare_to_reference
+from qiskit_qattn.evaluation.comparison.tasks import is_own
+from qiskit_qattn.evaluation.statistics import Comparison, compare_pairs
 
 LOSS = "val_loss"  # the figure that decides verdicts
 METRIC = "metric "  # comes before the name of a metric of one's own
@@ -26,6 +29,7 @@ FIGURES: dict[str, tuple[str, ...]] = {
 
 
 Losses = dict[str, dict[int, float]]  # by kind and seed; none of a kind without a verdict
+Verdicts = Mapping[tuple[str, str], Comparison]  # by kind and what it is compared with
 
 
 def objections(study: Study, records: Mapping[Cell, Mapping[str, Any]]) -> dict[str, str]:
@@ -49,42 +53,82 @@ def ranked_losses(study: Study, records: Mapping[Cell, Mapping[str, Any]]) -> Lo
     }
 
 
+def judged_alone(study: Study, records: Mapping[Cell, Mapping[str, Any]]) -> Verdicts:
+    """Return the comparisons of a study by kind and what the kind is compared with, corrected together.
+
+    Holm's correction is over all of them, those of kinds without a verdict included, so that later cells do not enlarge
+    the family and so revoke a verdict.
+    """
+    losses = ranked_losses(study, records)
+    keys = comparisons(study.kinds, study.reference, own=is_own(study.build))
+    pairs = [(kind, against, losses[kind], losses[against]) for kind, against in keys]
+    return dict(zip(keys, compare_pairs(pairs, what="comparisons"), strict=True))
+
+
+def found_of(
+    kind: str,
+    kinds: Sequence[str],
+    reference: str,
+    verdicts: Verdicts,
+    *,
+    withheld: str | None = None,
+    own: bool = False,
+) -> Found:
+    """Return what was found of a kind, in the form from which its verdict is worded.
+
+    Args:
+        kind: The kind.
+        kinds: All that were compared.
+        reference: The reference.
+        verdicts: The comparisons by kind and what it is compared with.
+        withheld: Why it has no verdict.
+        own: Whether it is for someone's own function, so that nothing is known of circuits.
+    """
+    among = None if own else control_of(kind, kinds)
+    against, beside = verdicts.get((kind, reference)), verdicts.get((kind, among or ""))
+    return Found(
+        withheld=withheld,
+        circuit=None if own else has_circuit(kind),
+        control=among or (None if own else control_name(kind)),
+        against_reference=against.to_dict() if against and withheld is None else None,
+        against_control=beside.to_dict() if beside and withheld is None else None,
+    )
+
+
 def summarise(
-    study: Study, records: Mapping[Cell, Mapping[str, Any]], verdicts: Mapping[str, Comparison] | None = None
+    study: Study, records: Mapping[Cell, Mapping[str, Any]], verdicts: Verdicts | None = None
 ) -> dict[str, Any]:
     """Return, for each kind, its figures over the seeds, whether it is ranked, and its verdict.
 
-    A kind gets a verdict when all cells of it and of the reference are done, and all their models are causal. Holm's
-    correction is over all kinds of the study, including those without a verdict, so that later cells do not enlarge the
-    family and so revoke a verdict. Timings do not affect verdicts.
+    A kind gets a verdict when all cells of it and of the reference are done, and all their models are causal. Timings
+    do not affect verdicts.
 
     Args:
         study: The study.
         records: The records of the cells that are done.
-        verdicts: The comparisons by kind, if they were made together with those of other studies.
+        verdicts: The comparisons by kind and what it is compared with, if they were made together with those of other
+            studies; None makes those of this study.
 
     Returns:
         Kinds in the study's order, each with ``size``, ``seeds``, ``figures`` (mean and sample standard deviation),
-        ``leaks`` (the seeds of models that depend on future tokens), ``withheld`` (why there is no verdict, or None),
-        ``comparison`` and ``sentence``.
+        ``leaks`` (the seeds of models that depend on future tokens), the parts of
+        :class:`~qiskit_qattn.evaluation.comparison.claims.Found`, and ``sentence``.
     """
     by_kind, reasons = _by_kind(study, records), objections(study, records)
-    if verdicts is None:
-        verdicts = {}
-        if study.reference not in reasons and len(reasons) < len(study.kinds) - 1:
-            verdicts = compare_to_reference(ranked_losses(study, records), study.reference)
-    summary = {}
+    verdicts = judged_alone(study, records) if verdicts is None else verdicts
+    own, summary = is_own(study.build), {}
     for kind, found in by_kind.items():
-        withheld = reasons.get(kind)
-        verdict = verdicts.get(kind) if withheld is None else None
+        known = found_of(kind, study.kinds, study.reference, verdicts, withheld=reasons.get(kind), own=own)
+        said = f"{kind}: the reference."
+        if kind != study.reference or known["withheld"] is not None:
+            said = claim(kind, study.reference, known)
         summary[kind] = {
             "size": study.sizes[kind].to_dict(),
             "seeds": sorted(found),
             "figures": {name: _spread(values) for name, values in _figures(list(found.values())).items()},
             "leaks": _leaks(found),
-            "withheld": withheld,
-            "comparison": verdict.to_dict() if verdict else None,
-            "sentence": _sentence(study, kind, withheld, verdict.sentence if verdict else None),
+            **known,
+            "sentence": said,
         }
     return summary
 
@@ -134,11 +178,3 @@ def _spread(values: Iterable[float | None]) -> dict[str, float | None]:
         "mean": statistics.fmean(numbers) if numbers else None,
         "sd": statistics.stdev(numbers) if len(numbers) > 1 else None,
     }
-
-
-def _sentence(study: Study, kind: str, withheld: str | None, verdict: str | None) -> str:
-    if withheld is not None:
-        return f"{kind}: verdict withheld because {withheld}."
-    if verdict is not None:
-        return verdict
-    return f"{kind}: the reference." if kind == study.reference else f"{kind}: no kind to compare it with."

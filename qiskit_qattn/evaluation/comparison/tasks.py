@@ -138,6 +138,11 @@ def task_of(build: str) -> str:
     return next((name for name, function in TASKS.items() if function == build), build)
 
 
+def is_own(build: str) -> bool:
+    """Return whether a study's ``build`` is a function of a user's own, whose kinds need not be kinds of head."""
+    return bool(build) and task_of(build) == build
+
+
 def _held_out(total: int, count: int, split: int) -> tuple[Tensor, Tensor]:
     """Return the rows for training and the ``count`` rows for validation of a split, which are drawn with its number.
 

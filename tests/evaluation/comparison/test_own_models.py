@@ -182,7 +182,7 @@ def test_data_that_differ_within_a_seed_are_not_compared(plan_own: Plan):
     path.write_text(json.dumps({**json.loads(path.read_text()), "data": "other"}))
     report = write_report(study, {})
     assert report["kinds"]["quantum"]["withheld"] == "its data are not those of plain with the same seed (0)"
-    assert report["kinds"]["quantum"]["comparison"] is None
+    assert report["kinds"]["quantum"]["against_reference"] is None
 
 
 def test_data_that_changed_are_not_trained_on(plan_own: Plan, own: Callable[..., str], monkeypatch: pytest.MonkeyPatch):

@@ -12,12 +12,15 @@ import pytest
 
 from qiskit_qattn.errors import ConfigError, QattnError
 from qiskit_qattn.evaluation.comparison.cell import run_cell
-from qiskit_qattn.evaluation.comparison.kinds import control_of, has_circuit
+from qiskit_qattn.evaluation.comparison.claims import claim, verdict_table, verdict_word
+from qiskit_qattn.evaluation.comparison.kinds import control_name, control_of, has_circuit
 from qiskit_qattn.evaluation.comparison.paper import render_suite
 from qiskit_qattn.evaluation.comparison.plan import open_study, plan_study
+from qiskit_qattn.evaluation.comparison.report import collect_report, render_markdown
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.evaluation.comparison.suite import TaskResult, judged, plan_suite, suite_command
-from qiskit_qattn.evaluation.comparison.suite_report import claim, collect_suite, write_suite
+from qiskit_qattn.evaluation.comparison.suite_report import collect_suite, write_suite
+from qiskit_qattn.evaluation.comparison.summary import summarise
 from qiskit_qattn.nn.kinds import HEAD_KINDS
 from qiskit_qattn.training.config import TrainConfig, resolve
 
@@ -87,7 +90,7 @@ def test_losses_are_paired_by_seed_and_averaged_over_splits(plan: Plan):
     assert "verdict withheld because 1 of its 3 cells" in render_suite(report)
 
 
-SAID = {"mean_difference": -0.1, "adjusted_p": 0.01, "sentence": "Not enough."}
+SAID = {"mean_difference": -0.1, "adjusted_p": 0.01, "sentence": "Not enough.", "diverged": [], "detectable": None}
 VERDICTS: list[dict[str, Any] | None] = [
     None,
     *(
@@ -106,10 +109,11 @@ VERDICTS: list[dict[str, Any] | None] = [
 def test_no_circuit_is_called_better_without_its_control_beside_it(circuit: bool):
     for reference, control, withheld in itertools.product(VERDICTS, VERDICTS, (None, "it leaks")):
         found = {
-            **{"circuit": circuit, "control": "quadratic" if control else None, "withheld": withheld},
+            **{"circuit": circuit, "control": "quadratic" if circuit else None, "withheld": withheld},
             **{"against_reference": reference, "against_control": control if circuit else None},
         }
-        said = claim("qisa", "classical", found)
+        said, word = claim("qisa", "classical", found), verdict_word(found)
+        assert (word == "better") == ("better" in said)
         if "better" in said or "a lower loss than classical" in said:
             assert reference is not None and reference["verdict"] == "better"
             assert not circuit or control is None or "its dequantised control quadratic" in said
@@ -117,6 +121,7 @@ def test_no_circuit_is_called_better_without_its_control_beside_it(circuit: bool
             assert circuit and control is not None and control["verdict"] == "better"
         elif circuit and reference and reference["verdict"] == "better" and withheld is None:
             assert re.search("Nothing is claimed|not what helps|not shown to be one of the circuit", said)
+            assert "its dequantised control quadratic" in said and word == "lower loss"
 
 
 def test_the_paper_names_the_control_of_every_circuit_and_claims_nothing_where_there_is_none(plan: Plan):
@@ -125,7 +130,7 @@ def test_the_paper_names_the_control_of_every_circuit_and_claims_nothing_where_t
     text = render_suite(report)
     assert "qisa is better than classical" in text and "than its dequantised control quadratic" in text
     assert "angle has a lower loss than classical" in text
-    assert "Nothing is claimed about its circuit: it has no dequantised control in this study" in text
+    assert "Nothing is claimed about its circuit: its dequantised control mps was not compared" in text
     control = task(plan, 12, {"qisa": -0.5, "quadratic": -0.5})
     text = render_suite(collect_suite([control], judged([control]), {}, "qattn compare"))
     assert not re.search(r"\bqisa\b[^.]*\bbetter\b", text)
@@ -136,11 +141,50 @@ def test_the_paper_names_the_control_of_every_circuit_and_claims_nothing_where_t
     assert not re.search("is better than|has a lower loss", text)
 
 
+def test_reports_of_single_studies_name_the_control_of_every_circuit_too(plan: Plan):
+    """Of a study alone, of one task of several, and of one split of several: nothing is better without its control."""
+    for kinds, shifts, told in [
+        ("qisa", {"qisa": -0.5}, "Nothing is claimed about its circuit: its dequantised control quadratic was not"),
+        ("qisa,quadratic", {"qisa": -0.5, "quadratic": -0.5}, "no difference from its dequantised control quadratic"),
+        ("qisa,quadratic", {"qisa": -0.5, "quadratic": -0.9}, "the circuit is not what helps"),
+        ("qisa,quadratic", {"qisa": -0.5}, "qisa is better than classical"),
+        ("rff", {"rff": -0.5}, "rff, a classical kind, has a lower loss than classical"),
+    ]:
+        found = task(plan, 12, shifts, kinds=kinds)
+        study, done_cells = found.studies[0], found.records[0]
+        summary = summarise(study, done_cells)
+        sentences, words = " ".join(each["sentence"] for each in summary.values()), verdict_table(summary, "classical")
+        assert told in sentences
+        assert ("better" in sentences) == ("**better**" in words) == told.startswith("qisa is better")
+        assert ("`quadratic`" in words) == ("qisa" in kinds)
+
+
+def test_a_report_says_what_its_p_values_are_corrected_over(plan: Plan):
+    one = task(plan, 2, {})
+    for split, study in enumerate(one.studies):
+        alone = render_markdown(collect_report(study, {}))
+        assert "correction over all 4 comparisons: of kinds" in alone and "over kinds" not in alone
+        part = render_markdown(collect_report(study, {}, {}, together=7))
+        assert "correction over all 7 comparisons of all tasks of which this study is one" in part
+        part = render_markdown(collect_report(study, {}, together=9))
+        assert "correction over the 4 comparisons of this split alone" in part and split == 0
+
+
+def test_of_models_of_ones_own_nothing_is_said_about_circuits(plan_own: Plan):
+    study = plan_own(seeds=8)
+    found = summarise(study, done(study, {"quantum": -0.5}))["quantum"]
+    assert found["sentence"].startswith("quantum has a lower loss than plain (-0.4")
+    assert "no control was compared" in found["sentence"] and "classical" not in found["sentence"]
+    suite = TaskResult(study.build, (study,), (done(study, {"quantum": -0.5}),))
+    assert found["sentence"] in render_suite(collect_suite([suite], judged([suite]), {}, "qattn compare"))
+
+
 def test_the_control_of_a_mix_is_the_mix_of_the_controls():
     among = ("classical", "quadratic", "quadratic:1,classical:1", "qisa:1,classical:1")
     assert control_of("qisa", among) == "quadratic"
     assert control_of("classical:1,qisa:1", among) == "quadratic:1,classical:1"
-    assert control_of("orthogonal", among) is None
+    assert control_of("orthogonal", among) is None and control_name("orthogonal") == "unit-linear"
+    assert control_name("quadratic") is None and control_name("qisa:1,rff:1") == "quadratic:1,rff:1"
     assert has_circuit("qisa:1,classical:1") and not has_circuit("quadratic")
     assert has_circuit("overlap")  # only its scores are circuits
     assert control_of("overlap", ("classical", "kernel")) == "kernel"
@@ -160,16 +204,20 @@ def test_every_control_is_a_classical_kind():
         ({"tasks": ["digits"], "build": "a:b"}, "--build"),
         ({"splits": 0}, "--splits"),
         ({"splits": 11}, "--splits"),
+        ({"splits": 2, "split": 3}, "split = 3 is for one study of one task, but --tasks and --splits choose"),
+        ({"tasks": ["digits"], "split": 1}, "split = 1 is for one study of one task"),
     ],
 )
 def test_what_makes_no_suite_is_told(config: TrainConfig, options: dict[str, Any], told: str):
     with pytest.raises(ConfigError, match=told):
-        plan_suite(config, "rff", 1, "classical", **options)
+        plan_suite(config.replace(split=options.pop("split", 0)), "rff", 1, "classical", **options)
 
 
 def test_a_function_without_splits_cannot_be_repeated_over_them(config: TrainConfig, own: Callable[..., str]):
     with pytest.raises(ConfigError, match="takes split"):
         plan_suite(resolve({"out": config.out}), "quantum", 1, "plain", build=own(), splits=2)
+    with pytest.raises(ConfigError, match="takes split"):
+        plan_suite(resolve({"out": config.out, "split": 1}), "quantum", 1, "plain", build=own())
 
 
 def test_a_folder_with_a_single_study_takes_no_suite(config: TrainConfig):

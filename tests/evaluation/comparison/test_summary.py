@@ -58,20 +58,20 @@ SIZES = {"vocab_size": 5, "block_size": 4}
 
 def test_kinds_are_judged_by_pairs_of_one_seed(study: Study, cells: Records):
     found = summarise(study, cells)
-    assert found["rff"]["comparison"]["verdict"] == "better"
-    assert found["qisa"]["comparison"]["verdict"] == "no difference shown"
-    assert found["classical"]["comparison"] is None
-    assert found["rff"]["comparison"]["mean_difference"] == pytest.approx(-0.5, abs=0.02)
+    assert found["rff"]["against_reference"]["verdict"] == "better"
+    assert found["qisa"]["against_reference"]["verdict"] == "no difference shown"
+    assert found["classical"]["against_reference"] is None
+    assert found["rff"]["against_reference"]["mean_difference"] == pytest.approx(-0.5, abs=0.02)
     assert all(summary["withheld"] is None for summary in found.values())
     assert found["rff"]["seeds"] == [*range(8)]
 
 
 def test_timings_enter_no_verdict(study: Study, cells: Records):
-    before = {kind: summary["comparison"] for kind, summary in summarise(study, cells).items()}
+    before = {kind: summary["against_reference"] for kind, summary in summarise(study, cells).items()}
     for cell, record in cells.items():
         for name in ("tokens_per_second", "train_seconds", "wall_seconds", "cpu_seconds", "qpu_seconds"):
             record[name] = 1e6 if cell.kind == "rff" else 1e-6
-    assert {kind: summary["comparison"] for kind, summary in summarise(study, cells).items()} == before
+    assert {kind: summary["against_reference"] for kind, summary in summarise(study, cells).items()} == before
 
 
 def test_a_model_that_reads_ahead_is_not_ranked_however_good(study: Study, cells: Records):
@@ -79,23 +79,23 @@ def test_a_model_that_reads_ahead_is_not_ranked_however_good(study: Study, cells
     assert not certificate["passed"]
     cells[Cell(5, "rff")]["causality"] = certificate
     found = summarise(study, cells)
-    assert found["rff"]["comparison"] is None
+    assert found["rff"]["against_reference"] is None
     assert found["rff"]["leaks"] == [5]
     assert "withheld" in found["rff"]["sentence"]
     assert "reads its own future (seed 5)" in found["rff"]["sentence"]
-    assert found["qisa"]["comparison"]["verdict"] == "no difference shown"
+    assert found["qisa"]["against_reference"]["verdict"] == "no difference shown"
 
 
 def test_a_verdict_stands_when_other_kinds_are_done(study: Study, cells: Records):
     early = {cell: record for cell, record in cells.items() if cell.kind != "qisa"}
-    assert summarise(study, early)["rff"]["comparison"] == summarise(study, cells)["rff"]["comparison"]
+    assert summarise(study, early)["rff"]["against_reference"] == summarise(study, cells)["rff"]["against_reference"]
 
 
 def test_nothing_is_judged_against_a_reference_that_reads_ahead(study: Study, cells: Records):
     cells[Cell(0, "classical")]["causality"] = causality(ReadsAhead(), **SIZES)
     found = summarise(study, cells)
     for kind in ("qisa", "rff"):
-        assert found[kind]["comparison"] is None
+        assert found[kind]["against_reference"] is None
         assert "the reference classical has none" in found[kind]["withheld"]
 
 
@@ -111,4 +111,4 @@ def test_a_kind_with_missing_cells_is_not_judged(study: Study, cells: Records):
     assert found["rff"]["figures"]["val_loss"]["mean"] is not None
     empty = summarise(study, {})
     assert empty["rff"]["figures"]["val_loss"] == {"mean": None, "sd": None}
-    assert all(summary["comparison"] is None for summary in empty.values())
+    assert all(summary["against_reference"] is None for summary in empty.values())

@@ -1,0 +1,44 @@
+"""How a server and its models are, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qiskit_qattn.serving.engine import Engine
+
+
+def about(name: str, engine: Engine, created: int) -> dict[str, Any]:
+    """Return a model as ``/v1/models`` lists it; what is under ``qattn`` is this server's own.
+
+    Args:
+        name: What clients call it.
+        engine: The model's.
+        created: When it was loaded, in Unix seconds.
+    """
+    model = engine.model
+    own = {
+        "context": model.context,
+        "vocab_size": model.vocab_size,
+        "backend": None if model.place is None else model.place.name,
+        "heads": [{key: head[key] for key in ("layer", "head", "kind")} for head in model.heads],
+    }
+    return {"id": name, "object": "model", "created": created, "owned_by": "qiskit-qattn", "qattn": own}
+
+
+def health(engines: Mapping[str, Engine], stopping: bool) -> dict[str, Any]:
+    """Return the state of the server, of each model's queue, and of each device.
+
+    ``status`` is ``ok``, ``degraded`` while a device is left alone after failures, or ``stopping``.
+    """
+    models = {name: engine.stats() for name, engine in engines.items()}
+    devices = device_states(engines)
+    broken = any(state["breaker"] != "closed" for state in devices.values())
+    status = "stopping" if stopping else "degraded" if broken else "ok"
+    return {"status": status, "models": models, "devices": devices}
+
+
+def device_states(engines: Mapping[str, Engine]) -> dict[str, dict[str, Any]]:
+    """Return the circuit breaker's state of each device, what was spent there, and the budget."""
+    return {state.pop("backend"): state for engine in engines.values() for state in engine.model.devices()}
