@@ -34,9 +34,18 @@ from qiskit_qattn.training.files import write_bytes, write_text
 from qiskit_qattn.training.profiling import FOLDER as PROFILE
 from qiskit_qattn.training.run import saved_config
 from qiskit_qattn.training.tokenizer import CharTokenizer
-from qiskit_qattn.untrusted import as_type, printable, read_json
+from qiskit_qattn.untrusted import as_type, one_line, printable, read_json
 
 FORMAT = "qiskit-qattn/report"
+#: Whose reports those of other formats are.
+OTHERS = {
+    "qiskit-qattn/comparison": "qattn compare",
+    "qiskit-qattn/suite": "qattn compare --tasks",
+    "qiskit-qattn/noise-sweep": "qattn noise-sweep",
+    "qiskit-qattn/finetune-report": "qattn finetune",
+    "qiskit-qattn/device-run": "qattn run-on-device",
+    "qiskit-qattn/reproduction": "qattn reproduce",
+}
 COLORS = {"model": "#6929c4", "baseline": "#8a8a8a"}
 #: The side-by-side table: the label of a row, its value in a model's figures, and its format.
 ROWS: tuple[tuple[str, Callable[[dict[str, Any]], Any], str], ...] = (
@@ -45,7 +54,7 @@ ROWS: tuple[tuple[str, Callable[[dict[str, Any]], Any], str], ...] = (
     ("Training loss", lambda m: m["train_loss"], "{:.4f}"),
     ("Quantum parameters", lambda m: m["parameters"]["quantum"], "{:,}"),
     ("Classical parameters", lambda m: m["parameters"]["classical"], "{:,}"),
-    ("Training tokens/s", lambda m: m["tokens_per_second"], "{:,.0f}"),
+    ("Training tokens/s", lambda m: m["tokens_per_second"] or None, "{:,.0f}"),  # the first steps are not timed
     ("Wall time, s", lambda m: m["wall_seconds"], "{:,.1f}"),
     ("CPU time, s", lambda m: m["cpu_seconds"], "{:,.1f}"),
     ("Peak memory (RSS), MiB", lambda m: m["peak_rss_mib"], "{:,.0f}"),
@@ -125,6 +134,10 @@ def read_report(folder: Path) -> dict[str, Any]:
     path = folder / "report.json"
     try:
         report = read_json(path)
+        other = OTHERS.get(str(report.get("format"))) if isinstance(report, dict) else None
+        if other is not None:
+            again = f": {one_line(report['command'])}" if isinstance(report.get("command"), str) else ""
+            raise CheckpointError(f"{str(path)!r} is of {other}; the same command as before writes it again{again}")
         if not isinstance(report, dict) or report.get("format") != FORMAT:
             raise CheckpointError(f"{str(path)!r} is not a report of a qiskit-qattn training run.")
         found: Report = as_type(report, Report)
