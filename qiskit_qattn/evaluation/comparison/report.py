@@ -13,6 +13,8 @@ from qiskit_qattn.evaluation.comparison.figures import figures
 from qiskit_qattn.evaluation.comparison.search import search_section, searched
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.evaluation.comparison.summary import METRIC, Verdicts, judged_alone, summarise
+from qiskit_qattn.evaluation.drawing import write_figures
+from qiskit_qattn.evaluation.latex import write_document
 from qiskit_qattn.evaluation.rendering import (
     block,
     code,
@@ -26,7 +28,7 @@ from qiskit_qattn.evaluation.rendering import (
     write_json,
 )
 from qiskit_qattn.training.config import MODEL_SETTINGS, TrainConfig
-from qiskit_qattn.training.files import write_bytes, write_text
+from qiskit_qattn.training.files import write_text
 
 FORMAT = "qiskit-qattn/comparison"
 #: The columns of a table: title, name of the figure, format of its mean, format of its standard deviation or "".
@@ -104,9 +106,8 @@ def write_report(
     write_json(folder / "report.json", report)
     rows = [_flat(cell) for cell in report["cells"]]
     write_text(folder / "cells.csv", csv_text(list(dict.fromkeys(name for row in rows for name in row)), rows))
-    for name, figure in figures(report).items():
-        write_bytes(folder / name, figure)
-    write_text(folder / "report.md", render_markdown(report))
+    write_figures(folder, figures(report))
+    write_document(folder, render_markdown(report))
     return report
 
 

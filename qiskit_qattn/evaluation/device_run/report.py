@@ -11,10 +11,11 @@ from qiskit_qattn.backends.spec import PLUS
 from qiskit_qattn.errors import counted
 from qiskit_qattn.evaluation.device_run.figure import run_figure, visible
 from qiskit_qattn.evaluation.device_run.record import RECORD, DeviceRun
+from qiskit_qattn.evaluation.drawing import drawn, write_figures
+from qiskit_qattn.evaluation.latex import write_document
 from qiskit_qattn.evaluation.rendering import (
     block,
     code,
-    drawn,
     escaped,
     heads_text,
     html_page,
@@ -23,7 +24,7 @@ from qiskit_qattn.evaluation.rendering import (
     table,
     write_json,
 )
-from qiskit_qattn.training.files import write_bytes, write_text
+from qiskit_qattn.training.files import write_text
 
 FIGURE = "figure"
 _MOST_ROWS = 100  # of the table of tokens; all are in report.json
@@ -52,13 +53,11 @@ def write_report(run: DeviceRun, record: dict[str, Any]) -> Path:
     record["command"] = command(run)
     write_json(run.out / RECORD, record)
     figure = run_figure(record)
-    pictures = {f"{FIGURE}.{form}": drawn(figure, form) for form in ("png", "svg", "pdf")}
-    for name, content in pictures.items():
-        write_bytes(run.out / name, content)
+    write_figures(run.out, {FIGURE: figure})
     text = render_markdown(record)
-    write_text(run.out / "report.md", text)
+    write_document(run.out, text)
     image = f"{FIGURE}.svg"
-    page = html_page(title(record), text.replace(f"({FIGURE}.png)", f"({image})"), {image: pictures[image]})
+    page = html_page(title(record), text.replace(f"({FIGURE}.png)", f"({image})"), {image: drawn(figure, "svg")})
     write_text(run.out / "report.html", page)
     return run.out / "report.html"
 

@@ -8,22 +8,22 @@ from statistics import fmean, stdev
 from typing import Any, TypedDict
 
 from qiskit_qattn.errors import counted
+from qiskit_qattn.evaluation.drawing import COLORS as _PALETTE
+from qiskit_qattn.evaluation.drawing import DASHES, GRID, QUIET, blank_figure, ends_at, write_figures
+from qiskit_qattn.evaluation.latex import write_document
 from qiskit_qattn.evaluation.noise_sweep.mitigated import draw, mitigation_parts, rows_of
 from qiskit_qattn.evaluation.noise_sweep.plan import NOISES, ModelName, NoiseSweep
 from qiskit_qattn.evaluation.rendering import (
-    GRID,
-    blank_figure,
     block,
     code,
     csv_text,
     escaped,
     heads_text,
     pairs,
-    png,
     table,
     write_json,
 )
-from qiskit_qattn.training.files import write_bytes, write_text
+from qiskit_qattn.training.files import write_text
 from qiskit_qattn.untrusted import printable
 
 RECORD = "report.json"
@@ -32,7 +32,7 @@ COLUMNS = (
     *("model", "strength", "shots", "backend", "loss", "standard_error", "change", "change_standard_error"),
     *("windows", "mitigation", "change_interval", "gain", "gain_interval"),
 )
-COLORS: dict[ModelName, str] = {"trained": "#6929c4", "control": "#8a8a8a", "aware": "#009d9a"}
+COLORS: dict[ModelName, str] = {"trained": _PALETTE[0], "control": QUIET, "aware": _PALETTE[1]}
 MARKERS: dict[ModelName, str] = {"trained": "o", "control": "s", "aware": "D"}
 TITLES = {"strength": "noise, exact expectations", "shots": "shots, no noise"}
 
@@ -86,8 +86,8 @@ def write_report(sweep: NoiseSweep, record: dict[str, Any]) -> None:
     write_json(sweep.out / RECORD, record)
     rows = [{**point, "windows": len(point["losses"])} for point in record["points"]]
     write_text(sweep.out / "points.csv", csv_text(COLUMNS, rows))
-    write_bytes(sweep.out / "noise.png", sweep_plot(record))
-    write_text(sweep.out / "report.md", render_markdown(record))
+    write_figures(sweep.out, {"noise": sweep_figure(record)})
+    write_document(sweep.out, render_markdown(record))
 
 
 def command(sweep: NoiseSweep, record: dict[str, Any]) -> str:
@@ -238,8 +238,8 @@ def _series(record: dict[str, Any], model: ModelName, axis: str) -> list[dict[st
     return sorted(points, key=lambda point: -math.inf if point[axis] is None else -point[axis])
 
 
-def sweep_plot(record: dict[str, Any]) -> bytes:
-    """Return a PNG with a panel for each axis; error bars are one standard error of the paired change.
+def sweep_figure(record: dict[str, Any]) -> Any:
+    """Return a figure with a panel for each axis; error bars are one standard error of the paired change.
 
     Raises:
         MissingDependencyError: If matplotlib is not installed.
@@ -262,12 +262,12 @@ def sweep_plot(record: dict[str, Any]) -> bytes:
         panel.grid(axis="y", **GRID)
         _scale(panel, record, axis)
     if swept:
-        panels[0].plot([], [], color="#525252", linestyle=":", linewidth=1, label="exact, no noise")
+        panels[0].plot([], [], color=QUIET, linestyle=":", linewidth=1, label="exact, no noise")
         panels[0].set_ylabel("validation loss, nats per token")
         panels[0].legend(frameon=False, fontsize=9)
     title = printable(f"{heads_text(record['heads'])} on {record['data']}")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)
-    return png(figure)
+    return figure
 
 
 def _curve(panel: Any, record: dict[str, Any], model: ModelName, axis: str) -> None:
@@ -280,11 +280,12 @@ def _curve(panel: Any, record: dict[str, Any], model: ModelName, axis: str) -> N
         [point["loss"] for point in swept],
         [point["change_standard_error"] for point in swept],
         color=COLORS[model],
+        linestyle=DASHES[list(NAMES).index(model)],
         marker=MARKERS[model],
         markersize=4.5,
         linewidth=1.6,
         capsize=3,
-        label=_model_words(record, model),
+        label=ends_at(_model_words(record, model), [point["loss"] for point in swept]),
     )
 
 
