@@ -10,8 +10,8 @@ from qiskit_qattn.untrusted import printable
 
 _LOOKS = {"model": (COLORS[0], "-", "o"), "baseline": (QUIET, "--", "s")}
 _ONE_SEED = {
-    True: "One seed of each: this shows no difference between the heads. qattn compare trains several.",
-    False: "One seed: how much another seed would differ is not known. qattn compare trains several.",
+    True: "One seed of each, so nothing follows about which heads are better; qattn compare trains several.",
+    False: "One seed, so how much other seeds would differ is not known; qattn compare trains several.",
 }
 
 

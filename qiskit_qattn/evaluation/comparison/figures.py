@@ -13,6 +13,7 @@ from qiskit_qattn.evaluation.paired_tests import bootstrap_intervals
 
 _AGAINST = ((COLORS[0], "o"), (COLORS[1], "D"))  # the reference, and the control
 _FEW = "not enough seeds"  # the verdict with which no interval is drawn
+_TOO_FEW = "Too few seeds to tell a difference from chance; no interval is drawn."
 Points = dict[str, dict[int, float]]  # by kind and seed
 
 
@@ -52,7 +53,7 @@ def _losses(figure: Any, report: dict[str, Any]) -> None:
     Bands are the spreads that the tables state: of losses ± one standard deviation over seeds, of differences the 95%
     interval of their mean, where there are seeds enough to decide.
     """
-    figure.set_size_inches(10, 4.6)
+    figure.set_size_inches(11.4, 4.6)
     left, right = figure.subplots(1, 2)
     reference = report["study"]["reference"]
     curves = {kind: _curves(report, kind) for kind in report["kinds"]}
@@ -84,16 +85,10 @@ def _losses(figure: Any, report: dict[str, Any]) -> None:
         axes.set_xlabel("training step")
         axes.grid(axis="y", **GRID)
         axes.margins(x=0.01)
+    for axes, place in ((left, {"loc": "upper right"}), (right, {"loc": "upper left", "bbox_to_anchor": (1, 1)})):
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(
-                frameon=False,
-                fontsize=8,
-                title="ends at",
-                title_fontsize=8,
-                alignment="left",
-                handlelength=3.4,
-                ncols=1 + len(curves) // 12,
-            )
+            looks = {"frameon": False, "fontsize": 8, "title": "ends at", "title_fontsize": 8, "handlelength": 3.4}
+            axes.legend(alignment="left", **looks, **place)
     _note(figure, report)
 
 
@@ -125,7 +120,7 @@ def _note(figure: Any, report: dict[str, Any]) -> None:
     """Write below a figure what may not be concluded from it."""
     verdicts = [found["against_reference"] for found in report["kinds"].values() if found["against_reference"]]
     if verdicts and all(verdict["verdict"] == _FEW for verdict in verdicts):
-        note(figure, "Too few seeds to tell a difference from chance; no interval is drawn.")
+        note(figure, _TOO_FEW)
 
 
 def _differences(figure: Any, report: dict[str, Any]) -> None:
@@ -211,7 +206,7 @@ def _unit(report: dict[str, Any]) -> str:
 
 def _style(report: dict[str, Any], kind: str) -> Style:
     others = [name for name in report["kinds"] if name != report["study"]["reference"]]
-    return style(others.index(kind)) if kind in others else Style(QUIET, "-", ".")
+    return style(others.index(kind)) if kind in others else Style(QUIET, "-", "*")
 
 
 def _mean(values: dict[int, float]) -> float:
@@ -271,6 +266,9 @@ def _task_differences(figure: Any, report: dict[str, Any]) -> None:
         shown[-1].scatter([], [], s=22, color=color, marker=marker, label=label)
     shown[-1].scatter([], [], s=22, color="white", edgecolor=INK, label="not shown to differ")
     shown[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    verdicts = [found["against_reference"] for task in tasks.values() for found in task["kinds"].values()]
+    if all(verdict["verdict"] == _FEW for verdict in verdicts if verdict):
+        note(figure, _TOO_FEW)
 
 
 def _task_costs(figure: Any, report: dict[str, Any]) -> None:
@@ -291,10 +289,9 @@ def _task_costs(figure: Any, report: dict[str, Any]) -> None:
         if front := [means[kind] for kind in pareto_front(means)]:
             axes.plot(*zip(*front, strict=True), color=INK, linewidth=1, linestyle="--", zorder=1)
             axes.set_xscale("log")
-        axes.set_title(
-            f"{task['name']} (dots: circuits; squares: classical; dashed: Pareto front)", loc="left", fontsize=9
-        )
+        axes.set_title(task["name"], loc="left", fontsize=10)
         axes.set_xlabel("training time, s")
         axes.set_ylabel("validation loss")
         axes.grid(**GRID)
         axes.margins(0.14)
+    note(figure, "Dots: circuits; squares: classical kinds; dashed: Pareto front. Means over seeds.")

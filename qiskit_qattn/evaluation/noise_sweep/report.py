@@ -264,7 +264,7 @@ def sweep_figure(record: dict[str, Any]) -> Any:
     if swept:
         panels[0].plot([], [], color=QUIET, linestyle=":", linewidth=1, label="exact, no noise")
         panels[0].set_ylabel("validation loss, nats per token")
-        panels[0].legend(frameon=False, fontsize=9)
+        panels[0].legend(frameon=False, fontsize=8, title="ends at", title_fontsize=8, alignment="left")
     title = printable(f"{heads_text(record['heads'])} on {record['data']}")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)
     return figure
