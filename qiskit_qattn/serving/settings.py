@@ -5,6 +5,7 @@ A setting has one name: a key of the file, ``QATTN_SERVE_<NAME>`` in the environ
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -53,8 +54,8 @@ class ModelSource:
             raise ConfigError(
                 f"A model is SOURCE or NAME=SOURCE, where SOURCE is a folder or a hub name; got {text!r}."
             )
-        folder = Path(source)
-        return cls(name or (folder.resolve().name if folder.exists() or folder.is_absolute() else source), source)
+        is_folder = os.path.isabs(source) or os.path.exists(source)
+        return cls(name or (os.path.basename(os.path.abspath(source)) if is_folder else source), source)
 
 
 @dataclass(frozen=True, kw_only=True)
