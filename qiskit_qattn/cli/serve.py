@@ -50,7 +50,7 @@ def command(
     device: Annotated[
         Literal["auto", "cpu", "cuda"] | None, _option("auto uses the GPU, if any.", "auto", "Models")
     ] = None,
-    quantize: Annotated[str | None, _option("int8: classical weights of 8 bits.", "none", "Models")] = None,
+    quantize: Annotated[Literal["int8"] | None, _option("int8: classical weights of 8 bits.", "none", "Models")] = None,
     max_batch: Annotated[int | None, _option("Texts in one pass.", "32", "Models")] = None,
     max_queue: Annotated[int | None, _option("Texts that wait; more are refused.", "256", "Models")] = None,
     keys: Annotated[Path | None, _option("A file of keys: qattn serve-keys.", panel="Guards")] = None,
@@ -103,7 +103,7 @@ def _backend(source: ModelSource, settings: Settings) -> str:
 def _load(source: ModelSource, settings: Settings, place: Place | str | None) -> Any:
     from qiskit_qattn.serving.models import load
 
-    quantize = source.quantize or settings.quantize or None
+    quantize: Any = source.quantize or settings.quantize or None
     model = load(source.source, backend=place, device=settings.device, quantize=quantize)
     model.name = source.name
     return model

@@ -86,6 +86,8 @@ def test_a_folder_gives_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ({"models": {"a": 1}}, "must be a source"),
         ({"models": {"a": {"backend": "aer"}}}, "has no source"),
         ({"models": {"a": {"source": "x", "weight": "y"}}}, "weight"),
+        ({"models": {"a": {"source": "x", "quantize": "int4"}}}, "int4"),
+        ({"quantize": "int4"}, "int4"),
         ({"device": "tpu"}, "tpu"),
     ],
     ids=str,
