@@ -103,7 +103,7 @@ def _backend(source: ModelSource, settings: Settings) -> str:
 def _load(source: ModelSource, settings: Settings, place: Place | str | None) -> Any:
     from qiskit_qattn.serving.models import load
 
-    quantize: Any = source.quantize or settings.quantize or None
+    quantize: Any = source.quantize or settings.quantize or None  # load checks it
     model = load(source.source, backend=place, device=settings.device, quantize=quantize)
     model.name = source.name
     return model

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from qiskit_qattn.errors import counted
 from qiskit_qattn.evaluation.comparison.claims import LOSS_IS, control_cells, outcome
 from qiskit_qattn.evaluation.comparison.study import TRIAL_SEEDS
 from qiskit_qattn.evaluation.paired_tests import minimum_seeds
-from qiskit_qattn.evaluation.rendering import block, code, counted, escaped, number, pairs, table
+from qiskit_qattn.evaluation.rendering import block, code, escaped, number, pairs, table
 from qiskit_qattn.training.config import TrainConfig
 
 
@@ -57,7 +58,8 @@ def _incomplete(report: Mapping[str, Any]) -> list[str]:
     cells = report["cells"]
     failed = [f"- {escaped(name)} failed: {escaped(reason)}" for name, reason in report["failed"].items()]
     done = (
-        f"**Incomplete:** {cells['done']:,} of {cells['all']:,} cells are done. The command at the end runs the rest."
+        f"**Incomplete:** {cells['done']:,} of {counted(cells['all'], 'cell')} are done."
+        " The command at the end runs the rest."
     )
     return [done, *(["\n".join(failed)] if failed else [])]
 
@@ -84,7 +86,8 @@ def _method(report: Mapping[str, Any]) -> str:
     parts = [
         f"All models have {counted(config['n_layer'], 'layer')} of {counted(config['n_head'], 'head')} of one kind,"
         f" width {config['n_embd']} and, except where a kind needs another number,"
-        f" {config['num_qubits'] or 'the fewest'} qubits. They are trained for {config['max_steps']:,} steps"
+        f" {counted(config['num_qubits'], 'qubit') if config['num_qubits'] else 'the fewest qubits'}. They are "
+        f"trained for {counted(config['max_steps'], 'step')}"
         f" of {config['batch_size']} sequences of at most"
         f" {config['block_size']} tokens, with {counted(len(study['seeds']), 'seed')} of each kind. Models of one seed"
         " see the same batches, and the width of the MLP makes all models of a task equally large,"
@@ -189,7 +192,8 @@ def _limits(report: Mapping[str, Any]) -> str:
     largest = max(found["size"]["total"] for task in report["tasks"].values() for found in task["kinds"].values())
     splits = max(task["splits"] for task in report["tasks"].values())
     limits = [
-        f"Models are small, {largest:,} parameters at most, and trained for {config['max_steps']:,} steps. Larger"
+        f"Models are small, {largest:,} parameters at most, and trained for "
+        f"{counted(config['max_steps'], 'step')}. Larger"
         " models, longer training and other data may give other results.",
     ]
     if _is_exact(config):
