@@ -126,7 +126,7 @@ def largest_difference(model: Decoder, content: bytes, format: Format) -> float:
         MissingDependencyError: If onnxruntime is not installed.
     """
     if format == "torch":
-        program = torch.export.load(io.BytesIO(content)).module()
+        program: Any = torch.export.load(io.BytesIO(content)).module()
     else:
         try:
             import onnxruntime

@@ -24,6 +24,7 @@ from qiskit_qattn.simulation import cpu, gpu
 from qiskit_qattn.simulation.amplitude import check_finite, in_range, within_range
 from qiskit_qattn.simulation.derivatives import may_read
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
+from qiskit_qattn.untrusted import shown
 
 M = TypeVar("M", bound=nn.Module)
 _FEW_ROWS = 64  # up to here a CPU takes one compiled loop: torch's calls cost more than the work in them
@@ -45,8 +46,10 @@ def inference(model: M) -> M:
         model: A :class:`GPT`, or any other torch module; what of it holds no circuit is copied as it is.
 
     Raises:
-        ConfigError: For a model with an attribute that cannot be copied, such as an open file.
+        ConfigError: For a model with an attribute that cannot be copied, such as an open file, or no module at all.
     """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"inference() takes a torch.nn.Module, got {shown(model)}.")
     replaced: dict[int, nn.Module] = {}  # what deepcopy takes for a module, by its id
     sizes: dict[str, list[int]] = {}
     for name, module in model.named_modules():

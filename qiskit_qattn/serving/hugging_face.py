@@ -55,6 +55,7 @@ class ServedTransformer(ServedModel):
         config: Any = model.config.get_text_config()
         self.context = int(getattr(config, "max_position_embeddings", None) or _CONTEXT)
         self.vocab_size, self.tokenizer = int(config.vocab_size), tokenizer
+        self.chats = bool(tokenizer.chat_template)
         ends = getattr(model.generation_config, "eos_token_id", None)
         self.ends = frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)
         if quantize is not None:
@@ -89,7 +90,7 @@ class ServedTransformer(ServedModel):
         Raises:
             DataError: For messages that the template does not take.
         """
-        if not self.tokenizer.chat_template:
+        if not self.chats:
             return None
         conversation: Any = [dict(each) for each in messages]
         try:
@@ -130,6 +131,7 @@ class ServedTransformer(ServedModel):
                 f"A {type(model).__name__} keeps another state of earlier tokens than keys and values, so requests "
                 f"cannot share its passes."
             )
+        self.tokenizer("")  # it takes off what its file says of padding, which is not safe while other threads use it
         zero = torch.zeros(1, 1, dtype=torch.long, device=self.device)
         with torch.no_grad():
             self.logits(zero, zero, None, self.new_cache())
