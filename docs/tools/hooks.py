@@ -53,6 +53,8 @@ def link_project(config: MkDocsConfig, root: Path) -> None:
         config.repo_url = urls["Repository"]
         config.repo_name = "/".join(urls["Repository"].rstrip("/").split("/")[-2:])
     config.extra["links"] = {name: urls[name] for name in ("Repository", "Issues") if name in urls}
+    if "Issues" in urls:
+        config.nav.append({"Issues": urls["Issues"]})
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
