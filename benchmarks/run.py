@@ -28,7 +28,7 @@ def main() -> None:
     prepare()
     console = Console()
     console.width = max(console.width, 132)  # wide enough for the tables where there is no terminal
-    machine = describe(*("pennylane", "tensorcircuit-ng", "jax") if options.peers else ())
+    machine = describe(*("pennylane", "tensorcircuit-ng", "jax", "torq-quantum") if options.peers else ())
     console.print(machine, highlight=False)
     if (now := load()) > num_cores() / 2:
         console.print(f"[yellow]The load is {now:.1f}: if other programs run, figures will be off.[/yellow]")

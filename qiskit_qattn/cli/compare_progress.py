@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from qiskit_qattn.backends.place import Place
+from qiskit_qattn.cli.help import say
 from qiskit_qattn.evaluation.comparison.cell import finished, steps_done
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.evaluation.comparison.tasks import task_of
@@ -44,7 +44,7 @@ def predicted(studies: Sequence[Study], rest: Mapping[Path, Sequence[Cell]], at_
         found = {} if on_device else paces(study, dict.fromkeys(cell.kind for cell in waiting), process)
         works += [Work(study, c, found[c.kind].cell(study) if found else _UNKNOWN) for c in waiting]
     text = "not known, since it depends on the device's queue" if on_device else _forecast(works, at_once)
-    typer.echo(f"time: {text}")
+    say(f"time: {text}")
     return works
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from qiskit_qattn.cli.help import say
 from qiskit_qattn.cli.options import TRAINING, require
 from qiskit_qattn.errors import ConfigError
 
@@ -71,9 +72,9 @@ def command(
     try:
         _run(sweep)
     except KeyboardInterrupt as stop:
-        typer.echo(f"Interrupted. The results so far are in {str(sweep.out)!r}; the same command continues.", err=True)
+        say(f"Interrupted. The results so far are in {str(sweep.out)!r}; the same command continues.", err=True)
         raise typer.Exit(128 + getattr(stop, "signal", 2)) from stop
-    typer.echo(f"report: {sweep.out / 'report.md'}")
+    say(f"report: {sweep.out / 'report.md'}")
 
 
 def _run(sweep: NoiseSweep) -> None:

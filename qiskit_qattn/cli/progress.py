@@ -139,7 +139,8 @@ class BarProgress(LineProgress):
         super().phase_finished(name, val_loss, val_loss_last_position)
 
     def _figures(self, tokens_per_second: float) -> str:
-        return f"train {self.train}  val {self.val}  {tokens_per_second:,.0f} tok/s"
+        speed = f"  {tokens_per_second:,.0f} tok/s" if tokens_per_second else ""
+        return f"train {self.train}  val {self.val}{speed}"
 
     def _show(self, *, completed: int | None = None, figures: str) -> None:
         if self.task is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Security
@@ -27,6 +26,7 @@ from qiskit_qattn.serving.metrics import CONTENT_TYPE
 from qiskit_qattn.serving.schemas import ChatRequest, CompletionRequest
 from qiskit_qattn.serving.service import Service
 from qiskit_qattn.serving.settings import Settings
+from qiskit_qattn.serving.trial_page import trial_page
 
 T = TypeVar("T")
 
@@ -189,4 +189,5 @@ def _add_pages(app: FastAPI, service: Service) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
         """Return the page to try it."""
-        return HTMLResponse(files("qiskit_qattn.serving").joinpath("page/index.html").read_text("utf-8"))
+        text, headers = trial_page()
+        return HTMLResponse(text, headers=headers)

@@ -24,6 +24,7 @@ class ServedModel(ABC):
     Attributes:
         name: What requests call it.
         context: Tokens that one pass sees at most.
+        chats: Whether it has a template for conversations.
         rolls: Whether a text goes on past a full context, from its last half, as in :meth:`GPT.generate`.
         vocab_size: Tokens are 0 to this number − 1.
         ends: Tokens that end a text.
@@ -38,6 +39,7 @@ class ServedModel(ABC):
     context: int
     vocab_size: int
     rolls: bool
+    chats: bool = False
     ends: frozenset[int] = frozenset()
 
     def __init__(self, name: str, model: nn.Module, place: Place | None = None) -> None:

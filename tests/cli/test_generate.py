@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from qiskit_qattn.nn.gpt import GPT
+from qiskit_qattn.nn.quantize import quantize
 from qiskit_qattn.training.tokenizer import CharTokenizer
 
 Run = Callable[..., Any]
@@ -66,3 +67,16 @@ def test_the_model_that_was_trained_generates_anywhere(qattn: Run, finished_run:
     result = qattn("generate", finished_run, "--backend", backend, "--tokens", 2, "--prompt", "the king")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("the king") and len(result.stdout) == 8 + 2 + 1
+
+
+def test_rounded_weights_write_a_text_of_their_own_model(qattn: Run, finished_run: Path):
+    arguments = ("--prompt", "the king", "--tokens", 25, "--temperature", 0, "--quantize", "int8")
+    found = qattn("generate", finished_run, *arguments)
+    assert found.exit_code == 0, found.output
+    folder = finished_run / "model"
+    tokenizer = CharTokenizer.load(folder / "tokenizer.json")
+    model = quantize(GPT.from_pretrained(folder))
+    assert (
+        found.stdout
+        == tokenizer.decode(model.generate(tokenizer.encode("the king")[None], 25, temperature=0)[0]) + "\n"
+    )
