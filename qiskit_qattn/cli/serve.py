@@ -41,7 +41,7 @@ def command(
             show_default=False,
         ),
     ] = None,
-    config: Annotated[Path | None, _option("A TOML file with settings; the environment has QATTN_SERVE_….")] = None,
+    config: Annotated[Path | None, _option("A TOML file with settings; the environment has QATTN_SERVE_NAME.")] = None,
     host: Annotated[str | None, _option("Address to listen on; beyond the loopback with keys.", "127.0.0.1")] = None,
     port: Annotated[int | None, _option("Port to listen on; 0: a free one.", "8000")] = None,
     backend: Annotated[
