@@ -33,7 +33,7 @@ PUBLISHED = (
 )
 RENAMED = {"README.md": "overview.md"}  # docs/index.md is the first page
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
-_COMMAND = re.compile(r"^\* `([a-z-]+)`: ", re.MULTILINE)
+_COMMAND = re.compile(r"^\* `([a-z][a-z-]*)`: ")
 
 
 @event_priority(100)  # before mkdocstrings, which reads the same settings
@@ -132,8 +132,12 @@ def _command_line() -> str:
     _shorten(command)
     context = typer.Context(command, info_name="qattn")
     text = get_docs_for_click(obj=command, ctx=context, name="qattn", title="Command line")
-    text = text.replace("][", "]\\[")  # no link
-    return text
+    lines, here = [], "qattn"
+    for line in text.replace("][", "]\\[").split("\n"):  # no link
+        if heading := re.fullmatch(r"#+ `(.+)`", line):
+            here = heading[1].replace(" ", "-")
+        lines.append(_COMMAND.sub(rf"* [`\1`](#{here}-\1): ", line))
+    return "\n".join(lines)
 
 
 def _shorten(command: object) -> None:
