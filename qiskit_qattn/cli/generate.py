@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from qiskit_qattn.cli.devices import Quote, cost_table, open_devices, text_row
-from qiskit_qattn.cli.progress import shown_text, watch_jobs
+from qiskit_qattn.cli.progress import shown_text, timed, watch_jobs
 from qiskit_qattn.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def command(
             with watch_jobs() if has_messages else nullcontext(_write) as write:
                 write(prompt)
                 try:
-                    for token in stream:  # (1, 1)
+                    for token in timed(stream, tokens):  # (1, 1)
                         write(tokenizer.decode(token[0]))
                 finally:
                     write("\n")
@@ -108,7 +108,7 @@ def load_run(run: Path) -> tuple[GPT, CharTokenizer]:
 
 @contextmanager
 def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool) -> Iterator[bool]:
-    """Run a model on a backend, or a chain, while the block lasts; yield whether it may tell of jobs or falls."""
+    """Run a model on a backend, or a chain, while the block lasts; yield whether that may take long or fall."""
     if backend is None:
         yield False
         return
@@ -118,9 +118,9 @@ def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool)
         counted = generation_cost(model, link, ids, tokens)
         return cost_table(link, counted, text_row(ids.shape[1], tokens)), counted.first
 
-    with open_devices(backend, yes=yes, cost=cost) as (target, estimators):
+    with open_devices(backend, yes=yes, cost=cost) as (target, _):
         model.to_backend(target)
-        yield bool(estimators) or target.single is None
+        yield True
 
 
 def _write(text: str) -> None:

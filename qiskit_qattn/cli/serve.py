@@ -41,7 +41,7 @@ def command(
             show_default=False,
         ),
     ] = None,
-    config: Annotated[Path | None, _option("A TOML file with settings; the environment has QATTN_SERVE_….")] = None,
+    config: Annotated[Path | None, _option("A TOML file with settings; the environment has QATTN_SERVE_NAME.")] = None,
     host: Annotated[str | None, _option("Address to listen on; beyond the loopback with keys.", "127.0.0.1")] = None,
     port: Annotated[int | None, _option("Port to listen on; 0: a free one.", "8000")] = None,
     backend: Annotated[
@@ -50,7 +50,7 @@ def command(
     device: Annotated[
         Literal["auto", "cpu", "cuda"] | None, _option("auto uses the GPU, if any.", "auto", "Models")
     ] = None,
-    quantize: Annotated[str | None, _option("int8: classical weights of 8 bits.", "none", "Models")] = None,
+    quantize: Annotated[Literal["int8"] | None, _option("int8: classical weights of 8 bits.", "none", "Models")] = None,
     max_batch: Annotated[int | None, _option("Texts in one pass.", "32", "Models")] = None,
     max_queue: Annotated[int | None, _option("Texts that wait; more are refused.", "256", "Models")] = None,
     keys: Annotated[Path | None, _option("A file of keys: qattn serve-keys.", panel="Guards")] = None,

@@ -101,7 +101,7 @@ def _make_plain(axis: Any) -> None:
 
     class Plain(LogFormatter):
         def _num_to_string(self, x: float, vmin: float, vmax: float) -> str:
-            return f"{x:,.10g}"
+            return f"{x:,.10f}".rstrip("0").rstrip(".")
 
     if axis.get_scale() == "log":
         if isinstance(axis.get_major_formatter(), LogFormatter):

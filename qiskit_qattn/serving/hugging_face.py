@@ -20,8 +20,7 @@ from qiskit_qattn.nn.inference import inference
 from qiskit_qattn.nn.placement import to_backend
 from qiskit_qattn.nn.quantize import Quantization
 from qiskit_qattn.nn.quantize import quantize as quantized
-from qiskit_qattn.serving.batch import Join
-from qiskit_qattn.serving.served_model import Chat, ServedModel
+from qiskit_qattn.serving.served_model import Chat, Join, ServedModel
 from qiskit_qattn.serving.text import Decoder, WindowDecoder
 
 _CONTEXT = 2048  # of models that state none

@@ -20,8 +20,7 @@ from qiskit_qattn.nn.placement import to_backend
 from qiskit_qattn.nn.pretrained import MODEL_TYPE
 from qiskit_qattn.nn.quantize import Quantization
 from qiskit_qattn.nn.quantize import quantize as quantized
-from qiskit_qattn.serving.batch import Join
-from qiskit_qattn.serving.served_model import Chat, ServedModel
+from qiskit_qattn.serving.served_model import Chat, Join, ServedModel
 from qiskit_qattn.serving.text import Decoder, LetterDecoder
 from qiskit_qattn.training.checkpoint import find_model
 from qiskit_qattn.training.tokenizer import CharTokenizer

@@ -93,7 +93,7 @@ def test_replicas_are_started_while_requests_wait(url: str, config: Path, keys, 
 
     settings = Settings(models=(f"verse={finished_run}",), keys=str(keys[0]), max_batch=1, max_tokens=100_000)
     quick = {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 1, "upscale_delay_s": 0.1}
-    quick |= {"look_back_period_s": 2}
+    quick |= {"look_back_period_s": 15}
     serve.run(deployment(settings, 1, 2).options(autoscaling_config=quick).bind())
     assert until(lambda: running(1), 60)
     stop = threading.Event()
@@ -108,7 +108,7 @@ def test_replicas_are_started_while_requests_wait(url: str, config: Path, keys, 
     try:
         for thread in threads:
             thread.start()
-        assert until(lambda: running(2), 60)
+        assert until(lambda: running(2), 200)
     finally:
         stop.set()
         for thread in threads:

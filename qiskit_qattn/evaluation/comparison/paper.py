@@ -161,15 +161,16 @@ def _sentences(task: Mapping[str, Any]) -> str:
         kind for kind in task["sentences"] if (task["kinds"][kind]["against_reference"] or {}).get("verdict") == few
     ]
     groups: dict[str, list[str]] = {}
-    withheld = []
-    for kind, sentence in task["sentences"].items():
+    withheld: dict[str, list[str]] = {}
+    for kind in task["sentences"]:
         each = task["kinds"][kind]
         if each["against_reference"] is None:
-            withheld.append(escaped(sentence))
+            withheld.setdefault(escaped(each["withheld"] or "it was not compared"), []).append(code(kind))
         elif kind not in short:
             control = f" (control {code(each['control'])})" if each["circuit"] and each["control"] else ""
             groups.setdefault(outcome(each, code(task["reference"])), []).append(code(kind) + control)
-    found = [f"{said}: {', '.join(kinds)}." for said, kinds in sorted(groups.items())] + withheld
+    found = [f"{said}: {', '.join(kinds)}." for said, kinds in sorted(groups.items())]
+    found += [f"{', '.join(kinds)}: verdict withheld because {why}." for why, kinds in withheld.items()]
     found += [f"Not enough seeds for a verdict: {', '.join(map(code, short))}."] if short else []
     return "\n".join(f"- {sentence}" for sentence in found)
 
@@ -207,6 +208,18 @@ def _limits(report: Mapping[str, Any]) -> str:
             " same for all kinds and tuned for none. The validation data that chose the rates are those that the losses"
             " are of, for every kind alike."
         )
+        chosen = [
+            rate
+            for task in report["tasks"].values()
+            for found in task["kinds"].values()
+            for rate in found["rates"]
+            if rate is not None
+        ]
+        if at_edge := sum(rate in (min(study["rates"]), max(study["rates"])) for rate in chosen):
+            limits.append(
+                f"Of {len(chosen)} searches {at_edge} found the lowest or the highest rate of the"
+                " grid, beyond which there may be a better one."
+            )
     if splits == 1:
         limits.append("Seeds change weights and batches; the split of the data is one and the same.")
     if len(study["seeds"]) < needed:

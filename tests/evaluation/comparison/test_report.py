@@ -13,7 +13,8 @@ from qiskit_qattn.evaluation.comparison.figures import figures, pareto_front
 from qiskit_qattn.evaluation.comparison.report import collect_report, render_markdown, write_report
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
 
-FIGURES = {"losses.png", "differences.png", "cost.png"}
+FIGURES = {"losses", "differences", "cost"}
+PICTURES = {f"{name}.png" for name in FIGURES}
 
 
 @pytest.fixture
@@ -24,10 +25,10 @@ def report(finished_study: Study) -> dict[str, Any]:
 def test_the_folder_holds_all_parts(done: Study):
     report = write_report(done, {})
     names = {path.name for path in done.folder.iterdir()}
-    assert names == {"cells", "cells.csv", "report.json", "report.md", "study.json", *FIGURES}
+    assert names == {"cells", "cells.csv", "report.json", "report.md", "study.json", "paper", *PICTURES}
     assert json.loads((done.folder / "report.json").read_text()) == report
     text = (done.folder / "report.md").read_text()
-    for name in FIGURES:
+    for name in PICTURES:
         assert f"({name})" in text
         assert (done.folder / name).read_bytes().startswith(b"\x89PNG")
 
