@@ -15,8 +15,9 @@ from timing import Effort, interleave
 import qiskit_qattn as qa
 
 BATCHES = tuple(4**k for k in range(3, 9))  # 64 … 65,536
-QUBITS = tuple(range(2, 13, 2))
+QUBITS = tuple(range(2, 21, 2))
 _BATCH, _NUM_QUBITS = 1024, 4
+_AMPLITUDES = 2**22  # of a batch: from 14 qubits on it has fewer rows
 PICTURE = "scaling.png"
 
 
@@ -24,11 +25,11 @@ def measure(effort: Effort, folder: Path | None) -> Sheet:
     """Return the table, and draw the plot into ``folder``, if there is one."""
     effort = Effort(min(effort.rounds, 5), effort.seconds)
     by_batch = {batch: _seconds(_NUM_QUBITS, batch, effort) for batch in BATCHES}
-    by_qubits = {qubits: _seconds(qubits, _BATCH, effort) for qubits in QUBITS}
+    by_qubits = {qubits: _seconds(qubits, _rows(qubits), effort) for qubits in QUBITS}
     if folder is not None:
         _plot(by_batch, by_qubits, folder / PICTURE)
     measured = [(_NUM_QUBITS, batch, seconds) for batch, seconds in by_batch.items()]
-    measured += [(qubits, _BATCH, seconds) for qubits, seconds in by_qubits.items()]
+    measured += [(qubits, _rows(qubits), seconds) for qubits, seconds in by_qubits.items()]
     rows = [(str(q), f"{b:,}", duration(s), number(b / s)) for q, b, s in measured]
     start, slope = _line(by_batch)
     off = max(abs(seconds / (start + slope * batch) - 1) for batch, seconds in by_batch.items())
@@ -37,6 +38,11 @@ def measure(effort: Effort, folder: Path | None) -> Sheet:
     )
     header = ("qubits", "batch", "forward and backward", "samples/s")
     return Sheet("Scaling of the user's circuit", header, rows, notes, picture=PICTURE)
+
+
+def _rows(num_qubits: int) -> int:
+    """Return the batch that a number of qubits is measured at."""
+    return min(_BATCH, _AMPLITUDES >> num_qubits)
 
 
 def _seconds(num_qubits: int, batch: int, effort: Effort) -> float:
@@ -65,8 +71,8 @@ def _plot(by_batch: dict[int, float], by_qubits: dict[int, float], path: Path) -
     left.loglog(batches, 1e3 * (start + slope * batches), "--", color="gray", label="a + b × batch")
     left.set(xlabel="batch", ylabel="forward and backward, ms", title=f"{_NUM_QUBITS} qubits")
     left.legend()
-    right.semilogy(list(by_qubits), [_BATCH / s for s in by_qubits.values()], "o-")
-    right.set(xlabel="qubits", ylabel="samples per second", title=f"batch {_BATCH:,}")
+    right.semilogy(list(by_qubits), [_rows(qubits) / s for qubits, s in by_qubits.items()], "o-")
+    right.set(xlabel="qubits", ylabel="samples per second", title=f"batch {_BATCH:,}, at most $2^{{22}}$ amplitudes")
     for axes in (left, right):
         axes.grid(alpha=0.3, which="both")
     figure.savefig(path, dpi=150, metadata={"Software": None})

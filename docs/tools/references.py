@@ -31,6 +31,7 @@ class Reference:
         where = found.get("journal") or found.get("booktitle")
         volume = " ".join(found[name] for name in ("volume", "pages") if name in found).replace(" ", ", ")
         place = " ".join(part for part in (f"*{where}*" if where else "", volume, f"({found['year']})") if part)
+        place = ", ".join(names) + (". " if where else " ") + place
         links = {
             "arXiv " + found.get("eprint", ""): "https://arxiv.org/abs/" + found.get("eprint", ""),
             "DOI": "https://doi.org/" + found.get("doi", ""),
@@ -40,10 +41,7 @@ class Reference:
         listed = " · ".join(f"[{text}]({links[text]})" for text, is_known in zip(links, known, strict=True) if is_known)
         cited = f"\n\nCited in {cited_in}." if cited_in else ""
         bibtex = "\n".join(f"    {line}" for line in ["```bibtex", *self.bibtex.splitlines(), "```"])
-        return (
-            f"### {found['title']} {{ #{self.key} }}\n\n{', '.join(names)}. {place}. {listed}{cited}\n\n"
-            f'??? quote "BibTeX"\n\n{bibtex}\n'
-        )
+        return f'### {found["title"]} {{ #{self.key} }}\n\n{place}. {listed}{cited}\n\n??? quote "BibTeX"\n\n{bibtex}\n'
 
 
 def read(text: str) -> list[Reference]:

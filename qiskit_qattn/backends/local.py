@@ -23,16 +23,18 @@ from qiskit_qattn.backends.spec import BackendSpec
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.simulation.compound import CompoundProgram
+from qiskit_qattn.simulation.cutting import in_use
 from qiskit_qattn.simulation.density_matrix import NoisyEngine
 from qiskit_qattn.simulation.estimator import TorchEstimator
-from qiskit_qattn.simulation.program import MAX_QUBITS
+from qiskit_qattn.simulation.plan import MAX_QUBITS
 from qiskit_qattn.simulation.sampler import Outcomes, TorchSampler
 from qiskit_qattn.simulation.statevector import StateProgram, StatevectorProgram
 from qiskit_qattn.simulation.unary import OrthogonalProgram
 
 METHODS = ("auto", "dense", "mps")
+SAMPLED_QUBITS = 16  # a sample needs the probabilities of all outcomes, in float64 and for each row
 STATEVECTOR_OPTIONS = SAMPLING_OPTIONS | {
-    "method": "dense: all amplitudes, up to 20 qubits; mps: matrix product states, up to 30; auto: mps from 17 on",
+    "method": "dense: all amplitudes, up to 20 qubits; mps: matrix product states, up to 30; auto: mps from 21 on",
     "max_bond": "mps: largest bond dimension (default 64)",
 }
 
@@ -40,7 +42,8 @@ STATEVECTOR_OPTIONS = SAMPLING_OPTIONS | {
 def statevector(spec: BackendSpec) -> Backend:
     """Return the exact engine; with ``shots``, sampled in the circuits' measurement bases.
 
-    Exact values of circuits of 17 to 30 qubits come from matrix product states, as ``method=mps`` asks for all.
+    Exact values of circuits of 21 to 30 qubits, and samples of 17 to 30, come from matrix product states, as
+    ``method=mps`` asks for all.
 
     Raises:
         ConfigError: For a value that is no positive integer, or ``max_bond`` without ``method=mps``.
@@ -111,10 +114,10 @@ DENSITY_MATRIX = Provider(
 
 
 class ExactSampler(TorchSampler):
-    """Samples of the exact engine; beyond its number of qubits, of matrix product states.
+    """Samples of the exact engine; beyond 16 qubits, of matrix product states.
 
     Args:
-        wide: Whether there is more than the engine takes.
+        wide: Whether there are more qubits than that.
         options: Those of :class:`LocalSampler`.
     """
 
@@ -123,7 +126,7 @@ class ExactSampler(TorchSampler):
         self._wide, self._options = wide, options
 
     def _sample(self, pub: SamplerPub) -> Mapping[str, BitArray]:
-        if not self._wide or len(Outcomes.of(pub.circuit).qubits) <= MAX_QUBITS:
+        if not self._wide or len(Outcomes.of(pub.circuit).qubits) <= SAMPLED_QUBITS:
             return super()._sample(pub)
         seed = int(self._rng.integers(2**31))
         return mps_sampler(MAX_BOND, **self._options | {"seed": seed})._sample(pub)
@@ -137,11 +140,11 @@ def _noisy_program(engine: NoisyEngine | MitigatedEngine, circuit: AttentionCirc
 
 def _exact_or_mps(circuit: AttentionCircuit) -> nn.Module:
     """Return the exact program, or beyond its number of qubits one of matrix product states."""
-    if circuit.num_qubits <= MAX_QUBITS or circuit.encoding.kind in ("unary", "matrix"):
+    if circuit.encoding.kind in ("unary", "matrix") or circuit.num_qubits <= MAX_QUBITS:
         return _exact_program(circuit)
-    return mps_program(
-        circuit.circuit, circuit.observables, input_params=circuit.input_params, weight_params=circuit.weight_params
-    )
+    part, observables = in_use(circuit.circuit, list(circuit.observables))  # of a device, perhaps
+    program: Callable[..., nn.Module] = StatevectorProgram if part.num_qubits <= MAX_QUBITS else mps_program
+    return program(part, observables, input_params=circuit.input_params, weight_params=circuit.weight_params)
 
 
 def _exact_program(circuit: AttentionCircuit) -> nn.Module:

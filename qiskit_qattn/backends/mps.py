@@ -1,4 +1,4 @@
-"""Circuits of 17 to 30 qubits: Aer's matrix product states as a primitive."""
+"""Circuits of up to 30 qubits: Aer's matrix product states as a primitive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import ControlledGate
 from qiskit.primitives import BackendEstimatorV2, DataBin, PubResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
-from qiskit.quantum_info import Pauli, SparseObservable, SparsePauliOp
+from qiskit.quantum_info import Pauli, SparsePauliOp
 from qiskit.quantum_info.operators.base_operator import BaseOperator
 from qiskit.transpiler import CouplingMap
 
@@ -23,8 +23,9 @@ from qiskit_qattn.backends.unroll import unroll
 from qiskit_qattn.errors import BackendError, CircuitError, ConfigError, counted, missing_dependency
 from qiskit_qattn.forks import ForkLock
 from qiskit_qattn.simulation.cache import ResultPool, circuit_content
+from qiskit_qattn.simulation.cutting import in_use
 from qiskit_qattn.simulation.decomposition import device_circuit, from_zero, preset_pass_manager, transpiled
-from qiskit_qattn.simulation.estimator import LocalEstimator
+from qiskit_qattn.simulation.estimator import LocalEstimator, operator_of_terms
 from qiskit_qattn.simulation.gates import is_parametric, standard_name
 
 MAX_BOND = 64  # six layers of neighbouring CX gates, or three closed rings of them, are exact
@@ -87,20 +88,21 @@ class MPSEstimator(LocalEstimator):
         return [self._run_pub(pub) for pub in pubs]
 
     def _run_pub(self, pub: EstimatorPub) -> PubResult:
-        content = circuit_content(pub.circuit)
+        terms = [tuple(sorted(observable.items())) for observable in pub.observables.ravel().tolist()]
+        unique = list(dict.fromkeys(terms))
+        part, operators = in_use(pub.circuit, [operator_of_terms(observable) for observable in unique])
+        content = circuit_content(part)
         circuit = None if content is None else self._lines.take(content)
-        circuit = on_a_line(pub.circuit) if circuit is None else circuit
+        circuit = on_a_line(part) if circuit is None else circuit
         if content is not None:
             self._lines.give(content, circuit)  # it is never changed
-        params = list(circuit.parameters)
+        given, params = list(pub.circuit.parameters), list(circuit.parameters)
         shape = pub.parameter_values.shape
-        values = pub.parameter_values.as_array(params).reshape(math.prod(shape), len(params))  # (N, P)
+        values = pub.parameter_values.as_array(given).reshape(math.prod(shape), len(given))  # (N, P)
+        values = values[:, [given.index(param) for param in params]]
         used = values if params else values[:1]  # without parameters one evaluation serves all
         if not np.isfinite(values).all():  # Aer would never return
             raise CircuitError(f"Parameter values must be finite, got {values[~np.isfinite(values)][0]}.")
-        terms = [tuple(sorted(observable.items())) for observable in pub.observables.ravel().tolist()]
-        unique = list(dict.fromkeys(terms))
-        operators = [_operator(observable) for observable in unique]
         errors = np.broadcast_to(self._truncation(circuit, used), len(values)).reshape(shape)
         table = spread = np.zeros((len(used), len(operators)))
         if len(used) and pub.precision == 0:
@@ -237,11 +239,6 @@ def mps_simulator(max_bond: int) -> Any:
     except ImportError as error:
         raise missing_dependency("qiskit-aer", "aer") from error
     return AerSimulator(method="matrix_product_state", matrix_product_state_max_bond_dimension=max_bond)
-
-
-def _operator(terms: tuple[tuple[str, float], ...]) -> SparsePauliOp:
-    """Return an observable given as pairs of a label, projectors such as ``0`` and ``+`` included, and a factor."""
-    return SparsePauliOp.from_sparse_observable(SparseObservable.from_list(list(terms)).as_paulis())
 
 
 def check_width(circuit: QuantumCircuit) -> None:

@@ -17,6 +17,7 @@ from qiskit_qattn.cli import (
     draw,
     draw_attention,
     estimate,
+    export,
     finetune,
     generate,
     jobs,
@@ -101,6 +102,7 @@ app = typer.Typer(
 )
 app.command("train", cls=HelpCommand)(train.command)
 app.command("generate", cls=HelpCommand)(generate.command)
+app.command("export", cls=HelpCommand)(export.command)
 app.command("estimate", cls=HelpCommand)(estimate.command)
 app.add_typer(jobs.app, name="jobs")
 app.command("draw", cls=HelpCommand)(draw.command)

@@ -18,7 +18,7 @@ from qiskit_qattn.nn.outcomes import OutcomeProgram, is_exact_sampler, own_sampl
 from qiskit_qattn.simulation.cutting import in_use, without_final_measurements
 from qiskit_qattn.simulation.elementary import as_circuit
 from qiskit_qattn.simulation.gates import flatten
-from qiskit_qattn.simulation.program import MAX_QUBITS
+from qiskit_qattn.simulation.plan import MAX_QUBITS
 from qiskit_qattn.simulation.readout import as_pauli_sum
 from qiskit_qattn.simulation.statevector import StatevectorProgram
 from qiskit_qattn.simulation.vector_input import vector_program
@@ -33,7 +33,7 @@ class CompiledQNN:
 
     Attributes:
         engine: ``statevector`` and ``density_matrix`` are torch engines with autograd. ``mps`` and ``pub`` send
-            broadcast PUBs with gradients by parameter shift: to matrix product states, for exact values beyond 16
+            broadcast PUBs with gradients by parameter shift: to matrix product states, for exact values beyond 20
             qubits, and to the network's own estimator. ``network`` leaves all to the network, one PUB per sample.
         reason: Why this one, in a sentence.
         program: The module that evaluates ``(inputs, weights)``, or None for ``network``.
@@ -82,10 +82,8 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
             if engine is StatevectorProgram and (encoded := vector_program(circuit, observables, **arguments)):
                 why = f"{type(estimator).__name__} returns exact values; {encoded.summary()}."
                 return CompiledQNN("statevector", why, encoded)
-            if (
-                engine is StatevectorProgram and circuit.num_qubits > MAX_QUBITS
-            ):  # of a device, perhaps, with few in use
-                circuit, observables = in_use(without_final_measurements(circuit), list(map(as_pauli_sum, observables)))
+            if engine is StatevectorProgram:  # circuits in a device's layout have idle qubits
+                circuit, observables = in_use(circuit, list(map(as_pauli_sum, observables)))
             if engine is StatevectorProgram and circuit.num_qubits > MAX_QUBITS:
                 circuit = as_circuit(flatten(circuit), circuit.num_qubits)  # gates that Aer cannot take for others
                 why = f"{type(estimator).__name__} returns exact values; {mps_summary(circuit)}."

@@ -41,7 +41,7 @@ class TorchConnector(Placement, Movable, QiskitTorchConnector):
     .. math:: y_{b,m} = \langle O_m \rangle(x_b, \theta)
 
     Where the network is an :class:`EstimatorQNN` on an exact, noiseless simulator, values come from one batched torch
-    program with autograd to inputs and weights, on the device and in the dtype of ``weight``; from 17 to 30 qubits
+    program with autograd to inputs and weights, on the device and in the dtype of ``weight``; from 21 to 30 qubits
     from matrix product states, with gradients by parameter shift (see ``compile_qnn``). On any other estimator
     each pass is one broadcast PUB, with gradients by parameter shift. A :class:`SamplerQNN` on a sampler that draws no
     shots, Qiskit Machine Learning's default, takes the exact program too: values are sums of outcome probabilities, as

@@ -27,7 +27,7 @@ from qiskit_qattn.backends.values import bounds, check_values
 from qiskit_qattn.errors import CheckpointError, CircuitError, ConfigError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.nn.outcomes import sampler_circuit
-from qiskit_qattn.simulation.cutting import in_use
+from qiskit_qattn.simulation.cutting import cut, measured_qubits
 from qiskit_qattn.simulation.estimator import TorchEstimator
 from qiskit_qattn.simulation.readout import as_pauli_sum
 from qiskit_qattn.untrusted import read_bytes, read_json, shown
@@ -67,7 +67,8 @@ def network_circuit(network: NeuralNetwork) -> AttentionCircuit:
     if circuit.clbits:
         circuit = circuit.remove_final_measurements(inplace=False)
     if laid_out and not any(item.clbits for item in circuit.data):
-        circuit, observables = in_use(circuit, observables)
+        part = cut(circuit, measured_qubits(circuit, observables))
+        circuit, observables = part.circuit, part.observables(observables)
     return AttentionCircuit.from_circuit(circuit, observables, network.input_params or (), network.weight_params or ())
 
 

@@ -119,9 +119,7 @@ class Meter:
         found = {}
         for backend, estimator in self._devices:
             spent = estimator.spent
-            found[backend.name] = Counter(
-                {"jobs": spent.jobs, "shots": spent.shots, "seconds": spent.seconds, "usd": spent.usd or 0.0}
-            )
+            found[backend.name] = Counter({"jobs": spent.jobs, "seconds": spent.seconds, "usd": spent.usd or 0.0})
         return found
 
 

@@ -1,18 +1,62 @@
-"""Which executor is cheapest for a circuit: a matrix for all data, or gates on each batch."""
+"""Which executor is cheapest for a circuit: a matrix for all data, effective observables, or gates on each batch.
+
+The choice counts multiplications and compares them by a table of what operations cost, :data:`COSTS`.
+``python -m benchmarks.engine_costs`` measures the same table on a machine, and :func:`use` takes it.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
+from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.simulation.operators import qubit_groups
 from qiskit_qattn.simulation.program import LocalStep, MatrixStep, PermuteStep, Program
 from qiskit_qattn.simulation.trigonometric import MAX_QUBITS
 
-DENSE_QUBITS = 8  # above, fused gates on the batch are faster: at 9 and 10 qubits twice as fast at batch 256
 LARGEST = 2**22  # numbers in a matrix from data to amplitudes, and in constant matrices: 32 MiB
-_GATE = 2.5  # measured: how much longer a multiplication takes in gates than in one large product
-_FEWER = 4  # measured: with half the multiplications nothing is gained, with an eighth 1.5 times the speed
-_PASS = 8  # multiplications that take as long as a pass over the amplitudes, for phases or a permutation
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What operations cost, in multiplications of one large product; the defaults were measured on two cores.
+
+    Attributes:
+        dense_qubits: Up to how many qubits unitaries are formed whatever the data; above, blocks of gates are faster
+            on the batch: at 9 and 10 qubits twice as fast at batch 256.
+        gate: A multiplication in gates that are applied one by one.
+        phase: A pass over the amplitudes, for phases or a permutation, in multiplications in gates.
+        effective: A multiplication between features and effective observables: with half as many nothing is gained,
+            with an eighth 1.5 times the speed.
+        columns: How many times fewer columns than amplitudes a matrix on many qubits must have to be formed; with all
+            columns, gates win at 9 and 10 qubits.
+
+    Raises:
+        ConfigError: For numbers that are not positive, or more than 12 ``dense_qubits``, whose matrices take 128 MiB.
+    """
+
+    dense_qubits: int = 8
+    gate: float = 2.5
+    phase: float = 8.0
+    effective: float = 4.0
+    columns: float = 8.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 < value < math.inf:
+                raise ConfigError(f"{name} must be a positive number, got {value}.")
+        if self.dense_qubits > _MOST_DENSE:
+            raise ConfigError(f"dense_qubits must be at most {_MOST_DENSE}, got {self.dense_qubits}.")
+
+
+_MOST_DENSE = 12
+COSTS = Costs()
+
+
+def use(costs: Costs) -> None:
+    """Choose by another table for all circuits that are built from now on in this process."""
+    global COSTS
+    COSTS = costs
 
 
 def forms_matrix(program: Program, features: int, outcomes: int, amplitude: bool) -> bool:
@@ -24,7 +68,7 @@ def forms_matrix(program: Program, features: int, outcomes: int, amplitude: bool
         outcomes: R, the outcomes of all measurement bases that are needed.
         amplitude: Whether data enters as amplitudes.
     """
-    if program.num_qubits <= DENSE_QUBITS:
+    if program.num_qubits <= COSTS.dense_qubits:
         return True
     single = not amplitude and len(program.phases) <= 1
     return single and _are_few(features, program) and 2 * features * outcomes <= LARGEST
@@ -37,7 +81,7 @@ def keeps_matrix(program: Program, features: int) -> bool:
         program: The circuit.
         features: F, the columns that the first matrix acts on.
     """
-    return program.num_qubits <= DENSE_QUBITS or _are_few(features, program)
+    return program.num_qubits <= COSTS.dense_qubits or _are_few(features, program)
 
 
 def fewest_rows(program: Program, features: int, outcomes: int) -> int:
@@ -52,7 +96,7 @@ def fewest_rows(program: Program, features: int, outcomes: int) -> int:
         return 0
     real = _is_real(program)
     size, last = 2**program.num_qubits, max(len(program.blocks) - 1, 1)
-    each = [_GATE * _column(block, program.num_qubits) for block in program.blocks]
+    each = [COSTS.gate * _column(block, program.num_qubits) for block in program.blocks]
     first = 1 if program.phases else 0
     build = (features * each[first] + 2 * size * sum(each[first + 1 :])) / (4 if real else 1)
     row = sum(
@@ -74,11 +118,11 @@ def fewest_effective_rows(program: Program, features: int, outcomes: int, observ
         observables: M.
     """
     single = len(program.phases) <= 1 and program.num_qubits > MAX_QUBITS
-    return observables * features if single and _FEWER * observables * features <= outcomes else None
+    return observables * features if single and COSTS.effective * observables * features <= outcomes else None
 
 
 def _are_few(features: int, program: Program) -> bool:
-    return 8 * features <= 2**program.num_qubits  # measured: with all columns, gates win at 9 and 10 qubits
+    return COSTS.columns * features <= 2**program.num_qubits
 
 
 def _is_real(program: Program) -> bool:
@@ -99,5 +143,5 @@ def _column(steps: tuple, num_qubits: int) -> float:
         if isinstance(step, LocalStep):
             total += local
         else:
-            total += 4 * size * len(step.matrix) if isinstance(step, MatrixStep) else _PASS * size
+            total += 4 * size * len(step.matrix) if isinstance(step, MatrixStep) else COSTS.phase * size
     return total

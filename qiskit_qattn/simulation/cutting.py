@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qiskit import QuantumCircuit
-from qiskit.quantum_info import SparsePauliOp
+from qiskit.quantum_info import PauliList, SparsePauliOp
 
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation.gates import IDLE, refusal, standard_name
@@ -30,6 +30,14 @@ class Cut:
     def label(self, label: str) -> str:
         """Return a Pauli string of the original circuit on the qubits in use."""
         return "".join(label[-1 - qubit] for qubit in reversed(self.qubits))
+
+    def observables(self, observables: Iterable[SparsePauliOp]) -> list[SparsePauliOp]:
+        """Return observables of the original circuit, which act on qubits in use only, on these."""
+        kept = list(self.qubits)
+        return [
+            SparsePauliOp(PauliList.from_symplectic(op.paulis.z[:, kept], op.paulis.x[:, kept]), op.coeffs)
+            for op in observables
+        ]
 
 
 def cut(circuit: QuantumCircuit, measured: Iterable[int], *, classical: bool = False) -> Cut:
@@ -93,13 +101,35 @@ def without_final_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
 
 
 def in_use(circuit: QuantumCircuit, observables: Sequence[SparsePauliOp]) -> tuple[QuantumCircuit, list[SparsePauliOp]]:
-    """Return a circuit without classical bits, and observables, on the qubits that these or its gates act on."""
-    asked = {int(qubit) for each in observables for qubit in (each.paulis.x | each.paulis.z).any(0).nonzero()[0]}
-    part = cut(circuit, asked)
-    return part.circuit, [
-        SparsePauliOp.from_list([(part.label(label), factor) for label, factor in each.to_list()])
-        for each in observables
-    ]
+    """Return a circuit and observables on the qubits that these or its gates act on; unchanged if those are all.
+
+    Final measurements do not count, and are left out with the qubits.
+
+    Raises:
+        CircuitError: For observables on another number of qubits; with idle qubits also as :func:`cut` does.
+    """
+    asked = measured_qubits(circuit, observables)
+    ignored = {*IDLE, *_LEFT_OUT, "measure"}
+    acting = {q for item in circuit.data if standard_name(item.operation) not in ignored for q in item.qubits}
+    if len(asked.union(circuit.find_bit(qubit).index for qubit in acting)) == circuit.num_qubits:
+        return circuit, list(observables)
+    part = cut(without_final_measurements(circuit), asked)
+    return part.circuit, part.observables(observables)
+
+
+def measured_qubits(circuit: QuantumCircuit, observables: Sequence[SparsePauliOp]) -> set[int]:
+    """Return the qubits on which some observable is not the identity.
+
+    Raises:
+        CircuitError: For an observable on another number of qubits than the circuit.
+    """
+    count = circuit.num_qubits
+    for observable in observables:
+        if observable.num_qubits != count:
+            raise CircuitError(
+                f"The circuit has {count} qubits, the observables {observable.num_qubits}; they must match."
+            )
+    return {int(qubit) for each in observables for qubit in (each.paulis.x | each.paulis.z).any(0).nonzero()[0]}
 
 
 def _refuse_variables(circuit: QuantumCircuit) -> None:

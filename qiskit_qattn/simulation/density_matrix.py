@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from qiskit import QuantumCircuit
-from qiskit.quantum_info import PauliList, SparsePauliOp
+from qiskit.quantum_info import SparsePauliOp
 from qiskit.quantum_info.operators.base_operator import BaseOperator
 from scipy.linalg import hadamard
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from qiskit_qattn.library.observables import served
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.cache import Identity
 from qiskit_qattn.simulation.constants import ConstantModule
-from qiskit_qattn.simulation.cutting import cut, without_final_measurements
+from qiskit_qattn.simulation.cutting import cut, measured_qubits, without_final_measurements
 from qiskit_qattn.simulation.decomposition import transpiled
 from qiskit_qattn.simulation.noise import DeviceNoise, pauli_labels
 from qiskit_qattn.simulation.precision import saves_calls, without_autocast
@@ -204,13 +204,8 @@ class NoisyEngine:
             circuit = transpiled(self.pass_manager, circuit)
             if circuit.layout is not None:
                 operators = [op.apply_layout(circuit.layout) for op in operators]
-        measured = {int(qubit) for op in operators for qubit in np.flatnonzero((op.paulis.x | op.paulis.z).any(0))}
-        part = cut(circuit, measured)
-        active = list(part.qubits)
-        reduced = [
-            SparsePauliOp(PauliList.from_symplectic(op.paulis.z[:, active], op.paulis.x[:, active]), op.coeffs)
-            for op in operators
-        ]
+        part = cut(circuit, measured_qubits(circuit, operators))
+        reduced = part.observables(operators)
         noise = DeviceNoise(self.model, part.qubits, self.readout)
         return DensityMatrixProgram(part.circuit, reduced, noise=noise, **options)
 

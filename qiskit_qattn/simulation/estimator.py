@@ -17,7 +17,10 @@ from torch import Tensor, nn
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.simulation.cache import ResultPool, circuit_content
 from qiskit_qattn.simulation.constants import constant_bytes
+from qiskit_qattn.simulation.cutting import in_use
 from qiskit_qattn.simulation.statevector import StatevectorProgram
+
+_OUTCOMES = 2**22  # probabilities that are computed together: 32 MiB, a few times over
 
 
 class Program(Protocol):
@@ -127,9 +130,11 @@ class TorchEstimator(LocalEstimator):
         key = None if content is None or settings is None else (settings, content, tuple(unique), pub.precision > 0)
         program = None if key is None else self._programs.take(key)
         if program is None:
-            observables = [_operator(observable) for observable in unique]
+            circuit, observables = pub.circuit, [operator_of_terms(observable) for observable in unique]
+            if self.engine is StatevectorProgram:  # sampled, it would compute the outcomes of idle qubits too
+                circuit, observables = in_use(circuit, observables)
             program = self.engine(
-                pub.circuit, observables, input_params=list(pub.circuit.parameters), all_outcomes=pub.precision > 0
+                circuit, observables, input_params=list(pub.circuit.parameters), all_outcomes=pub.precision > 0
             ).double()
         result = self._result(pub, program, terms, unique)
         if key is not None:
@@ -167,14 +172,17 @@ class TorchEstimator(LocalEstimator):
         """Return sampled means and their standard errors, each of shape ``(N, M)``."""
         shots = _shots(precision)
         bases, size = len(program.bases), 2**program.num_qubits
-        probabilities = program.probabilities(inputs, inputs.new_zeros(0)).numpy().reshape(-1, bases, size)
-        probabilities = probabilities / probabilities.sum(-1, keepdims=True)
-        frequencies = self._rng.multinomial(shots, probabilities) / shots  # (N, bases, 2**n)
         signs = program.signs.numpy().reshape(bases, size, -1)
-        means = np.einsum("nbi,bim->nbm", frequencies, signs)
-        squares = np.einsum("nbi,bim->nbm", frequencies, signs**2)
-        variances = np.clip(squares - means**2, 0, None).sum(1) / shots
-        return means.sum(1), np.sqrt(variances)
+        found = []
+        for rows in inputs.split(max(1, _OUTCOMES // (bases * size))):
+            probabilities = program.probabilities(rows, inputs.new_zeros(0)).numpy().reshape(-1, bases, size)
+            probabilities = probabilities / probabilities.sum(-1, keepdims=True)
+            frequencies = self._rng.multinomial(shots, probabilities) / shots  # (N, bases, 2**n)
+            means = np.einsum("nbi,bim->nbm", frequencies, signs)
+            squares = np.einsum("nbi,bim->nbm", frequencies, signs**2)
+            found.append((means.sum(1), np.clip(squares - means**2, 0, None).sum(1) / shots))
+        means, variances = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return means, np.sqrt(variances)
 
 
 def _shots(precision: float) -> int:
@@ -182,6 +190,6 @@ def _shots(precision: float) -> int:
     return math.ceil(1 / precision**2)
 
 
-def _operator(terms: tuple[tuple[str, float], ...]) -> SparsePauliOp:
+def operator_of_terms(terms: tuple[tuple[str, float], ...]) -> SparsePauliOp:
     """Return an observable given as pairs of a label, projectors such as ``0`` and ``+`` included, and a factor."""
     return SparsePauliOp.from_sparse_observable(SparseObservable.from_list(list(terms)).as_paulis())

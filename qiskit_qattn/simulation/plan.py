@@ -12,7 +12,7 @@ from qiskit.quantum_info.operators.base_operator import BaseOperator
 
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.simulation import cost
-from qiskit_qattn.simulation.cutting import in_use, without_final_measurements
+from qiskit_qattn.simulation.cutting import in_use
 from qiskit_qattn.simulation.elementary import ParityRotation, Rotation, UnitaryOperation
 from qiskit_qattn.simulation.gates import flatten
 from qiskit_qattn.simulation.program import MAX_QUBITS as LISTED_QUBITS
@@ -119,8 +119,8 @@ def make_plan(
     unbound = sorted(p.name for p in circuit.parameters if p not in known)
     if unbound:
         raise CircuitError(f"Circuit parameters {unbound} are neither input_params nor weight_params.")
-    if circuit.num_qubits > MAX_QUBITS and input_kind == "parameters" and not all_outcomes:  # of a device, perhaps
-        circuit, observables = in_use(without_final_measurements(circuit), list(map(as_pauli_sum, observables)))
+    if input_kind == "parameters" and not all_outcomes:  # circuits in a device's layout have idle qubits
+        circuit, observables = in_use(circuit, list(map(as_pauli_sum, observables)))
     num_qubits, amplitude = circuit.num_qubits, input_kind == "amplitude"
     if num_qubits > MAX_QUBITS:
         raise CircuitError(
@@ -169,7 +169,7 @@ def _with_unitaries(plan: Plan, observables: int) -> Plan:
         unique_phases=unique,
         num_features=features,
         float64=len(program.phases) > MAX_FLOAT32_PHASES,
-        adjoint=plan.num_qubits <= cost.DENSE_QUBITS,
+        adjoint=plan.num_qubits <= cost.COSTS.dense_qubits,
     )
     if not cost.forms_matrix(program, features, outcomes, amplitude):
         return plan

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from qiskit_qattn.errors import CircuitError
 from qiskit_qattn.library.observables import basis_rotation, measurement_bases
+from qiskit_qattn.simulation import cost
 from qiskit_qattn.simulation.constants import ConstantModule
-from qiskit_qattn.simulation.cost import DENSE_QUBITS
 from qiskit_qattn.simulation.elementary import Fixed
 from qiskit_qattn.simulation.operators import Block, multiply
 from qiskit_qattn.simulation.program import LocalStep
@@ -127,7 +127,7 @@ class MeasurementBases(ConstantModule):
         self.trivial = all(set(basis) == {"Z"} for basis in readout.bases)  # outcomes are basis states
         self._all_outcomes = len(outcomes) == len(readout.signs)
         self.add_constant("outcomes", outcomes)
-        if num_qubits <= DENSE_QUBITS:
+        if num_qubits <= cost.COSTS.dense_qubits:
             self.add_constant("matrix", readout.matrix()[outcomes], double=True)  # (R, 2**n)
         steps = [LocalStep(tuple((Fixed(q, m),) for q, m in enumerate(r))) for r in readout.rotations]
         self._blocks = nn.ModuleList(Block([step], (), num_qubits) for step in steps)

@@ -188,14 +188,14 @@ def test_gates_with_parameters(name, text, rng):
 
 
 def test_controlled_phases_on_matrix_product_states_beyond_the_dense_engine(rng):
-    """Values of 17 qubits, of which 15 stand apart, are those of two."""
+    """Values of 21 qubits, of which 19 stand apart, are those of two."""
     from qiskit.primitives import StatevectorEstimator
     from qiskit_machine_learning.neural_networks import EstimatorQNN
 
     from qiskit_qattn import TorchConnector, compile_qnn
 
     w, found = Parameter("w"), []
-    for n in (17, 2):
+    for n in (21, 2):
         circuit = QuantumCircuit(n)
         for q in range(2, n):
             circuit.x(q)
@@ -212,7 +212,7 @@ def test_controlled_phases_on_matrix_product_states_beyond_the_dense_engine(rng)
             input_gradients=True,
             default_precision=0.0,
         )
-        assert compile_qnn(network).engine == ("mps" if n == 17 else "statevector")
+        assert compile_qnn(network).engine == ("mps" if n == 21 else "statevector")
         connector = TorchConnector(network, initial_weights=[1.1]).double()
         values = connector(torch.tensor([[0.7], [-0.3]], dtype=torch.float64))
         values.square().sum().backward()

@@ -261,10 +261,10 @@ def test_heads_run_by_name_as_on_the_exact_engine(rng):
 
 def test_the_exact_backend_turns_to_mps_beyond_its_reach():
     program = get_backend("statevector").program
-    assert isinstance(program(head_circuit(16)), StatevectorProgram)
-    head = QuantumHead(head_circuit(17))
+    assert isinstance(program(head_circuit(20)), StatevectorProgram)
+    head = QuantumHead(head_circuit(21))
     assert isinstance(head._program, PubProgram) and isinstance(head._program.estimator, MPSEstimator)
-    y = head(torch.zeros(2, 17))
+    y = head(torch.zeros(2, 21))
     assert y.shape == (2, 2) and y.isfinite().all()
     with pytest.raises(CircuitError, match="at most 30 qubits here, got 31"):
         program(head_circuit(31))

@@ -173,22 +173,22 @@ def test_engines_are_differentiable_where_the_backend_has_one():
     assert torch.autograd.gradcheck(layer, x)
 
 
-def test_more_than_sixteen_qubits_are_matrix_product_states():
+def test_more_than_twenty_qubits_are_matrix_product_states():
     pytest.importorskip("qiskit_aer")
-    x, w = ParameterVector("x", 18), ParameterVector("w", 1)
-    circuit = QuantumCircuit(18)
-    for qubit in range(18):
+    x, w = ParameterVector("x", 22), ParameterVector("w", 1)
+    circuit = QuantumCircuit(22)
+    for qubit in range(22):
         circuit.ry(x[qubit] + w[0], qubit)
-    circuit.cx(0, 17)
+    circuit.cx(0, 21)
     network = EstimatorQNN(
         circuit=circuit,
         input_params=x,
         weight_params=w,
-        observables=[SparsePauliOp("Z" + 17 * "I"), SparsePauliOp(17 * "I" + "Z")],
+        observables=[SparsePauliOp("Z" + 21 * "I"), SparsePauliOp(21 * "I" + "Z")],
     )
-    rows = torch.rand(2, 18)
+    rows = torch.rand(2, 22)
     angles = rows.numpy() + 0.2
-    expected = np.stack([np.cos(angles[:, 17]) * np.cos(angles[:, 0]), np.cos(angles[:, 0])], 1)
+    expected = np.stack([np.cos(angles[:, 21]) * np.cos(angles[:, 0]), np.cos(angles[:, 0])], 1)
     for backend in ("statevector", "statevector?shots=400&seed=1&method=mps"):
         values = TorchConnector(network, np.array([0.2]), backend=backend)(rows).detach().numpy()
         np.testing.assert_allclose(values, expected, atol=0.3 if "shots" in backend else 1e-6)

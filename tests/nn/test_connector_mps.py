@@ -1,4 +1,4 @@
-"""TorchConnector beyond 16 qubits: matrix product states behind an exact EstimatorQNN."""
+"""TorchConnector beyond 20 qubits: matrix product states behind an exact EstimatorQNN."""
 
 import copy
 import sys
@@ -52,23 +52,23 @@ def analytic(x, w):
 
 @pytest.mark.parametrize("estimator", [None, StatevectorEstimator(), TorchEstimator()], ids=["qml", "qiskit", "ours"])
 def test_wide_networks_run_on_matrix_product_states(estimator):
-    compiled = compile_qnn(chain(17, estimator=estimator))
+    compiled = compile_qnn(chain(21, estimator=estimator))
     assert compiled.engine == "mps"
     assert isinstance(compiled.program.estimator, mps.MPSEstimator)
     assert compiled.reason.endswith(
-        "returns exact values; 17 qubits, matrix product states with bonds of at most 2, so nothing is truncated, "
+        "returns exact values; 21 qubits, matrix product states with bonds of at most 2, so nothing is truncated, "
         "parameter shift."
     )
 
 
 def test_bonds_that_may_be_cut_are_told():
-    assert "bonds cut at 64, the error in program.estimator.truncation_error" in compile_qnn(chain(20, 7)).reason
-    assert "bonds of at most 64" in compile_qnn(chain(20, 6)).reason
+    assert "bonds cut at 64, the error in program.estimator.truncation_error" in compile_qnn(chain(22, 7)).reason
+    assert "bonds of at most 64" in compile_qnn(chain(22, 6)).reason
 
 
 def test_values_and_gradients_are_the_analytic_ones(rng):
-    model = TorchConnector(chain(18), rng.uniform(-1, 1, 18)).double()
-    x = torch.from_numpy(rng.uniform(-3, 3, (2, 3, 18))).requires_grad_()
+    model = TorchConnector(chain(22), rng.uniform(-1, 1, 22)).double()
+    x = torch.from_numpy(rng.uniform(-3, 3, (2, 3, 22))).requires_grad_()
     y = model(x)
     y.square().sum().backward()
     grads, x.grad = x.grad, None
@@ -81,16 +81,16 @@ def test_values_and_gradients_are_the_analytic_ones(rng):
 
 
 def test_it_copies():
-    model = TorchConnector(chain(17))
-    x = torch.rand(2, 17)
+    model = TorchConnector(chain(21))
+    x = torch.rand(2, 21)
     torch.testing.assert_close(copy.deepcopy(model)(x), model(x))
 
 
 def test_what_is_not_exact_or_too_wide_stays_where_it_was():
-    assert compile_qnn(chain(16)).engine == "statevector"
-    assert compile_qnn(chain(17, default_precision=0.1)).engine == "pub"
+    assert compile_qnn(chain(20)).engine == "statevector"
+    assert compile_qnn(chain(21, default_precision=0.1)).engine == "pub"
     spsa = SPSAEstimatorGradient(StatevectorEstimator(), epsilon=0.1)
-    assert compile_qnn(chain(17, gradient=spsa)).engine == "network"
+    assert compile_qnn(chain(21, gradient=spsa)).engine == "network"
     wide = compile_qnn(chain(31))
     assert (wide.engine, wide.program) == ("network", None)
     assert "at most 30 qubits here, got 31" in wide.reason
@@ -99,10 +99,10 @@ def test_what_is_not_exact_or_too_wide_stays_where_it_was():
 def test_without_aer_the_network_is_left_alone(monkeypatch):
     monkeypatch.setitem(sys.modules, "qiskit_aer", None)
     mps.mps_simulator.cache_clear()
-    compiled = compile_qnn(chain(17))
+    compiled = compile_qnn(chain(21))
     assert (compiled.engine, compiled.program) == ("network", None)
     assert 'pip install "qiskit-qattn[aer]"' in compiled.reason
-    assert np.isfinite(TorchConnector(chain(17)).weight.detach().numpy()).all()
+    assert np.isfinite(TorchConnector(chain(21)).weight.detach().numpy()).all()
 
 
 @pytest.mark.filterwarnings("ignore::scipy.sparse.SparseEfficiencyWarning")  # of Qiskit's matrices of evolutions
@@ -140,7 +140,7 @@ def test_gates_are_themselves_on_matrix_product_states(rng):
             input_gradients=True,
         )
 
-    wide, narrow = (TorchConnector(network_on(n), np.array([0.75])).double() for n in (17, 3))
+    wide, narrow = (TorchConnector(network_on(n), np.array([0.75])).double() for n in (21, 3))
     assert compile_qnn(wide.neural_network).engine == "mps"
     points = torch.from_numpy(rng.normal(size=(2, 1))).requires_grad_()
     for found, expected in zip(

@@ -43,7 +43,7 @@ def connector(engine, num_qubits=2):
     """Return a connector of data and weights in all kinds of angles, on an engine."""
     if engine == "mps":
         pytest.importorskip("qiskit_aer")
-        num_qubits = 17
+        num_qubits = 21
     x, w = ParameterVector("x", 2), ParameterVector("w", 3)
     circuit = QuantumCircuit(num_qubits)
     for q in range(2, num_qubits):

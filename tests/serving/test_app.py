@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+import shlex
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -16,7 +19,7 @@ from qiskit_qattn.serving.engine import Engine
 from qiskit_qattn.serving.models import ServedModel
 from qiskit_qattn.serving.settings import Settings
 
-from .servers import Serve, Served, serving, until
+from .servers import Serve, Served, commanded, serving, until
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +240,29 @@ def test_prompts_are_logged_only_if_asked(serve: Serve, caplog: pytest.LogCaptur
     assert "/v1/completions key=- 200" in caplog.text and "good" not in caplog.text
     assert post(serve(log_prompts=True), prompt="good").status_code == 200
     assert "prompt: ['good']" in caplog.text
+
+
+def test_the_documentation_goes_from_a_run_to_a_streamed_answer(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "serve.md").read_text("utf-8")
+    block = re.search(r"```console\n(.*?)```", page, re.DOTALL)
+    assert block is not None
+    train, serve, curl = map(shlex.split, block[1].splitlines())
+    folder = tmp_path / train[train.index("--out") + 1]
+    folder.parent.mkdir()
+    folder.symlink_to(finished_run)  # what the first command makes, of another text
+    monkeypatch.chdir(tmp_path)
+
+    def talk(url: str, stop: Callable[[], None]) -> str:
+        path = next(word for word in curl if word.startswith("http")).removeprefix("http://127.0.0.1:8000")
+        kind, _, value = curl[curl.index("-H") + 1].partition(": ")
+        return httpx2.post(url + path, content=curl[curl.index("-d") + 1], headers={kind: value}, timeout=30).text
+
+    result, answer = commanded(serve[2:], talk)
+    assert result.exit_code == 0, result.output
+    events = [json.loads(line.removeprefix("data: ")) for line in answer.split("\n\n")[:-2]]
+    assert len("".join(event["choices"][0]["text"] for event in events)) == 60
 
 
 def test_events_are_lines_of_json_that_end_with_done(served: Served) -> None:

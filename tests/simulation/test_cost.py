@@ -10,6 +10,8 @@ from qiskit.circuit import ParameterVector
 from qiskit.quantum_info import SparsePauliOp, Statevector
 
 from qiskit_qattn import StatevectorProgram
+from qiskit_qattn.errors import ConfigError
+from qiskit_qattn.simulation import cost
 
 
 def build(num_qubits: int, num_inputs: int) -> tuple[QuantumCircuit, dict]:
@@ -47,6 +49,31 @@ def test_few_inputs_on_many_qubits_make_a_small_matrix(num_qubits, num_inputs, d
         state = Statevector(bound)
         expected = [state.expectation_value(o).real for o in observables(num_qubits)]
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.fixture
+def default_costs():
+    yield
+    cost.use(cost.Costs())
+
+
+def test_another_table_of_costs_changes_the_choice_and_no_value(default_costs, rng):
+    circuit, params = build(9, 9)
+    inputs, weights = torch.tensor(rng.normal(size=(4, 9))), torch.tensor(rng.normal(size=9))
+    found = []
+    for table in (cost.Costs(), cost.Costs(dense_qubits=9, gate=9.0), cost.Costs(dense_qubits=7)):
+        cost.use(table)
+        program = StatevectorProgram(circuit, observables(9), **params).double()
+        assert program.dense == (table.dense_qubits == 9)
+        found.append(program(inputs, weights))
+    for values in found[1:]:
+        torch.testing.assert_close(values, found[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [{"gate": 0.0}, {"phase": float("nan")}, {"dense_qubits": 13}])
+def test_costs_that_cannot_be(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        cost.Costs(**wrong)
 
 
 @pytest.mark.parametrize(("num_qubits", "num_inputs", "effective"), [(8, 2, 12), (9, 0, 3), (8, 8, None), (5, 1, None)])

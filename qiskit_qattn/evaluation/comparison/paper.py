@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qiskit_qattn.errors import counted
-from qiskit_qattn.evaluation.comparison.claims import LOSS_IS, control_cells
+from qiskit_qattn.evaluation.comparison.claims import LOSS_IS, control_cells, outcome
 from qiskit_qattn.evaluation.comparison.study import TRIAL_SEEDS
 from qiskit_qattn.evaluation.paired_tests import minimum_seeds
 from qiskit_qattn.evaluation.rendering import block, code, escaped, number, pairs, table
@@ -30,8 +30,8 @@ def render_suite(report: Mapping[str, Any]) -> str:
         parts += [f"### {_begun(escaped(name))}", f"{_begun(escaped(task['about']))}.", _results(task)]
         parts += [_splits(task), _sentences(task)]
         if task["left_out"]:
-            why = "; ".join(f"{code(kind)}: {escaped(reason)}" for kind, reason in task["left_out"].items())
-            parts.append(f"Left out: {why}")
+            why = ", ".join(f"{code(kind)} ({escaped(reason)})" for kind, reason in task["left_out"].items())
+            parts.append(f"Left out of this task: {why}.")
     parts += [
         "![Differences from the reference and from the control, by task](differences.png)",
         "![Loss against training time, by task](cost.png)",
@@ -155,12 +155,22 @@ def _splits(task: Mapping[str, Any]) -> str:
 
 
 def _sentences(task: Mapping[str, Any]) -> str:
-    """Return what is said of each kind; of those without enough seeds, that once."""
+    """Return what is said of the kinds, those of the same outcome together; their figures are in the table."""
     few = "not enough seeds"
     short = [
         kind for kind in task["sentences"] if (task["kinds"][kind]["against_reference"] or {}).get("verdict") == few
     ]
-    found = [escaped(sentence) for kind, sentence in task["sentences"].items() if kind not in short]
+    groups: dict[str, list[str]] = {}
+    withheld: dict[str, list[str]] = {}
+    for kind in task["sentences"]:
+        each = task["kinds"][kind]
+        if each["against_reference"] is None:
+            withheld.setdefault(escaped(each["withheld"] or "it was not compared"), []).append(code(kind))
+        elif kind not in short:
+            control = f" (control {code(each['control'])})" if each["circuit"] and each["control"] else ""
+            groups.setdefault(outcome(each, code(task["reference"])), []).append(code(kind) + control)
+    found = [f"{said}: {', '.join(kinds)}." for said, kinds in sorted(groups.items())]
+    found += [f"{', '.join(kinds)}: verdict withheld because {why}." for why, kinds in withheld.items()]
     found += [f"Not enough seeds for a verdict: {', '.join(map(code, short))}."] if short else []
     return "\n".join(f"- {sentence}" for sentence in found)
 
@@ -198,6 +208,18 @@ def _limits(report: Mapping[str, Any]) -> str:
             " same for all kinds and tuned for none. The validation data that chose the rates are those that the losses"
             " are of, for every kind alike."
         )
+        chosen = [
+            rate
+            for task in report["tasks"].values()
+            for found in task["kinds"].values()
+            for rate in found["rates"]
+            if rate is not None
+        ]
+        if at_edge := sum(rate in (min(study["rates"]), max(study["rates"])) for rate in chosen):
+            limits.append(
+                f"Of {len(chosen)} searches {at_edge} found the lowest or the highest rate of the"
+                " grid, beyond which there may be a better one."
+            )
     if splits == 1:
         limits.append("Seeds change weights and batches; the split of the data is one and the same.")
     if len(study["seeds"]) < needed:
