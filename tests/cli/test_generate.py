@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,8 @@ def test_a_chain_tells_where_calls_ran(qattn: Run, finished_run: Path):
     assert chain.stderr.startswith("Calls: ") and "on statevector" in chain.stderr and "density" not in chain.stderr
 
 
-def test_falls_are_lines_of_their_own_the_reason_once(qattn: Run, finished_run: Path, install_package: Any):
-    install_package("qattn-lab-cli", "qattn_lab_cli", PROVIDER, {"lab": "qattn_lab_cli:PROVIDER"})
+@pytest.mark.usefixtures("laboratory")
+def test_falls_are_lines_of_their_own_the_reason_once(qattn: Run, finished_run: Path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = qattn("generate", finished_run, "--seed", 1, "--tokens", 3, "--backend", "lab?fails=all -> statevector")

@@ -179,7 +179,9 @@ def test_what_cannot_be_trained_is_refused(monkeypatch: pytest.MonkeyPatch):
     for heads, name in (("qmsan:1,classical:1", "PairHead"), ("quixer:2", "QuixerMixer")):
         config = qa.GPTConfig(vocab_size=5, block_size=4, n_layer=1, n_head=2, n_embd=8, heads=heads, num_qubits=2)
         other = next(each for each in qa.GPT(config).modules() if type(each).__name__ == name)
-        with pytest.raises(ConfigError, match=f"is of a {name}, which gives its circuit other inputs than a QuantumHead"):
+        with pytest.raises(
+            ConfigError, match=f"is of a {name}, which gives its circuit other inputs than a QuantumHead"
+        ):
             QuantumNaturalGradient([other.weight], other)
     optimizer = QuantumNaturalGradient([head.weight], head)
     head.weight.grad = torch.ones_like(head.weight)
