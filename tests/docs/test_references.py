@@ -12,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-OURS = {"What all kinds share", "probabilities", "The controls", "In torch's MultiheadAttention"}
+OURS = {"All kinds", "What all kinds share", "probabilities", "The controls", "In torch's MultiheadAttention"}
 _NUMBER = re.compile(
     r"(?:arXiv[:\s]+|arxiv\.org/abs/)(\d{4}\.\d{4,5}|quant-ph/\d{7})|(?:doi\s+|doi\.org/)(10\.\d{4,}/[\w./-]*\w)"
 )
