@@ -30,7 +30,7 @@ def main() -> None:
     bench = Bench(device, options.smoke, begin + 60 * options.minutes)
     head = f"{date.today().isoformat()}, {describe(device)}"
     print(head, flush=True)
-    text = [f"# Results on a GPU\n\nThe last run: {head}.\n"]
+    text = [f"# Speed on a GPU\n\nThe last run: {head}.\n"]
     tables = (
         ("Models, eager", models.HEADER, models.measure(bench, "eager")),
         ("A user's circuit, forward and backward; × is to ours", circuits.HEADER, circuits.measure(bench)),

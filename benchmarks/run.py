@@ -15,6 +15,12 @@ from sheet import Sheet, ratio_sheet
 from timing import QUICK, USUAL, Effort
 
 _HERE = Path(__file__).parent
+TITLES = {
+    "results.md": "Speed and memory, measured",
+    "floors.md": "Lower bounds of run times",
+    "scaling.md": "Speed by batch and qubits",
+    "peers.md": "Speed beside other libraries",
+}
 
 
 def main() -> None:
@@ -37,7 +43,7 @@ def main() -> None:
             sheet = make(effort)
         sheet.show(console)
         if not options.only and not options.quick:
-            (_HERE / name).write_text(f"# Results\n\n{machine}\n\n{sheet.markdown()}", encoding="utf-8")
+            (_HERE / name).write_text(f"# {TITLES[name]}\n\n{machine}\n\n{sheet.markdown()}", encoding="utf-8")
             console.print(f"Written to benchmarks/{name}.")
 
 

@@ -3,6 +3,7 @@
 Names are imported when first used, so that ``import qiskit_qattn`` loads neither torch nor any provider's SDK.
 """
 
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -29,6 +30,7 @@ _HOME = {
     "audit": "nn.placement",
     "QuantumHead": "nn.heads",
     "HeadKind": "nn.head_kind",
+    "Pairing": "nn.pairs",
     "register_head": "nn.kinds",
     "list_heads": "nn.kinds",
     "replace_attention": "nn.replace",
@@ -68,7 +70,7 @@ __all__ = sorted(_HOME)
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     return getattr(import_module(f".{_HOME[name]}", __name__), name)
 
 

@@ -40,7 +40,7 @@ class DataError(QattnError, ValueError):
 
 
 class TokenError(DataError):
-    """Text with characters outside a model's vocabulary."""
+    """Text with characters, or tokens, outside a model's vocabulary."""
 
 
 class CheckpointError(QattnError):
@@ -91,6 +91,11 @@ class GenerationError(QattnError):
 
 class MissingDependencyError(QattnError, ImportError):
     """An optional dependency that is not installed; the message holds the command that installs it."""
+
+
+def counted(n: float, noun: str) -> str:
+    """Return a number of things in words: ``1 seed``, ``8 seeds``."""
+    return f"{f'{n:,}' if isinstance(n, int) else f'{n:g}'} {noun}{'' if n == 1 else 's'}"
 
 
 def unknown_name(what: str, given: str, known: Iterable[str]) -> UnknownNameError:

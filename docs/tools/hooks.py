@@ -33,7 +33,7 @@ PUBLISHED = (
 )
 RENAMED = {"README.md": "overview.md"}  # docs/index.md is the first page
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
-_COMMAND = re.compile(r"^\* `([a-z-]+)`: ", re.MULTILINE)
+_COMMAND = re.compile(r"^\* `([a-z][a-z-]*)`: ")
 
 
 @event_priority(100)  # before mkdocstrings, which reads the same settings
@@ -53,6 +53,8 @@ def link_project(config: MkDocsConfig, root: Path) -> None:
         config.repo_url = urls["Repository"]
         config.repo_name = "/".join(urls["Repository"].rstrip("/").split("/")[-2:])
     config.extra["links"] = {name: urls[name] for name in ("Repository", "Issues") if name in urls}
+    if "Issues" in urls:
+        config.nav.append({"Issues": urls["Issues"]})
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -130,8 +132,12 @@ def _command_line() -> str:
     _shorten(command)
     context = typer.Context(command, info_name="qattn")
     text = get_docs_for_click(obj=command, ctx=context, name="qattn", title="Command line")
-    text = text.replace("][", "]\\[")  # no link
-    return text
+    lines, here = [], "qattn"
+    for line in text.replace("][", "]\\[").split("\n"):  # no link
+        if heading := re.fullmatch(r"#+ `(.+)`", line):
+            here = heading[1].replace(" ", "-")
+        lines.append(_COMMAND.sub(rf"* [`\1`](#{here}-\1): ", line))
+    return "\n".join(lines)
 
 
 def _shorten(command: object) -> None:

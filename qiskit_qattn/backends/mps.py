@@ -20,7 +20,7 @@ from qiskit.transpiler import CouplingMap
 from qiskit_qattn.backends.mps_log import measured_angles
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.unroll import unroll
-from qiskit_qattn.errors import BackendError, CircuitError, ConfigError, missing_dependency
+from qiskit_qattn.errors import BackendError, CircuitError, ConfigError, counted, missing_dependency
 from qiskit_qattn.forks import ForkLock
 from qiskit_qattn.simulation.cache import ResultPool, circuit_content
 from qiskit_qattn.simulation.cutting import in_use
@@ -72,7 +72,8 @@ class MPSEstimator(LocalEstimator):
             finite.
         BackendError: (from a job) if Aer fails.
 
-    Source: Vidal, PRL 91, 147902 (2003); for the sum of angles, Nielsen and Chuang, section 9.2.2.
+    Source: Vidal, PRL 91, 147902 (2003), arXiv quant-ph/0301063; for the sum of angles, Nielsen and Chuang, section
+    9.2.2.
     """
 
     def __init__(self, *, max_bond: int = MAX_BOND, default_precision: float = 0.0, seed: int | None = None) -> None:
@@ -217,7 +218,7 @@ def mps_summary(circuit: QuantumCircuit) -> str:
         cost = f"bonds of at most {bound}, so nothing is truncated"
     else:
         cost = f"bonds cut at {MAX_BOND}, the error in program.estimator.truncation_error"
-    return f"{circuit.num_qubits} qubits, matrix product states with {cost}, parameter shift"
+    return f"{counted(circuit.num_qubits, 'qubit')}, matrix product states with {cost}, parameter shift"
 
 
 def aer_binds(circuit: QuantumCircuit) -> bool:

@@ -59,7 +59,9 @@ class Place:
         """
         if isinstance(where, Place):
             return where
-        return cls.open(where) if isinstance(where, str) else cls(((where.name, where),))
+        if isinstance(where, Backend | Group):
+            return cls(((where.name, where),))
+        return cls.open(where)
 
     @classmethod
     def open(cls, text: str) -> Place:

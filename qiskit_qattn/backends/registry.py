@@ -41,6 +41,11 @@ _OURS = {
         "statevector": "local:STATEVECTOR",
     }.items()
 }
+_TORCH_DEVICE = "A device of torch is chosen with model.to({name!r}); a backend is where circuits run."
+_HINTS = dict.fromkeys(("cpu", "cuda", "gpu", "mps"), _TORCH_DEVICE)
+_HINTS |= dict.fromkeys(("aer_simulator", "qasm_simulator", "statevector_simulator"), "Did you mean 'aer'?")
+_HINTS |= dict.fromkeys(("dm1", "sv1", "tn1"), "Did you mean 'braket:{name}'?")
+_STARTS = dict.fromkeys(("ibm_", "fake_"), "Did you mean 'ibm:{name}'?")
 
 
 @dataclass(frozen=True)
@@ -199,7 +204,10 @@ def registration(name: str) -> Registration:
     if name not in known:
         known = _known(refresh=True)  # a package may have been installed since
     if name not in known:
-        raise unknown_name("backend", name, known)
+        error = unknown_name("backend", name, known)
+        if hint := _HINTS.get(name) or next((text for start, text in _STARTS.items() if name.startswith(start)), ""):
+            raise type(error)(f"Unknown backend {name!r}. {hint.format(name=name)} Known: {', '.join(sorted(known))}.")
+        raise error
     first, *others = known[name]
     package = _package(first)
     if others:

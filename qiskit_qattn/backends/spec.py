@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, Self, cast, get_args
 from urllib.parse import quote, unquote
 
 from qiskit_qattn.errors import ConfigError, unknown_name
+from qiskit_qattn.untrusted import shown
 
 _FORM = re.compile(r"(?P<name>[A-Za-z][\w-]*)(?::(?P<target>[^?\s]+))?(?:\?(?P<options>\S*))?")
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{0,15})?([eE][+-]?\d{1,2})?")
@@ -29,6 +30,7 @@ class BackendSpec:
     """
 
     noun: ClassVar[str] = "backend"
+    example: ClassVar[str] = "statevector?shots=1024"
 
     name: str
     target: str | None = None
@@ -41,6 +43,8 @@ class BackendSpec:
         Raises:
             ConfigError: For one that is not of the form ``name[:target][?key=value&…]``, such as a chain.
         """
+        if not isinstance(text, str):
+            raise ConfigError(f"A {cls.noun} is named by a string such as {cls.example!r}, got {shown(text)}.")
         match = _FORM.fullmatch(text.strip())
         option = f"{cls.noun.capitalize()} option"
         if cls.noun != BackendSpec.noun:
@@ -159,6 +163,8 @@ def parse_chain(text: str) -> BackendChain:
         ConfigError: For an empty or malformed link, one with the same device twice, or ``raise`` or ``classical``
             anywhere but at the end.
     """
+    if not isinstance(text, str):
+        raise ConfigError(f"A backend is named by a string such as {BackendSpec.example!r}, got {shown(text)}.")
     parts = [part.strip() for part in text.split(ARROW)]
     end: End = "raise"
     if len(parts) > 1 and parts[-1].lower() in get_args(End):

@@ -17,6 +17,7 @@ from qiskit_qattn.cli import (
     draw,
     draw_attention,
     estimate,
+    export,
     finetune,
     generate,
     jobs,
@@ -29,7 +30,7 @@ from qiskit_qattn.cli import (
     serve_keys,
     train,
 )
-from qiskit_qattn.cli.help import HelpCommand, HelpGroup, misuse
+from qiskit_qattn.cli.help import HelpCommand, HelpGroup, misuse, say
 from qiskit_qattn.errors import QattnError
 from qiskit_qattn.untrusted import one_line
 
@@ -59,17 +60,17 @@ class _Group(HelpGroup):
             if os.environ.get("QATTN_DEBUG"):
                 raise
             text = " ".join([str(error), *getattr(error, "__notes__", ())])
-            typer.echo("error: " + _shortened(one_line(text)), err=True)
+            say("error: " + _shortened(one_line(text)), err=True)
             raise typer.Exit(2) from error
         except OSError as error:  # of a name that no file can have, say
             if os.environ.get("QATTN_DEBUG") or error.errno == errno.EPIPE or error.filename is None:
                 raise
-            typer.echo(f"error: Cannot use {_shortened(repr(error.filename))}: {error.strerror}.", err=True)
+            say(f"error: Cannot use {_shortened(repr(error.filename))}: {error.strerror}.", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             stopped_at, number = getattr(error, "folder", None), getattr(error, "signal", 2)
             if stopped_at is not None:
-                typer.echo(f"{error} Resume with: qattn train --resume --out {shlex.quote(str(stopped_at))}", err=True)
+                say(f"{error} Resume with: qattn train --resume --out {shlex.quote(str(stopped_at))}", err=True)
             else:
                 typer.echo("Interrupted.", err=True)
             raise typer.Exit(128 + number) from error
@@ -79,7 +80,7 @@ def _misused(error: typer.BadParameter) -> typer.Exit:
     """Print in one line what is wrong with the command line, and return the exit."""
     text = _shortened(one_line(misuse(error)))
     hint = f" See {error.ctx.command_path} --help." if error.ctx else ""
-    typer.echo(f"error: {text}{'' if text.endswith(('.', '?')) else '.'}{hint}", err=True)
+    say(f"error: {text}{'' if text.endswith(('.', '?')) else '.'}{hint}", err=True)
     return typer.Exit(2)
 
 
@@ -101,6 +102,7 @@ app = typer.Typer(
 )
 app.command("train", cls=HelpCommand)(train.command)
 app.command("generate", cls=HelpCommand)(generate.command)
+app.command("export", cls=HelpCommand)(export.command)
 app.command("estimate", cls=HelpCommand)(estimate.command)
 app.add_typer(jobs.app, name="jobs")
 app.command("draw", cls=HelpCommand)(draw.command)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from qiskit_qattn.cli import options
+from qiskit_qattn.cli.help import say
+from qiskit_qattn.errors import counted
 from qiskit_qattn.untrusted import one_line
 
 if TYPE_CHECKING:
@@ -193,7 +195,7 @@ def command(
     except KeyboardInterrupt as error:
         cells = [(study, cell) for study in studies for cell in (*study.trials(), *study.cells())]
         done = sum(finished(study, cell) is not None for study, cell in cells)
-        typer.echo(f"Stopped with {done} of {len(cells)} cells done; to continue:", err=True)
+        say(f"Stopped with {done} of {counted(len(cells), 'cell')} done; to continue:", err=True)
         typer.echo(again, err=True)
         raise typer.Exit(130) from error
     if alone:
@@ -229,23 +231,27 @@ def _announce(studies: Sequence[Study], rest: int, *, own: bool) -> None:
 
     first, total = studies[0], sum(len(study.cells()) + len(study.trials()) for study in studies)
     several = f"{len(studies)} studies, " if len(studies) > 1 else ""
-    trials = f", {len(first.trials()) // len(first.kinds)} trials of rates per kind" if first.rates else ""
+    trials = f", {counted(len(first.trials()) // len(first.kinds), 'trial')} of rates per kind" if first.rates else ""
     done = f"; {total - rest} are done" if total > rest else ""
-    typer.echo(
-        f"{total} cells: {several}{len(first.kinds)} kinds, {len(first.seeds)} seeds{trials},"
-        f" {first.config.max_steps:,} steps each{done}"
+    say(
+        f"{counted(total, 'cell')}: {several}{counted(len(first.kinds), 'kind')}, "
+        f"{counted(len(first.seeds), 'seed')}{trials},"
+        f" {counted(first.config.max_steps, 'step')} each{done}"
     )
     for study in studies:
         if own and (reasons := unmatched(study.sizes, own=True)):
-            typer.echo(f"note: not within 1% of the parameters of {study.reference}: {'; '.join(reasons)}")
+            say(f"note: not within 1% of the parameters of {study.reference}: {'; '.join(reasons)}")
         where = f" of {study.folder.name}" if len(studies) > 1 else ""
         for kind, why in study.left_out.items():
-            typer.echo(f"note: {kind} is left out{where}: {one_line(why)}")
+            say(f"note: {kind} is left out{where}: {one_line(why)}")
     number = len(judged(results(studies)))
     needed = minimum_seeds(num_comparisons=number)
     if len(first.seeds) < needed:
         least = f"that takes at least {needed}"
-        typer.echo(f"note: {len(first.seeds)} seeds cannot show a difference with {number} comparisons; {least}")
+        say(
+            f"note: {counted(len(first.seeds), 'seed')} cannot show a difference with"
+            f" {counted(number, 'comparison')}; {least}"
+        )
 
 
 def _cost(study: Study, backend: Backend) -> Quote:
@@ -270,7 +276,7 @@ def _cost(study: Study, backend: Backend) -> Quote:
         else:
             each, job = training_cost(config, text(), backend)
             each.pop("report's sample")  # a cell has none
-        parts[f"{kind}, {len(some)} cells"] = reduce(add, each.values()) * len(some)
+        parts[f"{kind}, {counted(len(some), 'cell')}"] = reduce(add, each.values()) * len(some)
         first = first or job
     return parts_table(f"Cost of the comparison on {backend.name}, about", backend, parts), first
 
@@ -278,10 +284,10 @@ def _cost(study: Study, backend: Backend) -> Quote:
 def _print_result(report: dict[str, Any], out: Path) -> None:
     """Print the main results of a report; exit with 1 if a cell is missing."""
     for found in report["kinds"].values():
-        typer.echo(found["sentence"])
+        say(found["sentence"])
     for name, reason in report["failed"].items():
-        typer.echo(f"error: {name} failed: {one_line(reason)}", err=True)
-    typer.echo(f"report: {out / 'report.md'}")
+        say(f"error: {name} failed: {one_line(reason)}", err=True)
+    say(f"report: {out / 'report.md'}")
     if report["failed"] or not report["complete"]:
         raise typer.Exit(1)
 
@@ -290,9 +296,9 @@ def _print_suite(report: dict[str, Any], out: Path) -> None:
     """Print the main results of a suite; exit with 1 if a cell is missing."""
     for task in report["tasks"].values():
         for sentence in task["sentences"].values():
-            typer.echo(f"{task['name']}: {sentence}")
+            say(f"{task['name']}: {sentence}")
     for name, reason in report["failed"].items():
-        typer.echo(f"error: {name} failed: {one_line(reason)}", err=True)
-    typer.echo(f"report: {out / 'report.md'}")
+        say(f"error: {name} failed: {one_line(reason)}", err=True)
+    say(f"report: {out / 'report.md'}")
     if report["failed"] or not report["complete"]:
         raise typer.Exit(1)

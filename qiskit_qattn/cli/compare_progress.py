@@ -9,15 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from qiskit_qattn.backends.place import Place
+from qiskit_qattn.cli.help import say
+from qiskit_qattn.cli.remaining import duration
 from qiskit_qattn.evaluation.comparison.cell import finished, steps_done
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.evaluation.comparison.tasks import task_of
-from qiskit_qattn.evaluation.comparison.timing import Work, duration, left, paces, process_seconds
+from qiskit_qattn.evaluation.comparison.timing import Work, left, paces, process_seconds
 
 _INTERVAL = 0.5  # seconds between two looks at the folders
 _UNKNOWN = 60.0  # seconds of a cell whose steps are not timed
@@ -44,7 +45,7 @@ def predicted(studies: Sequence[Study], rest: Mapping[Path, Sequence[Cell]], at_
         found = {} if on_device else paces(study, dict.fromkeys(cell.kind for cell in waiting), process)
         works += [Work(study, c, found[c.kind].cell(study) if found else _UNKNOWN) for c in waiting]
     text = "not known, since it depends on the device's queue" if on_device else _forecast(works, at_once)
-    typer.echo(f"time: {text}")
+    say(f"time: {text}")
     return works
 
 
@@ -75,8 +76,7 @@ def watched(studies: Sequence[Study], works: Sequence[Work], at_once: int | None
         TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.fields[now]}"),
         TimeElapsedColumn(),
-        TextColumn("[dim]left"),
-        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[left]}"),
     )
     shown = Progress(*columns, console=console, disable=not console.is_terminal)
     stopped = threading.Event()
@@ -97,7 +97,7 @@ def _watch(
     begin, wall = time.monotonic(), time.time()
     total = sum(len(study.cells()) + len(study.trials()) for study in studies)
     done = total - len(works)
-    task: TaskID = shown.add_task("", total=None, cells=total, done=done, now="")
+    task: TaskID = shown.add_task("", total=None, cells=total, done=done, now="", left="")
     named = [study.build and task_of(study.build) != study.build for study in studies]
     several, last = len(studies) > 1 or any(named), False
     while not last:
@@ -119,7 +119,7 @@ def _watch(
         busy = [work for work in running if work.ended is None]
         rest = left(works, now, at_once or max(1, len(busy)))
         names = ", ".join(_title(work, several) for work in busy[-(at_once or len(busy)) :])  # others have failed
-        shown.update(task, completed=now, total=now + rest, done=done, now=names)
+        shown.update(task, completed=now, total=now + rest, done=done, now=names, left=f"{duration(rest)} left")
 
 
 def _has_begun(work: Work, since: float) -> bool:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qiskit_qattn.cli.devices import Quote, open_devices, parts_table
-from qiskit_qattn.errors import ConfigError
+from qiskit_qattn.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.registry import Backend
@@ -46,7 +46,9 @@ def command(
         counting = CountingEstimator(getattr(link.estimator, "device", None))
         crosstalk(head, replace(link, estimator=counting), rows=rows, seed=seed)
         cost = {"alone and side by side": counting.total}
-        return parts_table(f"{link.name}: {circuit} on {num_qubits} qubits", link, cost, total=False), counting.first
+        return parts_table(
+            f"{link.name}: {circuit} on {counted(num_qubits, 'qubit')}", link, cost, total=False
+        ), counting.first
 
     with open_devices(backend, yes=yes, cost=quote) as (place, _):
         if place.single is None:
@@ -59,7 +61,8 @@ def command(
         console.print("Shot noise explains the differences on all tiles.")
         return
     console.print(
-        f"On {count} of {len(found.tiles)} tiles (*) shot noise does not explain the difference. Leave qubits idle "
+        f"On {count} of {counted(len(found.tiles), 'tile')} (*) shot noise does not explain the difference. "
+        f"Leave qubits idle "
         f"between tiles (tile_spacing=1), or give fewer tiles."
     )
 

@@ -15,7 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from qiskit_qattn.errors import BackendError, BudgetError
+from qiskit_qattn.errors import BackendError, BudgetError, counted
 from qiskit_qattn.untrusted import one_line, printable
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def used_text(cost: Cost) -> str:
 
 def text_row(prompt: int, tokens: int) -> tuple[str, str]:
     """Return the row that says how many tokens are generated after a prompt."""
-    return "text", f"{tokens:,} tokens after a prompt of {prompt:,}"
+    return "text", f"{counted(tokens, 'token')} after a prompt of {prompt:,}"
 
 
 def cost_table(backend: Backend, cost: RunCost, what: tuple[str, str], alone: Cost | None = None) -> Table:
@@ -153,7 +153,9 @@ def cost_table(backend: Backend, cost: RunCost, what: tuple[str, str], alone: Co
         if alone is not None:
             price = "" if alone.usd is None else f", {usd_text(alone.usd)}"
             time = f", {seconds_text(alone.seconds)}" if alone.seconds else ""
-            rows.append(("one at a time", f"{alone.circuits:,} circuits, {alone.shots:,} shots{time}{price}"))
+            rows.append(
+                ("one at a time", f"{counted(alone.circuits, 'circuit')}, {counted(alone.shots, 'shot')}{time}{price}")
+            )
     for name, value in rows:
         table.add_row(Text(name), Text(printable(value)))
     return table

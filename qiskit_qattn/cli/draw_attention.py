@@ -42,7 +42,8 @@ def command(
     require(TRAINING, "train")
     from qiskit_qattn.evaluation.attention_figure import COLUMNS, attention_figure, attention_record
     from qiskit_qattn.evaluation.attention_maps import attention_maps
-    from qiskit_qattn.evaluation.rendering import csv_text, drawn, write_json
+    from qiskit_qattn.evaluation.drawing import drawn
+    from qiskit_qattn.evaluation.rendering import csv_text, write_json
     from qiskit_qattn.training.files import write_bytes, write_text
 
     chosen = format or _format_of(out)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from qiskit_qattn.cli.devices import cost_table, parts_table, text_row
 from qiskit_qattn.cli.generate import load_model
-from qiskit_qattn.errors import BackendError, CircuitError, ConfigError
+from qiskit_qattn.errors import BackendError, CircuitError, ConfigError, counted
 from qiskit_qattn.untrusted import one_line
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _network_work(folder: Path, samples: int | None) -> _Work:
 
     network = load_network(folder)
     layer, size = TorchConnector(network, backend="statevector?shots=1"), samples or TrainConfig.batch_size
-    check_memory(f"A batch of {size:,} samples", 4 * size * max(1, layer.neural_network.num_inputs))
+    check_memory(f"A batch of {counted(size, 'sample')}", 4 * size * max(1, layer.neural_network.num_inputs))
     qubits, count = network.circuit.num_qubits, f"{size:,} {'sample' if size == 1 else 'samples'}"
     return _Work(
         row=("network", f"a forward pass of {count} on {qubits:,} {'qubit' if qubits == 1 else 'qubits'}"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from qiskit_qattn.cli import options
+from qiskit_qattn.cli.help import say
 from qiskit_qattn.untrusted import one_line, printable
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def command(
             with make_progress() as progress, device_messages(progress.device_message):
                 results = finetune(decided, prepared=prepared, backend=place, progress=progress)
         except TrainingInterrupted as error:
-            typer.echo(f"{error} The same command continues: {_again(decided)}", err=True)
+            say(f"{error} The same command continues: {_again(decided)}", err=True)
             raise typer.Exit(128 + error.signal) from error
     report = write_report(decided, results)
     _print_result(report, decided.folder)
@@ -148,8 +149,8 @@ def _print_result(report: dict[str, Any], folder: Path) -> None:
 
     metric = report["metric"]
     for method, found in report["methods"].items():
-        typer.echo(f"{method}: {TITLES[metric]} × 100: {spread(found['scores'][metric])}")
+        say(f"{method}: {TITLES[metric]} × 100: {spread(found['scores'][metric])}")
     for found in report["methods"].values():
         if "sentence" in found and len(found["seeds"]) > 1:
-            typer.echo(one_line(found["sentence"]))
-    typer.echo(f"report: {printable(str(folder / 'report.md'))}")
+            say(one_line(found["sentence"]))
+    say(f"report: {printable(str(folder / 'report.md'))}")

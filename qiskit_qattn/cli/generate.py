@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from qiskit_qattn.cli.devices import Quote, cost_table, open_devices, text_row
-from qiskit_qattn.cli.progress import shown_text, watch_jobs
+from qiskit_qattn.cli.progress import shown_text, timed, watch_jobs
 from qiskit_qattn.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ def command(
     top_k: Annotated[
         int | None, typer.Option(help="Sample from the k most likely tokens.", min=1, show_default="all")
     ] = None,
+    quantize: Annotated[
+        Literal["int8"] | None,
+        typer.Option(help="Round the classical weights; circuits stay exact.", show_default="no rounding"),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Agree to any cost of a paid device.")] = False,
 ) -> None:
     """Continue a prompt with the model of RUN, character by character.
@@ -47,13 +51,17 @@ def command(
     """
     model, tokenizer, ids = load_model(run, prompt)
     with _moved(model, backend, ids, tokens, yes) as has_messages:
+        if quantize is not None:
+            from qiskit_qattn.nn import quantize as forms
+
+            model = forms.quantize(model, quantize)
         options = {"temperature": temperature, "top_k": top_k, "seed": seed}
         stream = model.stream(ids, tokens, **options)  # checks the options
         try:
             with watch_jobs() if has_messages else nullcontext(_write) as write:
                 write(prompt)
                 try:
-                    for token in stream:  # (1, 1)
+                    for token in timed(stream, tokens):  # (1, 1)
                         write(tokenizer.decode(token[0]))
                 finally:
                     write("\n")
@@ -71,26 +79,36 @@ def load_model(run: Path, prompt: str) -> tuple[GPT, CharTokenizer, Tensor]:
         CheckpointError: If the model cannot be loaded, or does not match the tokenizer.
         DataError: For an empty prompt, or one with characters outside the tokenizer's vocabulary.
     """
+    model, tokenizer = load_run(run)
+    if not prompt:
+        raise DataError("The prompt is empty; give at least one character.")
+    return model, tokenizer, tokenizer.encode(prompt)[None]
+
+
+def load_run(run: Path) -> tuple[GPT, CharTokenizer]:
+    """Return a run's model and its tokenizer.
+
+    Raises:
+        RunFolderError: If there is no model.
+        CheckpointError: If the model cannot be loaded, or does not match the tokenizer.
+    """
     from qiskit_qattn.nn.gpt import GPT
     from qiskit_qattn.training.checkpoint import find_model
     from qiskit_qattn.training.tokenizer import CharTokenizer
 
     folder = find_model(run)
     tokenizer = CharTokenizer.load(folder / "tokenizer.json")
-    if not prompt:
-        raise DataError("The prompt is empty; give at least one character.")
-    ids = tokenizer.encode(prompt)[None]  # (1, P)
     model = GPT.from_pretrained(folder)
     if tokenizer.vocab_size != (size := model.config.vocab_size):
         raise CheckpointError(
             f"The tokenizer of {str(folder)!r} has {tokenizer.vocab_size} characters, but its model {size}."
         )
-    return model, tokenizer, ids
+    return model, tokenizer
 
 
 @contextmanager
 def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool) -> Iterator[bool]:
-    """Run a model on a backend, or a chain, while the block lasts; yield whether it may tell of jobs or falls."""
+    """Run a model on a backend, or a chain, while the block lasts; yield whether that may take long or fall."""
     if backend is None:
         yield False
         return
@@ -100,9 +118,9 @@ def _moved(model: GPT, backend: str | None, ids: Tensor, tokens: int, yes: bool)
         counted = generation_cost(model, link, ids, tokens)
         return cost_table(link, counted, text_row(ids.shape[1], tokens)), counted.first
 
-    with open_devices(backend, yes=yes, cost=cost) as (target, estimators):
+    with open_devices(backend, yes=yes, cost=cost) as (target, _):
         model.to_backend(target)
-        yield bool(estimators) or target.single is None
+        yield True
 
 
 def _write(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Help texts of the commands, and what is said of a command line that cannot be read.
+"""Help texts of the commands, what is said of a command line that cannot be read, and lines that fit a terminal.
 
 Options stand under the heading of their panel, with their texts over the whole width: typer's own tables leave a column
 of 20 characters on a terminal of 80, and cut words and commands' descriptions.
@@ -6,14 +6,27 @@ of 20 characters on a terminal of 80, and cut words and commands' descriptions.
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from textwrap import fill
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 _COLUMN = 30  # characters of the column of options
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a text; on a terminal its lines end between words, elsewhere they stay as they are."""
+    stream = sys.stderr if err else sys.stdout
+    if stream.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = (fill(line, width, break_long_words=False, break_on_hyphens=False) for line in text.splitlines())
+        text = "\n".join(lines)
+    typer.echo(text, err=err)
 
 
 class HelpCommand(TyperCommand):

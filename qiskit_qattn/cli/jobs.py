@@ -14,12 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from qiskit_qattn.cli.devices import seconds_text, usd_text, used_text
-from qiskit_qattn.cli.help import HelpCommand, HelpGroup
-from qiskit_qattn.errors import BackendError, unknown_name
+from qiskit_qattn.cli.help import HelpCommand, HelpGroup, say
+from qiskit_qattn.errors import BackendError, counted, unknown_name
 from qiskit_qattn.untrusted import one_line, printable
 
 if TYPE_CHECKING:
     from qiskit_qattn.backends.jobs.device import Device, Pub
+    from qiskit_qattn.backends.jobs.ledger import Ledger
     from qiskit_qattn.backends.jobs.rows import Row
 
 app = typer.Typer(cls=HelpGroup, rich_markup_mode=None)
@@ -57,7 +58,7 @@ def list_jobs(
     ledger = Ledger()
     rows = ledger.rows(states=STATES if state is None else (state,), device=device)
     if not rows:
-        typer.echo(f"No such jobs in {ledger.path}.")
+        say(_none(ledger, state, device))
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("id", "shots", "circuits"):
@@ -167,6 +168,15 @@ def clear(
     typer.echo(f"Deleted {deleted} of the jobs in {ledger.path}.{stay}")
 
 
+def _none(ledger: Ledger, state: str | None, device: str | None) -> str:
+    """Say that no job is listed, and why."""
+    if not (all_of_them := len(ledger.rows())):
+        return f"No jobs have been sent to devices yet; the ledger {ledger.path} is empty."
+    asked = [f"state {state}"] if state is not None else []
+    asked += [f"a device whose name begins with {device!r}"] if device is not None else []
+    return f"None of the {counted(all_of_them, 'job')} in {ledger.path} has {' and '.join(asked)}."
+
+
 def _device(row: Row, backend: str | None) -> Device:
     """Return the device of a row, by the backend string, or by the device's own name.
 
@@ -192,8 +202,12 @@ def _line(row: Row) -> str:
 def _asked(pub: Pub) -> str:
     """Return in a phrase what a PUB asks for."""
     observables = getattr(pub, "observables", None)  # a Sampler's has none
-    what = f"{pub.circuit.num_clbits} classical bits" if observables is None else f"{observables.size} observables"
-    return f"{pub.circuit.num_qubits} qubits, {pub.parameter_values.size} parameter sets, {what}"
+    what = (
+        f"{counted(pub.circuit.num_clbits, 'classical bit')}"
+        if observables is None
+        else counted(observables.size, "observable")
+    )
+    return f"{counted(pub.circuit.num_qubits, 'qubit')}, {counted(pub.parameter_values.size, 'parameter set')}, {what}"
 
 
 def _cost(row: Row) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from qiskit_qattn.cli.help import say
 from qiskit_qattn.cli.options import TRAINING, require
 from qiskit_qattn.errors import ConfigError
 
@@ -71,17 +72,18 @@ def command(
     try:
         _run(sweep)
     except KeyboardInterrupt as stop:
-        typer.echo(f"Interrupted. The results so far are in {str(sweep.out)!r}; the same command continues.", err=True)
+        say(f"Interrupted. The results so far are in {str(sweep.out)!r}; the same command continues.", err=True)
         raise typer.Exit(128 + getattr(stop, "signal", 2)) from stop
-    typer.echo(f"report: {sweep.out / 'report.md'}")
+    say(f"report: {sweep.out / 'report.md'}")
 
 
 def _run(sweep: NoiseSweep) -> None:
     """Train the copies of the model, measure all points, and show the progress."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from qiskit_qattn.cli.progress import make_progress
+    from qiskit_qattn.cli.progress import LeftColumn, make_progress
+    from qiskit_qattn.cli.remaining import LONG, Remaining, duration
     from qiskit_qattn.evaluation.noise_sweep.report import NAMES
     from qiskit_qattn.evaluation.noise_sweep.sweep import measure, missing, open_sweep, train_models
 
@@ -97,18 +99,28 @@ def _run(sweep: NoiseSweep) -> None:
         BarColumn(bar_width=24),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
-        TextColumn("[dim]left"),
-        TimeRemainingColumn(),
+        LeftColumn(),
         console=console,
         disable=not console.is_terminal,
     ) as bars:
-        task = bars.add_task("", total=len(left))
+        clock = Remaining(len(left))
+        task = bars.add_task("", total=len(left), clock=clock)
+        told = False
+
+        def advance(share: float) -> None:
+            nonlocal told
+            bars.advance(task, share)
+            clock.reach(bars.tasks[task].completed)
+            if not told and clock.elapsed > 2:
+                told, rest = True, clock.left() or 0.0
+                if rest > LONG:
+                    console.print(f"about {duration(rest)} left", highlight=False)
 
         def tell(point: Point, found: dict[str, Any]) -> None:
             line = f"{NAMES[point.model]:>11}, {point.label:>12}: {_figures(point, found)}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-        measure(sweep, run, models, record, on_point=tell, on_progress=lambda share: bars.advance(task, share))
+        measure(sweep, run, models, record, on_point=tell, on_progress=advance)
 
 
 def _figures(point: Point, found: dict[str, Any]) -> str:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from qiskit_qattn.cli.remaining import LONG, Remaining, RunTime, duration
 from qiskit_qattn.training.progress import Progress
 from qiskit_qattn.untrusted import one_line, printable
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from qiskit_qattn.training.checkpoint import Validation
 
 LOGGER = "qiskit_qattn.backends"
+T = TypeVar("T")
 
 
 @contextmanager
@@ -39,11 +42,19 @@ def make_progress(console: Console | None = None) -> Iterator[LineProgress]:
         MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}"),
         TimeElapsedColumn(),
-        TextColumn("[dim]left"),
-        TimeRemainingColumn(),
+        LeftColumn(),
     )
     with _BarsAndMessage(*columns, console=console, refresh_per_second=4) as bars:
         yield BarProgress(console, bars)
+
+
+class LeftColumn(ProgressColumn):
+    """The time left of a task whose field ``clock`` has a method ``left`` that returns it in seconds."""
+
+    def render(self, task: Task) -> Text:
+        """Return it in words."""
+        left = task.fields["clock"].left()
+        return Text("" if left is None or task.finished else f"{duration(left)} left", style="dim")
 
 
 class _BarsAndMessage(Bars):
@@ -62,7 +73,23 @@ class LineProgress(Progress):
     """One line per validation, for log files too."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
+        self.console, self.clock, self._told = console, RunTime(), False
+
+    def planned(self, phases: int, final: float) -> None:
+        """Expect so many models."""
+        self.clock.planned(phases, final)
+
+    def step_done(self, step: int, loss: float | None, tokens_per_second: float) -> None:
+        """Note the time, and say once how long all of it will take if that is more than a minute."""
+        self.clock.stepped(step)
+        if not self._told and self.clock.known:
+            self._told, left = True, self.clock.left() or 0.0
+            if left > LONG:
+                self.message(f"about {duration(left)} left, for all steps and validations")
+
+    def final_validation(self, done: int, total: int) -> None:
+        """Note how far the final validation is."""
+        self.clock.validating(done, total)
 
     def device_message(self, text: str, level: int) -> None:
         """Print a message of a device to stderr."""
@@ -74,10 +101,12 @@ class LineProgress(Progress):
 
     def phase_started(self, name: str, step: int, max_steps: int) -> None:
         """Print the name and the steps of a model."""
+        self.clock.started(step, max_steps)
         self.message(f"{name}: {'resuming at' if step else 'training from'} step {step} to {max_steps}")
 
     def validated(self, found: Validation, tokens_per_second: float) -> None:
-        """Print the figures of a validation."""
+        """Print the figures of a validation, and the time that is left where that is long."""
+        self.clock.validated()
         parts = [
             f"step {found.step:>6}",
             f"train {found.train_loss:.4f}" if found.train_loss is not None else "train   –   ",
@@ -87,10 +116,13 @@ class LineProgress(Progress):
             parts.append(f"last position {found.val_loss_last_position:.4f}")
         if tokens_per_second:
             parts.append(f"{tokens_per_second:,.0f} tokens/s")
+        if self._told and (left := self.clock.left()) is not None and left > LONG:
+            parts.append(f"{duration(left)} left")
         self.message("  ".join(parts))
 
     def phase_finished(self, name: str, val_loss: float, val_loss_last_position: float | None) -> None:
         """Print the final validation."""
+        self.clock.finished()
         last = "" if val_loss_last_position is None else f", last position {val_loss_last_position:.4f}"
         self.message(f"{name}: validation loss {val_loss:.4f}{last}")
 
@@ -113,11 +145,13 @@ class BarProgress(LineProgress):
 
     def phase_started(self, name: str, step: int, max_steps: int) -> None:
         """Start a bar."""
-        self.task = self.bars.add_task(name, total=max_steps, completed=step, figures="")
+        self.clock.started(step, max_steps)
+        self.task = self.bars.add_task(name, total=max_steps, completed=step, figures="", clock=self.clock)
         self.train = self.val = "–"
 
     def step_done(self, step: int, loss: float | None, tokens_per_second: float) -> None:
         """Move the bar."""
+        super().step_done(step, loss, tokens_per_second)
         if loss is not None:
             self.train = f"{loss:.3f}"
         self._show(completed=step, figures=self._figures(tokens_per_second))
@@ -130,6 +164,7 @@ class BarProgress(LineProgress):
 
     def final_validation(self, done: int, total: int) -> None:
         """Show the progress of the final validation."""
+        super().final_validation(done, total)
         self._show(figures=f"validating the whole split {done}/{total}")
 
     def phase_finished(self, name: str, val_loss: float, val_loss_last_position: float | None) -> None:
@@ -139,7 +174,8 @@ class BarProgress(LineProgress):
         super().phase_finished(name, val_loss, val_loss_last_position)
 
     def _figures(self, tokens_per_second: float) -> str:
-        return f"train {self.train}  val {self.val}  {tokens_per_second:,.0f} tok/s"
+        speed = f"  {tokens_per_second:,.0f} tok/s" if tokens_per_second else ""
+        return f"train {self.train}  val {self.val}{speed}"
 
     def _show(self, *, completed: int | None = None, figures: str) -> None:
         if self.task is not None:
@@ -160,6 +196,20 @@ def watch_jobs(out: Console | None = None, err: Console | None = None) -> Iterat
     else:
         with device_messages(lambda message, _: typer.echo(message, err=True)):
             yield lambda text: typer.echo(shown_text(text), nl=False)
+
+
+def timed(tokens: Iterable[T], total: int) -> Iterator[T]:
+    """Yield a text's tokens, and say how long the rest of ``total`` takes where that is more than a minute.
+
+    It is said when three tokens are there, and again when half of that time is left.
+    """
+    clock, told = Remaining(total), math.inf
+    for number, token in enumerate(tokens, 1):
+        yield token
+        clock.reach(number)
+        if clock.known and LONG < (left := clock.left() or 0.0) < told / 2:
+            told = left
+            logging.getLogger(LOGGER).info("about %s left for %d of %d tokens", duration(left), total - number, total)
 
 
 def shown_text(text: str) -> str:

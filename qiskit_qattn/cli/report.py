@@ -9,15 +9,24 @@ import typer
 
 
 def command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run or a study.", show_default=False)],
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Evaluate the saved models again, instead of reading report.json.")
     ] = False,
 ) -> None:
-    """Write report.md and loss.png of RUN again, from its report.json."""
+    """Write the report and the figures of RUN again.
+
+    That of a run of qattn train is made from its report.json, that of a study of qattn compare from its cells. Other
+    commands write their report again when they are called again as before.
+    """
+    from qiskit_qattn.evaluation.comparison.plan import NAME, load_study
     from qiskit_qattn.evaluation.report import read_report, render_report, write_report
 
-    if recompute:
+    if (run / NAME).is_file():
+        from qiskit_qattn.evaluation.comparison.report import write_report as write_study
+
+        write_study(load_study(run), {})
+    elif recompute:
         write_report(run)
     else:
         render_report(run, read_report(run))

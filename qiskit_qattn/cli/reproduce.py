@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qiskit_qattn.cli.help import say
 from qiskit_qattn.cli.options import TRAINING, require
 
 if TYPE_CHECKING:
@@ -51,13 +52,13 @@ def command(
         with make_progress() as progress:
             found = reproduce(claim, Options(folder, data, steps, seed), progress)
     except TrainingInterrupted as stop:
-        typer.echo(f"Stopped at step {stop.step} of {stop.folder.name}; the same command continues.", err=True)
+        say(f"Stopped at step {stop.step} of {stop.folder.name}; the same command continues.", err=True)
         raise typer.Exit(128 + stop.signal) from stop
     changed = {"--data": data if data != "tinyshakespeare" else None, "--steps": steps, "--seed": seed or None}
     flags = [f"{name} {shlex.quote(str(value))}" for name, value in changed.items() if value is not None]
     write_report(folder, found, " ".join(["qattn reproduce", claim, *flags]))
     _show(found)
-    typer.echo(f"report: {folder / 'report.md'}")
+    say(f"report: {folder / 'report.md'}")
 
 
 def _show(found: Reproduction) -> None:

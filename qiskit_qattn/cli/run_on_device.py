@@ -10,6 +10,7 @@ from rich.console import Console
 
 from qiskit_qattn.cli.devices import Quote, cost_table, open_devices, text_row
 from qiskit_qattn.cli.generate import load_model
+from qiskit_qattn.cli.help import say
 from qiskit_qattn.cli.options import TRAINING, require
 from qiskit_qattn.cli.progress import watch_jobs
 from qiskit_qattn.errors import BackendError
@@ -80,7 +81,7 @@ def command(
                 error.add_note(_AGAIN)
                 raise
             except KeyboardInterrupt as stop:
-                typer.echo(f"\nInterrupted. {_AGAIN}", err=True)
+                say(f"\nInterrupted. {_AGAIN}", err=True)
                 raise typer.Exit(128 + getattr(stop, "signal", 2)) from stop
             record = make_record(asked, settings, model, tokenizer, ids, place, trace, estimate)
-    typer.echo(f"report: {write_report(asked, record)}")
+    say(f"report: {write_report(asked, record)}")

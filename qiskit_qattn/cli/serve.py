@@ -36,12 +36,12 @@ def command(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME=]MODEL...",
+            metavar="[NAME=]MODEL",
             help="A run folder, a saved model's folder, or a name on the Hugging Face Hub; several get names.",
             show_default=False,
         ),
     ] = None,
-    config: Annotated[Path | None, _option("A TOML file with settings; the environment has QATTN_SERVE_….")] = None,
+    config: Annotated[Path | None, _option("A TOML file with settings; the environment has QATTN_SERVE_NAME.")] = None,
     host: Annotated[str | None, _option("Address to listen on; beyond the loopback with keys.", "127.0.0.1")] = None,
     port: Annotated[int | None, _option("Port to listen on; 0: a free one.", "8000")] = None,
     backend: Annotated[
@@ -50,7 +50,7 @@ def command(
     device: Annotated[
         Literal["auto", "cpu", "cuda"] | None, _option("auto uses the GPU, if any.", "auto", "Models")
     ] = None,
-    quantize: Annotated[str | None, _option("int8: classical weights of 8 bits.", "none", "Models")] = None,
+    quantize: Annotated[Literal["int8"] | None, _option("int8: classical weights of 8 bits.", "none", "Models")] = None,
     max_batch: Annotated[int | None, _option("Texts in one pass.", "32", "Models")] = None,
     max_queue: Annotated[int | None, _option("Texts that wait; more are refused.", "256", "Models")] = None,
     keys: Annotated[Path | None, _option("A file of keys: qattn serve-keys.", panel="Guards")] = None,
@@ -103,7 +103,7 @@ def _backend(source: ModelSource, settings: Settings) -> str:
 def _load(source: ModelSource, settings: Settings, place: Place | str | None) -> Any:
     from qiskit_qattn.serving.models import load
 
-    quantize = source.quantize or settings.quantize or None
+    quantize: Any = source.quantize or settings.quantize or None  # load checks it
     model = load(source.source, backend=place, device=settings.device, quantize=quantize)
     model.name = source.name
     return model
@@ -130,16 +130,17 @@ def _quote(source: ModelSource, settings: Settings, link: Backend) -> Quote:
     from qiskit_qattn.serving.batch import Batch
 
     model = _load(source, settings, "statevector?shots=1")  # its circuits can be moved, unlike exact ones
-    tokens = [min(count, model.context // 2) or 1 for count in _QUOTED]
+    prompt = min(_QUOTED[0], model.context // 2) or 1
+    tokens = max(1, min(_QUOTED[1], model.context - prompt))
 
     def run() -> None:
         batch = Batch(model)
-        batch.begin([[0] * tokens[0]])
-        for _ in range(tokens[1] - 1):
+        batch.begin([[0] * prompt])
+        for _ in range(tokens - 1):
             batch.step([0])
 
     counted = run_cost(nn.ModuleList(part.module for part in model.parts), link, run)
-    return cost_table(link, counted, text_row(*tokens)), counted.first
+    return cost_table(link, counted, text_row(prompt, tokens)), counted.first
 
 
 def _log(settings: Settings) -> None:

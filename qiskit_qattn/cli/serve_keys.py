@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-app = typer.Typer()
+from qiskit_qattn.cli.help import HelpCommand, HelpGroup
+
+app = typer.Typer(cls=HelpGroup, rich_markup_mode=None)
 _Name = Annotated[str, typer.Argument(help="Whose key it is.", show_default=False)]
 _File = Annotated[Path, typer.Option("--keys", help="The file of keys.", envvar="QATTN_SERVE_KEYS", show_default=False)]
 
@@ -23,7 +25,7 @@ def serve_keys(ctx: typer.Context) -> None:
         typer.echo(ctx.get_help())
 
 
-@app.command("create")
+@app.command("create", cls=HelpCommand)
 def create(
     name: _Name,
     keys: _File,
@@ -41,7 +43,7 @@ def create(
     typer.echo(f"This is the key of {name}. It is not stored: keep it.", err=True)
 
 
-@app.command("list")
+@app.command("list", cls=HelpCommand)
 def list_keys(keys: _File) -> None:
     """List the keys, revoked ones included."""
     from qiskit_qattn.serving.keys import read_keys
@@ -57,7 +59,7 @@ def list_keys(keys: _File) -> None:
     Console(highlight=False).print(table)
 
 
-@app.command("revoke")
+@app.command("revoke", cls=HelpCommand)
 def revoke(name: _Name, keys: _File) -> None:
     """Revoke a key."""
     from qiskit_qattn.serving.keys import revoke_key

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qiskit_qattn.cli import options
+from qiskit_qattn.cli.help import say
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.untrusted import printable
 
@@ -125,9 +126,14 @@ def _print_result(folder: Path, report: dict[str, Any]) -> None:
     typer.echo("\n" + printable(f"{report['prompt']}{report['model']['sample']}") + "\n")
     for name in ("model", "baseline"):
         if (figures := report[name]) is not None:
-            typer.echo(
+            say(
                 f"{name}: validation loss {figures['val_loss']:.4f}"
                 f" (last position {figures['val_loss_last_position']:.4f}),"
-                f" {figures['tokens_per_second']:,.0f} tokens/s, leakage {figures['leakage']:.1e}"
+                f" {_speed(figures['tokens_per_second'])}, leakage {figures['leakage']:.1e}"
             )
-    typer.echo(f"report: {folder / 'report.md'}")
+    say(f"report: {folder / 'report.md'}")
+
+
+def _speed(tokens_per_second: float) -> str:
+    """Return a speed in words; the first steps of a compiled training, and those that are profiled, are not timed."""
+    return f"{tokens_per_second:,.0f} tokens/s" if tokens_per_second else "too few steps to time them"

@@ -8,22 +8,21 @@ from datetime import UTC, datetime
 from statistics import mean, stdev
 from typing import Any
 
+from qiskit_qattn.errors import counted
 from qiskit_qattn.evaluation.comparison.claims import Found, claim, verdict_word
+from qiskit_qattn.evaluation.drawing import COLORS, FAINT, GRID, INK, blank_figure, note, write_figures
+from qiskit_qattn.evaluation.latex import write_document
 from qiskit_qattn.evaluation.rendering import (
-    GRID,
-    blank_figure,
     code,
     escaped,
     machine,
     number,
     pairs,
-    png,
     table,
     versions,
     write_json,
 )
 from qiskit_qattn.evaluation.statistics import compare_pairs
-from qiskit_qattn.training.files import write_bytes, write_text
 from qiskit_qattn.training.finetune import Result
 from qiskit_qattn.training.finetune_config import FinetuneConfig
 from qiskit_qattn.training.scores import TITLES
@@ -56,8 +55,8 @@ def write_report(config: FinetuneConfig, results: Sequence[Result]) -> dict[str,
     """
     report = collect_report(config, results)
     write_json(config.folder / "report.json", report)
-    write_bytes(config.folder / "scores.png", _plot(report))
-    write_text(config.folder / "report.md", render_markdown(report))
+    write_figures(config.folder, {"scores": _figure(report)})
+    write_document(config.folder, render_markdown(report))
     return report
 
 
@@ -135,11 +134,10 @@ def render_markdown(report: dict[str, Any]) -> str:
     metrics = list(methods[reference]["scores"])
     comparisons = [(name, found) for name, found in methods.items() if name != reference]
     seeds = len(methods[reference]["seeds"])
-    rows = f"{report['train_rows']:,} rows for training, {report['dev_rows']:,} for evaluation"
+    rows = f"{counted(report['train_rows'], 'row')} for training, {report['dev_rows']:,} for evaluation"
     parts = [
         f"# Fine-tuning of {code(config['model'])} on {code(config['task'])}",
-        f"{rows}, {config['epochs']:g} epochs, {seeds} {'seed' if seeds == 1 else 'seeds'},"
-        f" {escaped(report['created'])}.",
+        f"{rows}, {counted(config['epochs'], 'epoch')}, {counted(seeds, 'seed')}, {escaped(report['created'])}.",
         _scores(methods, metrics),
         _ABOUT,
         *_sizes(methods, reference),
@@ -204,20 +202,22 @@ def _signed(score: float) -> str:
     return f"{round(100 * score, 2) + 0.0:+.2f}"
 
 
-def _plot(report: dict[str, Any]) -> bytes:
-    """Return a PNG with a dot for the main score of each seed; dots of one seed are joined."""
+def _figure(report: dict[str, Any]) -> Any:
+    """Return a figure with a dot for the main score of each seed; dots of one seed are joined."""
     methods, metric = report["methods"], report["metric"]
     figure = blank_figure(figsize=(max(4.0, 1.2 * len(methods) + 2), 4))
     axes = figure.add_subplot()
     names = list(methods)
     values = [methods[name]["scores"][metric] for name in names]
     for each in zip(*values, strict=False):
-        axes.plot(range(len(names)), [100 * value for value in each], color="#c9b8ec", linewidth=1, zorder=1)
+        axes.plot(range(len(names)), [100 * value for value in each], color=FAINT, linewidth=1, zorder=1)
     for place, own in enumerate(values):
-        axes.scatter([place] * len(own), [100 * value for value in own], color="#6929c4", s=22, zorder=2)
-        axes.hlines(100 * math.fsum(own) / len(own), place - 0.2, place + 0.2, color="#161616", linewidth=2, zorder=3)
+        axes.scatter([place] * len(own), [100 * value for value in own], color=COLORS[0], s=22, zorder=2)
+        axes.hlines(100 * math.fsum(own) / len(own), place - 0.2, place + 0.2, color=INK, linewidth=2, zorder=3)
     axes.set_xticks(range(len(names)), names)
     axes.margins(x=0.15)
     axes.set_ylabel(f"{TITLES[metric]} × 100")
     axes.grid(axis="y", **GRID)
-    return png(figure)
+    if len(values[0]) < 2:
+        note(figure, "One seed: no claim about the methods.")
+    return figure

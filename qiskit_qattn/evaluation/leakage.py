@@ -31,6 +31,7 @@ from qiskit_qattn.evaluation.gradient_leakage import (
     gradient_leaks,
     gradients_cost_circuits,
 )
+from qiskit_qattn.untrusted import shown
 
 _SHOWN = 5  # worst pairs
 _NOISE_FACTOR = 10.0  # the largest of many changes exceeds the variation of a single pass
@@ -170,6 +171,8 @@ def leakage(
             has no logits for every position, or if outputs of a sequence have gradients to other sequences of a batch,
             as in torch's layers without ``batch_first=True``.
     """
+    if not callable(model):
+        raise ConfigError(f"leakage() takes a model, any callable from token ids to logits; got {shown(model)}.")
     module = _module(model)
     if width is not None and vocab_size is not None:
         raise ConfigError(f"vocab_size={vocab_size} is for token ids, width={width} for vectors; give one of them.")
@@ -273,6 +276,8 @@ def _pairs(pairs: tuple[Pair, ...]) -> str:
 def _size(model: Any, name: str, given: int | None, *, least: int) -> int:
     """Return a size as given, or from the model's configuration."""
     size = given if given is not None else getattr(getattr(model, "config", None), name, None)
+    if given is not None and not isinstance(given, int):
+        raise ConfigError(f"{name} must be an integer, got {shown(given)}.")
     if not isinstance(size, int):
         vectors = ", or width for a model that takes vectors" if name == "vocab_size" else ""
         raise ConfigError(f"The model has no config.{name}; give {name} to leakage(){vectors}.")

@@ -12,23 +12,27 @@ from typing import Any, TypedDict
 import numpy as np
 
 from qiskit_qattn.errors import CheckpointError
+from qiskit_qattn.evaluation.drawing import COLORS, GRID, INK, QUIET, blank_figure, write_figures
 from qiskit_qattn.evaluation.memory_leak import LEAST_STEPS, Leak, leak
-from qiskit_qattn.evaluation.profile import TraceCosts, trace_costs
+from qiskit_qattn.evaluation.profile import OUTSIDE, TraceCosts, trace_costs
 from qiskit_qattn.evaluation.rendering import (
-    GRID,
-    blank_figure,
     code,
     escaped,
-    png,
     table,
 )
-from qiskit_qattn.training.files import write_bytes
 from qiskit_qattn.training.profiling import FOLDER, MEMORY, MEMRAY, TRACE
 from qiskit_qattn.untrusted import read_json
 
 PLOT = "profile.png"
+COMPILED = "(the compiled model)"
 _SHOWN = 14  # parts of a table and a plot
-_COLORS = {"forward": "#0f62fe", "backward": "#a6c8ff", "circuits forward": "#6929c4", "circuits backward": "#d4bbff"}
+_COLORS = dict(
+    zip(
+        ("forward", "backward", "circuits forward", "circuits backward"),
+        (COLORS[0], "#a9cfe6", COLORS[1], "#f2c9a6"),
+        strict=True,
+    )
+)
 _SHADES = {"forward": "#d0e2ff", "backward": "#f2f4f8", "optimizer": "#ffe0c2"}
 
 
@@ -81,7 +85,7 @@ def read_profile(folder: Path) -> dict[str, Any] | None:
         if len(resident["steps"]) != len(resident["resident_mib"]):
             raise ValueError(f"{MEMORY} has as many steps as sizes, or is damaged")
         found: Profile = {
-            "costs": trace_costs(trace["traceEvents"]),
+            "costs": trace_costs(trace["traceEvents"], COMPILED if resident["compiled"] else OUTSIDE),
             "resident": resident,
             "leak": leak(resident["steps"], resident["resident_mib"]),
             "native": _native(path / MEMRAY),
@@ -127,7 +131,7 @@ def render_profile(folder: Path, profile: dict[str, Any]) -> None:
     Raises:
         RunFolderError: If it cannot be written.
     """
-    write_bytes(folder / FOLDER / PLOT, profile_plot(profile))
+    write_figures(folder / FOLDER, {Path(PLOT).stem: profile_figure(profile)})
 
 
 def profile_markdown(profile: dict[str, Any], prefix: str = "") -> list[str]:
@@ -206,8 +210,8 @@ def _functions(costs: dict[str, Any]) -> str:
     return table(["Function", "Calls a step", "Self time, ms", "Share"], rows)
 
 
-def profile_plot(profile: dict[str, Any]) -> bytes:
-    """Return a PNG: time by module, memory during a step, and resident memory by step.
+def profile_figure(profile: dict[str, Any]) -> Any:
+    """Return a figure: time by module, memory during a step, and resident memory by step.
 
     Raises:
         MissingDependencyError: If matplotlib is not installed.
@@ -218,7 +222,7 @@ def profile_plot(profile: dict[str, Any]) -> bytes:
     top, bottom = right.subplots(2, 1)
     _memory(top, profile["costs"]["curve"])
     _resident(bottom, profile["resident"], profile["leak"])
-    return png(figure)
+    return figure
 
 
 def _bars(axes: Any, costs: dict[str, Any]) -> None:
@@ -249,7 +253,7 @@ def _memory(axes: Any, curve: dict[str, Any]) -> None:
     for name, end in curve["ends"].items():
         axes.axvspan(begin, end, color=_SHADES.get(name, "#ffffff"), linewidth=0, zorder=0, label=name)
         begin = end
-    axes.step(curve["ms"], curve["mib"], where="post", color="#161616", linewidth=1.2)
+    axes.step(curve["ms"], curve["mib"], where="post", color=INK, linewidth=1.2)
     axes.set_ylim(top=height * 1.3)
     axes.legend(fontsize=8, ncols=3, loc="upper right", handlelength=1.2, framealpha=1, edgecolor="none")
     axes.margins(x=0)
@@ -261,19 +265,18 @@ def _memory(axes: Any, curve: dict[str, Any]) -> None:
 def _resident(axes: Any, resident: dict[str, Any], found: dict[str, Any]) -> None:
     """Draw the resident memory after each step, with the slope of the leak check."""
     steps, mib = np.asarray(resident["steps"]), np.asarray(resident["resident_mib"])
-    axes.plot(steps, mib, color="#525252", linewidth=1, marker="." if len(steps) <= 50 else None)
+    axes.plot(steps, mib, color=QUIET, linewidth=1, marker="." if len(steps) <= 50 else None)
     title = "Resident memory"
     if found["slope_kib"] is not None:
         watched = steps[len(steps) // 4 :]
         line = found["slope_kib"] / 1024 * (watched - watched.mean()) + np.median(mib[len(steps) // 4 :])
-        color = "#da1e28" if found["leaks"] else "#198038"
+        color = COLORS[1] if found["leaks"] else COLORS[2]
         axes.plot(watched, line, color=color, linewidth=1.6, linestyle="--")
         title += f": {found['slope_kib']:+,.1f} KiB a step ({found['low_kib']:+,.1f} to {found['high_kib']:+,.1f})"
     elif len(steps) < LEAST_STEPS:
         title += " (too few for a slope)"
     if len(mib) and np.ptp(mib) < 1:
         axes.set_ylim(mib.mean() - 1, mib.mean() + 1)  # or a page would fill the axis
-    axes.ticklabel_format(useOffset=False)
     axes.set_xlabel("training step")
     axes.set_ylabel("MiB")
     axes.set_title(title, loc="left", fontsize=9)

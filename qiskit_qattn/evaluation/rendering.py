@@ -1,4 +1,4 @@
-"""What all reports are made of: tables in Markdown, figures in PNG, files, and the versions and machine of a result."""
+"""What all reports are made of: tables in Markdown, files, and the versions and machine of a result."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import json
 import os
 import platform
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -24,7 +23,6 @@ from qiskit_qattn.training.files import write_text
 from qiskit_qattn.untrusted import one_line, printable
 
 PACKAGES = ("torch", "qiskit", "qiskit-machine-learning", "accelerate", "numpy")
-GRID = {"color": "#e0e0e0", "linewidth": 0.8}
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color:#161616}"
     "h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2rem}img{max-width:100%}"
@@ -87,11 +85,6 @@ def number(value: float | None, form: str) -> str:
     return "–" if value is None else form.format(value)
 
 
-def counted(n: int, noun: str) -> str:
-    """Return a number of things in words: ``1 seed``, ``8 seeds``."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
 def heads_text(heads: str | Sequence[str]) -> str:
     """Return a model's ``heads`` as one string: those of all layers, or those of each layer."""
     return heads if isinstance(heads, str) else " | ".join(heads)
@@ -113,41 +106,6 @@ def write_json(path: Path, value: Any) -> None:
         RunFolderError: If it cannot be written.
     """
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def blank_figure(**options: Any) -> Any:
-    """Return a matplotlib ``Figure``, which needs no display.
-
-    Args:
-        options: As for ``Figure``.
-
-    Raises:
-        MissingDependencyError: If matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise missing_dependency("matplotlib", "train") from error
-    return Figure(dpi=144, layout="constrained", **options)
-
-
-def png(figure: Any) -> bytes:
-    """Return a figure as PNG, its axes without the top and right spines."""
-    return drawn(figure, "png")
-
-
-def drawn(figure: Any, form: Literal["png", "svg", "pdf"]) -> bytes:
-    """Return a figure in a format, its axes without the top and right spines; no file says when it was drawn."""
-    import matplotlib
-
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    dates: dict[str, Any] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    with matplotlib.rc_context({"svg.hashsalt": "qiskit-qattn"}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it
-        figure.savefig(buffer, format=form, metadata=dates[form])
-    return buffer.getvalue()
 
 
 def html_page(title: str, markdown: str, images: Mapping[str, bytes]) -> str:

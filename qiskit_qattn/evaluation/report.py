@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from qiskit_qattn.backends.place import Place
-from qiskit_qattn.errors import CheckpointError, RunFolderError
+from qiskit_qattn.errors import CheckpointError, RunFolderError, counted
+from qiskit_qattn.evaluation.drawing import write_figures
+from qiskit_qattn.evaluation.latex import write_document
 from qiskit_qattn.evaluation.leakage import leakage
+from qiskit_qattn.evaluation.loss_figure import loss_figure
 from qiskit_qattn.evaluation.profile_report import Profile, profile_markdown, read_profile, render_profile
 from qiskit_qattn.evaluation.rendering import (
-    GRID,
-    blank_figure,
     block,
     code,
     escaped,
     heads_text,
     machine,
     pairs,
-    png,
     table,
     versions,
     write_json,
@@ -30,14 +30,21 @@ from qiskit_qattn.evaluation.text_metrics import TextDifference, text_difference
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.figures import AuditRecord, Figures, read_metrics
-from qiskit_qattn.training.files import write_bytes, write_text
 from qiskit_qattn.training.profiling import FOLDER as PROFILE
 from qiskit_qattn.training.run import saved_config
 from qiskit_qattn.training.tokenizer import CharTokenizer
-from qiskit_qattn.untrusted import as_type, printable, read_json
+from qiskit_qattn.untrusted import as_type, one_line, read_json
 
 FORMAT = "qiskit-qattn/report"
-COLORS = {"model": "#6929c4", "baseline": "#8a8a8a"}
+#: Whose reports those of other formats are.
+OTHERS = {
+    "qiskit-qattn/comparison": "qattn compare",
+    "qiskit-qattn/suite": "qattn compare --tasks",
+    "qiskit-qattn/noise-sweep": "qattn noise-sweep",
+    "qiskit-qattn/finetune-report": "qattn finetune",
+    "qiskit-qattn/device-run": "qattn run-on-device",
+    "qiskit-qattn/reproduction": "qattn reproduce",
+}
 #: The side-by-side table: the label of a row, its value in a model's figures, and its format.
 ROWS: tuple[tuple[str, Callable[[dict[str, Any]], Any], str], ...] = (
     ("Validation loss", lambda m: m["val_loss"], "{:.4f}"),
@@ -45,7 +52,7 @@ ROWS: tuple[tuple[str, Callable[[dict[str, Any]], Any], str], ...] = (
     ("Training loss", lambda m: m["train_loss"], "{:.4f}"),
     ("Quantum parameters", lambda m: m["parameters"]["quantum"], "{:,}"),
     ("Classical parameters", lambda m: m["parameters"]["classical"], "{:,}"),
-    ("Training tokens/s", lambda m: m["tokens_per_second"], "{:,.0f}"),
+    ("Training tokens/s", lambda m: m["tokens_per_second"] or None, "{:,.0f}"),  # the first steps are not timed
     ("Wall time, s", lambda m: m["wall_seconds"], "{:,.1f}"),
     ("CPU time, s", lambda m: m["cpu_seconds"], "{:,.1f}"),
     ("Peak memory (RSS), MiB", lambda m: m["peak_rss_mib"], "{:,.0f}"),
@@ -53,7 +60,8 @@ ROWS: tuple[tuple[str, Callable[[dict[str, Any]], Any], str], ...] = (
     ("Causality: largest change by a later token", lambda m: m["leakage"], "{:.1e}"),
 )
 ONE_SEED = (
-    "One seed of each: the variation between seeds was not measured, so this table supports no claim about the heads."
+    "One seed of each: the variation between seeds was not measured, so neither the table nor the picture supports a"
+    " claim about the heads."
     " `qattn compare` measures it."
 )
 
@@ -103,16 +111,16 @@ def write_report(folder: Path, backend: Place | None = None) -> dict[str, Any]:
 
 
 def render_report(folder: Path, report: dict[str, Any]) -> None:
-    """Write ``report.md`` and ``loss.png`` of a report into ``folder``.
+    """Write ``report.md`` and ``loss.png`` of a report into ``folder``, and its figures and tables for a paper.
 
     Raises:
         RunFolderError: If they cannot be written.
     """
-    write_bytes(folder / "loss.png", loss_plot(report))
+    write_figures(folder, {"loss": loss_figure(report)})
     for name in ("model", "baseline"):
         if profile := (report[name] or {}).get("profile_of_steps"):
             render_profile(folder if name == "model" else folder / name, profile)
-    write_text(folder / "report.md", render_markdown(report))
+    write_document(folder, render_markdown(report))
 
 
 def read_report(folder: Path) -> dict[str, Any]:
@@ -125,6 +133,10 @@ def read_report(folder: Path) -> dict[str, Any]:
     path = folder / "report.json"
     try:
         report = read_json(path)
+        other = OTHERS.get(str(report.get("format"))) if isinstance(report, dict) else None
+        if other is not None:
+            again = f": {one_line(report['command'])}" if isinstance(report.get("command"), str) else ""
+            raise CheckpointError(f"{str(path)!r} is of {other}; the same command as before writes it again{again}")
         if not isinstance(report, dict) or report.get("format") != FORMAT:
             raise CheckpointError(f"{str(path)!r} is not a report of a qiskit-qattn training run.")
         found: Report = as_type(report, Report)
@@ -205,72 +217,19 @@ def _examine(folder: Path, config: TrainConfig, prompt: str, place: Place) -> di
     }
 
 
-def loss_plot(report: dict[str, Any]) -> bytes:
-    """Return a PNG of the training and validation losses of the model and of the baseline, if there is one.
-
-    Raises:
-        MissingDependencyError: If matplotlib is not installed.
-    """
-    figure = blank_figure(figsize=(8, 4.8))
-    axes = figure.add_subplot()
-    for name in ("baseline", "model"):
-        if report[name] is not None:
-            _curves(axes, report[name], name)
-    axes.set_xlabel("training step")
-    axes.set_ylabel("cross-entropy, nats per token")
-    title = printable(f"{heads_text(report['model']['heads'])} on {report['config']['data']}")
-    axes.set_title(title, loc="left", fontsize=11, parse_math=False)
-    axes.grid(axis="y", **GRID)
-    axes.margins(x=0.01)
-    axes.legend(frameon=False, fontsize=9)
-    return png(figure)
-
-
-def smoothed(values: list[float], share: float = 0.05) -> list[float]:
-    """Return the centred moving average of ``values`` over ``share`` of their number, narrower at the ends."""
-    half = int(len(values) * share / 2)
-    means = []
-    for i in range(len(values)):
-        reach = min(half, i, len(values) - 1 - i)
-        window = values[i - reach : i + reach + 1]
-        means.append(sum(window) / len(window))
-    return means
-
-
-def _curves(axes: Any, figures: dict[str, Any], name: str) -> None:
-    """Draw the training losses of a model, faint and smoothed, and its validation losses with dots."""
-    color, front = COLORS[name], 3 if name == "model" else 2
-    train, val = figures["history"]["train"], figures["history"]["val"]
-    label = name if name == "model" else "all-classical baseline"
-    steps, losses = [item["step"] for item in train], [item["loss"] for item in train]
-    axes.plot(steps, losses, color=color, alpha=0.18, linewidth=0.8, zorder=front)
-    axes.plot(steps, smoothed(losses), color=color, alpha=0.75, linewidth=1.2, zorder=front, label=f"{label}, training")
-    axes.plot(
-        [item["step"] for item in val],
-        [item["val_loss"] for item in val],
-        color=color,
-        marker="o",
-        markersize=4,
-        linewidth=1.8,
-        linestyle="-" if name == "model" else "--",
-        zorder=front + 2,
-        label=f"{label}, validation (end: {figures['val_loss']:.3f})",
-    )
-
-
 def render_markdown(report: dict[str, Any]) -> str:
     """Return the report as one Markdown document."""
     model, baseline = report["model"], report["baseline"]
     parts = [
         f"# Run report: {escaped(heads_text(model['heads']))}",
-        f"{model['step']:,} steps on {code(report['config']['data'])}, {escaped(report['created'])}, device"
+        f"{counted(model['step'], 'step')} on {code(report['config']['data'])}, {escaped(report['created'])}, device"
         f" {code(model['device'])}.",
         "Losses are mean cross-entropies in nats per token. Validation losses are those of the saved model over the"
         " validation split, in non-overlapping windows. At the last position of a window there are no later tokens, so"
         " the loss there is not affected by leakage.",
         _side_by_side(model, baseline),
-        *([] if baseline is None else [ONE_SEED]),
         "![Training and validation loss](loss.png)",
+        *([] if baseline is None else [ONE_SEED]),
         "## Samples",
         _sample("Model", report["prompt"], model["sample"]),
     ]
@@ -303,7 +262,7 @@ def _sample(title: str, prompt: str, text: str) -> str:
 
 def _differences(found: dict[str, float]) -> str:
     rows = [
-        ["Hamming distance", f"{found['hamming']} of {found['length']} characters"],
+        ["Hamming distance", f"{found['hamming']} of {counted(found['length'], 'character')}"],
         ["Agreement ratio", f"{found['agreement']:.3f}"],
         ["Jaccard similarity of words", f"{found['jaccard']:.3f}"],
         ["Levenshtein distance", f"{found['levenshtein']}"],

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import special
 from statsmodels.stats.multitest import multipletests
 
-from qiskit_qattn.errors import ConfigError, unknown_name
+from qiskit_qattn.errors import ConfigError, counted, unknown_name
 from qiskit_qattn.evaluation.paired_tests import (
     POWER,
     Floats,
@@ -259,7 +259,7 @@ def _sentence(found: Comparison, alpha: float, num_kinds: int, measure: str, wha
         )
     assert found.mean_difference is not None and found.interval is not None and found.adjusted_p is not None
     figures = (
-        f"mean difference {found.mean_difference:+.4f} over {found.seeds} seeds, 95% interval"
+        f"mean difference {found.mean_difference:+.4f} over {counted(found.seeds, 'seed')}, 95% interval"
         f" {found.interval[0]:+.4f} to {found.interval[1]:+.4f}, Holm-adjusted p = {found.adjusted_p:.3g}"
     )
     if found.verdict == "no difference shown":

@@ -12,10 +12,11 @@ from qiskit import QuantumCircuit, qasm3
 from qiskit.circuit import Parameter
 from qiskit.quantum_info import Pauli, SparsePauliOp
 
-from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.errors import CircuitError, counted
 from qiskit_qattn.forks import cached_property
 from qiskit_qattn.library.encodings import Encoding
 from qiskit_qattn.library.observables import measurement_bases
+from qiskit_qattn.untrusted import shown
 
 if TYPE_CHECKING:
     from qiskit_machine_learning.neural_networks import EstimatorQNN
@@ -45,7 +46,8 @@ class ShotReport:
     def __str__(self) -> str:
         bases = "basis" if len(self.bases) == 1 else "bases"
         return (
-            f"{self.num_observables} observables in {len(self.bases)} measurement {bases}, {self.shots} shots each: "
+            f"{counted(self.num_observables, 'observable')} in {len(self.bases)} measurement {bases}, "
+            f"{counted(self.shots, 'shot')} each: "
             f"{self.total} executions per input for standard errors of at most {self.precision:g}."
         )
 
@@ -78,7 +80,9 @@ class AttentionCircuit:
         """Check that the parts fit together."""
         n = self.encoding.num_qubits
         if self.ansatz.num_qubits != n:
-            raise CircuitError(f"The encoding has {n} qubits and the ansatz {self.ansatz.num_qubits}; they must match.")
+            raise CircuitError(
+                f"The encoding has {counted(n, 'qubit')} and the ansatz {self.ansatz.num_qubits}; they must match."
+            )
         wrong = [label for label in self.labels if len(label) != n or set(label) - set("IXYZ")]
         if wrong or not self.labels:
             raise CircuitError(f"Observables must be strings of {n} letters I, X, Y, Z, at least one; got {wrong}.")
@@ -103,8 +107,10 @@ class AttentionCircuit:
 
         Raises:
             CircuitError: For a parameter that is listed twice or not at all, no observable, or one on another number of
-                qubits.
+                qubits, and for something else than a circuit.
         """
+        if not isinstance(circuit, QuantumCircuit):
+            raise CircuitError(f"from_circuit takes a QuantumCircuit, got {shown(circuit)}.")
         named = Counter([*input_params, *weight_params])
         twice = sorted(each.name for each, count in named.items() if count > 1)
         missing = sorted(each.name for each in circuit.parameters if each not in named)
@@ -123,8 +129,10 @@ class AttentionCircuit:
     def __repr__(self) -> str:
         bases = len(measurement_bases(self.labels))
         return (
-            f"<AttentionCircuit {self.name}: {self.num_qubits} qubits, {len(self.input_params)} input parameters, "
-            f"{len(self.weight_params)} weights, {len(self.observables)} observables in {bases} measurement "
+            f"<AttentionCircuit {self.name}: {counted(self.num_qubits, 'qubit')}, "
+            f"{counted(len(self.input_params), 'input parameter')}, "
+            f"{counted(len(self.weight_params), 'weight')}, {counted(len(self.observables), 'observable')} in "
+            f"{bases} measurement "
             f"{'basis' if bases == 1 else 'bases'}>"
         )
 

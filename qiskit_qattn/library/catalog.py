@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
 import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import Statevector
 
-from qiskit_qattn.errors import CircuitError, ConfigError, unknown_name
+from qiskit_qattn.errors import CircuitError, ConfigError, counted, unknown_name
 from qiskit_qattn.library.ansatzes import angle_ansatz, qasa_ansatz, qisa_ansatz, qsann_ansatz, real_amplitudes_ansatz
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.compound import choose_pairs, count_pairs, matrix_encoding, pair_amplitude
@@ -33,6 +34,7 @@ from qiskit_qattn.library.observables import (
 )
 from qiskit_qattn.library.quixer import quixer_ansatz, quixer_encoding
 from qiskit_qattn.library.unary import butterfly_ansatz, pyramid_ansatz, unary_encoding
+from qiskit_qattn.untrusted import shown
 
 _PROBE_SEED = 20260
 _NUM_PROBES = 2
@@ -152,9 +154,12 @@ def attention_circuit(
         UnknownNameError: For a name that is not in the catalog; the message lists those that are.
         CircuitError: For a number of qubits, layers or observables that is not possible.
     """
-    recipe = CATALOG.get(ALIASES.get(name, name))
+    recipe = CATALOG.get(ALIASES.get(name, name)) if isinstance(name, str) else None
     if recipe is None:
-        raise unknown_name("attention circuit", name, [*CATALOG, *ALIASES])
+        raise unknown_name("attention circuit", str(name), [*CATALOG, *ALIASES])
+    for what, given in (("num_qubits", num_qubits), ("reps", reps), ("num_observables", num_observables)):
+        if not (isinstance(given, Integral) or (given is None and what != "num_qubits")):
+            raise CircuitError(f"{what} must be an integer, got {shown(given)}.")
     encoding = recipe.encoding(num_qubits)
     ansatz = recipe.ansatz(num_qubits, recipe.reps if reps is None else reps)
     count = num_qubits if num_observables is None else num_observables
@@ -192,10 +197,12 @@ def _read(
     if isinstance(observables, str) and observables != "grouped":
         raise unknown_name("choice of observables", observables, ["grouped"])
     if not 1 <= count <= (most := readout.most(n)):
-        raise CircuitError(f"{name} on {n} qubits reads from 1 to {most} values, {count} were asked for.")
+        raise CircuitError(f"{name} on {counted(n, 'qubit')} reads from 1 to {most} values, {count} were asked for.")
     names = tuple(readout.choose(n, count) if isinstance(observables, str) else observables)
     if wrong := [each for each in names if len(each) != n]:
-        raise CircuitError(f"What {name} reads on {n} qubits are strings of {n} letters, got {wrong}.")
+        raise CircuitError(
+            f"What {name} reads on {counted(n, 'qubit')} are strings of {counted(n, 'letter')}, got {wrong}."
+        )
     sums = tuple(readout.operator(each) for each in names)
     terms = itertools.zip_longest(*(each.paulis.to_labels() for each in sums))
     labels = tuple(dict.fromkeys(label for row in terms for label in row if label is not None))

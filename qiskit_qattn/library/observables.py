@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 from qiskit.quantum_info import SparsePauliOp
 
-from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.errors import CircuitError, counted
 
 # H rotates X to Z; H·S† rotates Y to Z.
 _TO_Z = {
@@ -97,7 +97,8 @@ def select_observables(probes: Sequence[np.ndarray], count: int, first: Sequence
     most = 4**num_qubits - 1
     if count > most:
         raise CircuitError(
-            f"{count} observables asked for, but {num_qubits} qubits have only {most} Pauli strings besides the "
+            f"{counted(count, 'observable')} asked for, but on {counted(num_qubits, 'qubit')} there are only "
+            f"{counted(most, 'Pauli string')} besides the "
             f"identity. Use fewer observables (a smaller head) or more qubits."
         )
     chosen: dict[str, None] = {}
@@ -112,7 +113,8 @@ def select_observables(probes: Sequence[np.ndarray], count: int, first: Sequence
         chosen.update(dict.fromkeys(masked(basis, mask) for mask in masks if alive[mask]))
     if len(chosen) < count:
         raise CircuitError(
-            f"{count} observables asked for, but on {num_qubits} qubits this circuit has only {len(chosen)} Pauli "
+            f"{counted(count, 'observable')} asked for, but on {counted(num_qubits, 'qubit')} this circuit has "
+            f"only {len(chosen)} Pauli "
             f"strings that are not always zero. Use fewer observables (a smaller head) or more qubits."
         )
     return tuple(chosen)[:count]

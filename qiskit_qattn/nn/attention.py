@@ -333,6 +333,7 @@ class CausalSelfAttention(MixedHeads, nn.Module):
     ) -> Tensor:
         """Return the outputs of a kind that mixes positions, ``(B, nh, T, h)``; the cache keeps features as keys."""
         rows = self._rows(name, x, features).unflatten(1, x.shape[:2]).transpose(0, 1)  # (B, nh or 1, T, F)
+        rows = rows.clone(memory_format=torch.contiguous_format)
         if cache is not None:
             rows, _ = cache.extend(name, rows, rows[..., :0])
         return self.maps[name](rows, x.shape[1], real)

@@ -13,7 +13,7 @@ from torch import nn
 from qiskit_qattn.backends.mps import mps_program, mps_summary
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.errors import CircuitError, MissingDependencyError
-from qiskit_qattn.nn.networks import check_layout, is_exact, own_gradient
+from qiskit_qattn.nn.networks import check_layout, is_exact, own_gradient, plain_network
 from qiskit_qattn.nn.outcomes import OutcomeProgram, is_exact_sampler, own_sampler_gradient
 from qiskit_qattn.simulation.cutting import in_use, without_final_measurements
 from qiskit_qattn.simulation.elementary import as_circuit
@@ -56,6 +56,11 @@ def compile_qnn(network: NeuralNetwork) -> CompiledQNN:
     Raises:
         CircuitError: For a network that measures other qubits than those its layout put the circuit on.
     """
+    if (plain := plain_network(network)) is not network:
+        found = compile_qnn(plain)
+        if found.engine in ("statevector", "density_matrix"):
+            return found
+        return CompiledQNN("network", f"{type(network).__name__} draws samples itself, as one batch a pass.", None)
     if type(network) is SamplerQNN:
         return _compile_sampler(network)
     if type(network) is not EstimatorQNN:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-from qiskit_qattn.errors import ConfigError, unknown_name
+from qiskit_qattn.errors import ConfigError, counted, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, attention_circuit
 from qiskit_qattn.nn.head_kind import HeadKind, HeadShape
@@ -208,7 +208,7 @@ def projected_shape(kind: HeadKind, count: int, head_dim: int, num_qubits: int |
         )
     shape = HeadShape(count, head_dim, head_dim, qubits, circuit, _PROJECTED_SPREAD, reps)
     weights = count * head_dim * kind.inputs(shape)
-    check_memory(f"{count} {kind.name} heads of {weights:,} weights or more", 4 * weights)
+    check_memory(f"{counted(count, f'{kind.name} head')} of {weights:,} weights or more", 4 * weights)
     return shape
 
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.registry import Backend
-from qiskit_qattn.errors import CheckpointError
+from qiskit_qattn.errors import CheckpointError, ConfigError
+from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.nn.audit import Audit
 from qiskit_qattn.nn.compiled import compile_qnn
 from qiskit_qattn.nn.fallback import Execution, program_on
@@ -31,6 +32,7 @@ from qiskit_qattn.nn.networks import (
 from qiskit_qattn.nn.outcomes import SparseGradient
 from qiskit_qattn.nn.placement import Movable, Placement
 from qiskit_qattn.simulation.amplitude import check_finite
+from qiskit_qattn.untrusted import shown
 
 
 class TorchConnector(Placement, Movable, QiskitTorchConnector):
@@ -66,6 +68,7 @@ class TorchConnector(Placement, Movable, QiskitTorchConnector):
         CircuitError: For a network that measures other qubits than those its layout put the circuit on.
         ConfigError: For a backend, with a network of another class than these two, also a subclass.
         UnknownNameError, ConfigError: For a string that names no backend.
+        ConfigError: For something else than a network, and when called with something else than a tensor.
     """
 
     def __init__(
@@ -76,6 +79,10 @@ class TorchConnector(Placement, Movable, QiskitTorchConnector):
         *,
         backend: Backend | Place | str | None = None,
     ) -> None:
+        if not hasattr(neural_network, "num_weights"):
+            hint = "its network is circuit.qnn()" if isinstance(neural_network, AttentionCircuit) else ""
+            hint = hint or "a QuantumCircuit becomes one as EstimatorQNN(circuit=…, input_params=…, weight_params=…)"
+            raise ConfigError(f"TorchConnector takes a neural network, got {shown(neural_network)}: {hint}.")
         super().__init__(neural_network, initial_weights, sparse)
         self._program: nn.Module | None = None
         self._program_for: tuple[Any, ...] | None = None
@@ -118,6 +125,11 @@ class TorchConnector(Placement, Movable, QiskitTorchConnector):
 
         With ``sparse`` they are a sparse COO tensor in float64, and the gradient of the weights is sparse too.
         """
+        if not isinstance(input_data, Tensor | None):
+            raise ConfigError(
+                f"TorchConnector takes a tensor of shape (…, {self.neural_network.num_inputs}), got "
+                f"{shown(input_data)}."
+            )
         self._refresh()
         if self._program is None:
             values = super().forward(input_data).clone()  # it may be a view, which cannot be changed in place

@@ -106,6 +106,10 @@ class _OnEngine:
     def _parts(self) -> tuple[Any, ...]:
         """Return what of the network can be replaced."""
 
+    def as_plain_network(self) -> Any:
+        """Return the same network as one of Qiskit Machine Learning's class."""
+        return _as_kind(self, SamplerQNN if isinstance(self, SamplerQNN) else EstimatorQNN)
+
     def _engine(self) -> Any:
         parts = self._parts()
         known = self._built[0] if self._built is not None else ()
@@ -176,7 +180,7 @@ class FastEstimatorQNN(_OnEngine, EstimatorQNN):
         self.gradient = ParamShiftEstimatorGradient(self.estimator)
 
     def _build(self) -> Any:
-        plain: Any = _as_kind(self, EstimatorQNN)
+        plain = self.as_plain_network()
         noisy = type(self.estimator) is StatevectorEstimator and self.default_precision > 0
         if noisy:  # its gradients are at the estimator's own precision
             plain._default_precision = self.estimator.default_precision

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from types import NoneType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from qiskit_qattn.errors import ConfigError
+from qiskit_qattn.errors import ConfigError, TokenError, counted
 from qiskit_qattn.nn.attention import KeyValueCache
 from qiskit_qattn.nn.inference import inference
+from qiskit_qattn.untrusted import shown
 
 
 def stream(
@@ -39,7 +41,9 @@ def stream(
         use_cache: Keep keys and values of earlier tokens instead of computing them again.
 
     Raises:
-        ConfigError: For an empty prompt, a negative temperature or number of tokens, or ``top_k`` below 1.
+        ConfigError: For an empty prompt or one that is no tensor of tokens, such as a text, a negative temperature or
+            number of tokens, or ``top_k`` below 1.
+        TokenError: For a token that is not in the vocabulary.
     """
     options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "seed": seed, "use_cache": use_cache}
     return (token for token, _ in steps(model, idx, max_new_tokens, **options))
@@ -72,10 +76,19 @@ def steps(
         forced: Tokens with which the text goes on in place of the sampled ones, shape ``(B, max_new_tokens)``.
 
     Raises:
-        ConfigError: As :func:`stream` does.
+        ConfigError, TokenError: As :func:`stream` does.
     """
-    if idx.ndim != 2 or idx.shape[1] == 0:
-        raise ConfigError(f"The prompt must have shape (B, T) with at least one token, got {tuple(idx.shape)}.")
+    check_tokens(idx)
+    if idx.shape[1] == 0:
+        raise ConfigError(f"The prompt must have at least one token, got one of shape {tuple(idx.shape)}.")
+    size = int(getattr(model, "config").vocab_size)  # noqa: B009 - of any module
+    if not idx.is_meta and bool(((idx < 0) | (idx >= size)).any()):
+        raise outside_vocabulary(idx, size)
+    if type(max_new_tokens) is not int or type(top_k) not in (int, NoneType) or type(temperature) not in (int, float):
+        raise ConfigError(
+            f"max_new_tokens and top_k must be integers and temperature a number; got {shown(max_new_tokens)}, "
+            f"{shown(top_k)} and {shown(temperature)}."
+        )
     if not 0 <= temperature < math.inf or max_new_tokens < 0 or (top_k is not None and top_k < 1):
         raise ConfigError(
             f"temperature and max_new_tokens must be finite and at least 0, top_k at least 1; got {temperature}, "
@@ -85,6 +98,34 @@ def steps(
         raise ConfigError(f"seed must lie between 0 and 2^63 - 1, got {seed}.")
     generator = None if seed is None else torch.Generator(idx.device).manual_seed(seed)
     return _steps(model, idx, max_new_tokens, temperature, top_k, generator, use_cache, forced)
+
+
+def check_tokens(idx: Any) -> None:
+    """Check that something is tokens as a GPT takes them: a tensor of integers of shape ``(B, T)``.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    if isinstance(idx, str):
+        raise ConfigError(
+            f"A GPT takes token ids, got the text {shown(idx)}: encode it with the model's tokenizer, as "
+            f"CharTokenizer.load(folder / 'tokenizer.json') does, or use: qattn generate RUN --prompt TEXT."
+        )
+    if not isinstance(idx, Tensor):
+        raise ConfigError(f"A GPT takes a tensor of token ids of shape (B, T), got {shown(idx)}.")
+    if idx.dtype not in (torch.int64, torch.int32):
+        raise ConfigError(f"A GPT takes token ids in int64 or int32, got a tensor of {idx.dtype}.")
+    if idx.ndim != 2:
+        raise ConfigError(f"Tokens must have shape (B, T), got {tuple(idx.shape)}; one sequence is idx[None].")
+
+
+def outside_vocabulary(idx: Tensor, size: int) -> TokenError:
+    """Return the error for tokens of which some are not in a vocabulary of ``size``."""
+    outside = idx[(idx < 0) | (idx >= size)].flatten()
+    what = str(int(outside[0])) if len(outside) else "a token"
+    return TokenError(
+        f"Token {what} is outside the vocabulary: the model has {counted(size, 'token')}, 0 to {size - 1}."
+    )
 
 
 @torch.no_grad()

@@ -12,12 +12,13 @@ from torch.nn import functional as F
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.attention import CausalSelfAttention, KeyValueCache
 from qiskit_qattn.nn.config import GPTConfig
-from qiskit_qattn.nn.generation import stream
+from qiskit_qattn.nn.generation import check_tokens, outside_vocabulary, stream
 from qiskit_qattn.nn.heads import QuantumHead, form_unitaries
 from qiskit_qattn.nn.placement import Placement, ran_on
 from qiskit_qattn.nn.pretrained import Pretrained
 from qiskit_qattn.nn.sampling import number_layers
 from qiskit_qattn.simulation.statevector import Fused
+from qiskit_qattn.untrusted import shown
 
 
 class LayerNorm(nn.Module):
@@ -122,10 +123,11 @@ class Decoder(Placement, nn.Module):
             Logits, shape ``(B, T, vocab_size)``, and the loss or None.
 
         Raises:
-            ConfigError: For tokens of another shape, or a context longer than ``block_size``.
+            ConfigError: For tokens of another shape or type, targets of another shape, or a context longer than
+                ``block_size``.
+            TokenError: For a token that is not in the vocabulary, on a CPU; CUDA has an error of its own.
         """
-        if idx.ndim != 2:
-            raise ConfigError(f"Tokens must have shape (B, T), got {tuple(idx.shape)}; one sequence is idx[None].")
+        check_tokens(idx)
         steps = idx.shape[1]
         if position + steps > self.config.block_size:
             raise ConfigError(
@@ -135,14 +137,23 @@ class Decoder(Placement, nn.Module):
             positions = torch.arange(position, position + steps, device=idx.device)
         # Of sampled attention: rows of equal tokens at equal places of two sequences share their random numbers.
         rows = positions * self.config.vocab_size + idx if self.config.sampling is not None else None
-        x = F.dropout(self.wte(idx) + self.wpe(positions), self.config.dropout, self.training)  # (B, T, d)
+        x = F.dropout(self._embedded(idx) + self.wpe(positions), self.config.dropout, self.training)  # (B, T, d)
         for i, (block, unitaries) in enumerate(zip(self.blocks, self.unitaries(), strict=True)):
             x = block(x, unitaries, None if caches is None else caches[i], real, rows)
         logits = self.lm_head(self.ln_f(x))  # (B, T, vocab_size)
         if targets is None:
             return logits, None
+        if targets.numel() != idx.numel():
+            raise ConfigError(f"targets must have the shape of idx, {tuple(idx.shape)}, got {tuple(targets.shape)}.")
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=-1)
         return logits, loss
+
+    def _embedded(self, idx: Tensor) -> Tensor:
+        """Return the embeddings of tokens, shape ``(B, T, d)``."""
+        try:
+            return cast(Tensor, self.wte(idx))
+        except IndexError as error:
+            raise outside_vocabulary(idx, self.config.vocab_size) from error
 
     def unitaries(self) -> list[dict[str, Fused]]:
         """Form the unitaries of all layers' circuits, one batched product per circuit; by kind for each layer."""
@@ -213,16 +224,21 @@ class GPT(Decoder, Pretrained):
 
     Args:
         config: The model's shape.
+
+    Raises:
+        ConfigError: For something else than a :class:`GPTConfig`.
     """
 
     config: GPTConfig
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
+        if not isinstance(config, GPTConfig):
+            raise ConfigError(f"GPT takes a GPTConfig, got {shown(config)}; GPT.from_pretrained loads a saved model.")
         self.config = config
         self._build(config)
 
-    def generate(self, idx: Tensor, max_new_tokens: int, **options: Any) -> Tensor:
+    def generate(self, idx: Tensor, max_new_tokens: int = 100, **options: Any) -> Tensor:
         """Return ``idx`` followed by ``max_new_tokens`` sampled tokens, shape ``(B, T + max_new_tokens)``.
 
         Args:

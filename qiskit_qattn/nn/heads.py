@@ -13,7 +13,7 @@ from qiskit_qattn.backends.joint import Call, JointProgram, evaluate
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.pub import PubProgram
 from qiskit_qattn.backends.registry import Backend, get_backend
-from qiskit_qattn.errors import EncodingError
+from qiskit_qattn.errors import ConfigError, EncodingError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.nn.audit import Audit
 from qiskit_qattn.nn.fallback import ChainProgram, Execution, program_on
@@ -21,6 +21,7 @@ from qiskit_qattn.nn.placement import Movable, to_backend
 from qiskit_qattn.simulation.amplitude import check_finite
 from qiskit_qattn.simulation.compound import angles_of_vectors
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
+from qiskit_qattn.untrusted import shown
 
 
 def fuse_heads(heads: Sequence[QuantumHead]) -> list[Fused]:
@@ -103,6 +104,9 @@ class QuantumHead(Movable):
         trainable: Whether the circuit's weights are trained; gains always are.
         outputs: Number of outputs of a linear map G of the expectations; None for a gain each.
 
+    Raises:
+        ConfigError: For something else than a circuit, such as its name.
+
     Attributes:
         observables: What is measured as letters 0 to 5 (I, X, Y, Z, and 0 and 1 of outcomes), shape ``(M, n)``; part of
             the ``state_dict``.
@@ -126,6 +130,11 @@ class QuantumHead(Movable):
         outputs: int | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(circuit, AttentionCircuit):
+            raise ConfigError(
+                f"QuantumHead takes an AttentionCircuit, got {shown(circuit)}; build one, as in "
+                f"QuantumHead(attention_circuit('qisa', num_qubits=4))."
+            )
         self.circuit = circuit
         self.amplitude = circuit.encoding.kind == "amplitude"
         self.spread, self.linear = gain, outputs is not None
@@ -239,8 +248,13 @@ class QuantumHead(Movable):
             expectations: Of these inputs, shape ``(*heads, N, M)``, where they were measured already.
 
         Raises:
-            EncodingError: For an input of another length, or one that holds NaN or infinity.
+            EncodingError: For an input of another length, one that holds NaN or infinity, or no tensor.
         """
+        if not isinstance(x, Tensor):
+            raise EncodingError(
+                f"This {self.circuit.name} head takes a tensor of vectors of length {self.num_features}, got "
+                f"{shown(x)}."
+            )
         if expectations is None and x.is_meta:  # shapes only
             self._check(x)
             lead = torch.broadcast_shapes(x.shape[:-1], (*self.weight.shape[:-1], 1))

@@ -24,6 +24,7 @@ from qiskit_qattn.simulation import cpu, gpu
 from qiskit_qattn.simulation.amplitude import check_finite, in_range, within_range
 from qiskit_qattn.simulation.derivatives import may_read
 from qiskit_qattn.simulation.statevector import Fused, StatevectorProgram
+from qiskit_qattn.untrusted import shown
 
 M = TypeVar("M", bound=nn.Module)
 _FEW_ROWS = 64  # up to here a CPU takes one compiled loop: torch's calls cost more than the work in them
@@ -45,14 +46,16 @@ def inference(model: M) -> M:
         model: A :class:`GPT`, or any other torch module; what of it holds no circuit is copied as it is.
 
     Raises:
-        ConfigError: For a model with an attribute that cannot be copied, such as an open file.
+        ConfigError: For a model with an attribute that cannot be copied, such as an open file, or no module at all.
     """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"inference() takes a torch.nn.Module, got {shown(model)}.")
     replaced: dict[int, nn.Module] = {}  # what deepcopy takes for a module, by its id
     sizes: dict[str, list[int]] = {}
     for name, module in model.named_modules():
         if isinstance(module, MixedHeads):
             sizes[name] = _replace_heads(module, replaced)
-        if isinstance(module, Movable) and _runs_elsewhere(module):
+        if isinstance(module, Movable) and runs_elsewhere(module):
             replaced[id(module)] = module
     shared = {id(part) for key, own in replaced.items() if key == id(own) for part in own.modules()}
     try:
@@ -196,11 +199,11 @@ def _replace_heads(attention: MixedHeads, replaced: dict[int, nn.Module]) -> lis
     if isinstance(attention, CausalSelfAttention):
         linear, given = attention.c_attn, attention.sizes
     sizes = list(given)
-    plain = linear if type(linear) is nn.Linear and _is_plain(linear) else None
+    plain = linear if type(linear) is nn.Linear and is_plain(linear) else None
     weights = [] if plain is None else list(plain.weight.detach().split(sizes))
     biases = [] if plain is None or plain.bias is None else list(plain.bias.detach().split(sizes))
     for position, (name, head) in enumerate(attention.maps.items(), 1):
-        if type(head) is not QuantumHead or not head.fusible or not _is_plain(head):
+        if type(head) is not QuantumHead or not head.fusible or not is_plain(head):
             continue
         with torch.no_grad():
             unitary = tuple(matrix.clone() for matrix in fuse_heads([head])[0])  # not those that the engine caches
@@ -230,7 +233,7 @@ def _replace_heads(attention: MixedHeads, replaced: dict[int, nn.Module]) -> lis
     return sizes
 
 
-def _runs_elsewhere(part: Movable) -> bool:
+def runs_elsewhere(part: Movable) -> bool:
     """Tell whether a circuit runs on another backend than the exact engine, or on an estimator of its own."""
     execution = part.execution
     if isinstance(part, QuantumHead):
@@ -240,7 +243,7 @@ def _runs_elsewhere(part: Movable) -> bool:
     return not execution.differentiable
 
 
-def _is_plain(module: nn.Module) -> bool:
+def is_plain(module: nn.Module) -> bool:
     """Tell whether calling a module does no more than its class and weights say."""
     hooks = module._forward_hooks or module._forward_pre_hooks
     return not hooks and "forward" not in vars(module) and not nn.utils.parametrize.is_parametrized(module)

@@ -12,7 +12,7 @@ from typing import get_args
 
 from torch import nn
 
-from qiskit_qattn.errors import ConfigError, unknown_name
+from qiskit_qattn.errors import ConfigError, counted, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import ALIASES, CATALOG, attention_circuit, register_circuit
 from qiskit_qattn.library.pairs import Comparison
@@ -21,6 +21,7 @@ from qiskit_qattn.nn.head_kind import HeadKind, Score
 from qiskit_qattn.nn.pair_kinds import PAIR_KINDS
 from qiskit_qattn.nn.quixer import QUIXER, REFLECTIONS
 from qiskit_qattn.nn.value_kinds import VALUE_KINDS
+from qiskit_qattn.untrusted import shown
 
 GROUP = "qiskit_qattn.heads"
 
@@ -55,6 +56,8 @@ def register_head(kind: HeadKind) -> HeadKind:
             neither a circuit nor a value map, pairs whose queries and keys are not linear or have another score, or a
             score of states without pairs.
     """
+    if not isinstance(kind, HeadKind):
+        raise ConfigError(f"register_head takes a HeadKind, got {shown(kind)}, as in HeadKind('mine', circuit='zz').")
     if not re.fullmatch(r"[\w-]+", kind.name) or kind.name in ALIASES:
         raise ConfigError(f"A head kind's name is of letters, digits, '_' and '-', and no alias; got {kind.name!r}.")
     if hasattr(nn.ModuleDict, kind.name) or kind.name == "training":
@@ -152,7 +155,7 @@ def parse_heads(heads: str | Sequence[str], n_layer: int, n_head: int) -> list[d
         raise ConfigError(f"heads must be a string 'kind:count,…' or a list of them, one per layer; got {heads!r}.")
     strings = [heads] * n_layer if isinstance(heads, str) else list(heads)
     if len(strings) != n_layer:
-        raise ConfigError(f"heads lists {len(strings)} layers, but n_layer is {n_layer}.")
+        raise ConfigError(f"heads lists {counted(len(strings), 'layer')}, but n_layer is {n_layer}.")
     return [_parse_layer(text, n_head) for text in strings]
 
 

@@ -37,6 +37,11 @@ _FORMAT = 1
 _UNREADABLE = (QiskitError, OSError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, struct.error)
 
 
+def plain_network(network: NeuralNetwork) -> Any:
+    """Return a network, or of one that :func:`~qiskit_qattn.nn.fast.fast` made the same in Qiskit ML's own class."""
+    return network.as_plain_network() if hasattr(network, "as_plain_network") else network
+
+
 def network_circuit(network: NeuralNetwork) -> AttentionCircuit:
     """Return what a network computes, for a backend to run.
 
@@ -48,6 +53,7 @@ def network_circuit(network: NeuralNetwork) -> AttentionCircuit:
         CircuitError: For a network that measures other qubits than those its layout put the circuit on, or one whose
             outcomes cannot be measured: see :func:`~qiskit_qattn.nn.outcomes.sampler_circuit`.
     """
+    network = plain_network(network)
     if type(network) is SamplerQNN:
         return sampler_circuit(network)
     if type(network) is not EstimatorQNN:

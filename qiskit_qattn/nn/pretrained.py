@@ -96,12 +96,14 @@ class Pretrained(
             The model in evaluation mode, with the weights, dtype and observables it was saved with.
 
         Raises:
-            CheckpointError: For a folder that holds no model of ours, or a damaged one.
+            CheckpointError: For a folder that is not there, holds no model of ours, or a damaged one.
             UnknownNameError: For an unknown option.
         """
         _check_options("GPT.from_pretrained", options, _LOADING)
         folder = Path(pretrained_model_name_or_path)
         where = options.pop("map_location", None)
+        if not folder.exists() and str(pretrained_model_name_or_path).count("/") != 1:
+            raise CheckpointError(f"There is no folder {str(folder)!r}, and models on the Hub are named user/model.")
         try:
             if not folder.exists():
                 name = str(pretrained_model_name_or_path)

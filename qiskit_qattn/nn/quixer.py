@@ -116,8 +116,7 @@ class QuixerMixer(QuantumHead):
             steps: As for a call.
             real: As for a call.
         """
-        before = min(features.shape[-2], steps + self.window - 1)  # what the first of the last positions sees
-        features, real = features[..., -before:, :], None if real is None else real[:, -before:]
+        features, real = _last(features, real, steps + self.window - 1)  # what the first of the last positions sees
         if self.fusible:
             return self._program(features, self.weight, self.coefficient, self.polynomial, steps, real)
         inputs = self._circuit_inputs(features, steps, real)  # (H, B * T, ·)
@@ -150,6 +149,13 @@ class QuixerMixer(QuantumHead):
 def _check_sizes(window: int, degree: int) -> None:
     if window < 1 or degree < 1:
         raise ConfigError(f"window and degree must be at least 1, got {window} and {degree}.")
+
+
+def _last(features: Tensor, real: Tensor | None, count: int) -> tuple[Tensor, Tensor | None]:
+    """Return at most ``count`` of the last positions, ``(B, H, S, F)``, and which are no padding, ``(B, S)``."""
+    if features.shape[-2] <= count:  # a branch, which torch.export decides where it could not simplify a slice
+        return features, real
+    return features[..., -count:, :], None if real is None else real[:, -count:]
 
 
 def _root(x: Tensor) -> Tensor:
@@ -201,10 +207,9 @@ class ReflectionMixer(nn.Module):
             EncodingError: For features that hold NaN or infinity.
         """
         check_finite(features)
-        before = min(features.shape[-2], steps + self.coefficient.shape[1] - 1)
-        features, real = features[..., -before:, :], None if real is None else real[:, -before:]
+        features, real = _last(features, real, steps + self.coefficient.shape[1] - 1)
         maps = reflections(unit_vectors(features.unflatten(-1, (2, -1))))  # (B, H, S, D, D)
-        b = window_coefficients(self.coefficient, steps, before, real)
+        b = window_coefficients(self.coefficient, steps, features.shape[-2], real)
         states = mixed_states(maps, b, self.polynomial)  # (B, H, T, D)
         values = self.readout(states.transpose(0, 1).flatten(1, 2))  # (H, B * T, h)
         return values.unflatten(1, (-1, steps)).transpose(0, 1)

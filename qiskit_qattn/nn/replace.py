@@ -8,14 +8,16 @@ from typing import Any
 
 from torch import nn
 
-from qiskit_qattn.errors import CircuitError, ConfigError, unknown_name
+from qiskit_qattn.backends.place import Place
+from qiskit_qattn.backends.registry import Backend
+from qiskit_qattn.errors import CircuitError, ConfigError
+from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.multihead import QuantumMultiheadAttention
 from qiskit_qattn.nn.placement import to_backend
 from qiskit_qattn.nn.sampling import number_layers
 from qiskit_qattn.untrusted import shown
 
 Where = Callable[[str], bool] | str | None
-_OPTIONS = ("backend", "num_qubits", "reps", "sampling")
 _SHOWN = 6  # names in an error
 _HOOKS = (  # those of a call; handles of hooks refer to these very dictionaries
     "_forward_hooks",
@@ -39,7 +41,14 @@ def register_library(takes: Callable[[nn.Module], bool], replace: Replace) -> No
 
 
 def replace_attention(
-    model: nn.Module, heads: str, where: Callable[[str], bool] | str | None = None, **options: Any
+    model: nn.Module,
+    heads: str,
+    where: Callable[[str], bool] | str | None = None,
+    *,
+    num_qubits: int | None = None,
+    reps: int | None = None,
+    sampling: str | None = None,
+    backend: Backend | Place | str | None = None,
 ) -> list[str]:
     """Replace a model's attention by :class:`QuantumMultiheadAttention` in place, and return the names of what it was.
 
@@ -60,7 +69,10 @@ def replace_attention(
         heads: A kind, for all heads, or ``kind:count,…`` that sums to the ``num_heads`` of each attention.
         where: Which ones, by their path in the model as in ``named_modules()``: a predicate, or a pattern as of shell
             file names, such as ``"encoder.layers.[01].*"``, whose ``*`` also matches dots. None takes all.
-        options: ``num_qubits``, ``reps``, ``sampling`` and ``backend``, as for :class:`QuantumMultiheadAttention`.
+        num_qubits: As for :class:`QuantumMultiheadAttention`.
+        reps: As for :class:`QuantumMultiheadAttention`.
+        sampling: As for :class:`QuantumMultiheadAttention`.
+        backend: As for :class:`QuantumMultiheadAttention`.
 
     Returns:
         The paths of what was replaced, in the order of ``named_modules()``; of a shared one, all its paths.
@@ -69,19 +81,16 @@ def replace_attention(
         ConfigError: If nothing is there to be replaced, for heads that do not fit, and for an attention that is pruned,
             parametrized or has a ``forward`` of its own; nothing was replaced then.
         CircuitError: For a circuit that cannot be built, as of too few qubits; nothing was replaced then.
-        UnknownNameError: For an unknown kind, option or backend; nothing was replaced then.
+        UnknownNameError: For an unknown kind or backend; nothing was replaced then.
     """
-    for option in options:
-        if option not in _OPTIONS:
-            raise unknown_name("option of replace_attention", option, _OPTIONS)
     if not (where is None or isinstance(where, str) or callable(where)):
         raise ConfigError(
             f"where must be a pattern or a predicate of a module's name, got {type(where).__name__} {shown(where)}."
         )
+    options = {"num_qubits": num_qubits, "reps": reps, "sampling": sampling}
     for takes, replace in _LIBRARIES:
         if isinstance(model, nn.Module) and takes(model):
-            return replace(model, heads, where, **options)
-    backend = options.pop("backend", None)
+            return replace(model, heads, where, **options, backend=backend)
     found = _chosen(model, where)
     replacements = {id(mha): _replacement(names[0], mha, heads, options) for names, mha in found}
     if backend is not None:
@@ -151,7 +160,9 @@ def _subclasses(others: Mapping[str, str]) -> str:
 
 
 def _hint(model: nn.Module) -> str:
-    """Say what to import where a model holds one of transformers."""
+    """Say what to do with a GPT, and what to import where a model holds one of transformers."""
+    if any(isinstance(module, CausalSelfAttention) for module in model.modules()):
+        return "; the heads of a GPT are set when it is built, as in GPTConfig(heads='qisa:2,classical:2')"
     classes = {base for module in model.modules() for base in type(module).__mro__}
     if _LIBRARIES or not any(each.__module__.startswith("transformers.") for each in classes):
         return ""

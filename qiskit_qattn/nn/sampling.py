@@ -44,6 +44,7 @@ class _SamplingSpec(BackendSpec):
     """A parsed sampling string, ``strategy[?key=value&…]``."""
 
     noun: ClassVar[str] = "sampling"
+    example: ClassVar[str] = "stratified?samples=32"
 
 
 @dataclass(frozen=True)

@@ -114,10 +114,12 @@ class Answer:
         """The same in short, as headers."""
         where = self.where
         falls = sum(fall["count"] for fall in where["falls"])
+        backends = ", ".join(f"{name} ({count})" for name, count in where["backends"].items())
+        cost = "; ".join(_priced(*item) for item in where["cost"].items())
         return {
-            "x-qattn-backends": _header(", ".join(f"{name} ({count})" for name, count in where["backends"].items())),
+            "x-qattn-backends": _header(backends or "none"),
             "x-qattn-falls": str(falls),
-            "x-qattn-cost": _header("; ".join(_priced(*item) for item in where["cost"].items())),
+            "x-qattn-cost": _header(cost or "none"),
         }
 
     def cancel(self) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -19,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from qiskit_qattn import __version__
 from qiskit_qattn.serving.answers import Answer
 from qiskit_qattn.serving.engine import Engine
-from qiskit_qattn.serving.failures import Refusal, as_refusal
+from qiskit_qattn.serving.failures import ERRORS, Refusal, as_refusal
 from qiskit_qattn.serving.guard import Guard
 from qiskit_qattn.serving.health import about, health
 from qiskit_qattn.serving.keys import Keys
@@ -27,8 +26,10 @@ from qiskit_qattn.serving.metrics import CONTENT_TYPE
 from qiskit_qattn.serving.schemas import ChatRequest, CompletionRequest
 from qiskit_qattn.serving.service import Service
 from qiskit_qattn.serving.settings import Settings
+from qiskit_qattn.serving.trial_page import trial_page
 
 T = TypeVar("T")
+_STREAMED = {"description": "A text, or with `stream` its pieces.", "content": {"text/event-stream": {}}}
 
 
 def create_app(engines: Mapping[str, Engine], settings: Settings, keys: Keys | None = None) -> FastAPI:
@@ -74,26 +75,27 @@ def create_app(engines: Mapping[str, Engine], settings: Settings, keys: Keys | N
 
 def _add_api(app: FastAPI, service: Service) -> None:
     """Add OpenAI's routes."""
-    guarded = [Security(HTTPBearer(auto_error=False))]
+    guarded: Any = {"dependencies": [Security(HTTPBearer(auto_error=False))], "responses": ERRORS}
+    texts: Any = guarded | {"responses": ERRORS | {200: _STREAMED}}
     created = service.started
 
-    @app.get("/v1/models", dependencies=guarded)
+    @app.get("/v1/models", **guarded)
     async def list_models() -> dict[str, Any]:
         """List the models."""
         return {"object": "list", "data": [about(name, engine, created) for name, engine in service.engines.items()]}
 
-    @app.get("/v1/models/{model:path}", dependencies=guarded)
+    @app.get("/v1/models/{model:path}", **guarded)
     async def retrieve_model(model: str) -> dict[str, Any]:
         """Describe a model."""
         return about(model, service.engine(model), created)
 
-    @app.post("/v1/completions", dependencies=guarded)
+    @app.post("/v1/completions", **texts)
     async def create_completion(body: CompletionRequest, request: Request) -> Response:
         """Continue a text."""
         answer = await service.completion(body, _key(request), request.state.headers)
         return await _answered(service, request, body, answer)
 
-    @app.post("/v1/chat/completions", dependencies=guarded)
+    @app.post("/v1/chat/completions", **texts)
     async def create_chat_completion(body: ChatRequest, request: Request) -> Response:
         """Continue a conversation."""
         answer = await service.chat(body, _key(request), request.state.headers)
@@ -181,7 +183,7 @@ def _add_pages(app: FastAPI, service: Service) -> None:
         found = await asyncio.to_thread(health, service.engines, service.stopping)
         return JSONResponse(found, 503 if service.stopping else 200)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Return what is counted, for Prometheus."""
         return Response(await asyncio.to_thread(service.metrics.text), media_type=CONTENT_TYPE)
@@ -189,4 +191,5 @@ def _add_pages(app: FastAPI, service: Service) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
         """Return the page to try it."""
-        return HTMLResponse(files("qiskit_qattn.serving").joinpath("page/index.html").read_text("utf-8"))
+        text, headers = trial_page()
+        return HTMLResponse(text, headers=headers)

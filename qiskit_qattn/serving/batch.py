@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Join = Callable[[Sequence[Tensor]], Tensor]  # of one part of several caches, each (B, nh, T, ·), to that of one cache
-
-
-class CachedModel(Protocol):
-    """A causal model with a cache of keys and values."""
-
-    device: torch.device
-
-    def new_cache(self) -> Any:
-        """Return an empty cache."""
-
-    def combine(self, caches: Sequence[Any], join: Join) -> Any:
-        """Return the cache whose every part is what ``join`` makes of that part of the caches."""
-
-    def logits(self, tokens: Tensor, positions: Tensor, real: Tensor | None, cache: Any) -> Tensor:
-        """Return logits after the last token, shape ``(B, V)``, and add the tokens to the cache.
-
-        Args:
-            tokens: Shape ``(B, S)``.
-            positions: Of each token, shape ``(B, S)``.
-            real: Which tokens are no padding, those in the cache included, shape ``(B, T + S)``; None for all.
-            cache: Of the T tokens before.
-        """
+from qiskit_qattn.serving.served_model import ServedModel
 
 
 class Batch:
@@ -44,7 +22,7 @@ class Batch:
         model: Computes the passes.
     """
 
-    def __init__(self, model: CachedModel) -> None:
+    def __init__(self, model: ServedModel) -> None:
         self.model = model
         self.lengths: list[int] = []
         self._cache: Any = None
@@ -60,8 +38,7 @@ class Batch:
     def step(self, tokens: Sequence[int]) -> Tensor:
         """Add a token to each row; return the logits after it, shape ``(B, V)``."""
         at = torch.tensor(self.lengths, device=self.model.device)[:, None]  # (B, 1)
-        logits = self._pass(torch.tensor(tokens, device=self.model.device)[:, None], at)
-        return logits
+        return self._pass(torch.tensor(tokens, device=self.model.device)[:, None], at)
 
     def begin(self, sequences: Sequence[Sequence[int]]) -> Tensor:
         """Add rows with these tokens after the others, in one pass of their own; return their logits ``(B, V)``."""
@@ -89,13 +66,13 @@ class Batch:
 
     def _join(self, new: Batch) -> None:
         """Add the rows of another batch after these."""
-        caches = [new._cache] if self._cache is None else [self._cache, new._cache]
-        self.lengths += new.lengths
-        if len(caches) > 1:
-            width = self.width
+        width = max(self.width, new.width)
+        if self.lengths:
+            caches = [self._cache, new._cache]
             self._cache = self.model.combine(caches, lambda parts: torch.cat([_padded(part, width) for part in parts]))
         else:
             self._cache = new._cache
+        self.lengths = self.lengths + new.lengths
 
     def _pass(self, tokens: Tensor, positions: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """Run tokens ``(B, S)``, after which rows have these lengths; None for one more than before."""

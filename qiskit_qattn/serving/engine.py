@@ -16,6 +16,7 @@ from qiskit_qattn.serving.served_model import ServedModel
 
 __all__ = ["Engine", "Generation", "Piece", "Sampling", "Usage"]
 
+_PASS_SECONDS = 10.0  # how long a stop waits for the pass that runs then
 _PREFILL = 8192  # tokens of prompts, padding included, that join in one pass; a single prompt may be longer
 
 
@@ -48,14 +49,14 @@ class Engine:
         self._running = Running(model, self._meter, self._counts)
         self._requests = self._refused = 0
         self._changed = threading.Condition()  # guards what follows, and the queue
-        self._state: Literal["running", "stopping", "closing", "stopped"] = "running"
+        self._state: Literal["running", "stopping", "stopped"] = "running"
         self._busy = False
         self._thread = threading.Thread(target=self._run, name=f"qattn-{model.name}", daemon=True)
         self._thread.start()
 
     @property
     def state(self) -> str:
-        """``running``, ``stopping`` while it takes no more requests, ``closing`` or ``stopped``."""
+        """``running``, ``stopping`` while it finishes the requests there are, or ``stopped``."""
         return self._state
 
     def submit(self, prompt: list[int], sampling: Sampling | None = None) -> Generation:
@@ -106,7 +107,7 @@ class Engine:
             "prompt_tokens": counts.prompt_tokens,
             "completion_tokens": counts.completion_tokens,
             "passes": total["passes"],
-            "batch_sizes": dict(sorted(counts.batch_sizes.copy().items())),
+            "batch_sizes": dict(sorted(dict(counts.batch_sizes).items())),
             "queue_seconds": counts.queue_seconds,
             "first_token_seconds": counts.first_token_seconds,
             "request_seconds": counts.request_seconds,
@@ -129,17 +130,20 @@ class Engine:
         await asyncio.to_thread(self.close)
         return left
 
-    def close(self) -> None:
+    def close(self, seconds: float = _PASS_SECONDS) -> None:
         """Stop after the pass that runs now; unfinished requests end with :class:`StoppedError`.
+
+        Args:
+            seconds: How long that pass is waited for: a device may have jobs in its queue for hours.
 
         Raises:
             BackendError: If the sessions of devices cannot be closed.
         """
         with self._changed:
-            if self._state != "stopped":
-                self._state = "closing"
+            self._state = "stopped"
             self._changed.notify_all()
-        self._thread.join()
+        self._thread.join(seconds)
+        self._abandon()
         self.model.close()
 
     def _check(self, prompt: list[int], sampling: Sampling) -> None:
@@ -162,34 +166,37 @@ class Engine:
         with self._changed:
             self._changed.wait_for(lambda: not (self._queue or self._busy or self._state == "stopped"), seconds)
 
+    def _abandon(self) -> None:
+        """Tell the requests there are that they will not be finished."""
+        with self._changed:
+            self._state, self._busy = "stopped", False
+            left = [*self._running.generations, *self._queue]
+            self._queue.clear()
+            self._changed.notify_all()
+        error = f"{self.model.name} stopped before the text was finished."
+        tell([Told(generation, error=StoppedError(error)) for generation in left])
+
     # What follows runs in the model's thread.
 
     def _run(self) -> None:
         try:
             while (new := self._next()) is not None:
                 tell(self._running.step(new))
+                self._running.drop_cancelled()
         finally:
-            with self._changed:
-                self._state, self._busy = "stopped", False
-                left = [*self._running.generations, *self._queue]
-                self._queue.clear()
-                self._changed.notify_all()
-            error = f"{self.model.name} stopped before the text was finished."
-            tell([Told(generation, error=StoppedError(error)) for generation in left])
+            self._abandon()
 
     def _next(self) -> list[Generation] | None:
         """Wait until there is something to do; return the requests that join the batch, or None at the end."""
         with self._changed:
-            while True:
-                self._running.drop_cancelled()
+            while self._state != "stopped":
                 self._drop_waiting()
                 self._busy = bool(self._running or self._queue)
-                if self._state == "closing":
-                    return None
                 if self._busy:
                     return self._joining()
                 self._changed.notify_all()
                 self._changed.wait()
+            return None
 
     def _drop_waiting(self) -> None:
         """Take requests out of the queue that were cancelled."""

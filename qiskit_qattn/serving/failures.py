@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from qiskit_qattn.errors import (
@@ -25,6 +26,28 @@ from qiskit_qattn.untrusted import one_line
 INVALID = "invalid_request_error"
 _LONGEST = 1000  # characters of a message
 _KINDS = {401: INVALID, 403: INVALID, 404: INVALID, 405: INVALID, 408: "timeout", 413: INVALID, 415: INVALID}
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong with a request."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """The body of an answer that is an error."""
+
+    error: ErrorDetail
+
+
+#: What each route answers besides 200.
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorBody, "description": "The request cannot be answered."},
+    "5XX": {"model": ErrorBody, "description": "The server, or a device, failed or has too much to do."},
+}
 
 
 @dataclass(eq=False)

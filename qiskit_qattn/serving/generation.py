@@ -87,7 +87,7 @@ class Generation:
         ``heads``: of every head its ``layer``, number ``head`` there, ``kind``, and how many ``calls`` of its circuits
         each backend computed; of a classical head, its passes. ``calls``: those of all circuits, each once. ``falls``:
         calls that went from one backend to the next, with the first reason and their ``count``. ``cost``: by device the
-        jobs, shots, seconds on the processor and US dollars of its passes, each divided by the requests that shared the
+        jobs, seconds on the processor and US dollars of its passes, each divided by the requests that shared the
         pass. ``passes``: how many there were. ``shared``: the most requests that shared one.
         """
         return self._meter.told(self.tally)

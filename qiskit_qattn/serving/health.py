@@ -21,6 +21,7 @@ def about(name: str, engine: Engine, created: int) -> dict[str, Any]:
     own = {
         "context": model.context,
         "vocab_size": model.vocab_size,
+        "chat": model.chats,
         "backend": None if model.place is None else model.place.name,
         "heads": [{key: head[key] for key in ("layer", "head", "kind")} for head in model.heads],
     }

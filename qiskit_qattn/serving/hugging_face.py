@@ -18,8 +18,9 @@ from qiskit_qattn.backends.place import Place
 from qiskit_qattn.errors import CheckpointError, ConfigError, DataError, QattnError
 from qiskit_qattn.nn.inference import inference
 from qiskit_qattn.nn.placement import to_backend
-from qiskit_qattn.serving.batch import Join
-from qiskit_qattn.serving.served_model import Chat, ServedModel
+from qiskit_qattn.nn.quantize import Quantization
+from qiskit_qattn.nn.quantize import quantize as quantized
+from qiskit_qattn.serving.served_model import Chat, Join, ServedModel
 from qiskit_qattn.serving.text import Decoder, WindowDecoder
 
 _CONTEXT = 2048  # of models that state none
@@ -33,6 +34,7 @@ class ServedTransformer(ServedModel):
         model: The model; where it holds circuits, a copy for inference computes.
         tokenizer: Its tokenizer.
         place: Where its circuits run, if a backend was given.
+        quantize: How classical weights are rounded, as :func:`~qiskit_qattn.nn.quantize.quantize` takes it, or None.
 
     Raises:
         ConfigError: For a model that keeps another state of earlier tokens, as a recurrent one does.
@@ -41,15 +43,24 @@ class ServedTransformer(ServedModel):
     rolls = False
 
     def __init__(
-        self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, place: Place | None = None
+        self,
+        name: str,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        place: Place | None = None,
+        quantize: Quantization | None = None,
     ) -> None:
         super().__init__(name, model, place)
         config: Any = model.config.get_text_config()
         self.context = int(getattr(config, "max_position_embeddings", None) or _CONTEXT)
         self.vocab_size, self.tokenizer = int(config.vocab_size), tokenizer
+        self.chats = bool(tokenizer.chat_template)
         ends = getattr(model.generation_config, "eos_token_id", None)
         self.ends = frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)
-        self._model = inference(model) if self.parts else model.eval()
+        if quantize is not None:
+            self._model = quantized(model, quantize)
+        else:
+            self._model = inference(model) if self.parts else model.eval()
         self._takes = set(inspect.signature(model.forward).parameters)
         self._check(model)
 
@@ -78,7 +89,7 @@ class ServedTransformer(ServedModel):
         Raises:
             DataError: For messages that the template does not take.
         """
-        if not self.tokenizer.chat_template:
+        if not self.chats:
             return None
         conversation: Any = [dict(each) for each in messages]
         try:
@@ -119,12 +130,15 @@ class ServedTransformer(ServedModel):
                 f"A {type(model).__name__} keeps another state of earlier tokens than keys and values, so requests "
                 f"cannot share its passes."
             )
+        self.tokenizer("")  # it takes off what its file says of padding, which is not safe while other threads use it
         zero = torch.zeros(1, 1, dtype=torch.long, device=self.device)
         with torch.no_grad():
             self.logits(zero, zero, None, self.new_cache())
 
 
-def load_transformer(name: str, source: str, device: torch.device, place: Place | None) -> ServedTransformer:
+def load_transformer(
+    name: str, source: str, device: torch.device, place: Place | None, quantize: Quantization | None = None
+) -> ServedTransformer:
     """Return a model of transformers in a folder or on the Hub, with its circuits on a place.
 
     Raises:
@@ -142,7 +156,7 @@ def load_transformer(name: str, source: str, device: torch.device, place: Place 
         raise CheckpointError(f"{source!r} holds no causal language model that can be loaded: {reason}") from error
     if place is not None:
         to_backend(model, place)
-    return ServedTransformer(name, model, tokenizer, place)
+    return ServedTransformer(name, model, tokenizer, place, quantize)
 
 
 def _tokenizer(source: str) -> PreTrainedTokenizerBase:

@@ -18,8 +18,9 @@ from qiskit_qattn.nn.gpt import Decoder as GPTDecoder
 from qiskit_qattn.nn.inference import inference
 from qiskit_qattn.nn.placement import to_backend
 from qiskit_qattn.nn.pretrained import MODEL_TYPE
-from qiskit_qattn.serving.batch import Join
-from qiskit_qattn.serving.served_model import Chat, ServedModel
+from qiskit_qattn.nn.quantize import Quantization
+from qiskit_qattn.nn.quantize import quantize as quantized
+from qiskit_qattn.serving.served_model import Chat, Join, ServedModel
 from qiskit_qattn.serving.text import Decoder, LetterDecoder
 from qiskit_qattn.training.checkpoint import find_model
 from qiskit_qattn.training.tokenizer import CharTokenizer
@@ -36,6 +37,7 @@ class ServedGPT(ServedModel):
         model: A :class:`GPT`, or another model with its modules, such as ``QattnForCausalLM``.
         tokenizer: Its tokenizer.
         place: Where its circuits run, if a backend was given.
+        quantize: How classical weights are rounded, as :func:`~qiskit_qattn.nn.quantize.quantize` takes it, or None.
 
     Raises:
         CheckpointError: For a tokenizer of another vocabulary.
@@ -43,14 +45,22 @@ class ServedGPT(ServedModel):
 
     rolls = True
 
-    def __init__(self, name: str, model: GPTDecoder, tokenizer: CharTokenizer, place: Place | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: GPTDecoder,
+        tokenizer: CharTokenizer,
+        place: Place | None = None,
+        quantize: Quantization | None = None,
+    ) -> None:
         super().__init__(name, model, place)
         self.context, self.vocab_size = model.config.block_size, model.config.vocab_size
         if tokenizer.vocab_size != self.vocab_size:
             raise CheckpointError(
                 f"The tokenizer of {name!r} has {tokenizer.vocab_size} characters, but its model {self.vocab_size}."
             )
-        self.tokenizer, self._model = tokenizer, inference(model)
+        self.tokenizer = tokenizer
+        self._model = inference(model) if quantize is None else quantized(model, quantize)
 
     def encode(self, text: str) -> list[int]:
         """Return a token for each character."""
@@ -93,7 +103,7 @@ class ServedGPT(ServedModel):
 
 
 def load(
-    source: str, *, backend: str | Place | None = None, device: str = "auto", quantize: str | None = None
+    source: str, *, backend: str | Place | None = None, device: str = "auto", quantize: Quantization | None = None
 ) -> ServedModel:
     """Return a model that is ready to be served.
 
@@ -102,7 +112,7 @@ def load(
         backend: Where circuits run: a backend string, a chain of them, or the place that one opened; None for the
             exact engine.
         device: Torch's device; ``auto`` takes a GPU where there is one.
-        quantize: How classical weights are stored; None as they are.
+        quantize: How classical weights are rounded: ``int8``; None as they are.
 
     Raises:
         RunFolderError: If there is no model.
@@ -110,8 +120,6 @@ def load(
         ConfigError, BackendError: For a backend or device that cannot be used.
     """
     where = _device(device)
-    if quantize is not None:
-        raise ConfigError(f"quantize must be None, got {quantize!r}.")
     folder = Path(source)
     if folder.exists():
         name, found = folder.resolve().name, str(_model_folder(folder))
@@ -124,10 +132,10 @@ def load(
         model = GPT.from_pretrained(found, map_location=where)
         if place is not None:
             to_backend(model, place)
-        return ServedGPT(name, model, CharTokenizer.load(_file(found, "tokenizer.json")), place)
+        return ServedGPT(name, model, CharTokenizer.load(_file(found, "tokenizer.json")), place, quantize)
     from qiskit_qattn.serving.hugging_face import load_transformer
 
-    return load_transformer(name, found, where, place)
+    return load_transformer(name, found, where, place, quantize)
 
 
 def _device(name: str) -> torch.device:

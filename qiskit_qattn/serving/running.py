@@ -98,15 +98,16 @@ class Running:
     def __init__(self, model: ServedModel, meter: Meter, counts: Counts) -> None:
         self.model, self.meter, self.counts = model, meter, counts
         self._rows: list[_Row] = []
+        self._joining: list[_Row] = []  # in the step that runs now
         self._batch = Batch(model)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._rows) + len(self._joining)
 
     @property
     def generations(self) -> list[Generation]:
-        """The requests."""
-        return [row.generation for row in self._rows]
+        """The requests, those that join now included."""
+        return [row.generation for row in [*self._rows, *self._joining]]
 
     def drop_cancelled(self) -> None:
         """Let those leave that were cancelled."""
@@ -127,6 +128,7 @@ class Running:
             self.counts.prompt_tokens += len(each.prompt)
         full = [i for i, length in enumerate(self._batch.lengths) if length == self.model.context]
         joining = [self._rows[i] for i in full] + [_Row(each, self.model) for each in new]
+        self._joining = joining
         if full:
             self._keep([i for i in range(len(self._rows)) if i not in full])
         parts = list[Tensor]()
@@ -139,6 +141,7 @@ class Running:
                 self._rows = self._rows + joining if rows is joining else rows
             elif rows is not joining:
                 self._clear()
+        self._joining = []
         if parts:
             drawn = self._attempt(self._rows, lambda: self._draw(torch.cat(parts)), told)
             if drawn is None:

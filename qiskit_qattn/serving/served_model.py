@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.nn.attention import MixedHeads
 from qiskit_qattn.nn.placement import Movable, Part, audit, quantum_parts
-from qiskit_qattn.serving.batch import Join
 from qiskit_qattn.serving.text import Decoder
 
 Chat = Sequence[Mapping[str, Any]]
+Join = Callable[[Sequence[Tensor]], Tensor]  # of one part of several caches, each (B, nh, T, ·), to that of one cache
 
 
 class ServedModel(ABC):
@@ -24,6 +24,7 @@ class ServedModel(ABC):
     Attributes:
         name: What requests call it.
         context: Tokens that one pass sees at most.
+        chats: Whether it has a template for conversations.
         rolls: Whether a text goes on past a full context, from its last half, as in :meth:`GPT.generate`.
         vocab_size: Tokens are 0 to this number − 1.
         ends: Tokens that end a text.
@@ -38,6 +39,7 @@ class ServedModel(ABC):
     context: int
     vocab_size: int
     rolls: bool
+    chats: bool = False
     ends: frozenset[int] = frozenset()
 
     def __init__(self, name: str, model: nn.Module, place: Place | None = None) -> None:
@@ -81,7 +83,14 @@ class ServedModel(ABC):
 
     @abstractmethod
     def logits(self, tokens: Tensor, positions: Tensor, real: Tensor | None, cache: Any) -> Tensor:
-        """Return logits after the last token, as :class:`~qiskit_qattn.serving.batch.CachedModel` says."""
+        """Return logits after the last token, shape ``(B, V)``, and add the tokens to the cache.
+
+        Args:
+            tokens: Shape ``(B, S)``.
+            positions: Of each token, shape ``(B, S)``.
+            real: Which tokens are no padding, those in the cache included, shape ``(B, T + S)``; None for all.
+            cache: Of the T tokens before.
+        """
 
     def audit(self) -> dict[str, Any]:
         """Return what was computed where, as :func:`qiskit_qattn.audit` does; empty unless on a chain or a group."""

@@ -5,17 +5,20 @@ A setting has one name: a key of the file, ``QATTN_SERVE_<NAME>`` in the environ
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from qiskit_qattn import untrusted
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.training.config import Device, bounded, check_settings
 from qiskit_qattn.untrusted import shown
+
+Quantize = Literal["", "int8"]  # none, or classical weights of 8 bits
 
 PREFIX = "QATTN_SERVE_"
 _NAME = re.compile(r"[\w.:/-]{1,100}", re.ASCII)
@@ -37,7 +40,7 @@ class ModelSource:
     name: str
     source: str
     backend: str = ""
-    quantize: str = ""
+    quantize: Quantize = ""
 
     @classmethod
     def parse(cls, text: str) -> ModelSource:
@@ -53,8 +56,8 @@ class ModelSource:
             raise ConfigError(
                 f"A model is SOURCE or NAME=SOURCE, where SOURCE is a folder or a hub name; got {text!r}."
             )
-        folder = Path(source)
-        return cls(name or (folder.resolve().name if folder.exists() or folder.is_absolute() else source), source)
+        is_folder = os.path.isabs(source) or os.path.exists(source)
+        return cls(name or (os.path.basename(os.path.abspath(source)) if is_folder else source), source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +98,7 @@ class Settings:
     port: int = bounded(8000, least=0, most=65535)
     backend: str = ""
     device: Device = "auto"
-    quantize: str = ""
+    quantize: Quantize = ""
     keys: str = ""
     requests_per_minute: int = bounded(0, least=0)
     tokens_per_minute: int = bounded(0, least=0)
@@ -128,6 +131,8 @@ class Settings:
                     f"{shown(model.name)} cannot be a model's name: give one of up to 100 letters, digits and "
                     f"'_.:/-' as NAME=SOURCE."
                 )
+            if model.quantize not in get_args(Quantize):
+                raise unknown_name(f"quantize of the model {model.name!r}:", model.quantize, get_args(Quantize))
             if names.count(model.name) > 1:
                 raise ConfigError(f"Two models are called {model.name!r}: name them, as in one={model.source}.")
 

@@ -193,6 +193,10 @@ def side_by_side(matrix: Tensor) -> Tensor:
 
 def rotate(state: Tensor, phases: Tensor) -> Tensor:
     """Multiply amplitudes, given as [Re, Im, …], by e^{iφ}."""
+    if is_traced():  # compilers and formats of graphs have no complex numbers
+        real, imag = state.unflatten(-1, (-1, 2)).unbind(-1)
+        c, s = phases.cos().to(state.dtype), phases.sin().to(state.dtype)
+        return torch.stack([c * real - s * imag, s * real + c * imag], -1).flatten(-2)
     turn = torch.polar(torch.ones_like(phases), phases).to(
         torch.complex128 if state.dtype == torch.float64 else torch.complex64
     )

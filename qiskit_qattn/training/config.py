@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from qiskit_qattn import untrusted
 from qiskit_qattn.backends.place import settled
-from qiskit_qattn.errors import ConfigError, missing_dependency, unknown_name
+from qiskit_qattn.errors import ConfigError, counted, missing_dependency, unknown_name
 from qiskit_qattn.nn.config import LARGEST, GPTConfig, check_memory
 from qiskit_qattn.training.presets import PRESETS
 from qiskit_qattn.untrusted import shown
@@ -302,7 +302,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
 def _check_text(name: str, text: str) -> None:
     """Refuse a text that a TOML file or the name of a file cannot hold."""
     if len(text) > _LONGEST:
-        raise ConfigError(f"{name} has {len(text):,} characters, but can have at most {_LONGEST:,}.")
+        raise ConfigError(f"{name} has {counted(len(text), 'character')}, but can have at most {_LONGEST:,}.")
     wrong = next((letter for letter in text if letter == "\0" or "\ud800" <= letter <= "\udfff"), None)
     if wrong is not None:
         raise ConfigError(

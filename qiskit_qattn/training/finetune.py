@@ -182,6 +182,7 @@ def finetune(
         write_text(folder / "config.toml", config.to_toml())
         cells = [(method, seed) for seed in config.seed_numbers for method in config.method_names]
         found = []
+        progress.planned(sum(read_result(config, *cell) is None for cell in cells), 0.0)
         with place if backend is None else nullcontext():
             for number, (method, seed) in enumerate(cells, 1):
                 result = read_result(config, method, seed)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from qiskit_qattn.backends.folders import path_from
-from qiskit_qattn.errors import DataError, unknown_name
+from qiskit_qattn.errors import DataError, counted, unknown_name
 from qiskit_qattn.training.packages import PackagedFiles, packaged_folder
 from qiskit_qattn.training.tables import FORMATS, Row, read_columns, read_table, tsv_rows
 from qiskit_qattn.untrusted import one_line, read_bytes, shown
@@ -156,7 +156,7 @@ def load_task(name_or_path: str, dev: str = "") -> LabelledTask:
     if dev:
         return _task(name_or_path, train, _user_table(Path(dev)), ())
     if len(train) < 2:
-        raise DataError(f"{name_or_path!r} has {len(train)} rows, too few to hold some out for evaluation.")
+        raise DataError(f"{name_or_path!r} has {counted(len(train), 'row')}, too few to hold some out for evaluation.")
     return _task(name_or_path, *_held_out(train), ())
 
 
@@ -282,5 +282,5 @@ def sized(task: LabelledTask, train_rows: int, dev_rows: int, seed: int) -> Labe
     """
     train, dev = task.train.take(train_rows, seed), task.dev.take(dev_rows, 0)
     if len(set(train.labels)) < 2:
-        raise DataError(f"Of the {len(train):,} rows drawn for training with seed {seed}, all have one label.")
+        raise DataError(f"Of the {counted(len(train), 'row')} drawn for training with seed {seed}, all have one label.")
     return replace(task, train=train, dev=dev)

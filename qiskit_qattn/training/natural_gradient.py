@@ -14,6 +14,7 @@ from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.nn.connector import TorchConnector
 from qiskit_qattn.nn.heads import QuantumHead
 from qiskit_qattn.nn.networks import network_circuit
+from qiskit_qattn.nn.placement import Movable
 from qiskit_qattn.simulation.metric import States, fubini_study, state_program
 from qiskit_qattn.untrusted import shown
 
@@ -56,12 +57,15 @@ class QuantumNaturalGradient(torch.optim.Optimizer):
         momentum: float = 0.9,
         rows: int = 64,
     ) -> None:
+        self._others: list[nn.Module] = []  # circuits that this optimizer does not take
         self._circuits: dict[Tensor, tuple[nn.Module, AttentionCircuit]] = {}
         for each in model.modules():  # subclasses of heads, of pairs for example, give their circuits other inputs
             if type(each) is QuantumHead:
                 self._circuits[each.weight] = each, each.circuit
             elif type(each) is TorchConnector:
                 self._circuits[each.weight] = each, network_circuit(each.neural_network)
+            elif isinstance(each, Movable):
+                self._others.append(each)
         self._programs: dict[Tensor, States] = {}
         self._kept: dict[Tensor, _Kept] = {}
         super().__init__(params, {"lr": lr, "damping": damping, "momentum": momentum, "rows": rows})
@@ -78,10 +82,7 @@ class QuantumNaturalGradient(torch.optim.Optimizer):
             _check(group)
             for weight in group["params"]:
                 if weight not in self._circuits:
-                    raise ConfigError(
-                        f"A parameter of shape {tuple(weight.shape)} is not the angles of a circuit in the model: give"
-                        " the weight of a QuantumHead or a TorchConnector, and all others to another optimizer."
-                    )
+                    raise self._refused(weight)
                 self._programs[weight] = state_program(self._circuits[weight][1])
         except Exception:
             self.param_groups.pop()
@@ -89,6 +90,19 @@ class QuantumNaturalGradient(torch.optim.Optimizer):
         for weight in group["params"]:
             self._kept[weight] = _Kept(weight, group["rows"])
             self._circuits[weight][0].register_forward_hook(self._kept[weight], with_kwargs=True)
+
+    def _refused(self, weight: Tensor) -> ConfigError:
+        """Return the error for a parameter that is taken by another optimizer."""
+        own = [type(each).__name__ for each in self._others if any(weight is p for p in each.parameters(recurse=False))]
+        if own:
+            return ConfigError(
+                f"A parameter of shape {tuple(weight.shape)} is of a {own[0]}, which gives its circuit other inputs"
+                " than a QuantumHead does, so its metric is not known here: give it to another optimizer."
+            )
+        return ConfigError(
+            f"A parameter of shape {tuple(weight.shape)} is not the angles of a circuit in the model: give the weight"
+            " of a QuantumHead or a TorchConnector, and all others to another optimizer."
+        )
 
     @overload
     def step(self, closure: None = None) -> None: ...

@@ -113,6 +113,8 @@ def train_run(
             trainer.resume()
         return trainer
 
+    windows = config.val_windows or len(corpus.val) // config.model.block_size
+    progress.planned(len(phases), windows / (config.eval_batches * config.batch_size))
     trainer = make_trainer(*phases[0]) if phases else None  # what cannot be built fails before the folder is made
     with (
         _run_folder(config, accelerator, fresh=not resume),

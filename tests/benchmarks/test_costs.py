@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.costs import FORMULAS, HEAD_SIZE, formulas_sheet, growth, layer, slope, value
+from benchmarks import costs
+from benchmarks.cost_formulas import FORMULAS, HEAD_SIZE, SAMPLED, formulas_sheet, value
+from benchmarks.costs import QUICK, SAMPLED_ROW, growth, layer, measure, sent_circuits, slope
+from benchmarks.machine import describe
 from qiskit_qattn.evaluation.device_cost import estimate
 from qiskit_qattn.nn.kinds import head_kind
 
@@ -36,7 +42,7 @@ def test_every_row_has_a_formula_and_every_power_law_its_exponent():
     assert growth((4, 5, 6), [3 * n**2 for n in (4, 5, 6)]) == "n^2.00"
     assert growth((4, 5, 6), [3 * 2**n for n in (4, 5, 6)]) == "2.00ⁿ"
     rows = formulas_sheet(list(FORMULAS)).rows
-    assert len(rows) == len(FORMULAS)
+    assert len(rows) == len(FORMULAS) + len(SAMPLED)
     assert all("**" not in cell for row in rows for cell in row)
 
 
@@ -49,3 +55,60 @@ def test_shots_are_those_of_the_first_gains(kind: str):
     if shots in known:
         assert gains is not None
         assert float(gains.detach().flatten()[0]) ** 2 == pytest.approx(known[shots] * 0.25**2)
+
+
+def test_sampled_attention_takes_a_circuit_for_each_row_and_head():
+    """Rows that see one key are equal, so that one circuit is that of all heads."""
+    formula = SAMPLED["amplitude?qubits=n"]
+    for T, n in ((4, 2), (7, 3)):
+        found, depth = sent_circuits("classical", T, 16, 4, sampling=f"amplitude?qubits={n}")
+        assert found == value(formula.circuits, d=16, n=n, T=T) - 1
+        assert depth == value(formula.depth, d=16, n=n)
+
+
+def test_what_was_measured_at_other_sizes_is_measured_again(tmp_path: Path):
+    kept, seen = tmp_path / "costs.part.json", []
+    for sizes in (QUICK, QUICK, dataclasses.replace(QUICK, samples=(2, 4))):
+        measure([], sizes, kept, seen.append)
+    assert seen == [SAMPLED_ROW] * 2
+    kept.write_text("{")
+    measure([], QUICK, kept, seen.append)
+    assert len(seen) == 3 and json.loads(kept.read_text())["found"]
+
+
+def test_an_interrupted_run_goes_on_and_the_page_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Kinds that were measured are not measured again, unless at other sizes; the page names the machine."""
+    monkeypatch.setattr(costs.qa, "list_heads", lambda: ["classical", "qisa-v3"])
+    page, seen = tmp_path / "costs.md", []
+    kept = tmp_path / "costs.part.json"
+
+    def stop(kind: str) -> None:
+        seen.append(kind)
+        if kind == "qisa-v3":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(["classical", "qisa-v3"], QUICK, kept, stop)
+    before = json.loads(kept.read_text())
+    assert list(before["found"]) == ["classical"]
+    costs.main(["--quick", "--out", str(page)])
+    text = page.read_text()
+    assert not kept.exists() and seen == ["classical", "qisa-v3"]
+    assert f"| `classical` | {' | '.join(before['found']['classical'].values())} |" in text
+    assert describe() in text and "## Formulas" in text and "could not be measured" not in text
+    lines = text.split("## Fitted exponents")[1].splitlines()
+    assert [line.split(" | ")[0][3:-1] for line in lines if line.startswith("| `")] == [
+        "classical",
+        "qisa-v3",
+        SAMPLED_ROW,
+    ]
+
+
+@pytest.mark.more
+def test_the_page_is_written_with_every_kind(tmp_path: Path):
+    costs.main(["--quick", "--out", str(tmp_path / "costs.md")])
+    text = (tmp_path / "costs.md").read_text()
+    measured = text.split("## Fitted exponents")[1]
+    assert "could not be measured" not in text
+    for kind in (*costs.qa.list_heads(), SAMPLED_ROW):
+        assert f"| `{kind}` |" in measured

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from qiskit_qattn.nn.kinds import head_kind, list_heads
 from qiskit_qattn.training.config import SETTINGS
 
 Run = Callable[..., Result]
@@ -116,6 +117,26 @@ def test_a_study_of_another_split_says_so_in_its_command(compare: Run, qattn: Ru
     assert "--split 2" in report["command"]
     again = qattn(*shlex.split(report["command"])[1:])
     assert again.exit_code == 0 and "2 are done" in again.output
+
+
+@pytest.mark.more
+def test_all_kinds_are_compared_and_those_left_out_are_named_with_the_reason(compare: Run, tmp_path: Path):
+    """Whatever is registered: trained, or left out of the task with why; every circuit has its control beside it."""
+    size = ["--n-head", 2, "--num-qubits", 2, "--max-steps", 2, "--jobs", 2]
+    result = compare("--kinds", "all", "--tasks", "digits", *size)
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "study" / "report.json").read_text())
+    task, text = report["tasks"]["digits"], (tmp_path / "study" / "report.md").read_text()
+    assert report["complete"] and {*task["kinds"], *task["left_out"]} == set(list_heads())
+    mixers = {name for name in list_heads() if head_kind(name).mixer is not None}
+    assert {"quixer", "reflections"} <= mixers <= set(task["left_out"])
+    for kind in mixers:
+        why = f"{kind} heads mix positions without queries and keys, so they run in a GPT only"
+        assert task["left_out"][kind] == why and f"`{kind}` ({why})" in text
+        assert f"note: {kind} is left out: {why}" in result.output
+    for kind, found in task["kinds"].items():
+        assert (found["against_control"] is not None) == found["circuit"], kind
+        assert f"| `{kind}` |" in text
 
 
 def test_every_setting_that_a_comparison_leaves_open_is_a_flag(qattn: Run):

@@ -15,7 +15,7 @@ from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.tokenizer import CharTokenizer
 
 Run = Callable[..., Any]
-FILES = {"report.html", "report.md", "report.json", "figure.png", "figure.svg", "figure.pdf"}
+FILES = {"report.html", "report.md", "report.json", "figure.png", "paper"}
 SAMPLED = "statevector?shots=128&seed=1"
 
 

@@ -24,7 +24,17 @@ def test_a_run_ends_with_a_report(train: Run, tmp_path: Path):
     assert result.exit_code == 0, result.output
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {
-        *("baseline", "checkpoints", "config.toml", "loss.png", "metrics.json", "model", "report.json", "report.md")
+        *(
+            "baseline",
+            "checkpoints",
+            "config.toml",
+            "loss.png",
+            "metrics.json",
+            "model",
+            "paper",
+            "report.json",
+            "report.md",
+        )
     }
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["prompt"] == "the king"

@@ -55,4 +55,5 @@ def test_it_agrees_with_the_package(citation):
     assert str(citation["version"]) == project["version"] == qa.__version__
     assert citation["title"] == project["name"]
     assert citation["license"] == project["license"]
+    assert citation.get("repository-code") == project.get("urls", {}).get("Repository")
     assert [author["name"] for author in citation["authors"]] == [author["name"] for author in project["authors"]]

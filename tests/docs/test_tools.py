@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -10,6 +11,7 @@ import nbformat
 import pytest
 from markdown import markdown
 
+PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x02\x80\x00\x00\x01\xe0"  # 640 × 480, without the rest
 TOOLS = Path(__file__).parents[2] / "docs" / "tools"
 
 
@@ -69,7 +71,9 @@ def test_code_in_a_line_stays_code():
 
 
 def test_a_notebook_is_a_page(tmp_path):
-    picture = nbformat.v4.new_output("display_data", {"image/png": "aGk=", "text/plain": "<Figure>"})
+    picture = nbformat.v4.new_output(
+        "display_data", {"image/png": base64.b64encode(PNG).decode(), "text/plain": "<Figure>"}
+    )
     printed = nbformat.v4.new_output("stream", name="stdout", text="5 $\n")
     cells = [
         nbformat.v4.new_markdown_cell("# 1 · Title\n\nOf $2^n$, `$x$` and\n\n$$a\n= b$$"),
@@ -79,7 +83,7 @@ def test_a_notebook_is_a_page(tmp_path):
     path = tmp_path / "03-x.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     page, pictures = load("notebooks").to_page(path, "https://github.com/someone/project")
-    assert pictures == {"03-x-1.png": b"hi"} and "![Title](03-x-1.png)" in page
+    assert pictures == {"03-x-1.png": PNG} and '![Title](03-x-1.png){ width="640" }' in page
     assert "Of $`2^n`$, `$x$` and" in page and "```math\na\n= b\n```" in page
     assert "{ .python }\nplot()\n" in page and "{ .text .output }\n5 $\n" in page
     assert '??? success "Solution"\n\n    ````' in page

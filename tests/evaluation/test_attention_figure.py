@@ -10,7 +10,7 @@ import torch
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.evaluation.attention_figure import attention_figure
 from qiskit_qattn.evaluation.attention_maps import AttentionMap, AttentionMaps
-from qiskit_qattn.evaluation.rendering import drawn
+from qiskit_qattn.evaluation.drawing import drawn
 
 
 def maps(*kinds: str, layers: int = 2, length: int = 5, batch: int = 2) -> AttentionMaps:

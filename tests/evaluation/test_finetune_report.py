@@ -82,7 +82,7 @@ def test_sizes_that_differ_are_named(tmp_path):
 
 def test_files_are_written(tmp_path):
     write_report(*study(2, tmp_path, reference="frozen"))
-    assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.md", "scores.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"paper", "report.json", "report.md", "scores.png"}
     assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from qiskit_qattn.errors import CheckpointError
 from qiskit_qattn.evaluation import profile_report
-from qiskit_qattn.evaluation.profile_report import profile_markdown, profile_plot, read_profile
+from qiskit_qattn.evaluation.drawing import drawn
+from qiskit_qattn.evaluation.profile_report import profile_figure, profile_markdown, read_profile
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +49,10 @@ def test_what_memray_would_add_is_said_where_it_is_missing(finished_run: Path, m
 
 
 def test_the_plot_is_a_png(found: dict[str, Any]):
-    assert profile_plot(found).startswith(b"\x89PNG")
+    assert drawn(profile_figure(found), "png").startswith(b"\x89PNG")
     leaking = {**found["leak"], "slope_kib": 3.0, "low_kib": 2.0, "high_kib": 4.0, "leaks": True}
     resident = {"steps": list(range(40)), "resident_mib": [300 + i / 3 for i in range(40)], "compiled": True}
-    assert profile_plot({**found, "leak": leaking, "resident": resident}).startswith(b"\x89PNG")
+    assert drawn(profile_figure({**found, "leak": leaking, "resident": resident}), "png").startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,16 @@ def test_damaged_files_are_named(finished_run: Path, tmp_path: Path, name: str, 
     (tmp_path / "profile" / name).write_text(content)
     with pytest.raises(CheckpointError, match="profile' is damaged"):
         read_profile(tmp_path)
+
+
+def test_a_compiled_model_is_one_part(finished_run: Path, tmp_path: Path):
+    shutil.copytree(finished_run / "profile", tmp_path / "profile")
+    memory = json.loads((tmp_path / "profile" / "memory.json").read_text())
+    (tmp_path / "profile" / "memory.json").write_text(json.dumps({**memory, "compiled": True}))
+    profile = read_profile(tmp_path)
+    assert profile is not None
+    assert "`(the compiled model)`" in (text := "\n".join(profile_markdown(profile)))
+    assert "its modules are not told apart" in text
 
 
 def test_there_may_be_none(tmp_path: Path):

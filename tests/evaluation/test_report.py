@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from qiskit_qattn.errors import CheckpointError, RunFolderError
+from qiskit_qattn.evaluation.drawing import drawn
+from qiskit_qattn.evaluation.loss_figure import loss_figure, smoothed
 from qiskit_qattn.evaluation.rendering import block, code
 from qiskit_qattn.evaluation.report import (
     collect_report,
-    loss_plot,
     read_report,
     render_markdown,
     render_report,
-    smoothed,
     write_report,
 )
 from qiskit_qattn.evaluation.text_metrics import text_difference
@@ -88,7 +88,38 @@ def test_a_run_without_a_baseline_has_one_column(report: dict[str, Any]):
     text = render_markdown(alone)
     assert f"| Validation loss | {report['val_loss']:.4f} |\n" in text
     assert "baseline" not in text.split("## Settings")[0]
-    assert loss_plot(alone).startswith(b"\x89PNG")
+    assert drawn(loss_figure(alone), "png").startswith(b"\x89PNG")
+
+
+def test_the_picture_says_what_follows_from_one_seed_and_where_its_curves_end(report: dict[str, Any]):
+    for baseline, told in (
+        (report["baseline"], "nothing follows about which"),
+        (None, "is not known"),
+    ):
+        figure = loss_figure({**report, "baseline": baseline})
+        assert told in figure.get_supxlabel() and "qattn compare" in figure.get_supxlabel()
+        curves = [line for line in figure.axes[0].lines if not line.get_label().startswith("_")]
+        assert len(curves) == (2 if baseline is None else 4)
+        assert all(line.get_label().endswith(f": {line.get_ydata()[-1]:.3f}") for line in curves)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"format": "qiskit-qattn/noise-sweep", "command": "qattn noise-sweep x"},
+            "qattn noise-sweep; .*: qattn",
+        ),
+        (
+            {"format": "qiskit-qattn/finetune-report"},
+            "is of qattn finetune; the same command as before writes",
+        ),
+    ],
+)
+def test_a_report_of_another_command_is_named(tmp_path: Path, content: dict[str, str], message: str):
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=message):
+        read_report(tmp_path)
 
 
 def test_a_sample_cannot_end_its_own_block(report: dict[str, Any]):
@@ -143,7 +174,7 @@ def test_text_from_outside_is_shown_as_text_in_markdown(report: dict[str, Any]):
     assert not [line for line in blocks.splitlines() if line.startswith("# ") and "Run report" not in line]
     outside_code = re.sub(r"(?<![\\`])(`+)(?!`)(.*?)(?<!`)\1(?!`)", "", blocks)
     assert not re.search(r"(?<!\\)<", outside_code)
-    loss_plot(spoilt)
+    drawn(loss_figure(spoilt), "png")
 
 
 @pytest.mark.parametrize("text", ["", "`", "``", "a`b", "`a", "x ``` y", "a\nb", "|"])

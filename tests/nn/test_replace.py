@@ -254,7 +254,7 @@ def uneven() -> nn.Module:
         (encoder, {"heads": "qisa:3"}, ConfigError, r"layers.0.self_attn cannot be replaced: .*num_heads is 2"),
         (uneven, {"heads": "qisa:2"}, ConfigError, r"1 cannot be replaced: .*num_heads is 4"),
         (encoder, {"heads": "qiza"}, UnknownNameError, "qisa"),
-        (encoder, {"qubits": 3}, UnknownNameError, "option of replace_attention.*'qubits'.*num_qubits"),
+        (encoder, {"qubits": 3}, TypeError, "unexpected keyword argument 'qubits'"),
         (encoder, {"num_qubits": 1}, CircuitError, r"layers.0.self_attn cannot be replaced: .*more qubits"),
         (encoder, {"backend": "nowhere"}, UnknownNameError, "nowhere"),
         (encoder, {"heads": "zz", "backend": "statevector -> classical"}, ConfigError, "no classical twin"),

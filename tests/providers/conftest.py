@@ -16,6 +16,12 @@ from .ibm_client import Pub, small_pub
 from .ibm_server import IBMServer
 
 
+@pytest.fixture(autouse=True)
+def own_breakers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the failures of devices in other tests."""
+    monkeypatch.setattr("qiskit_qattn.backends.jobs.retries._BREAKERS", {})
+
+
 @pytest.fixture
 def ibm_server(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IBMServer]:
     """Serve IBM Quantum on the loopback, to a client that finds its account in the environment."""

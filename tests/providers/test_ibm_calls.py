@@ -19,7 +19,6 @@ FEW = [(call, list(ANSWERS)[(5 * n + skip) % len(ANSWERS)]) for n, call in enume
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qiskit_qattn.backends.jobs.retries.BACKOFF", 0.001)
     monkeypatch.setattr("qiskit_qattn.backends.jobs.retries.LONGEST_BACKOFF", 0.001)
-    monkeypatch.setattr("qiskit_qattn.backends.jobs.retries._BREAKERS", {})
     monkeypatch.setattr("qiskit_qattn.backends.ibm.transport.ACCOUNT_SECONDS", 2.0)
 
 

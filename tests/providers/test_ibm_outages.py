@@ -86,10 +86,7 @@ def test_an_account_that_is_not_opened_in_time_may_be_later(
 
 
 @pytest.mark.parametrize("first", range(7))
-def test_the_devices_properties_may_be_asked_for_at_any_time(
-    ibm_server: IBMServer, monkeypatch: pytest.MonkeyPatch, first: int
-) -> None:
-    monkeypatch.setattr("qiskit_qattn.backends.jobs.retries._BREAKERS", {})
+def test_the_devices_properties_may_be_asked_for_at_any_time(ibm_server: IBMServer, first: int) -> None:
     ibm_server.change("GET /backends/.*/properties", lambda _: {}, times=first)  # they are then asked for again
     ibm_server.refuse("GET /backends/.*/properties", 404, times=99)
     head = qa.QuantumHead(qa.attention_circuit("angle", 2))

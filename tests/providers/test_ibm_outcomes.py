@@ -22,7 +22,6 @@ Fault = Callable[[IBMServer], object]
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qiskit_qattn.backends.jobs.retries.BACKOFF", 0.0)
-    monkeypatch.setattr("qiskit_qattn.backends.jobs.retries._BREAKERS", {})
 
 
 @pytest.fixture

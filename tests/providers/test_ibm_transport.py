@@ -26,7 +26,6 @@ BACKEND = "ibm:test_manila?optimization=0&resilience=0&shots=100&budget=9s&retri
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qiskit_qattn.backends.jobs.retries.BACKOFF", 0.001)
-    monkeypatch.setattr("qiskit_qattn.backends.jobs.retries._BREAKERS", {})
 
 
 @pytest.fixture

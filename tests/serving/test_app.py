@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Iterator
+import re
+import shlex
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -13,10 +17,10 @@ import pytest
 import torch
 
 from qiskit_qattn.serving.engine import Engine
-from qiskit_qattn.serving.models import ServedModel
+from qiskit_qattn.serving.models import ServedModel, load
 from qiskit_qattn.serving.settings import Settings
 
-from .servers import Serve, Served, serving, until
+from .servers import Serve, Served, commanded, serving, until
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +186,37 @@ def test_a_model_without_a_template_refuses_chats(client: openai.OpenAI, served:
     assert answer.status_code == 400 and answer.json()["error"]["param"] == "messages.0.role"
 
 
+def test_a_chat_is_the_continuation_of_its_template(tmp_path: Path, byte_tokenizer: Any) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = copy.deepcopy(byte_tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }} {% endfor %}a:"
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=300, max_position_embeddings=64, **shape)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    messages: list[Any] = [{"role": "system", "content": "so"}, {"role": "user", "content": "für"}]
+    parts = [{"type": "text", "text": "f"}, {"type": "text", "text": "ür"}]
+    engines, settings = {"chat": Engine(load(str(tmp_path)))}, Settings(port=0, log_level="error")
+    with serving(engines, settings) as served, served.client() as client:
+        options: dict[str, Any] = {"model": "chat", "seed": 4, "temperature": 0.5}
+        text = client.completions.create(prompt="s:so u:für a:", max_tokens=9, **options).choices[0].text
+        answer = client.chat.completions.create(messages=messages, max_completion_tokens=9, **options)
+        assert answer.choices[0].message.content == text and answer.object == "chat.completion"
+        assert answer.choices[0].message.role == "assistant" and answer.id.startswith("chatcmpl-")
+        again = [messages[0], {"role": "user", "content": parts}]
+        first, *rest = client.chat.completions.create(messages=again, max_tokens=9, stream=True, **options)
+        assert first.choices[0].delta.role == "assistant" and first.object == "chat.completion.chunk"
+        assert "".join(piece.choices[0].delta.content or "" for piece in (first, *rest)) == text
+        assert [first, *rest][-1].qattn["backends"] == {}
+        whole = client.chat.completions.create(messages=messages, **options)
+        assert whole.usage is not None and whole.usage.total_tokens == 64  # the rest of the context
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.chat.completions.create(messages=messages, max_tokens=60, **options)
+        assert refused.value.code == "context_length_exceeded" and refused.value.param == "messages"
+        with pytest.raises(openai.BadRequestError, match="'tools' is not supported"):
+            client.chat.completions.create(messages=messages, tools=[{"type": "function"}], **options)
+
+
 def test_a_client_that_leaves_stops_its_text(served: Served) -> None:
     def cancelled() -> int:
         return int(served.engine.stats()["cancelled"])
@@ -237,6 +272,29 @@ def test_prompts_are_logged_only_if_asked(serve: Serve, caplog: pytest.LogCaptur
     assert "/v1/completions key=- 200" in caplog.text and "good" not in caplog.text
     assert post(serve(log_prompts=True), prompt="good").status_code == 200
     assert "prompt: ['good']" in caplog.text
+
+
+def test_the_documentation_goes_from_a_run_to_a_streamed_answer(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "serve.md").read_text("utf-8")
+    block = re.search(r"```console\n(.*?)```", page, re.DOTALL)
+    assert block is not None
+    train, serve, curl = map(shlex.split, block[1].splitlines())
+    folder = tmp_path / train[train.index("--out") + 1]
+    folder.parent.mkdir()
+    folder.symlink_to(finished_run)  # what the first command makes, of another text
+    monkeypatch.chdir(tmp_path)
+
+    def talk(url: str, stop: Callable[[], None]) -> str:
+        path = next(word for word in curl if word.startswith("http")).removeprefix("http://127.0.0.1:8000")
+        kind, _, value = curl[curl.index("-H") + 1].partition(": ")
+        return httpx2.post(url + path, content=curl[curl.index("-d") + 1], headers={kind: value}, timeout=30).text
+
+    result, answer = commanded(serve[2:], talk)
+    assert result.exit_code == 0, result.output
+    events = [json.loads(line.removeprefix("data: ")) for line in answer.split("\n\n")[:-2]]
+    assert len("".join(event["choices"][0]["text"] for event in events)) == 60
 
 
 def test_events_are_lines_of_json_that_end_with_done(served: Served) -> None:

@@ -9,12 +9,14 @@ import pytest
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import ConfigError, DataError, GenerationError, QueueFull, StoppedError
 from qiskit_qattn.hf import QattnForCausalLM
 from qiskit_qattn.nn.audit import FallbackWarning
 from qiskit_qattn.serving.engine import Engine, Sampling
 from qiskit_qattn.serving.hugging_face import ServedTransformer
 from qiskit_qattn.serving.models import ServedGPT, load
+from qiskit_qattn.simulation.estimator import TorchEstimator
 
 from .conftest import LETTERS
 from .test_models import llama
@@ -27,7 +29,7 @@ REQUESTS = [
         top_p=(1.0, 1.0, 0.8, 0.9)[i % 4],
         seed=i,
     )
-    for i in range(24)
+    for i in range(14)
 ]
 
 
@@ -83,7 +85,7 @@ def test_texts_are_those_that_the_model_streams_alone(make_gpt, engine, rng):
     stats = engine.stats()
     assert max(stats["batch_sizes"]) == 5
     assert stats["completion_tokens"] == sum(each.max_tokens for each in options)
-    assert (stats["requests"], stats["length"], stats["queued"], stats["running"]) == (24, 24, 0, 0)
+    assert (stats["requests"], stats["length"], stats["queued"], stats["running"]) == (14, 14, 0, 0)
 
 
 class Double(LogitsProcessor):
@@ -93,7 +95,9 @@ class Double(LogitsProcessor):
         return scores.double()
 
 
-@pytest.mark.parametrize("model", ["plain", "replaced", "qattn"])
+@pytest.mark.parametrize(
+    "model", ["replaced", *(pytest.param(each, marks=pytest.mark.more) for each in ("plain", "qattn"))]
+)
 def test_texts_are_those_that_transformers_generates_alone(make_gpt, byte_tokenizer, model, rng):
     if model == "qattn":
         gpt = make_gpt(block_size=40)
@@ -287,6 +291,7 @@ def test_a_pass_that_fails_ends_its_requests_and_no_others(finished_run):
                 await read(each)
             assert each.usage.completion_tokens == 2
             assert type(each._error.__cause__).__name__ == "BackendError"
+            assert each.backends["calls"] == {"lab?fails=3": 2}
         assert len((await read(engine.submit(prompt, Sampling(5))))[1]) == 5
 
     run(texts())
@@ -338,6 +343,34 @@ def test_what_is_not_finished_when_it_stops_is_told(make_gpt):
 
     run(texts())
     assert not any(thread.name == "qattn-gpt" for thread in threading.enumerate())
+
+
+def test_a_stop_does_not_wait_for_a_device_that_does_not_answer(make_gpt):
+    running, answer = threading.Event(), threading.Event()
+
+    class Queued(TorchEstimator):
+        def run(self, *args, **options):
+            running.set()
+            answer.wait(60)
+            return super().run(*args, **options)
+
+    model = make_gpt("qisa:2,classical:2")
+    model.to_backend(Backend("queued", Queued()))
+    engine = Engine(ServedGPT("gpt", model, LETTERS))
+
+    async def texts():
+        generations = [engine.submit([1], Sampling(5))]
+        await asyncio.to_thread(running.wait, 60)
+        generations.append(engine.submit([1], Sampling(5)))
+        engine.close(0.01)
+        for each in generations:
+            with pytest.raises(StoppedError, match="gpt stopped before the text was finished"):
+                await read(each)
+        answer.set()
+
+    run(texts())
+    engine._thread.join(60)
+    assert engine.state == "stopped"
 
 
 def test_readers_may_have_event_loops_of_their_own(engine):

@@ -44,7 +44,7 @@ class JobClient:
 
     def estimate(self, request: Request) -> Cost:
         """Return the estimated cost of a request."""
-        return self.call(self.device.estimate, request.pubs, request.precision)
+        return self.call.here(self.device.estimate, request.pubs, request.precision)
 
     def locate(self, row: Row) -> Row:
         """Look on the device for the job of a row in state ``sending``, and record its id if it is there."""

@@ -75,6 +75,16 @@ class Caller:
         """
         return self._retrying(self._once, function, *args)
 
+    def here(self, function: Callable[..., T], *args: Any) -> T:
+        """Return what ``function(*args)`` returns, where it need not ask the device for anything.
+
+        So a failure counts against the device, and success does not count for it.
+
+        Raises:
+            BackendError: As a call does.
+        """
+        return self._retrying(self._here, function, *args)
+
     def pause(self, seconds: float, why: object = "") -> None:
         """Wait, or raise :class:`OutOfTime` if that would pass the deadline."""
         self._check(seconds, why)
@@ -98,6 +108,15 @@ class Caller:
                 f"{self.device} failed {breaker.fail_max} times in a row and is left alone until "
                 f"{until.astimezone():%H:%M:%S}. Try again then."
             ) from error
+
+    def _here(self, function: Callable[..., T], *args: Any) -> T:
+        if breaker_state(self.device) == pybreaker.STATE_OPEN:
+            return self._once(function, *args)  # which is not called
+        try:
+            return function(*args)
+        except TransientBackendError as error:
+            failure = error
+        return self._once(_raise, failure)
 
     def _before_sleep(self, state: tenacity.RetryCallState) -> None:
         wait = state.next_action.sleep if state.next_action else 0.0
@@ -128,6 +147,10 @@ def _breaker(device: str) -> tuple[pybreaker.CircuitBreaker, pybreaker.CircuitMe
             )
             _BREAKERS[device] = breaker, memory
         return _BREAKERS[device]
+
+
+def _raise(error: BackendError) -> Any:
+    raise error
 
 
 def _wait(state: tenacity.RetryCallState) -> float:

@@ -76,6 +76,28 @@ def claim(kind: str, reference: str, found: Found, *, measure: str = "loss") -> 
     return f"{kind} {base}; no difference from {beside} is shown {against}{why}.{more}"
 
 
+def outcome(found: Found, reference: str) -> str:
+    """Return what was found of a kind without its figures, as what a list of kinds of the same outcome begins with."""
+    verdict, control = found["against_reference"], found["against_control"]
+    name = "" if verdict is None else str(verdict["verdict"])
+    base = {"better": f"a lower loss than {reference}", "worse": f"a higher loss than {reference}"}.get(
+        name, f"a loss that is not shown to differ from that of {reference}"
+    )
+    if not found["circuit"]:
+        return f"Classical kinds with {base}" if found["circuit"] is False else f"Kinds with {base}"
+    if control is None:
+        return f"Circuits with {base}, whose dequantised controls were not compared, so that nothing is claimed"
+    if control["verdict"] == "better":
+        if name == "better":
+            return f"Circuits that are better than {reference} and than their dequantised controls"
+        return f"Circuits with {base}, and a lower one than their dequantised controls"
+    if control["verdict"] == "worse":
+        why = ", so that the circuit is not what helps" if name == "better" else ""
+        return f"Circuits with {base}, and a higher one than their dequantised controls{why}"
+    why = ", so that the gain is not shown to be one of the circuit" if name == "better" else ""
+    return f"Circuits with {base}, and no difference shown from their dequantised controls{why}"
+
+
 def verdict_word(found: Found, measure: str = "loss") -> str:
     """Return the verdict of a kind as an entry of a table: *better* only for a circuit that beats its control too."""
     verdict, control = found["against_reference"], found["against_control"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qiskit_qattn.evaluation.comparison.claims import LOSS_IS, control_cells
+from qiskit_qattn.errors import counted
+from qiskit_qattn.evaluation.comparison.claims import LOSS_IS, control_cells, outcome
 from qiskit_qattn.evaluation.comparison.study import TRIAL_SEEDS
 from qiskit_qattn.evaluation.paired_tests import minimum_seeds
-from qiskit_qattn.evaluation.rendering import block, code, counted, escaped, number, pairs, table
+from qiskit_qattn.evaluation.rendering import block, code, escaped, number, pairs, table
 from qiskit_qattn.training.config import TrainConfig
 
 
@@ -29,8 +30,8 @@ def render_suite(report: Mapping[str, Any]) -> str:
         parts += [f"### {_begun(escaped(name))}", f"{_begun(escaped(task['about']))}.", _results(task)]
         parts += [_splits(task), _sentences(task)]
         if task["left_out"]:
-            why = "; ".join(f"{code(kind)}: {escaped(reason)}" for kind, reason in task["left_out"].items())
-            parts.append(f"Left out: {why}")
+            why = ", ".join(f"{code(kind)} ({escaped(reason)})" for kind, reason in task["left_out"].items())
+            parts.append(f"Left out of this task: {why}.")
     parts += [
         "![Differences from the reference and from the control, by task](differences.png)",
         "![Loss against training time, by task](cost.png)",
@@ -57,7 +58,8 @@ def _incomplete(report: Mapping[str, Any]) -> list[str]:
     cells = report["cells"]
     failed = [f"- {escaped(name)} failed: {escaped(reason)}" for name, reason in report["failed"].items()]
     done = (
-        f"**Incomplete:** {cells['done']:,} of {cells['all']:,} cells are done. The command at the end runs the rest."
+        f"**Incomplete:** {cells['done']:,} of {counted(cells['all'], 'cell')} are done."
+        " The command at the end runs the rest."
     )
     return [done, *(["\n".join(failed)] if failed else [])]
 
@@ -84,7 +86,8 @@ def _method(report: Mapping[str, Any]) -> str:
     parts = [
         f"All models have {counted(config['n_layer'], 'layer')} of {counted(config['n_head'], 'head')} of one kind,"
         f" width {config['n_embd']} and, except where a kind needs another number,"
-        f" {config['num_qubits'] or 'the fewest'} qubits. They are trained for {config['max_steps']:,} steps"
+        f" {counted(config['num_qubits'], 'qubit') if config['num_qubits'] else 'the fewest qubits'}. They are "
+        f"trained for {counted(config['max_steps'], 'step')}"
         f" of {config['batch_size']} sequences of at most"
         f" {config['block_size']} tokens, with {counted(len(study['seeds']), 'seed')} of each kind. Models of one seed"
         " see the same batches, and the width of the MLP makes all models of a task equally large,"
@@ -152,12 +155,22 @@ def _splits(task: Mapping[str, Any]) -> str:
 
 
 def _sentences(task: Mapping[str, Any]) -> str:
-    """Return what is said of each kind; of those without enough seeds, that once."""
+    """Return what is said of the kinds, those of the same outcome together; their figures are in the table."""
     few = "not enough seeds"
     short = [
         kind for kind in task["sentences"] if (task["kinds"][kind]["against_reference"] or {}).get("verdict") == few
     ]
-    found = [escaped(sentence) for kind, sentence in task["sentences"].items() if kind not in short]
+    groups: dict[str, list[str]] = {}
+    withheld: dict[str, list[str]] = {}
+    for kind in task["sentences"]:
+        each = task["kinds"][kind]
+        if each["against_reference"] is None:
+            withheld.setdefault(escaped(each["withheld"] or "it was not compared"), []).append(code(kind))
+        elif kind not in short:
+            control = f" (control {code(each['control'])})" if each["circuit"] and each["control"] else ""
+            groups.setdefault(outcome(each, code(task["reference"])), []).append(code(kind) + control)
+    found = [f"{said}: {', '.join(kinds)}." for said, kinds in sorted(groups.items())]
+    found += [f"{', '.join(kinds)}: verdict withheld because {why}." for why, kinds in withheld.items()]
     found += [f"Not enough seeds for a verdict: {', '.join(map(code, short))}."] if short else []
     return "\n".join(f"- {sentence}" for sentence in found)
 
@@ -180,7 +193,8 @@ def _limits(report: Mapping[str, Any]) -> str:
     largest = max(found["size"]["total"] for task in report["tasks"].values() for found in task["kinds"].values())
     splits = max(task["splits"] for task in report["tasks"].values())
     limits = [
-        f"Models are small, {largest:,} parameters at most, and trained for {config['max_steps']:,} steps. Larger"
+        f"Models are small, {largest:,} parameters at most, and trained for "
+        f"{counted(config['max_steps'], 'step')}. Larger"
         " models, longer training and other data may give other results.",
     ]
     if _is_exact(config):
@@ -194,6 +208,18 @@ def _limits(report: Mapping[str, Any]) -> str:
             " same for all kinds and tuned for none. The validation data that chose the rates are those that the losses"
             " are of, for every kind alike."
         )
+        chosen = [
+            rate
+            for task in report["tasks"].values()
+            for found in task["kinds"].values()
+            for rate in found["rates"]
+            if rate is not None
+        ]
+        if at_edge := sum(rate in (min(study["rates"]), max(study["rates"])) for rate in chosen):
+            limits.append(
+                f"Of {len(chosen)} searches {at_edge} found the lowest or the highest rate of the"
+                " grid, beyond which there may be a better one."
+            )
     if splits == 1:
         limits.append("Seeds change weights and batches; the split of the data is one and the same.")
     if len(study["seeds"]) < needed:

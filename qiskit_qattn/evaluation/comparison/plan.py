@@ -140,7 +140,7 @@ def _sizes_of_all(
         try:
             found = sized((reference, kind))[0][kind]
         except QattnError as error:
-            left_out[kind] = one_line(str(error))
+            left_out[kind] = _reason(error)
             continue
         if found.matched or allow_unmatched:
             sizes[kind] = found
@@ -149,6 +149,13 @@ def _sizes_of_all(
     if len(sizes) < 2:
         raise ConfigError(f"Of all kinds none can be compared with {reference}: {'; '.join(left_out.values())}.")
     return sizes, on_text, left_out
+
+
+def _reason(error: QattnError) -> str:
+    """Return why a kind cannot be compared: the first of errors that were raised from one another, in one line."""
+    while isinstance(error.__cause__, QattnError):
+        error = error.__cause__
+    return one_line(str(error)).rstrip(".")
 
 
 def _check_own(config: TrainConfig, preset: TrainConfig) -> None:

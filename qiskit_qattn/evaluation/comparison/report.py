@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from qiskit_qattn.errors import counted
 from qiskit_qattn.evaluation.comparison.cell import finite, records
 from qiskit_qattn.evaluation.comparison.claims import verdict_table
 from qiskit_qattn.evaluation.comparison.figures import figures
 from qiskit_qattn.evaluation.comparison.search import search_section, searched
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.evaluation.comparison.summary import METRIC, Verdicts, judged_alone, summarise
+from qiskit_qattn.evaluation.drawing import write_figures
+from qiskit_qattn.evaluation.latex import write_document
 from qiskit_qattn.evaluation.rendering import (
     block,
     code,
-    counted,
     csv_text,
     escaped,
     machine,
@@ -26,7 +28,7 @@ from qiskit_qattn.evaluation.rendering import (
     write_json,
 )
 from qiskit_qattn.training.config import MODEL_SETTINGS, TrainConfig
-from qiskit_qattn.training.files import write_bytes, write_text
+from qiskit_qattn.training.files import write_text
 
 FORMAT = "qiskit-qattn/comparison"
 #: The columns of a table: title, name of the figure, format of its mean, format of its standard deviation or "".
@@ -104,9 +106,8 @@ def write_report(
     write_json(folder / "report.json", report)
     rows = [_flat(cell) for cell in report["cells"]]
     write_text(folder / "cells.csv", csv_text(list(dict.fromkeys(name for row in rows for name in row)), rows))
-    for name, figure in figures(report).items():
-        write_bytes(folder / name, figure)
-    write_text(folder / "report.md", render_markdown(report))
+    write_figures(folder, figures(report))
+    write_document(folder, render_markdown(report))
     return report
 
 
@@ -203,11 +204,12 @@ def _introduction(report: dict[str, Any]) -> str:
     if build:
         models = f"models that {code(build)} builds"
         losses = "means over the validation data"
-        batch = batch if study["text"] else f"{config['batch_size']} examples"
+        batch = batch if study["text"] else f"{counted(config['batch_size'], 'example')}"
     if build and study["text"]:
         models += f" on {code(config['data'])}"
     return (
-        f"{counted(len(study['seeds']), 'seed')} per kind; {config['max_steps']:,} steps of {batch}; {models}. Models"
+        f"{counted(len(study['seeds']), 'seed')} per kind; {counted(config['max_steps'], 'step')} of {batch}; "
+        f"{models}. Models"
         " with the same seed see the same batches in the same order under the same schedule. All models have the same"
         f" number of parameters within 1%{_unmatched(kinds)}. Losses are {losses}."
     )
@@ -289,7 +291,10 @@ def _missing(report: dict[str, Any]) -> list[str]:
     if report["complete"]:
         return []
     total = len(report["study"]["kinds"]) * len(report["study"]["seeds"])
-    done = f"**Incomplete:** {len(report['cells'])} of {total} cells are done. The command at the end runs the others."
+    done = (
+        f"**Incomplete:** {len(report['cells'])} of {counted(total, 'cell')} are done."
+        " The command at the end runs the others."
+    )
     failed = [f"- {escaped(name)} failed: {escaped(reason)}" for name, reason in report["failed"].items()]
     return [done, *(["\n".join(failed)] if failed else [])]
 

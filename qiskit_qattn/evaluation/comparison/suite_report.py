@@ -17,9 +17,10 @@ from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.evaluation.comparison.suite import TaskResult, judged, results, suite_command
 from qiskit_qattn.evaluation.comparison.summary import found_of
 from qiskit_qattn.evaluation.comparison.tasks import ABOUT
+from qiskit_qattn.evaluation.drawing import write_figures
+from qiskit_qattn.evaluation.latex import write_document
 from qiskit_qattn.evaluation.rendering import machine, versions, write_json
 from qiskit_qattn.evaluation.statistics import Comparison
-from qiskit_qattn.training.files import write_bytes, write_text
 
 FORMAT = "qiskit-qattn/suite"
 
@@ -45,9 +46,8 @@ def write_suite(studies: Sequence[Study], folder: Path, failed: Mapping[Path, Ma
             write_report(study, failed.get(study.folder, {}), own, together=len(found))
     report = collect_suite(tasks, found, failed, suite_command(studies, folder))
     write_json(folder / "report.json", report)
-    for name, figure in suite_figures(report).items():
-        write_bytes(folder / name, figure)
-    write_text(folder / "report.md", render_suite(report))
+    write_figures(folder, suite_figures(report))
+    write_document(folder, render_suite(report))
     return report
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import statistics
 import subprocess
 import sys
@@ -190,13 +189,4 @@ def _left_of(work: Work, whole: float, elapsed: float) -> float:
     """Return how many seconds a running cell still takes, of which ``elapsed`` are over."""
     share = work.steps / work.study.config.max_steps
     by_steps = elapsed * (1 - share) / share if 0.1 <= share < 1 else 0.0
-    return max(whole - elapsed, by_steps, _PROMPT)
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words, to two digits at most: ``40 s``, ``12 min``, ``2.5 h``."""
-    if seconds < 60:
-        return f"{max(1, math.ceil(seconds))} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    return max(whole - elapsed, by_steps, elapsed / 10 if elapsed > whole else 0.0, _PROMPT)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from qiskit_qattn.evaluation.rendering import GRID, blank_figure
+from qiskit_qattn.evaluation.drawing import COLORS, FAINT, GRID, INK, MARKERS, blank_figure
 from qiskit_qattn.untrusted import printable
 
-DEVICE, EXACT, SHOTS = "#6929c4", "#161616", "#c6c6c6"
-_LAYERS = ("#6929c4", "#009d9a", "#ee538b", "#b28600", "#1192e8", "#a56eff", "#198038", "#570408")
+DEVICE, EXACT, SHOTS = COLORS[0], INK, FAINT
 _MOST_LABELS = 48
 _VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥", "": "∅"}
 
@@ -88,9 +87,17 @@ def _values(panel: Any, record: dict[str, Any]) -> None:
             [number for each in of_layer for number in each[key]] for key in ("exact", "values", "errors")
         )
         bars = None if None in errors or not any(errors) else errors
-        color = _LAYERS[layer % len(_LAYERS)]
+        color, marker = COLORS[layer % len(COLORS)], MARKERS[layer % len(MARKERS)]
         panel.errorbar(
-            exact, values, bars, fmt="o", markersize=2, elinewidth=0.5, alpha=0.6, color=color, label=f"layer {layer}"
+            exact,
+            values,
+            bars,
+            fmt=marker,
+            markersize=2.5,
+            elinewidth=0.5,
+            alpha=0.6,
+            color=color,
+            label=f"layer {layer}",
         )
     panel.set_xlabel("⟨P⟩, exact")
     panel.set_ylabel("⟨P⟩, device")

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from qiskit_qattn.backends.spec import PLUS
+from qiskit_qattn.errors import counted
 from qiskit_qattn.evaluation.device_run.figure import run_figure, visible
 from qiskit_qattn.evaluation.device_run.record import RECORD, DeviceRun
+from qiskit_qattn.evaluation.drawing import drawn, write_figures
+from qiskit_qattn.evaluation.latex import write_document
 from qiskit_qattn.evaluation.rendering import (
     block,
     code,
-    drawn,
     escaped,
     heads_text,
     html_page,
@@ -22,7 +24,7 @@ from qiskit_qattn.evaluation.rendering import (
     table,
     write_json,
 )
-from qiskit_qattn.training.files import write_bytes, write_text
+from qiskit_qattn.training.files import write_text
 
 FIGURE = "figure"
 _MOST_ROWS = 100  # of the table of tokens; all are in report.json
@@ -51,13 +53,11 @@ def write_report(run: DeviceRun, record: dict[str, Any]) -> Path:
     record["command"] = command(run)
     write_json(run.out / RECORD, record)
     figure = run_figure(record)
-    pictures = {f"{FIGURE}.{form}": drawn(figure, form) for form in ("png", "svg", "pdf")}
-    for name, content in pictures.items():
-        write_bytes(run.out / name, content)
+    write_figures(run.out, {FIGURE: figure})
     text = render_markdown(record)
-    write_text(run.out / "report.md", text)
+    write_document(run.out, text)
     image = f"{FIGURE}.svg"
-    page = html_page(title(record), text.replace(f"({FIGURE}.png)", f"({image})"), {image: pictures[image]})
+    page = html_page(title(record), text.replace(f"({FIGURE}.png)", f"({image})"), {image: drawn(figure, "svg")})
     write_text(run.out / "report.html", page)
     return run.out / "report.html"
 
@@ -85,7 +85,7 @@ def render_markdown(record: dict[str, Any]) -> str:
         f"# {escaped(title(record))}",
         *_no_hardware(devices),
         block(settings["prompt"] + record["text"], ""),
-        f"The last {len(record['tokens']):,} characters were generated, after a prompt of {len(settings['prompt']):,}.",
+        f"{_last(len(record['tokens']))} generated, after a prompt of {len(settings['prompt']):,}.",
         _facts(record),
         "## Difference from the exact engine",
         _findings(record),
@@ -108,6 +108,10 @@ def render_markdown(record: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _last(n: int) -> str:
+    return "The last character was" if n == 1 else f"The last {n:,} characters were"
+
+
 def _no_hardware(devices: list[dict[str, Any]]) -> list[str]:
     """Return a sentence where no quantum processor took part."""
     if any(device["is_hardware"] for device in devices):
@@ -120,7 +124,8 @@ def _facts(record: dict[str, Any]) -> str:
     settings = record["settings"]
     of_top = "" if settings["top_k"] is None else f", among the {settings['top_k']} likeliest"
     facts = {
-        "Model": f"{heads_text(record['heads'])}; circuits of {record['num_qubits']} qubits; {record['run']}",
+        "Model": f"{heads_text(record['heads'])}; circuits of {counted(record['num_qubits'], 'qubit')}; "
+        f"{record['run']}",
         "Sampling": f"seed {settings['seed']}, temperature {settings['temperature']:g}{of_top}",
         "Backend": record["backend"],
     }

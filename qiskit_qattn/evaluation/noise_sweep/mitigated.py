@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from qiskit_qattn.evaluation.drawing import COLORS, GRID, MARKERS, QUIET
 from qiskit_qattn.evaluation.paired_tests import bootstrap_intervals
-from qiskit_qattn.evaluation.rendering import GRID, code, table
+from qiskit_qattn.evaluation.rendering import code, table
 from qiskit_qattn.untrusted import printable
-
-MITIGATED = ("#009d9a", "#ee538b", "#b28600", "#1192e8", "#198038", "#570408")
-RAW = "#6929c4"
 
 
 def interval(differences: list[float], seed: int) -> list[float]:
@@ -97,14 +95,15 @@ def draw(panel: Any, record: dict[str, Any]) -> None:
     """Draw the change of every row with its interval, mitigated ones below the one that they mitigate."""
     rows = rows_of(record)
     names: list[str] = []
-    colors = dict(zip(sorted({p["mitigation"] for p in rows if p.get("mitigation")}), MITIGATED * 9, strict=False))
+    numbers = {name: i for i, name in enumerate(sorted({p["mitigation"] for p in rows if p.get("mitigation")}), 1)}
     for place, point in enumerate(rows):
         mitigation, (low, high) = point.get("mitigation", ""), point["change_interval"]
-        color = colors.get(mitigation, RAW)
+        number = numbers.get(mitigation, 0)
+        color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
         panel.hlines(place, low, high, color=color, linewidth=1.8)
-        panel.plot([point["change"]], [place], "D" if mitigation else "o", markersize=4.5, color=color)
+        panel.plot([point["change"]], [place], marker, markersize=4.5, color=color)
         names.append(mitigation or _short(point))
-    panel.axvline(0, color="#525252", linestyle=":", linewidth=1)
+    panel.axvline(0, color=QUIET, linestyle=":", linewidth=1)
     panel.set_yticks(range(len(rows)), names, fontsize=7, parse_math=False)
     panel.invert_yaxis()
     panel.set_xlabel("loss minus exact, nats per token")

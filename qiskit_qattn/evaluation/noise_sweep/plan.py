@@ -8,7 +8,7 @@ from typing import Literal
 
 from qiskit_qattn.backends.registry import registration
 from qiskit_qattn.backends.spec import BackendSpec
-from qiskit_qattn.errors import ConfigError, RunFolderError, unknown_name
+from qiskit_qattn.errors import ConfigError, RunFolderError, counted, unknown_name
 
 ModelName = Literal["trained", "control", "aware"]
 
@@ -64,7 +64,7 @@ class Point:
             return self.on + mitigation
         if self.strength is not None:
             return f"p = {self.strength:g}{mitigation}"
-        return "no noise" if self.shots is None else f"{self.shots:,} shots"
+        return "no noise" if self.shots is None else counted(self.shots, "shot")
 
 
 @dataclass(frozen=True, kw_only=True)

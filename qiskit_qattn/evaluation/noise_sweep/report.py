@@ -7,22 +7,23 @@ import shlex
 from statistics import fmean, stdev
 from typing import Any, TypedDict
 
+from qiskit_qattn.errors import counted
+from qiskit_qattn.evaluation.drawing import COLORS as _PALETTE
+from qiskit_qattn.evaluation.drawing import DASHES, GRID, QUIET, blank_figure, ends_at, write_figures
+from qiskit_qattn.evaluation.latex import write_document
 from qiskit_qattn.evaluation.noise_sweep.mitigated import draw, mitigation_parts, rows_of
 from qiskit_qattn.evaluation.noise_sweep.plan import NOISES, ModelName, NoiseSweep
 from qiskit_qattn.evaluation.rendering import (
-    GRID,
-    blank_figure,
     block,
     code,
     csv_text,
     escaped,
     heads_text,
     pairs,
-    png,
     table,
     write_json,
 )
-from qiskit_qattn.training.files import write_bytes, write_text
+from qiskit_qattn.training.files import write_text
 from qiskit_qattn.untrusted import printable
 
 RECORD = "report.json"
@@ -31,7 +32,7 @@ COLUMNS = (
     *("model", "strength", "shots", "backend", "loss", "standard_error", "change", "change_standard_error"),
     *("windows", "mitigation", "change_interval", "gain", "gain_interval"),
 )
-COLORS: dict[ModelName, str] = {"trained": "#6929c4", "control": "#8a8a8a", "aware": "#009d9a"}
+COLORS: dict[ModelName, str] = {"trained": _PALETTE[0], "control": QUIET, "aware": _PALETTE[1]}
 MARKERS: dict[ModelName, str] = {"trained": "o", "control": "s", "aware": "D"}
 TITLES = {"strength": "noise, exact expectations", "shots": "shots, no noise"}
 
@@ -85,8 +86,8 @@ def write_report(sweep: NoiseSweep, record: dict[str, Any]) -> None:
     write_json(sweep.out / RECORD, record)
     rows = [{**point, "windows": len(point["losses"])} for point in record["points"]]
     write_text(sweep.out / "points.csv", csv_text(COLUMNS, rows))
-    write_bytes(sweep.out / "noise.png", sweep_plot(record))
-    write_text(sweep.out / "report.md", render_markdown(record))
+    write_figures(sweep.out, {"noise": sweep_figure(record)})
+    write_document(sweep.out, render_markdown(record))
 
 
 def command(sweep: NoiseSweep, record: dict[str, Any]) -> str:
@@ -137,9 +138,11 @@ def render_markdown(record: dict[str, Any]) -> str:
     steps = settings["aware_steps"]
     parts = [
         f"# Noise sweep: {escaped(heads_text(record['heads']))}, {settings['noise']}",
-        f"Validation loss of the model in {code(record['run'])} ({record['num_qubits']} qubits per circuit, trained on"
-        f" {code(record['data'])}), in nats per token: the mean over {len(first['losses'])} windows of"
-        f" {record['block_size']} tokens, evenly spaced over the validation split and the same in every row.",
+        f"Validation loss of the model in {code(record['run'])} ({counted(record['num_qubits'], 'qubit')} per "
+        f"circuit, trained on"
+        f" {code(record['data'])}), in nats per token: the mean over {counted(len(first['losses']), 'window')} of"
+        f" {counted(record['block_size'], 'token')}, evenly spaced over the validation split and the same in "
+        f"every row.",
         f"{NOISES[settings['noise']].meaning} Expectations are exact; in rows with a number of shots they are sampled,"
         f" without noise.",
         "The number after ± is one standard error over windows. Changes are differences from the exact loss of the same"
@@ -147,7 +150,8 @@ def render_markdown(record: dict[str, Any]) -> str:
     ]
     if steps:
         parts.append(
-            f"Two copies of the model were trained for {steps:,} more steps on the same batches, at the final learning"
+            f"Two copies of the model were trained for {counted(steps, 'more step')} on the same batches, at "
+            f"the final learning"
             f" rate of the run (a tenth of its peak where the final rate is 0): one under noise with"
             f" p = {settings['aware_p']:g} (noise-aware), and one without noise (control), which shows the effect of"
             f" the additional steps alone."
@@ -210,7 +214,11 @@ def _models(record: dict[str, Any]) -> list[ModelName]:
 def _model_words(record: dict[str, Any], model: ModelName) -> str:
     """Return a short description of a model."""
     steps, p = record["settings"]["aware_steps"], record["settings"]["aware_p"]
-    how = {"trained": "", "control": f": {steps:,} more steps, no noise", "aware": f": {steps:,} more steps, p = {p}"}
+    how = {
+        "trained": "",
+        "control": f": {counted(steps, 'more step')}, no noise",
+        "aware": f": {counted(steps, 'more step')}, p = {p}",
+    }
     return NAMES[model] + how[model]
 
 
@@ -230,8 +238,8 @@ def _series(record: dict[str, Any], model: ModelName, axis: str) -> list[dict[st
     return sorted(points, key=lambda point: -math.inf if point[axis] is None else -point[axis])
 
 
-def sweep_plot(record: dict[str, Any]) -> bytes:
-    """Return a PNG with a panel for each axis; error bars are one standard error of the paired change.
+def sweep_figure(record: dict[str, Any]) -> Any:
+    """Return a figure with a panel for each axis; error bars are one standard error of the paired change.
 
     Raises:
         MissingDependencyError: If matplotlib is not installed.
@@ -254,12 +262,12 @@ def sweep_plot(record: dict[str, Any]) -> bytes:
         panel.grid(axis="y", **GRID)
         _scale(panel, record, axis)
     if swept:
-        panels[0].plot([], [], color="#525252", linestyle=":", linewidth=1, label="exact, no noise")
+        panels[0].plot([], [], color=QUIET, linestyle=":", linewidth=1, label="exact, no noise")
         panels[0].set_ylabel("validation loss, nats per token")
-        panels[0].legend(frameon=False, fontsize=9)
+        panels[0].legend(frameon=False, fontsize=8, title="ends at", title_fontsize=8, alignment="left")
     title = printable(f"{heads_text(record['heads'])} on {record['data']}")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)
-    return png(figure)
+    return figure
 
 
 def _curve(panel: Any, record: dict[str, Any], model: ModelName, axis: str) -> None:
@@ -272,11 +280,12 @@ def _curve(panel: Any, record: dict[str, Any], model: ModelName, axis: str) -> N
         [point["loss"] for point in swept],
         [point["change_standard_error"] for point in swept],
         color=COLORS[model],
+        linestyle=DASHES[list(NAMES).index(model)],
         marker=MARKERS[model],
         markersize=4.5,
         linewidth=1.6,
         capsize=3,
-        label=_model_words(record, model),
+        label=ends_at(_model_words(record, model), [point["loss"] for point in swept]),
     )
 
 

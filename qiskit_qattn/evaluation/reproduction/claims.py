@@ -10,10 +10,10 @@ from types import MappingProxyType
 from typing import Final
 
 from qiskit_qattn.errors import unknown_name
+from qiskit_qattn.evaluation.latex import write_document
 from qiskit_qattn.evaluation.rendering import code, machine, pairs, table, versions, write_json
 from qiskit_qattn.evaluation.reproduction import gpt_losses, qasa, qasa_circuit, qisa_leak, qisa_speed
 from qiskit_qattn.evaluation.reproduction.runs import Options, Reproduction
-from qiskit_qattn.training.files import write_text
 from qiskit_qattn.training.progress import Progress
 
 FORMAT = "qiskit-qattn/reproduction"
@@ -66,4 +66,4 @@ def write_report(folder: Path, found: Reproduction, command: str) -> None:
         "## Versions and machine",
         pairs({**where["versions"], **where["machine"]}),
     ]
-    write_text(folder / "report.md", "\n\n".join(parts) + "\n")
+    write_document(folder, "\n\n".join(parts) + "\n")

@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from qiskit_qattn.errors import counted
 from qiskit_qattn.evaluation.reproduction.runs import Options, Reproduction, shortened_note
 from qiskit_qattn.evaluation.state_measures import haar_divergence, meyer_wallach
 from qiskit_qattn.library.catalog import attention_circuit
@@ -20,7 +21,7 @@ def run(options: Options, progress: Progress) -> Reproduction:
     """Count the circuit's gates and measure its states; ``options.steps`` is the number of pairs of states."""
     circuit = attention_circuit("qasa", 9, num_observables=8)
     pairs = options.steps or PAIRS
-    progress.message(f"{pairs:,} pairs of random states of {circuit.num_qubits} qubits")
+    progress.message(f"{counted(pairs, 'pair')} of random states of {counted(circuit.num_qubits, 'qubit')}")
     states = _random_states(StateProgram(circuit).double(), pairs, options.seed)  # (2, pairs, 512)
     overlaps = (states[0].conj() * states[1]).sum(-1).abs().square()  # (pairs,)
     gates = circuit.circuit.count_ops()

@@ -9,6 +9,7 @@ from statistics import median
 
 import torch
 
+from qiskit_qattn.errors import counted
 from qiskit_qattn.evaluation.reproduction.runs import Options, Reproduction, shortened_note
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import GPT
@@ -55,7 +56,7 @@ PRECOMPUTED = ("QISA v3, precomputed", Published(2.1, 27.7))
 def run(options: Options, progress: Progress) -> Reproduction:
     """Time the layers in turns; ``options.steps`` is the number of rounds."""
     size, rounds = Size(), options.steps or ROUNDS
-    progress.message(f"{rounds} rounds each of inference and training, {size.batch} × {size.context} tokens")
+    progress.message(f"{counted(rounds, 'round')} each of inference and training, {size.batch} × {size.context} tokens")
     torch.manual_seed(options.seed)
     x = torch.randn(size.batch, size.context, size.width)
     models = {name: layer(name, size) for name in VERSIONS}

@@ -58,6 +58,18 @@ def test_a_job_that_fails_falls(place):
     assert len(device.jobs) == 1
 
 
+def test_a_device_that_answers_nothing_is_left_alone_though_costs_are_estimated_here(place):
+    device, head, x, exact = place(retries=0)
+    device.fault("submit", *["drop_before"] * 2 * retries.FAILURES)
+    device.fault("find", *["drop"] * 2 * retries.FAILURES)
+    with pytest.warns(FallbackWarning):
+        for _ in range(retries.FAILURES + 5):
+            torch.testing.assert_close(head(x), exact)
+    assert device.calls("submit") + device.calls("find") == retries.FAILURES
+    assert sum("left alone" in fall.reason for fall in head.audit.falls) == 5
+    assert retries.breaker_state(device.name) == "open"
+
+
 def test_a_device_that_is_left_alone_costs_no_call(place):
     device, head, x, exact = place(retries=retries.FAILURES)
     device.fault("submit", *["drop_before"] * (retries.FAILURES + 1))

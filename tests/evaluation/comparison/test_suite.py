@@ -12,7 +12,7 @@ import pytest
 
 from qiskit_qattn.errors import ConfigError, QattnError
 from qiskit_qattn.evaluation.comparison.cell import run_cell
-from qiskit_qattn.evaluation.comparison.claims import claim, verdict_table, verdict_word
+from qiskit_qattn.evaluation.comparison.claims import claim, outcome, verdict_table, verdict_word
 from qiskit_qattn.evaluation.comparison.kinds import control_name, control_of, has_circuit
 from qiskit_qattn.evaluation.comparison.paper import render_suite
 from qiskit_qattn.evaluation.comparison.plan import open_study, plan_study
@@ -113,6 +113,12 @@ def test_no_circuit_is_called_better_without_its_control_beside_it(circuit: bool
             **{"against_reference": reference, "against_control": control if circuit else None},
         }
         said, word = claim("qisa", "classical", found), verdict_word(found)
+        if withheld is None and reference and reference["verdict"] != "not enough seeds":
+            together = outcome(found, "classical")
+            assert ("better" in together) == (word == "better")
+            assert not circuit or "dequantised controls" in together
+            for words in ("a lower loss than classical", "a higher loss than classical", "not what helps"):
+                assert (words in together) == (words in said)
         assert (word == "better") == ("better" in said)
         if "better" in said or "a lower loss than classical" in said:
             assert reference is not None and reference["verdict"] == "better"
@@ -128,17 +134,22 @@ def test_the_paper_names_the_control_of_every_circuit_and_claims_nothing_where_t
     found = task(plan, 12, {"qisa": -0.5, "angle": -0.5}, kinds="qisa,quadratic,angle")
     report = collect_suite([found], judged([found]), {}, "qattn compare")
     text = render_suite(report)
-    assert "qisa is better than classical" in text and "than its dequantised control quadratic" in text
-    assert "angle has a lower loss than classical" in text
-    assert "Nothing is claimed about its circuit: its dequantised control mps was not compared" in text
+    better = (
+        "Circuits that are better than `classical` and than their dequantised controls: `qisa` (control `quadratic`)."
+    )
+    assert better in text
+    assert "whose dequantised controls were not compared, so that nothing is claimed: `angle` (control `mps`)." in text
+    sentences = report["tasks"]["characters"]["sentences"]
+    assert "than its dequantised control quadratic" in sentences["qisa"]
+    assert "Nothing is claimed about its circuit: its dequantised control mps was not compared" in sentences["angle"]
     control = task(plan, 12, {"qisa": -0.5, "quadratic": -0.5})
     text = render_suite(collect_suite([control], judged([control]), {}, "qattn compare"))
     assert not re.search(r"\bqisa\b[^.]*\bbetter\b", text)
-    assert "a classical kind, has a lower loss" in text
+    assert "Classical kinds with a lower loss than `classical`: `quadratic`." in text
     few = task(plan, 2, {"qisa": -0.5})
     text = render_suite(collect_suite([few], judged([few]), {}, "qattn compare"))
     assert "What stands here is a trial run" in text
-    assert not re.search("is better than|has a lower loss", text)
+    assert not re.search("better than|a lower loss", text)
 
 
 def test_reports_of_single_studies_name_the_control_of_every_circuit_too(plan: Plan):
@@ -176,7 +187,9 @@ def test_of_models_of_ones_own_nothing_is_said_about_circuits(plan_own: Plan):
     assert found["sentence"].startswith("quantum has a lower loss than plain (-0.4")
     assert "no control was compared" in found["sentence"] and "classical" not in found["sentence"]
     suite = TaskResult(study.build, (study,), (done(study, {"quantum": -0.5}),))
-    assert found["sentence"] in render_suite(collect_suite([suite], judged([suite]), {}, "qattn compare"))
+    assert "Kinds with a lower loss than `plain`: `quantum`." in render_suite(
+        collect_suite([suite], judged([suite]), {}, "qattn compare")
+    )
 
 
 def test_the_control_of_a_mix_is_the_mix_of_the_controls():
@@ -248,6 +261,11 @@ def test_the_paper_says_where_circuits_run_and_how_attention_is_sampled(plan: Pl
     report = collect_suite([found], judged([found]), {}, "qattn compare")
     text = render_suite(report)
     assert "A GPT that predicts" in text and "simulated exactly" in text and "sampled" not in text
+    kinds = report["tasks"]["characters"]["kinds"]
+    report["study"]["rates"] = [1e-3, 1e-2, 1e-1]
+    for kind, rate in zip(kinds, (1e-1, 1e-2, 1e-1, None), strict=True):
+        kinds[kind]["rates"] = [rate]
+    assert "Of 3 searches 2 found the lowest or the highest rate of the grid" in render_suite(report)
     report["study"]["config"] |= {"backend": "aer?shots=64", "sampling": "naive?samples=8"}
     text = render_suite(report)
     assert "Circuits run on `aer?shots=64`." in text and "Attention is sampled: `naive?samples=8`." in text

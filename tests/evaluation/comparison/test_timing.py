@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
-from qiskit_qattn.evaluation.comparison.timing import Pace, Work, duration, left, paces
+from qiskit_qattn.evaluation.comparison.timing import Pace, Work, left, paces
 
 Plan = Callable[..., Study]
 
@@ -70,7 +70,3 @@ def test_a_few_steps_of_each_kind_are_timed_and_nothing_is_left_behind(plan: Pla
 def test_the_time_of_a_cell_counts_its_steps_and_validations(plan: Plan):
     study = plan(max_steps=103, eval_interval=50)
     assert Pace(1.0, 0.5, 2.0, 4.0).cell(study) == pytest.approx(1 + 100 * 0.5 + 3 * 2 + 4)
-
-
-def test_times_in_words():
-    assert [duration(t) for t in (0.2, 42, 90, 700, 9000)] == ["1 s", "42 s", "1.5 min", "12 min", "2.5 h"]
