@@ -30,7 +30,6 @@ def test_help_fits_80_columns_and_cuts_no_word(qattn: Run, monkeypatch: pytest.M
     wide = qattn(*command, "--help").output
     assert max(map(len, narrow.splitlines())) <= 80
     assert narrow.split() == wide.split()
-    assert "…" not in narrow.replace(",…", "").replace("=value…", "") and "..." not in narrow.replace("[ARGS]...", "")
 
 
 def test_every_option_of_a_command_is_in_its_help_under_its_heading(qattn: Run):
