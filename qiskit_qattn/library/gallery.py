@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qiskit import QuantumCircuit, qpy
 
-from qiskit_qattn.errors import missing_dependency, unknown_name
+from qiskit_qattn.errors import counted, missing_dependency, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import CATALOG, attention_circuit
 from qiskit_qattn.library.observables import measurement_bases
@@ -107,8 +107,9 @@ def _index(circuits: Mapping[str, Sequence[AttentionCircuit]], heads: Mapping[st
             home = _home(circuit)
             lines += [
                 "",
-                f"**{circuit.num_qubits} qubits**: {len(circuit.input_params)} data angles, "
-                f"{len(circuit.weight_params)} weights, {circuit.circuit.num_nonlocal_gates()} two-qubit gates; "
+                f"**{circuit.num_qubits} qubits**: {counted(len(circuit.input_params), 'data angle')}, "
+                f"{counted(len(circuit.weight_params), 'weight')}, "
+                f"{counted(circuit.circuit.num_nonlocal_gates(), 'two-qubit gate')}; "
                 f"measures {measured} in the basis {bases}.",
                 "",
                 f"![{name} on {circuit.num_qubits} qubits]({home}/circuit.svg)",
