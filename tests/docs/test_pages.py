@@ -35,6 +35,20 @@ def test_the_picture_of_the_layers_is_the_contract():
     assert drawn == contract["layers"]
 
 
+def test_supported_versions_are_those_of_the_project_and_its_constraints():
+    project = PROJECT["project"]
+    wanted = " ".join([*project["dependencies"], *sum(project["optional-dependencies"].values(), [])])
+    pinned = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    page = (ROOT / "docs" / "versions.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \| (\S+) \| (\S+) \|", page, re.MULTILINE)
+    assert len(rows) >= 12
+    for name, oldest, tested in rows:
+        assert re.search(rf"(?<![\w-]){name}(?:\[\w+\])?>={re.escape(oldest)}(?![.\d])", wanted), name
+        assert f"{name}=={tested}" in pinned, name
+    minors = re.findall(r"Python :: (3\.\d+)", " ".join(project["classifiers"]))
+    assert f"Python {', '.join(minors[:-1])} and {minors[-1]}," in page
+
+
 def test_the_changelog_keeps_its_form():
     lines = (ROOT / "CHANGELOG.md").read_text("utf-8").splitlines()
     versions = [line for line in lines if line.startswith("## ")]
