@@ -17,7 +17,7 @@ from qiskit_qattn.training.config import TrainConfig
 def render_suite(report: Mapping[str, Any]) -> str:
     """Return the report as one Markdown document."""
     tasks, own = report["tasks"], _is_own(report)
-    about = _ABOUT_TABLES.format(comparisons=report["comparisons"])
+    about = _ABOUT_TABLES.format(comparisons=counted(report["comparisons"], "comparison"))
     parts = [
         f"# Comparison with {escaped(report['study']['reference'])}" if own else "# Do quantum attention heads help?",
         *_incomplete(report),
@@ -49,8 +49,8 @@ def render_suite(report: Mapping[str, Any]) -> str:
 
 _ABOUT_TABLES = (
     "Losses are means over seeds ± standard deviation; lower is better. Differences are paired by seed, with 95 %"
-    " bootstrap intervals; p is from a permutation test, with Holm's correction over all {comparisons} comparisons of"
-    " all tasks. A difference counts as lower or higher only if p is at most 0.05 and the interval excludes zero."
+    " bootstrap intervals; p is from a permutation test, with Holm's correction over {comparisons} of all"
+    " tasks. A difference counts as lower or higher only if p is at most 0.05 and the interval excludes zero."
 )
 _ABOUT_CONTROLS = (
     " The last columns compare each circuit with its dequantised control, a classical kind of the same form."
@@ -263,8 +263,9 @@ def _limits(report: Mapping[str, Any]) -> str:
         limits.append("Seeds change weights and batches; the split of the data is one and the same.")
     if len(study["seeds"]) < needed:
         limits.append(
-            f"{counted(len(study['seeds']), 'seed')} cannot show any difference with {comparisons} comparisons, however"
-            f" large; that takes at least {needed}. What stands here is a trial run."
+            f"{counted(len(study['seeds']), 'seed')} cannot show any difference with"
+            f" {counted(comparisons, 'comparison')}, however large; that takes at least {needed}."
+            " What stands here is a trial run."
         )
     return "\n".join(f"- {limit}" for limit in limits)
 

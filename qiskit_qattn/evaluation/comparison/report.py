@@ -13,6 +13,7 @@ from qiskit_qattn.evaluation.comparison.figures import figures
 from qiskit_qattn.evaluation.comparison.search import search_section, searched
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.evaluation.comparison.summary import METRIC, Verdicts, judged_alone, summarise
+from qiskit_qattn.evaluation.comparison.tasks import is_own
 from qiskit_qattn.evaluation.drawing import write_figures
 from qiskit_qattn.evaluation.latex import write_document
 from qiskit_qattn.evaluation.rendering import (
@@ -65,8 +66,11 @@ _NOT_SHOWN = frozenset(
 _ABOUT_VERDICTS = (
     "Differences are paired by seed. The interval is a bootstrap interval; p is from a permutation test, with Holm's"
     " correction over {family}. A loss counts as lower or higher only if the corrected p is at most 0.05 and the"
-    " interval excludes zero. A circuit is called better only if its loss is lower than the reference's and lower than"
-    " that of its dequantised control, a classical kind of the same form. Timings do not affect verdicts."
+    " interval excludes zero. {better}Timings do not affect verdicts."
+)
+_ABOUT_BETTER = (
+    "A circuit is called better only if its loss is lower than the reference's and lower than that of its dequantised"
+    " control, a classical kind of the same form. "
 )
 _ABOUT_LAST = (
     "At the last position of a window there are no later tokens, so the loss there is not affected by leakage. Error"
@@ -165,7 +169,9 @@ def render_markdown(report: dict[str, Any]) -> str:
         "## Verdicts",
         "\n".join(f"- {escaped(found['sentence'])}" for found in kinds.values() if found["sentence"]),
         verdict_table(kinds, reference),
-        _ABOUT_VERDICTS.format(family=_family(report["comparisons"])),
+        _ABOUT_VERDICTS.format(
+            family=_family(report["comparisons"], own=is_own(build)), better="" if is_own(build) else _ABOUT_BETTER
+        ),
         _growth(study),
         "![Paired differences from the reference](differences.png)",
         "## Quality",
@@ -215,16 +221,14 @@ def _introduction(report: dict[str, Any]) -> str:
     )
 
 
-def _family(comparisons: Mapping[str, Any]) -> str:
+def _family(comparisons: Mapping[str, Any], *, own: bool) -> str:
     """Return in words what the p-values of a study are corrected over."""
+    whole, alone = (counted(comparisons[name], "comparison") for name in ("together", "own"))
     if comparisons["corrected_together"]:
-        return f"all {comparisons['together']} comparisons of all tasks of which this study is one"
+        return f"{whole} of all tasks of which this study is one"
     if comparisons["together"]:
-        return (
-            f"the {comparisons['own']} comparisons of this split alone; the verdicts over all splits and tasks are in"
-            " the report of the whole comparison"
-        )
-    return f"all {comparisons['own']} comparisons: of kinds with the reference, and of circuits with their controls"
+        return f"{alone} of this split alone; the report of the whole comparison has the verdicts over all of them"
+    return f"{alone}: of kinds with the reference{'' if own else ', and of circuits with their controls'}"
 
 
 def _growth(study: Mapping[str, Any]) -> str:

@@ -61,8 +61,9 @@ def test_a_study_of_own_models_is_trained_and_reported(plan_own: Plan):
     assert "models that `ownmodels:build` builds" in text
     assert "| Kind | Validation loss | Training loss | accuracy |" in text
     assert "Not enough seeds to distinguish quantum and plain" in text
+    assert "correction over 1 comparison: of kinds with the reference." in text
     assert "Width" in text and "## Circuits" in text
-    for absent in ("Causality", "n_embd", "nats", "tokens", "None", "Extended", "Made by"):
+    for absent in ("Causality", "n_embd", "nats", "tokens", "None", "Extended", "Made by", "dequantised"):
         assert absent not in text
     assert text.rstrip().splitlines()[-2] == study.command()
     assert "--build ownmodels:build" in study.command()

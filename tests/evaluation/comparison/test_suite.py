@@ -175,11 +175,11 @@ def test_a_report_says_what_its_p_values_are_corrected_over(plan: Plan):
     one = task(plan, 2, {})
     for split, study in enumerate(one.studies):
         alone = render_markdown(collect_report(study, {}))
-        assert "correction over all 4 comparisons: of kinds" in alone and "over kinds" not in alone
+        assert "correction over 4 comparisons: of kinds" in alone and "over kinds" not in alone
         part = render_markdown(collect_report(study, {}, {}, together=7))
-        assert "correction over all 7 comparisons of all tasks of which this study is one" in part
+        assert "correction over 7 comparisons of all tasks of which this study is one" in part
         part = render_markdown(collect_report(study, {}, together=9))
-        assert "correction over the 4 comparisons of this split alone" in part and split == 0
+        assert "correction over 4 comparisons of this split alone" in part and split == 0
 
 
 def test_of_models_of_ones_own_nothing_is_said_about_circuits(plan_own: Plan):
@@ -193,6 +193,7 @@ def test_of_models_of_ones_own_nothing_is_said_about_circuits(plan_own: Plan):
     assert "Kinds with a lower loss than `plain`: `quantum`." in text
     assert text.startswith("# Comparison with plain\n") and "### `ownmodels:build`\n" in text
     assert "2 kinds, `plain` among them as the reference" in text
+    assert "correction over 1 comparison of all tasks" in text
     assert "Models are trained for 12 steps of 4 examples, with 8 seeds of each kind." in text
     for wrong in ("classical", "transformer", "quantum circuit", "heads", "tokens", "MLP", "dequantised", "simulated"):
         assert wrong not in text
