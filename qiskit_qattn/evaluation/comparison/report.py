@@ -227,7 +227,7 @@ def _family(comparisons: Mapping[str, Any], *, own: bool) -> str:
     if comparisons["corrected_together"]:
         return f"{whole} of all tasks of which this study is one"
     if comparisons["together"]:
-        return f"{alone} of this split alone; the report of the whole comparison has the verdicts over all of them"
+        return f"{alone} of this split alone; the report of the whole comparison has the verdicts over all splits"
     return f"{alone}: of kinds with the reference{'' if own else ', and of circuits with their controls'}"
 
 
