@@ -54,7 +54,7 @@ bench: $(VENV)/.dev ## Measure speed and memory, and print them as ratios (ARGS=
 bench-gpu: $(VENV)/.dev ## The same on a GPU, in five minutes (ARGS="--nanogpt FOLDER" also times a clone of nanoGPT)
 	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
-bench-peers: $(PEERS)/.peers ## The same circuit in PennyLane and tensorcircuit-ng, in an environment of their own
+bench-peers: $(PEERS)/.peers ## The same circuit in PennyLane, tensorcircuit-ng and TorQ, in an environment of their own
 	$(PEERS)/bin/python benchmarks/run.py --peers $(ARGS)
 
 dist: $(VENV)/.dev ## Build the source distribution and, from it, the wheel, into dist/

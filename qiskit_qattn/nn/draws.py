@@ -47,7 +47,8 @@ def philox(counter: tuple[Tensor, ...], key: tuple[Tensor, Tensor]) -> tuple[Ten
         counter: Four tensors of words, which broadcast.
         key: Two.
 
-    Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+    Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011,
+    doi 10.1145/2063384.2063405.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
