@@ -13,6 +13,7 @@ from steps import forward_backward
 from timing import Effort, interleave
 
 import qiskit_qattn as qa
+from qiskit_qattn.evaluation.drawing import COLORS, GRID, QUIET, blank_figure, write_figures
 
 BATCHES = tuple(4**k for k in range(3, 9))  # 64 … 65,536
 QUBITS = tuple(range(2, 21, 2))
@@ -60,19 +61,17 @@ def _line(by_batch: dict[int, float]) -> tuple[float, float]:
 
 
 def _plot(by_batch: dict[int, float], by_qubits: dict[int, float], path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = blank_figure(figsize=(9, 3.6))
     left, right = figure.subplots(1, 2)
     batches = np.array(list(by_batch))
     seconds = np.array(list(by_batch.values()))
-    left.loglog(batches, 1e3 * seconds, "o-", label="measured")
+    left.loglog(batches, 1e3 * seconds, "o-", color=COLORS[0], label="measured")
     start, slope = _line(by_batch)
-    left.loglog(batches, 1e3 * (start + slope * batches), "--", color="gray", label="a + b × batch")
+    left.loglog(batches, 1e3 * (start + slope * batches), "--", color=QUIET, label="a + b × batch")
     left.set(xlabel="batch", ylabel="forward and backward, ms", title=f"{_NUM_QUBITS} qubits")
-    left.legend()
-    right.semilogy(list(by_qubits), [_rows(qubits) / s for qubits, s in by_qubits.items()], "o-")
+    left.legend(frameon=False)
+    right.semilogy(list(by_qubits), [_rows(qubits) / s for qubits, s in by_qubits.items()], "o-", color=COLORS[0])
     right.set(xlabel="qubits", ylabel="samples per second", title=f"batch {_BATCH:,}, at most $2^{{22}}$ amplitudes")
     for axes in (left, right):
-        axes.grid(alpha=0.3, which="both")
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+        axes.grid(which="both", **GRID)
+    write_figures(path.parent, {path.stem: figure})

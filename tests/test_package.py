@@ -22,6 +22,7 @@ def test_import_loads_neither_torch_nor_a_providers_sdk():
         "matplotlib",
         "accelerate",
         "transformers",
+        *("fastapi", "uvicorn", "prometheus_client", "limits"),
     }
     assert run(f"import sys, qiskit_qattn; print(sorted({heavy} & set(sys.modules)))") == "[]"
 

@@ -1,4 +1,4 @@
-"""References from docs/references.bib: a page of them, and links from wherever a page names an arXiv number."""
+"""References from docs/references.bib: a page of them, and links from wherever a page names an arXiv number or DOI."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pylatexenc.latex2text import LatexNodes2Text
 _ENTRY = re.compile(r"^@(\w+)\{(\w+),\n(.*?)\n\}$|^% ([^\n]+)$", re.MULTILINE | re.DOTALL)
 _FIELD = re.compile(r"^\s*(\w+)\s*=\s*\{(.*?)\},?$", re.MULTILINE | re.DOTALL)
 _SKIPPED = re.compile(r"<(a|pre|code|script|style|h[1-6]|title)\b.*?</\1>|<[^>]+>", re.DOTALL)
-_ARXIV = re.compile(r"arXiv[:\s](\d{4}\.\d{4,5})(v\d+)?")
+_NUMBER = re.compile(r"arXiv[:\s](\d{4}\.\d{4,5}|quant-ph/\d{7})(?:v\d+)?|doi\s(10\.\d{4,}/[\w./-]*\w)")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Reference:
         """Return title, authors, where it was published, links and BibTeX as Markdown."""
         found = self.fields
         names = [" ".join(reversed(name.split(", "))) for name in found["author"].split(" and ")]
-        where = found.get("journal") or found.get("booktitle")
+        where = found.get("journal") or found.get("booktitle") or found.get("howpublished")
         volume = " ".join(found[name] for name in ("volume", "pages") if name in found).replace(" ", ", ")
         place = " ".join(part for part in (f"*{where}*" if where else "", volume, f"({found['year']})") if part)
         place = ", ".join(names) + (". " if where else " ") + place
@@ -70,27 +70,28 @@ def page(references: list[Reference], cited_in: Mapping[str, str]) -> str:
 
 
 def link_numbers(html: str, references: list[Reference], address: Callable[[str], str]) -> str:
-    """Link arXiv numbers in a page's text: to the entry here if there is one, else to arXiv.
+    """Link arXiv numbers and DOIs in a page's text: to the entry here if there is one, else to the paper.
 
     Args:
         html: The page; links, code and headings in it are left alone.
         references: The entries.
         address: From a key to the address of its entry.
     """
-    by_number = {each.fields["eprint"]: each for each in references if "eprint" in each.fields}
+    by_number = {each.fields[name]: each for each in references for name in ("eprint", "doi") if name in each.fields}
 
     def linked(match: re.Match[str]) -> str:
-        reference = by_number.get(match[1])
+        reference = by_number.get(match[1] or match[2])
         if reference is None:
-            return f'<a href="https://arxiv.org/abs/{match[1]}">{match[0]}</a>'
+            place = f"https://arxiv.org/abs/{match[1]}" if match[1] else f"https://doi.org/{match[2]}"
+            return f'<a href="{place}">{match[0]}</a>'
         title = reference.fields["title"].replace('"', "&quot;")
         return f'<a href="{address(reference.key)}" title="{title}">{match[0]}</a>'
 
     pieces, end = [], 0
     for skipped in _SKIPPED.finditer(html):
-        pieces += [_ARXIV.sub(linked, html[end : skipped.start()]), skipped[0]]
+        pieces += [_NUMBER.sub(linked, html[end : skipped.start()]), skipped[0]]
         end = skipped.end()
-    return "".join([*pieces, _ARXIV.sub(linked, html[end:])])
+    return "".join([*pieces, _NUMBER.sub(linked, html[end:])])
 
 
 def citation(cff: Mapping[str, Any]) -> str:

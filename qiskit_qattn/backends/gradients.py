@@ -38,7 +38,8 @@ class DifferenceRule(Protocol):
 class ParameterShift:
     r"""The exact derivative: :math:`\delta_k = \tfrac\pi2 e_k` and :math:`c_k = \tfrac12 e_k` for every angle k.
 
-    Source: Mitarai et al., PRA 98, 032309 (2018), equation (13); Schuld et al., PRA 99, 032331 (2019).
+    Source: Mitarai et al., PRA 98, 032309 (2018), arXiv 1803.00745, equation (13); Schuld et al., PRA 99, 032331
+    (2019), arXiv 1811.11184.
     """
 
     def displacements(self, rows: int, angles: int) -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +62,7 @@ class SPSA:
         epsilon: ε in radians. Sampling noise of the values is divided by it, so it must not be small.
         rng: Source of the directions.
 
-    Source: Spall, IEEE Trans. Autom. Control 37, 332 (1992), equations (2.1) and (2.2).
+    Source: Spall, IEEE Trans. Autom. Control 37, 332 (1992), doi 10.1109/9.119632, equations (2.1) and (2.2).
     """
 
     samples: int = _SAMPLES

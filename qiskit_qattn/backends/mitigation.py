@@ -8,8 +8,9 @@ r"""Error mitigation by a backend string: which methods, what they cost in circu
 - ``pec`` (probabilistic error cancellation) inverts a noise model that the device has learned.
 - ``debias`` is IonQ's own: a circuit's samples are shared out among several ways to put it on the device.
 
-Sources: E. van den Berg, Z. Minev, K. Temme, PRA 105, 032620 (2022); K. Temme, S. Bravyi, J. Gambetta, PRL 119, 180509
-(2017); E. van den Berg et al., Nature Physics 19, 1116 (2023).
+Sources: E. van den Berg, Z. Minev, K. Temme, PRA 105, 032620 (2022), arXiv 2012.09738; K. Temme, S. Bravyi,
+J. Gambetta, PRL 119, 180509 (2017), arXiv 1612.02058; E. van den Berg et al., Nature Physics 19, 1116 (2023),
+arXiv 2201.09866.
 """
 
 from __future__ import annotations

@@ -72,7 +72,8 @@ class MPSEstimator(LocalEstimator):
             finite.
         BackendError: (from a job) if Aer fails.
 
-    Source: Vidal, PRL 91, 147902 (2003); for the sum of angles, Nielsen and Chuang, section 9.2.2.
+    Source: Vidal, PRL 91, 147902 (2003), arXiv quant-ph/0301063; for the sum of angles, Nielsen and Chuang, section
+    9.2.2.
     """
 
     def __init__(self, *, max_bond: int = MAX_BOND, default_precision: float = 0.0, seed: int | None = None) -> None:

@@ -14,7 +14,7 @@ from qiskit.circuit import Gate, Instruction, Reset
 from qiskit.circuit.library import PauliGate, UnitaryGate, get_standard_gate_name_mapping
 from qiskit.exceptions import QiskitError
 
-from qiskit_qattn.errors import ConfigError, missing_dependency
+from qiskit_qattn.errors import ConfigError, counted, missing_dependency
 from qiskit_qattn.untrusted import as_type, one_line, read_json, shown
 
 SUFFIX = ".json"  # of a file with a noise model
@@ -123,11 +123,13 @@ def _add_gate_error(model: Any, entry: dict[str, Any]) -> None:
     size = circuits[0].num_qubits
     for index, circuit in enumerate(circuits):
         if circuit.num_qubits != size:
-            raise ValueError(f"instructions[{index}] has {circuit.num_qubits} qubits, and those before have {size}")
+            raise ValueError(
+                f"instructions[{index}] has {counted(circuit.num_qubits, 'qubit')}, and those before have {size}"
+            )
     for name in operations:
         gate = _STANDARD.get(name)
         if gate is not None and gate.num_qubits != size:
-            raise ValueError(f"an error on {size} qubits of the gate {name!r}, which has {gate.num_qubits}")
+            raise ValueError(f"an error on {counted(size, 'qubit')} of the gate {name!r}, which has {gate.num_qubits}")
     error = aer_noise().QuantumError(list(zip(circuits, probabilities.tolist(), strict=True)))
     where = _gate_qubits(entry, size)
     if where is None:
@@ -165,7 +167,7 @@ def _gate_qubits(entry: dict[str, Any], size: int) -> list[list[int]] | None:
     for index, qubits in enumerate(found):
         _check_qubits(qubits, f"gate_qubits[{index}]", _MOST_LABEL)
         if len(qubits) != size:
-            raise ValueError(f"gate_qubits[{index}] has {len(qubits)} qubits, but the error is on {size}")
+            raise ValueError(f"gate_qubits[{index}] has {counted(len(qubits), 'qubit')}, but the error is on {size}")
     return found
 
 
@@ -214,7 +216,7 @@ def _instruction(name: str, num_qubits: int, params: list[Any]) -> Instruction:
     if name == "pauli":
         [label] = as_type(params, list[str], "params")
         if len(label) != num_qubits or set(label) - set("IXYZ"):
-            raise ValueError(f"pauli is {shown(label)} on {num_qubits} qubits")
+            raise ValueError(f"pauli is {shown(label)} on {counted(num_qubits, 'qubit')}")
         return PauliGate(label)
     gate = Reset() if name == "reset" else _STANDARD.get(name)
     if not isinstance(gate, Gate | Reset):
@@ -222,8 +224,9 @@ def _instruction(name: str, num_qubits: int, params: list[Any]) -> Instruction:
     angles = as_type(params, list[float], "params")
     if gate.num_qubits != num_qubits or len(gate.params) != len(angles) or not all(map(math.isfinite, angles)):
         raise ValueError(
-            f"{name} on {num_qubits} qubits with parameters {shown(params)}; it has {gate.num_qubits} qubits and "
-            f"{len(gate.params)} parameters"
+            f"{name} on {counted(num_qubits, 'qubit')} with parameters {shown(params)}; it has "
+            f"{counted(gate.num_qubits, 'qubit')} and "
+            f"{counted(len(gate.params), 'parameter')}"
         )
     return type(gate)(*angles)
 

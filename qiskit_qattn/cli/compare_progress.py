@@ -115,7 +115,7 @@ def _watch(
                 rest = left(works, now, at_once or max(1, len(running)))
                 text = f"{done}/{total} {_title(work, several)}: {loss}"
                 text += f", about {duration(rest)} left" if done < total and not last else ""
-                shown.console.print(text, highlight=False, markup=False, soft_wrap=True)
+                shown.console.print(text, highlight=False, markup=False, soft_wrap=not shown.console.is_terminal)
         busy = [work for work in running if work.ended is None]
         rest = left(works, now, at_once or max(1, len(busy)))
         names = ", ".join(_title(work, several) for work in busy[-(at_once or len(busy)) :])  # others have failed

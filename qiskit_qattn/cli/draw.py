@@ -10,9 +10,9 @@ import typer
 
 from qiskit_qattn.errors import ConfigError
 
-Format = Literal["txt", "svg", "png", "latex", "qasm", "qpy"]
+Format = Literal["txt", "svg", "png", "pdf", "latex", "qasm", "qpy"]
 SUFFIXES = {"tex": "latex"}
-BINARY = ("png", "qpy")
+BINARY = ("png", "pdf", "qpy")
 
 
 def command(

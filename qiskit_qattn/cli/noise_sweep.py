@@ -118,7 +118,7 @@ def _run(sweep: NoiseSweep) -> None:
 
         def tell(point: Point, found: dict[str, Any]) -> None:
             line = f"{NAMES[point.model]:>11}, {point.label:>12}: {_figures(point, found)}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
         measure(sweep, run, models, record, on_point=tell, on_progress=advance)
 

@@ -97,7 +97,7 @@ class LineProgress(Progress):
 
     def message(self, text: str) -> None:
         """Print a line."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
 
     def phase_started(self, name: str, step: int, max_steps: int) -> None:
         """Print the name and the steps of a model."""
@@ -266,7 +266,7 @@ class _StatusLine:
     def show(self, message: str, level: int) -> None:
         """Show a message; a warning remains."""
         if level >= logging.WARNING:
-            self.console.print(Text(message), soft_wrap=True)
+            self.console.print(Text(message))
         else:
             self.message = StatusMessage(message)
 

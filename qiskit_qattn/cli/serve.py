@@ -36,7 +36,7 @@ def command(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME=]MODEL...",
+            metavar="[NAME=]MODEL",
             help="A run folder, a saved model's folder, or a name on the Hugging Face Hub; several get names.",
             show_default=False,
         ),

@@ -155,7 +155,7 @@ def gradient_variance(circuit: AttentionCircuit, inputs: Tensor, generator: torc
         inputs: One input per draw, shape ``(S, num_features)``.
         generator: Draws the weights and the signs.
 
-    Source: McClean et al., Nat. Commun. 9, 4812 (2018).
+    Source: McClean et al., Nat. Commun. 9, 4812 (2018), arXiv 1803.11173.
     """
     make = get_backend("statevector?method=dense").program
     assert make is not None

@@ -103,17 +103,18 @@ class _Sums:
     peak: float = 0.0
 
 
-def trace_costs(events: Iterable[Mapping[str, Any]]) -> TraceCosts:
+def trace_costs(events: Iterable[Mapping[str, Any]], outside: str = OUTSIDE) -> TraceCosts:
     """Return the costs by phase, part and function of the steps in a trace.
 
     Args:
         events: The ``traceEvents`` of a file that torch's profiler wrote.
+        outside: What the part is called that is in no module.
 
     Raises:
         ValueError: If there is no complete step in it, or an event lacks what the format demands.
     """
     found, kernels = _parsed(events)
-    _place(found)
+    _place(found, outside)
     ranges = [each for each in found if each.name.startswith("phase ")]
     steps = sum(each.name == "phase optimizer" for each in ranges)
     if not steps:
@@ -136,7 +137,7 @@ def trace_costs(events: Iterable[Mapping[str, Any]]) -> TraceCosts:
             functions[each.name][1] += time
         if each.phase == "optimizer":
             continue
-        part = sums[each.part or (OUTSIDE if each.phase == "forward" else NOT_ATTRIBUTED)]
+        part = sums[each.part or (outside if each.phase == "forward" else NOT_ATTRIBUTED)]
         if each.phase == "forward":
             part.forward += time
             part.kept += each.size
@@ -180,7 +181,7 @@ def _parsed(events: Iterable[Mapping[str, Any]]) -> tuple[list[_Event], list[_Ev
     return sorted(found, key=lambda each: (each.start, -each.end)), kernels
 
 
-def _place(found: Sequence[_Event]) -> None:
+def _place(found: Sequence[_Event], outside: str) -> None:
     """Set the own time, the phase and the part of events, which are in the order in which they begin."""
     made_in: dict[int, str | None] = {}  # by sequence number, the part of the last operation that began with it
     stacks: dict[Any, list[_Event]] = defaultdict(list)
@@ -204,7 +205,7 @@ def _place(found: Sequence[_Event]) -> None:
             if not any(other.name.startswith(_NODE) for other in stack):
                 each.part = made_in.get(number) if number is not None else None
         elif each.phase == "forward" and number is not None:
-            made_in[number] = each.part or OUTSIDE
+            made_in[number] = each.part or outside
         if not each.size:
             stack.append(each)
 

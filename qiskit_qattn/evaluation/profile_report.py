@@ -14,7 +14,7 @@ import numpy as np
 from qiskit_qattn.errors import CheckpointError
 from qiskit_qattn.evaluation.drawing import COLORS, GRID, INK, QUIET, blank_figure, write_figures
 from qiskit_qattn.evaluation.memory_leak import LEAST_STEPS, Leak, leak
-from qiskit_qattn.evaluation.profile import TraceCosts, trace_costs
+from qiskit_qattn.evaluation.profile import OUTSIDE, TraceCosts, trace_costs
 from qiskit_qattn.evaluation.rendering import (
     code,
     escaped,
@@ -24,6 +24,7 @@ from qiskit_qattn.training.profiling import FOLDER, MEMORY, MEMRAY, TRACE
 from qiskit_qattn.untrusted import read_json
 
 PLOT = "profile.png"
+COMPILED = "(the compiled model)"
 _SHOWN = 14  # parts of a table and a plot
 _COLORS = dict(
     zip(
@@ -84,7 +85,7 @@ def read_profile(folder: Path) -> dict[str, Any] | None:
         if len(resident["steps"]) != len(resident["resident_mib"]):
             raise ValueError(f"{MEMORY} has as many steps as sizes, or is damaged")
         found: Profile = {
-            "costs": trace_costs(trace["traceEvents"]),
+            "costs": trace_costs(trace["traceEvents"], COMPILED if resident["compiled"] else OUTSIDE),
             "resident": resident,
             "leak": leak(resident["steps"], resident["resident_mib"]),
             "native": _native(path / MEMRAY),

@@ -20,8 +20,8 @@ def meyer_wallach(states: Tensor) -> Tensor:
     Args:
         states: Amplitudes of unit vectors, shape ``(..., 2**n)``.
 
-    Source: Meyer and Wallach, J. Math. Phys. 43, 4273 (2002), in the form of Brennen, Quantum Inf. Comput. 3, 619
-    (2003).
+    Source: Meyer and Wallach, J. Math. Phys. 43, 4273 (2002), doi 10.1063/1.1497700, in the form of Brennen, Quantum
+    Inf. Comput. 3, 619 (2003), arXiv quant-ph/0305094.
     """
     num_qubits = states.shape[-1].bit_length() - 1
     purities = []
@@ -77,7 +77,8 @@ def haar_divergence(fidelities: Tensor, dimension: int, bins: int = BINS) -> flo
         dimension: N, at least 2.
         bins: Number of bins.
 
-    Source: Sim, Johnson and Aspuru-Guzik, Adv. Quantum Technol. 2, 1900070 (2019), with its 75 bins.
+    Source: Sim, Johnson and Aspuru-Guzik, Adv. Quantum Technol. 2, 1900070 (2019), arXiv 1905.10876, with its 75
+    bins.
     """
     counts = torch.histc(fidelities.flatten().double().clamp(0, 1), bins, 0, 1)  # (bins,)
     shares = counts / counts.sum()
@@ -101,7 +102,8 @@ def participation_ratio(vectors: Tensor) -> Tensor:
     Args:
         vectors: Shape ``(..., N, M)``.
 
-    Source: Gao et al., bioRxiv 214262 (2017); Litwin-Kumar et al., Neuron 93, 1153 (2017).
+    Source: Gao et al., bioRxiv 214262 (2017), doi 10.1101/214262; Litwin-Kumar et al., Neuron 93, 1153 (2017),
+    doi 10.1016/j.neuron.2017.01.030.
     """
     centred = vectors.double() - vectors.double().mean(-2, keepdim=True)  # (..., N, M)
     covariance = centred.mT @ centred / vectors.shape[-2]  # (..., M, M)

@@ -66,7 +66,7 @@ def walsh_gray_matrix(num_controls: int) -> np.ndarray:
     Args:
         num_controls: k; the matrix is :math:`2^k \times 2^k`.
 
-    Source: Möttönen, Vartiainen, Bergholm, Salomaa, PRL 93, 130502 (2004), equation (3).
+    Source: Möttönen, Vartiainen, Bergholm, Salomaa, PRL 93, 130502 (2004), arXiv quant-ph/0404089, equation (3).
     """
     index = np.arange(2**num_controls)
     gray = index ^ (index >> 1)
@@ -87,7 +87,7 @@ def amplitude_encoding(num_qubits: int) -> Encoding:
     Raises:
         CircuitError: For a number of qubits outside that range.
 
-    Source: Möttönen et al., Quant. Inf. Comp. 5, 467 (2005), figures 2 and 3.
+    Source: Möttönen et al., Quant. Inf. Comp. 5, 467 (2005), arXiv quant-ph/0407010, figures 2 and 3.
     """
     check_num_qubits(num_qubits)
     params = ParameterVector("x", 2**num_qubits - 1)
@@ -135,7 +135,7 @@ def zz_encoding(num_qubits: int) -> Encoding:
     Raises:
         CircuitError: For a number of qubits outside that range.
 
-    Source: Havlíček et al., Nature 567, 209 (2019), equation (1) and its supplement.
+    Source: Havlíček et al., Nature 567, 209 (2019), arXiv 1804.11326, equation (1) and its supplement.
     """
     check_num_qubits(num_qubits)
     if num_qubits == 1:

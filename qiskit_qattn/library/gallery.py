@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qiskit import QuantumCircuit, qpy
 
-from qiskit_qattn.errors import missing_dependency, unknown_name
+from qiskit_qattn.errors import counted, missing_dependency, unknown_name
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
 from qiskit_qattn.library.catalog import CATALOG, attention_circuit
 from qiskit_qattn.library.observables import measurement_bases
@@ -27,7 +27,7 @@ def render(circuit: AttentionCircuit, output: str) -> str | bytes:
 
     Args:
         circuit: The circuit.
-        output: ``txt``, ``svg``, ``png``, ``latex`` (source), ``qasm`` (OpenQASM 3) or ``qpy``.
+        output: ``txt``, ``svg``, ``png``, ``pdf``, ``latex`` (source), ``qasm`` (OpenQASM 3) or ``qpy``.
 
     Raises:
         UnknownNameError: For another format.
@@ -107,8 +107,9 @@ def _index(circuits: Mapping[str, Sequence[AttentionCircuit]], heads: Mapping[st
             home = _home(circuit)
             lines += [
                 "",
-                f"**{circuit.num_qubits} qubits**: {len(circuit.input_params)} data angles, "
-                f"{len(circuit.weight_params)} weights, {circuit.circuit.num_nonlocal_gates()} two-qubit gates; "
+                f"**{circuit.num_qubits} qubits**: {counted(len(circuit.input_params), 'data angle')}, "
+                f"{counted(len(circuit.weight_params), 'weight')}, "
+                f"{counted(circuit.circuit.num_nonlocal_gates(), 'two-qubit gate')}; "
                 f"measures {measured} in the basis {bases}.",
                 "",
                 f"![{name} on {circuit.num_qubits} qubits]({home}/circuit.svg)",
@@ -128,11 +129,11 @@ def _picture(circuit: AttentionCircuit | QuantumCircuit, output: str) -> bytes:
     except ImportError as error:
         raise missing_dependency("matplotlib", "train") from error
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "qiskit-qattn", "svg.fonttype": "path"}):
+    with matplotlib.rc_context({"svg.hashsalt": "qiskit-qattn", "svg.fonttype": "path", "pdf.fonttype": 42}):
         figure = circuit.draw(
             "mpl", style=_STYLE, fold=_FOLD, plot_barriers=True, idle_wires=True, measure_arrows=False
         )
-        metadata = {"Date": None} if output == "svg" else {}
+        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(output, {})
         figure.savefig(buffer, format=output, bbox_inches="tight", dpi=150, metadata=metadata)
         pyplot.close(figure)
     return buffer.getvalue()
@@ -148,6 +149,7 @@ _FORMATS: dict[str, Callable[[AttentionCircuit], str | bytes]] = {
     "txt": lambda circuit: str(circuit.draw("text", fold=100)) + "\n",
     "svg": lambda circuit: _picture(circuit, "svg"),
     "png": lambda circuit: _picture(circuit, "png"),
+    "pdf": lambda circuit: _picture(circuit, "pdf"),
     "latex": lambda circuit: circuit.draw("latex_source"),
     "qasm": lambda circuit: circuit.qasm3(),
     "qpy": _qpy,

@@ -43,8 +43,8 @@ def pair_circuit(states: AttentionCircuit, comparison: Comparison) -> AttentionC
         UnknownNameError: For another comparison.
         CircuitError: For ``complex`` and a parametric gate that is not RX, RY or RZ.
 
-    Source: Havlíček et al., Nature 567, 209 (2019), "Quantum kernel estimation"; Garcia-Escartin and Chamorro-Posada,
-    Phys. Rev. A 87, 052330 (2013), section IV.
+    Source: Havlíček et al., Nature 567, 209 (2019), arXiv 1804.11326, "Quantum kernel estimation"; Garcia-Escartin and
+    Chamorro-Posada, Phys. Rev. A 87, 052330 (2013), arXiv 1303.6814, section IV.
     """
     if comparison not in get_args(Comparison):
         raise unknown_name("comparison of states", comparison, get_args(Comparison))

@@ -108,7 +108,7 @@ class GPTConfig:
             kind = head_kind(name)
             if len(labels) != (count := kind.num_observables(self.head_size, self.kind_qubits(kind))):
                 needed = f"the head size is {count}" if kind.measured is None else f"it measures {count}"
-                raise ConfigError(f"{name} has {len(labels)} observables, but {needed}.")
+                raise ConfigError(f"{name} has {counted(len(labels), 'observable')}, but {needed}.")
         features = sum(
             count * kind.num_features(HeadShape(count, self.n_embd, self.head_size, self.kind_qubits(kind)))
             for layer in self.layers()

@@ -122,7 +122,7 @@ class TensorTrainValues(nn.Module):
         bond: D.
         spread: Of the values at the start.
 
-    Source: Oseledets, SIAM J. Sci. Comput. 33, 2295 (2011), equation (1.3).
+    Source: Oseledets, SIAM J. Sci. Comput. 33, 2295 (2011), doi 10.1137/090752286, equation (1.3).
     """
 
     def __init__(self, num_heads: int, num_angles: int, num_outputs: int, *, bond: int = 4, spread: float) -> None:

@@ -19,7 +19,7 @@ class Tally:
     """The passes of one request, or of all.
 
     Attributes:
-        passes: How many there were.
+        passes: How many there were, without those that failed.
         shared: The most requests that one of them computed together.
         calls: By the name of each circuit that can run in several places, how many calls each backend computed.
         falls: Calls that went from one backend to the next, by circuit and backends: the first of each, and how many.
@@ -34,7 +34,7 @@ class Tally:
 
     def add(self, reading: Reading, requests: int) -> None:
         """Count a pass that several requests share."""
-        self.passes += 1
+        self.passes += reading.complete
         self.shared = max(self.shared, requests)
         for name, calls in reading.calls.items():
             self.calls.setdefault(name, Counter()).update(calls)
@@ -50,8 +50,9 @@ class Tally:
 
 @dataclass
 class Reading:
-    """What one pass did: calls by circuit and backend, falls, and cost by device."""
+    """What one pass did: calls by circuit and backend, falls, cost by device, and whether it was complete."""
 
+    complete: bool = False
     calls: dict[str, Counter[str]] = field(default_factory=dict)
     falls: list[Fall] = field(default_factory=list)
     cost: dict[str, Counter[str]] = field(default_factory=dict)
@@ -78,10 +79,11 @@ class Meter:
         calls = [Counter(part.module.execution.audit.calls) for part in self._chains]
         falls = [len(part.module.execution.audit.falls) for part in self._chains]
         cost = self._cost()
+        found = Reading()
         try:
             yield
+            found.complete = True
         finally:
-            found = Reading()
             for part, before, start in zip(self._chains, calls, falls, strict=True):
                 audit = part.module.execution.audit
                 found.calls[part.name] = audit.calls - before
@@ -93,9 +95,10 @@ class Meter:
                 tally.add(found, len(tallies))
 
     def told(self, tally: Tally) -> dict[str, Any]:
-        """Return which backend computed which heads, as plain data for JSON."""
+        """Return which backend computed which heads, as plain data for JSON; from any thread."""
         places = {part.name: place.name for part in self.model.parts if (place := part.module.execution.place)}
-        calls = {name: dict(tally.calls.get(name) or {place: tally.passes}) for name, place in places.items()}
+        calls = {name: {place: tally.passes} if tally.passes else {} for name, place in places.items()}
+        calls |= {part.name: dict(tally.calls.get(part.name, {})) for part in self._chains}
         heads = []
         for head in self.model.heads:
             own = sum((Counter(calls[name]) for name in head["circuits"]), Counter())
@@ -107,9 +110,9 @@ class Meter:
             "falls": [
                 {"layer": fall.layer, "kind": fall.kind, "circuit": fall.name, "from": fall.link, "to": fall.to}
                 | {"reason": fall.reason, "count": count}
-                for fall, count in tally.falls.values()
+                for fall, count in list(tally.falls.values())
             ],
-            "cost": {device: dict(cost) for device, cost in tally.cost.items()},
+            "cost": {device: dict(cost) for device, cost in list(tally.cost.items())},
             "passes": tally.passes,
             "shared": tally.shared,
         }

@@ -107,7 +107,7 @@ class Engine:
             "prompt_tokens": counts.prompt_tokens,
             "completion_tokens": counts.completion_tokens,
             "passes": total["passes"],
-            "batch_sizes": dict(sorted(counts.batch_sizes.copy().items())),
+            "batch_sizes": dict(sorted(dict(counts.batch_sizes).items())),
             "queue_seconds": counts.queue_seconds,
             "first_token_seconds": counts.first_token_seconds,
             "request_seconds": counts.request_seconds,

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from qiskit_qattn.errors import BackendError, QattnError
@@ -18,11 +19,29 @@ from qiskit_qattn.serving.limits import Limits
 from qiskit_qattn.serving.metrics import Metrics
 from qiskit_qattn.serving.schemas import ChatRequest, CompletionRequest
 from qiskit_qattn.serving.schemas import Generation as Request
+from qiskit_qattn.serving.served_model import ServedModel
 from qiskit_qattn.serving.settings import Settings
 from qiskit_qattn.untrusted import shown
 
 _LOG = logging.getLogger("qiskit_qattn.serving")
 _MOST_SEED = 2**63
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """The prompts of a request.
+
+    Attributes:
+        param: The field that has them.
+        given: Its content.
+        tokens: Of each prompt.
+        prefixes: What the text after each prompt begins with.
+    """
+
+    param: str
+    given: Any
+    tokens: Sequence[list[int]]
+    prefixes: Sequence[str]
 
 
 class Service:
@@ -63,14 +82,14 @@ class Service:
             Refusal: If it cannot be answered.
         """
         engine = self.engine(request.model)
-        given = _prompts(request)
-        prompts = [self._tokens(engine, prompt) for prompt in given]
-        prefixes = [""] * len(prompts)
+        given = _given(request)
+        tokens = await asyncio.to_thread(lambda: [_tokens(engine.model, prompt) for prompt in given])
+        prefixes = [""] * len(tokens)
         if request.echo:
-            texts = zip(given, prompts, strict=True)
+            texts = zip(given, tokens, strict=True)
             prefixes = [text if isinstance(text, str) else engine.model.decode(ids) for text, ids in texts]
         limit = 16 if request.limit is None else request.limit
-        return await self._start(request, key, headers, prompts, prefixes, limit, "prompt", given)
+        return await self._start(request, key, headers, _Prompts("prompt", given, tokens, prefixes), limit)
 
     async def chat(self, request: ChatRequest, key: Key | None, headers: dict[str, str]) -> Answer:
         """Start to answer a conversation; see :meth:`completion`.
@@ -90,68 +109,50 @@ class Service:
         limit = request.limit
         if limit is None:
             limit = max(1, min(self.settings.max_tokens, model.context - len(prompt)))
-        return await self._start(request, key, headers, [prompt], [""], limit, "messages", messages)
+        return await self._start(request, key, headers, _Prompts("messages", messages, [prompt], [""]), limit)
 
     async def _start(
-        self,
-        request: Request,
-        key: Key | None,
-        headers: dict[str, str],
-        prompts: Sequence[list[int]],
-        prefixes: Sequence[str],
-        limit: int,
-        param: str,
-        given: Any,
+        self, request: Request, key: Key | None, headers: dict[str, str], prompts: _Prompts, limit: int
     ) -> Answer:
         request.check_supported()
         engine, n = self.engine(request.model), request.n or 1
-        self._check_sizes(engine, prompts, n, limit, param)
-        left = await self.limits.charge(key, "tokens", sum(n * (len(prompt) + limit) for prompt in prompts))
+        self._check_sizes(engine.model, prompts, n, limit)
+        left = await self.limits.charge(key, "tokens", sum(n * (len(tokens) + limit) for tokens in prompts.tokens))
         headers.update(left.headers if left else {})
         if self.settings.log_prompts:
-            _LOG.info("%s: %s", param, shown(given) if len(str(given)) > 10_000 else repr(given))
+            _LOG.info("%s: %r", prompts.param, prompts.given)
         generations: list[Generation] = []
         try:
-            for prompt in prompts:
+            for tokens in prompts.tokens:
                 for i in range(n):
-                    generations.append(engine.submit(prompt, _sampling(request, limit, i)))
+                    generations.append(engine.submit(tokens, _sampling(request, limit, i)))
         except QattnError as error:
             for each in generations:
                 each.cancel()
-            raise as_refusal(error, param) from error
+            raise as_refusal(error, prompts.param) from error
         return Answer(
             CHAT if isinstance(request, ChatRequest) else COMPLETION,
             request.model,
             generations,
-            [prefix for prefix in prefixes for _ in range(n)],
-            sum(map(len, prompts)),
+            [prefix for prefix in prompts.prefixes for _ in range(n)],
+            sum(map(len, prompts.tokens)),
             self.settings.request_seconds,
         )
 
-    def _tokens(self, engine: Engine, prompt: str | list[int]) -> list[int]:
-        if isinstance(prompt, str):
-            try:
-                return engine.model.encode(prompt)
-            except QattnError as error:
-                raise as_refusal(error, "prompt") from error
-        size = engine.model.vocab_size
-        if not prompt or max(prompt) >= size:
-            raise Refusal(400, f"A prompt of tokens is a list of whole numbers from 0 to {size - 1:,}.", param="prompt")
-        return prompt
-
-    def _check_sizes(self, engine: Engine, prompts: Sequence[list[int]], n: int, limit: int, param: str) -> None:
-        settings, context = self.settings, engine.model.context
-        if len(prompts) * n > settings.max_choices:
-            text = f"{len(prompts)} prompts with n = {n} are more than the {settings.max_choices} texts of one request."
-            raise Refusal(400, text, param="n")
+    def _check_sizes(self, model: ServedModel, prompts: _Prompts, n: int, limit: int) -> None:
+        settings, context = self.settings, model.context
+        if len(prompts.tokens) * n > settings.max_choices:
+            asked = f"{len(prompts.tokens)} prompts with n = {n}"
+            raise Refusal(400, f"{asked} are more than the {settings.max_choices} texts of one request.", param="n")
         if limit > settings.max_tokens:
             text = f"max_tokens is {limit:,}, but can be at most {settings.max_tokens:,} on this server."
             raise Refusal(400, text, param="max_tokens")
-        longest, more = max(map(len, prompts)), 0 if engine.model.rolls else limit
+        longest, more = max(map(len, prompts.tokens)), 0 if model.rolls else limit
         if longest + more > context:
             asked = f" and max_tokens is {limit:,}" if more else ""
-            text = f"This model's maximum context length is {context:,} tokens, but the {param} has {longest:,}{asked}."
-            raise Refusal(400, text, param=param, code="context_length_exceeded")
+            what = f"the {prompts.param} has {longest:,}{asked}"
+            text = f"This model's maximum context length is {context:,} tokens, but {what}."
+            raise Refusal(400, text, param=prompts.param, code="context_length_exceeded")
 
     def ended(self, answer: Answer) -> None:
         """Stop what is left of an answer, and count it."""
@@ -175,7 +176,24 @@ class Service:
                 _LOG.warning("%s stopped before %d texts were complete.", name, left)
 
 
-def _prompts(request: CompletionRequest) -> list[str] | list[list[int]]:
+def _tokens(model: ServedModel, prompt: str | list[int]) -> list[int]:
+    """Return the tokens of a prompt.
+
+    Raises:
+        Refusal: If it is outside the vocabulary.
+    """
+    if isinstance(prompt, str):
+        try:
+            return model.encode(prompt)
+        except QattnError as error:
+            raise as_refusal(error, "prompt") from error
+    if not prompt or max(prompt) >= model.vocab_size:
+        text = f"A prompt of tokens is a list of whole numbers from 0 to {model.vocab_size - 1:,}."
+        raise Refusal(400, text, param="prompt")
+    return prompt
+
+
+def _given(request: CompletionRequest) -> list[str] | list[list[int]]:
     """Return the prompts of a request.
 
     Raises:

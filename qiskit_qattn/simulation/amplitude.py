@@ -131,7 +131,7 @@ def amplitude_angles(x: Tensor) -> Tensor:
     Raises:
         EncodingError: For NaN, infinity or a length that is no power of two (at least 2).
 
-    Source: Möttönen et al., Quant. Inf. Comp. 5, 467 (2005), equations (3) to (8).
+    Source: Möttönen et al., Quant. Inf. Comp. 5, 467 (2005), arXiv quant-ph/0407010, equations (3) to (8).
     """
     size = x.shape[-1]
     if size < 2 or size & (size - 1):

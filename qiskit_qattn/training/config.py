@@ -314,7 +314,7 @@ def _check_bounds(name: str, value: Any, bounds: Mapping[str, float]) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{name} is {value}, but must be a finite number.")
     if type(value) is int:
-        bounds = {"at most": LARGEST, **bounds}
+        bounds = {**bounds, "at most": bounds.get("at most", LARGEST)}
     compare = {"at least": operator.ge, "at most": operator.le, "below": operator.lt}
     if not all(compare[text](value, bound) for text, bound in bounds.items()):
         allowed = " and ".join(f"{text} {bound}" for text, bound in bounds.items())

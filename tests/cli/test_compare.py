@@ -47,7 +47,7 @@ def compare(qattn: Run, text_file: Path, tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_comparison_ends_with_a_report_and_is_not_run_twice(compare: Run, qattn: Run, tmp_path: Path):
     result = compare()
     assert result.exit_code == 0, result.output
-    assert "2 cells: 2 kinds, 1 seeds, 4 steps each" in result.output
+    assert "2 cells: 2 kinds, 1 seed, 4 steps each" in result.output
     assert "takes at least 6" in result.output
     assert "2/2 " in result.output
     report = json.loads((tmp_path / "study" / "report.json").read_text())

@@ -56,7 +56,7 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
 def test_a_study_is_run_grows_and_says_which_cells_failed(compare: Run, qattn: Run, tmp_path: Path):
     result = compare("--kinds", "quantum")
     assert result.exit_code == 0, result.output
-    assert "2 cells: 2 kinds, 1 seeds, 4 steps each" in result.output
+    assert "2 cells: 2 kinds, 1 seed, 4 steps each" in result.output
     assert "note: not within 1% of the parameters of plain: quantum has" in result.output
     assert "and the function takes no width" in result.output
     before = contents(tmp_path / "study" / "cells")

@@ -22,6 +22,7 @@ def test_text_goes_to_the_terminal(qattn: Run):
     [
         ("a.svg", b"<?xml"),
         ("a.png", b"\x89PNG"),
+        ("a.pdf", b"%PDF"),
         ("a.qasm", b"OPENQASM 3"),
         ("a.qpy", b"QISKIT"),
         ("a.tex", b"\\documentclass"),

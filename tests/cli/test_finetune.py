@@ -74,7 +74,7 @@ def test_what_is_wrong_is_one_line(run, qattn, tmp_path):
     refused(run(model=tmp_path), "holds no tokenizer that can be loaded")
     refused(run("--adapter", tmp_path), "holds no adapters that can be loaded")
     refused(run("--method", "qisa,lora", "--adapter", tmp_path), "those of one method")
-    refused(run("--batch-size", 0), "batch_size is 0, but must be at most 65536 and at least 1")
+    refused(run("--batch-size", 0), "batch_size is 0, but must be at least 1 and at most 65536")
     refused(run("--backend", "statevectr"), "Did you mean 'statevector'?")
     refused(qattn("finetune", "--model", "minilm"), "needs a task")
     refused(qattn("finetune", "--config", tmp_path / "missing.toml"), "Cannot read the configuration")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,18 @@ def test_a_chain_tells_where_calls_ran(qattn: Run, finished_run: Path):
     assert chain.exit_code == 0, chain.output
     assert chain.stdout == exact.stdout
     assert chain.stderr.startswith("Calls: ") and "on statevector" in chain.stderr and "density" not in chain.stderr
+
+
+@pytest.mark.usefixtures("laboratory")
+def test_falls_are_lines_of_their_own_the_reason_once(qattn: Run, finished_run: Path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = qattn("generate", finished_run, "--seed", 1, "--tokens", 3, "--backend", "lab?fails=all -> statevector")
+    assert found.exit_code == 0, found.output
+    first, *others, calls = found.stderr.splitlines()
+    assert first.endswith("call 1, forward pass: lab?fails=all failed, statevector is next. The laboratory is closed.")
+    assert others and all(line.endswith("lab?fails=all failed as before, statevector is next.") for line in others)
+    assert calls == f"Calls: {len(others) + 1} on statevector"
 
 
 def test_a_chain_with_an_unknown_link_starts_nothing(qattn: Run, finished_run: Path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -60,7 +61,13 @@ def test_the_list_fits_and_can_be_narrowed(qattn: Run, rows: list[Row], monkeypa
     assert "1 sending, 1 sent, 1 failed" in result.stdout
     assert qattn("jobs", "list", "--state", "sent").stdout.count("2.5 s") == 1
     assert qattn("jobs", "list", "--device", "ibm:").stdout.count("2.5 s") == 1
-    assert "No such jobs" in qattn("jobs", "list", "--device", "braket:").stdout
+    asked = "None of the 3 jobs in .* has state done and a device whose name begins with 'braket:'"
+    assert re.search(asked, qattn("jobs", "list", "--device", "braket:", "--state", "done").stdout)
+
+
+def test_an_empty_ledger_says_that_it_is_empty(qattn: Run, ledger: Ledger):
+    expected = f"No jobs have been sent to devices yet; the ledger {ledger.path} is empty.\n"
+    assert qattn("jobs", "list").stdout == qattn("jobs", "list", "--state", "sent").stdout == expected
 
 
 def test_the_list_says_whose_cost_is_not_known(qattn: Run, ledger: Ledger, rows: list[Row]):
@@ -77,7 +84,7 @@ def test_show_tells_all_but_the_data(qattn: Run, rows: list[Row], monkeypatch: p
     row = rows[2]
     for text in ("failed", "far:one", "job-c", row.tag, row.key, "level=1", "it was too warm", "1.25 s", "4.00 USD"):
         assert text in result.stdout
-    assert "1 qubits, 1 parameter sets, 1 observables" in result.stdout
+    assert "1 qubit, 1 parameter set, 1 observable" in result.stdout
 
 
 def test_resume_fetches_what_ended_and_sends_nothing(qattn: Run, ledger: Ledger):
@@ -152,7 +159,7 @@ def test_a_job_of_a_sampler_is_shown_and_fetched(qattn: Run, ledger: Ledger):
     circuit.measure_all()
     job = backend.sampler.run([circuit])
     shown = qattn("jobs", "show", "1").stdout
-    assert "2 qubits, 1 parameter sets, 2 classical bits" in shown and "64 per circuit" in shown
+    assert "2 qubits, 1 parameter set, 2 classical bits" in shown and "64 per circuit" in shown
     while qattn("jobs", "resume", "1", "--backend", SNAPSHOT).stdout.count(": done") == 0:
         pass
     assert job.result()[0].data.meas.get_counts().keys() <= {"00", "01", "10", "11"}

@@ -12,8 +12,10 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-OURS = {"What all kinds share", "probabilities", "The controls", "In torch's MultiheadAttention"}
-_NUMBER = re.compile(r"(?:arXiv[: ]|arxiv\.org/abs/)(\d{4}\.\d{4,5})")
+OURS = {"All kinds", "What all kinds share", "probabilities", "The controls", "In torch's MultiheadAttention"}
+_NUMBER = re.compile(
+    r"(?:arXiv[:\s]+|arxiv\.org/abs/)(\d{4}\.\d{4,5}|quant-ph/\d{7})|(?:doi\s+|doi\.org/)(10\.\d{4,}/[\w./-]*\w)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +45,12 @@ def test_entries_are_whole(entries):
 
 
 def test_every_paper_that_is_named_has_an_entry(entries):
-    known = {entry.fields.get("eprint") for entry in entries}
+    known = {entry.fields.get(name) for entry in entries for name in ("eprint", "doi")}
     folders = [ROOT / name for name in ("docs", "qiskit_qattn", "benchmarks", "notebooks", "circuits")]
     files = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".md", ".py", ".ipynb")]
     files += ROOT.glob("*.md")
-    named = {number: path for path in files for number in _NUMBER.findall(path.read_text("utf-8"))}
+    found = [(path, pair) for path in files for pair in _NUMBER.findall(path.read_text("utf-8"))]
+    named = {arxiv or doi: path for path, (arxiv, doi) in found}
     assert len(named) > 20 and {number: path for number, path in named.items() if number not in known} == {}
 
 

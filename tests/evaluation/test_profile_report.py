@@ -75,5 +75,15 @@ def test_damaged_files_are_named(finished_run: Path, tmp_path: Path, name: str, 
         read_profile(tmp_path)
 
 
+def test_a_compiled_model_is_one_part(finished_run: Path, tmp_path: Path):
+    shutil.copytree(finished_run / "profile", tmp_path / "profile")
+    memory = json.loads((tmp_path / "profile" / "memory.json").read_text())
+    (tmp_path / "profile" / "memory.json").write_text(json.dumps({**memory, "compiled": True}))
+    profile = read_profile(tmp_path)
+    assert profile is not None
+    assert "`(the compiled model)`" in (text := "\n".join(profile_markdown(profile)))
+    assert "its modules are not told apart" in text
+
+
 def test_there_may_be_none(tmp_path: Path):
     assert read_profile(tmp_path) is None

@@ -91,6 +91,37 @@ def test_a_run_without_a_baseline_has_one_column(report: dict[str, Any]):
     assert drawn(loss_figure(alone), "png").startswith(b"\x89PNG")
 
 
+def test_the_picture_says_what_follows_from_one_seed_and_where_its_curves_end(report: dict[str, Any]):
+    for baseline, told in (
+        (report["baseline"], "nothing follows about which"),
+        (None, "is not known"),
+    ):
+        figure = loss_figure({**report, "baseline": baseline})
+        assert told in figure.get_supxlabel() and "qattn compare" in figure.get_supxlabel()
+        curves = [line for line in figure.axes[0].lines if not line.get_label().startswith("_")]
+        assert len(curves) == (2 if baseline is None else 4)
+        assert all(line.get_label().endswith(f": {line.get_ydata()[-1]:.3f}") for line in curves)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"format": "qiskit-qattn/noise-sweep", "command": "qattn noise-sweep x"},
+            "qattn noise-sweep; .*: qattn",
+        ),
+        (
+            {"format": "qiskit-qattn/finetune-report"},
+            "is of qattn finetune; the same command as before writes",
+        ),
+    ],
+)
+def test_a_report_of_another_command_is_named(tmp_path: Path, content: dict[str, str], message: str):
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=message):
+        read_report(tmp_path)
+
+
 def test_a_sample_cannot_end_its_own_block(report: dict[str, Any]):
     odd = {**report, "model": {**report["model"], "sample": "a\n```\nb"}}
     assert "````text\n" in render_markdown(odd)

@@ -250,7 +250,7 @@ def deeper(build, layers):
         (lambda folder: change(folder, peft_type="QUATUM"), "peft_type 'QUATUM'"),
         (lambda folder: change(folder, num_qubits="four"), "num_qubits .*'four'"),
         (lambda folder: change(folder, kind="qisb"), "Did you mean 'qisa'"),
-        (lambda folder: change(folder, observables=["ZZZ"]), "4, but 1 observables"),
+        (lambda folder: change(folder, observables=["ZZZ"]), "4, but 1 observable"),
         (lambda folder: (folder / "adapter_config.json").write_text("{"), "holds no adapters"),
         (lambda folder: change(folder, target_modules="("), r"target_modules='\(' is not a regular expression"),
         (lambda folder: change(folder, exclude_modules="("), r"exclude_modules='\(' is not a regular expression"),

@@ -328,7 +328,7 @@ def test_mixed_precision_leaves_circuits_in_float32():
         ({"n_layer": True}, ConfigError, "n_layer must be an integer"),
         ({"dropout": "0.1"}, ConfigError, "dropout must be a number"),
         ({"observables": {"qsan": []}}, UnknownNameError, "head kind in observables"),
-        ({"heads": "zz:4", "observables": {"zz": ["Z" * 5]}}, ConfigError, "1 observables, but the head size is 32"),
+        ({"heads": "zz:4", "observables": {"zz": ["Z" * 5]}}, ConfigError, "1 observable, but the head size is 32"),
     ],
 )
 def test_bad_shapes_are_our_errors(options, kind, message):

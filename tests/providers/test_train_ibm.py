@@ -82,3 +82,15 @@ def test_a_device_that_fails_for_good_leaves_what_was_trained(ibm_server: IBMSer
     assert chain.exit_code == 0, chain.output
     report = json.loads((text.parent / "run" / "report.json").read_text())
     assert set(report["model"]["audit"]["calls"]) == {BACKEND}
+
+
+def test_a_profile_tells_the_cost_of_its_steps_and_sends_what_it_told(ibm_server: IBMServer, text: Path) -> None:
+    assert train(text, "--backend", "statevector").exit_code == 0
+    run, out = text.parent / "run", text.parent / "profile"
+    result = qattn("profile", run, "--steps", 4, "--backend", BACKEND, "--out", out)
+    assert result.exit_code == 2 and "no budget is given, so nothing was sent" in result.stderr
+    [row] = [line.split() for line in result.stderr.splitlines() if "training steps" in line]
+    assert row[2] == "4" and not ibm_server.jobs and not out.exists()
+    result = qattn("profile", run, "--steps", 4, "--backend", BACKEND, "--out", out, "--yes")
+    assert result.exit_code == 0, result.output
+    assert len(ibm_server.jobs) == 4 and "`jobs` (circuits)" in (out / "profile.md").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shlex
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from qiskit_qattn.serving.engine import Engine
-from qiskit_qattn.serving.models import ServedModel
+from qiskit_qattn.serving.models import ServedModel, load
 from qiskit_qattn.serving.settings import Settings
 
 from .servers import Serve, Served, commanded, serving, until
@@ -183,6 +184,37 @@ def test_a_model_without_a_template_refuses_chats(client: openai.OpenAI, served:
     assert refused.value.code == "not_a_chat_model"
     answer = httpx2.post(f"{served.url}/v1/chat/completions", json={"model": "verse", "messages": [{"role": "tool"}]})
     assert answer.status_code == 400 and answer.json()["error"]["param"] == "messages.0.role"
+
+
+def test_a_chat_is_the_continuation_of_its_template(tmp_path: Path, byte_tokenizer: Any) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = copy.deepcopy(byte_tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }} {% endfor %}a:"
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=300, max_position_embeddings=64, **shape)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    messages: list[Any] = [{"role": "system", "content": "so"}, {"role": "user", "content": "für"}]
+    parts = [{"type": "text", "text": "f"}, {"type": "text", "text": "ür"}]
+    engines, settings = {"chat": Engine(load(str(tmp_path)))}, Settings(port=0, log_level="error")
+    with serving(engines, settings) as served, served.client() as client:
+        options: dict[str, Any] = {"model": "chat", "seed": 4, "temperature": 0.5}
+        text = client.completions.create(prompt="s:so u:für a:", max_tokens=9, **options).choices[0].text
+        answer = client.chat.completions.create(messages=messages, max_completion_tokens=9, **options)
+        assert answer.choices[0].message.content == text and answer.object == "chat.completion"
+        assert answer.choices[0].message.role == "assistant" and answer.id.startswith("chatcmpl-")
+        again = [messages[0], {"role": "user", "content": parts}]
+        first, *rest = client.chat.completions.create(messages=again, max_tokens=9, stream=True, **options)
+        assert first.choices[0].delta.role == "assistant" and first.object == "chat.completion.chunk"
+        assert "".join(piece.choices[0].delta.content or "" for piece in (first, *rest)) == text
+        assert [first, *rest][-1].qattn["backends"] == {}
+        whole = client.chat.completions.create(messages=messages, **options)
+        assert whole.usage is not None and whole.usage.total_tokens == 64  # the rest of the context
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.chat.completions.create(messages=messages, max_tokens=60, **options)
+        assert refused.value.code == "context_length_exceeded" and refused.value.param == "messages"
+        with pytest.raises(openai.BadRequestError, match="'tools' is not supported"):
+            client.chat.completions.create(messages=messages, tools=[{"type": "function"}], **options)
 
 
 def test_a_client_that_leaves_stops_its_text(served: Served) -> None:

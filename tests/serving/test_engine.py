@@ -291,6 +291,7 @@ def test_a_pass_that_fails_ends_its_requests_and_no_others(finished_run):
                 await read(each)
             assert each.usage.completion_tokens == 2
             assert type(each._error.__cause__).__name__ == "BackendError"
+            assert each.backends["calls"] == {"lab?fails=3": 2}
         assert len((await read(engine.submit(prompt, Sampling(5))))[1]) == 5
 
     run(texts())

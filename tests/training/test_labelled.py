@@ -96,7 +96,7 @@ def test_rows_are_drawn_by_the_seed(tmp_path):
         ([("sentence", "label"), ("", "1")], "no sentence in row 1"),
         ([("sentence", "label"), ("a", "1", "2")], "3 columns in row 1, but 2"),
         ([("sentence", "label")], "has no rows"),
-        ([("sentence", "label"), ("a", "1")], "1 rows, too few"),
+        ([("sentence", "label"), ("a", "1")], "1 row, too few"),
         ([], "is empty"),
     ],
 )

@@ -176,6 +176,13 @@ def test_what_cannot_be_trained_is_refused(monkeypatch: pytest.MonkeyPatch):
     for name, value in (("lr", -1.0), ("damping", 0.0), ("momentum", 1.0), ("rows", 0), ("lr", float("nan"))):
         with pytest.raises(ConfigError, match=f"{name} is "):
             QuantumNaturalGradient([head.weight], head, **{name: value})
+    for heads, name in (("qmsan:1,classical:1", "PairHead"), ("quixer:2", "QuixerMixer")):
+        config = qa.GPTConfig(vocab_size=5, block_size=4, n_layer=1, n_head=2, n_embd=8, heads=heads, num_qubits=2)
+        other = next(each for each in qa.GPT(config).modules() if type(each).__name__ == name)
+        with pytest.raises(
+            ConfigError, match=f"is of a {name}, which gives its circuit other inputs than a QuantumHead"
+        ):
+            QuantumNaturalGradient([other.weight], other)
     optimizer = QuantumNaturalGradient([head.weight], head)
     head.weight.grad = torch.ones_like(head.weight)
     with pytest.raises(ConfigError, match="call the model with gradients before"):

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from qiskit_qattn.cli.app import app
 from qiskit_qattn.evaluation.comparison.cell import RECORD
 from qiskit_qattn.evaluation.comparison.figures import figures, pareto_front
 from qiskit_qattn.evaluation.comparison.report import collect_report, render_markdown, write_report
@@ -80,10 +84,70 @@ def test_an_incomplete_study_says_what_is_missing(done: Study):
     assert figures(write_report(done, {})).keys() == FIGURES
 
 
+def intervals(figure: Any) -> int:
+    """Return how many intervals and bands a figure draws."""
+    drawn = [each for axes in figure.axes for each in axes.collections]
+    return sum(type(each).__name__ in ("LineCollection", "FillBetweenPolyCollection") for each in drawn)
+
+
+def judged(report: dict[str, Any], verdict: str) -> dict[str, Any]:
+    """Return a report whose verdict on each kind is another."""
+    found = copy.deepcopy(report)
+    for kind in found["kinds"].values():
+        if kind["against_reference"] is not None:
+            kind["against_reference"] |= {"verdict": verdict, "interval": [-0.1, 0.1]}
+    return found
+
+
+def test_no_interval_is_drawn_with_fewer_seeds_than_decide(report: dict[str, Any]):
+    few = figures(judged(report, "not enough seeds"))
+    enough = figures(judged(report, "no difference shown"))
+    kinds, others = len(report["kinds"]), len(report["kinds"]) - 1
+    assert intervals(few["differences"]) == 0
+    assert intervals(enough["differences"]) == others
+    assert intervals(few["losses"]) == kinds  # of losses, ± one standard deviation, as the table states it
+    assert intervals(enough["losses"]) == kinds + others
+    for name in ("losses", "differences"):
+        assert "no interval is drawn" in few[name].get_supxlabel()
+        assert enough[name].get_supxlabel() == ""
+        assert "interval" not in few[name].axes[-1].get_title(loc="left")
+        assert "95% interval" in enough[name].axes[-1].get_title(loc="left")
+
+
+def test_a_figure_calls_no_kind_better_whose_control_is_not_beaten(report: dict[str, Any]):
+    """The words beside the differences are those of the table."""
+    found = judged(report, "better")
+    [axes] = figures(found)["differences"].axes
+    assert [text.get_text() for text in axes.texts] == ["lower loss"]
+    found["kinds"]["qisa"]["against_control"] = found["kinds"]["qisa"]["against_reference"]
+    [axes] = figures(found)["differences"].axes
+    assert [text.get_text() for text in axes.texts] == ["better"]
+
+
+def test_legends_give_the_numbers_that_curves_end_at(report: dict[str, Any]):
+    left, right = figures(report)["losses"].axes
+    for axes in (left, right):
+        curves = [line for line in axes.lines if not line.get_label().startswith("_")]
+        assert curves
+        assert all(line.get_label().endswith(f": {line.get_ydata()[-1]:.3f}") for line in curves)
+
+
 def test_the_front_is_what_none_beats_in_both():
     points = {"slow": (9.0, 1.0), "fast": (1.0, 3.0), "beaten": (9.5, 1.5), "middle": (4.0, 2.0), "twin": (4.0, 2.0)}
     assert pareto_front(points) == ["fast", "middle", "slow"]
     assert pareto_front({}) == []
+
+
+def test_the_command_writes_the_report_of_a_study_again(done: Study):
+    write_report(done, {})
+    (done.folder / "report.md").unlink()
+    result = CliRunner().invoke(app, ["report", str(done.folder)])
+    assert result.exit_code == 0, result.output
+    text = (done.folder / "report.md").read_text()
+    assert text == render_markdown(json.loads((done.folder / "report.json").read_text()))
+    tables = (done.folder / "paper" / "tables.tex").read_text()
+    assert "% Verdicts" in tables
+    assert tables.count(r"\begin{tabular}") == len(re.findall(r"^\| --- \|", text, re.MULTILINE))
 
 
 def test_a_study_can_be_moved(done: Study, tmp_path: Path):
