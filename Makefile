@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PEERS := $(VENV)-peers
+SMOKE := $(VENV)-smoke
 RUN ?= runs/$(shell date +%Y%m%d-%H%M%S)
 ARGS ?=
 BIN := $(VENV)/bin
@@ -9,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-more fuzz torture lint draw docs notebooks bench bench-gpu bench-peers
+.PHONY: help train test test-more fuzz torture lint draw docs notebooks bench bench-gpu bench-peers dist smoke
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +56,19 @@ bench-gpu: $(VENV)/.dev ## The same on a GPU, in five minutes (ARGS="--nanogpt F
 
 bench-peers: $(PEERS)/.peers ## The same circuit in PennyLane, tensorcircuit-ng and TorQ, in an environment of their own
 	$(PEERS)/bin/python benchmarks/run.py --peers $(ARGS)
+
+dist: $(VENV)/.dev ## Build the source distribution and, from it, the wheel, into dist/
+	rm -rf dist
+	$(BIN)/python -m build
+
+smoke: dist ## Install that wheel into an empty environment and use it there
+	rm -rf $(SMOKE)
+	$(PYTHON) -m venv $(SMOKE)
+	$(SMOKE)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt \
+		"$$(echo dist/*.whl)[train]"
+	echo '*' > $(SMOKE)/.gitignore
+	cp tests/release/smoke.py $(SMOKE)/
+	cd $(SMOKE) && bin/python smoke.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

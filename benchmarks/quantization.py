@@ -28,7 +28,7 @@ from qiskit_qattn.training.validation import evaluate, final_batches
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, nargs="?", help="A run folder; without, times of random weights alone.")
-    parser.add_argument("--width", type=int, nargs="+", default=[384, 768], help="Of models with random weights.")
+    parser.add_argument("--width", type=int, nargs="+", default=[384], help="Of models with random weights.")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -64,7 +64,7 @@ def _costs(model: GPT) -> str:
 
 
 @torch.inference_mode()
-def _fastest(calls: Mapping[str, Callable[[], object]], rounds: int = 30) -> dict[str, float]:
+def _fastest(calls: Mapping[str, Callable[[], object]], rounds: int = 10) -> dict[str, float]:
     """Return the shortest time of each call, in seconds; the calls take turns."""
     times: dict[str, float] = {}
     for _ in range(rounds):

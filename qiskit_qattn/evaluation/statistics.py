@@ -268,4 +268,4 @@ def _sentence(found: Comparison, alpha: float, num_kinds: int, measure: str, wha
             could = f" A true difference of {found.detectable:.4f} would be detected in {POWER:.0%} of such studies."
         return f"No difference shown between {pair}: {figures}.{could}{excluded}"
     sign = "lower" if found.verdict == "better" else "higher"
-    return f"{found.kind} is {found.verdict} than {found.reference}: its {measure} is {sign}, {figures}."
+    return f"{found.kind} has a {sign} {measure} than {found.reference}: {figures}."

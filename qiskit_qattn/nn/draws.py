@@ -147,14 +147,15 @@ def hybrid(p: Tensor, words: Tensor, exact: int) -> Draw:
 
 
 def entropy_counts(p: Tensor, samples: int) -> Tensor:
-    r"""Return how many samples each row takes, an even number: :math:`S H(p) / \log n`, at least 2, at most S.
+    r"""Return how many samples each row takes: :math:`S H(p) / \log n`, from 2 to S.
 
-    H is the entropy of the row, n the number of keys that it sees. The number depends on p alone: one that depends on
-    the samples, such as to stop once they agree, would bias their mean.
+    It is rounded up to an even number where S allows. H is the entropy of the row, n the number of keys that it sees.
+    The number depends on p alone: one that depends on the samples, such as to stop once they agree, would bias their
+    mean.
 
     Args:
         p: As for :func:`naive`.
-        samples: S, even.
+        samples: S.
 
     Returns:
         Shape ``(..., 1)``.
@@ -166,20 +167,21 @@ def entropy_counts(p: Tensor, samples: int) -> Tensor:
 
 
 def _even(share: Tensor, samples: int) -> Tensor:
-    """Return a share of S samples as an even number, at least 2, at most S."""
+    """Return a share of S samples, rounded up to an even number, at least 2, at most S."""
     return (2 * torch.ceil(share.nan_to_num(1.0) * (samples / 2) - 1e-4)).clamp(2, samples).long()
 
 
 def pilot_counts(values: Tensor, samples: int) -> Tensor:
-    r"""Return how many samples each row takes by a pilot, an even number: :math:`S s^2 / m`, at least 2, at most S.
+    r"""Return how many samples each row takes by a pilot: :math:`S s^2 / m`, from 2 to S.
 
-    s² is the sample variance of the pilot's values and m the mean of their squared norms, so that rows have the same
-    error relative to their values: by strata :math:`\mathrm{E}\lVert\hat\mu - \mu\rVert^2` is about m / S or less. The
-    mean that is reported has samples of its own: one that contained the pilot would be biased.
+    It is rounded up to an even number where S allows. s² is the sample variance of the pilot's values and m the mean of
+    their squared norms, so that rows have the same error relative to their values: by strata
+    :math:`\mathrm{E}\lVert\hat\mu - \mu\rVert^2` is about m / S or less. The mean that is reported has samples of its
+    own: one that contained the pilot would be biased.
 
     Args:
         values: Of the keys of the pilot, which are independent samples, shape ``(..., P, h)``; P is at least 2.
-        samples: S, even.
+        samples: S.
 
     Returns:
         Shape ``(..., 1)``.

@@ -69,7 +69,7 @@ def estimate(
         seen = _sums((p.detach() > 0).to(p.dtype), control) == control
         means = _sums(v.transpose(-1, -2), control).transpose(-1, -2) / control  # (B, H, blocks, h)
         mean = mean - blocks.masked_fill(~seen, 0.0) @ means
-    if gradient == "exact":
+    if gradient == "exact" and given.requires_grad:
         exact = given @ v.detach()
         return mean + (exact - exact.detach())
     if baseline is not None:

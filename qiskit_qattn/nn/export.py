@@ -66,11 +66,14 @@ def exported(model: Decoder) -> ExportedProgram:
     most = model.config.block_size
     tokens = torch.zeros(2, min(3, most), dtype=torch.long, device=model.wte.weight.device)
     lengths = {0: Dim("batch", min=1), **({1: Dim("steps", min=1, max=most)} if most > 1 else {})}
+    traced = _Logits(inference(model)).eval()
+    for module in traced.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None:  # torch.export.save warns of parts of a tensor, and of other orders of axes
+                module._buffers[name] = buffer.clone(memory_format=torch.contiguous_format)
     with torch.no_grad(), _quiet():
         try:
-            program = torch.export.export(
-                _Logits(inference(model)).eval(), (tokens,), dynamic_shapes={"tokens": lengths}
-            )
+            program = torch.export.export(traced, (tokens,), dynamic_shapes={"tokens": lengths})
         except RuntimeError as error:
             raise ConfigError(f"torch.export cannot trace the model: {str(error).splitlines()[0]}") from error
     for node in program.graph.nodes:

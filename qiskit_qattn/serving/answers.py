@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from qiskit_qattn.errors import QattnError
 from qiskit_qattn.serving.failures import Refusal, as_refusal
 
 if TYPE_CHECKING:
@@ -170,14 +171,14 @@ class Answer:
         Raises:
             Refusal: If a text failed, or time ran out.
         """
-        pieces: asyncio.Queue[tuple[int, str, str | None] | Exception] = asyncio.Queue()
+        pieces: asyncio.Queue[tuple[int, str, str | None] | QattnError] = asyncio.Queue(2 * len(self.generations))
         tasks = [asyncio.create_task(_pump(i, each, pieces)) for i, each in enumerate(self.generations)]
         left, deadline = len(tasks), asyncio.get_running_loop().time() + self.seconds
         try:
             while left:
                 async with asyncio.timeout_at(deadline):
                     piece = await pieces.get()
-                if isinstance(piece, Exception):
+                if isinstance(piece, QattnError):
                     raise as_refusal(piece) from piece
                 if self.first_after is None:
                     self.first_after = time.monotonic() - self._started
@@ -201,7 +202,10 @@ class Answer:
 
 
 async def _pump(index: int, generation: Generation, pieces: asyncio.Queue[Any]) -> None:
-    """Put the pieces of a text into a queue; the last one when the generation has ended, so that its audit is known."""
+    """Put the pieces of a text into a queue; the last one when the generation has ended, so that its audit is known.
+
+    Where the queue is full, because a client reads slowly, the generation has longer pieces later.
+    """
     reason: str | None = None
     rest = ""
     try:
@@ -209,11 +213,11 @@ async def _pump(index: int, generation: Generation, pieces: asyncio.Queue[Any]) 
             if piece.finish_reason is not None:
                 reason, rest = piece.finish_reason, piece.text
             elif piece.text:
-                pieces.put_nowait((index, piece.text, None))
-    except Exception as error:  # a failure of the engine, which the request that waits for it tells
-        pieces.put_nowait(error)
+                await pieces.put((index, piece.text, None))
+    except QattnError as error:  # which the request that waits for it tells
+        await pieces.put(error)
     else:
-        pieces.put_nowait((index, rest, reason or "stop"))
+        await pieces.put((index, rest, reason or "stop"))
 
 
 def _json(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,20 @@ def test_the_picture_of_the_layers_is_the_contract():
     drawn = re.findall(r"font-weight=\"bold\">(\w+)<", (ROOT / "docs" / "images" / "layers.svg").read_text("utf-8"))
     contract = next(c for c in PROJECT["tool"]["importlinter"]["contracts"] if c["id"] == "layers")
     assert drawn == contract["layers"]
+
+
+def test_supported_versions_are_those_of_the_project_and_its_constraints():
+    project = PROJECT["project"]
+    wanted = " ".join([*project["dependencies"], *chain(*project["optional-dependencies"].values())])
+    pinned = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    page = (ROOT / "docs" / "versions.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \| (\S+) \| (\S+) \|", page, re.MULTILINE)
+    assert len(rows) >= 12
+    for name, oldest, tested in rows:
+        assert re.search(rf"(?<![\w-]){name}(?:\[\w+\])?>={re.escape(oldest)}(?![.\d])", wanted), name
+        assert f"{name}=={tested}" in pinned, name
+    minors = re.findall(r"Python :: (3\.\d+)", " ".join(project["classifiers"]))
+    assert f"Python {', '.join(minors[:-1])} and {minors[-1]}," in page
 
 
 def test_the_changelog_keeps_its_form():

@@ -155,6 +155,16 @@ def test_the_exact_gradient_is_that_of_attention(name: str, control: int | None,
 
 
 @pytest.mark.parametrize("gradient", ["score", "exact"])
+def test_without_a_gradient_only_drawn_values_are_read(gradient: str, v: Tensor) -> None:
+    """A value of NaN shows where it is read."""
+    p, words = torch.full((1, 1, 1, 5), 0.2, dtype=torch.float64), torch.zeros(1, 1, 1, 2, dtype=torch.long)
+    draw = draws.naive(p, words)  # the first key, twice
+    v[:, :, 1:] = torch.nan
+    found = estimate(p, v, draw, gradient=gradient, gather=True)  # type: ignore[arg-type]
+    torch.testing.assert_close(found[0, 0], v[0, 0, :1])
+
+
+@pytest.mark.parametrize("gradient", ["score", "exact"])
 @pytest.mark.parametrize("control", [None, 2])
 def test_gradients_are_those_of_differences(gradient: str, control: int | None, v: Tensor) -> None:
     """Where all keys are exact ones the estimate is a smooth function of logits and values."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from qiskit_qattn.evaluation.comparison.claims import verdict_word
 from qiskit_qattn.evaluation.drawing import COLORS, GRID, INK, QUIET, Style, blank_figure, ends_at, note, style
 from qiskit_qattn.evaluation.paired_tests import bootstrap_intervals
 
@@ -142,7 +143,7 @@ def _differences(figure: Any, report: dict[str, Any]) -> None:
             axes.hlines(row, *verdict["interval"], color=look.color, linewidth=2.2, zorder=3)
         axes.scatter([verdict["mean_difference"]], [row], s=48, marker="D", color=look.color, zorder=4)
         axes.annotate(
-            verdict["verdict"],
+            verdict_word(found),
             (1.01, row),
             xycoords=("axes fraction", "data"),
             va="center",
@@ -261,13 +262,14 @@ def _task_differences(figure: Any, report: dict[str, Any]) -> None:
         axes.margins(x=0.08)
     shown[0].set_yticks(range(len(kinds)), kinds)
     shown[0].set_ylim(len(kinds) - 0.4, -0.6)
-    labels = (f"from {report['study']['reference']}", "from its control")
-    for label, (color, marker) in zip(labels, _AGAINST, strict=True):
+    labels = [f"from {report['study']['reference']}"]
+    every = [found for task in tasks.values() for found in task["kinds"].values()]
+    labels += ["from its control"] if any(found["against_control"] for found in every) else []
+    for label, (color, marker) in zip(labels, _AGAINST, strict=False):
         shown[-1].scatter([], [], s=22, color=color, marker=marker, label=label)
     shown[-1].scatter([], [], s=22, color="white", edgecolor=INK, label="not shown to differ")
     shown[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    verdicts = [found["against_reference"] for task in tasks.values() for found in task["kinds"].values()]
-    if all(verdict["verdict"] == _FEW for verdict in verdicts if verdict):
+    if all(found["against_reference"]["verdict"] == _FEW for found in every if found["against_reference"]):
         note(figure, _TOO_FEW)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from qiskit_qattn.errors import counted
 from qiskit_qattn.evaluation.comparison.claims import LOSS_IS, control_cells, outcome
 from qiskit_qattn.evaluation.comparison.study import TRIAL_SEEDS
+from qiskit_qattn.evaluation.comparison.tasks import is_own
 from qiskit_qattn.evaluation.paired_tests import minimum_seeds
 from qiskit_qattn.evaluation.rendering import block, code, escaped, number, pairs, table
 from qiskit_qattn.training.config import TrainConfig
@@ -15,25 +16,27 @@ from qiskit_qattn.training.config import TrainConfig
 
 def render_suite(report: Mapping[str, Any]) -> str:
     """Return the report as one Markdown document."""
-    tasks = report["tasks"]
+    tasks, own = report["tasks"], _is_own(report)
+    about = _ABOUT_TABLES.format(comparisons=report["comparisons"])
     parts = [
-        "# Do quantum attention heads help?",
+        f"# Comparison with {escaped(report['study']['reference'])}" if own else "# Do quantum attention heads help?",
         *_incomplete(report),
         "## Question",
-        _question(report),
+        _question_of_own(report) if own else _question(report),
         "## Method",
         _method(report),
         "## Results",
-        _ABOUT_TABLES.format(comparisons=report["comparisons"]),
+        about if own else about + _ABOUT_CONTROLS,
     ]
     for name, task in tasks.items():
-        parts += [f"### {_begun(escaped(name))}", f"{_begun(escaped(task['about']))}.", _results(task)]
+        title = code(name) if own else _begun(escaped(name))
+        parts += [f"### {title}", f"{_begun(escaped(task['about']))}.", _results(task, controls=not own)]
         parts += [_splits(task), _sentences(task)]
         if task["left_out"]:
             why = ", ".join(f"{code(kind)} ({escaped(reason)})" for kind, reason in task["left_out"].items())
             parts.append(f"Left out of this task: {why}.")
     parts += [
-        "![Differences from the reference and from the control, by task](differences.png)",
+        f"![Differences from the reference{'' if own else ' and from the control'}, by task](differences.png)",
         "![Loss against training time, by task](cost.png)",
         "## Limits",
         _limits(report),
@@ -47,8 +50,10 @@ def render_suite(report: Mapping[str, Any]) -> str:
 _ABOUT_TABLES = (
     "Losses are means over seeds ± standard deviation; lower is better. Differences are paired by seed, with 95 %"
     " bootstrap intervals; p is from a permutation test, with Holm's correction over all {comparisons} comparisons of"
-    " all tasks. A difference counts as lower or higher only if p is at most 0.05 and the interval excludes zero. The"
-    " last columns compare each circuit with its dequantised control, a classical kind of the same form."
+    " all tasks. A difference counts as lower or higher only if p is at most 0.05 and the interval excludes zero."
+)
+_ABOUT_CONTROLS = (
+    " The last columns compare each circuit with its dequantised control, a classical kind of the same form."
 )
 
 
@@ -79,21 +84,29 @@ def _question(report: Mapping[str, Any]) -> str:
     )
 
 
+def _question_of_own(report: Mapping[str, Any]) -> str:
+    """Return what a comparison of someone's own models asks; of their kinds it is not known which are circuits."""
+    kinds = dict.fromkeys(kind for task in report["tasks"].values() for kind in task["kinds"])
+    study = report["study"]
+    return (
+        f"With which kind do the models that {code(study['build'])} builds learn more? {counted(len(kinds), 'kind')},"
+        f" {code(study['reference'])} among them as the reference, are compared. What a difference is due to is not"
+        " known: no kind is compared with a control."
+    )
+
+
 def _method(report: Mapping[str, Any]) -> str:
     study = report["study"]
-    config, rates = study["config"], study.get("rates", [])
+    config, rates, own = study["config"], study.get("rates", []), _is_own(report)
     splits = max(task["splits"] for task in report["tasks"].values())
     parts = [
-        f"All models have {counted(config['n_layer'], 'layer')} of {counted(config['n_head'], 'head')} of one kind,"
-        f" width {config['n_embd']} and, except where a kind needs another number,"
-        f" {counted(config['num_qubits'], 'qubit') if config['num_qubits'] else 'the fewest qubits'}. They are "
-        f"trained for {counted(config['max_steps'], 'step')}"
-        f" of {config['batch_size']} sequences of at most"
-        f" {config['block_size']} tokens, with {counted(len(study['seeds']), 'seed')} of each kind. Models of one seed"
-        " see the same batches, and the width of the MLP makes all models of a task equally large,"
-        f" to within 1 %{_unmatched(report)}.",
-        "Circuits are simulated exactly." if _is_exact(config) else f"Circuits run on {code(config['backend'])}.",
-        *([f"Attention is sampled: {code(config['sampling'])}."] if config.get("sampling") else []),
+        *([] if own else [_shape(config)]),
+        f"{'Models' if own else 'They'} are trained for {counted(config['max_steps'], 'step')} of {_batch(report)},"
+        f" with {counted(len(study['seeds']), 'seed')} of each kind. Models of one seed see the same batches,"
+        f" {_matched(report)}{_unmatched(report)}.",
+        *([f"Circuits run on {code(config['backend'])}."] if not _is_exact(config) else []),
+        *(["Circuits are simulated exactly."] if _is_exact(config) and not own else []),
+        *([f"Attention is sampled: {code(config['sampling'])}."] if config.get("sampling") and not own else []),
     ]
     if rates:
         parts.append(
@@ -108,11 +121,39 @@ def _method(report: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
-def _results(task: Mapping[str, Any]) -> str:
+def _shape(config: Mapping[str, Any]) -> str:
+    """Return the size of the models of this package's own tasks, in words."""
+    qubits = counted(config["num_qubits"], "qubit") if config["num_qubits"] else "the fewest qubits"
+    return (
+        f"All models have {counted(config['n_layer'], 'layer')} of {counted(config['n_head'], 'head')} of one kind,"
+        f" width {config['n_embd']} and, except where a kind needs another number, {qubits}."
+    )
+
+
+def _batch(report: Mapping[str, Any]) -> str:
+    """Return what a step is trained on, in words."""
+    study, config = report["study"], report["study"]["config"]
+    if _is_own(report) and not study["text"]:
+        return counted(config["batch_size"], "example")
+    return f"{config['batch_size']} sequences of at most {config['block_size']} tokens"
+
+
+def _matched(report: Mapping[str, Any]) -> str:
+    """Return how the models of a task are made equally large, in words."""
+    if not _is_own(report):
+        return "and the width of the MLP makes all models of a task equally large, to within 1 %"
+    if any(size["n_inner"] for size in report["study"]["sizes"].values()):
+        return "and the width that the function takes makes all models equally large, to within 1 %"
+    return "and all models have the size that the function gives them, equal to within 1 %"
+
+
+def _results(task: Mapping[str, Any], *, controls: bool) -> str:
+    """Return the table of a task, with the comparisons of circuits with their controls if it has any."""
     metrics = list(dict.fromkeys(name for found in task["kinds"].values() for name in found["metrics"]))
     rated = any(any(found["rates"]) for found in task["kinds"].values())
     head = ["Kind", "Loss", *metrics, *(["Rate"] if rated else []), "Parameters", "Training, s"]
-    head += [f"Minus {task['reference']}", "p", "Loss is", "Control", "Minus control", "p", "Loss is"]
+    head += [f"Minus {task['reference']}", "p", "Loss is"]
+    head += ["Control", "Minus control", "p", "Loss is"] if controls else []
     rows = []
     for kind, found in sorted(task["kinds"].items(), key=lambda item: (item[1]["mean"] is None, item[1]["mean"])):
         spread = f" ± {found['sd']:.4f}" if found["sd"] is not None else ""
@@ -125,8 +166,7 @@ def _results(task: Mapping[str, Any]) -> str:
                 f"{found['size']['total']:,}",
                 number(found["seconds"], "{:.1f}"),
                 *_compared(found["against_reference"]),
-                control_cells(found)[0],
-                *_compared(found["against_control"]),
+                *([control_cells(found)[0], *_compared(found["against_control"])] if controls else []),
             ]
         )
     return table(head, rows)
@@ -193,11 +233,10 @@ def _limits(report: Mapping[str, Any]) -> str:
     largest = max(found["size"]["total"] for task in report["tasks"].values() for found in task["kinds"].values())
     splits = max(task["splits"] for task in report["tasks"].values())
     limits = [
-        f"Models are small, {largest:,} parameters at most, and trained for "
-        f"{counted(config['max_steps'], 'step')}. Larger"
-        " models, longer training and other data may give other results.",
+        f"Models have at most {largest:,} parameters and are trained for {counted(config['max_steps'], 'step')}."
+        " Larger models, longer training and other data may give other results.",
     ]
-    if _is_exact(config):
+    if _is_exact(config) and not _is_own(report):
         limits.append(
             "Circuits are simulated exactly: neither noise nor shots are part of it, and nothing is said about speed on"
             " a device."
@@ -228,6 +267,11 @@ def _limits(report: Mapping[str, Any]) -> str:
             f" large; that takes at least {needed}. What stands here is a trial run."
         )
     return "\n".join(f"- {limit}" for limit in limits)
+
+
+def _is_own(report: Mapping[str, Any]) -> bool:
+    """Return whether the models are those of a user's own function."""
+    return is_own(report["study"].get("build", ""))
 
 
 def _is_exact(config: Mapping[str, Any]) -> bool:

@@ -114,6 +114,16 @@ def test_no_interval_is_drawn_with_fewer_seeds_than_decide(report: dict[str, Any
         assert "95% interval" in enough[name].axes[-1].get_title(loc="left")
 
 
+def test_a_figure_calls_no_kind_better_whose_control_is_not_beaten(report: dict[str, Any]):
+    """The words beside the differences are those of the table."""
+    found = judged(report, "better")
+    [axes] = figures(found)["differences"].axes
+    assert [text.get_text() for text in axes.texts] == ["lower loss"]
+    found["kinds"]["qisa"]["against_control"] = found["kinds"]["qisa"]["against_reference"]
+    [axes] = figures(found)["differences"].axes
+    assert [text.get_text() for text in axes.texts] == ["better"]
+
+
 def test_legends_give_the_numbers_that_curves_end_at(report: dict[str, Any]):
     left, right = figures(report)["losses"].axes
     for axes in (left, right):

@@ -13,6 +13,7 @@ import pytest
 from qiskit_qattn.errors import ConfigError, QattnError
 from qiskit_qattn.evaluation.comparison.cell import run_cell
 from qiskit_qattn.evaluation.comparison.claims import claim, outcome, verdict_table, verdict_word
+from qiskit_qattn.evaluation.comparison.figures import suite_figures
 from qiskit_qattn.evaluation.comparison.kinds import control_name, control_of, has_circuit
 from qiskit_qattn.evaluation.comparison.paper import render_suite
 from qiskit_qattn.evaluation.comparison.plan import open_study, plan_study
@@ -187,9 +188,16 @@ def test_of_models_of_ones_own_nothing_is_said_about_circuits(plan_own: Plan):
     assert found["sentence"].startswith("quantum has a lower loss than plain (-0.4")
     assert "no control was compared" in found["sentence"] and "classical" not in found["sentence"]
     suite = TaskResult(study.build, (study,), (done(study, {"quantum": -0.5}),))
-    assert "Kinds with a lower loss than `plain`: `quantum`." in render_suite(
-        collect_suite([suite], judged([suite]), {}, "qattn compare")
-    )
+    report = collect_suite([suite], judged([suite]), {}, "qattn compare")
+    text = render_suite(report)
+    assert "Kinds with a lower loss than `plain`: `quantum`." in text
+    assert text.startswith("# Comparison with plain\n") and "### `ownmodels:build`\n" in text
+    assert "2 kinds, `plain` among them as the reference" in text
+    assert "Models are trained for 12 steps of 4 examples, with 8 seeds of each kind." in text
+    for wrong in ("classical", "transformer", "quantum circuit", "heads", "tokens", "MLP", "dequantised", "simulated"):
+        assert wrong not in text
+    [axes] = suite_figures(report)["differences"].axes
+    assert [label.get_text() for label in axes.get_legend().get_texts()] == ["from plain", "not shown to differ"]
 
 
 def test_the_control_of_a_mix_is_the_mix_of_the_controls():
