@@ -375,7 +375,7 @@ def test_a_stop_does_not_wait_for_a_device_that_does_not_answer(make_gpt):
     run(texts())
     engine._thread.join(60)
     assert engine.state == "stopped"
-    assert asyncio.run(asyncio.wait_for(engine.drain(3600), 60)) == 0
+    assert asyncio.run(asyncio.wait_for(engine.drain(120), 60)) == 0
 
 
 def test_readers_may_have_event_loops_of_their_own(engine):
