@@ -80,7 +80,7 @@ def crosstalk(circuit: AttentionCircuit, backend: Backend, *, rows: int = _ROWS,
         ConfigError: For a backend that runs one circuit at a time, and if no two circuits fit.
         BackendError: As a job's.
 
-    Source: Niu and Todri-Sanial, Quantum 7, 925 (2023), arXiv 2102.05321, and Ohkura et al., IEEE TQE 3, 1 (2022),
+    Source: Niu and Todri-Sanial, Quantum 7, 925 (2023), arXiv 2102.05321, and Ohkura et al., IEEE TQE 3 (2022),
         arXiv 2112.07091, compare benchmarks alone and together; here it is the circuit in question.
     """
     program = attention_program(circuit, backend)

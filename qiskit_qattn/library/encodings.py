@@ -66,7 +66,8 @@ def walsh_gray_matrix(num_controls: int) -> np.ndarray:
     Args:
         num_controls: k; the matrix is :math:`2^k \times 2^k`.
 
-    Source: Möttönen, Vartiainen, Bergholm, Salomaa, PRL 93, 130502 (2004), arXiv quant-ph/0404089, equation (3).
+    Source: Möttönen, Vartiainen, Bergholm, Salomaa, PRL 93, 130502 (2004), arXiv quant-ph/0404089; in this notation
+    their arXiv quant-ph/0407010, equation (3).
     """
     index = np.arange(2**num_controls)
     gray = index ^ (index >> 1)

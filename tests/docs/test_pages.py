@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def test_the_picture_of_the_layers_is_the_contract():
 
 def test_supported_versions_are_those_of_the_project_and_its_constraints():
     project = PROJECT["project"]
-    wanted = " ".join([*project["dependencies"], *sum(project["optional-dependencies"].values(), [])])
+    wanted = " ".join([*project["dependencies"], *chain(*project["optional-dependencies"].values())])
     pinned = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     page = (ROOT / "docs" / "versions.md").read_text("utf-8")
     rows = re.findall(r"^\| `([\w-]+)` \| (\S+) \| (\S+) \|", page, re.MULTILINE)

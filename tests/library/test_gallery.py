@@ -64,7 +64,7 @@ def test_the_committed_files_are_current(name, num_qubits, fresh, rng):
     assert all(parameter.name in texts for parameter in current.parameters)
 
 
-@pytest.mark.parametrize("output", ["svg", "png", "txt", "qasm", "qpy", "latex"])
+@pytest.mark.parametrize("output", ["svg", "png", "pdf", "txt", "qasm", "qpy", "latex"])
 def test_every_format_renders_the_same_each_time(output):
     circuit = attention_circuit("qisa", 2)
     first = render(circuit, output)
@@ -74,5 +74,5 @@ def test_every_format_renders_the_same_each_time(output):
 
 
 def test_an_unknown_format_lists_the_known():
-    with pytest.raises(UnknownNameError, match=r"gif.*Known: latex, png, qasm, qpy, svg, txt"):
+    with pytest.raises(UnknownNameError, match=r"gif.*Known: latex, pdf, png, qasm, qpy, svg, txt"):
         render(attention_circuit("qisa", 2), "gif")

@@ -13,6 +13,7 @@ from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import ConfigError, DataError, GenerationError, QueueFull, StoppedError
 from qiskit_qattn.hf import QattnForCausalLM
 from qiskit_qattn.nn.audit import FallbackWarning
+from qiskit_qattn.serving.answers import COMPLETION, Answer
 from qiskit_qattn.serving.engine import Engine, Sampling
 from qiskit_qattn.serving.hugging_face import ServedTransformer
 from qiskit_qattn.serving.models import ServedGPT, load
@@ -209,6 +210,20 @@ def test_a_slow_reader_gets_longer_pieces_and_delays_nobody(engine):
     run(texts())
 
 
+def test_a_slow_reader_has_no_more_time_than_others(engine):
+    async def texts():
+        answer = Answer(COMPLETION, "gpt", [engine.submit([1], Sampling(200, temperature=0))], [""], 1, seconds=1.0)
+        events = answer.events(False)
+        first = await anext(events)
+        while answer.generations[0].ended is None:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(1.1)
+        *_, error, done = [first, *[event async for event in events]]
+        assert "not complete after 1 s" in error and done == "data: [DONE]\n\n"
+
+    run(texts())
+
+
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
@@ -280,7 +295,7 @@ def test_answers_of_a_chain_whose_first_link_fails_come_with_labels(finished_run
 
 
 @pytest.mark.usefixtures("laboratory")
-def test_a_pass_that_fails_ends_its_requests_and_no_others(finished_run):
+def test_a_pass_that_fails_ends_its_requests_and_no_others(finished_run, caplog):
     engine = Engine(load(str(finished_run), backend="lab?fails=3"))
 
     async def texts():
@@ -297,6 +312,7 @@ def test_a_pass_that_fails_ends_its_requests_and_no_others(finished_run):
     run(texts())
     stats = engine.stats()
     assert [stats[name] for name in ("failed", "length", "running", "state")] == [2, 1, 0, "running"]
+    assert caplog.messages == ["A pass of run that 2 requests shared failed: The laboratory is closed."]
     engine.close()
 
 
@@ -356,11 +372,14 @@ def test_a_stop_does_not_wait_for_a_device_that_does_not_answer(make_gpt):
 
     model = make_gpt("qisa:2,classical:2")
     model.to_backend(Backend("queued", Queued()))
-    engine = Engine(ServedGPT("gpt", model, LETTERS))
+    engine = Engine(ServedGPT("gpt", model, LETTERS), max_queue=3)
 
     async def texts():
         generations = [engine.submit([1], Sampling(5))]
         await asyncio.to_thread(running.wait, 60)
+        for _ in range(20):  # those that were cancelled are not kept until the pass ends
+            engine.submit([1], Sampling(5)).cancel()
+        assert engine.stats()["queued"] <= 3
         generations.append(engine.submit([1], Sampling(5)))
         engine.close(0.01)
         for each in generations:
@@ -371,6 +390,7 @@ def test_a_stop_does_not_wait_for_a_device_that_does_not_answer(make_gpt):
     run(texts())
     engine._thread.join(60)
     assert engine.state == "stopped"
+    assert asyncio.run(asyncio.wait_for(engine.drain(120), 60)) == 0
 
 
 def test_readers_may_have_event_loops_of_their_own(engine):

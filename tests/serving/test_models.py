@@ -17,8 +17,17 @@ from transformers import (
 )
 
 import qiskit_qattn as qa
-from qiskit_qattn.errors import BackendError, CheckpointError, ConfigError, DataError, RunFolderError, TokenError
+from qiskit_qattn.errors import (
+    BackendError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    RunFolderError,
+    TokenError,
+    UnknownNameError,
+)
 from qiskit_qattn.hf import QattnForCausalLM, add_adapters
+from qiskit_qattn.nn.quantize import Int8Linear
 from qiskit_qattn.serving.batch import Batch
 from qiskit_qattn.serving.hugging_face import ServedTransformer
 from qiskit_qattn.serving.models import ServedGPT, load
@@ -193,3 +202,11 @@ def test_a_backend_given_runs_the_circuits_and_is_closed_with_the_model(finished
     assert (device.open, device.closed) == (False, 1)
     with pytest.raises(BackendError, match="cannot be reached"):
         load(str(finished_run), backend="lab:gone")
+
+
+def test_weights_are_rounded_where_that_is_asked_for(finished_run):
+    served = load(str(finished_run), quantize="int8")
+    assert [name for name, part in served._model.named_modules() if isinstance(part, Int8Linear)]
+    assert load(str(finished_run)).heads == served.heads
+    with pytest.raises(UnknownNameError, match=r"Unknown quantization 'int4'.*Known: int8"):
+        load(str(finished_run), quantize="int4")
