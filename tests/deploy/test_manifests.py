@@ -153,7 +153,7 @@ def test_compose_uses_what_is_there(settings):
 def test_the_folder_of_models_is_given_by_its_path():
     for path in (DEPLOY / "compose.yaml", ROOT / "docs" / "how-to" / "deploy.md"):
         given = re.findall(r"MODELS=(\S+)", path.read_text("utf-8"))
-        assert given and all(each.startswith(("/", "$PWD/")) for each in given)  # compose takes runs for a volume's name
+        assert given and all(each.startswith(("/", "$PWD/")) for each in given)  # runs would be a volume
 
 
 def test_the_image_writes_caches_to_its_scratch_volume(pod):
