@@ -83,5 +83,5 @@ def test_observables_without_the_layout_are_refused(engine, wide):
 
 def test_observables_on_another_number_of_qubits_are_refused():
     circuit = QuantumCircuit(1)
-    with pytest.raises(CircuitError, match="^The circuit has 1 qubit, the observables 2; they must match"):
+    with pytest.raises(CircuitError, match=r"^The circuit has 1 qubit, the observables 2; they must match"):
         in_use(circuit, [SparsePauliOp("ZZ")])
