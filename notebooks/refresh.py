@@ -24,15 +24,6 @@ def cell_metadata(cell: nbformat.NotebookNode) -> dict:
     return FOLDED if cell.source.startswith("# Solution") else {}
 
 
-def kept(outputs: list) -> list:
-    """Return a cell's outputs without what torchao logs where PEFT finds and imports it."""
-    for output in outputs:
-        if output.get("name") == "stderr":
-            lines = output.text.splitlines(keepends=True)
-            output.text = "".join(line for line in lines if "torchao" not in line and "register_constant" not in line)
-    return [output for output in outputs if output.get("name") != "stderr" or output.text]
-
-
 def refresh(path: Path) -> None:
     """Execute the notebook at ``path`` in a new kernel, and store it without what differs from machine to machine."""
     notebook = nbformat.read(path, as_version=4)
@@ -43,8 +34,6 @@ def refresh(path: Path) -> None:
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict(cell_metadata(cell))
-        if cell.cell_type == "code":
-            cell.outputs = kept(cell.outputs)
     nbformat.write(notebook, path)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import sys
 import warnings
 from importlib.util import find_spec
@@ -21,7 +20,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="replace")  # a code page without a letter costs the letter, not the output
-    for noisy in ("torchao", "torch.utils._pytree"):  # notes on import, which no user of this program can act on
-        logging.getLogger(noisy).setLevel(logging.ERROR)
     warnings.formatwarning = lambda message, *_args, **_options: f"warning: {' '.join(str(message).split())}\n"
     app()

@@ -174,6 +174,7 @@ def _run(app: Any, settings: Settings, bound: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT."""
     from qiskit_qattn.serving.connections import make_server
 
+    bound.listen()  # who reads that it serves can connect
     host, port = bound.getsockname()[:2]
     typer.echo(f"Serving {', '.join(app.state.service.engines)} at http://{_in_url(host)}:{port}", err=True)
     # uvicorn raises the signal that stopped it once more, which is to end this function only.

@@ -100,7 +100,7 @@ def collect_report(config: FinetuneConfig, results: Sequence[Result]) -> dict[st
             against_control=against_control,
         )
         if method != reference:
-            methods[method]["sentence"] = claim(method, reference, methods[method], measure=measure)
+            methods[method]["sentence"] = claim(method, reference, methods[method], measure=measure, what="method")
     return {
         "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

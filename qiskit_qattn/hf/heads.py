@@ -17,6 +17,7 @@ from transformers.masking_utils import sdpa_mask
 
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.heads import QuantumHead
+from qiskit_qattn.nn.placement import Placement
 from qiskit_qattn.nn.projected import ProjectedHeads
 from qiskit_qattn.nn.sampling import places
 
@@ -25,7 +26,7 @@ HEADS = "qattn_heads"  # the name of the module in each attention
 _PLACES = "qattn_places"  # the argument that tells sampled cross-attention the places of its queries
 
 
-class QattnHeads(ProjectedHeads, nn.Module):
+class QattnHeads(ProjectedHeads, Placement, nn.Module):
     """The heads of one attention of a Hugging Face model, which take what its projections give.
 
     Args:

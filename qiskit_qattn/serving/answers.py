@@ -106,7 +106,9 @@ class Answer:
         """What computed the texts that have ended.
 
         ``backends`` counts calls of circuits by where they ran, ``heads`` the same for every head of attention,
-        ``falls`` has the calls that went on to the next backend and why, ``cost`` what devices charged for the texts.
+        ``falls`` has the calls that went on to the next backend and why, ``cost`` what devices charged for the texts,
+        ``passes`` how many passes of the model each text took, added up, and ``shared`` the most texts in one of them,
+        other requests' included: a call that several texts share is counted in the answer of each.
         """
         return joined([each.backends for each in self.generations if each.backends])
 
@@ -237,7 +239,14 @@ def joined(accounts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             falls[key] = fall | {"count": fall["count"] + falls.get(key, {"count": 0})["count"]}
         for device, amounts in account["cost"].items():
             cost.setdefault(device, Counter()).update(amounts)
-    return {"backends": calls, "heads": heads, "falls": list(falls.values()), "cost": cost}
+    return {
+        "backends": calls,
+        "heads": heads,
+        "falls": list(falls.values()),
+        "cost": cost,
+        "passes": sum(account["passes"] for account in accounts),
+        "shared": max((account["shared"] for account in accounts), default=0),
+    }
 
 
 def _priced(device: str, cost: Mapping[str, float]) -> str:

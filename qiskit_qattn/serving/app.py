@@ -20,7 +20,7 @@ from qiskit_qattn.serving.answers import Answer
 from qiskit_qattn.serving.engine import Engine
 from qiskit_qattn.serving.failures import ERRORS, Refusal, as_refusal
 from qiskit_qattn.serving.guard import Guard
-from qiskit_qattn.serving.health import about, health
+from qiskit_qattn.serving.health import about, health, stopped
 from qiskit_qattn.serving.keys import Keys
 from qiskit_qattn.serving.metrics import CONTENT_TYPE
 from qiskit_qattn.serving.schemas import ChatRequest, CompletionRequest
@@ -166,22 +166,25 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
 def _add_pages(app: FastAPI, service: Service) -> None:
     """Add health, metrics, and the page to try it."""
 
+    def probed(status: str) -> JSONResponse:
+        state = "stopping" if service.stopping else "stopped" if stopped(service.engines) else status
+        return JSONResponse({"status": state}, 200 if state == status else 503)
+
     @app.get("/health/live")
-    async def live() -> dict[str, str]:
-        """Tell that the server runs."""
-        return {"status": "live"}
+    async def live() -> JSONResponse:
+        """Tell that the server runs, and each model's engine, which only another start of the server brings back."""
+        return JSONResponse({"status": "live"}) if service.stopping else probed("live")
 
     @app.get("/health/ready")
     async def ready() -> JSONResponse:
         """Tell whether the server takes requests."""
-        stops = service.stopping
-        return JSONResponse({"status": "stopping" if stops else "ready"}, 503 if stops else 200)
+        return probed("ready")
 
     @app.get("/health")
     async def state() -> JSONResponse:
         """Tell how each model and its devices are."""
         found = await asyncio.to_thread(health, service.engines, service.stopping)
-        return JSONResponse(found, 503 if service.stopping else 200)
+        return JSONResponse(found, 503 if found["status"] in ("stopping", "stopped") else 200)
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:

@@ -73,7 +73,9 @@ class Engine:
         with self._changed:
             if self._state != "running":
                 raise StoppedError(f"{self.model.name} is {self._state} and takes no more requests.")
-            if sampling.max_tokens and sum(not each.cancelled for each in self._queue) >= self.max_queue:
+            if len(self._queue) >= self.max_queue:
+                self._drop_waiting()
+            if sampling.max_tokens and len(self._queue) >= self.max_queue:
                 self._refused += 1
                 raise QueueFull(
                     f"{self.max_queue} requests wait for {self.model.name}, and no more may; try again later."
@@ -164,7 +166,7 @@ class Engine:
 
     def _wait_until_idle(self, seconds: float) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: not (self._queue or self._busy or self._state == "stopped"), seconds)
+            self._changed.wait_for(lambda: self._state == "stopped" or not (self._queue or self._busy), seconds)
 
     def _abandon(self) -> None:
         """Tell the requests there are that they will not be finished."""

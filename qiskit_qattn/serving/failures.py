@@ -109,7 +109,9 @@ def as_refusal(error: Exception, param: str | None = None) -> Refusal:
         return Refusal(503, str(error), "server_error", code="backend_failed", headers={"retry-after": "60"})
     if isinstance(error, DataError | ConfigError):
         return Refusal(400, str(error), param=param)
-    text = str(error) if isinstance(error, QattnError) else "The server had an error while processing your request."
+    cause = error.__cause__ if isinstance(error, GenerationError) else error
+    # What torch, transformers and others raise may name files of this machine: only the log has it.
+    text = str(error) if isinstance(cause, QattnError) else "The server had an error while processing your request."
     return Refusal(500, text, "server_error")
 
 
@@ -133,5 +135,7 @@ def _invalid(error: RequestValidationError) -> Refusal:
         if param is None:
             return Refusal(400, "The request has no body; it must be a JSON object.")
         return Refusal(400, f"You must provide {param}.", param=param, code="missing_required_parameter")
+    if fault["type"] in ("model_attributes_type", "model_type") and param is None:
+        return Refusal(400, "The body must be a JSON object, with Content-Type: application/json.")
     text = fault["msg"].removeprefix("Value error, ")
     return Refusal(400, f"{param or 'The body'}: {text.rstrip('.')}.", param=param)

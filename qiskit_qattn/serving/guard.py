@@ -8,6 +8,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
+from starlette._utils import get_route_path  # as its router and FastAPI's read a path
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _LOG = logging.getLogger("qiskit_qattn.serving")
-_KEYED = "/v1/"  # paths below it need a key
+_KEYED = "/v1/"  # paths below it need a key, wherever the application is mounted
+_LOGGED = 200  # characters of a method or path
 
 
 class Guard:
@@ -64,7 +66,7 @@ class Guard:
             route = getattr(scope.get("route"), "path", "other")
             self._service.metrics.answered(route, status, seconds)
             key = getattr(state.get("key"), "name", "-")
-            method, path = one_line(scope["method"]), one_line(scope["path"])[:200]
+            method, path = (one_line(scope[name])[:_LOGGED] for name in ("method", "path"))
             _LOG.info("%s %s %s key=%s %d %.0f ms", request_id, method, path, key, status, 1000 * seconds)
 
     async def _admitted(self, scope: Scope, receive: Receive) -> Receive:
@@ -75,7 +77,7 @@ class Guard:
         """
         headers, state = Headers(scope=scope), scope["state"]
         self._check_host(headers)
-        if scope["path"].startswith(_KEYED) and scope["method"] != "OPTIONS":
+        if get_route_path(scope).startswith(_KEYED) and scope["method"] != "OPTIONS":
             state["key"] = self._key(headers)
             if self._service.stopping:
                 raise overloaded("The server is about to stop.")
@@ -110,7 +112,7 @@ class Guard:
         """Return what receives the body, which was read whole, and then tells when the client leaves.
 
         Raises:
-            Refusal: For a body that is too long, which is not read further, or takes too long to come.
+            Refusal: For a body that is too long, which is not read further, takes too long to come, or is not complete.
         """
         settings = self._service.settings
         most, declared = settings.max_body_bytes, headers.get("content-length", "0")
@@ -123,7 +125,7 @@ class Guard:
                 while more:
                     message = await receive()
                     if message["type"] != "http.request":
-                        break  # the client has left
+                        raise Refusal(499, "The client left before its request was complete.")
                     body += message.get("body", b"")
                     more = message.get("more_body", False)
                     if len(body) > most:

@@ -31,13 +31,19 @@ def about(name: str, engine: Engine, created: int) -> dict[str, Any]:
 def health(engines: Mapping[str, Engine], stopping: bool) -> dict[str, Any]:
     """Return the state of the server, of each model's queue, and of each device.
 
-    ``status`` is ``ok``, ``degraded`` while a device is left alone after failures, or ``stopping``.
+    ``status`` is ``ok``, ``degraded`` while a device is left alone after failures, ``stopped`` once an engine has, or
+    ``stopping``.
     """
     models = {name: engine.stats() for name, engine in engines.items()}
     devices = device_states(engines)
     broken = any(state["breaker"] != "closed" for state in devices.values())
-    status = "stopping" if stopping else "degraded" if broken else "ok"
-    return {"status": status, "models": models, "devices": devices}
+    status = "stopped" if stopped(engines) else "degraded" if broken else "ok"
+    return {"status": "stopping" if stopping else status, "models": models, "devices": devices}
+
+
+def stopped(engines: Mapping[str, Engine]) -> list[str]:
+    """Return the models whose engines take no more requests."""
+    return [name for name, engine in engines.items() if engine.state != "running"]
 
 
 def device_states(engines: Mapping[str, Engine]) -> dict[str, dict[str, Any]]:

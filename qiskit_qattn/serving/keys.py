@@ -146,6 +146,8 @@ def _take(found: dict[str, Key], record: Any) -> None:
     key = untrusted.as_type(defaults | record, Key)
     if not _HASH.fullmatch(key.sha256):
         raise ValueError("sha256 must have 64 hexadecimal digits")
+    if min(key.requests_per_minute or 0, key.tokens_per_minute or 0) < 0:
+        raise ValueError("its limits must be 0, for none, or more")
     found[name] = key
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from qiskit_qattn.errors import GenerationError
+from qiskit_qattn.errors import GenerationError, QattnError
 from qiskit_qattn.serving.accounts import Meter
 from qiskit_qattn.serving.batch import Batch
 from qiskit_qattn.serving.generation import Finish, Generation, Told
@@ -21,6 +23,7 @@ from qiskit_qattn.serving.served_model import ServedModel
 from qiskit_qattn.serving.text import StopStrings
 
 T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -44,12 +47,14 @@ class Counts:
     queue_seconds: float = 0.0
     first_token_seconds: float = 0.0
     request_seconds: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # those that wait end in other threads, too
 
     def end(self, generation: Generation, how: str) -> None:
         """Count the end of a request."""
         generation.ended = time.monotonic()
-        self.ended[how] += 1
-        self.request_seconds += generation.ended - generation.submitted
+        with self._lock:
+            self.ended[how] += 1
+            self.request_seconds += generation.ended - generation.submitted
 
 
 class _Row:
@@ -170,7 +175,7 @@ class Running:
         finite = logits.amax(-1).isfinite().tolist()
         if not all(finite):
             bad = [row for row, fine in zip(rows, finite, strict=True) if not fine]
-            told += self._failed(bad, ValueError("The logits are not finite."))
+            told += self._failed(bad, GenerationError("The logits are not finite."))
             self._keep([i for i, fine in enumerate(finite) if fine])
             rows, logits = self._rows, logits[finite]
         tokens = draw(logits, [row.sampling for row in rows], [row.generator for row in rows])
@@ -197,6 +202,8 @@ class Running:
         """Return what requests are told whose pass failed."""
         reason = " ".join(str(error).split()) or type(error).__name__
         shared = f"that {len(rows)} requests shared " if len(rows) > 1 else ""
+        unexpected = not isinstance(error, QattnError)
+        _LOG.error("A pass of %s %sfailed: %s", self.model.name, shared, reason, exc_info=error if unexpected else None)
         told = []
         for row in rows:
             self.counts.end(row.generation, "failed")

@@ -83,6 +83,7 @@ class Service:
         """
         engine = self.engine(request.model)
         given = _given(request)
+        self._check_number(len(given), request)
         tokens = await asyncio.to_thread(lambda: [_tokens(engine.model, prompt) for prompt in given])
         prefixes = [""] * len(tokens)
         if request.echo:
@@ -98,6 +99,7 @@ class Service:
             Refusal: If it cannot be answered, or the model is not for chats.
         """
         model = self.engine(request.model).model
+        self._check_number(1, request)
         messages = [{"role": each.role, "content": each.text} for each in request.messages]
         try:
             prompt = await asyncio.to_thread(model.chat, messages)
@@ -116,7 +118,7 @@ class Service:
     ) -> Answer:
         request.check_supported()
         engine, n = self.engine(request.model), request.n or 1
-        self._check_sizes(engine.model, prompts, n, limit)
+        self._check_sizes(engine.model, prompts, limit)
         left = await self.limits.charge(key, "tokens", sum(n * (len(tokens) + limit) for tokens in prompts.tokens))
         headers.update(left.headers if left else {})
         if self.settings.log_prompts:
@@ -139,18 +141,22 @@ class Service:
             self.settings.request_seconds,
         )
 
-    def _check_sizes(self, model: ServedModel, prompts: _Prompts, n: int, limit: int) -> None:
+    def _check_number(self, prompts: int, request: Request) -> None:
+        """Refuse more texts than a request may have, before any is made into tokens."""
+        n, most = request.n or 1, self.settings.max_choices
+        if prompts * n > most:
+            asked = f"{prompts:,} prompt{'' if prompts == 1 else 's'} with n = {n}"
+            raise Refusal(400, f"A request can have at most {most:,} texts, but this one has {asked}.", param="n")
+
+    def _check_sizes(self, model: ServedModel, prompts: _Prompts, limit: int) -> None:
         settings, context = self.settings, model.context
-        if len(prompts.tokens) * n > settings.max_choices:
-            asked = f"{len(prompts.tokens)} prompts with n = {n}"
-            raise Refusal(400, f"{asked} are more than the {settings.max_choices} texts of one request.", param="n")
         if limit > settings.max_tokens:
             text = f"max_tokens is {limit:,}, but can be at most {settings.max_tokens:,} on this server."
             raise Refusal(400, text, param="max_tokens")
         longest, more = max(map(len, prompts.tokens)), 0 if model.rolls else limit
         if longest + more > context:
             asked = f" and max_tokens is {limit:,}" if more else ""
-            what = f"the {prompts.param} has {longest:,}{asked}"
+            what = f"there are {longest:,} in the {prompts.param}{asked}"
             text = f"This model's maximum context length is {context:,} tokens, but {what}."
             raise Refusal(400, text, param=prompts.param, code="context_length_exceeded")
 

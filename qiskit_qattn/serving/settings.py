@@ -1,6 +1,7 @@
 """The settings of a server, and the order in which they are decided: a TOML file, the environment, then options.
 
-A setting has one name: a key of the file, ``QATTN_SERVE_<NAME>`` in the environment, and an option of ``qattn serve``.
+A setting has one name: a key of the file, ``QATTN_SERVE_<NAME>`` in the environment, and for most an option of
+``qattn serve``.
 """
 
 from __future__ import annotations

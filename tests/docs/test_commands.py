@@ -14,7 +14,7 @@ from qiskit_qattn.cli.app import app
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md", *ROOT.glob("docs/**/*.md")]
 UsageError = typer.BadParameter.__mro__[1]  # typer may bring its own click
-_LINE = re.compile(r"^\s*(?:\$ )?(?:\S+ )*?((?:\.venv/bin/)?qattn .+|make .+)$", re.MULTILINE)
+_LINE = re.compile(r"^\s*(?:\$ )?(?!docker )(?:\S+ )*?((?:\.venv/bin/)?qattn .+|make .+)$", re.MULTILINE)
 _SPAN = re.compile(r"(?<!`)`(qattn [^`]+|make [^`]+)`(?!`)")
 TARGETS = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
 

@@ -68,6 +68,7 @@ def test_an_adapter_is_better_only_if_it_beats_its_classical_control_too(tmp_pat
         said, text = report["methods"]["qisa"]["sentence"], render_markdown(report)
         assert ("qisa is better than lora" in said) == ("| better |" in text) == better
         assert "its dequantised control quadratic" in said
+        assert report["methods"]["quadratic"]["sentence"].startswith("quadratic, a classical method, has a lower error")
 
 
 def test_sizes_that_differ_are_named(tmp_path):

@@ -284,6 +284,16 @@ def test_circuits_move_to_a_backend_and_back(build):
     assert torch.equal(logits(model), exact)
 
 
+def test_a_model_of_classical_heads_alone_moves_as_torchs_does(build):
+    """It has no circuit to run elsewhere; a backend that is none is told all the same."""
+    model = build("gpt2")
+    with pytest.raises(UnknownNameError, match="Unknown backend 'nowhere'"):
+        qa.replace_attention(model, "classical", backend="nowhere")
+    qa.replace_attention(model, "classical", backend="statevector?shots=50")
+    with qa.to_backend(model, "statevector?shots=50"):
+        assert qa.audit(model) == {}
+
+
 def test_circuits_can_be_put_out_of_use_and_back(build):
     model = build("llama")
     qa.replace_attention(model, "qisa")

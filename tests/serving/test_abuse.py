@@ -97,6 +97,36 @@ def test_a_body_that_is_no_request_is_told_so(lasting: Served, body: bytes) -> N
     )
 
 
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
+def test_a_body_of_another_type_is_told_which_it_must_have(lasting: Served, kind: str | None) -> None:
+    # None of these types needs a browser's leave, so a page of another origin could send them.
+    headers = {} if kind is None else {"content-type": kind}
+    answer = httpx2.post(f"{lasting.url}/v1/completions", content=json.dumps(LONG), headers=headers, timeout=10)
+    assert answer.status_code == 400 and "Content-Type: application/json" in answer.json()["error"]["message"]
+
+
+def test_a_body_that_breaks_off_is_no_request(lasting: Served, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "qiskit_qattn.serving")
+    before = lasting.engine.stats()["requests"]
+    body = json.dumps(LONG).encode()
+    connect(lasting, head(len(body) + 1) + body).close()
+    assert until(lambda: "/v1/completions key=- 499" in caplog.text)
+    assert lasting.engine.stats()["requests"] == before
+
+
+def test_a_long_method_is_not_logged_whole(lasting: Served, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "qiskit_qattn.serving")
+    with closing(connect(lasting, b"X" * 50_000 + b" / HTTP/1.1\r\nHost: localhost\r\n\r\n")) as connection:
+        assert connection.recv(65536).startswith(b"HTTP/1.1 405 ")
+    assert until(lambda: " 405 " in caplog.text) and len(caplog.text) < 1000
+
+
+def test_too_many_prompts_are_refused_before_they_are_made_into_tokens(lasting: Served) -> None:
+    body = {"model": "verse", "prompt": ["№"] * 1000}  # which no token is
+    answer = httpx2.post(f"{lasting.url}/v1/completions", json=body, timeout=10)
+    assert answer.status_code == 400 and "1,000 prompts" in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize(
     "data",
     [

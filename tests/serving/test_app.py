@@ -16,7 +16,9 @@ import openai
 import pytest
 import torch
 
+from qiskit_qattn.errors import EncodingError, GenerationError
 from qiskit_qattn.serving.engine import Engine
+from qiskit_qattn.serving.failures import as_refusal
 from qiskit_qattn.serving.models import ServedModel, load
 from qiskit_qattn.serving.settings import Settings
 
@@ -128,6 +130,17 @@ def test_an_answer_says_where_its_heads_ran(client: openai.OpenAI) -> None:
     assert {head["kind"]: head["calls"] for head in where["heads"]}["classical"] == {"torch": 4}
     assert raw.headers["x-qattn-backends"] == "statevector (4)" and raw.headers["x-qattn-falls"] == "0"
     assert raw.headers["x-request-id"].startswith("req-")
+    assert (where["passes"], where["shared"]) == (4, 1)
+    both = client.completions.create(model="verse", prompt="the", max_tokens=40, n=2).qattn  # type: ignore[attr-defined]
+    assert (both["passes"], both["shared"]) == (80, 2)
+
+
+def test_what_others_raise_in_a_pass_is_not_told_to_clients() -> None:
+    for cause, told in ((RuntimeError("/home/me/x"), False), (EncodingError("Values are not finite."), True)):
+        error = GenerationError(f"A pass of verse failed: {cause}")
+        error.__cause__ = cause
+        refusal = as_refusal(error)
+        assert refusal.status == 500 and (str(cause) in refusal.text) == told
 
 
 @pytest.mark.parametrize(
@@ -246,6 +259,20 @@ def test_health_metrics_and_the_description(served: Served) -> None:
     described = httpx2.get(f"{served.url}/openapi.json").json()
     assert {"/v1/models", "/v1/completions", "/v1/chat/completions", "/health"} <= set(described["paths"])
     assert httpx2.get(f"{served.url}/docs").status_code == 404  # it would load scripts from the network
+
+
+def test_a_model_whose_engine_has_stopped_is_neither_ready_nor_live(serve: Serve) -> None:
+    served = serve()
+    served.engine.close()
+    for path in ("live", "ready"):
+        answer = httpx2.get(f"{served.url}/health/{path}")
+        assert (answer.status_code, answer.json()) == (503, {"status": "stopped"})
+    answer = httpx2.get(f"{served.url}/health")
+    assert answer.status_code == 503 and answer.json()["status"] == "stopped"
+    assert answer.json()["models"]["verse"]["state"] == "stopped"
+    served.service.stopping = True  # it finishes its answers, and must not be killed meanwhile
+    assert httpx2.get(f"{served.url}/health/live").status_code == 200
+    assert httpx2.get(f"{served.url}/health/ready").json() == {"status": "stopping"}
 
 
 def test_other_routes_and_methods_have_errors_of_the_same_form(served: Served) -> None:

@@ -280,7 +280,7 @@ def test_answers_of_a_chain_whose_first_link_fails_come_with_labels(finished_run
 
 
 @pytest.mark.usefixtures("laboratory")
-def test_a_pass_that_fails_ends_its_requests_and_no_others(finished_run):
+def test_a_pass_that_fails_ends_its_requests_and_no_others(finished_run, caplog):
     engine = Engine(load(str(finished_run), backend="lab?fails=3"))
 
     async def texts():
@@ -297,6 +297,7 @@ def test_a_pass_that_fails_ends_its_requests_and_no_others(finished_run):
     run(texts())
     stats = engine.stats()
     assert [stats[name] for name in ("failed", "length", "running", "state")] == [2, 1, 0, "running"]
+    assert caplog.messages == ["A pass of run that 2 requests shared failed: The laboratory is closed."]
     engine.close()
 
 
@@ -356,11 +357,14 @@ def test_a_stop_does_not_wait_for_a_device_that_does_not_answer(make_gpt):
 
     model = make_gpt("qisa:2,classical:2")
     model.to_backend(Backend("queued", Queued()))
-    engine = Engine(ServedGPT("gpt", model, LETTERS))
+    engine = Engine(ServedGPT("gpt", model, LETTERS), max_queue=3)
 
     async def texts():
         generations = [engine.submit([1], Sampling(5))]
         await asyncio.to_thread(running.wait, 60)
+        for _ in range(20):  # those that were cancelled are not kept until the pass ends
+            engine.submit([1], Sampling(5)).cancel()
+        assert engine.stats()["queued"] <= 3
         generations.append(engine.submit([1], Sampling(5)))
         engine.close(0.01)
         for each in generations:
@@ -371,6 +375,7 @@ def test_a_stop_does_not_wait_for_a_device_that_does_not_answer(make_gpt):
     run(texts())
     engine._thread.join(60)
     assert engine.state == "stopped"
+    assert asyncio.run(asyncio.wait_for(engine.drain(120), 60)) == 0
 
 
 def test_readers_may_have_event_loops_of_their_own(engine):

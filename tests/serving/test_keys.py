@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import stat
 from collections.abc import Callable
@@ -12,11 +13,16 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from typer.testing import CliRunner, Result
 
 from qiskit_qattn.cli.app import app
 from qiskit_qattn.errors import ConfigError, UnknownNameError
+from qiskit_qattn.serving.app import create_app
+from qiskit_qattn.serving.engine import Engine
 from qiskit_qattn.serving.keys import Keys, create_key, read_keys, revoke_key
+from qiskit_qattn.serving.models import ServedModel
 from qiskit_qattn.serving.settings import Settings
 
 from .servers import Serve
@@ -85,6 +91,7 @@ def test_a_variable_that_holds_no_keys_is_an_error_that_hides_them(text: str) ->
         '{"name": "a"}',
         '{"name": "a", "sha256": "12"}',
         '{"name": "a", "sha256": "' + "0" * 64 + '", "tokens_per_minute": "9"}',
+        '{"name": "a", "sha256": "' + "0" * 64 + '", "requests_per_minute": -1}',
         '{"name": "a", "sha256": "' + "0" * 64 + '", "admin": true}',
         "[" * 100_000,
     ],
@@ -164,6 +171,20 @@ def test_every_route_of_the_api_needs_the_key_and_only_those(serve: Serve, file:
         assert answer.status_code == 401 and answer.json()["error"]["code"] == "missing_api_key"
     for path in ("/health", "/health/live", "/metrics", "/openapi.json"):
         assert httpx2.get(served.url + path).status_code == 200
+
+
+def test_an_application_below_another_needs_the_key_too(verse: ServedModel, file: Path) -> None:
+    secret = create_key(file, "alice")
+    engine = Engine(verse)
+    mounted = Starlette(routes=[Mount("/models", create_app({"verse": engine}, Settings(), Keys(file)))])
+
+    async def ask() -> list[int]:
+        given = [{}, {"authorization": f"Bearer {secret}"}]
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(mounted), base_url="http://localhost") as client:
+            return [(await client.get("/models/v1/models", headers=headers)).status_code for headers in given]
+
+    assert asyncio.run(ask()) == [401, 200]
+    engine.close()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "my-machine", ""])

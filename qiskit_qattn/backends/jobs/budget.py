@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
+from itertools import takewhile
 from operator import add
 from typing import Literal
 
@@ -143,7 +144,8 @@ class Account:
 
     A budget counts the jobs on the device that were charged in the ledger since this account was opened, whoever sent
     them: processes that share a ledger, forked workers included, share the budget too. A job whose cost is not known
-    counts as estimated.
+    counts as estimated. What no longer changes is added up, so that an account does not grow with all jobs of a process
+    that runs for months.
 
     Args:
         client: Of the device, with the ledger.
@@ -151,10 +153,12 @@ class Account:
 
     def __init__(self, client: JobClient) -> None:
         self._client, self._ledger, self._device = client, client.ledger, client.device
-        self._own: dict[str, Row] = {}  # by tag
+        self._own: dict[str, Row] = {}  # by tag: own jobs that are not added up yet
+        self._spent = Cost()  # of own jobs that are
         self._asked: Counter[str] = Counter()
         self._lock = ForkLock()
-        self._since: int | None = None  # the ledger's last charge when it was opened
+        self._since: int | None = None  # the ledger's last charge when it was opened, or the last that is added up
+        self._charged = Cost()  # of all jobs charged in between, whoever sent them
         with suppress(BackendError):  # of a ledger that cannot be used, which its next use tells
             self._start()
 
@@ -162,7 +166,7 @@ class Account:
     def spent(self) -> Cost:
         """What the estimator's own jobs cost, as estimated for those in flight."""
         with self._lock:
-            return _total(self._own.values())
+            return _total(self._own.values(), self._spent)
 
     def open(self, request: Request, owner: Owner, estimate: Cost, budget: Budget | None, cached: bool) -> Row | None:
         """Record a request as about to be sent, if the budget allows; None if another process has just done so.
@@ -206,6 +210,7 @@ class Account:
                 rows += self._ledger.charged(self._device.name, self._start())
             unknown = {row.tag: row for row in rows if row.is_unsettled}
             turn = sorted(unknown.values(), key=lambda row: self._asked[row.tag])[:_ASKED_AT_ONCE]
+            self._asked = Counter({tag: self._asked[tag] for tag in unknown})  # the others are not asked for again
             self._asked.update(row.tag for row in turn)
         for row in turn:
             self.settle(self._client.ask_usage(row))
@@ -221,21 +226,46 @@ class Account:
 
     def _allow(self, budget: Budget | None, estimate: Cost, tag: str = "") -> Allow:
         """Return what raises unless a job may be sent; ``tag`` is that of its own row, if it has one."""
-        since = self._start()
+        self._start()  # outside the ledger's transaction
 
         def allow(charged: Callable[[int], list[Row]]) -> None:
             if budget is not None:
                 if misfit := budget.misfit(self._device.name, estimate, paid=self._device.paid):
                     raise misfit
-                shared = {row.tag: row for row in charged(since)} if budget.shared else {}
-                counted = self._own | shared  # own ones may have been deleted from the ledger
-                spent = _total(row for row in counted.values() if row.tag != tag)
+                before, counted = self._counted(charged(self._start()) if budget.shared else None)
+                spent = _total((row for row in counted if row.tag != tag), before)
                 budget.check(self._device.name, estimate, spent)
             elif self._device.paid:
                 raise no_budget(self._device.name, estimate)
+            else:
+                self._counted(None)
 
         return allow
 
+    def _counted(self, charged: Sequence[Row] | None) -> tuple[Cost, list[Row]]:
+        """Return what a budget counts: the cost of jobs that are added up, and the rows of the others.
 
-def _total(rows: Iterable[Row]) -> Cost:
-    return reduce(add, (row.cost for row in rows), Cost())
+        Final rows are added up first; of jobs that others send too, those charged before the first that is not final.
+
+        Args:
+            charged: Rows of the ledger that were charged since the last that is added up; None for own jobs only.
+        """
+        rows = list(self._own.values())
+        if charged is None:
+            final = [row for row in rows if row.is_final]
+        else:
+            # Own ones may have been deleted from the ledger.
+            rows = sorted((self._own | {row.tag: row for row in charged}).values(), key=lambda row: row.charge)
+            final = list(takewhile(lambda row: row.is_final, rows))
+            self._charged = _total(final, self._charged)
+            self._since = max([self._start(), *(row.charge for row in final)])
+        self._spent = _total((row for row in final if row.tag in self._own), self._spent)
+        for row in final:
+            self._own.pop(row.tag, None)
+        if charged is None:
+            return self._spent, [*self._own.values()]
+        return self._charged, rows[len(final) :]
+
+
+def _total(rows: Iterable[Row], before: Cost) -> Cost:
+    return reduce(add, (row.cost for row in rows), before)

@@ -64,6 +64,11 @@ class Row:
         return self.estimate if self.used is None else self.used
 
     @property
+    def is_final(self) -> bool:
+        """Whether it has ended and its cost is known, so that neither changes any more."""
+        return self.state not in IN_FLIGHT and self.used is not None
+
+    @property
     def is_unsettled(self) -> bool:
         """Whether it has ended, and the device has not said what it cost."""
         return self.state not in IN_FLIGHT and self.used is None

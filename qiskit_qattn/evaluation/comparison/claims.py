@@ -1,8 +1,8 @@
 """What may be said of a kind that was compared.
 
 A circuit may only be called better than the reference in a sentence that also says how it compares with its dequantised
-control, and only if it is better than that too: :func:`claim` and :func:`verdict_word` are the two places that decide
-on such words, for the reports of studies, of comparisons over tasks, and of fine-tuning.
+control, and only if it is better than that too: :func:`claim`, :func:`outcome` and :func:`verdict_word` decide on such
+words, for the reports of studies, of comparisons over tasks, and of fine-tuning.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Found(TypedDict):
     against_control: Mapping[str, Any] | None
 
 
-def claim(kind: str, reference: str, found: Found, *, measure: str = "loss") -> str:
+def claim(kind: str, reference: str, found: Found, *, measure: str = "loss", what: str = "kind") -> str:
     """Return in words how a kind compares with the reference and, if it is a circuit, with its dequantised control.
 
     Args:
@@ -43,6 +43,7 @@ def claim(kind: str, reference: str, found: Found, *, measure: str = "loss") -> 
         reference: The reference.
         found: What was found of it.
         measure: What is compared, of which less is better.
+        what: What a kind is called.
     """
     verdict, control = found["against_reference"], found["against_control"]
     if found["withheld"] is not None or verdict is None:
@@ -59,7 +60,7 @@ def claim(kind: str, reference: str, found: Found, *, measure: str = "loss") -> 
     if found["circuit"] is None:
         return f"{kind} {base}. What of that is due to a circuit is not known: no control was compared.{more}"
     if not found["circuit"]:
-        return f"{kind}, a classical kind, {base}.{more}"
+        return f"{kind}, a classical {what}, {base}.{more}"
     if control is None:
         return f"{kind} {base}. Nothing is claimed about its circuit: {_lack(found)}.{more}"
     beside = f"its dequantised control {found['control']}"

@@ -191,6 +191,26 @@ def test_estimators_that_are_open_at_the_same_time_share_a_budget(device, ledger
     estimator_of(device, ledger, budget=Budget.parse("5s")).run(small_pubs(0.5)).result()  # opened later
 
 
+@pytest.mark.parametrize("budget", [Budget.parse("1000s"), Budget(1000.0, shared=False), None])
+def test_an_account_does_not_grow_with_the_jobs_and_forgets_no_cost(device, ledger, budget):
+    first, second = (estimator_of(device, ledger, budget=budget) for _ in range(2))
+    for i, angle in enumerate(np.linspace(0.1, 0.9, 24)):
+        device.billed = 1.0 + i
+        (first, second)[i % 3 == 0].run(small_pubs(angle)).result()
+        if i == 11:
+            ledger.clear()
+    assert len(first.account._own) == len(second.account._own) == 1
+    others = sum(range(1, 25, 3))
+    assert (first.spent.seconds, second.spent.seconds) == (300 - others, others)
+    if budget is not None:
+        device.seconds = 1e6
+        with pytest.raises(BudgetError, match=f"and {300 if budget.shared else 300 - others} s of 1000 s are spent"):
+            first.run(small_pubs(2.0))
+        assert not first.account._own
+        if budget.shared:
+            assert not ledger.charged(device.name, first.account._since)
+
+
 def test_another_device_has_a_budget_of_its_own(tmp_path, device, ledger):
     estimator, budget = estimator_of(device, ledger), Budget.parse("3s")
     other = estimator_of(DiskDevice(tmp_path / "other", name="disk:other"), ledger, budget=budget)
