@@ -173,9 +173,12 @@ class Answer:
         """
         pieces: asyncio.Queue[tuple[int, str, str | None] | QattnError] = asyncio.Queue(2 * len(self.generations))
         tasks = [asyncio.create_task(_pump(i, each, pieces)) for i, each in enumerate(self.generations)]
-        left, deadline = len(tasks), asyncio.get_running_loop().time() + self.seconds
+        loop, left = asyncio.get_running_loop(), len(tasks)
+        deadline = loop.time() + self.seconds
         try:
             while left:
+                if loop.time() > deadline:  # a slow reader, for whom pieces wait
+                    raise TimeoutError
                 async with asyncio.timeout_at(deadline):
                     piece = await pieces.get()
                 if isinstance(piece, QattnError):

@@ -13,6 +13,7 @@ from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import ConfigError, DataError, GenerationError, QueueFull, StoppedError
 from qiskit_qattn.hf import QattnForCausalLM
 from qiskit_qattn.nn.audit import FallbackWarning
+from qiskit_qattn.serving.answers import COMPLETION, Answer
 from qiskit_qattn.serving.engine import Engine, Sampling
 from qiskit_qattn.serving.hugging_face import ServedTransformer
 from qiskit_qattn.serving.models import ServedGPT, load
@@ -205,6 +206,20 @@ def test_a_slow_reader_gets_longer_pieces_and_delays_nobody(engine):
         pieces = [piece async for piece in slow]
         assert [len(piece.tokens) for piece in pieces] == [30]
         assert pieces[0].finish_reason == "length"
+
+    run(texts())
+
+
+def test_a_slow_reader_has_no_more_time_than_others(engine):
+    async def texts():
+        answer = Answer(COMPLETION, "gpt", [engine.submit([1], Sampling(200, temperature=0))], [""], 1, seconds=1.0)
+        events = answer.events(False)
+        first = await anext(events)
+        while answer.generations[0].ended is None:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(1.1)
+        *_, error, done = [first, *[event async for event in events]]
+        assert "not complete after 1 s" in error and done == "data: [DONE]\n\n"
 
     run(texts())
 
