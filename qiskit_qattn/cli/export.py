@@ -11,7 +11,9 @@ from qiskit_qattn.cli.generate import load_run
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a saved model's folder.", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder, or a saved model's folder.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option(help="The file to write.", show_default=False)],
     format: Annotated[  # noqa: A002 - the flag's name
         Literal["onnx", "torch"], typer.Option(help="onnx, or torch for a file of torch.export.")

@@ -75,7 +75,7 @@ def misuse(error: typer.BadParameter) -> str:
     """Return in a sentence what is wrong with a command line, with the nearest option for one that does not exist."""
     given = getattr(error, "option_name", None)
     if given is None or not hasattr(error, "possibilities") or error.ctx is None:
-        return error.format_message()
+        return error.format_message().replace("Value error, ", "", 1)  # pydantic's, with which typer reads values
     params = error.ctx.command.get_params(error.ctx)
     near = nearest_options(given, [name for param in params for name in (*param.opts, *param.secondary_opts)])
     hint = f" Did you mean {' or '.join(near)}?" if near else ""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="A run folder with a checkpoint.", show_default=False)],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder with a checkpoint.", show_default=False)],
     steps: Annotated[
         int, typer.Option(help="Steps to do; a few are traced, the rest show whether memory leaks.", min=4, max=10**6)
     ] = 60,

@@ -14,7 +14,7 @@ from rich.text import Text
 from qiskit_qattn.cli.help import HelpCommand, HelpGroup
 
 app = typer.Typer(cls=HelpGroup, rich_markup_mode=None)
-_Name = Annotated[str, typer.Argument(help="Whose key it is.", show_default=False)]
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is.", show_default=False)]
 _File = Annotated[Path, typer.Option("--keys", help="The file of keys.", envvar="QATTN_SERVE_KEYS", show_default=False)]
 
 

@@ -84,9 +84,14 @@ def _tabular(rows: Sequence[Sequence[str]]) -> str:
     """Return a table whose first row is its head."""
     head, *body = rows
     columns = "".join("r" if i and all(_is_number(row[i]) for row in body) else "l" for i in range(len(head)))
-    lines = [" & ".join(row) + r" \\" for row in rows]
+    lines = [_protected(" & ".join(row)) + r" \\" for row in rows]
     begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
     return "\n".join([begin, r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", end, ""])
+
+
+def _protected(line: str) -> str:
+    """Return a line that is not taken for an option of the command before it, which a bracket or a star is."""
+    return f"{{}}{line}" if line.startswith(("[", "*")) else line
 
 
 def _is_number(cell: str) -> bool:

@@ -41,14 +41,7 @@ def leak(steps: Sequence[int], resident_mib: Sequence[float]) -> Leak:
             f"Too few steps to tell whether memory leaks: {len(steps)} after the first ones, but at least"
             f" {LEAST_STEPS} are needed."
         )
-        return {
-            "steps": watched,
-            "slope_kib": None,
-            "low_kib": None,
-            "high_kib": None,
-            "leaks": None,
-            "verdict": verdict,
-        }
+        return _leak(watched, None, None, None, None, verdict)
     slope, low, high = _slope(steps, values)
     half = len(steps) // 2
     growing = [_slope(steps[part], values[part])[1] > 0 for part in (slice(half), slice(half, None))]

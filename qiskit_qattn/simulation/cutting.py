@@ -9,7 +9,7 @@ from typing import Any
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import PauliList, SparsePauliOp
 
-from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.errors import CircuitError, counted
 from qiskit_qattn.simulation.gates import IDLE, refusal, standard_name
 
 _LEFT_OUT = {"barrier", "global_phase"}
@@ -127,7 +127,7 @@ def measured_qubits(circuit: QuantumCircuit, observables: Sequence[SparsePauliOp
     for observable in observables:
         if observable.num_qubits != count:
             raise CircuitError(
-                f"The circuit has {count} qubits, the observables {observable.num_qubits}; they must match."
+                f"The circuit has {counted(count, 'qubit')}, the observables {observable.num_qubits}; they must match."
             )
     return {int(qubit) for each in observables for qubit in (each.paulis.x | each.paulis.z).any(0).nonzero()[0]}
 

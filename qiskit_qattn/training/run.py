@@ -216,7 +216,7 @@ def _check_new(folder: Path) -> None:
 
 def _check_resumable(folder: Path) -> None:
     if not os.path.isfile(folder / "config.toml"):  # False for a name that no file can have, too
-        raise RunFolderError(f"{str(folder)!r} is no run folder to resume: it has no config.toml.")
+        raise RunFolderError(f"{str(folder)!r} is no run folder: it has no config.toml.")
 
 
 def _finished(place: Path, config: TrainConfig) -> bool:

@@ -13,6 +13,7 @@ from qiskit.transpiler.preset_passmanagers import generate_preset_pass_manager
 
 from qiskit_qattn import get_backend
 from qiskit_qattn.errors import CircuitError
+from qiskit_qattn.simulation.cutting import in_use
 
 pytest.importorskip("qiskit_aer")
 EXACT = ("statevector", "statevector?method=dense", "density_matrix", "aer", "aer:density_matrix")
@@ -78,3 +79,9 @@ def test_observables_without_the_layout_are_refused(engine, wide):
     network = get_backend(engine).estimator.engine
     with pytest.raises(CircuitError, match=f"The circuit has {placed.num_qubits} qubits, the observables 5; they must"):
         network(placed, narrow()[1], input_params=list(placed.parameters))
+
+
+def test_observables_on_another_number_of_qubits_are_refused():
+    circuit = QuantumCircuit(1)
+    with pytest.raises(CircuitError, match=r"^The circuit has 1 qubit, the observables 2; they must match"):
+        in_use(circuit, [SparsePauliOp("ZZ")])

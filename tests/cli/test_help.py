@@ -31,6 +31,8 @@ def test_help_fits_80_columns_and_cuts_no_word(qattn: Run, monkeypatch: pytest.M
     wide = qattn(*command, "--help").output
     assert max(map(len, narrow.splitlines())) <= 80
     assert narrow.split() == wide.split()
+    arguments = wide.strip().splitlines()[0].partition("[OPTIONS]")[2]
+    assert arguments == arguments.upper()  # as the text names them
 
 
 def test_every_option_of_a_command_is_in_its_help_under_its_heading(qattn: Run):
@@ -90,6 +92,10 @@ def test_the_nearest_options(given: str, expected: list[str]):
         (("trian",), "No such command 'trian'. Did you mean 'train'? See qattn --help."),
         (("jobs", "lst"), "No such command 'lst'. Did you mean 'list'? See qattn jobs --help."),
         (("generate",), "Missing argument 'RUN'. See qattn generate --help."),
+        (
+            ("export", "r", "--out", "o", "--format", "x"),
+            "Invalid value for '--format': 'x' is not one of 'onnx', 'torch'. See qattn export --help.",
+        ),
     ],
 )
 def test_a_command_line_that_cannot_be_read_is_answered_in_one_line(

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,20 @@ def test_compose_uses_what_is_there(settings):
     assert set(found["services"]["prometheus"]["depends_on"]) <= set(found["services"])
 
 
+def test_the_folder_of_models_is_given_by_its_path():
+    for path in (DEPLOY / "compose.yaml", ROOT / "docs" / "how-to" / "deploy.md"):
+        given = re.findall(r"MODELS=(\S+)", path.read_text("utf-8"))
+        assert given and all(each.startswith(("/", "$PWD/")) for each in given)  # runs would be a volume
+
+
+def test_the_image_writes_caches_to_its_scratch_volume(pod):
+    (container,) = pod["containers"]
+    scratch = next(mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "scratch")
+    found = dict(re.findall(r"(\w+)=(/\S+)", (DEPLOY / "Dockerfile").read_text("utf-8")))
+    caches = ("NUMBA_CACHE_DIR", "TRITON_CACHE_DIR", "HF_HOME", "QATTN_CACHE_DIR")
+    assert all(found[name].startswith(f"{scratch}/") for name in caches)
+
+
 def test_the_image_is_built_from_files_that_it_is_given():
     text = (DEPLOY / "Dockerfile").read_text("utf-8")
     given = {
@@ -156,6 +171,9 @@ def test_the_image_is_built_from_files_that_it_is_given():
     }
     copied = [name for line in re.findall(r"^COPY (?!--from)(.+)", text, re.MULTILINE) for name in line.split()[:-1]]
     assert set(copied) == given and all((ROOT / name).exists() for name in copied)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    hooks = project["tool"]["hatch"]["metadata"]["hooks"].values()
+    assert {hook.get("path", "hatch_build.py") for hook in hooks} <= given
     assert json.loads(re.search(r"^ENTRYPOINT (.+)", text, re.MULTILINE)[1]) == ["qattn"]
     assert json.loads(re.search(r"^CMD (.+)", text, re.MULTILINE)[1]) == ["serve"]
     for name in re.findall(rf"\b{PREFIX}(\w+)=", text):

@@ -42,7 +42,8 @@ def check(line):
     while rest and hasattr(command, "commands"):
         assert rest[0] in command.commands, rest[0]
         command, rest = command.commands[rest[0]], rest[1:]
-    command.make_context(command.name, rest, parent=context)
+    if rest != ["--help"]:  # which every command has, and which would be shown
+        command.make_context(command.name, rest, parent=context)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

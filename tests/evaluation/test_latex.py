@@ -44,3 +44,12 @@ def test_every_table_is_balanced_and_free_of_marks(tmp_path: Path):
 
 def test_a_document_without_tables_has_none():
     assert "tabular" not in latex_tables("# Title\n\nwords | and bars\n")
+
+
+def test_rows_that_begin_like_an_option_of_the_command_before_them_are_not_one():
+    text = latex_tables(table(["a", "b"], [["[0, 1]", "x"], [r"\* noted", "y"]]))
+    assert [line.split(" & ")[0] for line in text.splitlines() if line.endswith(r"\\")] == [
+        "a",
+        "{}[0, 1]",
+        "{}* noted",
+    ]
