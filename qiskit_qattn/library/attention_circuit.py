@@ -48,7 +48,7 @@ class ShotReport:
         return (
             f"{counted(self.num_observables, 'observable')} in {len(self.bases)} measurement {bases}, "
             f"{counted(self.shots, 'shot')} each: "
-            f"{self.total} executions per input for standard errors of at most {self.precision:g}."
+            f"{self.total:,} executions per input for standard errors of at most {self.precision:g}."
         )
 
 

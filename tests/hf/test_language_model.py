@@ -278,7 +278,7 @@ def test_bad_input_is_told_in_a_line(tmp_path):
         model(TOKENS, cache=StaticCache(config=model.config, max_cache_len=16))
     with pytest.raises(ConfigError, match="context of 17 tokens is longer than block_size=16"):
         model(torch.zeros(1, 17, dtype=torch.long))
-    with pytest.raises(TokenError, match="a token 99, but vocab_size is 27"):
+    with pytest.raises(TokenError, match="Token 99 is outside the vocabulary: the model has 27 tokens"):
         model(torch.tensor([[1, 99]]))
     cache = DynamicCache()
     model(TOKENS, cache=cache)
