@@ -15,6 +15,7 @@ from qiskit_qattn.evaluation.paired_tests import bootstrap_intervals
 _AGAINST = ((COLORS[0], "o"), (COLORS[1], "D"))  # the reference, and the control
 _FEW = "not enough seeds"  # the verdict with which no interval is drawn
 _TOO_FEW = "Too few seeds to tell a difference from chance; no interval is drawn."
+_NAMED = 10  # with more kinds than these, names would hide each other: only the front and the reference have theirs
 Points = dict[str, dict[int, float]]  # by kind and seed
 
 
@@ -283,17 +284,22 @@ def _task_costs(figure: Any, report: dict[str, Any]) -> None:
             for kind, found in task["kinds"].items()
             if found["seconds"] and found["mean"] is not None
         }
+        front = pareto_front(means)
+        crowded = len(means) > _NAMED
+        named = {*front, task["reference"]} if crowded else set(means)
+        beside: dict[str, Any] = {"xytext": (-5, -8), "ha": "right"} if crowded else {"xytext": (4, 3)}
         for kind, (x, y) in means.items():
             circuit = task["kinds"][kind]["circuit"]
             color, marker = (COLORS[0], "o") if circuit else (QUIET, "s")
             axes.scatter([x], [y], s=24, color=color, marker=marker, zorder=3)
-            axes.annotate(kind, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7, color=INK)
-        if front := [means[kind] for kind in pareto_front(means)]:
-            axes.plot(*zip(*front, strict=True), color=INK, linewidth=1, linestyle="--", zorder=1)
+            if kind in named:
+                axes.annotate(kind, (x, y), textcoords="offset points", fontsize=7, color=INK, **beside)
+        if front:
+            axes.plot(*zip(*(means[kind] for kind in front), strict=True), color=INK, linewidth=1, ls="--", zorder=1)
             axes.set_xscale("log")
         axes.set_title(task["name"], loc="left", fontsize=10)
         axes.set_xlabel("training time, s")
         axes.set_ylabel("validation loss")
         axes.grid(**GRID)
-        axes.margins(0.14)
+        axes.margins(0.2 if crowded else 0.14)
     note(figure, "Dots: circuits; squares: classical kinds; dashed: Pareto front. Means over seeds.")
