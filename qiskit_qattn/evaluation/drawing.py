@@ -92,6 +92,7 @@ def drawn(figure: Any, form: Literal["png", "svg", "pdf"]) -> bytes:
     with matplotlib.rc_context(options), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it
         figure.savefig(buffer, format=form, metadata=dates[form])
+    figure.set_layout_engine("none")  # another layout would start from this one, and may shrink the axes to nothing
     return buffer.getvalue()
 
 

@@ -105,3 +105,13 @@ def test_styles_differ_without_colour():
     assert len({(look.color, str(look.linestyle)) for look in looks}) == 30
     for one, other in itertools.combinations(looks[:10], 2):
         assert (str(one.linestyle), one.marker) != (str(other.linestyle), other.marker)
+
+
+def test_all_formats_of_a_figure_have_one_layout():
+    figure = plot([0, 1], [0, 1])
+    figure.axes[0].annotate("a long name beside it", (1, 1), xytext=(4, 3), textcoords="offset points")
+    drawn(figure, "png")
+    place = figure.axes[0].get_position().bounds
+    for form in ("svg", "pdf", "png"):
+        drawn(figure, form)
+        assert figure.axes[0].get_position().bounds == place

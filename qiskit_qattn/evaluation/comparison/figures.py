@@ -55,7 +55,7 @@ def _losses(figure: Any, report: dict[str, Any]) -> None:
     Bands are the spreads that the tables state: of losses ± one standard deviation over seeds, of differences the 95%
     interval of their mean, where there are seeds enough to decide.
     """
-    figure.set_size_inches(11.4, 4.6)
+    figure.set_size_inches(11.4, _height(report))
     left, right = figure.subplots(1, 2)
     reference = report["study"]["reference"]
     curves = {kind: _curves(report, kind) for kind in report["kinds"]}
@@ -164,7 +164,7 @@ def _differences(figure: Any, report: dict[str, Any]) -> None:
 
 def _cost(figure: Any, report: dict[str, Any]) -> None:
     """Draw validation loss against training time; the line joins the Pareto-optimal kinds."""
-    figure.set_size_inches(7.6, 4.6)
+    figure.set_size_inches(7.6, _height(report))
     axes = figure.subplots()
     losses, seconds = _points(report, "val_loss"), _points(report, "train_seconds")
     means = {k: (_mean(seconds[k]), _mean(losses[k])) for k in losses if losses[k] and not report["kinds"][k]["leaks"]}
@@ -183,6 +183,11 @@ def _cost(figure: Any, report: dict[str, Any]) -> None:
     axes.set_title("Loss against cost; dashed: Pareto front", loc="left", fontsize=10)
     axes.grid(**GRID)
     axes.margins(0.12)
+
+
+def _height(report: dict[str, Any]) -> float:
+    """Return the height in inches of a figure with a legend of all kinds."""
+    return max(4.6, 1 + 0.22 * len(report["kinds"]))
 
 
 def _curves(report: dict[str, Any], kind: str) -> dict[int, dict[int, float]]:
