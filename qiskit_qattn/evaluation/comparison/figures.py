@@ -87,7 +87,8 @@ def _losses(figure: Any, report: dict[str, Any]) -> None:
         axes.set_xlabel("training step")
         axes.grid(axis="y", **GRID)
         axes.margins(x=0.01)
-    for axes, place in ((left, {"loc": "upper right"}), (right, {"loc": "upper left", "bbox_to_anchor": (1, 1)})):
+    beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+    for axes, place in ((left, beside if len(curves) > _NAMED else {"loc": "upper right"}), (right, beside)):
         if axes.get_legend_handles_labels()[0]:
             looks = {"frameon": False, "fontsize": 8, "title": "ends at", "title_fontsize": 8, "handlelength": 3.4}
             axes.legend(alignment="left", **looks, **place)
