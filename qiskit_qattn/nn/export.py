@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -105,6 +106,10 @@ def to_bytes(model: Decoder, format: Format, record: Mapping[str, Any]) -> bytes
     except ModuleNotFoundError as error:
         raise missing_dependency(error.name or "onnxscript", "export") from error
     except torch.onnx.OnnxExporterError as error:
+        if (part := _complex_part(program)) is not None:
+            raise ConfigError(
+                f"{part} computes with complex numbers, for which ONNX has no operations. The format torch takes them."
+            ) from error
         raise ConfigError(f"The model cannot be exported to ONNX: {_innermost(error)}") from error
     assert found is not None
     proto = found.model_proto
@@ -144,6 +149,16 @@ def largest_difference(model: Decoder, content: bytes, format: Format) -> float:
             tokens = torch.randint(config.vocab_size, shape, generator=draw)
             found = max(found, float((program(tokens) - fixed(tokens)[0]).abs().max()))
     return found
+
+
+def _complex_part(program: ExportedProgram) -> str | None:
+    """Return the first kind of head, or other part of a graph, that computes with complex numbers."""
+    for node in program.graph.nodes:
+        if isinstance(value := node.meta.get("val"), Tensor) and value.is_complex():
+            paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
+            kinds = [re.split(r"\.(?:maps|scores)\.", path)[1:] for path in paths]
+            return next((kind[0].split(".")[0] for kind in kinds if kind), "a part of it")
+    return None
 
 
 def _innermost(error: BaseException) -> str:
