@@ -318,10 +318,8 @@ class CausalSelfAttention(MixedHeads, nn.Module):
         self, x: Tensor, features: Mapping[str, Tensor], unitaries: Mapping[str, Fused]
     ) -> dict[str, Tensor]:
         """Return what each kind's map makes of its features: ``(nh, B, T, h)``, or q, k, v ``(3, nh, B, T, h)``."""
-        calls = {
-            name: (self.maps[name], self._rows(name, x, features[name]))
-            for name in self.value_kinds + self.circuit_kinds
-        }
+        kinds = self.value_kinds + self.circuit_kinds
+        calls = {name: (self.maps[name], self._rows(name, x, features[name])) for name in kinds}
         return {name: found.unflatten(-2, x.shape[:2]) for name, found in run_heads(calls, unitaries).items()}
 
     def _rows(self, name: str, x: Tensor, features: Tensor) -> Tensor:
@@ -332,8 +330,8 @@ class CausalSelfAttention(MixedHeads, nn.Module):
         self, name: str, x: Tensor, features: Tensor, cache: KeyValueCache | None, real: Tensor | None
     ) -> Tensor:
         """Return the outputs of a kind that mixes positions, ``(B, nh, T, h)``; the cache keeps features as keys."""
-        rows = self._rows(name, x, features).unflatten(1, x.shape[:2]).transpose(0, 1)  # (B, nh or 1, T, F)
-        rows = rows.clone(memory_format=torch.contiguous_format)
+        rows = self._rows(name, x, features).unflatten(1, x.shape[:2])  # (nh or 1, B, T, F)
+        rows = rows.transpose(0, 1).clone(memory_format=torch.contiguous_format)
         if cache is not None:
             rows, _ = cache.extend(name, rows, rows[..., :0])
         return self.maps[name](rows, x.shape[1], real)

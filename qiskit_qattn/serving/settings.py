@@ -14,9 +14,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-from qiskit_qattn import untrusted
 from qiskit_qattn.errors import ConfigError, unknown_name
-from qiskit_qattn.training.config import Device, bounded, check_settings
+from qiskit_qattn.training.config import Device, bounded, check_settings, read_toml
 from qiskit_qattn.untrusted import shown
 
 Quantize = Literal["", "int8"]  # none, or classical weights of 8 bits
@@ -179,25 +178,12 @@ def resolve(
         UnknownNameError: For a setting that is not known.
     """
     config_file = config_file or environment.get(f"{PREFIX}CONFIG") or None
-    from_file = {} if config_file is None else _read(config_file)
+    from_file = {} if config_file is None else read_toml(config_file, NAMES)
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
         if name not in NAMES:
             raise unknown_name("setting", name, NAMES)
     return Settings(**{**from_file, **_from_environment(environment), **given})
-
-
-def _read(path: str | Path) -> dict[str, Any]:
-    try:
-        values = untrusted.read_toml(path)
-    except OSError as error:
-        raise ConfigError(f"Cannot read the configuration {str(path)!r}: {error.strerror}.") from error
-    except ValueError as error:
-        raise ConfigError(f"The configuration {str(path)!r} is not a TOML file: {error}.") from error
-    for name in values:
-        if name not in NAMES:
-            raise unknown_name(f"setting in {str(path)!r}:", name, NAMES)
-    return values
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

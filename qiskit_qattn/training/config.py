@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -243,8 +243,8 @@ def resolve_resumed(
     return saved.replace(**given)
 
 
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """Read settings from a TOML file.
+def read_toml(path: str | Path, names: Collection[str] = SETTINGS) -> dict[str, Any]:
+    """Read settings from a TOML file, those of a run or of the given names.
 
     Raises:
         ConfigError: If the file cannot be read, or is not TOML.
@@ -256,7 +256,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"Cannot read the configuration {str(path)!r}: {error.strerror}.") from error
     except ValueError as error:
         raise ConfigError(f"The configuration {str(path)!r} is not a TOML file: {error}.") from error
-    _check_names(values, repr(str(path)))
+    _check_names(values, repr(str(path)), names)
     return values
 
 
@@ -266,10 +266,10 @@ def _given(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _check_names(values: Mapping[str, Any], where: str) -> None:
+def _check_names(values: Mapping[str, Any], where: str, names: Collection[str] = SETTINGS) -> None:
     for name in values:
-        if name not in SETTINGS:
-            raise unknown_name(f"setting in {where}:", name, SETTINGS)
+        if name not in names:
+            raise unknown_name(f"setting in {where}:", name, names)
 
 
 def _model_of(settings: Mapping[str, Any]) -> GPTConfig:

@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError, unknown_name
 from qiskit_qattn.hf.adapters import AdapterKind
-from qiskit_qattn.training.config import Device, bounded, check_settings, toml_text
-from qiskit_qattn.untrusted import read_toml, shown
+from qiskit_qattn.training.config import Device, bounded, check_settings, read_toml, toml_text
+from qiskit_qattn.untrusted import shown
 
 #: Adapters of :func:`~qiskit_qattn.hf.adapters.add_adapters`, all weights, and the new classifier alone.
 METHODS = (*get_args(AdapterKind), "full", "probe")
@@ -121,7 +121,7 @@ def resolve_finetune(given: Mapping[str, Any], config_file: str | Path | None = 
         RunFolderError: If the folder holds something else.
         UnknownNameError: For an unknown setting.
     """
-    from_file = _read(Path(config_file)) if config_file is not None else {}
+    from_file = read_toml(config_file, _names()) if config_file is not None else {}
     settings = {**from_file, **given}
     out = settings.get("out", "")
     folder = Path((isinstance(out, str) and out) or "runs/finetune")  # another type is refused below
@@ -133,7 +133,7 @@ def resolve_finetune(given: Mapping[str, Any], config_file: str | Path | None = 
             return FinetuneConfig(**settings)
         raise RunFolderError(f"{str(folder)!r} exists and holds no results of qattn finetune; choose another --out.")
     try:
-        saved = FinetuneConfig(**{**_read(saved_file), "out": str(folder)})
+        saved = FinetuneConfig(**{**read_toml(saved_file, _names()), "out": str(folder)})
     except ConfigError as error:
         raise CheckpointError(f"The settings in {str(saved_file)!r} are damaged: {error}") from error
     config = FinetuneConfig(**{**saved.to_dict(), **settings, "out": str(folder)})
@@ -149,15 +149,5 @@ def resolve_finetune(given: Mapping[str, Any], config_file: str | Path | None = 
     return FinetuneConfig(**{**config.to_dict(), **merged})
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = read_toml(path)
-    except OSError as error:
-        raise ConfigError(f"Cannot read the configuration {str(path)!r}: {error.strerror}.") from error
-    except ValueError as error:
-        raise ConfigError(f"The configuration {str(path)!r} is not a TOML file: {error}.") from error
-    names = [item.name for item in fields(FinetuneConfig)]
-    for name in values:
-        if name not in names:
-            raise unknown_name(f"setting in {str(path)!r}:", name, names)
-    return values
+def _names() -> list[str]:
+    return [item.name for item in fields(FinetuneConfig)]
