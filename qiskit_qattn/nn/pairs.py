@@ -10,6 +10,7 @@ A query q becomes a state :math:`|q\rangle` of n qubits, a key a state :math:`|k
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -80,7 +81,7 @@ def _states(name: str, num_qubits: int, reps: int | None) -> AttentionCircuit:
     return circuit
 
 
-class PairScores(nn.Module):
+class PairScores(nn.Module, ABC):
     """What compares queries and keys.
 
     Attributes:
@@ -91,9 +92,9 @@ class PairScores(nn.Module):
     comparison: Comparison
     exact: bool
 
+    @abstractmethod
     def encode(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is compared, of queries ``(B, nh, S, h)`` and keys ``(B, nh, T, h)``."""
-        raise NotImplementedError(f"{type(self).__name__} must say what it compares.")
 
 
 class PairHead(QuantumHead, PairScores):
