@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 
+from tests.browser import chromium
+
 pytestmark = pytest.mark.more
 WIDTHS = (390, 1280, 1920)
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
-FLAGS += ("--force-prefers-reduced-motion",)  # no box is measured on its way
 # What reaches beyond the window and cannot be scrolled into view, and code that is cut or scrolls.
 CUT = """
 const width = document.documentElement.clientWidth;
@@ -31,17 +30,8 @@ return [...beyond, ...code].map(each => each.outerHTML.slice(0, 200));
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        pytest.skip("chromium and chromedriver are not installed")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    yield browser
-    browser.quit()
+    with chromium(tmp_path_factory.mktemp("chromium"), "browser", "performance") as browser:
+        yield browser
 
 
 def resize(browser, width):

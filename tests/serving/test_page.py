@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,10 @@ from qiskit_qattn.serving.settings import Settings
 from qiskit_qattn.serving.trial_page import trial_page
 from qiskit_qattn.training.checkpoint import save_model
 from qiskit_qattn.training.tokenizer import CharTokenizer
+from tests.browser import chromium
 
 from .servers import Served, serving, until
 
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"),
-    *("--disable-component-update", "--disable-sync"),
-)
 HOSTILE = "<script>document.title='hit'</script><img src=x onerror=\"document.title='hit'\">"
 
 
@@ -54,21 +50,8 @@ def saying(text: str, folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Return a function that opens a server's page and returns the browser."""
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        pytest.skip("chromium and chromedriver are not installed")
-    webdriver = pytest.importorskip("selenium.webdriver")
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(shutil.which("chromedriver"))
-    browser = webdriver.Chrome(options, service)
-    try:
+    with chromium(tmp_path_factory.mktemp("chromium"), "browser") as browser:
         yield Page(browser)
-    finally:
-        browser.quit()
 
 
 class Page:
