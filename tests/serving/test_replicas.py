@@ -7,7 +7,9 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import openai
 import pytest
@@ -19,6 +21,9 @@ from qiskit_qattn.serving.replicas import build, deployment
 from qiskit_qattn.serving.settings import Settings
 
 from .servers import until
+
+if TYPE_CHECKING:
+    from ray.serve import Application
 
 # Ray 2.60 declares its settings in a way that pydantic 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`:DeprecationWarning")
@@ -58,6 +63,18 @@ def url() -> Iterator[str]:
         ray.shutdown()
 
 
+@contextmanager
+def deployed(application: Application) -> Iterator[None]:
+    """Run an application of Ray Serve, and take it and its replicas away again."""
+    from ray import serve
+
+    serve.run(application)
+    try:
+        yield
+    finally:
+        serve.delete("default")
+
+
 def running(count: int) -> bool:
     from ray import serve
 
@@ -68,34 +85,28 @@ def running(count: int) -> bool:
 @pytest.mark.more
 @pytest.mark.filterwarnings("default")  # Ray's own
 def test_two_replicas_answer_as_one_server_does(url: str, config: Path, keys, verse: ServedModel):
-    from ray import serve
-
-    serve.run(build({"config": str(config), "replicas": "2"}))
-    assert running(2)
-    with openai.OpenAI(base_url=f"{url}/v1", api_key=keys[1], max_retries=0) as client:
-        assert [model.id for model in client.models.list()] == ["verse"]
-        asked = {"model": "verse", "prompt": "the king", "max_tokens": 20, "seed": 1}
-        texts = {client.completions.create(**asked).choices[0].text for _ in range(6)}
-        assert len(texts) == 1
-        streamed = "".join(each.choices[0].text for each in client.completions.create(stream=True, **asked))
-        assert {streamed} == texts
-        with pytest.raises(openai.BadRequestError, match="outside the vocabulary"):
-            client.completions.create(model="verse", prompt="Ω")
-    wrong = openai.OpenAI(base_url=f"{url}/v1", api_key="wrong", max_retries=0)
-    with wrong, pytest.raises(openai.AuthenticationError):
-        wrong.models.list()
+    with deployed(build({"config": str(config), "replicas": "2"})):
+        assert running(2)
+        with openai.OpenAI(base_url=f"{url}/v1", api_key=keys[1], max_retries=0) as client:
+            assert [model.id for model in client.models.list()] == ["verse"]
+            asked = {"model": "verse", "prompt": "the king", "max_tokens": 20, "seed": 1}
+            texts = {client.completions.create(**asked).choices[0].text for _ in range(6)}
+            assert len(texts) == 1
+            streamed = "".join(each.choices[0].text for each in client.completions.create(stream=True, **asked))
+            assert {streamed} == texts
+            with pytest.raises(openai.BadRequestError, match="outside the vocabulary"):
+                client.completions.create(model="verse", prompt="Ω")
+        wrong = openai.OpenAI(base_url=f"{url}/v1", api_key="wrong", max_retries=0)
+        with wrong, pytest.raises(openai.AuthenticationError):
+            wrong.models.list()
 
 
 @pytest.mark.more
 @pytest.mark.filterwarnings("default")
-def test_replicas_are_started_while_requests_wait(url: str, config: Path, keys, finished_run):
-    from ray import serve
-
+def test_replicas_are_started_while_requests_wait(url: str, keys, finished_run):
     settings = Settings(models=(f"verse={finished_run}",), keys=str(keys[0]), max_batch=1, max_tokens=100_000)
     quick = {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 1, "upscale_delay_s": 0.1}
     quick |= {"look_back_period_s": 15}
-    serve.run(deployment(settings, 1, 2).options(autoscaling_config=quick).bind())
-    assert until(lambda: running(1), 60)
     stop = threading.Event()
 
     def ask() -> None:
@@ -105,14 +116,16 @@ def test_replicas_are_started_while_requests_wait(url: str, config: Path, keys, 
                     break
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
-    try:
-        for thread in threads:
-            thread.start()
-        assert until(lambda: running(2), 200)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    with deployed(deployment(settings, 1, 2).options(autoscaling_config=quick).bind()):
+        assert running(1)
+        try:
+            for thread in threads:
+                thread.start()
+            assert until(lambda: running(2), 200)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
 
 
 @pytest.mark.parametrize(
