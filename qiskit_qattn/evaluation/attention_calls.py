@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.nn.attention import CausalSelfAttention, MixedHeads, attend
+from qiskit_qattn.nn.attention import CausalSelfAttention, attend
 from qiskit_qattn.nn.head_kind import Score
 from qiskit_qattn.nn.heads import QuantumHead
 from qiskit_qattn.nn.kinds import parse_counts
+from qiskit_qattn.nn.mixed_heads import MixedHeads
 from qiskit_qattn.nn.placement import ran_on
 from qiskit_qattn.nn.projected import ProjectedHeads
 

@@ -20,8 +20,8 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from qiskit_qattn.errors import CheckpointError, CircuitError, ConfigError
 from qiskit_qattn.hf.heads import HEADS, IMPLEMENTATION, QattnHeads, put_heads
-from qiskit_qattn.nn.attention import MixedHeads
 from qiskit_qattn.nn.heads import QuantumHead
+from qiskit_qattn.nn.mixed_heads import MixedHeads
 from qiskit_qattn.nn.placement import to_backend
 from qiskit_qattn.nn.replace import listed, matches, register_library
 from qiskit_qattn.nn.sampling import number_layers

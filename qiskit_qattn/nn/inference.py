@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.nn.attention import CausalSelfAttention, MixedHeads
+from qiskit_qattn.nn.attention import CausalSelfAttention
 from qiskit_qattn.nn.heads import QuantumHead, fuse_heads
+from qiskit_qattn.nn.mixed_heads import MixedHeads
 from qiskit_qattn.nn.placement import Movable, mark_fixed
 from qiskit_qattn.simulation import cpu, gpu
 from qiskit_qattn.simulation.amplitude import check_finite, in_range, within_range

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qiskit_qattn.errors import ConfigError
-from qiskit_qattn.nn.attention import MixedHeads, attend, causal_mask
+from qiskit_qattn.nn.attention import attend, causal_mask
 from qiskit_qattn.nn.config import projected_shape
 from qiskit_qattn.nn.head_groups import measured
 from qiskit_qattn.nn.head_kind import HeadKind, HeadShape
 from qiskit_qattn.nn.heads import HeadEncoding, run_heads
 from qiskit_qattn.nn.kinds import head_kind, parse_counts
+from qiskit_qattn.nn.mixed_heads import MixedHeads
 from qiskit_qattn.nn.sampling import sampled_mean
 from qiskit_qattn.untrusted import shown
 

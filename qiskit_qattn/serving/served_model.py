@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from qiskit_qattn.backends.place import Place
-from qiskit_qattn.nn.attention import MixedHeads
+from qiskit_qattn.nn.mixed_heads import MixedHeads
 from qiskit_qattn.nn.placement import Movable, Part, audit, quantum_parts
 from qiskit_qattn.serving.text import Decoder
 
