@@ -77,7 +77,7 @@ def _index(circuits: Mapping[str, Sequence[AttentionCircuit]], heads: Mapping[st
     lines = [
         "# Circuits",
         "",
-        f"Every circuit in the catalog on {sizes} qubits, and those that compare pairs of such states. `make draw`",
+        f"Every circuit in the catalog on {sizes} qubits, and those that compare two such states. `make draw`",
         "generates this folder; the tests check that it matches the code.",
         "",
         "| circuit | heads that run it | what it is |",
@@ -96,21 +96,21 @@ def _index(circuits: Mapping[str, Sequence[AttentionCircuit]], heads: Mapping[st
         "In the pictures, `x` are the data-dependent angles and `θ` the trainable weights; of a pair, `q` and `θ` are",
         "those of the query, `k` and `φ` those of the key. Barriers separate encoding, ansatz and measurement; the",
         "measurement is drawn in the circuit's first basis. Qubit 0 is the top wire and the last letter of a Pauli",
-        "string. A head measures one Pauli string per output; here there is one per qubit.",
+        "string. A head's circuit has as many outputs as the head is wide; here there is at most one per qubit.",
     ]
     for name, sizes_of in circuits.items():
         lines += ["", f"## {name}", "", f"Heads: {users[name]}."]
         for circuit in sizes_of:
             few = len(circuit.labels) <= 2 * circuit.num_qubits
             measured = ", ".join(circuit.labels) if few else f"a sum of {len(circuit.labels)} Pauli strings"
-            bases = ", ".join(basis for basis, _ in measurement_bases(circuit.labels))
+            bases = [basis for basis, _ in measurement_bases(circuit.labels)]
             home = _home(circuit)
             lines += [
                 "",
                 f"**{circuit.num_qubits} qubits**: {counted(len(circuit.input_params), 'data angle')}, "
                 f"{counted(len(circuit.weight_params), 'weight')}, "
                 f"{counted(circuit.circuit.num_nonlocal_gates(), 'two-qubit gate')}; "
-                f"measures {measured} in the basis {bases}.",
+                f"measures {measured} in the {'basis' if len(bases) == 1 else 'bases'} {', '.join(bases)}.",
                 "",
                 f"![{name} on {circuit.num_qubits} qubits]({home}/circuit.svg)",
                 "",

@@ -73,7 +73,7 @@ def claim(kind: str, reference: str, found: Found, *, measure: str = "loss", wha
     if control["verdict"] == "worse":
         why = ": the circuit is not what helps" if lower else ""
         return f"{kind} {base}, but a higher one than {beside} {against}{why}.{more}"
-    why = ": the gain is not shown to be one of the circuit" if lower else ""
+    why = ": the gain is not shown to come from the circuit" if lower else ""
     return f"{kind} {base}; no difference from {beside} is shown {against}{why}.{more}"
 
 
@@ -95,7 +95,7 @@ def outcome(found: Found, reference: str) -> str:
     if control["verdict"] == "worse":
         why = ", so that the circuit is not what helps" if name == "better" else ""
         return f"Circuits with {base}, and a higher one than their dequantised controls{why}"
-    why = ", so that the gain is not shown to be one of the circuit" if name == "better" else ""
+    why = ", so that the gain is not shown to come from the circuit" if name == "better" else ""
     return f"Circuits with {base}, and no difference shown from their dequantised controls{why}"
 
 

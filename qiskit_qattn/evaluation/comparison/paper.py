@@ -78,9 +78,9 @@ def _question(report: Mapping[str, Any]) -> str:
     return (
         "Does a transformer learn more when its attention heads are quantum circuits?"
         f" {counted(len(circuits), 'kind')} of circuit and {counted(len(kinds) - len(circuits), 'classical kind')},"
-        f" {reference} among them as the reference, are compared on {counted(len(report['tasks']), 'task')}. If a"
-        " circuit helps, the question remains whether it is the circuit that does: each is therefore also compared with"
-        " a classical kind that computes the like, its dequantised control."
+        f" with {reference} as the reference, are compared on {counted(len(report['tasks']), 'task')}. A lower loss"
+        " would not show that the circuit is the reason, so each circuit is also compared with its dequantised control,"
+        " a classical kind that computes a function of the same form."
     )
 
 
@@ -90,8 +90,8 @@ def _question_of_own(report: Mapping[str, Any]) -> str:
     study = report["study"]
     return (
         f"With which kind do the models that {code(study['build'])} builds learn more? {counted(len(kinds), 'kind')},"
-        f" {code(study['reference'])} among them as the reference, are compared. What a difference is due to is not"
-        " known: no kind is compared with a control."
+        f" with {code(study['reference'])} as the reference, are compared. What a difference is due to is not known: no"
+        " kind is compared with a control."
     )
 
 
@@ -110,9 +110,9 @@ def _method(report: Mapping[str, Any]) -> str:
     ]
     if rates:
         parts.append(
-            f"The peak learning rate of each kind and task is the best of {', '.join(f'{rate:g}' for rate in rates)} by"
-            f" {len(TRIAL_SEEDS)} trials each, with seeds apart from those reported; the rates of circuits and at the"
-            " end of the schedule keep their ratio to it. All kinds have the same number of trials."
+            f"The peak learning rate of each kind and task is the best of {', '.join(f'{rate:g}' for rate in rates)} in"
+            f" {len(TRIAL_SEEDS)} trials each, with seeds that are not reported; the rate of circuits and the last rate"
+            " of the schedule keep their ratio to it. All kinds have the same number of trials."
         )
     else:
         parts.append(f"All kinds have the same peak learning rate, {config['learning_rate']:g}, tuned for none.")
@@ -238,14 +238,13 @@ def _limits(report: Mapping[str, Any]) -> str:
     ]
     if _is_exact(config) and not _is_own(report):
         limits.append(
-            "Circuits are simulated exactly: neither noise nor shots are part of it, and nothing is said about speed on"
-            " a device."
+            "Circuits are simulated exactly, without noise or shots. Nothing is said about speed on a device."
         )
     if study.get("rates"):
         limits.append(
             f"Learning rates were searched on a grid of {len(study['rates'])}; other settings of the optimizer are the"
-            " same for all kinds and tuned for none. The validation data that chose the rates are those that the losses"
-            " are of, for every kind alike."
+            " same for all kinds and tuned for none. The rates were chosen on the validation data that the losses"
+            " are measured on, for every kind alike."
         )
         chosen = [
             rate
@@ -256,16 +255,16 @@ def _limits(report: Mapping[str, Any]) -> str:
         ]
         if at_edge := sum(rate in (min(study["rates"]), max(study["rates"])) for rate in chosen):
             limits.append(
-                f"Of {len(chosen)} searches {at_edge} found the lowest or the highest rate of the"
-                " grid, beyond which there may be a better one."
+                f"Of {len(chosen)} searches {at_edge} chose the lowest or the highest rate of the grid; a better one"
+                " may lie outside."
             )
     if splits == 1:
-        limits.append("Seeds change weights and batches; the split of the data is one and the same.")
+        limits.append("Seeds change weights and batches, not the split of the data.")
     if len(study["seeds"]) < needed:
         limits.append(
             f"{counted(len(study['seeds']), 'seed')} cannot show any difference with"
             f" {counted(comparisons, 'comparison')}, however large; that takes at least {needed}."
-            " What stands here is a trial run."
+            " This is a trial run."
         )
     return "\n".join(f"- {limit}" for limit in limits)
 
