@@ -71,7 +71,12 @@ def _plot(by_batch: dict[int, float], by_qubits: dict[int, float], path: Path) -
     left.set(xlabel="batch", ylabel="forward and backward, ms", title=f"{_NUM_QUBITS} qubits")
     left.legend(frameon=False)
     right.semilogy(list(by_qubits), [_rows(qubits) / s for qubits, s in by_qubits.items()], "o-", color=COLORS[0])
-    right.set(xlabel="qubits", ylabel="samples per second", title=f"batch {_BATCH:,}, at most $2^{{22}}$ amplitudes")
+    right.set(
+        xticks=list(by_qubits),
+        xlabel="qubits",
+        ylabel="samples per second",
+        title=f"batch {_BATCH:,}, at most $2^{{22}}$ amplitudes",
+    )
     for axes in (left, right):
         axes.grid(which="both", **GRID)
     write_figures(path.parent, {path.stem: figure})

@@ -1,6 +1,6 @@
 r"""How, for circuits of many qubits: fused blocks of gates are applied to the batch of state vectors.
 
-:mod:`~qiskit_qattn.simulation.gate_fusion` makes a circuit a few unitaries on five qubits each and data-dependent
+:mod:`~qiskit_qattn.simulation.gate_fusion` makes a circuit a few unitaries on four qubits each and data-dependent
 phases. Qubits that nothing has entangled yet are separate states :math:`|\psi_1\rangle \otimes |\psi_2\rangle`, which
 are multiplied out where a block acts on both. A block is one product with a view of the batch, and qubits stay in
 the order that the last block left.

