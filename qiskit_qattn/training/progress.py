@@ -21,7 +21,7 @@ class Progress:
     """
 
     def planned(self, phases: int, final: float) -> None:
-        """So many models will be trained; the final validation of each takes as long as ``final`` of the others."""
+        """``phases`` models will be trained; the final validation of each takes as long as ``final`` of the others."""
 
     def phase_started(self, name: str, step: int, max_steps: int) -> None:
         """Training of the model called ``name`` starts, or resumes, at ``step``."""
