@@ -108,7 +108,7 @@ def command(
     from qiskit_qattn.cli.devices import open_devices
     from qiskit_qattn.cli.progress import device_messages, make_progress
     from qiskit_qattn.evaluation.finetune_report import write_report
-    from qiskit_qattn.training.finetune import finetune, prepare
+    from qiskit_qattn.training.finetune import cell_seconds, finetune, prepare
     from qiskit_qattn.training.finetune_config import resolve_finetune
     from qiskit_qattn.training.progress import TrainingInterrupted
 
@@ -120,6 +120,7 @@ def command(
     with open_devices(decided.backend, yes=yes, cost=partial(_cost, decided, prepared)) as (place, _):
         try:
             with make_progress() as progress, device_messages(progress.device_message):
+                progress.forecast(partial(cell_seconds, decided, prepared, place))
                 results = finetune(decided, prepared=prepared, backend=place, progress=progress)
         except TrainingInterrupted as error:
             say(f"{error} The same command continues: {_again(decided)}", err=True)

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from qiskit_qattn.cli.remaining import LONG, Remaining, RunTime, duration
+from qiskit_qattn.cli.remaining import LONG, Remaining, RunTime, duration, forecast_text
 from qiskit_qattn.training.progress import Progress
 from qiskit_qattn.untrusted import one_line, printable
 
@@ -74,6 +74,29 @@ class LineProgress(Progress):
 
     def __init__(self, console: Console) -> None:
         self.console, self.clock, self._told = console, RunTime(), False
+        self._last = math.inf  # seconds left when that was told last, of counted work
+
+    def forecast(self, seconds: Callable[[], Sequence[float] | None]) -> None:
+        """Print how long the work will take, if that is long."""
+        found = seconds()
+        if found:
+            self.clock.forecast(found)
+        if text := forecast_text(found):
+            self._told, self._last = found is not None, sum(found or (math.inf,))
+            self.message(text)
+
+    def counted(self, name: str, done: int, total: int) -> None:
+        """Note the time, and print what is left of a long work, again after each half of it."""
+        if not done:
+            self.clock.started(0, total)
+            return
+        self.clock.stepped(done)
+        left = self.clock.left() or 0.0
+        if self.clock.known and LONG < left < self._last / 2:
+            self._last = left
+            self.message(f"about {duration(left)} left")
+        if done == total:
+            self.clock.finished()
 
     def planned(self, phases: int, final: float) -> None:
         """Expect so many models."""
@@ -143,6 +166,13 @@ class BarProgress(LineProgress):
         else:
             self.bars.message = StatusMessage(text)
 
+    def counted(self, name: str, done: int, total: int) -> None:
+        """Move the bar of a work, or start it."""
+        super().counted(name, done, total)
+        if not done:
+            self.task = self.bars.add_task(name, total=total, figures="", clock=self.clock)
+        self._show(completed=done, figures="")
+
     def phase_started(self, name: str, step: int, max_steps: int) -> None:
         """Start a bar."""
         self.clock.started(step, max_steps)
@@ -203,13 +233,12 @@ def timed(tokens: Iterable[T], total: int) -> Iterator[T]:
 
     It is said when three tokens are there, and again when half of that time is left.
     """
-    clock, told = Remaining(total), math.inf
+    clock = Remaining(total)
     for number, token in enumerate(tokens, 1):
         yield token
         clock.reach(number)
-        if clock.known and LONG < (left := clock.left() or 0.0) < told / 2:
-            told = left
-            logging.getLogger(LOGGER).info("about %s left for %d of %d tokens", duration(left), total - number, total)
+        if left := clock.news():
+            logging.getLogger(LOGGER).info("about %s left for %d of %d tokens", left, total - number, total)
 
 
 def shown_text(text: str) -> str:

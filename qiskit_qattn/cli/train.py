@@ -85,6 +85,7 @@ def command(
     from qiskit_qattn.cli.progress import device_messages, make_progress, watch_jobs
     from qiskit_qattn.evaluation.report import write_report
     from qiskit_qattn.training.config import resolve, resolve_resumed
+    from qiskit_qattn.training.pace import run_seconds
     from qiskit_qattn.training.run import saved_config, train_run
 
     settings = options.given_settings(context)
@@ -96,6 +97,7 @@ def command(
     with open_devices(decided.backend, yes=yes, cost=partial(_cost, decided)) as (target, estimators):
         try:
             with make_progress() as progress, device_messages(progress.device_message):
+                progress.forecast(partial(run_seconds, decided, target, resume=resume))
                 finished = train_run(decided, resume=resume, progress=progress, backend=target)
             if finished.is_main_process:
                 with watch_jobs() if estimators or target.single is None else nullcontext():
