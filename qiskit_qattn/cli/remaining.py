@@ -124,7 +124,7 @@ class RunTime:
         self._forecast, self._is_measured = list(seconds), True
 
     def planned(self, phases: int, final: float) -> None:
-        """Expect so many models, unless there is a forecast, each with a final validation as long as ``final`` others."""
+        """Expect so many models, unless forecast, and of each a final validation as long as ``final`` others."""
         self._final = final
         if not self._is_measured:
             self._forecast = [1.0] * phases

@@ -55,7 +55,7 @@ class _Clock(Progress):
 
     def __init__(self, most: int | None) -> None:
         self.most = most
-        self.began = self.started = self.finished = time.perf_counter()
+        self.began = self.started = self.finished = self._last = time.perf_counter()
         self.steps: list[float] = []
         self.validations: list[float] = []
 
