@@ -86,14 +86,17 @@ def _run(sweep: NoiseSweep) -> None:
     from qiskit_qattn.cli.remaining import LONG, Remaining, duration
     from qiskit_qattn.evaluation.noise_sweep.report import NAMES
     from qiskit_qattn.evaluation.noise_sweep.sweep import measure, missing, open_sweep, train_models
+    from qiskit_qattn.evaluation.noise_sweep.timing import point_seconds, training_seconds
 
     console = Console()
     run, record = open_sweep(sweep)
+    left = len(missing(sweep, record))
+    if left < len(sweep.points()):
+        console.print(f"{len(sweep.points()) - left} of {len(sweep.points())} points are done", highlight=False)
+    expected = point_seconds(sweep, run, record)
     with make_progress(console) as training:
+        training.forecast(lambda: [*training_seconds(sweep, run), sum(expected)])
         models = train_models(sweep, run, training)
-    left = missing(sweep, record)
-    if len(left) < len(sweep.points()):
-        console.print(f"{len(sweep.points()) - len(left)} of {len(sweep.points())} points are done", highlight=False)
     with Progress(
         TextColumn("[bold]measuring"),
         BarColumn(bar_width=24),
@@ -103,21 +106,20 @@ def _run(sweep: NoiseSweep) -> None:
         console=console,
         disable=not console.is_terminal,
     ) as bars:
-        clock = Remaining(len(left))
-        task = bars.add_task("", total=len(left), clock=clock)
-        told = False
+        clock = Remaining(sum(expected))
+        task = bars.add_task("", total=sum(expected), clock=clock)
+        waiting = list(expected)
 
         def advance(share: float) -> None:
-            nonlocal told
-            bars.advance(task, share)
+            bars.advance(task, share * waiting[0])
             clock.reach(bars.tasks[task].completed)
-            if not told and clock.elapsed > 2:
-                told, rest = True, clock.left() or 0.0
-                if rest > LONG:
-                    console.print(f"about {duration(rest)} left", highlight=False)
 
         def tell(point: Point, found: dict[str, Any]) -> None:
+            del waiting[0]
+            bars.update(task, completed=sum(expected) - sum(waiting))
+            clock.reach(bars.tasks[task].completed)
             line = f"{NAMES[point.model]:>11}, {point.label:>12}: {_figures(point, found)}"
+            line += f", {duration(rest)} left" if (rest := clock.left() or 0.0) > LONG else ""
             console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
         measure(sweep, run, models, record, on_point=tell, on_progress=advance)

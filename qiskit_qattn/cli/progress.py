@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 import typer
@@ -229,16 +230,27 @@ def watch_jobs(out: Console | None = None, err: Console | None = None) -> Iterat
 
 
 def timed(tokens: Iterable[T], total: int) -> Iterator[T]:
-    """Yield a text's tokens, and say how long the rest of ``total`` takes where that is more than a minute.
-
-    It is said when three tokens are there, and again when half of that time is left.
-    """
-    clock = Remaining(total)
-    for number, token in enumerate(tokens, 1):
+    """Yield a text's tokens, and say how long the rest of ``total`` takes where that is more than a minute."""
+    done = counting(total)
+    for token in tokens:
         yield token
+        done()
+
+
+def counting(total: int, what: str = "tokens") -> Callable[[], None]:
+    """Return a function to be called after each of ``total`` items, which says how long the rest of them takes.
+
+    It is said where that is more than a minute, when three items are there, and again when half of that time is left.
+    """
+    clock, numbers = Remaining(total), count(1)
+
+    def done() -> None:
+        number = next(numbers)
         clock.reach(number)
         if left := clock.news():
-            logging.getLogger(LOGGER).info("about %s left for %d of %d tokens", left, total - number, total)
+            logging.getLogger(LOGGER).info("about %s left for %d of %d %s", left, total - number, total, what)
+
+    return done
 
 
 def shown_text(text: str) -> str:

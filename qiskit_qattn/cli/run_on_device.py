@@ -12,10 +12,13 @@ from qiskit_qattn.cli.devices import Quote, cost_table, open_devices, text_row
 from qiskit_qattn.cli.generate import load_model
 from qiskit_qattn.cli.help import say
 from qiskit_qattn.cli.options import TRAINING, require
-from qiskit_qattn.cli.progress import watch_jobs
+from qiskit_qattn.cli.progress import counting, watch_jobs
+from qiskit_qattn.cli.remaining import forecast_text
 from qiskit_qattn.errors import BackendError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from qiskit_qattn.backends.registry import Backend
 
 _AGAIN = "The same command continues, and jobs that were sent are taken from the ledger."
@@ -47,6 +50,7 @@ def command(
     from qiskit_qattn.evaluation.device_cost import generation_cost
     from qiskit_qattn.evaluation.device_run.record import DeviceRun, check_compared, check_out, make_record
     from qiskit_qattn.evaluation.device_run.report import write_report
+    from qiskit_qattn.evaluation.device_run.timing import token_seconds
     from qiskit_qattn.evaluation.device_run.trace import traced
     from qiskit_qattn.training.checkpoint import find_model
 
@@ -73,15 +77,25 @@ def command(
         with model.to_backend(place):
             check_compared(model, place.name)
             try:
+                if told := forecast_text(token_seconds(model, ids, tokens, place, **asked.options)):
+                    say(told, err=True)
                 with watch_jobs() as write:
                     write(prompt)
-                    trace = traced(model, ids, tokens, lambda token: write(tokenizer.decode(token[0])), **asked.options)
+                    generated, compared = counting(tokens), counting(tokens, "tokens to compare")
+
+                    def on_token(token: Tensor) -> None:
+                        write(tokenizer.decode(token[0]))
+                        generated()
+
+                    trace = traced(model, ids, tokens, on_token, **asked.options)
                     write("\n")
+                    record = make_record(
+                        asked, settings, model, tokenizer, ids, place, trace, estimate, on_token=compared
+                    )
             except BackendError as error:
                 error.add_note(_AGAIN)
                 raise
             except KeyboardInterrupt as stop:
                 say(f"\nInterrupted. {_AGAIN}", err=True)
                 raise typer.Exit(128 + getattr(stop, "signal", 2)) from stop
-            record = make_record(asked, settings, model, tokenizer, ids, place, trace, estimate)
     say(f"report: {write_report(asked, record)}")

@@ -28,7 +28,7 @@ from qiskit_qattn.training.files import new_folder, write_text, writing
 from qiskit_qattn.training.finetune_config import FinetuneConfig
 from qiskit_qattn.training.finetune_trainer import Watch, by_length, encoded, last_checkpoint, make_trainer
 from qiskit_qattn.training.labelled import LabelledTask, load_task, sized
-from qiskit_qattn.training.pace import TIMED, WARM, measured
+from qiskit_qattn.training.pace import TIMED, WARM, is_timed, measured, waits_in_queue
 from qiskit_qattn.training.pretrained import load_classifier, load_tokenizer, quiet
 from qiskit_qattn.training.progress import Progress, TrainingInterrupted
 from qiskit_qattn.training.scores import TITLES, scores
@@ -203,7 +203,7 @@ def finetune(
 def cell_seconds(config: FinetuneConfig, prepared: Prepared, place: Place) -> list[float] | None:
     """Return how long each method with each seed that has no result will take, in seconds, from a few steps of each.
 
-    It is empty for few steps, and for a chain or a group, which only the training itself can show.
+    It is empty for few steps, and for a chain, a group or a simulator that gets jobs: the training itself shows it.
 
     Args:
         config: The settings.
@@ -213,11 +213,11 @@ def cell_seconds(config: FinetuneConfig, prepared: Prepared, place: Place) -> li
     Returns:
         None on a device, since its queue decides.
     """
-    if place.devices:
+    if waits_in_queue(place):
         return None
     rows = min(config.train_rows or len(prepared.task.train), len(prepared.task.train))
     steps = math.ceil(math.ceil(rows / config.batch_size) * config.epochs)
-    if place.single is None or steps <= WARM + TIMED:
+    if not is_timed(place) or steps <= WARM + TIMED:
         return []
     try:
         waiting = [m for s in config.seed_numbers for m in config.method_names if read_result(config, m, s) is None]

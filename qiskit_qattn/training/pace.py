@@ -109,13 +109,28 @@ def measured(train: Callable[[Progress], object], *, whole: bool = True) -> Pace
     return Pace(start, step, clock.validations[-1] if clock.validations else 0.0, end)
 
 
+def waits_in_queue(place: Place) -> bool:
+    """Return whether circuits are sent to a device whose queue decides how long they take."""
+    return any(estimator.device.paid for _, estimator in place.devices)
+
+
+def is_timed(place: Place) -> bool:
+    """Return whether what circuits take may be timed in advance: on one backend that sends no jobs."""
+    return place.single is not None and not place.devices
+
+
+def newest_step(folder: Path) -> int:
+    """Return the step of the newest checkpoint of a model; 0 without one."""
+    return max((int(path.name.removeprefix("step-")) for path in list_checkpoints(folder / "checkpoints")), default=0)
+
+
 def run_seconds(
     config: TrainConfig, place: Place | None = None, *, resume: bool = False, model_class: type[GPT] = GPT
 ) -> list[float] | None:
     """Return how long each model of a run will take, in seconds; empty if the run itself has to show that.
 
-    Steps of a chain or a group are not timed, nor those of several processes, nor compiled ones, since compiling them
-    takes a minute.
+    Steps of a chain or a group are not timed, nor those that send jobs, those of several processes, or compiled ones,
+    since compiling them takes a minute.
 
     Args:
         config: The settings.
@@ -126,9 +141,9 @@ def run_seconds(
     Returns:
         None on a device, since its queue decides.
     """
-    if place is not None and place.devices:
+    if place is not None and waits_in_queue(place):
         return None
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1 or (place is not None and place.single is None)
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1 or not (place is None or is_timed(place))
     refused = not resume and config.folder.exists()
     if several or refused or config.compile or config.max_steps <= WARM + TIMED:
         return []
@@ -159,6 +174,5 @@ def _model_seconds(config: TrainConfig, folder: Path, model_class: type[GPT]) ->
     windows = config.val_windows or len(corpus.val) // config.model.block_size
     share = windows / (config.eval_batches * config.batch_size)  # of the final validation, in the others
     found = dataclasses.replace(pace, validation=validation, end=(1 + share) * validation)  # also on training data
-    done = [int(path.name.removeprefix("step-")) for path in list_checkpoints(folder / "checkpoints")]
-    steps = config.max_steps - max(done, default=0)
+    steps = config.max_steps - newest_step(folder)
     return found.seconds(steps, 1 + steps // config.eval_interval)

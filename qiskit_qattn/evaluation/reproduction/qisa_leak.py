@@ -140,8 +140,6 @@ def run(options: Options, progress: Progress) -> Reproduction:
             " model is deeper (6 layers).",
         ],
         figures=figures,
-        settings={
-            name: value for name, value in runs["classical"][0].to_dict().items() if name != "heads"
-        },  # these differ
+        settings={name: value for name, value in shared.items() if name != "heads"},  # these differ
         shortened=shortened(options, "qisa", **SETTINGS),
     )
