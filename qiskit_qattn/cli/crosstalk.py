@@ -28,7 +28,7 @@ def command(
     ],
     circuit: Annotated[str, typer.Option(help="A circuit of the catalog.")] = "qisa",
     num_qubits: Annotated[int, typer.Option("--num-qubits", "-n", help="Number of qubits.")] = 4,
-    rows: Annotated[int, typer.Option(help="Random parameter sets that are compared on each tile.", min=1)] = 4,
+    rows: Annotated[int, typer.Option(help="Random parameter sets to compare on each tile.", min=1)] = 4,
     seed: Annotated[int, typer.Option(help="Seed of the parameters.", min=0)] = 0,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Agree to any cost of a paid device.")] = False,
 ) -> None:

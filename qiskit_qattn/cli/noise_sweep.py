@@ -43,15 +43,15 @@ def command(
     aware_p: Annotated[
         float | None, typer.Option(help="The noise strength of that training.", show_default=False)
     ] = None,
-    windows: Annotated[int, typer.Option(help="Windows of validation text at each point.")] = 64,
+    windows: Annotated[int, typer.Option(help="Windows of validation text measured at each point.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.", min=0, max=2**32 - 1)] = 0,
     out: Annotated[Path | None, typer.Option(help="The folder of the report.", show_default="RUN-noise")] = None,
 ) -> None:
-    """Measure the validation loss of RUN's model against noise strength and against shots, and with mitigated errors.
+    """Measure the validation loss of RUN's model at noise strengths and numbers of shots, and with mitigated errors.
 
-    Every point uses the same windows of text. With --aware-steps, copies of the model are trained further, with noise
-    and without. RUN is only read. The same command with the same --out continues where it stopped, and a longer list
-    of strengths or shots adds points.
+    All points use the same windows of text. With --aware-steps, copies of the model are trained further, with noise and
+    without. RUN is not changed. The same command with the same --out continues where it stopped; a longer list of
+    strengths or shots adds points. Parts of the work are timed first, to say how long a long sweep will take.
     """
     require(TRAINING, "train")
     from qiskit_qattn.evaluation.noise_sweep.plan import NoiseSweep

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from qiskit_qattn.backends.registry import Backend
 
-_AGAIN = "The same command continues, and jobs that were sent are taken from the ledger."
+_AGAIN = "The same command continues; it takes the results of the jobs that were sent from the ledger."
 
 
 def command(
@@ -37,13 +37,15 @@ def command(
         int | None, typer.Option(help="Sample from the k most likely tokens.", min=1, show_default="all")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder of the report.", show_default="RUN-device")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Agree to any cost of a paid device, unasked.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Agree to any cost of a paid device, without being asked.")
+    ] = False,
 ) -> None:
     """Generate a text with the model of RUN on a device, and compare it with the exact engine token by token.
 
-    The cost is shown first; a paid device gets nothing until you agree. The report is one page, with the device, its
-    calibration, qubits, shots, cost and error bars. The same command with the same --out takes the jobs that were paid
-    for from the ledger, so that it may be interrupted.
+    The cost is shown first; nothing is sent to a paid device until you agree. The report is one page, with the device,
+    its calibration, qubits, shots, cost and error bars. After an interruption, the same command with the same --out
+    continues: it takes the results of the jobs that were sent from the ledger.
     """
     require(TRAINING, "train")
     from qiskit_qattn.backends.several import Group

@@ -75,9 +75,10 @@ def command(
 ) -> None:
     """Train a GPT with quantum heads, and write its report.
 
-    The preset's settings come first, then those of --config, then the flags. Ctrl-C saves the state before it stops,
-    and --resume continues to the same losses as if nothing had happened. On a paid device, the cost of the run is shown
-    first, and nothing is sent without a budget in the backend string, as in ?budget=5usd, or --yes.
+    Settings come from the preset, then from --config, then from the options; later ones win. Ctrl-C saves the state and
+    stops; --resume continues, with the same losses as an uninterrupted run. A few steps are timed first, to say how
+    long a long run will take. On a paid device, the cost of the run is shown first, and nothing is sent without a
+    budget in the backend string, as in ?budget=5usd, or --yes.
     """
     options.require(options.TRAINING, "train")
     options.quiet_profiler()
