@@ -28,7 +28,7 @@ def command(
     kinds: Annotated[
         str,
         typer.Option(
-            help="Kinds of head, separated by commas; all: every kind. A kind may be a mix that every layer has, such as"
+            help="Kinds of head, separated by commas; all: every kind. A kind may be a mix that each layer has, such as"
             " qisa:2,classical:2; then separate kinds by semicolons or spaces.",
             rich_help_panel=_PANEL,
         ),
