@@ -21,7 +21,7 @@ from qiskit_qattn.training.progress import Progress, TrainingInterrupted
 from qiskit_qattn.training.run import finished, train_run
 
 WARM, TIMED = 3, 8  # steps that fill caches, and steps that are timed
-_ENOUGH = 3.0  # seconds after which the steps so far are enough
+_ENOUGH = 3.0  # seconds after the first step, in which much may be compiled, until the steps so far are enough
 _BATCHES = 4  # of a timed validation
 
 
@@ -51,7 +51,7 @@ class _Enough(Exception):
 
 
 class _Clock(Progress):
-    """Notes when each event of a training happens, and ends it after :data:`_ENOUGH` seconds or so many steps."""
+    """Notes when each event of a training happens, and ends it when its steps are enough, or so many."""
 
     def __init__(self, most: int | None) -> None:
         self.most = most
@@ -66,8 +66,7 @@ class _Clock(Progress):
     def step_done(self, step: int, loss: float | None, tokens_per_second: float) -> None:
         """Note a step."""
         self.steps.append(self._lap())
-        slow = len(self.steps) > 1 and time.perf_counter() - self.started > _ENOUGH
-        if slow or len(self.steps) == self.most:
+        if sum(self.steps[1:]) > _ENOUGH or len(self.steps) == self.most:
             raise _Enough
 
     def validated(self, found: Validation, tokens_per_second: float) -> None:
