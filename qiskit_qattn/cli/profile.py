@@ -38,15 +38,22 @@ def command(
     """
     options.require(options.TRAINING, "train")
     options.quiet_profiler()
+    from rich.console import Console
+
     from qiskit_qattn.cli.devices import open_devices
+    from qiskit_qattn.cli.progress import device_messages, make_progress
     from qiskit_qattn.evaluation.profile_report import phase_table
     from qiskit_qattn.evaluation.profile_run import profile_run
     from qiskit_qattn.training.run import saved_config
 
     folder = run / "profile" if out is None else out
     text = saved_config(run).backend if backend is None else backend
-    with open_devices(text, yes=yes, cost=partial(_cost, run, steps)) as (target, _):
-        profile = profile_run(run, folder, steps=steps, backend=target)
+    with (
+        open_devices(text, yes=yes, cost=partial(_cost, run, steps)) as (target, _),
+        make_progress(Console(stderr=True)) as progress,
+        device_messages(progress.device_message),
+    ):
+        profile = profile_run(run, folder, steps=steps, backend=target, progress=progress)
     typer.echo(phase_table(profile["costs"]))
     typer.echo("\n" + profile["leak"]["verdict"])
     typer.echo(printable(f"profile: {folder / 'profile.md'}"))

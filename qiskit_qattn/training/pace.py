@@ -142,9 +142,8 @@ def run_seconds(
     """
     if place is not None and waits_in_queue(place):
         return None
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1 or not (place is None or is_timed(place))
     refused = not resume and config.folder.exists()
-    if several or refused or config.compile or config.max_steps <= WARM + TIMED:
+    if refused or not _has_pace(config, place) or config.max_steps <= WARM + TIMED:
         return []
     twin = {config.folder / "baseline": config.replace(heads=config.baseline_heads)} if config.baseline else {}
     models = {config.folder: config, **twin}
@@ -158,9 +157,34 @@ def run_seconds(
         return []  # the run itself says what is wrong
 
 
+def steps_seconds(config: TrainConfig, steps: int, place: Place | None = None) -> list[float] | None:
+    """Return how long some steps of a run will take, without validations; None and empty as :func:`run_seconds`."""
+    if place is not None and waits_in_queue(place):
+        return None
+    if not _has_pace(config, place) or steps <= WARM + TIMED:
+        return []
+    return [steps * _pace(config, GPT).step]
+
+
+def _has_pace(config: TrainConfig, place: Place | None) -> bool:
+    """Return whether a few steps of a run can be timed in advance."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return not several and not config.compile and (place is None or is_timed(place))
+
+
 def _model_seconds(config: TrainConfig, folder: Path, model_class: type[GPT]) -> float:
     """Return how long the rest of the training of the model in a folder will take."""
+    pace = _pace(config, model_class)
     corpus = load_corpus(config.data, config.model.block_size, split=config.split)
+    windows = config.val_windows or len(corpus.val) // config.model.block_size
+    share = windows / (config.eval_batches * config.batch_size)  # of the final validation, in the others
+    steps = config.max_steps - newest_step(folder)
+    end = (1 + share) * pace.validation  # also on training data
+    return dataclasses.replace(pace, end=end).seconds(steps, 1 + steps // config.eval_interval)
+
+
+def _pace(config: TrainConfig, model_class: type[GPT]) -> Pace:
+    """Return the times of a run of few steps."""
     batches = min(config.eval_batches, _BATCHES)
     with tempfile.TemporaryDirectory(prefix="qattn-pace-") as scratch:
         intervals = dict.fromkeys(("max_steps", "eval_interval", "checkpoint_interval"), WARM + TIMED)
@@ -170,8 +194,4 @@ def _model_seconds(config: TrainConfig, folder: Path, model_class: type[GPT]) ->
         )
         pace = measured(lambda clock: train_run(short, progress=clock, model_class=model_class))
     validation = min(pace.validation, batches * pace.step) * config.eval_batches / batches  # the first one may compile
-    windows = config.val_windows or len(corpus.val) // config.model.block_size
-    share = windows / (config.eval_batches * config.batch_size)  # of the final validation, in the others
-    found = dataclasses.replace(pace, validation=validation, end=(1 + share) * validation)  # also on training data
-    steps = config.max_steps - newest_step(folder)
-    return found.seconds(steps, 1 + steps // config.eval_interval)
+    return dataclasses.replace(pace, validation=validation)

@@ -13,7 +13,7 @@ from qiskit_qattn.training import pace
 from qiskit_qattn.training.checkpoint import Validation
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.figures import read_metrics
-from qiskit_qattn.training.pace import TIMED, WARM, Pace, is_timed, measured, run_seconds, waits_in_queue
+from qiskit_qattn.training.pace import TIMED, WARM, Pace, is_timed, measured, run_seconds, steps_seconds, waits_in_queue
 from qiskit_qattn.training.progress import Progress, TrainingInterrupted
 from qiskit_qattn.training.run import train_run
 
@@ -116,6 +116,12 @@ def test_what_cannot_be_timed_in_advance(tiny: Tiny, monkeypatch: pytest.MonkeyP
     assert run_seconds(tiny(max_steps=200, data="/no/such/file")) == []  # which the run itself reports
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert run_seconds(tiny(max_steps=200)) == []
+
+
+def test_steps_alone_are_timed_without_validations(tiny: Tiny):
+    found = steps_seconds(tiny(), 100)
+    assert found is not None and len(found) == 1 and found[0] > 0
+    assert steps_seconds(tiny(), 5) == []
 
 
 def test_a_folder_that_is_taken_is_refused_at_once(tiny: Tiny):
