@@ -62,7 +62,7 @@ def command(
 
     with open_devices(backend, yes=yes, cost=quote) as (place, devices):
         if place.single is None:
-            raise ConfigError(f"A check of one device takes one backend string, got {backend!r}.")
+            raise ConfigError(f"This check takes one backend string, not a chain or a group; got {backend!r}.")
         paid = any(each.device.paid for each in devices)
         told = forecast_text(None if paid else [_CIRCUIT_SECONDS * count(place.single).total.circuits])
         if told:
