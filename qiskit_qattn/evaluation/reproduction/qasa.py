@@ -176,8 +176,8 @@ def run(options: Options, progress: Progress) -> Reproduction:
             "The published evaluation compares each forecast with the value one step after the one it is of, and so"
             f" does ours. With the right one QASA's mean absolute error is {figures['qasa']['aligned_mae']:.4f}, the"
             f" classical model's {figures['classical']['aligned_mae']:.4f}.",
-            "Attention is not masked, and the loss is over all positions of a window: all but the last have their target"
-            f" in their input. A gradient of {figures['qasa']['leak']:.2g} from later inputs to earlier ones"
+            "Attention is not masked, and the loss is over all positions of a window: all but the last have their"
+            f" target in their input. A gradient of {figures['qasa']['leak']:.2g} from later inputs to earlier ones"
             " shows it, so the training loss says little about forecasts.",
             "The circuit is not the value projection of attention: in the code it follows attention, on a residual"
             " path beside it.",
