@@ -75,7 +75,7 @@ class LineProgress(Progress):
 
     def __init__(self, console: Console) -> None:
         self.console, self.clock, self._told = console, RunTime(), False
-        self._last = math.inf  # seconds left when that was told last, of counted work
+        self._last = math.inf  # seconds left when that was told last; 0 once validations tell it
 
     def forecast(self, seconds: Callable[[], Sequence[float] | None]) -> None:
         """Print how long the work will take, if that is long."""
@@ -92,23 +92,29 @@ class LineProgress(Progress):
             self.clock.started(0, total)
             return
         self.clock.stepped(done)
+        self._tell_half()
+        if done == total:
+            self.clock.finished()
+
+    def _tell_half(self) -> None:
         left = self.clock.left() or 0.0
         if self.clock.known and LONG < left < self._last / 2:
             self._last = left
             self.message(f"about {duration(left)} left")
-        if done == total:
-            self.clock.finished()
 
     def planned(self, phases: int, final: float) -> None:
         """Expect so many models."""
         self.clock.planned(phases, final)
 
     def step_done(self, step: int, loss: float | None, tokens_per_second: float) -> None:
-        """Note the time, and say once how long all of it will take if that is more than a minute."""
+        """Note the time, and say once how long all of it will take if that is long; again after each half of it."""
         self.clock.stepped(step)
-        if not self._told and self.clock.known:
+        if self._told:
+            self._tell_half()
+        elif self.clock.known:
             self._told, left = True, self.clock.left() or 0.0
             if left > LONG:
+                self._last = left
                 self.message(f"about {duration(left)} left, for all steps and validations")
 
     def final_validation(self, done: int, total: int) -> None:
@@ -131,6 +137,7 @@ class LineProgress(Progress):
     def validated(self, found: Validation, tokens_per_second: float) -> None:
         """Print the figures of a validation, and the time that is left where that is long."""
         self.clock.validated()
+        self._last = 0.0
         parts = [
             f"step {found.step:>6}",
             f"train {found.train_loss:.4f}" if found.train_loss is not None else "train   –   ",

@@ -190,3 +190,15 @@ def test_counted_work_tells_its_halves_and_ends_with_nothing_left(capsys: pytest
     assert progress.clock.left() == 0.0
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["time: about 6.7 min", "about 2.8 min left", "about 1.3 min left"]
+
+
+def test_training_without_validations_tells_its_halves(capsys: pytest.CaptureFixture[str]):
+    time = Time()
+    progress = progress_at(time)
+    progress.forecast(lambda: [400.0])
+    progress.phase_started("probe seed 0", 0, 400)
+    for step in range(1, 401):
+        time.now += 1.0
+        progress.step_done(step, None, 100.0)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "left" in line] == ["about 3.3 min left", "about 1.6 min left"]
