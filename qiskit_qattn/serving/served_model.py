@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.nn.mixed_heads import MixedHeads
-from qiskit_qattn.nn.placement import Movable, Part, audit, quantum_parts
+from qiskit_qattn.nn.placement import Movable, Part, quantum_parts
 from qiskit_qattn.serving.text import Decoder
 
 Chat = Sequence[Mapping[str, Any]]
@@ -91,10 +91,6 @@ class ServedModel(ABC):
             real: Which tokens are no padding, those in the cache included, shape ``(B, T + S)``; None for all.
             cache: Of the T tokens before.
         """
-
-    def audit(self) -> dict[str, Any]:
-        """Return what was computed where, as :func:`qiskit_qattn.audit` does; empty unless on a chain or a group."""
-        return audit(nn.ModuleList(part.module for part in self.parts)) if self.parts else {}
 
     def devices(self) -> list[dict[str, Any]]:
         """Return of each device its name, whether it is paid, its budget, what was spent, and its circuit breaker."""
