@@ -32,7 +32,9 @@ def loss_figure(report: dict[str, Any]) -> Any:
     axes.set_title(title, loc="left", fontsize=11, parse_math=False, color=INK)
     axes.grid(axis="y", **GRID)
     axes.margins(x=0.01)
-    axes.legend(frameon=False, fontsize=9, title="ends at", title_fontsize=9, alignment="left", handlelength=3)
+    axes.legend(
+        framealpha=1, edgecolor="none", fontsize=9, title="ends at", title_fontsize=9, alignment="left", handlelength=3
+    )
     note(figure, _ONE_SEED[report["baseline"] is not None])
     return figure
 

@@ -272,7 +272,7 @@ def _resident(axes: Any, resident: dict[str, Any], found: dict[str, Any]) -> Non
         line = found["slope_kib"] / 1024 * (watched - watched.mean()) + np.median(mib[len(steps) // 4 :])
         color = COLORS[1] if found["leaks"] else COLORS[2]
         axes.plot(watched, line, color=color, linewidth=1.6, linestyle="--")
-        title += f": {found['slope_kib']:+,.1f} KiB a step ({found['low_kib']:+,.1f} to {found['high_kib']:+,.1f})"
+        title += f": {found['slope_kib']:+,.1f} KiB per step ({found['low_kib']:+,.1f} to {found['high_kib']:+,.1f})"
     elif len(steps) < LEAST_STEPS:
         title += " (too few for a slope)"
     if len(mib) and np.ptp(mib) < 1:

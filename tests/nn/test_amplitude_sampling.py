@@ -122,7 +122,7 @@ def test_too_many_keys_and_bad_options_are_told(p: Tensor) -> None:
         Scheme.parse("amplitude?qubits=40")
 
 
-def test_the_told_variance_is_of_the_outcomes_that_are_left(p: Tensor) -> None:
+def test_the_estimated_variance_is_of_the_outcomes_that_are_left(p: Tensor) -> None:
     """Rows lose outcomes to keys that they do not see: fewer samples, and with none of them no variance."""
     module, v = SampledMean(Scheme.parse("amplitude?qubits=3")).eval(), torch.randn(2, 2, 6, 4)
     taken: list[tuple[Tensor, Tensor | None]] = []

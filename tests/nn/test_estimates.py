@@ -93,14 +93,14 @@ def test_systematic_can_be_worse_than_independent_samples() -> None:
 
 
 @pytest.mark.parametrize("name", ["naive", "hybrid"])
-def test_the_told_variance_is_unbiased(name: str, v: Tensor) -> None:
+def test_the_estimated_variance_is_unbiased(name: str, v: Tensor) -> None:
     rows, draw = every_draw(name, 3)
     law = exact_variance(rows[:, :, :1], v, name, 3, 1)  # type: ignore[arg-type]
     torch.testing.assert_close(estimated_variance(draw, v).mean(-1), law[..., 0], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("samples", [2, 3, 4])
-def test_the_told_variance_of_strata_is_not_too_small(samples: int, v: Tensor) -> None:
+def test_the_estimated_variance_of_strata_is_not_too_small(samples: int, v: Tensor) -> None:
     rows, draw = every_draw("stratified", samples)
     error = (estimate(rows, v, draw) - rows @ v).square().sum(-1).mean()
     told, naive = estimated_variance(draw, v).mean(), estimated_variance(draw._replace(strata=False), v).mean()
