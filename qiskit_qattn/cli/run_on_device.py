@@ -57,7 +57,16 @@ def command(
     from qiskit_qattn.training.checkpoint import find_model
 
     folder = out or run.parent / f"{run.resolve().name}-device"
-    asked = DeviceRun(run, folder, backend, prompt, tokens, seed, temperature, top_k)
+    asked = DeviceRun(
+        run=run,
+        out=folder,
+        backend=backend,
+        prompt=prompt,
+        tokens=tokens,
+        seed=seed,
+        temperature=temperature,
+        top_k=top_k,
+    )
     model, tokenizer, ids = load_model(run, prompt)
     settings = asked.settings(find_model(run))
     check_out(asked, settings)

@@ -1,6 +1,6 @@
-"""The weights of each call of attention in a model, taken while a block lasts; the model itself knows nothing of it.
+"""Attention weights of each call in a model, recorded within a ``with`` block, without a change to the model.
 
-Outside the block nothing is different: a fused kernel never forms the weights, and no flag asks for them.
+Outside the block a fused kernel computes attention, which never forms the weights.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _watch_causal(name: str, module: CausalSelfAttention, calls: list[Call]) -> 
 
 @contextmanager
 def _watch_projected(name: str, module: nn.Module, calls: list[Call]) -> Iterator[None]:
-    """Ask an attention that returns weights for those of each head; its caller gets what it asked for."""
+    """Request the weights of each head from an attention that can return them; its caller gets what it asked for."""
     parameters = signature(type(module).forward).parameters
     wanted: list[dict[str, Any]] = []
     counts: dict[str, Counter[str]] = {}

@@ -7,8 +7,7 @@ from typing import Any
 
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.evaluation.attention_maps import FIGURES, AttentionMap, AttentionMaps
-from qiskit_qattn.evaluation.device_run.figure import visible
-from qiskit_qattn.evaluation.drawing import blank_figure
+from qiskit_qattn.evaluation.drawing import blank_figure, visible
 
 COLUMNS = ("layer", "head", "kind", "quantum", "backend", *FIGURES)
 _COLORS = "cividis_r"  # even in lightness, so that it prints in grey; the same with and without colour blindness

@@ -1,4 +1,4 @@
-"""What a call, a training or any other run of a module's circuits sends to a backend, counted before that is sent."""
+"""The cost of a module's circuits on a backend, in a call, a training or any other run, counted without sending."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from qiskit_qattn.errors import missing_dependency
 from qiskit_qattn.training.files import write_bytes, writing
+from qiskit_qattn.untrusted import printable
 
 INK, QUIET, FAINT = "#161616", "#6f6f6f", "#c6c6c6"  # text and exact values, references, and what is behind
 GRID = {"color": "#e0e0e0", "linewidth": 0.8}
@@ -23,6 +24,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PAPER = "paper"  # the folder, in that of a report, of its vector graphics and LaTeX tables
 _FONT = "DejaVu Sans"  # comes with matplotlib, and has the signs that labels use
 _FORMATS = ("svg", "pdf")
+_VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥", "": "∅"}
 
 
 class Style(NamedTuple):
@@ -62,6 +64,11 @@ def blank_figure(**options: Any) -> Any:
 def note(figure: Any, text: str) -> None:
     """Write below a figure, in a line, what may be concluded from it."""
     figure.supxlabel(text, x=0.01, ha="left", fontsize=8, color=QUIET)
+
+
+def visible(token: str) -> str:
+    """Return a token with its white space visible."""
+    return printable(_VISIBLE.get(token, token))
 
 
 def write_figures(folder: Path, figures: Mapping[str, Any]) -> None:

@@ -198,7 +198,7 @@ def _differences(comparisons: Sequence[tuple[str, Any]]) -> str:
 
 
 def _signed(score: float) -> str:
-    """Return a difference of scores times 100, with its sign; that of zero is +."""
+    """Return a difference of scores times 100 with its sign; zero is +0.00."""
     return f"{round(100 * score, 2) + 0.0:+.2f}"
 
 

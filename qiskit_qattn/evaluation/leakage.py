@@ -252,7 +252,7 @@ def _others(x: torch.Tensor, vocabulary: int | None, generator: torch.Generator)
 
 
 def _change(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-    """Return absolute differences; that of equal infinities, as of excluded tokens, is 0."""
+    """Return absolute differences, with 0 for equal infinities, such as the logits of excluded tokens."""
     return (after - before).abs().masked_fill(after == before, 0.0)
 
 

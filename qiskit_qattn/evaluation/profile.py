@@ -3,8 +3,8 @@ r"""Where the time and the memory of training steps go: what a trace says of mod
 A trace is one of torch's profiler, in which each call of a module and each phase of a step is a range
 (:mod:`qiskit_qattn.training.profiling`). The time of a part is that of its operations without those of the parts inside
 it, so that all parts add up to the step. An operation of the backward pass belongs to the part whose forward operation
-made its node of the graph: torch gives both the same sequence number. What has none, such as the accumulation of
-gradients, is told apart.
+made its node of the graph: torch gives both the same sequence number. Operations without one, such as the
+accumulation of gradients, are listed separately.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The profile of a training as tables and a plot: where the time and the memory of a step go, and whether memory leaks.
 
-It is worked out from the folder ``profile`` that :mod:`qiskit_qattn.training.profiling` writes.
+It is computed from the folder ``profile`` that :mod:`qiskit_qattn.training.profiling` writes.
 """
 
 from __future__ import annotations

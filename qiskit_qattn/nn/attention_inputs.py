@@ -89,7 +89,7 @@ class Batch:
             for each, x in zip(lengths, inputs, strict=True)
         )
         padded = _change_each(lambda x: x.to_padded_tensor(0.0), inputs)
-        return cls(padded, ~keys, None, "nested", num_heads, inputs[0], queries)
+        return cls(padded, ~keys, None, "nested", num_heads, query=inputs[0], present=queries)
 
     def check_widths(self, widths: Sequence[int], *, packed: bool) -> None:
         """Refuse inputs of other widths than the projections take, or of different N or S.

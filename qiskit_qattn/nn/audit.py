@@ -76,7 +76,16 @@ class Audit:
 
     def fall(self, call: int, during: Pass, link: str, to: str, error: BackendError) -> None:
         """Record a fall and log it in a line; the first from a link for a reason is a :class:`FallbackWarning` too."""
-        fall = Fall(self.name, self.layer, self.kind, call, during, link, to, " ".join(str(error).split()))
+        fall = Fall(
+            name=self.name,
+            layer=self.layer,
+            kind=self.kind,
+            call=call,
+            during=during,
+            link=link,
+            to=to,
+            reason=" ".join(str(error).split()),
+        )
         first = (link, fall.reason) not in self.warned
         self.warned.add((link, fall.reason))
         self.falls.append(fall)

@@ -206,7 +206,15 @@ def projected_shape(kind: HeadKind, count: int, head_dim: int, num_qubits: int |
             f"{kind.name} encodes vectors of head_dim={head_dim} numbers and needs num_qubits of at least {needed}, "
             f"got {qubits}."
         )
-    shape = HeadShape(count, head_dim, head_dim, qubits, circuit, _PROJECTED_SPREAD, reps)
+    shape = HeadShape(
+        count=count,
+        width=head_dim,
+        head_size=head_dim,
+        num_qubits=qubits,
+        circuit=circuit,
+        spread=_PROJECTED_SPREAD,
+        reps=reps,
+    )
     weights = count * head_dim * kind.inputs(shape)
     check_memory(f"{counted(count, f'{kind.name} head')} of {weights:,} weights or more", 4 * weights)
     return shape

@@ -114,17 +114,17 @@ class Scheme:
         qubits = spec.integer("qubits", minimum=1, maximum=MAX_QUBITS)
         qubits = _QUBITS if qubits is None and spec.name == "amplitude" else qubits or 0
         return cls(
-            str(spec),
-            cast(Strategy, spec.name),
-            samples,
-            last,
-            steps or 0,
-            top,
-            spec.integer("pilot", minimum=2, maximum=_MOST) or 0,
-            control,
-            qubits,
-            cast(Gradient, gradient),
-            spec.integer("seed", minimum=0, maximum=2**32 - 1) or 0,
+            text=str(spec),
+            strategy=cast(Strategy, spec.name),
+            samples=samples,
+            last=last,
+            steps=steps or 0,
+            top=top,
+            pilot=spec.integer("pilot", minimum=2, maximum=_MOST) or 0,
+            control=control,
+            qubits=qubits,
+            gradient=cast(Gradient, gradient),
+            seed=spec.integer("seed", minimum=0, maximum=2**32 - 1) or 0,
         )
 
     def samples_at(self, step: int) -> int:
@@ -170,7 +170,8 @@ class SampledMean(nn.Module):
 
     Attributes:
         layer: The number of its layer in the model: each has random numbers of its own.
-        samples: S, as of the training step that :func:`set_sampling_step` was told last.
+        samples: S at the training step that :func:`set_sampling_step` set last; with a schedule, None before
+            the first.
         circuits: Measures the circuits of ``amplitude`` once it is moved to a backend with shots or noise. Until then
             outcomes are drawn as ``naive`` draws them, from the same distribution.
         watch: Called with each draw, weights, values and estimate, where it is not None.

@@ -175,23 +175,23 @@ def _add_pages(app: FastAPI, service: Service) -> None:
 
     @app.get("/health/live")
     async def live() -> JSONResponse:
-        """Tell that the server runs, and each model's engine, which only another start of the server brings back."""
+        """Return 200 while every model's engine runs; one that has stopped needs a restart of the server."""
         return JSONResponse({"status": "live"}) if service.stopping else probed("live")
 
     @app.get("/health/ready")
     async def ready() -> JSONResponse:
-        """Tell whether the server takes requests."""
+        """Return 200 while the server takes requests."""
         return probed("ready")
 
     @app.get("/health")
     async def state() -> JSONResponse:
-        """Tell how each model and its devices are."""
+        """Return the state of each model and of its devices."""
         found = await asyncio.to_thread(health, service.engines, service.stopping)
         return JSONResponse(found, 503 if found["status"] in ("stopping", "stopped") else 200)
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
-        """Return what is counted, for Prometheus."""
+        """Return the server's metrics for Prometheus."""
         return Response(await asyncio.to_thread(service.metrics.text), media_type=CONTENT_TYPE)
 
     @app.get("/", include_in_schema=False)

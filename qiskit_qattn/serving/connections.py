@@ -1,4 +1,4 @@
-"""Connections of the HTTP server that say nothing, or take nothing, are closed.
+"""An HTTP server that closes connections whose clients send nothing, or read nothing.
 
 uvicorn limits how long a connection may wait for its second request, not how long for its first, nor for the end of a
 request's head; and its ``limit_concurrency`` would count silent connections and refuse requests of others.
@@ -66,7 +66,7 @@ class Connection(H11Protocol):
         self._stalled = self._stalled or self.loop.call_later(self._seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Stop the timer of a client that reads again."""
         super().resume_writing()
         if self._stalled is not None:
             self._stalled.cancel()

@@ -1,4 +1,4 @@
-"""What a client is told when a request fails: OpenAI's error objects and status codes."""
+"""Errors as clients see them: OpenAI's error objects and status codes."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Refusal(Exception):
 
 
 def as_refusal(error: Exception, param: str | None = None) -> Refusal:
-    """Return what a client is told of an error.
+    """Return the answer that a client gets for an error.
 
     Args:
         error: What was raised.

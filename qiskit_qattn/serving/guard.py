@@ -1,4 +1,4 @@
-"""What every request passes before it is answered: its host, its key, the key's limit, and the size of its body."""
+"""Checks of every request before it is answered: its host, its key, the key's limit, and the size of its body."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a server and its models are, as plain data."""
+"""The state of a server, its models and its devices, as plain data."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def model_entry(name: str, engine: Engine, created: int) -> dict[str, Any]:
 def health(engines: Mapping[str, Engine], stopping: bool) -> dict[str, Any]:
     """Return the state of the server, of each model's queue, and of each device.
 
-    ``status`` is ``ok``, ``degraded`` while a device is left alone after failures, ``stopped`` once an engine has, or
-    ``stopping``.
+    ``status`` is ``ok``, ``degraded`` while a device's circuit breaker is open, ``stopped`` once an engine has
+    stopped, or ``stopping``.
     """
     models = {name: engine.stats() for name, engine in engines.items()}
     devices = device_states(engines)

@@ -160,7 +160,7 @@ def load_transformer(
 
 
 def _tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a model, for adapters without one that of their model."""
+    """Return a model's tokenizer; for adapters without one, the tokenizer of their base model."""
     try:
         return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:

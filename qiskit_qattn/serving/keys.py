@@ -83,7 +83,7 @@ class Keys:
         return self._file is not None or bool(self._fixed)
 
     def find(self, secret: str) -> Key | None:
-        """Return the valid key of a secret, or None; the time does not tell how much of a hash is right."""
+        """Return the valid key of a secret, or None, in a time that does not depend on how much of a hash matches."""
         given, found = _hashed(secret), None
         for key in self.valid():
             if hmac.compare_digest(given, key.sha256):

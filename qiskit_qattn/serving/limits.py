@@ -48,8 +48,8 @@ class Limit:
 class Limits:
     """Counts requests and tokens of keys. A minute begins with a key's first request after the last one ended.
 
-    Tokens are charged before they are generated, as many as may be, as OpenAI does; what would pass the limit is not
-    charged.
+    Tokens are charged before they are generated, as many as may be, as OpenAI does; a charge that would exceed the
+    limit is refused and not counted.
 
     Args:
         settings: The server's settings; their limits apply to keys that have none of their own.

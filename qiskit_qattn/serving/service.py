@@ -1,4 +1,4 @@
-"""What the HTTP application knows: models and their engines, keys, limits, metrics, and whether it is about to stop."""
+"""The state behind the HTTP application: models, engines, keys, limits, metrics, and whether it is about to stop."""
 
 from __future__ import annotations
 

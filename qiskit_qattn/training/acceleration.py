@@ -1,4 +1,4 @@
-"""What makes training steps faster beside the model and its loop, for every device: compilation, copies, waiting."""
+"""Faster training steps on any device: compilation, copies that overlap with computation, and waiting for a GPU."""
 
 from __future__ import annotations
 
@@ -52,6 +52,6 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until a GPU has done what was asked of it, so that a clock that is read next counts it."""
+    """Wait until a GPU has finished its queued work, so that a clock that is read next includes it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

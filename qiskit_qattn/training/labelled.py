@@ -146,7 +146,8 @@ def load_task(name_or_path: str, dev: str = "") -> LabelledTask:
         dev: A file with the rows for evaluation; without it every tenth row, drawn with a fixed seed, is held out.
 
     Raises:
-        DataError: For a file that is missing, damaged, lacks a column or has one class, or a task that cannot be had.
+        DataError: For a file that is missing or damaged, lacks a column or has one class; for a task that is not
+            available.
         UnknownNameError: For what is neither a task nor a file.
     """
     if name_or_path in TASKS:

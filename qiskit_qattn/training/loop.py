@@ -175,12 +175,12 @@ class TrainingLoop(ABC):
             while True:
                 step = self.state.step
                 last = step == self.config.max_steps
-                due = last or step % self.config.checkpoint_interval == 0
                 if self._must_stop(guard):
-                    self._save_and_stop(guard)
+                    self._save()
+                    raise self._interrupted(guard)
                 if last or step % self.config.eval_interval == 0:
                     self._validate()
-                if due and step and step != saved:
+                if step and step != saved and (last or step % self.config.checkpoint_interval == 0):
                     self._save()
                 if last:
                     break
@@ -267,7 +267,7 @@ class TrainingLoop(ABC):
         """
         for done, batch in enumerate(batches, start=1):
             if self._must_stop(stop):
-                raise TrainingInterrupted(self.folder, self.state.step, self._signal(stop))
+                raise self._interrupted(stop)
             yield batch
             if self.accelerator.is_main_process:
                 self.progress.final_validation(done, total)
@@ -299,8 +299,8 @@ class TrainingLoop(ABC):
             self.accelerator.set_trigger()
         return bool(self.accelerator.check_trigger())
 
-    def _signal(self, guard: InterruptGuard) -> int:
-        return guard.received or 2  # another process received it
+    def _interrupted(self, guard: InterruptGuard) -> TrainingInterrupted:
+        return TrainingInterrupted(self.folder, self.state.step, guard.received or 2)  # another process received it
 
     @contextmanager
     def _saved_if_a_backend_fails(self) -> Iterator[None]:
@@ -314,10 +314,6 @@ class TrainingLoop(ABC):
             if self.state.step and self.accelerator.num_processes == 1:  # other processes may not have failed
                 self._save()
             raise
-
-    def _save_and_stop(self, guard: InterruptGuard) -> None:
-        self._save()
-        raise TrainingInterrupted(self.folder, self.state.step, self._signal(guard))
 
     def _save(self) -> None:
         """Write a checkpoint of the current state."""

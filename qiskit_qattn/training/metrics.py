@@ -138,7 +138,7 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
 
 
 def reset_peaks() -> None:
-    """Start new peaks where the system allows it (Linux, CUDA), so that each of two models in a row has its own."""
+    """Reset the peaks where the system can (Linux, CUDA), so that two models trained in a row have separate ones."""
     with suppress(OSError):  # elsewhere the peak is that of the process
         _CLEAR.write_text("5", encoding="ascii")
     if torch.cuda.is_available():

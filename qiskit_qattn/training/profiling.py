@@ -1,8 +1,8 @@
 """What ``--profile`` records of a training: a trace of a few steps, their allocations, and resident memory by step.
 
 The folder ``profile`` of a run gets ``trace.json``, which Perfetto and Chrome's ``about:tracing`` open, ``memory.json``
-and, where memray is installed, ``memray.bin``, which ``memray flamegraph`` opens. What they say is worked out later
-(:mod:`qiskit_qattn.evaluation.profile`). The model knows nothing of it, and what it computes stays the same.
+and, where memray is installed, ``memray.bin``, which ``memray flamegraph`` opens. They are analysed later
+(:mod:`qiskit_qattn.evaluation.profile`). Profiling does not change what the model computes.
 """
 
 from __future__ import annotations

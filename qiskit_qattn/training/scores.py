@@ -63,7 +63,7 @@ def scores(metrics: Sequence[str], predicted: Values, labels: Values) -> dict[st
     Args:
         metrics: Names of the above.
         predicted: Classes or numbers, shape ``(N,)``.
-        labels: The same, true ones.
+        labels: The true classes or numbers, of the same shape.
 
     Raises:
         UnknownNameError: For another metric.

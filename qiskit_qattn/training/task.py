@@ -38,7 +38,7 @@ class Task:
             equal length. Batches are drawn from it here, so that they depend on the seed alone: give no DataLoader.
         validation: Likewise; the loss over all of it decides.
         loss: The mean loss over the batch, as a tensor with one number.
-        metric: Other figures to report: a function of output and target to their mean over the batch, or several by
+        metric: Further figures to report: a function from output and target to a mean over the batch, or several by
             name.
         collate: Makes a batch from a list of the dataset's items.
 

@@ -105,7 +105,7 @@ def _run_trial(study: Study, cell: Cell, progress: Progress) -> dict[str, Any]:
 
 
 def train_and_measure(study: Study, cell: Cell, progress: Progress) -> dict[str, Any]:
-    """Train a cell, or continue where it stopped, and return its record, that of a trial without measures."""
+    """Train a cell, or continue where it stopped, and return its record; a trial is not measured."""
     config, folder = search.cell_settings(study, cell), study.cell_folder(cell)
     made = {"versions": versions(), **({"learning_rate": config.learning_rate} if study.rates else {})}
     if study.build:

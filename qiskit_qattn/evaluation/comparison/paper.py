@@ -196,7 +196,7 @@ def _splits(task: Mapping[str, Any]) -> str:
 
 
 def _sentences(task: Mapping[str, Any]) -> str:
-    """Return what is said of the kinds, those of the same outcome together; their figures are in the table."""
+    """Return the verdicts in words, kinds of the same outcome together; the table has their figures."""
     few = "not enough seeds"
     short = [
         kind for kind in task["sentences"] if (task["kinds"][kind]["against_reference"] or {}).get("verdict") == few

@@ -99,7 +99,7 @@ def cells_at_once(jobs: int, cluster: Cluster) -> int | None:
 
 @contextmanager
 def _backend(cluster: Cluster) -> Iterator[None]:
-    """Let joblib run on threads of this process, each of which waits for a process, or on Ray."""
+    """Run joblib on Ray, or on threads of this process, each of which waits for the process of a cell."""
     import joblib
 
     if cluster == "none":

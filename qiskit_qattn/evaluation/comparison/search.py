@@ -77,7 +77,7 @@ def searched(study: Study) -> dict[str, dict[float, float]]:
 
 
 def chosen_rates(study: Study) -> dict[str, float]:
-    """Return the rate of each kind whose trials are done: that of the lowest mean loss, of equal ones the lowest."""
+    """Return the rate with the lowest mean loss for each kind whose trials are done; on a tie, the lowest rate."""
     return {kind: min(losses, key=lambda rate: (losses[rate], rate)) for kind, losses in searched(study).items()}
 
 

@@ -26,7 +26,7 @@ FORMAT = "qiskit-qattn/suite"
 
 
 def write_suite(studies: Sequence[Study], folder: Path, failed: Mapping[Path, Mapping[Cell, str]]) -> dict[str, Any]:
-    """Write the report of each study into its folder, and that of all of them into ``folder``; return the latter.
+    """Write the report of each study into its folder, and the report of the suite into ``folder``; return the latter.
 
     Args:
         studies: The studies.

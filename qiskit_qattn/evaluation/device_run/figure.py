@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from qiskit_qattn.evaluation.drawing import COLORS, FAINT, GRID, INK, MARKERS, blank_figure
-from qiskit_qattn.untrusted import printable
+from qiskit_qattn.evaluation.drawing import COLORS, FAINT, GRID, INK, MARKERS, blank_figure, visible
 
 DEVICE, EXACT, SHOTS = COLORS[0], INK, FAINT
 _MOST_LABELS = 48
-_VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥", "": "∅"}
-
-
-def visible(token: str) -> str:
-    """Return a token with its white space visible."""
-    return printable(_VISIBLE.get(token, token))
 
 
 def run_figure(record: dict[str, Any]) -> Any:

@@ -9,9 +9,9 @@ from typing import Any
 
 from qiskit_qattn.backends.spec import PLUS
 from qiskit_qattn.errors import counted
-from qiskit_qattn.evaluation.device_run.figure import run_figure, visible
+from qiskit_qattn.evaluation.device_run.figure import run_figure
 from qiskit_qattn.evaluation.device_run.record import RECORD, DeviceRun
-from qiskit_qattn.evaluation.drawing import drawn, write_figures
+from qiskit_qattn.evaluation.drawing import drawn, visible, write_figures
 from qiskit_qattn.evaluation.latex import write_document
 from qiskit_qattn.evaluation.rendering import (
     block,

@@ -1,4 +1,4 @@
-"""QASA's circuit: its gates, its entanglement, and an expressibility that was taken against the wrong dimension."""
+"""QASA's circuit: its gates, its entanglement, and an expressibility that was computed for the wrong dimension."""
 
 from __future__ import annotations
 
