@@ -1,4 +1,4 @@
-"""Whether circuits side by side disturb each other: the same ones alone and together, on the same qubits."""
+"""Whether circuits side by side disturb each other: values of each alone and of all together, on the same qubits."""
 
 from __future__ import annotations
 
@@ -80,15 +80,15 @@ def crosstalk(
     more.
 
     Args:
-        circuit: What is compared.
-        backend: Where, with the option ``tiles``.
+        circuit: The circuit.
+        backend: The device, with the option ``tiles``.
         rows: Parameter sets on each tile.
         seed: Seed of the parameters.
         progress: Receives how long it will take.
 
     Raises:
         ConfigError: For a backend that runs one circuit at a time, and if no two circuits fit.
-        BackendError: As a job's.
+        BackendError: If the job fails.
 
     Source: Niu and Todri-Sanial, Quantum 7, 925 (2023), arXiv 2102.05321, and Ohkura et al., IEEE TQE 3 (2022),
         arXiv 2112.07091, compare benchmarks alone and together; here it is the circuit in question.

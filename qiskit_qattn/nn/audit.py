@@ -60,7 +60,7 @@ class Audit:
         row_labels: The device that computed each row of the last call on a group.
         falls: What failed, in order.
         count: Number of calls so far.
-        told: The links and reasons that a warning was given of; circuits that were moved together share it.
+        warned: The links and reasons that were warned of; circuits that were moved together share it.
     """
 
     layer: int | None
@@ -72,13 +72,13 @@ class Audit:
     row_labels: list[str] = field(default_factory=list)
     falls: list[Fall] = field(default_factory=list)
     count: int = 0
-    told: set[tuple[str, str]] = field(default_factory=set)
+    warned: set[tuple[str, str]] = field(default_factory=set)
 
     def fall(self, call: int, during: Pass, link: str, to: str, error: BackendError) -> None:
         """Record a fall and log it in a line; the first from a link for a reason is a :class:`FallbackWarning` too."""
         fall = Fall(self.name, self.layer, self.kind, call, during, link, to, " ".join(str(error).split()))
-        first = (link, fall.reason) not in self.told
-        self.told.add((link, fall.reason))
+        first = (link, fall.reason) not in self.warned
+        self.warned.add((link, fall.reason))
         self.falls.append(fall)
         where = f"{self.name} ({self.kind})" if self.name else self.kind
         if self.layer is not None:
