@@ -13,7 +13,7 @@ _MOST_POINTS = 400
 
 
 class Leak(TypedDict):
-    """Whether resident memory grows, by KiB a step: the slope, its 95% interval, and a verdict in words."""
+    """Whether resident memory grows, by KiB per step: the slope, its 95% interval, and a verdict in words."""
 
     steps: int
     slope_kib: float | None
@@ -46,7 +46,7 @@ def leak(steps: Sequence[int], resident_mib: Sequence[float]) -> Leak:
     half = len(steps) // 2
     growing = [_slope(steps[part], values[part])[1] > 0 for part in (slice(half), slice(half, None))]
     leaks = low > 0 and all(growing)
-    figures = f"{slope:+,.1f} KiB a step (95% interval {low:+,.1f} to {high:+,.1f}) over {watched:,} steps"
+    figures = f"{slope:+,.1f} KiB per step (95% interval {low:+,.1f} to {high:+,.1f}) over {watched:,} steps"
     if leaks:
         verdict = f"Memory leaks, or something is collected on purpose: resident memory changes by {figures}."
     elif low > 0:
@@ -66,7 +66,7 @@ def _leak(
 
 
 def _slope(steps: Sequence[int], values: np.ndarray) -> tuple[float, float, float]:
-    """Return the slope and its interval in KiB a step, of at most :data:`_MOST_POINTS` medians of steps in a row."""
+    """Return the slope and its interval in KiB per step, of at most :data:`_MOST_POINTS` medians of steps in a row."""
     size = -(-len(values) // _MOST_POINTS)
     blocks = range(0, len(values), size)
     y = [float(np.median(values[i : i + size])) * 1024 for i in blocks]

@@ -23,7 +23,7 @@ def test_the_slope_is_that_of_a_line():
     found = leak(STEPS, [100 + step / 1024 * 3 for step in STEPS])
     assert found["slope_kib"] == pytest.approx(3) and found["leaks"] is True
     assert found["low_kib"] <= 3 + 1e-9 and found["high_kib"] >= 3 - 1e-9
-    assert "leaks" in found["verdict"] and "3.0 KiB a step" in found["verdict"]
+    assert "leaks" in found["verdict"] and "3.0 KiB per step" in found["verdict"]
 
 
 @pytest.mark.parametrize("seed", range(5))

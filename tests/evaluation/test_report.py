@@ -103,6 +103,11 @@ def test_the_picture_says_what_follows_from_one_seed_and_where_its_curves_end(re
         assert all(line.get_label().endswith(f": {line.get_ydata()[-1]:.3f}") for line in curves)
 
 
+def test_the_picture_names_a_text_without_its_folders(report: dict[str, Any]):
+    figure = loss_figure({**report, "config": {**report["config"], "data": "/home/me/a/long/path/play.txt"}})
+    assert figure.axes[0].get_title("left").endswith(" on play.txt")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
