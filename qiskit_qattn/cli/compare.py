@@ -28,8 +28,8 @@ def command(
     kinds: Annotated[
         str,
         typer.Option(
-            help="Kinds of head, separated by commas. All heads of a model are of one kind, or each layer has the mix"
-            " that a kind such as qisa:2,classical:2 names; separate mixes by semicolons or spaces. all: every kind.",
+            help="Kinds of head, separated by commas; all: every kind. A kind may be a mix that each layer has, such as"
+            " qisa:2,classical:2; then separate kinds by semicolons or spaces.",
             rich_help_panel=_PANEL,
         ),
     ] = "qisa,classical,quadratic,rff,frozen",
@@ -58,8 +58,8 @@ def command(
     learning_rates: Annotated[
         str,
         typer.Option(
-            help="Peak learning rates, separated by commas, of which the best is found for each kind by two trials each"
-            " with seeds of their own. Empty: --learning-rate for all.",
+            help="Peak learning rates, separated by commas. Two trials of each rate, with other seeds, choose the best"
+            " one for each kind. Empty: --learning-rate for all kinds.",
             rich_help_panel=_PANEL,
         ),
     ] = "",
@@ -89,14 +89,15 @@ def command(
     cluster: Annotated[
         Literal["none", "ray"],
         typer.Option(
-            help="none, or ray: on the Ray cluster at RAY_ADDRESS, else on a local one.", rich_help_panel=_PANEL
+            help="ray: train on the Ray cluster at RAY_ADDRESS, or on a local one if that is not set.",
+            rich_help_panel=_PANEL,
         ),
     ] = "none",
     allow_unmatched: Annotated[
         bool,
         typer.Option(
             "--allow-unmatched",
-            help="Compare kinds that cannot be brought within 1% of the reference's size, too.",
+            help="Also compare kinds whose number of parameters cannot be brought within 1% of the reference's.",
             rich_help_panel=_PANEL,
         ),
     ] = False,
@@ -137,14 +138,14 @@ def command(
     val_windows: options.ValWindows = None,
     checkpoint_interval: options.CheckpointInterval = None,
 ) -> None:
-    """Train models that differ in the kind of their heads only, and compare them over seeds.
+    """Train models that differ only in the kind of their heads, and compare them over seeds.
 
     Models of one seed see the same batches; all have the same number of parameters, within 1%. A cell, one kind with
     one seed, is trained once: after an interruption the same command continues. A kind whose model reads its own future
-    is not ranked. With several --tasks or --splits there is a study of each, and one correction over all of them. A few
-    steps of each kind are timed first, to say how long it will take. With --build the models, and their data if they
-    are no language models, come from your function. On a paid device, the cost of the cells is shown first, and nothing
-    is sent without a budget in the backend string, as in ?budget=5usd, which all cells share.
+    is not ranked. With several --tasks or --splits there is a study of each, and one correction for the tests of all.
+    A few steps of each kind are timed first, to say how long the comparison will take. With --build, your function
+    makes the models, and their data unless they are language models. On a paid device, the cost of the cells is shown
+    first, and nothing is sent without a budget in the backend string, as in ?budget=5usd, which all cells share.
     """
     options.require((*options.TRAINING, "joblib", "filelock", "statsmodels"), "compare")
     from qiskit_qattn.cli.compare_progress import predicted, watched

@@ -14,11 +14,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.cli.help import say
-from qiskit_qattn.cli.remaining import duration
+from qiskit_qattn.cli.remaining import QUEUE, duration
 from qiskit_qattn.evaluation.comparison.cell import finished, steps_done
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.evaluation.comparison.tasks import task_of
-from qiskit_qattn.evaluation.comparison.timing import Work, left, paces, process_seconds
+from qiskit_qattn.evaluation.comparison.timing import Work, cell_seconds, left, paces, process_seconds
 
 _INTERVAL = 0.5  # seconds between two looks at the folders
 _UNKNOWN = 60.0  # seconds of a cell whose steps are not timed
@@ -43,9 +43,8 @@ def predicted(studies: Sequence[Study], rest: Mapping[Path, Sequence[Cell]], at_
     for study in studies:
         waiting = rest[study.folder]
         found = {} if on_device else paces(study, dict.fromkeys(cell.kind for cell in waiting), process)
-        works += [Work(study, c, found[c.kind].cell(study) if found else _UNKNOWN) for c in waiting]
-    text = "not known, since it depends on the device's queue" if on_device else _forecast(works, at_once)
-    say(f"time: {text}")
+        works += [Work(study, c, cell_seconds(study, found[c.kind]) if found else _UNKNOWN) for c in waiting]
+    say(QUEUE if on_device else f"time: {_forecast(works, at_once)}")
     return works
 
 

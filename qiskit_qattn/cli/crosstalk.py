@@ -12,11 +12,17 @@ from rich.table import Table
 from rich.text import Text
 
 from qiskit_qattn.cli.devices import Quote, open_devices, parts_table
+from qiskit_qattn.cli.help import say
+from qiskit_qattn.cli.progress import watch_jobs
+from qiskit_qattn.cli.remaining import forecast_text
 from qiskit_qattn.errors import ConfigError, counted
 
 if TYPE_CHECKING:
+    from qiskit_qattn.backends.counting import CountingEstimator
     from qiskit_qattn.backends.registry import Backend
     from qiskit_qattn.evaluation.crosstalk import Crosstalk
+
+_CIRCUIT_SECONDS = 0.02  # that a snapshot takes per circuit, on one core of an AMD EPYC server
 
 
 def command(
@@ -28,7 +34,7 @@ def command(
     ],
     circuit: Annotated[str, typer.Option(help="A circuit of the catalog.")] = "qisa",
     num_qubits: Annotated[int, typer.Option("--num-qubits", "-n", help="Number of qubits.")] = 4,
-    rows: Annotated[int, typer.Option(help="Random parameter sets that are compared on each tile.", min=1)] = 4,
+    rows: Annotated[int, typer.Option(help="Random parameter sets to compare on each tile.", min=1)] = 4,
     seed: Annotated[int, typer.Option(help="Seed of the parameters.", min=0)] = 0,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Agree to any cost of a paid device.")] = False,
 ) -> None:
@@ -42,28 +48,36 @@ def command(
 
     head = attention_circuit(circuit, num_qubits=num_qubits)
 
-    def quote(link: Backend) -> Quote:
+    def count(link: Backend) -> CountingEstimator:
         counting = CountingEstimator(getattr(link.estimator, "device", None))
         crosstalk(head, replace(link, estimator=counting), rows=rows, seed=seed)
+        return counting
+
+    def quote(link: Backend) -> Quote:
+        counting = count(link)
         cost = {"alone and side by side": counting.total}
         return parts_table(
             f"{link.name}: {circuit} on {counted(num_qubits, 'qubit')}", link, cost, total=False
         ), counting.first
 
-    with open_devices(backend, yes=yes, cost=quote) as (place, _):
+    with open_devices(backend, yes=yes, cost=quote) as (place, devices):
         if place.single is None:
-            raise ConfigError(f"A check of one device takes one backend string, got {backend!r}.")
-        found = crosstalk(head, place.single, rows=rows, seed=seed)
+            raise ConfigError(f"This check takes one backend string, not a chain or a group; got {backend!r}.")
+        paid = any(each.device.paid for each in devices)
+        told = forecast_text(None if paid else [_CIRCUIT_SECONDS * count(place.single).total.circuits])
+        if told:
+            say(told, err=True)
+        with watch_jobs():
+            found = crosstalk(head, place.single, rows=rows, seed=seed)
     console = Console(highlight=False)
     console.print(_table(found))
-    count = len(found.disturbed)
-    if not count:
+    disturbed = len(found.disturbed)
+    if not disturbed:
         console.print("Shot noise explains the differences on all tiles.")
         return
     console.print(
-        f"On {count} of {counted(len(found.tiles), 'tile')} (*) shot noise does not explain the difference. "
-        f"Leave qubits idle "
-        f"between tiles (tile_spacing=1), or give fewer tiles."
+        f"On {disturbed} of {counted(len(found.tiles), 'tile')} (*) shot noise does not explain the difference. Leave"
+        f" qubits idle between tiles (tile_spacing=1), or give fewer tiles."
     )
 
 

@@ -149,7 +149,7 @@ def cost_table(backend: Backend, cost: RunCost, what: tuple[str, str], alone: Co
             *_time_and_price(device, total),
         ]
         if cost.tiles > 1:
-            rows.insert(2, ("side by side", f"up to {cost.tiles:,} circuits of heads in one of the device's"))
+            rows.insert(2, ("side by side", f"up to {cost.tiles:,} circuits of heads in one circuit of the device"))
         if alone is not None:
             price = "" if alone.usd is None else f", {usd_text(alone.usd)}"
             time = f", {seconds_text(alone.seconds)}" if alone.seconds else ""

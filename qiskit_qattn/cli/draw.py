@@ -27,7 +27,9 @@ def command(
         typer.Option("--format", "-f", help="Output format.", show_default="by the suffix, else txt"),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead of stdout.")] = None,
-    gallery: Annotated[Path | None, typer.Option(help="Write the gallery of all circuits into this folder.")] = None,
+    gallery: Annotated[
+        Path | None, typer.Option(help="Write pictures and code of all circuits into this folder.")
+    ] = None,
 ) -> None:
     """Draw a circuit of the catalog, or the whole gallery."""
     from qiskit_qattn.library.catalog import attention_circuit, list_circuits

@@ -25,19 +25,24 @@ def command(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="A run folder, or a saved model's folder.", show_default=False)
     ],
-    text: Annotated[str, typer.Option(help="What the model reads; at most its context.", show_default=False)],
-    layer: Annotated[int | None, typer.Option(help="This layer only, from 0.", min=0, show_default="all")] = None,
-    head: Annotated[int | None, typer.Option(help="This head only, from 0.", min=0, show_default="all")] = None,
+    text: Annotated[
+        str, typer.Option(help="The text that the model reads, at most as long as its context.", show_default=False)
+    ],
+    layer: Annotated[
+        int | None, typer.Option(help="Only this layer; the first is 0.", min=0, show_default="all")
+    ] = None,
+    head: Annotated[int | None, typer.Option(help="Only this head; the first is 0.", min=0, show_default="all")] = None,
     format: Annotated[  # noqa: A002 - the flag's name
         Format | None, typer.Option("--format", "-f", help="Output format.", show_default="by the suffix, else svg")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The picture.", show_default="RUN-attention.FORMAT")
+        Path | None, typer.Option("--out", "-o", help="The picture to write.", show_default="RUN-attention.FORMAT")
     ] = None,
 ) -> None:
-    """Draw how much each position of a text reads each earlier one, quantum heads beside classical ones.
+    """Draw how much each position of a text attends to each earlier one, quantum heads beside classical ones.
 
-    Beside the picture, a CSV file has the figures of each head, a JSON file also the weights. RUN is only read.
+    A CSV file beside the picture lists the figures of each head; a JSON file has the attention weights too. RUN is not
+    changed.
     """
     require(TRAINING, "train")
     from qiskit_qattn.evaluation.attention_figure import COLUMNS, attention_figure, attention_record
@@ -59,9 +64,8 @@ def command(
     console.print(_table(maps))
     for each in record["quantum_from_classical"]:
         if each["divergence"] is not None:
-            typer.echo(
-                f"layer {each['layer']}: divergence of quantum from classical heads {each['divergence']:.4f} of 0.6931"
-            )
+            largest = f"{each['divergence']:.4f} of at most 0.6931"
+            typer.echo(f"layer {each['layer']}: divergence of quantum from classical heads {largest}")
     typer.echo(f"picture: {path}")
 
 

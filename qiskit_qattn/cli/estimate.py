@@ -69,7 +69,7 @@ def command(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            help="Sequences of a training step; of a network, samples of a pass and of a step.",
+            help="Sequences per training step; for a network, samples per forward pass and per step.",
             min=1,
             show_default="the run's, else 12",
         ),
@@ -77,10 +77,9 @@ def command(
 ) -> None:
     """Estimate the cost of generating text with the model of RUN on a backend, and that of a training step.
 
-    For a network it is the cost of a forward pass and of a training step. Each link of a chain is estimated as if it
-    answered all calls; the devices of a group have their shares of the text, by their queues and speeds now. Nothing is
-    sent. Prices are those of the release; the environment variable QATTN_PRICES names a
-    file that replaces them.
+    For a network, the estimate is of a forward pass and of a training step. Each link of a chain is estimated as if it
+    answered all calls; each device of a group gets a share of the text by its present queue and speed. Nothing is sent.
+    Prices are those of this release; the environment variable QATTN_PRICES names a file that replaces them.
     """
     from qiskit_qattn.backends.place import Place
     from qiskit_qattn.backends.several import Group
@@ -127,7 +126,7 @@ def command(
 def _group_lines(group: Group) -> list[str]:
     """Return what precedes the tables of a group's devices."""
     closed = [
-        one_line(f"{name} cannot be opened, its share goes to the others: {each}")
+        one_line(f"{name} cannot be opened; the other devices get its share: {each}")
         for name, each in group.members
         if isinstance(each, BackendError)
     ]

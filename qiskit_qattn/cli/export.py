@@ -20,12 +20,12 @@ def command(
     ] = "onnx",
     quantize: Annotated[
         Literal["int8"] | None,
-        typer.Option(help="Round the classical weights; circuits stay exact.", show_default="no rounding"),
+        typer.Option(help="Round the classical weights to 8 bits; circuits stay exact.", show_default="no rounding"),
     ] = None,
 ) -> None:
-    """Write the model of RUN as a graph from tokens to logits, with its vocabulary, and run it once.
+    """Write the model of RUN as a graph from tokens to logits, with its vocabulary, and run it once to check it.
 
-    Batch and context length may vary. Circuits are in the graph as matrices.
+    The batch size and the length of the context may vary. The graph contains circuits as matrices.
     """
     from qiskit_qattn import __version__
     from qiskit_qattn.nn import quantize as forms

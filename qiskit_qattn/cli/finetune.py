@@ -34,7 +34,7 @@ def command(
     context: typer.Context,
     model: Annotated[
         str | None,
-        _what("minilm, smollm2, the folder of a model of transformers, or its name on the Hugging Face Hub.", "minilm"),
+        _what("minilm, smollm2, or the folder of a transformers model, or its name on the Hugging Face Hub.", "minilm"),
     ] = None,
     task: Annotated[
         str | None,
@@ -63,7 +63,10 @@ def command(
     ] = None,
     out: Annotated[
         str | None,
-        _what("The folder. The same command continues it; methods and seeds may be added.", "runs/finetune"),
+        _what(
+            "The folder of the results. The same command continues there; methods and seeds may be added.",
+            "runs/finetune",
+        ),
     ] = None,
     config: options.Config = None,
     seed: Annotated[int | None, _what("The first seed.", "0")] = None,
@@ -74,20 +77,22 @@ def command(
         _adapters("Names of the layers to adapt, separated by commas, or all-linear.", "those that PEFT adapts"),
     ] = None,
     adapter: Annotated[
-        str | None, _adapters("Start from saved adapters: a folder that a fine-tuning wrote, or one on the Hub.")
+        str | None, _adapters("Saved adapters to start from: a folder that qattn finetune wrote, or a name on the Hub.")
     ] = None,
     backend: Annotated[str | None, _adapters("Where the circuits run, as a backend string.", "statevector")] = None,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Agree to any cost of a paid device.", rich_help_panel="Adapters")
     ] = False,
     epochs: Annotated[float | None, _training("Passes over the rows; 0 only evaluates.", "3")] = None,
-    batch_size: Annotated[int | None, _training("Rows of a step.", "32")] = None,
+    batch_size: Annotated[int | None, _training("Rows per step.", "32")] = None,
     learning_rate: Annotated[
         float | None, _training("Peak learning rate; 0: 5e-5 for full, 1e-3 for the others.", "0")
     ] = None,
     warmup: Annotated[float | None, _training("Share of the steps over which the rate rises.", "0.1")] = None,
     weight_decay: Annotated[float | None, _training("Weight decay.", "0")] = None,
-    max_length: Annotated[int | None, _training("Tokens to which longer sentences are cut.", "128")] = None,
+    max_length: Annotated[
+        int | None, _training("Largest number of tokens of a sentence; longer ones are cut.", "128")
+    ] = None,
     train_rows: Annotated[int | None, _training("Rows for training, drawn with the seed; 0: all.", "0")] = None,
     dev_rows: Annotated[int | None, _training("Rows for evaluation; 0: all.", "0")] = None,
     checkpoint_interval: Annotated[int | None, _training("Steps between checkpoints.", "100")] = None,
@@ -100,15 +105,16 @@ def command(
     """Fine-tune a pretrained model on labelled sentences, with quantum adapters and their controls.
 
     Every method is trained with every seed, on the same rows in the same order. The report has the scores that GLUE
-    defines, and compares the methods as qattn compare does. After an interruption the same command continues. On a paid
-    device, the cost is shown first, and nothing is sent without a budget in the backend string, or --yes.
+    defines, and compares the methods as qattn compare does. After an interruption the same command continues. A few
+    steps of each method are timed first, to say how long a long fine-tuning will take. On a paid device, the cost is
+    shown first, and nothing is sent without a budget in the backend string, or --yes.
     """
     options.require((*_PACKAGES, *options.TRAINING, "statsmodels"), "finetune")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else a note on each fork
     from qiskit_qattn.cli.devices import open_devices
     from qiskit_qattn.cli.progress import device_messages, make_progress
     from qiskit_qattn.evaluation.finetune_report import write_report
-    from qiskit_qattn.training.finetune import finetune, prepare
+    from qiskit_qattn.training.finetune import cell_seconds, finetune, prepare
     from qiskit_qattn.training.finetune_config import resolve_finetune
     from qiskit_qattn.training.progress import TrainingInterrupted
 
@@ -120,6 +126,7 @@ def command(
     with open_devices(decided.backend, yes=yes, cost=partial(_cost, decided, prepared)) as (place, _):
         try:
             with make_progress() as progress, device_messages(progress.device_message):
+                progress.forecast(partial(cell_seconds, decided, prepared, place))
                 results = finetune(decided, prepared=prepared, backend=place, progress=progress)
         except TrainingInterrupted as error:
             say(f"{error} The same command continues: {_again(decided)}", err=True)

@@ -40,7 +40,7 @@ def command(
     ] = None,
     quantize: Annotated[
         Literal["int8"] | None,
-        typer.Option(help="Round the classical weights; circuits stay exact.", show_default="no rounding"),
+        typer.Option(help="Round the classical weights to 8 bits; circuits stay exact.", show_default="no rounding"),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Agree to any cost of a paid device.")] = False,
 ) -> None:

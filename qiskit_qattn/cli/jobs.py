@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(cls=HelpGroup, rich_markup_mode=None)
 _Which = Annotated[
-    str, typer.Argument(metavar="ID", help="Number, job id or key, or a prefix of one.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="ID", help="The number, id or key of a job, or the first characters of one.", show_default=False
+    ),
 ]
 _Backend = Annotated[
     str | None,
@@ -46,7 +49,8 @@ def list_jobs(
         str | None, typer.Option(help="sending, sent, done, failed or cancelled.", show_default="all")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="A device, or a prefix of its name, such as ibm:.", show_default="all")
+        str | None,
+        typer.Option(help="A device, or the first characters of its name, such as ibm:.", show_default="all"),
     ] = None,
 ) -> None:
     """List the jobs, newest first. Time and price are estimates (~) until the device reports its own."""
@@ -113,7 +117,7 @@ def show(which: _Which) -> None:
 
 @app.command("resume", cls=HelpCommand)
 def resume(which: _Which, backend: _Backend = None) -> None:
-    """Fetch the result of a job on its way, if it has finished, and its cost if that is not known; nothing is sent."""
+    """Fetch the result of a job on its way if it has finished, and its cost if the ledger lacks it; nothing is sent."""
     from qiskit_qattn.backends.jobs.ledger import Ledger
     from qiskit_qattn.backends.jobs.rows import IN_FLIGHT
 
@@ -141,7 +145,7 @@ def cancel(which: _Which, backend: _Backend = None) -> None:
     from qiskit_qattn.backends.jobs import client
 
     row = client.cancel(ledger, row, device)
-    asked = " The device was asked to stop it; check with: qattn jobs resume." if row.state == "sent" else ""
+    asked = f" The device was asked to stop it; check with: qattn jobs resume {row.id}." if row.state == "sent" else ""
     typer.echo(_line(row) + asked)
 
 
@@ -149,9 +153,11 @@ def cancel(which: _Which, backend: _Backend = None) -> None:
 def clear(
     before: Annotated[
         float | None,
-        typer.Option(help="Only jobs unchanged for this many days.", min=0, show_default="all"),
+        typer.Option(help="Delete only jobs that have not changed for this many days.", min=0, show_default="all"),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="A device, or a prefix of its name.", show_default="all")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="A device, or the first characters of its name.", show_default="all")
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Delete jobs on their way too, which may still cost money.")
     ] = False,

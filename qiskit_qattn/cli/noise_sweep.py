@@ -43,15 +43,15 @@ def command(
     aware_p: Annotated[
         float | None, typer.Option(help="The noise strength of that training.", show_default=False)
     ] = None,
-    windows: Annotated[int, typer.Option(help="Windows of validation text at each point.")] = 64,
+    windows: Annotated[int, typer.Option(help="Windows of validation text measured at each point.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.", min=0, max=2**32 - 1)] = 0,
     out: Annotated[Path | None, typer.Option(help="The folder of the report.", show_default="RUN-noise")] = None,
 ) -> None:
-    """Measure the validation loss of RUN's model against noise strength and against shots, and with mitigated errors.
+    """Measure the validation loss of RUN's model at noise strengths and numbers of shots, and with mitigated errors.
 
-    Every point uses the same windows of text. With --aware-steps, copies of the model are trained further, with noise
-    and without. RUN is only read. The same command with the same --out continues where it stopped, and a longer list
-    of strengths or shots adds points.
+    All points use the same windows of text. With --aware-steps, copies of the model are trained further, with noise and
+    without. RUN is not changed. The same command with the same --out continues where it stopped; a longer list of
+    strengths or shots adds points. Parts of the work are timed first, to say how long a long sweep will take.
     """
     require(TRAINING, "train")
     from qiskit_qattn.evaluation.noise_sweep.plan import NoiseSweep
@@ -86,14 +86,17 @@ def _run(sweep: NoiseSweep) -> None:
     from qiskit_qattn.cli.remaining import LONG, Remaining, duration
     from qiskit_qattn.evaluation.noise_sweep.report import NAMES
     from qiskit_qattn.evaluation.noise_sweep.sweep import measure, missing, open_sweep, train_models
+    from qiskit_qattn.evaluation.noise_sweep.timing import point_seconds, training_seconds
 
     console = Console()
     run, record = open_sweep(sweep)
+    left = len(missing(sweep, record))
+    if left < len(sweep.points()):
+        console.print(f"{len(sweep.points()) - left} of {len(sweep.points())} points are done", highlight=False)
+    expected = point_seconds(sweep, run, record)
     with make_progress(console) as training:
+        training.forecast(lambda: [*training_seconds(sweep, run), sum(expected)])
         models = train_models(sweep, run, training)
-    left = missing(sweep, record)
-    if len(left) < len(sweep.points()):
-        console.print(f"{len(sweep.points()) - len(left)} of {len(sweep.points())} points are done", highlight=False)
     with Progress(
         TextColumn("[bold]measuring"),
         BarColumn(bar_width=24),
@@ -103,21 +106,20 @@ def _run(sweep: NoiseSweep) -> None:
         console=console,
         disable=not console.is_terminal,
     ) as bars:
-        clock = Remaining(len(left))
-        task = bars.add_task("", total=len(left), clock=clock)
-        told = False
+        clock = Remaining(sum(expected))
+        task = bars.add_task("", total=sum(expected), clock=clock)
+        waiting = list(expected)
 
         def advance(share: float) -> None:
-            nonlocal told
-            bars.advance(task, share)
+            bars.advance(task, share * waiting[0])
             clock.reach(bars.tasks[task].completed)
-            if not told and clock.elapsed > 2:
-                told, rest = True, clock.left() or 0.0
-                if rest > LONG:
-                    console.print(f"about {duration(rest)} left", highlight=False)
 
         def tell(point: Point, found: dict[str, Any]) -> None:
+            del waiting[0]
+            bars.update(task, completed=sum(expected) - sum(waiting))
+            clock.reach(bars.tasks[task].completed)
             line = f"{NAMES[point.model]:>11}, {point.label:>12}: {_figures(point, found)}"
+            line += f", {duration(rest)} left" if (rest := clock.left() or 0.0) > LONG else ""
             console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
         measure(sweep, run, models, record, on_point=tell, on_progress=advance)

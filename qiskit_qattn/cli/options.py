@@ -34,27 +34,29 @@ Preset = Annotated[str | None, _run(f"The settings to start from: {', '.join(PRE
 Data = Annotated[str | None, _run("shakespeare, tinyshakespeare, or the path of a UTF-8 text file.", "shakespeare")]
 Split = Annotated[
     int | None,
-    _run("Which tenth of the text is validated on, 0 the last; the rest is trained on.", "0"),
+    _run("The tenth of the text to validate on, 0 for the last one; the model is trained on the rest.", "0"),
 ]
-Out = Annotated[str | None, _run("The run folder, which must not exist yet. Empty: runs/PRESET.")]
+Out = Annotated[str | None, _run("The run folder; a new one, except with --resume. Empty: runs/PRESET.")]
 Seed = Annotated[int | None, _run("Seed of the weights, the batches and the sample.")]
 Baseline = Annotated[
     bool | None,
-    _run("Also train the all-classical twin, with the same seed and batches."),
+    _run("Also train an all-classical twin, with the same seed and batches."),
 ]
 Backend = Annotated[str | None, _run("Where the circuits run, as a backend string.", "statevector")]
 Device = Annotated[Literal["auto", "cpu", "cuda"] | None, _run("auto uses the accelerator, if there is one.", "auto")]
-Compile = Annotated[bool | None, _run("Compile the steps with torch.compile; the first one then takes a minute.")]
+Compile = Annotated[
+    bool | None, _run("Compile the training step with torch.compile; the first step then takes about a minute.")
+]
 Threads = Annotated[int | None, _run("CPU threads; 0: PyTorch's choice. Tiny models run fastest on one.")]
 MixedPrecision = Annotated[Literal["no", "fp16", "bf16"] | None, _run("Precision of the classical layers.", "no")]
 Trackers = Annotated[
     str | None,
     _run(
-        "Experiment trackers of Accelerate, separated by commas; auto: TensorBoard if installed; or none.",
+        "Experiment trackers that Accelerate supports, separated by commas; auto: TensorBoard if installed; or none.",
         "auto",
     ),
 ]
-Profile = Annotated[bool | None, _run("Add time and memory by module to the report, and a check for leaks.")]
+Profile = Annotated[bool | None, _run("Add time and memory by module to the report, and a check for memory leaks.")]
 
 NLayer = Annotated[int | None, _model("Transformer blocks.", "nano: 4")]
 NHead = Annotated[int | None, _model("Attention heads per block.", "nano: 4")]
@@ -77,13 +79,13 @@ Sampling = Annotated[
     _model("How attention is sampled, such as stratified?samples=32. Empty: attention is exact."),
 ]
 
-BatchSize = Annotated[int | None, _optimisation("Sequences per step, over all processes.", "nano: 12")]
+BatchSize = Annotated[int | None, _optimisation("Sequences per step, in all processes together.", "nano: 12")]
 MaxSteps = Annotated[int | None, _optimisation("Training steps.", "nano: 2000")]
 LearningRate = Annotated[float | None, _optimisation("Peak learning rate of the classical weights.", "nano: 0.001")]
-MinLr = Annotated[float | None, _optimisation("Learning rate at the end of the cosine.", "nano: 0.0001")]
+MinLr = Annotated[float | None, _optimisation("Learning rate at the end of the cosine schedule.", "nano: 0.0001")]
 WarmupSteps = Annotated[int | None, _optimisation("Steps of linear warm-up.", "nano: 100")]
 WeightDecay = Annotated[
-    float | None, _optimisation("Weight decay of matrices; circuit weights have none.", "nano: 0.1")
+    float | None, _optimisation("Weight decay of matrices; circuit weights do not decay.", "nano: 0.1")
 ]
 Beta1 = Annotated[float | None, _optimisation("Decay rate of AdamW's first moment.", "nano: 0.9")]
 Beta2 = Annotated[float | None, _optimisation("Decay rate of AdamW's second moment.", "nano: 0.99")]
@@ -97,14 +99,18 @@ CircuitGradClip = Annotated[
 
 LogInterval = Annotated[int | None, _evaluation("Steps between logged training losses.", "10")]
 EvalInterval = Annotated[int | None, _evaluation("Steps between validations.", "100")]
-EvalBatches = Annotated[int | None, _evaluation("Batches of a validation, the same ones each time.", "20")]
-ValWindows = Annotated[int | None, _evaluation("Windows of the final validation; 0: the whole split.")]
+EvalBatches = Annotated[int | None, _evaluation("Batches per validation, the same ones each time.", "20")]
+ValWindows = Annotated[int | None, _evaluation("Windows of text in the final validation; 0: the whole split.")]
 CheckpointInterval = Annotated[int | None, _evaluation("Steps between checkpoints.", "250")]
 
 SamplePrompt = Annotated[
-    str | None, _sample("Prompt of the report's sample. Empty: ROMEO: if the text has these characters.")
+    str | None,
+    _sample(
+        "Prompt of the report's sample. Empty: ROMEO: if the text has these characters, else the start of the"
+        " validation split."
+    ),
 ]
-SampleTokens = Annotated[int | None, _sample("Tokens of the report's sample.", "400")]
+SampleTokens = Annotated[int | None, _sample("Length of the report's sample in tokens.", "400")]
 Temperature = Annotated[float | None, _sample("Sampling temperature; 0: the most likely token.", "0.8")]
 TopK = Annotated[int | None, _sample("Sample from the k most likely tokens; 0: all.")]
 

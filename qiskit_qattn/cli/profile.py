@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder with a checkpoint.", show_default=False)],
     steps: Annotated[
-        int, typer.Option(help="Steps to do; a few are traced, the rest show whether memory leaks.", min=4, max=10**6)
+        int,
+        typer.Option(help="Training steps; a few are traced, the rest show whether memory leaks.", min=4, max=10**6),
     ] = 60,
     out: Annotated[
         Path | None, typer.Option(help="The folder to write, which must not exist yet.", show_default="RUN/profile")
@@ -29,23 +30,30 @@ def command(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Agree to any cost of a paid device.")] = False,
 ) -> None:
-    """Do some more steps of RUN from its newest checkpoint, and write where their time and memory go.
+    """Train RUN for some more steps from its newest checkpoint, and report where their time and memory go.
 
-    Nothing of RUN is changed: steps, losses and weights are thrown away. The folder gets profile.md with tables and a
-    plot, trace.json for Perfetto, and memray.bin where memray is installed. On a paid device, the cost is shown first,
+    RUN is not changed: the steps, losses and weights are thrown away. The folder --out gets profile.md with tables and
+    a plot, trace.json for Perfetto, and memray.bin if memray is installed. On a paid device, the cost is shown first,
     and nothing is sent without a budget in the backend string, as in ?budget=5usd, or --yes.
     """
     options.require(options.TRAINING, "train")
     options.quiet_profiler()
+    from rich.console import Console
+
     from qiskit_qattn.cli.devices import open_devices
+    from qiskit_qattn.cli.progress import device_messages, make_progress
     from qiskit_qattn.evaluation.profile_report import phase_table
     from qiskit_qattn.evaluation.profile_run import profile_run
     from qiskit_qattn.training.run import saved_config
 
     folder = run / "profile" if out is None else out
     text = saved_config(run).backend if backend is None else backend
-    with open_devices(text, yes=yes, cost=partial(_cost, run, steps)) as (target, _):
-        profile = profile_run(run, folder, steps=steps, backend=target)
+    with (
+        open_devices(text, yes=yes, cost=partial(_cost, run, steps)) as (target, _),
+        make_progress(Console(stderr=True)) as progress,
+        device_messages(progress.device_message),
+    ):
+        profile = profile_run(run, folder, steps=steps, backend=target, progress=progress)
     typer.echo(phase_table(profile["costs"]))
     typer.echo("\n" + profile["leak"]["verdict"])
     typer.echo(printable(f"profile: {folder / 'profile.md'}"))

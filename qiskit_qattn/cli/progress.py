@@ -7,8 +7,9 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 import typer
@@ -18,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from qiskit_qattn.cli.remaining import LONG, Remaining, RunTime, duration
+from qiskit_qattn.cli.remaining import LONG, Remaining, RunTime, duration, forecast_text
 from qiskit_qattn.training.progress import Progress
 from qiskit_qattn.untrusted import one_line, printable
 
@@ -74,17 +75,46 @@ class LineProgress(Progress):
 
     def __init__(self, console: Console) -> None:
         self.console, self.clock, self._told = console, RunTime(), False
+        self._last = math.inf  # seconds left when that was told last; 0 once validations tell it
+
+    def forecast(self, seconds: Callable[[], Sequence[float] | None]) -> None:
+        """Print how long the work will take, if that is long."""
+        found = seconds()
+        if found:
+            self.clock.forecast(found)
+        if text := forecast_text(found):
+            self._told, self._last = found is not None, sum(found or (math.inf,))
+            self.message(text)
+
+    def counted(self, name: str, done: int, total: int) -> None:
+        """Note the time, and print what is left of a long work, again after each half of it."""
+        if not done:
+            self.clock.started(0, total)
+            return
+        self.clock.stepped(done)
+        self._tell_half()
+        if done == total:
+            self.clock.finished()
+
+    def _tell_half(self) -> None:
+        left = self.clock.left() or 0.0
+        if self.clock.known and LONG < left < self._last / 2:
+            self._last = left
+            self.message(f"about {duration(left)} left")
 
     def planned(self, phases: int, final: float) -> None:
         """Expect so many models."""
         self.clock.planned(phases, final)
 
     def step_done(self, step: int, loss: float | None, tokens_per_second: float) -> None:
-        """Note the time, and say once how long all of it will take if that is more than a minute."""
+        """Note the time, and say once how long all of it will take if that is long; again after each half of it."""
         self.clock.stepped(step)
-        if not self._told and self.clock.known:
+        if self._told:
+            self._tell_half()
+        elif self.clock.known:
             self._told, left = True, self.clock.left() or 0.0
             if left > LONG:
+                self._last = left
                 self.message(f"about {duration(left)} left, for all steps and validations")
 
     def final_validation(self, done: int, total: int) -> None:
@@ -107,6 +137,7 @@ class LineProgress(Progress):
     def validated(self, found: Validation, tokens_per_second: float) -> None:
         """Print the figures of a validation, and the time that is left where that is long."""
         self.clock.validated()
+        self._last = 0.0
         parts = [
             f"step {found.step:>6}",
             f"train {found.train_loss:.4f}" if found.train_loss is not None else "train   –   ",
@@ -142,6 +173,13 @@ class BarProgress(LineProgress):
             self.message(text)
         else:
             self.bars.message = StatusMessage(text)
+
+    def counted(self, name: str, done: int, total: int) -> None:
+        """Move the bar of a work, or start it."""
+        super().counted(name, done, total)
+        if not done:
+            self.task = self.bars.add_task(name, total=total, figures="", clock=self.clock)
+        self._show(completed=done, figures="")
 
     def phase_started(self, name: str, step: int, max_steps: int) -> None:
         """Start a bar."""
@@ -199,17 +237,27 @@ def watch_jobs(out: Console | None = None, err: Console | None = None) -> Iterat
 
 
 def timed(tokens: Iterable[T], total: int) -> Iterator[T]:
-    """Yield a text's tokens, and say how long the rest of ``total`` takes where that is more than a minute.
-
-    It is said when three tokens are there, and again when half of that time is left.
-    """
-    clock, told = Remaining(total), math.inf
-    for number, token in enumerate(tokens, 1):
+    """Yield a text's tokens, and say how long the rest of ``total`` takes where that is more than a minute."""
+    done = counting(total)
+    for token in tokens:
         yield token
+        done()
+
+
+def counting(total: int, what: str = "tokens") -> Callable[[], None]:
+    """Return a function to be called after each of ``total`` items, which says how long the rest of them takes.
+
+    It is said where that is more than a minute, when three items are there, and again when half of that time is left.
+    """
+    clock, numbers = Remaining(total), count(1)
+
+    def done() -> None:
+        number = next(numbers)
         clock.reach(number)
-        if clock.known and LONG < (left := clock.left() or 0.0) < told / 2:
-            told = left
-            logging.getLogger(LOGGER).info("about %s left for %d of %d tokens", duration(left), total - number, total)
+        if left := clock.news():
+            logging.getLogger(LOGGER).info("about %s left for %d of %d %s", left, total - number, total, what)
+
+    return done
 
 
 def shown_text(text: str) -> str:

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 
 Clock = Callable[[], float]
-LONG = 60.0  # seconds; of what takes longer it is said how long, as soon as that is known
+LONG = 60.0  # seconds; of what takes longer it is said how long
+QUEUE = "time: not known, since it depends on the device's queue"
 _MOST = 256  # points that are kept
 _FEWEST, _SOONEST = 3, 2.0  # units and seconds after which an estimate is worth telling
 
@@ -19,6 +20,17 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def forecast_text(seconds: Sequence[float] | None) -> str:
+    """Return what is said of work before it starts; nothing of work that is not long.
+
+    Args:
+        seconds: How long each of its parts will take; None where a device's queue decides.
+    """
+    if seconds is None:
+        return QUEUE
+    return f"time: about {duration(sum(seconds))}" if sum(seconds) > LONG else ""
 
 
 def seconds_left(reached: Sequence[tuple[float, float]], total: float, now: float) -> float | None:
@@ -56,7 +68,7 @@ class Remaining:
     """
 
     def __init__(self, total: float, done: float = 0, clock: Clock = time.monotonic) -> None:
-        self.total, self._clock = total, clock
+        self.total, self._clock, self._told = total, clock, math.inf
         self._reached = [(clock(), float(done))]
 
     @property
@@ -81,14 +93,19 @@ class Remaining:
         """Return the seconds left; None before the first unit is done."""
         return seconds_left(self._reached, self.total, self._clock())
 
-    def told(self) -> str:
-        """Return the time left in words; empty before the first unit is done."""
-        left = self.left()
-        return "" if left is None else duration(left)
+    def news(self) -> str:
+        """Return the time left in words where it is long and not told yet, or at most half of what was told last."""
+        left = self.left() or 0.0
+        if not (self.known and LONG < left < self._told / 2):
+            return ""
+        self._told = left
+        return duration(left)
 
 
 class RunTime:
     """The time that a run will still take: its steps, final validations, and the models after this one.
+
+    Each of these takes as long as this one, or in the ratio of what was forecast for both.
 
     Args:
         clock: Returns the time in seconds.
@@ -96,14 +113,21 @@ class RunTime:
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        self._phases, self._final = 1, 0.0
+        self._forecast, self._final = [1.0], 0.0  # of this model and of those after it
+        self._is_measured = False
         self._steps: Remaining | None = None
         self._validating: Remaining | None = None
         self._validation, self._event = 0.0, clock()
 
+    def forecast(self, seconds: Sequence[float]) -> None:
+        """Expect models that take so long each."""
+        self._forecast, self._is_measured = list(seconds), True
+
     def planned(self, phases: int, final: float) -> None:
-        """Expect so many models, and of each a final validation as long as ``final`` others."""
-        self._phases, self._final = phases, final
+        """Expect so many models, unless forecast, and of each a final validation as long as ``final`` others."""
+        self._final = final
+        if not self._is_measured:
+            self._forecast = [1.0] * phases
 
     def started(self, step: int, max_steps: int) -> None:
         """Note that the steps of a model start."""
@@ -128,7 +152,7 @@ class RunTime:
 
     def finished(self) -> None:
         """Note the end of a model."""
-        self._phases -= 1
+        del self._forecast[:1]
 
     @property
     def known(self) -> bool:
@@ -143,4 +167,5 @@ class RunTime:
         if self._validating is not None:
             steps = 0.0
             final = (self._validating.left() or 0.0) if self._validating.elapsed else final
-        return steps + final + (self._phases - 1) * (self._steps.elapsed + steps + final)
+        this, *later = self._forecast or [1.0]
+        return steps + final + sum(later) / this * (self._steps.elapsed + steps + final)

@@ -11,13 +11,14 @@ import typer
 def command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run or a study.", show_default=False)],
     recompute: Annotated[
-        bool, typer.Option("--recompute", help="Evaluate the saved models again, instead of reading report.json.")
+        bool,
+        typer.Option("--recompute", help="Evaluate the saved models of a run again, instead of reading report.json."),
     ] = False,
 ) -> None:
     """Write the report and the figures of RUN again.
 
-    That of a run of qattn train is made from its report.json, that of a study of qattn compare from its cells. Other
-    commands write their report again when they are called again as before.
+    For a run of qattn train they are made from its report.json, for a study of qattn compare from its cells. Other
+    commands write their report again when they are called again with the same options.
     """
     from qiskit_qattn.evaluation.comparison.plan import NAME, load_study
     from qiskit_qattn.evaluation.report import read_report, render_report, write_report

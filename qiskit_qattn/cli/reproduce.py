@@ -23,7 +23,7 @@ def command(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The folder of runs and report.", show_default="runs/reproduce-CLAIM")
+        Path | None, typer.Option(help="The folder of the runs and the report.", show_default="runs/reproduce-CLAIM")
     ] = None,
     data: Annotated[
         str, typer.Option(help="tinyshakespeare, shakespeare, or the path of a UTF-8 text file.")
@@ -39,7 +39,8 @@ def command(
     qisa-leak: a 13 times lower cross-entropy, and the causality check that its model fails. gpt-nano: Qiskit GPT nano's
     losses, parameters and throughput. qisa-speed: how much slower QISA's layers are. nanogpt: 1.88 on tinyshakespeare.
     qasa: a circuit's forecasts of a chaotic map. qasa-circuit: that circuit's entanglement and expressibility.
-    Trained models are kept: the same command continues where it stopped.
+    Trained models are kept: the same command continues where it stopped. A few steps or rounds are timed first, to say
+    how long a long reproduction will take.
     """
     require(TRAINING, "train")
     from qiskit_qattn.cli.progress import make_progress

@@ -12,13 +12,16 @@ from qiskit_qattn.cli.devices import Quote, cost_table, open_devices, text_row
 from qiskit_qattn.cli.generate import load_model
 from qiskit_qattn.cli.help import say
 from qiskit_qattn.cli.options import TRAINING, require
-from qiskit_qattn.cli.progress import watch_jobs
+from qiskit_qattn.cli.progress import counting, watch_jobs
+from qiskit_qattn.cli.remaining import forecast_text
 from qiskit_qattn.errors import BackendError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from qiskit_qattn.backends.registry import Backend
 
-_AGAIN = "The same command continues, and jobs that were sent are taken from the ledger."
+_AGAIN = "The same command continues; it takes the results of the jobs that were sent from the ledger."
 
 
 def command(
@@ -34,19 +37,22 @@ def command(
         int | None, typer.Option(help="Sample from the k most likely tokens.", min=1, show_default="all")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder of the report.", show_default="RUN-device")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Agree to any cost of a paid device, unasked.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Agree to any cost of a paid device, without being asked.")
+    ] = False,
 ) -> None:
     """Generate a text with the model of RUN on a device, and compare it with the exact engine token by token.
 
-    The cost is shown first; a paid device gets nothing until you agree. The report is one page, with the device, its
-    calibration, qubits, shots, cost and error bars. The same command with the same --out takes the jobs that were paid
-    for from the ledger, so that it may be interrupted.
+    The cost is shown first; nothing is sent to a paid device until you agree. The report is one page, with the device,
+    its calibration, qubits, shots, cost and error bars. After an interruption, the same command with the same --out
+    continues: it takes the results of the jobs that were sent from the ledger.
     """
     require(TRAINING, "train")
     from qiskit_qattn.backends.several import Group
     from qiskit_qattn.evaluation.device_cost import generation_cost
     from qiskit_qattn.evaluation.device_run.record import DeviceRun, check_compared, check_out, make_record
     from qiskit_qattn.evaluation.device_run.report import write_report
+    from qiskit_qattn.evaluation.device_run.timing import token_seconds
     from qiskit_qattn.evaluation.device_run.trace import traced
     from qiskit_qattn.training.checkpoint import find_model
 
@@ -73,15 +79,25 @@ def command(
         with model.to_backend(place):
             check_compared(model, place.name)
             try:
+                if told := forecast_text(token_seconds(model, ids, tokens, place, **asked.options)):
+                    say(told, err=True)
                 with watch_jobs() as write:
                     write(prompt)
-                    trace = traced(model, ids, tokens, lambda token: write(tokenizer.decode(token[0])), **asked.options)
+                    generated, compared = counting(tokens), counting(tokens, "tokens to compare")
+
+                    def on_token(token: Tensor) -> None:
+                        write(tokenizer.decode(token[0]))
+                        generated()
+
+                    trace = traced(model, ids, tokens, on_token, **asked.options)
                     write("\n")
+                    record = make_record(
+                        asked, settings, model, tokenizer, ids, place, trace, estimate, on_token=compared
+                    )
             except BackendError as error:
                 error.add_note(_AGAIN)
                 raise
             except KeyboardInterrupt as stop:
                 say(f"\nInterrupted. {_AGAIN}", err=True)
                 raise typer.Exit(128 + getattr(stop, "signal", 2)) from stop
-            record = make_record(asked, settings, model, tokenizer, ids, place, trace, estimate)
     say(f"report: {write_report(asked, record)}")

@@ -41,24 +41,35 @@ def command(
             show_default=False,
         ),
     ] = None,
-    config: Annotated[Path | None, _option("A TOML file with settings; the environment has QATTN_SERVE_NAME.")] = None,
-    host: Annotated[str | None, _option("Address to listen on; beyond the loopback with keys.", "127.0.0.1")] = None,
+    config: Annotated[
+        Path | None, _option("A TOML file with settings; variables QATTN_SERVE_NAME override it.")
+    ] = None,
+    host: Annotated[str | None, _option("Address to listen on; any but the loopback needs keys.", "127.0.0.1")] = None,
     port: Annotated[int | None, _option("Port to listen on; 0: a free one.", "8000")] = None,
     backend: Annotated[
         str | None, _option("Where circuits run: a backend string, or a chain, 'A -> B'.", "statevector", "Models")
     ] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda"] | None, _option("auto uses the GPU, if any.", "auto", "Models")
+        Literal["auto", "cpu", "cuda"] | None, _option("auto uses the GPU, if there is one.", "auto", "Models")
     ] = None,
-    quantize: Annotated[Literal["int8"] | None, _option("int8: classical weights of 8 bits.", "none", "Models")] = None,
-    max_batch: Annotated[int | None, _option("Texts in one pass.", "32", "Models")] = None,
-    max_queue: Annotated[int | None, _option("Texts that wait; more are refused.", "256", "Models")] = None,
-    keys: Annotated[Path | None, _option("A file of keys: qattn serve-keys.", panel="Guards")] = None,
-    requests_per_minute: Annotated[int | None, _option("Limit of each key; 0: none.", "0", "Guards")] = None,
-    tokens_per_minute: Annotated[int | None, _option("Limit of each key; 0: none.", "0", "Guards")] = None,
-    max_tokens: Annotated[int | None, _option("The most tokens of a text.", "1024", "Guards")] = None,
+    quantize: Annotated[
+        Literal["int8"] | None, _option("int8: round the classical weights to 8 bits.", "none", "Models")
+    ] = None,
+    max_batch: Annotated[int | None, _option("Texts that are computed in one pass.", "32", "Models")] = None,
+    max_queue: Annotated[int | None, _option("Texts that may wait; further ones are refused.", "256", "Models")] = None,
+    keys: Annotated[Path | None, _option("A file of keys, made by qattn serve-keys.", panel="Guards")] = None,
+    requests_per_minute: Annotated[int | None, _option("Limit for each key; 0: no limit.", "0", "Guards")] = None,
+    tokens_per_minute: Annotated[int | None, _option("Limit for each key; 0: no limit.", "0", "Guards")] = None,
+    max_tokens: Annotated[
+        int | None, _option("Largest number of tokens that a request may ask for.", "1024", "Guards")
+    ] = None,
     cors_origins: Annotated[
-        list[str] | None, typer.Option("--cors-origin", help="Origin of pages that may call.", rich_help_panel="Guards")
+        list[str] | None,
+        typer.Option(
+            "--cors-origin",
+            help="Origin of web pages that may call the server; may be repeated.",
+            rich_help_panel="Guards",
+        ),
     ] = None,
     log_prompts: Annotated[bool | None, _option("Log prompts and answers.", panel="Guards")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Agree to any cost of a paid device.")] = False,
@@ -66,7 +77,7 @@ def command(
     """Serve models: /v1/completions, /v1/chat/completions and /v1/models of OpenAI's API, /health and /metrics.
 
     On a paid device, the cost of a text is shown first, and nothing is sent without a budget in the backend string, as
-    in ?budget=5usd, or --yes. SIGTERM and Ctrl-C let answers on their way end.
+    in ?budget=5usd, or --yes. On SIGTERM or Ctrl-C, the server ends after the answers that it has begun.
     """
     require(_PACKAGES, "serve")
     from qiskit_qattn.serving.app import create_app

@@ -20,7 +20,7 @@ _File = Annotated[Path, typer.Option("--keys", help="The file of keys.", envvar=
 
 @app.callback(invoke_without_command=True)
 def serve_keys(ctx: typer.Context) -> None:
-    """Create, list or revoke the keys of qattn serve; servers that run take note at the next request."""
+    """Create, list or revoke the keys of qattn serve; running servers apply changes at the next request."""
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
 
@@ -36,7 +36,7 @@ def create(
         int | None, typer.Option(help="Its own limit; 0: none.", min=0, show_default="the server's")
     ] = None,
 ) -> None:
-    """Make a key and print it, once: the file has only its hash. The file is made if it is missing."""
+    """Create a key and print it once: the file stores only its hash, and is created if it is missing."""
     from qiskit_qattn.serving.keys import create_key
 
     typer.echo(create_key(keys, name, requests=requests_per_minute, tokens=tokens_per_minute))

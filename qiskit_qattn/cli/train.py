@@ -75,9 +75,10 @@ def command(
 ) -> None:
     """Train a GPT with quantum heads, and write its report.
 
-    The preset's settings come first, then those of --config, then the flags. Ctrl-C saves the state before it stops,
-    and --resume continues to the same losses as if nothing had happened. On a paid device, the cost of the run is shown
-    first, and nothing is sent without a budget in the backend string, as in ?budget=5usd, or --yes.
+    Settings come from the preset, then from --config, then from the options; later ones win. Ctrl-C saves the state and
+    stops; --resume continues, with the same losses as an uninterrupted run. A few steps are timed first, to say how
+    long a long run will take. On a paid device, the cost of the run is shown first, and nothing is sent without a
+    budget in the backend string, as in ?budget=5usd, or --yes.
     """
     options.require(options.TRAINING, "train")
     options.quiet_profiler()
@@ -85,6 +86,7 @@ def command(
     from qiskit_qattn.cli.progress import device_messages, make_progress, watch_jobs
     from qiskit_qattn.evaluation.report import write_report
     from qiskit_qattn.training.config import resolve, resolve_resumed
+    from qiskit_qattn.training.pace import run_seconds
     from qiskit_qattn.training.run import saved_config, train_run
 
     settings = options.given_settings(context)
@@ -96,6 +98,7 @@ def command(
     with open_devices(decided.backend, yes=yes, cost=partial(_cost, decided)) as (target, estimators):
         try:
             with make_progress() as progress, device_messages(progress.device_message):
+                progress.forecast(partial(run_seconds, decided, target, resume=resume))
                 finished = train_run(decided, resume=resume, progress=progress, backend=target)
             if finished.is_main_process:
                 with watch_jobs() if estimators or target.single is None else nullcontext():

@@ -89,6 +89,7 @@ def drawn(figure: Any, form: Literal["png", "svg", "pdf"]) -> bytes:
     import matplotlib
 
     for axes in figure.axes:
+        axes.set_axisbelow(True)  # no line of the grid upon bars
         axes.spines[["top", "right"]].set_visible(False)
         for axis in (axes.xaxis, axes.yaxis):
             _make_plain(axis)

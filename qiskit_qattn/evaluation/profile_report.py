@@ -239,7 +239,6 @@ def _bars(axes: Any, costs: dict[str, Any]) -> None:
     axes.set_xlabel("ms per step")
     axes.set_title("Time by module", loc="left", fontsize=10)
     axes.grid(axis="x", **GRID)
-    axes.set_axisbelow(True)
     used = {"forward", "backward"} | {
         name for name in ("circuits forward", "circuits backward") if any(part["circuits"] for part in parts)
     }
@@ -285,5 +284,6 @@ def _resident(axes: Any, resident: dict[str, Any], found: dict[str, Any]) -> Non
     if len(mib) and np.ptp(mib) < 1:
         axes.set_ylim(mib.mean() - 1, mib.mean() + 1)  # or a page would fill the axis
     axes.set_xlabel("training step")
+    axes.locator_params("x", integer=True)
     axes.set_ylabel("MiB")
     axes.set_title(title, loc="left", fontsize=9)

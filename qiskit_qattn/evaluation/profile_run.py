@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,16 @@ from qiskit_qattn.evaluation.rendering import code, machine, pairs, versions, wr
 from qiskit_qattn.training.checkpoint import list_checkpoints
 from qiskit_qattn.training.data import load_corpus
 from qiskit_qattn.training.files import write_text, writing
+from qiskit_qattn.training.pace import steps_seconds
 from qiskit_qattn.training.profiling import FOLDER
+from qiskit_qattn.training.progress import Progress
 from qiskit_qattn.training.run import make_accelerator, saved_config
 from qiskit_qattn.training.trainer import Trainer
 
 
-def profile_run(run: Path, out: Path, *, steps: int, backend: Place | None = None) -> dict[str, Any]:
+def profile_run(
+    run: Path, out: Path, *, steps: int, backend: Place | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
     """Do some more steps of a run from its newest checkpoint, write their profile into ``out``, and return it.
 
     Nothing in the run's folder is changed. ``out`` gets what ``qattn train --profile`` writes, ``profile.json`` and
@@ -32,6 +37,7 @@ def profile_run(run: Path, out: Path, *, steps: int, backend: Place | None = Non
         out: The folder to make.
         steps: The number of steps.
         backend: The backend, opened; None opens the run's.
+        progress: Receives the events of the steps.
 
     Raises:
         RunFolderError: If ``run`` is no run folder, or ``out`` exists or cannot be written.
@@ -46,6 +52,9 @@ def profile_run(run: Path, out: Path, *, steps: int, backend: Place | None = Non
     config = config.replace(profile=True, baseline=False, trackers="none", max_steps=done + steps)
     if config.threads:
         torch.set_num_threads(config.threads)
+    progress = progress or Progress()
+    timed = config if backend is None else config.replace(backend=backend.name)
+    progress.forecast(partial(steps_seconds, timed, steps, backend))
     with tempfile.TemporaryDirectory(prefix="qattn-profile-") as name:
         scratch = Path(name)
         shutil.copytree(checkpoint, scratch / "checkpoints" / checkpoint.name)
@@ -55,8 +64,10 @@ def profile_run(run: Path, out: Path, *, steps: int, backend: Place | None = Non
             scratch,
             accelerator=make_accelerator(config, scratch),
             backend=backend,
+            progress=progress,
         )
         trainer.resume()
+        progress.phase_started("profile", done, done + steps)
         trainer.do_steps(steps)
         profile = read_profile(scratch)
         assert profile is not None, "at least one step was traced"

@@ -1,4 +1,4 @@
-"""What a request's passes were computed on, and what that cost."""
+"""Which backends computed a request's passes, and what that cost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qiskit_qattn.nn.audit import Fall
 
 if TYPE_CHECKING:
-    from qiskit_qattn.serving.models import ServedModel
+    from qiskit_qattn.serving.served_model import ServedModel
 
 
 @dataclass
@@ -19,11 +19,11 @@ class Tally:
     """The passes of one request, or of all.
 
     Attributes:
-        passes: How many there were, without those that failed.
-        shared: The most requests that one of them computed together.
-        calls: By the name of each circuit that can run in several places, how many calls each backend computed.
-        falls: Calls that went from one backend to the next, by circuit and backends: the first of each, and how many.
-        cost: By device what the passes cost; a request's is its equal share of each.
+        passes: The number of passes that did not fail.
+        shared: The largest number of requests that shared one pass.
+        calls: For each circuit on a chain or a group, the number of calls that each backend computed.
+        falls: Calls that fell back to the next backend, by circuit and backends: the first one, and their number.
+        cost: What the passes cost on each device; a request bears an equal share of each pass.
     """
 
     passes: int = 0
@@ -50,7 +50,7 @@ class Tally:
 
 @dataclass
 class Reading:
-    """What one pass did: calls by circuit and backend, falls, cost by device, and whether it was complete."""
+    """What one pass did: calls by circuit and backend, fallbacks, cost by device, and whether it was completed."""
 
     complete: bool = False
     calls: dict[str, Counter[str]] = field(default_factory=dict)
@@ -59,13 +59,13 @@ class Reading:
 
 
 class Meter:
-    """Reads what the passes of a model did from its circuits' records and its devices' accounts.
+    """Reads what a model's passes did from the audits of its circuits and the spending on its devices.
 
     Args:
         model: The model.
 
     Attributes:
-        total: Of all passes.
+        total: The tally of all passes.
     """
 
     def __init__(self, model: ServedModel) -> None:
@@ -75,7 +75,7 @@ class Meter:
 
     @contextmanager
     def reading(self, tallies: Sequence[Tally]) -> Iterator[None]:
-        """Count what the block computes as a pass that these share."""
+        """Count what the block computes as one pass, shared by the requests of these tallies."""
         calls = [Counter(part.module.execution.audit.calls) for part in self._chains]
         falls = [len(part.module.execution.audit.falls) for part in self._chains]
         cost = self._cost()
@@ -94,7 +94,7 @@ class Meter:
             for tally in tallies:
                 tally.add(found, len(tallies))
 
-    def told(self, tally: Tally) -> dict[str, Any]:
+    def summary(self, tally: Tally) -> dict[str, Any]:
         """Return which backend computed which heads, as plain data for JSON; from any thread."""
         places = {part.name: place.name for part in self.model.parts if (place := part.module.execution.place)}
         calls = {name: {place: tally.passes} if tally.passes else {} for name, place in places.items()}

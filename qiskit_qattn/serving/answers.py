@@ -15,7 +15,7 @@ from qiskit_qattn.errors import QattnError
 from qiskit_qattn.serving.failures import Refusal, as_refusal
 
 if TYPE_CHECKING:
-    from qiskit_qattn.serving.engine import Generation
+    from qiskit_qattn.serving.generation import Generation
 
 _LONGEST_HEADER = 1000  # characters
 DONE = "data: [DONE]\n\n"
@@ -23,12 +23,12 @@ DONE = "data: [DONE]\n\n"
 
 @dataclass(frozen=True)
 class Form:
-    """The words of one of OpenAI's two kinds of answer.
+    """The format of one of OpenAI's two kinds of answer.
 
     Attributes:
-        prefix: Of an answer's id.
-        whole: The name of an answer.
-        part: The name of a part of a stream.
+        prefix: How the id of an answer begins.
+        whole: The ``object`` of an answer.
+        part: The ``object`` of a chunk of a stream.
         is_chat: Whether texts are messages.
     """
 
@@ -62,16 +62,16 @@ class Answer:
     """The texts of one request, which are generated together.
 
     Attributes:
-        form: Of the answer.
+        form: The format of the answer.
         model: The model's name.
         generations: One per text.
         prefixes: What each text begins with, such as its prompt where that is echoed.
-        prompt_tokens: Tokens of all prompts.
+        prompt_tokens: The number of tokens of all prompts.
         seconds: How long it may take.
-        id: Of the answer.
+        id: The answer's id; by default a random one.
         created: When it was begun, in Unix seconds.
         first_after: Seconds to the first piece; None before that.
-        texts: What has come so far.
+        texts: The texts so far.
     """
 
     form: Form
@@ -103,7 +103,7 @@ class Answer:
 
     @property
     def where(self) -> dict[str, Any]:
-        """What computed the texts that have ended.
+        """Which backends computed the texts that have ended.
 
         ``backends`` counts calls of circuits by where they ran, ``heads`` the same for every head of attention,
         ``falls`` has the calls that went on to the next backend and why, ``cost`` what devices charged for the texts,
@@ -114,7 +114,7 @@ class Answer:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The same in short, as headers."""
+        """A summary of :attr:`where` as headers."""
         where = self.where
         falls = sum(fall["count"] for fall in where["falls"])
         backends = ", ".join(f"{name} ({count})" for name, count in where["backends"].items())
@@ -217,7 +217,7 @@ async def _pump(index: int, generation: Generation, pieces: asyncio.Queue[Any]) 
                 reason, rest = piece.finish_reason, piece.text
             elif piece.text:
                 await pieces.put((index, piece.text, None))
-    except QattnError as error:  # which the request that waits for it tells
+    except QattnError as error:  # raised in the request that waits for the text
         await pieces.put(error)
     else:
         await pieces.put((index, rest, reason or "stop"))
@@ -228,7 +228,7 @@ def _json(value: Any) -> str:
 
 
 def joined(accounts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what several generations were computed on, as one; their passes may have been shared."""
+    """Add up which backends computed several generations; their passes may have been shared."""
     calls, heads = Counter[str](), list[dict[str, Any]]()
     falls: dict[tuple[Any, ...], dict[str, Any]] = {}
     cost: dict[str, Counter[str]] = {}

@@ -20,7 +20,7 @@ from qiskit_qattn.serving.answers import Answer
 from qiskit_qattn.serving.engine import Engine
 from qiskit_qattn.serving.failures import ERRORS, Refusal, as_refusal
 from qiskit_qattn.serving.guard import Guard
-from qiskit_qattn.serving.health import about, health, stopped
+from qiskit_qattn.serving.health import health, model_entry, stopped
 from qiskit_qattn.serving.keys import Keys
 from qiskit_qattn.serving.metrics import CONTENT_TYPE
 from qiskit_qattn.serving.schemas import ChatRequest, CompletionRequest
@@ -82,12 +82,15 @@ def _add_api(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models", **guarded)
     async def list_models() -> dict[str, Any]:
         """List the models."""
-        return {"object": "list", "data": [about(name, engine, created) for name, engine in service.engines.items()]}
+        return {
+            "object": "list",
+            "data": [model_entry(name, engine, created) for name, engine in service.engines.items()],
+        }
 
     @app.get("/v1/models/{model:path}", **guarded)
     async def retrieve_model(model: str) -> dict[str, Any]:
         """Describe a model."""
-        return about(model, service.engine(model), created)
+        return model_entry(model, service.engine(model), created)
 
     @app.post("/v1/completions", **texts)
     async def create_completion(body: CompletionRequest, request: Request) -> Response:
@@ -114,7 +117,7 @@ async def _answered(
         usage = body.stream_options is not None and body.stream_options.include_usage
         return _Stream(service, answer, answer.events(usage))
     try:
-        content = await _unless_left(request, answer.whole())
+        content = await _unless_disconnected(request, answer.whole())
     finally:
         service.ended(answer)
     return JSONResponse(content, headers=answer.headers)
@@ -134,14 +137,14 @@ class _Stream(StreamingResponse):
             self._service.ended(self._answer)
 
 
-async def _unless_left(request: Request, work: Awaitable[T]) -> T:
+async def _unless_disconnected(request: Request, work: Awaitable[T]) -> T:
     """Return what is computed, unless the client leaves before; then it is cancelled.
 
     Raises:
         Refusal: If the client has left, which nobody reads.
     """
     task: asyncio.Future[T] = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_left(request))
+    leaving = asyncio.ensure_future(_disconnected(request))
     both: set[asyncio.Future[Any]] = {task, leaving}
     try:
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -153,7 +156,7 @@ async def _unless_left(request: Request, work: Awaitable[T]) -> T:
             each.cancel()
 
 
-async def _left(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     """Return when the client has left."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

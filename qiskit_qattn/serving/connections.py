@@ -28,7 +28,7 @@ class Connection(H11Protocol):
         seconds: How long it may take for a request's head, between requests, and to take what was written.
         most: The most open connections; beyond it, the one that has waited the longest is closed.
         waiting: The connections that have no request, the longest waiting first; all connections share it.
-        arguments: uvicorn's.
+        arguments: Those of uvicorn's ``H11Protocol``.
     """
 
     def __init__(self, *, seconds: float, most: int, waiting: dict[Connection, None], **arguments: Any) -> None:
@@ -91,8 +91,8 @@ def make_server(app: ASGIApp, settings: Settings) -> uvicorn.Server:
     """Return uvicorn with the limits of the settings, to be run.
 
     Args:
-        app: What answers.
-        settings: The server's.
+        app: The application that answers.
+        settings: The server's settings.
     """
     most = _allow_connections(settings.max_connections)
     protocol: Any = partial(Connection, seconds=settings.silent_seconds, most=most, waiting={})

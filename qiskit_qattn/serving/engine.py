@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from qiskit_qattn.errors import ConfigError, DataError, QueueFull, StoppedError
 from qiskit_qattn.serving.accounts import Meter
-from qiskit_qattn.serving.generation import Generation, Piece, Told, Usage, tell
+from qiskit_qattn.serving.generation import Generation, Update, deliver
 from qiskit_qattn.serving.running import Counts, Running
 from qiskit_qattn.serving.sampling import Sampling
 from qiskit_qattn.serving.served_model import ServedModel
 
-__all__ = ["Engine", "Generation", "Piece", "Sampling", "Usage"]
+__all__ = ["Engine", "Generation", "Sampling"]
 
 _PASS_SECONDS = 10.0  # how long a stop waits for the pass that runs then
 _PREFILL = 8192  # tokens of prompts, padding included, that join in one pass; a single prompt may be longer
@@ -28,10 +28,10 @@ class Engine:
 
     Args:
         model: The model.
-        max_batch: Requests that are generated at the same time.
-        max_queue: Requests that wait; more are refused.
-        max_cached: Tokens of the batch, padding included, whose keys and values are kept: what bounds the memory. A
-            text may not be longer.
+        max_batch: The most requests in the batch.
+        max_queue: The most requests that wait; more are refused.
+        max_cached: The most tokens in the batch, padding included, whose keys and values are kept. It bounds the memory
+            and the length of a text.
 
     Raises:
         ConfigError: For a limit below 1.
@@ -86,7 +86,7 @@ class Engine:
                 self._changed.notify_all()
             else:
                 self._counts.end(generation, "length")
-                generation.take(Told(generation, finish="length"))
+                generation.apply(Update(generation, finish="length"))
         return generation
 
     def stats(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class Engine:
         the first token and the end. ``batch_sizes`` says how many passes were shared by each number of requests.
         ``calls``, ``falls`` and ``cost`` are those of all passes, as :attr:`Generation.backends` has them for one.
         """
-        counts, total = self._counts, self._meter.told(self._meter.total)
+        counts, total = self._counts, self._meter.summary(self._meter.total)
         return {
             "state": self._state,
             "queued": len(self._queue),
@@ -169,21 +169,21 @@ class Engine:
             self._changed.wait_for(lambda: self._state == "stopped" or not (self._queue or self._busy), seconds)
 
     def _abandon(self) -> None:
-        """Tell the requests there are that they will not be finished."""
+        """End the remaining requests with an error."""
         with self._changed:
             self._state, self._busy = "stopped", False
             left = [*self._running.generations, *self._queue]
             self._queue.clear()
             self._changed.notify_all()
         error = f"{self.model.name} stopped before the text was finished."
-        tell([Told(generation, error=StoppedError(error)) for generation in left])
+        deliver([Update(generation, error=StoppedError(error)) for generation in left])
 
     # What follows runs in the model's thread.
 
     def _run(self) -> None:
         try:
             while (new := self._next()) is not None:
-                tell(self._running.step(new))
+                deliver(self._running.step(new))
                 self._running.drop_cancelled()
         finally:
             self._abandon()

@@ -22,7 +22,7 @@ class Piece:
     Attributes:
         text: The characters.
         tokens: The tokens drawn since the last piece; those of a stop string or an end token are among them.
-        finish_reason: In the last piece ``stop`` or ``length``, otherwise None.
+        finish_reason: ``stop`` or ``length`` in the last piece, otherwise None.
     """
 
     text: str
@@ -32,7 +32,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Usage:
-    """How many tokens a request has, its completion so far."""
+    """The number of tokens of a prompt and, so far, of its completion."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -46,18 +46,18 @@ class Generation:
     Args:
         prompt: The prompt's tokens.
         sampling: How the text is drawn.
-        meter: Knows what its passes were computed on.
-        wake: Tells the model's thread that something changed.
+        meter: Records which backends computed its passes.
+        wake: Wakes the model's thread after a change.
 
     Attributes:
-        prompt: As given.
-        sampling: As given.
-        submitted: When it was submitted; this and the other times are on the clock of ``time.monotonic``.
+        prompt: The prompt's tokens.
+        sampling: How the text is drawn.
+        submitted: When it was submitted; all times are those of ``time.monotonic``.
         first_token: When its first token was drawn, or None.
         ended: When it ended, or None.
         cancelled: Whether it was cancelled.
-        drawn: How many tokens were drawn so far.
-        tally: What its passes did so far.
+        drawn: The number of tokens drawn so far.
+        tally: What its passes have done so far.
         loop: The event loop in which it was submitted.
     """
 
@@ -77,7 +77,7 @@ class Generation:
 
     @property
     def usage(self) -> Usage:
-        """How many tokens it has."""
+        """The number of tokens of its prompt and, so far, of its text."""
         return Usage(len(self.prompt), self.drawn)
 
     @property
@@ -90,7 +90,7 @@ class Generation:
         jobs, seconds on the processor and US dollars of its passes, each divided by the requests that shared the
         pass. ``passes``: how many there were. ``shared``: the most requests that shared one.
         """
-        return self._meter.told(self.tally)
+        return self._meter.summary(self.tally)
 
     def cancel(self) -> None:
         """End it now; its place in the batch is free from the next pass on."""
@@ -119,18 +119,18 @@ class Generation:
             raise self._error
         raise StopAsyncIteration
 
-    def take(self, told: Told) -> None:
-        """Take what the model's thread has for it, in the event loop."""
+    def apply(self, update: Update) -> None:
+        """Add what the model's thread has for it; called in its event loop."""
         if not self._over:
-            self._text += told.text
-            self._tokens += told.tokens
-            self._finish, self._error = told.finish, told.error
-            self._over = bool(told.finish or told.error)
+            self._text += update.text
+            self._tokens += update.tokens
+            self._finish, self._error = update.finish, update.error
+            self._over = bool(update.finish or update.error)
             self._ready.set()
 
 
 @dataclass
-class Told:
+class Update:
     """What the model's thread has for a generation: some text, its end, or the error that ended it."""
 
     generation: Generation
@@ -140,19 +140,19 @@ class Told:
     error: QattnError | None = None
 
 
-def tell(told: Sequence[Told]) -> None:
-    """Hand texts and ends to the event loops of their generations, from any thread."""
-    loops: dict[asyncio.AbstractEventLoop, list[Told]] = {}
-    for each in told:
-        loops.setdefault(each.generation.loop, []).append(each)
-    for loop, some in loops.items():
+def deliver(updates: Sequence[Update]) -> None:
+    """Apply updates to their generations, each in its own event loop; called from any thread."""
+    loops: dict[asyncio.AbstractEventLoop, list[Update]] = {}
+    for update in updates:
+        loops.setdefault(update.generation.loop, []).append(update)
+    for loop, own in loops.items():
         try:
-            loop.call_soon_threadsafe(_take, some)
-        except RuntimeError:  # it was closed: nobody reads them
-            for each in some:
-                each.generation.cancelled = True
+            loop.call_soon_threadsafe(_apply, own)
+        except RuntimeError:  # the loop is closed: nobody reads them
+            for update in own:
+                update.generation.cancelled = True
 
 
-def _take(told: Sequence[Told]) -> None:
-    for each in told:
-        each.generation.take(each)
+def _apply(updates: Sequence[Update]) -> None:
+    for update in updates:
+        update.generation.apply(update)

@@ -28,8 +28,8 @@ class Guard:
     """ASGI middleware that refuses requests, limits their bodies, and logs and counts all; it never logs a body.
 
     Args:
-        app: What answers.
-        service: With the settings, keys, limits and metrics.
+        app: The application that answers.
+        service: Has the settings, keys, limits and metrics.
     """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:

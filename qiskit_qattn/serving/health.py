@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from qiskit_qattn.serving.engine import Engine
 
 
-def about(name: str, engine: Engine, created: int) -> dict[str, Any]:
+def model_entry(name: str, engine: Engine, created: int) -> dict[str, Any]:
     """Return a model as ``/v1/models`` lists it; what is under ``qattn`` is this server's own.
 
     Args:
         name: What clients call it.
-        engine: The model's.
+        engine: The model's engine.
         created: When it was loaded, in Unix seconds.
     """
     model = engine.model

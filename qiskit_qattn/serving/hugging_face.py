@@ -21,7 +21,7 @@ from qiskit_qattn.nn.placement import to_backend
 from qiskit_qattn.nn.quantize import Quantization
 from qiskit_qattn.nn.quantize import quantize as quantized
 from qiskit_qattn.serving.served_model import Chat, Join, ServedModel
-from qiskit_qattn.serving.text import Decoder, WindowDecoder
+from qiskit_qattn.serving.text import TextDecoder, WindowDecoder
 
 _CONTEXT = 2048  # of models that state none
 
@@ -79,7 +79,7 @@ class ServedTransformer(ServedModel):
         """Return the text of tokens, without special ones."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    def decoder(self, prompt: Sequence[int]) -> Decoder:
+    def decoder(self, prompt: Sequence[int]) -> TextDecoder:
         """Return what writes the tokens after a prompt one by one."""
         return WindowDecoder(self.decode, prompt)
 

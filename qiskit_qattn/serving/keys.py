@@ -39,7 +39,7 @@ class Key:
     """A key, without its secret.
 
     Attributes:
-        name: Whose it is.
+        name: The name of its owner.
         sha256: Hash of the secret, in hexadecimal digits.
         created: When it was made, in ISO 8601; empty if that is not known.
         revoked: When it was revoked; empty while it is valid.
@@ -156,7 +156,7 @@ def create_key(path: Path, name: str, *, requests: int | None = None, tokens: in
 
     Args:
         path: The file.
-        name: Whose key it is. The name of a revoked key may be used again.
+        name: The name of its owner. The name of a revoked key may be used again.
         requests: Requests per minute, in place of the server's limit; 0 for no limit.
         tokens: Tokens per minute, in the same way.
 

@@ -52,7 +52,7 @@ class Limits:
     charged.
 
     Args:
-        settings: With the limits of keys that have none of their own.
+        settings: The server's settings; their limits apply to keys that have none of their own.
 
     Raises:
         ConfigError: For a storage that the package limits does not know.
@@ -72,9 +72,9 @@ class Limits:
         """Charge a key, and return what is left, or None without a limit.
 
         Args:
-            key: Whose; None for a client of a server without keys.
+            key: The client's key; None on a server without keys.
             kind: ``requests`` or ``tokens``.
-            cost: How many.
+            cost: The number of requests or tokens.
 
         Raises:
             Refusal: With status 429 if the limit would be passed.

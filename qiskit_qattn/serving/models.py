@@ -13,20 +13,17 @@ from torch import Tensor
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.errors import CheckpointError, ConfigError, DataError, RunFolderError
 from qiskit_qattn.nn.attention import KeyValueCache
-from qiskit_qattn.nn.gpt import GPT
-from qiskit_qattn.nn.gpt import Decoder as GPTDecoder
+from qiskit_qattn.nn.gpt import GPT, Decoder
 from qiskit_qattn.nn.inference import inference
 from qiskit_qattn.nn.placement import to_backend
 from qiskit_qattn.nn.pretrained import MODEL_TYPE
 from qiskit_qattn.nn.quantize import Quantization
 from qiskit_qattn.nn.quantize import quantize as quantized
 from qiskit_qattn.serving.served_model import Chat, Join, ServedModel
-from qiskit_qattn.serving.text import Decoder, LetterDecoder
+from qiskit_qattn.serving.text import CharDecoder, TextDecoder
 from qiskit_qattn.training.checkpoint import find_model
 from qiskit_qattn.training.tokenizer import CharTokenizer
 from qiskit_qattn.untrusted import read_json
-
-__all__ = ["ServedGPT", "ServedModel", "load"]
 
 
 class ServedGPT(ServedModel):
@@ -48,7 +45,7 @@ class ServedGPT(ServedModel):
     def __init__(
         self,
         name: str,
-        model: GPTDecoder,
+        model: Decoder,
         tokenizer: CharTokenizer,
         place: Place | None = None,
         quantize: Quantization | None = None,
@@ -63,7 +60,12 @@ class ServedGPT(ServedModel):
         self._model = inference(model) if quantize is None else quantized(model, quantize)
 
     def encode(self, text: str) -> list[int]:
-        """Return a token for each character."""
+        """Return a token for each character.
+
+        Raises:
+            DataError: For an empty text.
+            TokenError: For a character outside the vocabulary.
+        """
         if not text:
             raise DataError("The prompt is empty; give at least one character.")
         return self.tokenizer.encode(text).tolist()
@@ -72,9 +74,9 @@ class ServedGPT(ServedModel):
         """Return the characters."""
         return self.tokenizer.decode(tokens)
 
-    def decoder(self, prompt: Sequence[int]) -> Decoder:
+    def decoder(self, prompt: Sequence[int]) -> TextDecoder:
         """Return what writes the tokens after a prompt one by one."""
-        return LetterDecoder(self.decode)
+        return CharDecoder(self.decode)
 
     def chat(self, messages: Chat) -> list[int] | None:
         """Return None: a GPT of characters is not for chats."""
@@ -96,7 +98,7 @@ class ServedGPT(ServedModel):
     def logits(self, tokens: Tensor, positions: Tensor, real: Tensor | None, cache: Any) -> Tensor:
         """Return logits after the last token, shape ``(B, V)``."""
         before = next((keys.shape[-2] for keys, _ in cache[0].pairs.values()), 0)
-        logits, _ = GPTDecoder.forward(
+        logits, _ = Decoder.forward(
             self._model, tokens, caches=cache, position=before, positions=positions, real=real
         )  # (B, S, V)
         return logits[:, -1]

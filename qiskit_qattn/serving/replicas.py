@@ -60,9 +60,9 @@ def deployment(settings: Settings, least: int = 1, most: int | None = None) -> D
     for each, since those share passes.
 
     Args:
-        settings: The server's. Files and folders are read on the machines of the replicas.
+        settings: The server's settings. Files and folders are read on the machines of the replicas.
         least: The fewest replicas.
-        most: The most; None for as many.
+        most: The most replicas; None for ``least``.
 
     Raises:
         ConfigError: Without models or keys, for limits that each replica would count alone, and for other numbers of

@@ -17,7 +17,7 @@ from torch import Tensor
 from qiskit_qattn.errors import GenerationError, QattnError
 from qiskit_qattn.serving.accounts import Meter
 from qiskit_qattn.serving.batch import Batch
-from qiskit_qattn.serving.generation import Finish, Generation, Told
+from qiskit_qattn.serving.generation import Finish, Generation, Update
 from qiskit_qattn.serving.sampling import draw
 from qiskit_qattn.serving.served_model import ServedModel
 from qiskit_qattn.serving.text import StopStrings
@@ -31,10 +31,10 @@ class Counts:
     """Numbers of an engine since its start.
 
     Attributes:
-        ended: How many requests ended by each of ``stop``, ``length``, ``cancelled`` and ``failed``.
-        prompt_tokens: Of requests that joined the batch.
-        completion_tokens: That were drawn.
-        batch_sizes: How many passes were shared by each number of requests.
+        ended: The number of requests that ended by each of ``stop``, ``length``, ``cancelled`` and ``failed``.
+        prompt_tokens: The number of prompt tokens of the requests that joined the batch.
+        completion_tokens: The number of tokens drawn.
+        batch_sizes: The number of passes by the number of requests that shared them.
         queue_seconds: Sum of the times from submission to the first pass.
         first_token_seconds: Sum of the times from submission to the first token.
         request_seconds: Sum of the times from submission to the end.
@@ -47,7 +47,7 @@ class Counts:
     queue_seconds: float = 0.0
     first_token_seconds: float = 0.0
     request_seconds: float = 0.0
-    _lock: threading.Lock = field(default_factory=threading.Lock)  # those that wait end in other threads, too
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # requests that wait end in other threads
 
     def end(self, generation: Generation, how: str) -> None:
         """Count the end of a request."""
@@ -71,12 +71,12 @@ class _Row:
         self.generator = self.sampling.generator(model.device)
         self.decoder = model.decoder(generation.prompt)
         self.stops = StopStrings(self.sampling.stop)
-        self.untold = list[int]()
+        self.pending = list[int]()  # tokens whose text was not delivered yet
 
-    def take(self, token: int) -> Told:
-        """Return what a drawn token adds to the text."""
+    def take(self, token: int) -> Update:
+        """Add a drawn token, and return what it adds to the text."""
         self.tokens.append(token)
-        self.untold.append(token)
+        self.pending.append(token)
         self.generation.drawn += 1
         ended = token in self.ends
         text = "" if ended else self.stops.add(self.decoder.add(token))
@@ -86,9 +86,9 @@ class _Row:
             text += self.stops.end()
             finish = "stop" if ended or self.stops.found else "length"
         if not (text or finish):
-            return Told(self.generation)
-        told, self.untold = self.untold, []
-        return Told(self.generation, text, told, finish)
+            return Update(self.generation)
+        tokens, self.pending = self.pending, []
+        return Update(self.generation, text, tokens, finish)
 
 
 class Running:
@@ -96,8 +96,8 @@ class Running:
 
     Args:
         model: The model.
-        meter: Reads what its passes did.
-        counts: What is counted.
+        meter: Records which backends computed its passes.
+        counts: The engine's counts, which are updated.
     """
 
     def __init__(self, model: ServedModel, meter: Meter, counts: Counts) -> None:
@@ -111,23 +111,23 @@ class Running:
 
     @property
     def generations(self) -> list[Generation]:
-        """The requests, those that join now included."""
+        """The requests, including those that join now."""
         return [row.generation for row in [*self._rows, *self._joining]]
 
     def drop_cancelled(self) -> None:
-        """Let those leave that were cancelled."""
+        """Remove cancelled requests from the batch."""
         for row in self._rows:
             if row.generation.cancelled:
                 self.counts.end(row.generation, "cancelled")
         self._keep([i for i, row in enumerate(self._rows) if not row.generation.cancelled])
 
-    def step(self, new: Sequence[Generation]) -> list[Told]:
-        """Draw a token for each request, those that join now included; return what there is to tell of them.
+    def step(self, new: Sequence[Generation]) -> list[Update]:
+        """Draw a token for each request, including those that join now; return their updates.
 
         Requests in the batch share a pass, and those that join share another. A request whose context is full leaves,
         and joins with the last half of its tokens, as :func:`~qiskit_qattn.nn.generation.stream` goes on.
         """
-        now, told = time.monotonic(), list[Told]()
+        now, updates = time.monotonic(), list[Update]()
         for each in new:
             self.counts.queue_seconds += now - each.submitted
             self.counts.prompt_tokens += len(each.prompt)
@@ -140,7 +140,7 @@ class Running:
         for rows in (self._rows, joining):
             if not rows:
                 continue
-            logits = self._attempt(rows, partial(self._pass, rows, rows is joining), told)
+            logits = self._attempt(rows, partial(self._pass, rows, rows is joining), updates)
             if logits is not None:
                 parts.append(logits)
                 self._rows = self._rows + joining if rows is joining else rows
@@ -148,12 +148,12 @@ class Running:
                 self._clear()
         self._joining = []
         if parts:
-            drawn = self._attempt(self._rows, lambda: self._draw(torch.cat(parts)), told)
+            drawn = self._attempt(self._rows, lambda: self._draw(torch.cat(parts)), updates)
             if drawn is None:
                 self._clear()
             else:
-                told += drawn
-        return told
+                updates += drawn
+        return updates
 
     def _pass(self, rows: Sequence[_Row], join: bool) -> Tensor:
         """Return the logits of a pass of these requests, shape ``(B, V)``."""
@@ -169,13 +169,13 @@ class Running:
             row.start = len(row.tokens) - max(1, self.model.context // 2)
         return row.tokens[row.start :]
 
-    def _draw(self, logits: Tensor) -> list[Told]:
-        """Draw a token for each row; those that end leave."""
-        rows, told = self._rows, list[Told]()
+    def _draw(self, logits: Tensor) -> list[Update]:
+        """Draw a token for each row, and remove those that have ended."""
+        rows, updates = self._rows, list[Update]()
         finite = logits.amax(-1).isfinite().tolist()
         if not all(finite):
             bad = [row for row, fine in zip(rows, finite, strict=True) if not fine]
-            told += self._failed(bad, GenerationError("The logits are not finite."))
+            updates += self._failed(bad, GenerationError("The logits are not finite."))
             self._keep([i for i, fine in enumerate(finite) if fine])
             rows, logits = self._rows, logits[finite]
         tokens = draw(logits, [row.sampling for row in rows], [row.generator for row in rows])
@@ -188,29 +188,29 @@ class Running:
             if each.finish is not None:
                 self.counts.end(each.generation, each.finish)
         self._keep([i for i, each in enumerate(drawn) if each.finish is None])
-        return told + [each for each in drawn if each.tokens]
+        return updates + [each for each in drawn if each.tokens]
 
-    def _attempt(self, rows: Sequence[_Row], run: Callable[[], T], told: list[Told]) -> T | None:
-        """Return what this returns; None if it fails, which these requests are told."""
+    def _attempt(self, rows: Sequence[_Row], run: Callable[[], T], updates: list[Update]) -> T | None:
+        """Return what ``run`` returns; if it raises, add the error to the updates of these requests and return None."""
         try:
             return run()
         except Exception as error:  # whatever a provider, or a model or tokenizer of transformers, raises
-            told += self._failed(rows, error)
+            updates += self._failed(rows, error)
             return None
 
-    def _failed(self, rows: Sequence[_Row], error: Exception) -> list[Told]:
-        """Return what requests are told whose pass failed."""
+    def _failed(self, rows: Sequence[_Row], error: Exception) -> list[Update]:
+        """Log why a pass failed, and return the updates that end its requests."""
         reason = " ".join(str(error).split()) or type(error).__name__
         shared = f"that {len(rows)} requests shared " if len(rows) > 1 else ""
         unexpected = not isinstance(error, QattnError)
         _LOG.error("A pass of %s %sfailed: %s", self.model.name, shared, reason, exc_info=error if unexpected else None)
-        told = []
+        updates = []
         for row in rows:
             self.counts.end(row.generation, "failed")
             failed = GenerationError(f"A pass of {self.model.name} {shared}failed: {reason}")
             failed.__cause__ = error
-            told.append(Told(row.generation, error=failed))
-        return told
+            updates.append(Update(row.generation, error=failed))
+        return updates
 
     def _keep(self, rows: Sequence[int]) -> None:
         if len(rows) < len(self._rows):

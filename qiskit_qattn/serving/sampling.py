@@ -24,7 +24,7 @@ class Sampling:
         temperature: Divides the logits; 0 takes the likeliest token.
         top_p: Draw among the likeliest tokens only, the fewest whose probabilities add up to this.
         top_k: Draw among this many of the likeliest tokens only, before ``top_p``; None for all.
-        seed: Of the random numbers; None takes a new one.
+        seed: Seed of the random numbers; None takes a new one.
         stop: Strings before which the text ends.
 
     Raises:
@@ -66,8 +66,8 @@ def draw(logits: Tensor, options: Sequence[Sampling], generators: Sequence[torch
 
     Args:
         logits: Finite, shape ``(B, V)``.
-        options: Of each text.
-        generators: Of each text, on the device of the logits.
+        options: The options of each text.
+        generators: The random numbers of each text, on the device of the logits.
     """
     greedy = [each.temperature == 0 for each in options]
     if all(greedy):

@@ -27,7 +27,7 @@ class StreamOptions(_Strict):
     include_obfuscation: _Unused = None
 
 
-class Generation(_Strict):
+class GenerationRequest(_Strict):
     """The fields that both kinds of request have."""
 
     model: Annotated[str, Field(description="A name that /v1/models lists.")]
@@ -88,7 +88,7 @@ class Generation(_Strict):
             )
 
 
-class CompletionRequest(Generation):
+class CompletionRequest(GenerationRequest):
     """The body of ``/v1/completions``."""
 
     prompt: Annotated[
@@ -100,7 +100,7 @@ class CompletionRequest(Generation):
     best_of: _Neutral = None
     suffix: _Neutral = None
 
-    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {**Generation.neutral, "best_of": (1,), "suffix": ("",)}
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {**GenerationRequest.neutral, "best_of": (1,), "suffix": ("",)}
 
 
 class TextPart(_Strict):
@@ -124,7 +124,7 @@ class Message(_Strict):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-class ChatRequest(Generation):
+class ChatRequest(GenerationRequest):
     """The body of ``/v1/chat/completions``."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
@@ -147,7 +147,7 @@ class ChatRequest(Generation):
     web_search_options: _Neutral = None
 
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {
-        **Generation.neutral,
+        **GenerationRequest.neutral,
         "audio": (),
         "function_call": ("none", "auto"),
         "functions": ([],),

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.nn.mixed_heads import MixedHeads
-from qiskit_qattn.nn.placement import Movable, Part, audit, quantum_parts
-from qiskit_qattn.serving.text import Decoder
+from qiskit_qattn.nn.placement import Movable, Part, quantum_parts
+from qiskit_qattn.serving.text import TextDecoder
 
 Chat = Sequence[Mapping[str, Any]]
 Join = Callable[[Sequence[Tensor]], Tensor]  # of one part of several caches, each (B, nh, T, ·), to that of one cache
@@ -62,7 +62,7 @@ class ServedModel(ABC):
         """Return the text of tokens."""
 
     @abstractmethod
-    def decoder(self, prompt: Sequence[int]) -> Decoder:
+    def decoder(self, prompt: Sequence[int]) -> TextDecoder:
         """Return what writes the tokens after a prompt one by one."""
 
     @abstractmethod
@@ -87,14 +87,10 @@ class ServedModel(ABC):
 
         Args:
             tokens: Shape ``(B, S)``.
-            positions: Of each token, shape ``(B, S)``.
-            real: Which tokens are no padding, those in the cache included, shape ``(B, T + S)``; None for all.
-            cache: Of the T tokens before.
+            positions: The position of each token, shape ``(B, S)``.
+            real: Which tokens are not padding, including those in the cache, shape ``(B, T + S)``; None for all.
+            cache: The cache of the T tokens before, from :meth:`new_cache`.
         """
-
-    def audit(self) -> dict[str, Any]:
-        """Return what was computed where, as :func:`qiskit_qattn.audit` does; empty unless on a chain or a group."""
-        return audit(nn.ModuleList(part.module for part in self.parts)) if self.parts else {}
 
     def devices(self) -> list[dict[str, Any]]:
         """Return of each device its name, whether it is paid, its budget, what was spent, and its circuit breaker."""

@@ -12,13 +12,14 @@ from typing import Any
 
 from qiskit_qattn.errors import BackendError, QattnError
 from qiskit_qattn.serving.answers import CHAT, COMPLETION, Answer
-from qiskit_qattn.serving.engine import Engine, Generation, Sampling
+from qiskit_qattn.serving.engine import Engine
 from qiskit_qattn.serving.failures import Refusal, as_refusal
+from qiskit_qattn.serving.generation import Generation
 from qiskit_qattn.serving.keys import Key, Keys
 from qiskit_qattn.serving.limits import Limits
 from qiskit_qattn.serving.metrics import Metrics
-from qiskit_qattn.serving.schemas import ChatRequest, CompletionRequest
-from qiskit_qattn.serving.schemas import Generation as Request
+from qiskit_qattn.serving.sampling import Sampling
+from qiskit_qattn.serving.schemas import ChatRequest, CompletionRequest, GenerationRequest
 from qiskit_qattn.serving.served_model import ServedModel
 from qiskit_qattn.serving.settings import Settings
 from qiskit_qattn.untrusted import shown
@@ -32,10 +33,10 @@ class _Prompts:
     """The prompts of a request.
 
     Attributes:
-        param: The field that has them.
+        param: The field of the request that holds them.
         given: Its content.
-        tokens: Of each prompt.
-        prefixes: What the text after each prompt begins with.
+        tokens: The tokens of each prompt.
+        prefixes: What each text begins with.
     """
 
     param: str
@@ -49,7 +50,7 @@ class Service:
 
     Args:
         engines: By the name that clients use.
-        settings: The server's.
+        settings: The server's settings.
         keys: The keys; None reads those that the settings and the environment name.
     """
 
@@ -74,9 +75,9 @@ class Service:
         """Start to answer a request to continue texts.
 
         Args:
-            request: What is asked.
-            key: Whose it is.
-            headers: Of the answer; what is left of the key's tokens is added.
+            request: The request.
+            key: The client's key, if the server has keys.
+            headers: The headers of the answer; what is left of the key's tokens is added.
 
         Raises:
             Refusal: If it cannot be answered.
@@ -114,7 +115,7 @@ class Service:
         return await self._start(request, key, headers, _Prompts("messages", messages, [prompt], [""]), limit)
 
     async def _start(
-        self, request: Request, key: Key | None, headers: dict[str, str], prompts: _Prompts, limit: int
+        self, request: GenerationRequest, key: Key | None, headers: dict[str, str], prompts: _Prompts, limit: int
     ) -> Answer:
         request.check_supported()
         engine, n = self.engine(request.model), request.n or 1
@@ -141,7 +142,7 @@ class Service:
             self.settings.request_seconds,
         )
 
-    def _check_number(self, prompts: int, request: Request) -> None:
+    def _check_number(self, prompts: int, request: GenerationRequest) -> None:
         """Refuse more texts than a request may have, before any is made into tokens."""
         n, most = request.n or 1, self.settings.max_choices
         if prompts * n > most:
@@ -211,7 +212,7 @@ def _given(request: CompletionRequest) -> list[str] | list[list[int]]:
     return [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else prompt
 
 
-def _sampling(request: Request, limit: int, number: int) -> Sampling:
+def _sampling(request: GenerationRequest, limit: int, number: int) -> Sampling:
     """Return how the text of a number is drawn."""
     return Sampling(
         max_tokens=limit,

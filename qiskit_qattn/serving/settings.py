@@ -34,7 +34,7 @@ class ModelSource:
         name: What clients call it.
         source: A run folder, a saved model's folder, or the name of a model on the Hugging Face Hub.
         backend: Where its circuits run, in place of the server's ``backend``; empty for that.
-        quantize: In place of the server's ``quantize``; empty for that.
+        quantize: How classical weights are rounded, in place of the server's ``quantize``; empty for that.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Settings:
         drain_seconds: How long answers on their way may take after SIGTERM.
         cors_origins: Origins whose pages may call the server; none by default.
         log_prompts: Whether prompts and answers are logged.
-        log_level: Of the server's own log.
+        log_level: The level of uvicorn's log.
 
     Raises:
         ConfigError: For a value of the wrong type or out of bounds, and two models of one name.

@@ -10,7 +10,7 @@ _CONTEXT = 6  # tokens of the prompt that may change how the first ones after it
 _LONGEST = 16  # tokens of one character, of which even a composed emoji has fewer
 
 
-class Decoder(Protocol):
+class TextDecoder(Protocol):
     """Turns tokens into text one by one; all that it returned is the text of all tokens."""
 
     def add(self, token: int) -> str:
@@ -20,8 +20,8 @@ class Decoder(Protocol):
         """Return what is left of a character that was not completed."""
 
 
-class LetterDecoder:
-    """A decoder where each token is a text of its own.
+class CharDecoder:
+    """A decoder for tokens that are characters.
 
     Args:
         decode: Turns tokens into text.
@@ -35,7 +35,7 @@ class LetterDecoder:
         return self._decode([token])
 
     def end(self) -> str:
-        """Return nothing: no text is held back."""
+        """Return an empty text: nothing is held back."""
         return ""
 
 
@@ -94,8 +94,8 @@ class StopStrings:
         at = [place for each in self._stop if (place := self._held.find(each)) >= 0]
         self.found = bool(at)
         ready = min(at) if at else len(self._held) - max(_overlap(self._held, each) for each in self._stop)
-        told, self._held = self._held[:ready], "" if at else self._held[ready:]
-        return told
+        text, self._held = self._held[:ready], "" if at else self._held[ready:]
+        return text
 
     def end(self) -> str:
         """Return what was held back as the possible beginning of a string."""

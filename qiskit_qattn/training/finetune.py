@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypedDict, cast
 
 import numpy as np
@@ -19,13 +21,14 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from qiskit_qattn.backends.place import Place
-from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError
+from qiskit_qattn.errors import CheckpointError, ConfigError, QattnError, RunFolderError
 from qiskit_qattn.hf.adapters import AdapterKind, add_adapters, load_adapters
 from qiskit_qattn.nn.placement import Movable, to_backend
 from qiskit_qattn.training.files import new_folder, write_text, writing
 from qiskit_qattn.training.finetune_config import FinetuneConfig
 from qiskit_qattn.training.finetune_trainer import Watch, by_length, encoded, last_checkpoint, make_trainer
 from qiskit_qattn.training.labelled import LabelledTask, load_task, sized
+from qiskit_qattn.training.pace import TIMED, WARM, is_timed, measured, waits_in_queue
 from qiskit_qattn.training.pretrained import load_classifier, load_tokenizer, quiet
 from qiskit_qattn.training.progress import Progress, TrainingInterrupted
 from qiskit_qattn.training.scores import TITLES, scores
@@ -195,6 +198,51 @@ def finetune(
         return found
     finally:
         lock.release()
+
+
+def cell_seconds(config: FinetuneConfig, prepared: Prepared, place: Place) -> list[float] | None:
+    """Return how long each method with each seed that has no result will take, in seconds, from a few steps of each.
+
+    It is empty for few steps, and for a chain, a group or a simulator that gets jobs: the training itself shows it.
+
+    Args:
+        config: The settings.
+        prepared: What :func:`prepare` returned for them.
+        place: Where the circuits run.
+
+    Returns:
+        None on a device, since its queue decides.
+    """
+    if waits_in_queue(place):
+        return None
+    rows = min(config.train_rows or len(prepared.task.train), len(prepared.task.train))
+    steps = math.ceil(math.ceil(rows / config.batch_size) * config.epochs)
+    if not is_timed(place) or steps <= WARM + TIMED:
+        return []
+    try:
+        waiting = [m for s in config.seed_numbers for m in config.method_names if read_result(config, m, s) is None]
+        each = {method: _seconds(config, prepared, method, steps) for method in dict.fromkeys(waiting)}
+    except QattnError:
+        return []  # the training itself says what is wrong
+    return [each[method] for method in waiting]
+
+
+def _seconds(config: FinetuneConfig, prepared: Prepared, method: str, steps: int) -> float:
+    """Return how long a method will take; a forward pass of the evaluation is taken to be a third of a step."""
+    with tempfile.TemporaryDirectory(prefix="qattn-pace-") as scratch:
+        most = config.batch_size * (WARM + TIMED)
+        short = replace(
+            config,
+            methods=method,
+            reference="",
+            seeds=1,
+            out=str(Path(scratch) / "all"),
+            train_rows=min(most, config.train_rows or most),
+            epochs=max(1.0, config.epochs),
+        )
+        pace = measured(lambda clock: finetune(short, prepared=prepared, progress=clock), whole=False)
+    dev = config.dev_rows or len(prepared.task.dev)
+    return pace.seconds(steps) + math.ceil(dev / config.batch_size) * pace.step / 3
 
 
 def read_result(config: FinetuneConfig, method: str, seed: int) -> Result | None:

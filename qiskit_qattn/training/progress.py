@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,16 @@ class Progress:
 
     The loop calls it in the main process only.
     """
+
+    def forecast(self, seconds: Callable[[], Sequence[float] | None]) -> None:
+        """Work is about to start; ``seconds`` measures how long each of its parts will take.
+
+        It returns None where a device's queue decides, and nothing where only the work itself can show it. Whoever does
+        not tell a user need not call it.
+        """
+
+    def counted(self, name: str, done: int, total: int) -> None:
+        """``done`` of ``total`` items of the work called ``name`` are done; 0 where it starts."""
 
     def planned(self, phases: int, final: float) -> None:
         """So many models will be trained; the final validation of each takes as long as ``final`` of the others."""

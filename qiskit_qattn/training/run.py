@@ -93,7 +93,7 @@ def train_run(
     if config.sample_prompt:
         corpus.tokenizer.encode(config.sample_prompt)
     phases = [("model", folder), *([("baseline", folder / "baseline")] if config.baseline else [])]
-    phases = [phase for phase in phases if not (resume and _finished(phase[1], config))]
+    phases = [phase for phase in phases if not (resume and finished(phase[1], config))]
     if phases:
         backend = Place.open(config.backend) if backend is None else backend
         config = config.replace(backend=settled(config.backend, backend.name))
@@ -219,7 +219,8 @@ def _check_resumable(folder: Path) -> None:
         raise RunFolderError(f"{str(folder)!r} is no run folder: it has no config.toml.")
 
 
-def _finished(place: Path, config: TrainConfig) -> bool:
+def finished(place: Path, config: TrainConfig) -> bool:
+    """Return whether the model in a folder has all its steps behind it."""
     figures = read_metrics(place)
     return figures is not None and figures["step"] == config.max_steps and (place / "model").is_dir()
 

@@ -355,7 +355,7 @@ def test_the_cost_is_told_side_by_side_and_one_at_a_time(qattn: Run, finished_ru
     tiled = qattn("estimate", finished_run, "--backend", f"{text}&tiles=4", "--tokens", 5, "--prompt", "the king")
     assert tiled.exit_code == 0, tiled.output
     found = figures(tiled.stdout)
-    assert found["side by side"] == "up to 4 circuits of heads in one of the device's"
+    assert found["side by side"] == "up to 4 circuits of heads in one circuit of the device"
     assert found["one at a time"].startswith(
         f"{alone['circuits']} circuits, {alone['shots'].partition(', ')[0]} shots, "
     )

@@ -41,6 +41,13 @@ def test_methods_are_trained_compared_and_reported(run, qattn, tmp_path):
     assert (folder / "qisa" / "seed-0" / "result.json").stat().st_mtime_ns == before
 
 
+def test_a_long_fine_tuning_says_how_long_before_it_starts(run, monkeypatch):
+    monkeypatch.setattr("qiskit_qattn.training.finetune.cell_seconds", lambda *_: [100.0, 200.0])
+    done = run("--method", "probe", "--seeds", 2, "--no-save-models")
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[:2] == ["time: about 5.0 min", "probe seed 0: training from step 0 to 3"]
+
+
 def test_settings_come_from_a_file_and_flags_win(qattn, tiny_bert, reviews, tmp_path):
     config = tmp_path / "c.toml"
     config.write_text(f'model = "{tiny_bert}"\ntask = "{reviews}"\nmethods = "lora"\nepochs = 0\nmax_length = 12\n')

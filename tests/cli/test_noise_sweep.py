@@ -90,3 +90,14 @@ def test_an_interrupted_sweep_says_how_to_go_on(qattn, finished_run, tmp_path, m
     monkeypatch.setattr(sweep, "window_losses", interrupted)
     found = qattn("noise-sweep", finished_run, "--windows", 2, "--out", tmp_path / "sweep")
     assert found.exit_code == 130 and "the same command continues" in found.output
+
+
+def test_a_long_sweep_says_how_long_before_it_starts(qattn, finished_run, tmp_path, monkeypatch):
+    from qiskit_qattn.evaluation.noise_sweep import timing
+
+    monkeypatch.setattr(timing, "point_seconds", lambda *_: [60.0, 120.0])
+    flags = ("--windows", 2, "--p", "none", "--shots", "10", "--out", tmp_path / "sweep")
+    found = qattn("noise-sweep", finished_run, *flags)
+    assert found.exit_code == 0, found.output
+    lines = found.output.splitlines()
+    assert lines[0] == "time: about 3.0 min" and "no noise: loss" in lines[1] and " left" not in lines[2]

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from typer.testing import Result
 
 Run = Callable[..., Result]
@@ -33,6 +34,17 @@ def test_models_of_other_data_than_texts_have_no_last_position(qattn: Run, tmp_p
     found = json.loads((tmp_path / "claim" / "report.json").read_text())["figures"]
     assert f"classical: validation loss {found['classical']['mse']:.4f}\n" in result.output
     assert "0.3406" in result.output  # published
+
+
+def test_a_long_claim_says_how_long_before_it_starts(
+    qattn: Run, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from qiskit_qattn.evaluation.reproduction import gpt_losses
+
+    monkeypatch.setattr(gpt_losses, "seconds", lambda runs: [60.0, 30.0])
+    result = qattn("reproduce", "gpt-nano", "--data", text_file, "--steps", 2, "--out", tmp_path / "claim")
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[:2] == ["time: about 1.5 min", "model: training from step 0 to 2"]
 
 
 def test_what_cannot_be_run_is_one_line(qattn: Run, tmp_path: Path):

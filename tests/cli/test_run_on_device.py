@@ -78,6 +78,13 @@ def test_a_page_is_made_anywhere(on_device: Run, tmp_path: Path, backend: str, s
     assert "No quantum processor took part" in text and "What may be concluded" in text
 
 
+def test_a_long_generation_says_how_long_before_it_starts(on_device: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("qiskit_qattn.evaluation.device_run.timing.token_seconds", lambda *_, **__: [100.0, 80.0])
+    result = on_device(SAMPLED)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.splitlines()[-1] == "time: about 3.0 min" and "time:" not in result.stdout
+
+
 def test_the_same_seed_draws_the_text_that_generate_does(qattn: Run, folder: Path, on_device: Run, tmp_path: Path):
     assert on_device(SAMPLED, "--seed", 4, tokens=12).exit_code == 0
     flags = ("--prompt", "<b>", "--tokens", 12, "--seed", 4, "--backend", SAMPLED)

@@ -66,6 +66,14 @@ def test_a_run_is_resumed_by_its_folder(train: Run, qattn: Run, tmp_path: Path):
     assert "n_embd" in refused.stderr
 
 
+def test_a_long_run_says_how_long_before_it_starts(train: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("qiskit_qattn.training.pace.run_seconds", lambda *_, **__: [100.0, 50.0])
+    result = train("--baseline")
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert lines[0] == "time: about 2.5 min" and lines[1] == "model: training from step 0 to 6"
+
+
 def test_every_setting_is_a_flag(qattn: Run):
     shown = qattn("train", "--help").output
     for name in SETTINGS:

@@ -16,7 +16,8 @@ from transformers import PreTrainedTokenizerFast
 from qiskit_qattn import GPT, GPTConfig
 from qiskit_qattn.serving.engine import Engine
 from qiskit_qattn.serving.keys import Keys
-from qiskit_qattn.serving.models import ServedModel, load
+from qiskit_qattn.serving.models import load
+from qiskit_qattn.serving.served_model import ServedModel
 from qiskit_qattn.serving.settings import Settings
 from qiskit_qattn.training.tokenizer import CharTokenizer
 

@@ -19,7 +19,8 @@ import torch
 from qiskit_qattn.errors import EncodingError, GenerationError
 from qiskit_qattn.serving.engine import Engine
 from qiskit_qattn.serving.failures import as_refusal
-from qiskit_qattn.serving.models import ServedModel, load
+from qiskit_qattn.serving.models import load
+from qiskit_qattn.serving.served_model import ServedModel
 from qiskit_qattn.serving.settings import Settings
 
 from .servers import Serve, Served, commanded, serving, until

@@ -290,7 +290,8 @@ def test_answers_of_a_chain_whose_first_link_fails_come_with_labels(finished_run
         assert fall["reason"] == "The laboratory is closed."
     stats = engine.stats()
     assert stats["falls"] == stats["passes"] == stats["calls"]["statevector"] == 7
-    assert len(engine.model.audit()["falls"]) == 1  # no list that grows as long as the server runs
+    [circuit] = engine.model.parts
+    assert len(circuit.module.execution.audit.falls) == 1  # no list that grows as long as the server runs
     engine.close()
 
 

@@ -22,7 +22,7 @@ from qiskit_qattn.errors import ConfigError, UnknownNameError
 from qiskit_qattn.serving.app import create_app
 from qiskit_qattn.serving.engine import Engine
 from qiskit_qattn.serving.keys import Keys, create_key, read_keys, revoke_key
-from qiskit_qattn.serving.models import ServedModel
+from qiskit_qattn.serving.served_model import ServedModel
 from qiskit_qattn.serving.settings import Settings
 
 from .servers import Serve

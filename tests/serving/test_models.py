@@ -111,7 +111,6 @@ def test_a_run_is_served_under_its_folders_name(finished_run):
     with pytest.raises(DataError, match="The prompt is empty"):
         model.encode("")
     assert load(str(finished_run / "model")).encode(text) == model.encode(text)
-    assert model.audit() == {}
     assert model.devices() == []
 
 
@@ -195,7 +194,8 @@ def test_what_cannot_be_served_is_refused(finished_run, byte_tokenizer, tmp_path
 def test_a_backend_given_runs_the_circuits_and_is_closed_with_the_model(finished_run):
     served = load(str(finished_run), backend="lab -> statevector")
     Batch(served).begin([[1, 2]])
-    assert served.audit()["calls"] == {"lab": 1}
+    [circuit] = served.parts
+    assert circuit.module.execution.audit.calls == {"lab": 1}
     device = served.place.backends[0].estimator.device
     assert device.open
     served.close()

@@ -9,9 +9,10 @@ import signal
 import pytest
 import torch
 
+from qiskit_qattn.backends.place import Place
 from qiskit_qattn.errors import CheckpointError, ConfigError, RunFolderError, UnknownNameError
 from qiskit_qattn.hf import add_adapters, load_adapters
-from qiskit_qattn.training.finetune import build, finetune, prepare, read_result
+from qiskit_qattn.training.finetune import build, cell_seconds, finetune, prepare, read_result
 from qiskit_qattn.training.finetune_config import METHODS, FinetuneConfig, resolve_finetune
 from qiskit_qattn.training.pretrained import load_classifier, load_tokenizer
 from qiskit_qattn.training.progress import Progress, TrainingInterrupted
@@ -95,6 +96,16 @@ def test_a_finished_seed_is_not_trained_again_and_seeds_and_methods_are_added(se
     assert [name for name, _, _ in progress.started] == ["probe seed 0", "lora seed 1", "probe seed 1"]
     assert results[0] == before and len(results) == 4
     assert resolve_finetune({"out": config.out}) == more
+
+
+def test_each_method_is_timed_once_and_nothing_is_left_behind(settings, tmp_path):
+    config = settings(methods="qisa,probe", seeds=2, epochs=9.0)
+    found = cell_seconds(config, prepare(config), Place.open("statevector"))
+    assert found is not None and len(found) == 4 and min(found) > 0
+    assert found[:2] == found[2:]  # of the other seed
+    assert not config.folder.exists()
+    few = settings(methods="probe", epochs=1.0)
+    assert cell_seconds(few, prepare(few), Place.open("statevector")) == []
 
 
 @pytest.mark.parametrize("method", ["qisa", "full"])

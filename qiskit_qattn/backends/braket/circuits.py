@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,12 +82,6 @@ class BraketProgram:
             factors = [letters[label[-1 - qubit]]() for qubit in targets]
             circuit.expectation(factors[0] if len(factors) == 1 else Observable.TensorProduct(factors), targets)
         return circuit
-
-    def executables(self) -> Iterator[tuple[Basis, int]]:
-        """Yield the basis and the row of each circuit that is run, in the order in which a plan takes samples."""
-        for basis in self.plan.bases:
-            for row in basis.rows:
-                yield basis, int(row)
 
 
 def _folded(circuit: Any, factor: int, barriers: bool) -> Any:

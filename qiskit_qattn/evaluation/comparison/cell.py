@@ -275,14 +275,6 @@ def steps_done(study: Study, cell: Cell) -> int:
         return 0
 
 
-def reported_since(study: Study, cell: Cell, when: float) -> bool:
-    """Return whether a cell has reported a step since a time, in seconds since 1970."""
-    try:
-        return step_path(study, cell).stat().st_mtime >= when
-    except FileNotFoundError:
-        return False
-
-
 def step_path(study: Study, cell: Cell) -> Path:
     """Return the file with the number of a cell's last step."""
     return study.side_file(cell, "step")

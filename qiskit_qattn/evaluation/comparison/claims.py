@@ -58,7 +58,7 @@ def claim(kind: str, reference: str, found: Found, *, measure: str = "loss", wha
         more += f" A {measure} is not finite for seed {listed}: excluded, and no claim is made."
     base = f"{_relation(verdict, measure)} {reference} ({_figures(verdict)})"
     if found["circuit"] is None:
-        return f"{kind} {base}. What of that is due to a circuit is not known: no control was compared.{more}"
+        return f"{kind} {base}. How much of that is due to a circuit is not known: no control was compared.{more}"
     if not found["circuit"]:
         return f"{kind}, a classical {what}, {base}.{more}"
     if control is None:

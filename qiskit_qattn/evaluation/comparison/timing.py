@@ -13,35 +13,10 @@ from dataclasses import dataclass
 
 from qiskit_qattn.evaluation.comparison.cell import train_and_measure
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
-from qiskit_qattn.training.checkpoint import Validation
 from qiskit_qattn.training.data import load_corpus
-from qiskit_qattn.training.progress import Progress
+from qiskit_qattn.training.pace import TIMED, WARM, Pace, measured
 
-_WARM, _TIMED = 3, 8  # steps that are not timed, since caches are filled, and steps that are
-_ENOUGH = 3.0  # seconds after which the steps so far are enough
 _PROMPT = 1.0  # seconds that a cell is taken to need at least when it should have ended
-
-
-@dataclass(frozen=True)
-class Pace:
-    """The time that a cell of a kind takes, in seconds.
-
-    Attributes:
-        start: Until the first steps are done: the process, the model, and what is compiled or cached.
-        step: A step.
-        validation: A validation on the fixed batches.
-        end: After the last step: the final validation, and the measures of the model.
-    """
-
-    start: float
-    step: float
-    validation: float
-    end: float
-
-    def cell(self, study: Study) -> float:
-        """Return the time of a cell of a study."""
-        steps, validations = study.config.max_steps, 1 + study.config.max_steps // study.config.eval_interval
-        return self.start + max(0, steps - _WARM) * self.step + validations * self.validation + self.end
 
 
 @dataclass
@@ -70,41 +45,6 @@ class Work:
         return str(self.study.folder), self.cell.kind, self.cell.rate > 0
 
 
-class _Enough(Exception):
-    """The steps so far are enough."""
-
-
-class _Clock(Progress):
-    """Notes when each event of a training happens, and ends it after :data:`_ENOUGH` seconds."""
-
-    def __init__(self) -> None:
-        self.started = self.finished = time.perf_counter()
-        self.steps: list[float] = []
-        self.validations: list[float] = []
-
-    def phase_started(self, name: str, step: int, max_steps: int) -> None:
-        """Note the start."""
-        self._last = self.started = time.perf_counter()
-
-    def step_done(self, step: int, loss: float | None, tokens_per_second: float) -> None:
-        """Note a step."""
-        self.steps.append(self._lap())
-        if len(self.steps) > _WARM and time.perf_counter() - self.started > _ENOUGH:
-            raise _Enough
-
-    def validated(self, found: Validation, tokens_per_second: float) -> None:
-        """Note a validation."""
-        self.validations.append(self._lap())
-
-    def phase_finished(self, name: str, val_loss: float, val_loss_last_position: float | None) -> None:
-        """Note the end."""
-        self.finished = time.perf_counter()
-
-    def _lap(self) -> float:
-        before, self._last = self._last, time.perf_counter()
-        return self._last - before
-
-
 def process_seconds() -> float:
     """Return how long a process takes to start and to import what a cell needs."""
     begin = time.perf_counter()
@@ -119,6 +59,9 @@ def paces(study: Study, kinds: Iterable[str], process: float = 0.0) -> dict[str,
         study: The study; its circuits must not run on a device.
         kinds: The kinds.
         process: What :func:`process_seconds` returned.
+
+    Raises:
+        KeyboardInterrupt: As :func:`~qiskit_qattn.training.pace.measured` does.
     """
     share = 1.0  # of the final validation, in validations on the fixed batches; data of one's own count as one
     if study.text:
@@ -130,23 +73,20 @@ def paces(study: Study, kinds: Iterable[str], process: float = 0.0) -> dict[str,
 
 def _pace(study: Study, kind: str, process: float, share: float) -> Pace:
     """Return the times of one kind."""
-    config, clock = study.config, _Clock()
+    config, steps = study.config, WARM + TIMED
     windows = config.eval_batches * config.batch_size
     with tempfile.TemporaryDirectory(prefix="qattn-pace-") as folder:
-        short = config.replace(max_steps=_WARM + _TIMED, eval_interval=_WARM + _TIMED, val_windows=windows, out=folder)
-        begin = time.perf_counter()
-        try:
-            train_and_measure(dataclasses.replace(study, config=short, rates=()), Cell(config.seed, kind), clock)
-            end = time.perf_counter() - clock.finished
-        except _Enough:
-            end = 0.0
-    steps = clock.steps[_WARM:]
-    return Pace(
-        process + clock.started - begin + sum(clock.steps[:_WARM]),
-        statistics.median(steps),
-        clock.validations[-1],
-        end + (1 + share) * clock.validations[-1],  # also on training data
-    )
+        short = config.replace(max_steps=steps, eval_interval=steps, val_windows=windows, out=folder)
+        brief = dataclasses.replace(study, config=short, rates=())
+        pace = measured(lambda clock: train_and_measure(brief, Cell(config.seed, kind), clock))
+    end = pace.end + (1 + share) * pace.validation  # also on training data
+    return dataclasses.replace(pace, start=process + pace.start, end=end)
+
+
+def cell_seconds(study: Study, pace: Pace) -> float:
+    """Return how long a cell of a study takes at a pace."""
+    steps = study.config.max_steps
+    return pace.seconds(steps, 1 + steps // study.config.eval_interval)
 
 
 def left(works: Sequence[Work], now: float, at_once: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import reduce
@@ -131,6 +131,7 @@ def make_record(
     place: Place,
     trace: Trace,
     estimate: RunCost,
+    on_token: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Compare a generation with the exact engine, and return the record of it.
 
@@ -143,6 +144,7 @@ def make_record(
         place: Where it ran.
         trace: The generation.
         estimate: What it was estimated to cost.
+        on_token: Called after each token that is compared with runs of the exact circuits with shots.
 
     Raises:
         BackendError: If a device does not answer what is asked of it.
@@ -153,7 +155,8 @@ def make_record(
     link = next((each for each in place.backends if each.precision > 0), None)
     sampled = None
     if link is not None:
-        sampled = sampled_runs(model, prompt, text, shots=link.shots or shots_of(link.precision), seed=run.seed)
+        shots = link.shots or shots_of(link.precision)
+        sampled = sampled_runs(model, prompt, text, shots=shots, seed=run.seed, on_token=on_token)
     device = torch.stack(trace.logits)  # (n, V)
     tokens = token_rows(trace.tokens, device, drawn, exact, sampled, run.temperature)
     names = [tokenizer.decode(torch.tensor([token])) for token in range(tokenizer.vocab_size)]

@@ -103,7 +103,15 @@ def exact_run(model: GPT, prompt: Tensor, forced: Tensor, **options: Any) -> tup
     return [int(token) for token, _ in found], torch.cat([logits.double().cpu() for _, logits in found])
 
 
-def sampled_runs(model: GPT, prompt: Tensor, forced: Tensor, *, shots: int, seed: int) -> Tensor:
+def sampled_runs(
+    model: GPT,
+    prompt: Tensor,
+    forced: Tensor,
+    *,
+    shots: int,
+    seed: int,
+    on_token: Callable[[], None] = lambda: None,
+) -> Tensor:
     """Return the logits of :data:`SAMPLES` runs of the exact circuits with a number of shots, ``(n, S, vocab_size)``.
 
     Args:
@@ -112,11 +120,24 @@ def sampled_runs(model: GPT, prompt: Tensor, forced: Tensor, *, shots: int, seed
         forced: The tokens that follow in the text, shape ``(1, n)``.
         shots: Per measurement basis.
         seed: Of the sampling.
+        on_token: Called after each token of all runs.
     """
+    found = []
+    with sampled_steps(model, prompt, forced, shots=shots, seed=seed) as tokens:
+        for _, logits in tokens:
+            found.append(logits.double().cpu())
+            on_token()
+    return torch.stack(found)
+
+
+@contextmanager
+def sampled_steps(
+    model: GPT, prompt: Tensor, forced: Tensor, *, shots: int, seed: int
+) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+    """Yield the tokens and logits of :func:`sampled_runs` one after another, as long as the block lasts."""
     with model.to_backend(f"statevector?shots={shots}&seed={seed}&dedupe=off"):  # each row has samples of its own
         rows = prompt.expand(SAMPLES, -1), forced.expand(SAMPLES, -1)
-        found = [logits.double().cpu() for _, logits in steps(model, rows[0], forced.shape[1], seed=0, forced=rows[1])]
-    return torch.stack(found)
+        yield steps(model, rows[0], forced.shape[1], seed=0, forced=rows[1])
 
 
 @contextmanager

@@ -89,11 +89,11 @@ def sweep_models(
     """
     yield "trained", run.model
     if sweep.aware_strength is not None:
-        yield "control", _train_on(sweep, run, "control", "statevector", accelerator, progress)
-        yield "aware", _train_on(sweep, run, "aware", sweep.noisy(sweep.aware_strength), accelerator, progress)
+        yield "control", train_on(sweep, run, "control", "statevector", accelerator, progress)
+        yield "aware", train_on(sweep, run, "aware", sweep.noisy(sweep.aware_strength), accelerator, progress)
 
 
-def _train_on(
+def train_on(
     sweep: NoiseSweep, run: TrainedRun, name: ModelName, backend: str, accelerator: Accelerator, progress: Progress
 ) -> GPT:
     """Return a copy of the run's model, trained for ``aware_steps`` more steps on a backend and saved in the folder."""

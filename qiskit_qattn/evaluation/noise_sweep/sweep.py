@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from statistics import fmean
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ from qiskit_qattn.training.progress import Progress
 from qiskit_qattn.training.run import make_accelerator
 from qiskit_qattn.untrusted import as_type, read_json, shown
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 FORMAT = "qiskit-qattn/noise-sweep"
 BATCH = 8  # windows per forward pass: a density matrix of 6 qubits has 4,096 entries per token
 
@@ -45,15 +48,20 @@ def open_sweep(sweep: NoiseSweep) -> tuple[TrainedRun, dict[str, Any]]:
     return run, _open_record(sweep, run)
 
 
+def accelerator_of(sweep: NoiseSweep, run: TrainedRun) -> Accelerator:
+    """Return Accelerate's handle on the run's device, with the run's number of threads set."""
+    if run.config.threads:
+        torch.set_num_threads(run.config.threads)
+    return make_accelerator(dataclasses.replace(run.config, trackers="none"), sweep.out)
+
+
 def train_models(sweep: NoiseSweep, run: TrainedRun, progress: Progress | None = None) -> dict[ModelName, GPT]:
     """Return the models of a sweep, on the run's device, after training the copies that are not trained yet.
 
     Raises:
         TrainingInterrupted: On SIGINT or SIGTERM; the state has been saved.
     """
-    if run.config.threads:
-        torch.set_num_threads(run.config.threads)
-    accelerator = make_accelerator(dataclasses.replace(run.config, trackers="none"), sweep.out)
+    accelerator = accelerator_of(sweep, run)
     models = dict(sweep_models(sweep, run, accelerator, progress or Progress()))
     return {name: model.to(accelerator.device) for name, model in models.items()}
 

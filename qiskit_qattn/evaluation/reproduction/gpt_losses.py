@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from qiskit_qattn.evaluation.reproduction.runs import Options, Reproduction, settings, shortened, trained, verdict
+from qiskit_qattn.evaluation.reproduction.runs import (
+    Options,
+    Reproduction,
+    seconds,
+    settings,
+    shortened,
+    trained,
+    verdict,
+)
+from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.progress import Progress
 
 GPT_NANO = {
@@ -34,6 +44,7 @@ NANOGPT_LOSS = 1.88  # validation
 def gpt_nano(options: Options, progress: Progress) -> Reproduction:
     """Train the model with ZZ feature maps in both heads, and its all-classical baseline."""
     config = settings(options, "gpt-nano", "gpt-nano", **GPT_NANO_SETTINGS)
+    progress.forecast(partial(seconds, [(config, GPT)]))
     found = trained(config, progress)
     quantum, classical = found["model"], found["baseline"]
     published = list(GPT_NANO.values())
@@ -76,6 +87,7 @@ def gpt_nano(options: Options, progress: Progress) -> Reproduction:
 def nanogpt(options: Options, progress: Progress) -> Reproduction:
     """Train nanoGPT's small model with two of four heads quantum, and its all-classical baseline."""
     config = settings(options, "nano", "nano", baseline=True, eval_interval=500)
+    progress.forecast(partial(seconds, [(config, GPT)]))
     found = trained(config, progress)
     labels = {"baseline": f"`{config.baseline_heads}`", "model": f"`{config.model.heads}`"}
     rows = [

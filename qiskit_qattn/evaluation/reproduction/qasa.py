@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +20,7 @@ from qiskit_qattn.evaluation.rendering import write_json
 from qiskit_qattn.evaluation.reproduction.runs import Options, Reproduction, shortened_note
 from qiskit_qattn.library.catalog import attention_circuit
 from qiskit_qattn.nn.connector import TorchConnector
+from qiskit_qattn.training.pace import TIMED, WARM, measured
 from qiskit_qattn.training.progress import Progress
 from qiskit_qattn.untrusted import read_json
 
@@ -130,6 +134,9 @@ def run(options: Options, progress: Progress) -> Reproduction:
     """Train the three models on the chaotic map, and compare their forecasts with a constant."""
     series = logistic_map()
     steps = min(options.steps or STEPS, STEPS)
+    waiting = [kind for kind in PUBLISHED if not _file(options, kind).is_file()]
+    progress.forecast(lambda: _seconds(waiting, series, steps))
+    progress.planned(len(waiting), 0.0)
     figures: dict[str, Any] = {kind: _trained(kind, series, steps, options, progress) for kind in PUBLISHED}
     truth, past = series[TRAINED_ON + 1 :], series[:TRAINED_ON]
     figures["constant"] = _errors(past.mean().expand_as(truth), truth)
@@ -169,7 +176,7 @@ def run(options: Options, progress: Progress) -> Reproduction:
             "The published evaluation compares each forecast with the value one step after the one it is of, and so"
             f" does ours. With the right one QASA's mean absolute error is {figures['qasa']['aligned_mae']:.4f}, the"
             f" classical model's {figures['classical']['aligned_mae']:.4f}.",
-            "Attention is not masked, and the loss is over all positions of a window: all but the last read their"
+            "Attention is not masked, and the loss is over all positions of a window: all but the last have their"
             f" target in their input. A gradient of {figures['qasa']['leak']:.2g} from later inputs to earlier ones"
             " shows it, so the training loss says little about forecasts.",
             "The circuit is not the value projection of attention: in the code it follows attention, on a residual"
@@ -235,7 +242,7 @@ def _trained(kind: Kind, series: Tensor, steps: int, options: Options, progress:
     Raises:
         ConfigError: If the folder holds a model of other settings.
     """
-    path, settings = options.out / "runs" / f"{kind}.json", {"steps": steps, "seed": options.seed}
+    path, settings = _file(options, kind), {"steps": steps, "seed": options.seed}
     if path.is_file():
         try:
             stored = read_json(path, dict[str, dict[str, float]])
@@ -259,6 +266,19 @@ def _trained(kind: Kind, series: Tensor, steps: int, options: Options, progress:
     write_json(path, {"settings": settings, "figures": figures})
     progress.phase_finished(kind, figures["mse"], None)
     return figures
+
+
+def _seconds(kinds: Sequence[Kind], series: Tensor, steps: int) -> list[float]:
+    """Return how long the model of each kind will take, from a few steps of it; empty for few steps."""
+    if steps <= WARM + TIMED:
+        return []
+    trainings = [partial(train, Forecaster(kind), series, steps) for kind in kinds]
+    return [measured(training, whole=False).seconds(steps) for training in trainings]
+
+
+def _file(options: Options, kind: Kind) -> Path:
+    """Return the file of a model's figures."""
+    return options.out / "runs" / f"{kind}.json"
 
 
 def _errors(found: Tensor, truth: Tensor) -> dict[str, float]:

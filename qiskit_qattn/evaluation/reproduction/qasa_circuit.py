@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -14,7 +17,7 @@ from qiskit_qattn.simulation.statevector import StateProgram
 from qiskit_qattn.training.progress import Progress
 
 PAIRS, SAMPLES = 5000, 1000  # of random states, as published
-_AT_ONCE = 500
+_AT_ONCE, _TIMED = 500, 50
 
 
 def run(options: Options, progress: Progress) -> Reproduction:
@@ -22,7 +25,9 @@ def run(options: Options, progress: Progress) -> Reproduction:
     circuit = attention_circuit("qasa", 9, num_observables=8)
     pairs = options.steps or PAIRS
     progress.message(f"{counted(pairs, 'pair')} of random states of {counted(circuit.num_qubits, 'qubit')}")
-    states = _random_states(StateProgram(circuit).double(), pairs, options.seed)  # (2, pairs, 512)
+    program = StateProgram(circuit).double()
+    progress.forecast(lambda: [_seconds(program, pairs)])
+    states = _random_states(program, pairs, options.seed, partial(progress.counted, "states"))  # (2, pairs, 512)
     overlaps = (states[0].conj() * states[1]).sum(-1).abs().square()  # (pairs,)
     gates = circuit.circuit.count_ops()
     figures = {
@@ -69,16 +74,38 @@ def run(options: Options, progress: Progress) -> Reproduction:
 
 
 @torch.no_grad()
-def _random_states(program: StateProgram, pairs: int, seed: int) -> torch.Tensor:
-    """Return states of pairs of random weights with the same random input, shape ``(2, pairs, 2**n)``."""
+def _random_states(
+    program: StateProgram, pairs: int, seed: int, on_pairs: Callable[[int, int], None] = lambda done, pairs: None
+) -> torch.Tensor:
+    """Return states of pairs of random weights with the same random input, shape ``(2, pairs, 2**n)``.
+
+    Args:
+        program: The circuit.
+        pairs: How many.
+        seed: Of the angles.
+        on_pairs: Called before the first pairs and after each part of them, with how many are done.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def angles(*shape: int) -> torch.Tensor:
         return math.pi * (2 * torch.rand(*shape, generator=generator, dtype=torch.float64) - 1)
 
     inputs, weights = angles(pairs, 1, program.num_inputs), angles(2, pairs, program.num_weights)
-    parts = zip(inputs.split(_AT_ONCE), weights.split(_AT_ONCE, 1), strict=True)
-    return torch.cat([program.states(x, w).squeeze(-2) for x, w in parts], 1)
+    parts = []
+    on_pairs(0, pairs)
+    for x, w in zip(inputs.split(_AT_ONCE), weights.split(_AT_ONCE, 1), strict=True):
+        parts.append(program.states(x, w).squeeze(-2))
+        on_pairs(min(len(parts) * _AT_ONCE, pairs), pairs)
+    return torch.cat(parts, 1)
+
+
+def _seconds(program: StateProgram, pairs: int) -> float:
+    """Return how long a number of pairs takes, from some that are timed after as many that fill caches."""
+    some = min(pairs, _TIMED)
+    _random_states(program, some, 0)
+    begin = time.perf_counter()
+    _random_states(program, some, 0)
+    return (time.perf_counter() - begin) * pairs / some
 
 
 def _entropies(states: torch.Tensor) -> torch.Tensor:

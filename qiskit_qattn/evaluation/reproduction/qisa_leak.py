@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from qiskit_qattn.evaluation.reproduction.runs import Options, Reproduction, settings, shortened, trained, verdict
+from qiskit_qattn.evaluation.reproduction.runs import (
+    Options,
+    Reproduction,
+    seconds,
+    settings,
+    shortened,
+    trained,
+    verdict,
+)
 from qiskit_qattn.nn.attention import CausalSelfAttention, Mix, causal_attention
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import GPT
@@ -89,10 +98,12 @@ def run(options: Options, progress: Progress) -> Reproduction:
         "qisa": ("our `qisa`", "qisa:1", GPT),
         "classical": ("classical", "classical:1", GPT),
     }
-    figures = {}
-    for name, (_, heads, model_class) in models.items():
-        config = settings(options, name, "qisa", **SETTINGS, heads=heads)
-        figures[name] = trained(config, progress, model_class)["model"]
+    runs = {
+        name: (settings(options, name, "qisa", **SETTINGS, heads=heads), model_class)
+        for name, (_, heads, model_class) in models.items()
+    }
+    progress.forecast(partial(seconds, list(runs.values())))
+    figures = {name: trained(config, progress, model_class)["model"] for name, (config, model_class) in runs.items()}
     gains = {name: figures["classical"]["val_loss"] / found["val_loss"] for name, found in figures.items()}
     claimed = {"published": f"{PUBLISHED_GAIN:g} ×", "classical": "1"}
     rows = [
@@ -106,7 +117,7 @@ def run(options: Options, progress: Progress) -> Reproduction:
         ]
         for name, (label, _, _) in models.items()
     ]
-    published = figures["published"]
+    published, shared = figures["published"], runs["classical"][0].to_dict()
     return Reproduction(
         claim="qisa-leak",
         title="Quantum self-attention lowers the cross-entropy 13 times",
@@ -129,6 +140,6 @@ def run(options: Options, progress: Progress) -> Reproduction:
             " model is deeper (6 layers).",
         ],
         figures=figures,
-        settings={name: value for name, value in config.to_dict().items() if name != "heads"},  # these differ
+        settings={name: value for name, value in shared.items() if name != "heads"},  # these differ
         shortened=shortened(options, "qisa", **SETTINGS),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import median
 
 import torch
@@ -62,10 +63,9 @@ def run(options: Options, progress: Progress) -> Reproduction:
     models = {name: layer(name, size) for name in VERSIONS}
     calls = {name: inference(model, x) for name, model in models.items()}
     calls["precomputed"] = inference(models["qisa-v3"], x, precomputed=True)
-    seconds = {
-        "inference": in_turns(calls, rounds),
-        "training": in_turns({name: training(model, x) for name, model in models.items()}, rounds),
-    }
+    tasks = {"inference": calls, "training": {name: training(model, x) for name, model in models.items()}}
+    progress.forecast(lambda: [_round(calls) * (WARM_UPS + rounds) for calls in tasks.values()])
+    seconds = {task: in_turns(calls, rounds, partial(progress.counted, task)) for task, calls in tasks.items()}
     ours = {task: {name: slow_down(found, name, "classical") for name in found} for task, found in seconds.items()}
     listed = {**VERSIONS, "precomputed": PRECOMPUTED}
     rows = [
@@ -146,19 +146,40 @@ def training(model: GPT, x: torch.Tensor) -> Callable[[], None]:
     return call
 
 
-def in_turns(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def _round(calls: Mapping[str, Callable[[], object]]) -> float:
+    """Return the seconds of a round, the second one, since caches are filled in the first."""
+    begin = 0.0
+    for _ in range(2):
+        begin = time.perf_counter()
+        for call in calls.values():
+            call()
+    return time.perf_counter() - begin
+
+
+def in_turns(
+    calls: Mapping[str, Callable[[], object]],
+    rounds: int,
+    on_round: Callable[[int, int], None] = lambda done, rounds: None,
+) -> dict[str, list[float]]:
     """Return the seconds of each call in each round, so that load on the machine slows all calls alike.
 
     Every other round runs in reverse order.
+
+    Args:
+        calls: The calls by name.
+        rounds: How many rounds are timed.
+        on_round: Called before the first round and after each, with how many of them are done.
     """
     for call in list(calls.values()) * WARM_UPS:
         call()
     seconds: dict[str, list[float]] = {name: [] for name in calls}
+    on_round(0, rounds)
     for index in range(rounds):
         for name in list(calls)[:: 1 if index % 2 == 0 else -1]:
             begin = time.perf_counter()
             calls[name]()
             seconds[name].append(time.perf_counter() - begin)
+        on_round(index + 1, rounds)
     return seconds
 
 

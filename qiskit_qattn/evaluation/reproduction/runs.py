@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from qiskit_qattn.evaluation.leakage import leakage
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.config import TrainConfig, resolve
 from qiskit_qattn.training.figures import read_metrics
+from qiskit_qattn.training.pace import run_seconds
 from qiskit_qattn.training.progress import Progress
 from qiskit_qattn.training.run import saved_config, train_run
 
@@ -82,6 +84,15 @@ def shortened_note(steps: int | None, full: int, what: str) -> str:
     if steps is None or steps >= full:
         return ""
     return f"Shortened: {steps:,} of {full:,} {what}. These are not the figures of the claim; run it without --steps."
+
+
+def seconds(runs: Sequence[tuple[TrainConfig, type[GPT]]]) -> list[float]:
+    """Return how long each model of some runs will take that is not trained yet; empty for few steps."""
+    found: list[float] = []
+    for config, model_class in runs:
+        resume = (config.folder / "config.toml").is_file()
+        found += run_seconds(config, resume=resume, model_class=model_class) or ()
+    return found
 
 
 def trained(config: TrainConfig, progress: Progress, model_class: type[GPT] = GPT) -> dict[str, dict[str, Any]]:

@@ -281,7 +281,7 @@ def test_the_paper_says_where_circuits_run_and_how_attention_is_sampled(plan: Pl
     report["study"]["rates"] = [1e-3, 1e-2, 1e-1]
     for kind, rate in zip(kinds, (1e-1, 1e-2, 1e-1, None), strict=True):
         kinds[kind]["rates"] = [rate]
-    assert "Of 3 searches 2 found the lowest or the highest rate of the grid" in render_suite(report)
+    assert "Of 3 searches 2 chose the lowest or the highest rate of the grid" in render_suite(report)
     report["study"]["config"] |= {"backend": "aer?shots=64", "sampling": "naive?samples=8"}
     text = render_suite(report)
     assert "Circuits run on `aer?shots=64`." in text and "Attention is sampled: `naive?samples=8`." in text

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
-from qiskit_qattn.evaluation.comparison.timing import Pace, Work, left, paces
+from qiskit_qattn.evaluation.comparison.timing import Work, cell_seconds, left, paces
+from qiskit_qattn.training.pace import Pace
 
 Plan = Callable[..., Study]
 
@@ -63,10 +64,10 @@ def test_a_few_steps_of_each_kind_are_timed_and_nothing_is_left_behind(plan: Pla
     for pace in found.values():
         assert pace.start > 1.0
         assert min(pace.step, pace.validation, pace.end) > 0
-        assert pace.cell(study) > pace.start + pace.end
+        assert cell_seconds(study, pace) > pace.start + pace.end
     assert not study.folder.exists()
 
 
 def test_the_time_of_a_cell_counts_its_steps_and_validations(plan: Plan):
     study = plan(max_steps=103, eval_interval=50)
-    assert Pace(1.0, 0.5, 2.0, 4.0).cell(study) == pytest.approx(1 + 100 * 0.5 + 3 * 2 + 4)
+    assert cell_seconds(study, Pace(1.0, 0.5, 2.0, 4.0)) == pytest.approx(1 + 100 * 0.5 + 3 * 2 + 4)

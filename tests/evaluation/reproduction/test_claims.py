@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
 from qiskit_qattn.errors import ConfigError, UnknownNameError
-from qiskit_qattn.evaluation.reproduction import qisa_speed
+from qiskit_qattn.evaluation.reproduction import gpt_losses, qasa, qisa_leak, qisa_speed
 from qiskit_qattn.evaluation.reproduction.claims import reproduce
 from qiskit_qattn.evaluation.reproduction.qisa_speed import in_turns, slow_down
 from qiskit_qattn.evaluation.reproduction.runs import Options, shortened_note
@@ -72,6 +73,54 @@ def test_the_speed_table_has_every_version(tmp_path: Path, monkeypatch: pytest.M
     assert found.rows[0][3] == found.rows[0][5] == "1"
     assert found.shortened.startswith("Shortened: 1 of 20 rounds of timing.")
     assert all(value > 0 for task in ("inference", "training") for value in found.figures[task].values())
+
+
+class Told(Progress):
+    """Remembers forecasts, and how far counted work is."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] | None = None
+        self.done: dict[str, list[int]] = {}
+
+    def forecast(self, seconds: Callable[[], Sequence[float] | None]) -> None:
+        self.seconds = list(seconds() or ())
+
+    def counted(self, name: str, done: int, total: int) -> None:
+        assert 0 <= done <= total
+        self.done.setdefault(name, []).append(done)
+
+
+@pytest.mark.parametrize(("claim", "models"), [("qisa-leak", 4), ("gpt-nano", 2), ("nanogpt", 2), ("qasa", 3)])
+def test_every_model_of_a_claim_is_timed_before_the_first_starts(
+    claim: str, models: int, dice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def stop(*_: object, **__: object) -> None:
+        raise InterruptedError
+
+    for module in (gpt_losses, qisa_leak):
+        monkeypatch.setattr(module, "trained", stop)
+    monkeypatch.setattr(qasa, "_trained", stop)
+    told = Told()
+    with pytest.raises(InterruptedError):
+        reproduce(claim, Options(tmp_path, str(dice), steps=12), told)
+    assert told.seconds is not None and len(told.seconds) == models and min(told.seconds) > 0
+    assert not any(tmp_path.iterdir())
+
+
+def test_rounds_of_timing_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    small = qisa_speed.Size(4, 3, 8)
+    monkeypatch.setattr(qisa_speed, "Size", lambda: small)
+    told = Told()
+    reproduce("qisa-speed", Options(tmp_path, steps=2), told)
+    assert told.seconds is not None and len(told.seconds) == 2
+    assert told.done == {"inference": [0, 1, 2], "training": [0, 1, 2]}
+
+
+def test_pairs_of_states_are_counted(tmp_path: Path):
+    told = Told()
+    reproduce("qasa-circuit", Options(tmp_path, steps=700), told)
+    assert told.seconds is not None and len(told.seconds) == 1
+    assert told.done == {"states": [0, 500, 700]}
 
 
 def test_precomputed_matrices_give_the_same_values():
