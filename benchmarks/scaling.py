@@ -13,7 +13,7 @@ from steps import forward_backward
 from timing import Effort, interleave
 
 import qiskit_qattn as qa
-from qiskit_qattn.evaluation.drawing import COLORS, GRID, QUIET, blank_figure, write_figures
+from qiskit_qattn.evaluation.drawing import COLORS, GRID, QUIET, blank_figure, legend, write_figures
 
 BATCHES = tuple(4**k for k in range(3, 9))  # 64 … 65,536
 QUBITS = tuple(range(2, 21, 2))
@@ -69,7 +69,7 @@ def _plot(by_batch: dict[int, float], by_qubits: dict[int, float], path: Path) -
     start, slope = _line(by_batch)
     left.loglog(batches, 1e3 * (start + slope * batches), "--", color=QUIET, label="a + b × batch")
     left.set(xlabel="batch", ylabel="forward and backward, ms", title=f"{_NUM_QUBITS} qubits")
-    left.legend(frameon=False)
+    legend(left, fontsize=None)
     right.semilogy(list(by_qubits), [_rows(qubits) / s for qubits, s in by_qubits.items()], "o-", color=COLORS[0])
     right.set(
         xticks=list(by_qubits),

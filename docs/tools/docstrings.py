@@ -13,6 +13,7 @@ _DISPLAY = re.compile(r"^\.\. math::[ ]*((?:.+)(?:\n[ ]+.+)*)", re.MULTILINE)
 
 def to_markdown(text: str) -> str:
     """Return a docstring with its mathematics as ``$`…`$`` and ``math`` fences, and other roles as code."""
+    text = re.sub(r"::$", ":", text, flags=re.MULTILINE)  # what follows is indented, so code in Markdown too
     text = _DISPLAY.sub(lambda match: f"```math\n{match[1]}\n```", text)
     return _ROLE.sub(_inline, text)
 

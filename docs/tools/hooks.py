@@ -43,6 +43,7 @@ def on_config(config: MkDocsConfig) -> None:
     config.mdx_configs["pymdownx.superfences"] = {
         "custom_fences": [{"name": "math", "class": "math", "format": display}]
     }
+    config.theme.static_templates.discard("404.html")  # its links are those of a server's root
     link_project(config, _root(config))
 
 

@@ -32,7 +32,7 @@ def to_page(path: Path, repository: str = "") -> tuple[str, dict[str, bytes]]:
             if "image/png" in data:
                 name = f"{path.stem}-{len(pictures) + 1}.png"
                 pictures[name] = base64.b64decode(data["image/png"])
-                width = int.from_bytes(pictures[name][16:20])  # of a PNG
+                width = output.metadata.get("image/png", {}).get("width") or int.from_bytes(pictures[name][16:20])
                 parts.append(f'![{topic}]({name}){{ width="{width}" }}')
             elif text := output.get("text") or data.get("text/plain"):
                 parts.append(_fence(text, ".text .output"))

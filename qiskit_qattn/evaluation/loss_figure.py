@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from qiskit_qattn.evaluation.drawing import COLORS, GRID, INK, QUIET, blank_figure, ends_at, note
+from qiskit_qattn.evaluation.drawing import COLORS, GRID, INK, QUIET, blank_figure, ends_at, legend, note
 from qiskit_qattn.evaluation.rendering import heads_text
 from qiskit_qattn.untrusted import printable
 
@@ -28,13 +29,12 @@ def loss_figure(report: dict[str, Any]) -> Any:
             _curves(axes, report[name], name)
     axes.set_xlabel("training step")
     axes.set_ylabel("cross-entropy, nats per token")
-    title = printable(f"{heads_text(report['model']['heads'])} on {report['config']['data']}")
+    title = printable(f"{heads_text(report['model']['heads'])} on {Path(report['config']['data']).name}")
     axes.set_title(title, loc="left", fontsize=11, parse_math=False, color=INK)
     axes.grid(axis="y", **GRID)
     axes.margins(x=0.01)
-    axes.legend(
-        framealpha=1, edgecolor="none", fontsize=9, title="ends at", title_fontsize=9, alignment="left", handlelength=3
-    )
+    axes.locator_params("x", integer=True)
+    legend(axes, fontsize=9, title="ends at", title_fontsize=9, handlelength=3)
     note(figure, _ONE_SEED[report["baseline"] is not None])
     return figure
 

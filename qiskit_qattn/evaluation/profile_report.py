@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from qiskit_qattn.errors import CheckpointError
-from qiskit_qattn.evaluation.drawing import COLORS, GRID, INK, QUIET, blank_figure, write_figures
+from qiskit_qattn.evaluation.drawing import COLORS, GRID, INK, QUIET, blank_figure, legend, write_figures
 from qiskit_qattn.evaluation.memory_leak import LEAST_STEPS, Leak, leak
 from qiskit_qattn.evaluation.profile import OUTSIDE, TraceCosts, trace_costs
 from qiskit_qattn.evaluation.rendering import (
@@ -207,7 +207,7 @@ def _functions(costs: dict[str, Any]) -> str:
         [code(each["name"]), f"{each['calls']:,.1f}", f"{each['self_ms']:,.2f}", f"{each['share']:.1%}"]
         for each in costs["functions"]
     ]
-    return table(["Function", "Calls a step", "Self time, ms", "Share"], rows)
+    return table(["Function", "Calls per step", "Self time, ms", "Share"], rows)
 
 
 def profile_figure(profile: dict[str, Any]) -> Any:
@@ -230,21 +230,27 @@ def _bars(axes: Any, costs: dict[str, Any]) -> None:
     parts = costs["parts"][:_SHOWN]
     for i, part in enumerate(parts):
         kind = "circuits " if part["circuits"] else ""
-        axes.barh(i, part["forward_ms"], color=_COLORS[f"{kind}forward"], height=0.7)
-        axes.barh(i, part["backward_ms"], left=part["forward_ms"], color=_COLORS[f"{kind}backward"], height=0.7)
+        forward, backward = (_look(f"{kind}{way}") for way in ("forward", "backward"))
+        axes.barh(i, part["forward_ms"], height=0.7, **forward)
+        axes.barh(i, part["backward_ms"], left=part["forward_ms"], height=0.7, **backward)
     names = [part["name"] if len(part["name"]) < 34 else f"…{part['name'][-32:]}" for part in parts]
     axes.set_yticks(range(len(parts)), names, fontsize=8, parse_math=False)
     axes.invert_yaxis()
-    axes.set_xlabel("ms a step")
+    axes.set_xlabel("ms per step")
     axes.set_title("Time by module", loc="left", fontsize=10)
     axes.grid(axis="x", **GRID)
-    axes.set_axisbelow(True)
     used = {"forward", "backward"} | {
         name for name in ("circuits forward", "circuits backward") if any(part["circuits"] for part in parts)
     }
-    handles = [axes.barh(0, 0, color=color) for name, color in _COLORS.items() if name in used]
+    handles = [axes.barh(0, 0, **_look(name)) for name in _COLORS if name in used]
     labels = [name for name in _COLORS if name in used]
-    axes.legend(handles, labels, frameon=False, fontsize=8, loc="lower right")
+    legend(axes, handles, labels, loc="lower right")
+
+
+def _look(name: str) -> dict[str, Any]:
+    """Return how a bar is filled: those of circuits are hatched, so that they are told apart in grey too."""
+    hatch = "////" if name.startswith("circuits") else ""
+    return {"color": _COLORS[name], "hatch": hatch, "edgecolor": "white", "linewidth": 0}
 
 
 def _memory(axes: Any, curve: dict[str, Any]) -> None:
@@ -255,7 +261,7 @@ def _memory(axes: Any, curve: dict[str, Any]) -> None:
         begin = end
     axes.step(curve["ms"], curve["mib"], where="post", color=INK, linewidth=1.2)
     axes.set_ylim(top=height * 1.3)
-    axes.legend(fontsize=8, ncols=3, loc="upper right", handlelength=1.2, framealpha=1, edgecolor="none")
+    legend(axes, ncols=3, loc="upper right", handlelength=1.2)
     axes.margins(x=0)
     axes.set_xlabel("ms since the step began")
     axes.set_ylabel("MiB")
@@ -278,5 +284,6 @@ def _resident(axes: Any, resident: dict[str, Any], found: dict[str, Any]) -> Non
     if len(mib) and np.ptp(mib) < 1:
         axes.set_ylim(mib.mean() - 1, mib.mean() + 1)  # or a page would fill the axis
     axes.set_xlabel("training step")
+    axes.locator_params("x", integer=True)
     axes.set_ylabel("MiB")
     axes.set_title(title, loc="left", fontsize=9)

@@ -26,10 +26,12 @@ PACKAGES = ("torch", "qiskit", "qiskit-machine-learning", "accelerate", "numpy")
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color:#161616}"
     "h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2rem}img{max-width:100%}"
-    "table{border-collapse:collapse;font-size:.9rem;margin:1rem 0}"
+    "table{border-collapse:collapse;font-size:.9rem;margin:1rem 0;display:block;overflow-x:auto}"
     "th,td{border-bottom:1px solid #e0e0e0;padding:.2rem .8rem .2rem 0;"
     "text-align:left;vertical-align:top}code{background:#f4f4f4;padding:0 .2em;overflow-wrap:anywhere}"
-    "pre{background:#f4f4f4;padding:.8rem;white-space:pre-wrap}@media print{body{margin:0;max-width:none}}"
+    "pre{background:#f4f4f4;padding:.8rem;white-space:pre-wrap}"
+    "@media(max-width:40rem){p:has(>img){overflow-x:auto}img{max-width:none;width:36rem}}"  # their letters stay legible
+    "@media print{body{margin:0;max-width:none}}"
 )
 _PAGE = """<!DOCTYPE html>
 <html lang="en">

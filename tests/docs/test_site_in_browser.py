@@ -53,7 +53,7 @@ def requests(browser):
 
 
 def test_no_page_is_cut_asks_the_network_or_reports_an_error(site, browser):
-    pages = [page for page in sorted(site.rglob("*.html")) if page.name != "404.html"]  # its addresses are absolute
+    pages = sorted(site.rglob("*.html"))
     for page in pages:
         browser.get(page.as_uri())
         for width in WIDTHS:
@@ -73,6 +73,21 @@ def test_the_search_finds_pages_without_a_server(site, browser, page):
     field.send_keys("depolarizing")
     found = until(browser, lambda driver: driver.find_elements("css selector", ".md-search-result__item a"))
     assert any("how-to/noise.html" in link.get_attribute("href") for link in found)
+
+
+@pytest.mark.parametrize("page", ["findings", "benchmarks/scaling", "design/index", "circuits/index"])
+def test_figures_keep_the_size_of_their_letters_on_a_narrow_page(site, browser, page):
+    resize(browser, 390)
+    browser.get((site / f"{page}.html").as_uri())
+    widths = "return [...document.querySelectorAll('.md-content p > img')].map(e => e.getBoundingClientRect().width)"
+    found = browser.execute_script(widths)
+    assert found and min(found) > 600
+
+
+def test_a_table_without_headings_shows_no_empty_row(site, browser):
+    browser.get((site / "how-to/deploy.html").as_uri())
+    heads = "return [...document.querySelectorAll('thead')].filter(e => !e.textContent.trim()).map(e => e.offsetHeight)"
+    assert browser.execute_script(heads) == [0]
 
 
 def test_code_is_copied_as_it_is(site, browser):

@@ -28,6 +28,7 @@ def load(name):
         ("Return :math:`2^n` rows.", "Return $`2^n`$ rows."),
         ("As :func:`leakage` does.", "As `leakage` does."),
         ("See :class:`~a.b.Device` and :class:`a.b.Device`.", "See `Device` and `a.b.Device`."),
+        ("As here::\n\n    leak()", "As here:\n\n    leak()"),
         (".. math:: a = b\n\nwith", "```math\na = b\n```\n\nwith"),
         ("Sum\n\n.. math:: a\n    + b\n\nand", "Sum\n\n```math\na\n    + b\n```\n\nand"),
     ],
@@ -74,16 +75,18 @@ def test_a_notebook_is_a_page(tmp_path):
     picture = nbformat.v4.new_output(
         "display_data", {"image/png": base64.b64encode(PNG).decode(), "text/plain": "<Figure>"}
     )
+    shown = nbformat.v4.new_output("display_data", picture.data, metadata={"image/png": {"width": 320}})
     printed = nbformat.v4.new_output("stream", name="stdout", text="5 $\n")
     cells = [
         nbformat.v4.new_markdown_cell("# 1 · Title\n\nOf $2^n$, `$x$` and\n\n$$a\n= b$$"),
-        nbformat.v4.new_code_cell("plot()", outputs=[printed, picture]),
+        nbformat.v4.new_code_cell("plot()", outputs=[printed, picture, shown]),
         nbformat.v4.new_code_cell("# Solution\n1", metadata={"jupyter": {"source_hidden": True}}),
     ]
     path = tmp_path / "03-x.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     page, pictures = load("notebooks").to_page(path, "https://github.com/someone/project")
-    assert pictures == {"03-x-1.png": PNG} and '![Title](03-x-1.png){ width="640" }' in page
+    assert pictures == {"03-x-1.png": PNG, "03-x-2.png": PNG}
+    assert '![Title](03-x-1.png){ width="640" }' in page and '![Title](03-x-2.png){ width="320" }' in page
     assert "Of $`2^n`$, `$x$` and" in page and "```math\na\n= b\n```" in page
     assert "{ .python }\nplot()\n" in page and "{ .text .output }\n5 $\n" in page
     assert '??? success "Solution"\n\n    ````' in page

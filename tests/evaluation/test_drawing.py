@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import qiskit_qattn
 from qiskit_qattn.evaluation.drawing import (
     COLORS,
     FAINT,
@@ -15,6 +16,7 @@ from qiskit_qattn.evaluation.drawing import (
     QUIET,
     blank_figure,
     drawn,
+    legend,
     note,
     style,
     write_figures,
@@ -68,6 +70,18 @@ def test_numbers_on_axes_are_plain(scale: str, ends: tuple[float, float]):
     found = labels(figure)
     assert found and all(re.fullmatch(r"[−-]?[\d,]+(\.\d+)?", text) for text in found), found
     assert not figure.axes[0].xaxis.get_offset_text().get_text()
+
+
+def test_no_line_of_the_grid_runs_through_a_legend():
+    figure = plot([0, 1], [0, 1])
+    figure.axes[0].grid(**GRID)
+    legend(figure.axes[0])
+    drawn(figure, "png")
+    frame = figure.axes[0].get_legend().get_frame()
+    assert frame.get_visible() and frame.get_facecolor()[:3] == (1, 1, 1) and frame.get_alpha() > 0.8
+    package = Path(qiskit_qattn.__file__).parent
+    bare = [path.name for path in package.rglob("*.py") if ".legend(" in path.read_text("utf-8")]
+    assert bare == ["drawing.py"]
 
 
 def luminance(color: str) -> float:

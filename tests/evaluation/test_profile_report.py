@@ -49,7 +49,10 @@ def test_what_memray_would_add_is_said_where_it_is_missing(finished_run: Path, m
 
 
 def test_the_plot_is_a_png(found: dict[str, Any]):
-    assert drawn(profile_figure(found), "png").startswith(b"\x89PNG")
+    figure = profile_figure(found)
+    assert drawn(figure, "png").startswith(b"\x89PNG")
+    bars = [patch for axes in figure.axes for patch in axes.patches]
+    assert {bar.get_hatch() for bar in bars if bar.get_hatch()} == {"////"}  # circuits, also without colour
     leaking = {**found["leak"], "slope_kib": 3.0, "low_kib": 2.0, "high_kib": 4.0, "leaks": True}
     resident = {"steps": list(range(40)), "resident_mib": [300 + i / 3 for i in range(40)], "compiled": True}
     assert drawn(profile_figure({**found, "leak": leaking, "resident": resident}), "png").startswith(b"\x89PNG")

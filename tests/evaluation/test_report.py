@@ -11,7 +11,7 @@ import pytest
 from qiskit_qattn.errors import CheckpointError, RunFolderError
 from qiskit_qattn.evaluation.drawing import drawn
 from qiskit_qattn.evaluation.loss_figure import loss_figure, smoothed
-from qiskit_qattn.evaluation.rendering import block, code
+from qiskit_qattn.evaluation.rendering import block, code, html_page, table
 from qiskit_qattn.evaluation.report import (
     collect_report,
     read_report,
@@ -21,6 +21,7 @@ from qiskit_qattn.evaluation.report import (
 )
 from qiskit_qattn.evaluation.text_metrics import text_difference
 from qiskit_qattn.nn.gpt import GPT
+from tests.browser import chromium
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,25 @@ def test_the_picture_says_what_follows_from_one_seed_and_where_its_curves_end(re
         curves = [line for line in figure.axes[0].lines if not line.get_label().startswith("_")]
         assert len(curves) == (2 if baseline is None else 4)
         assert all(line.get_label().endswith(f": {line.get_ydata()[-1]:.3f}") for line in curves)
+
+
+@pytest.mark.more
+def test_a_page_scrolls_its_tables_and_figures_on_a_telephone(tmp_path: Path):
+    wide = table([f"A heading {i}" for i in range(12)], [["0.1234"] * 12])
+    svg = b"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 720 740'></svg>"
+    page = html_page("A page", f"{wide}\n\n![A figure](figure.svg)", {"figure.svg": svg})
+    (tmp_path / "page.html").write_text(page, "utf-8")
+    with chromium(tmp_path / "profile") as browser:
+        size = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.get((tmp_path / "page.html").as_uri())
+        assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+        assert browser.execute_script("return document.querySelector('img').getBoundingClientRect().width") > 500
+
+
+def test_the_picture_names_a_text_without_its_folders(report: dict[str, Any]):
+    figure = loss_figure({**report, "config": {**report["config"], "data": "/home/me/a/long/path/play.txt"}})
+    assert figure.axes[0].get_title("left").endswith(" on play.txt")
 
 
 @pytest.mark.parametrize(

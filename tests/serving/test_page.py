@@ -264,6 +264,9 @@ def test_it_fits_every_width_with_enough_contrast(page: Page, hostile: Served, s
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         assert page.browser.execute_script("return document.documentElement.scrollWidth") <= width
+        boxes = "return [...document.querySelectorAll('section')].map(each => each.getBoundingClientRect().toJSON())"
+        text, heads = page.browser.execute_script(boxes)
+        assert heads["top"] - text["bottom"] < 20  # one directly below the other, or side by side
     page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     low = page.browser.execute_script(LOW_CONTRAST)
     assert low == []

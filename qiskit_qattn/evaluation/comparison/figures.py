@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from qiskit_qattn.evaluation.comparison.claims import verdict_word
-from qiskit_qattn.evaluation.drawing import COLORS, GRID, INK, QUIET, Style, blank_figure, ends_at, note, style
+from qiskit_qattn.evaluation.drawing import COLORS, GRID, INK, QUIET, Style, blank_figure, ends_at, legend, note, style
 from qiskit_qattn.evaluation.paired_tests import bootstrap_intervals
 
 _AGAINST = ((COLORS[0], "o"), (COLORS[1], "D"))  # the reference, and the control
 _FEW = "not enough seeds"  # the verdict with which no interval is drawn
 _TOO_FEW = "Too few seeds to tell a difference from chance; no interval is drawn."
-_NAMED = 10  # with more kinds than these, names would hide each other: only the front and the reference have theirs
+_NAMED = 10  # kinds whose legend has room among curves
+_BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
 Points = dict[str, dict[int, float]]  # by kind and seed
 
 
@@ -85,13 +87,12 @@ def _losses(figure: Any, report: dict[str, Any]) -> None:
     ):
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_xlabel("training step")
+        axes.locator_params("x", integer=True)
         axes.grid(axis="y", **GRID)
         axes.margins(x=0.01)
-    beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
-    for axes, place in ((left, beside if len(curves) > _NAMED else {"loc": "upper right"}), (right, beside)):
+    for axes, place in ((left, _BESIDE if len(curves) > _NAMED else {"loc": "upper right"}), (right, _BESIDE)):
         if axes.get_legend_handles_labels()[0]:
-            looks = {"frameon": False, "fontsize": 8, "title": "ends at", "title_fontsize": 8, "handlelength": 3.4}
-            axes.legend(alignment="left", **looks, **place)
+            legend(axes, title="ends at", title_fontsize=8, handlelength=3.4, **place)
     _note(figure, report)
 
 
@@ -177,7 +178,7 @@ def _cost(figure: Any, report: dict[str, Any]) -> None:
     front = [means[kind] for kind in pareto_front(means)]
     if front:
         axes.plot(*zip(*front, strict=True), color=INK, linewidth=1, linestyle="--", zorder=1)
-        axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+        legend(axes, fontsize=9, **_BESIDE)
     axes.set_xscale("log")
     axes.set_xlabel("training time, s (small: seeds; large: means)")
     axes.set_ylabel(f"validation loss{_unit(report)}")
@@ -275,37 +276,50 @@ def _task_differences(figure: Any, report: dict[str, Any]) -> None:
     for label, (color, marker) in zip(labels, _AGAINST, strict=False):
         shown[-1].scatter([], [], s=22, color=color, marker=marker, label=label)
     shown[-1].scatter([], [], s=22, color="white", edgecolor=INK, label="not shown to differ")
-    shown[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    if all(found["against_reference"]["verdict"] == _FEW for found in every if found["against_reference"]):
-        note(figure, _TOO_FEW)
+    legend(shown[-1], **_BESIDE)
+    few = all(found["against_reference"]["verdict"] == _FEW for found in every if found["against_reference"])
+    note(
+        figure,
+        _TOO_FEW if few else "Means over seeds; lines: 95% intervals. Filled: shown to differ.",
+    )
 
 
 def _task_costs(figure: Any, report: dict[str, Any]) -> None:
     """Draw for each task the mean loss of each kind against its training time; the line joins the Pareto front."""
-    tasks = report["tasks"]
-    figure.set_size_inches(4.2 * len(tasks), 4.2)
-    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks.values(), strict=True):
-        means = {
+    tasks, reference = report["tasks"], report["study"]["reference"]
+    points: list[dict[str, tuple[float, float]]] = [
+        {
             kind: (found["seconds"], found["mean"])
             for kind, found in task["kinds"].items()
             if found["seconds"] and found["mean"] is not None
         }
+        for task in tasks.values()
+    ]
+    circuits = {kind: found["circuit"] for task in tasks.values() for kind, found in task["kinds"].items()}
+    kinds = [kind for kind in circuits if any(kind in means for means in points)]
+    others = [kind for kind in kinds if kind != reference]
+    figure.set_size_inches(4.2 * len(tasks) + 1.6, max(4.4, 1.2 + 0.17 * len(kinds)))
+    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
+    for axes, task, means in zip(panels, tasks.values(), points, strict=True):
+        for kind in kinds:
+            color, _, marker = style(others.index(kind)) if kind in others else Style(QUIET, "-", "*")
+            face = color if circuits[kind] else "none"
+            at = [[number] for number in means[kind]] if kind in means else ([], [])
+            size = 60 if kind == reference else 26
+            axes.scatter(*at, s=size, marker=marker, facecolors=face, edgecolors=color, label=kind, zorder=3)
         front = pareto_front(means)
-        crowded = len(means) > _NAMED
-        named = {*front, task["reference"]} if crowded else set(means)
-        beside: dict[str, Any] = {"xytext": (-5, -8), "ha": "right"} if crowded else {"xytext": (4, 3)}
-        for kind, (x, y) in means.items():
-            circuit = task["kinds"][kind]["circuit"]
-            color, marker = (COLORS[0], "o") if circuit else (QUIET, "s")
-            axes.scatter([x], [y], s=24, color=color, marker=marker, zorder=3)
-            if kind in named:
-                axes.annotate(kind, (x, y), textcoords="offset points", fontsize=7, color=INK, **beside)
         if front:
             axes.plot(*zip(*(means[kind] for kind in front), strict=True), color=INK, linewidth=1, ls="--", zorder=1)
             axes.set_xscale("log")
+        named = textwrap.fill(f"front: {', '.join(front)}", 44, break_on_hyphens=False) if front else ""
         axes.set_title(task["name"], loc="left", fontsize=10)
-        axes.set_xlabel("training time, s")
+        axes.set_xlabel(f"training time, s\n{named}", fontsize=9)
         axes.set_ylabel("validation loss")
         axes.grid(**GRID)
-        axes.margins(0.2 if crowded else 0.14)
-    note(figure, "Dots: circuits; squares: classical kinds; dashed: Pareto front. Means over seeds.")
+        axes.margins(0.1)
+    if kinds:
+        legend(panels[-1], **_BESIDE)
+    note(
+        figure,
+        "Means over seeds. Filled: circuits; open: classical kinds; dashed: Pareto front, fastest first.",
+    )

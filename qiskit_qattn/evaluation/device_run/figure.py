@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qiskit_qattn.evaluation.drawing import COLORS, FAINT, GRID, INK, MARKERS, blank_figure, visible
+from qiskit_qattn.evaluation.drawing import COLORS, FAINT, GRID, INK, MARKERS, blank_figure, legend, visible
 
 DEVICE, EXACT, SHOTS = COLORS[0], INK, FAINT
 _MOST_LABELS = 48
@@ -60,7 +60,7 @@ def _distances(panel: Any, record: dict[str, Any]) -> None:
 
 
 def _legend(panel: Any) -> None:
-    panel.legend(frameon=False, fontsize=8, loc="lower right", ncols=2, bbox_to_anchor=(1, 1), borderpad=0)
+    legend(panel, loc="lower right", ncols=2, bbox_to_anchor=(1, 1), borderpad=0)
 
 
 def _ticks(panel: Any, rows: list[dict[str, Any]]) -> None:
@@ -95,7 +95,7 @@ def _values(panel: Any, record: dict[str, Any]) -> None:
     panel.set_xlabel("⟨P⟩, exact")
     panel.set_ylabel("⟨P⟩, device")
     panel.grid(**GRID)
-    panel.legend(frameon=False, fontsize=8, markerscale=2, loc="upper left")
+    legend(panel, markerscale=2, loc="upper left")
 
 
 def _heads(panel: Any, record: dict[str, Any]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import shlex
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, TypedDict
 
 from qiskit_qattn.errors import counted
 from qiskit_qattn.evaluation.drawing import COLORS as _PALETTE
-from qiskit_qattn.evaluation.drawing import DASHES, GRID, QUIET, blank_figure, ends_at, write_figures
+from qiskit_qattn.evaluation.drawing import DASHES, GRID, QUIET, blank_figure, ends_at, legend, note, write_figures
 from qiskit_qattn.evaluation.latex import write_document
 from qiskit_qattn.evaluation.noise_sweep.mitigated import draw, mitigation_parts, rows_of
 from qiskit_qattn.evaluation.noise_sweep.plan import NOISES, ModelName, NoiseSweep
@@ -264,8 +265,9 @@ def sweep_figure(record: dict[str, Any]) -> Any:
     if swept:
         panels[0].plot([], [], color=QUIET, linestyle=":", linewidth=1, label="exact, no noise")
         panels[0].set_ylabel("validation loss, nats per token")
-        panels[0].legend(frameon=False, fontsize=8, title="ends at", title_fontsize=8, alignment="left")
-    title = printable(f"{heads_text(record['heads'])} on {record['data']}")
+        legend(panels[0], title="ends at", title_fontsize=8)
+        note(figure, "Error bars: one standard error of the change over windows of text.")
+    title = printable(f"{heads_text(record['heads'])} on {Path(record['data']).name}")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)
     return figure
 

@@ -197,7 +197,14 @@ def test_of_models_of_ones_own_nothing_is_said_about_circuits(plan_own: Plan):
     assert "Models are trained for 12 steps of 4 examples, with 8 seeds of each kind." in text
     for wrong in ("classical", "transformer", "quantum circuit", "heads", "tokens", "MLP", "dequantised", "simulated"):
         assert wrong not in text
-    [axes] = suite_figures(report)["differences"].axes
+    figures = suite_figures(report)
+    [axes] = figures["cost"].axes
+    assert [label.get_text() for label in axes.get_legend().get_texts()] == ["plain", "quantum"]
+    assert (
+        axes.get_xlabel() == "training time, s\nfront: quantum" and not axes.texts
+    )  # names that could hide each other
+    assert "95% intervals" in figures["differences"].get_supxlabel()
+    [axes] = figures["differences"].axes
     assert [label.get_text() for label in axes.get_legend().get_texts()] == ["from plain", "not shown to differ"]
 
 
