@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from qiskit_qattn.cli.devices import Quote, open_devices, parts_table
-from qiskit_qattn.cli.progress import device_messages, make_progress
+from qiskit_qattn.cli.messages import device_messages
+from qiskit_qattn.cli.progress import make_progress
 from qiskit_qattn.errors import ConfigError, counted
 
 if TYPE_CHECKING:

@@ -112,7 +112,8 @@ def command(
     options.require((*_PACKAGES, *options.TRAINING, "statsmodels"), "finetune")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else a note on each fork
     from qiskit_qattn.cli.devices import open_devices
-    from qiskit_qattn.cli.progress import device_messages, make_progress
+    from qiskit_qattn.cli.messages import device_messages
+    from qiskit_qattn.cli.progress import make_progress
     from qiskit_qattn.evaluation.finetune_report import write_report
     from qiskit_qattn.training.finetune import cell_seconds, finetune, prepare
     from qiskit_qattn.training.finetune_config import resolve_finetune

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from qiskit_qattn.cli.devices import Quote, cost_table, open_devices, text_row
-from qiskit_qattn.cli.progress import shown_text, timed, watch_jobs
+from qiskit_qattn.cli.messages import shown_text, timed, watch_jobs
 from qiskit_qattn.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:

@@ -41,7 +41,8 @@ def command(
     from rich.console import Console
 
     from qiskit_qattn.cli.devices import open_devices
-    from qiskit_qattn.cli.progress import device_messages, make_progress
+    from qiskit_qattn.cli.messages import device_messages
+    from qiskit_qattn.cli.progress import make_progress
     from qiskit_qattn.evaluation.profile_report import phase_table
     from qiskit_qattn.evaluation.profile_run import profile_run
     from qiskit_qattn.training.run import saved_config

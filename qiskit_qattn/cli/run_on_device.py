@@ -11,8 +11,8 @@ from rich.console import Console
 from qiskit_qattn.cli.devices import Quote, cost_table, open_devices, text_row
 from qiskit_qattn.cli.generate import load_model
 from qiskit_qattn.cli.help import say
+from qiskit_qattn.cli.messages import counting, watch_jobs
 from qiskit_qattn.cli.options import TRAINING, require
-from qiskit_qattn.cli.progress import counting, watch_jobs
 from qiskit_qattn.cli.remaining import forecast_text
 from qiskit_qattn.errors import BackendError
 

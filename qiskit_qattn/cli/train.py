@@ -83,7 +83,8 @@ def command(
     options.require(options.TRAINING, "train")
     options.quiet_profiler()
     from qiskit_qattn.cli.devices import open_devices
-    from qiskit_qattn.cli.progress import device_messages, make_progress, watch_jobs
+    from qiskit_qattn.cli.messages import device_messages, watch_jobs
+    from qiskit_qattn.cli.progress import make_progress
     from qiskit_qattn.evaluation.report import write_report
     from qiskit_qattn.training.config import resolve, resolve_resumed
     from qiskit_qattn.training.pace import run_seconds

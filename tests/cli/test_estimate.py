@@ -27,7 +27,7 @@ from qiskit_qattn.backends.jobs.ledger import Ledger
 from qiskit_qattn.backends.measurement import Plan
 from qiskit_qattn.backends.registry import Backend, get_backend
 from qiskit_qattn.cli.generate import load_model
-from qiskit_qattn.cli.progress import watch_jobs
+from qiskit_qattn.cli.messages import watch_jobs
 from qiskit_qattn.evaluation.device_cost import forward_cost, generation_cost, network_step_cost, step_cost
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.connector import TorchConnector
