@@ -41,10 +41,10 @@ from qiskit_qattn.simulation.gate_fusion import WIDTH, Cluster, Phases, fuse
 from qiskit_qattn.simulation.gatewise import Gatewise
 from qiskit_qattn.simulation.operators import Block, Permute
 from qiskit_qattn.simulation.plan import MAX_FLOAT32_PHASES, Plan
+from qiskit_qattn.simulation.products import signed_sums
 from qiskit_qattn.simulation.readout import MeasurementBases
 
 _CACHED = 2**18  # amplitudes of the rows that are computed together: 2 MiB in float32, which caches hold
-_SUMMED = 64  # terms of a sum in float32; equal ones all round the same way, and 512 are off by 4e-6
 
 
 class Blockwise(ConstantModule):
@@ -256,17 +256,9 @@ def _matrix_slope(slope: Tensor, state: Tensor, matrix: Tensor, before: int) -> 
 
 
 def _read(states: Tensor, signs: Tensor) -> Tensor:
-    r"""Return :math:`|a|^{\odot 2} S`, shape ``(..., B, M)``, for amplitudes as columns, ``(..., R, B)``.
-
-    Sums are taken in parts, since rounding errors of float32 would add up.
-    """
+    r"""Return :math:`|a|^{\odot 2} S`, shape ``(..., B, M)``, for amplitudes as columns, ``(..., R, B)``."""
     moduli = torch.view_as_real(states).square().sum(-1) if states.is_complex() else states.square()
-    whole = moduli.shape[-2] // _SUMMED * _SUMMED
-    values = moduli[..., whole:, :].mT @ signs[..., whole:, :]
-    if whole:
-        parts = moduli[..., :whole, :].unflatten(-2, (-1, _SUMMED))  # (..., K, 64, B)
-        values = values + (parts.mT @ signs[..., :whole, :].unflatten(-2, (-1, _SUMMED))).sum(-3)
-    return values
+    return signed_sums(moduli, signs)
 
 
 def _gathered(slope: Tensor, state: Tensor) -> Tensor:
