@@ -65,13 +65,15 @@ class StatePhases(ConstantModule):
         r"""Return :math:`e^{i \Phi}` for angles of shape ``(..., K, B)``, shape ``(..., 2**k, B)``.
 
         Rotations of single qubits are a product state of phases, which takes a cosine and a sine for each qubit only.
+        Both halves of its qubits are multiplied out before they are rounded to the dtype.
         """
         dtype = torch.promote_types(dtype, torch.complex64)
         found: Tensor | None = None
         if self.alone:
             half = self.qubit.to(angles.dtype) @ angles  # (..., k, B)
-            pairs = _unit(torch.stack([-half, half], -2)).to(dtype).unbind(-3)
-            found = reduce(join, pairs)
+            pairs = _unit(torch.stack([-half, half], -2)).unbind(-3)  # k of (..., 2, B)
+            cut = (len(pairs) + 1) // 2
+            found = reduce(join, [reduce(join, part).to(dtype) for part in (pairs[:cut], pairs[cut:]) if part])
         if self.together:
             others = _unit(self._phases(angles)).to(dtype)
             found = others if found is None else found * others
@@ -147,13 +149,21 @@ def reorder(state: Tensor, order: tuple[int, ...]) -> Tensor:
     return split.permute(axes).flatten(-1 - len(order), -2)
 
 
+def as_real(state: Tensor) -> Tensor:
+    """Return a complex state as a real one of twice as many columns, the real part of each before the imaginary."""
+    return torch.view_as_real(state.resolve_conj()).flatten(-2)
+
+
+def as_rows(state: Tensor, before: int, size: int) -> Tensor:
+    """Return a state with ``size`` basis states of some qubits as rows, ``(..., 2**before, size, rest * B)``."""
+    return state.unflatten(-2, (2**before, size, -1)).flatten(-2)
+
+
 def apply(matrix: Tensor, state: Tensor, before: int) -> Tensor:
     """Return a matrix times some of a state's qubits, after ``before`` others; a real matrix acts on both parts."""
     if not matrix.is_complex() and state.is_complex():
-        parts = torch.view_as_real(state.resolve_conj())  # (..., 2**k, B, 2)
-        return torch.view_as_complex(apply(matrix, parts.flatten(-2), before).unflatten(-1, (-1, 2)))
-    state = state.to(matrix.dtype)
-    split = state.reshape(*state.shape[:-2], 2**before, matrix.shape[-1], -1)
+        return torch.view_as_complex(apply(matrix, as_real(state), before).unflatten(-1, (-1, 2)))
+    split = as_rows(state.to(matrix.dtype), before, matrix.shape[-1])
     product = matrix.unsqueeze(-3) @ split if before else matrix @ split.squeeze(-3)
     lead = product.shape[: -3 if before else -2]
     return product.reshape(*lead, *state.shape[-2:])

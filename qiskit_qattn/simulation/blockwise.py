@@ -27,6 +27,8 @@ from qiskit_qattn.simulation.block_steps import (
     FixedBlock,
     StatePhases,
     apply,
+    as_real,
+    as_rows,
     block_of,
     join,
     permutation_of,
@@ -39,10 +41,10 @@ from qiskit_qattn.simulation.gate_fusion import WIDTH, Cluster, Phases, fuse
 from qiskit_qattn.simulation.gatewise import Gatewise
 from qiskit_qattn.simulation.operators import Block, Permute
 from qiskit_qattn.simulation.plan import MAX_FLOAT32_PHASES, Plan
+from qiskit_qattn.simulation.products import signed_sums
 from qiskit_qattn.simulation.readout import MeasurementBases
 
 _CACHED = 2**18  # amplitudes of the rows that are computed together: 2 MiB in float32, which caches hold
-_SUMMED = 512  # terms of a sum in float32
 
 
 class Blockwise(ConstantModule):
@@ -247,28 +249,16 @@ class _Adjoint(torch.autograd.Function):
 def _matrix_slope(slope: Tensor, state: Tensor, matrix: Tensor, before: int) -> Tensor:
     """Return the gradient of a matrix that was applied to a state."""
     if not matrix.is_complex() and slope.is_complex():
-        slope = torch.view_as_real(slope.resolve_conj()).flatten(-2)
-        state = torch.view_as_real(state.to(torch.promote_types(state.dtype, torch.complex64)).resolve_conj()).flatten(
-            -2
-        )
-    rows = slope.reshape(*slope.shape[:-2], 2**before, matrix.shape[-1], -1)
-    columns = state.to(rows.dtype).reshape(*state.shape[:-2], 2**before, matrix.shape[-1], -1)
+        slope, state = as_real(slope), as_real(state.to(slope.dtype))
+    rows, columns = (as_rows(part.to(slope.dtype), before, matrix.shape[-1]) for part in (slope, state))
     columns, rows = torch.broadcast_tensors(columns, rows) if columns.shape != rows.shape else (columns, rows)
     return (rows @ columns.mH).sum(-3).sum_to_size(matrix.shape)
 
 
 def _read(states: Tensor, signs: Tensor) -> Tensor:
-    r"""Return :math:`|a|^{\odot 2} S`, shape ``(..., B, M)``, for amplitudes as columns, ``(..., R, B)``.
-
-    Sums of so many signed terms are taken in parts, since rounding errors of float32 would add up.
-    """
+    r"""Return :math:`|a|^{\odot 2} S`, shape ``(..., B, M)``, for amplitudes as columns, ``(..., R, B)``."""
     moduli = torch.view_as_real(states).square().sum(-1) if states.is_complex() else states.square()
-    whole = moduli.shape[-2] // _SUMMED * _SUMMED
-    values = moduli[..., whole:, :].mT @ signs[..., whole:, :]
-    if whole:
-        parts = moduli[..., :whole, :].unflatten(-2, (-1, _SUMMED))  # (..., K, 512, B)
-        values = values + (parts.mT @ signs[..., :whole, :].unflatten(-2, (-1, _SUMMED))).sum(-3)
-    return values
+    return signed_sums(moduli, signs)
 
 
 def _gathered(slope: Tensor, state: Tensor) -> Tensor:

@@ -183,7 +183,7 @@ class Local(nn.Module):
             return multiply(matrices[0], columns)
         for (start, stop), matrix in zip(self.ranges, matrices, strict=True):
             # qubits above the group, the group, qubits below it and the columns
-            split = columns.reshape(*columns.shape[:-2], 2**start, 2 ** (stop - start), -1)
+            split = columns.unflatten(-2, (2**start, 2 ** (stop - start), -1)).flatten(-2)
             columns = multiply(matrix.unsqueeze(-3), split)
             columns = columns.reshape(*columns.shape[:-3], size, count)
         return columns
@@ -240,9 +240,9 @@ class Matrix(ConstantModule):
         return self._apply_to(columns, self.constant("matrix").mH)
 
     def _apply_to(self, columns: Tensor, matrix: Tensor) -> Tensor:
-        rows = columns.index_select(-2, self.order).unflatten(-2, (len(matrix), -1)).flatten(-2)  # (..., 2**k, ·)
-        rows = multiply(matrix, rows).unflatten(-1, (-1, columns.shape[-1])).flatten(-3, -2)  # (..., 2**n, C)
-        return rows.index_select(-2, self.back)
+        rows = columns.index_select(-2, self.order).unflatten(-2, (len(matrix), -1))  # (..., 2**k, 2**(n - k), C)
+        found = multiply(matrix, rows.flatten(-2)).unflatten(-1, rows.shape[-2:]).flatten(-3, -2)  # (..., 2**n, C)
+        return found.index_select(-2, self.back)
 
 
 def multiply(matrix: Tensor, columns: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from qiskit_qattn.simulation import cpu
 from qiskit_qattn.simulation.angles import AngleMap
 from qiskit_qattn.simulation.derivatives import needs_autograd, partial_gradients
-from qiskit_qattn.simulation.products import gradient_of, side_by_side
+from qiskit_qattn.simulation.products import gradient_of, side_by_side, signed_sums
 from qiskit_qattn.simulation.trigonometric import TrigonometricMatrix
 
 _NARROW = 512  # multiplications per row, forward; below, torch's passes over memory take longer than its products
@@ -126,7 +126,8 @@ def _evaluate(
     outcomes, *imaginary = amplitudes.square().unbind(-3)
     for part in imaginary:
         outcomes += part
-    return (signs.mT @ outcomes).mT.clone(memory_format=torch.contiguous_format), (matrix, features, amplitudes), steps
+    values = signed_sums(outcomes, signs).clone(memory_format=torch.contiguous_format)
+    return values, (matrix, features, amplitudes), steps
 
 
 def _gradients(

@@ -151,6 +151,22 @@ def test_values_have_the_leading_axes_of_all_arguments(num_qubits):
             assert program(torch.zeros(3, 0, num_qubits), torch.zeros(3, 0)).shape == (3, 0, 4)
 
 
+@pytest.mark.parametrize("num_qubits", [5, 6, 8, 9])
+@pytest.mark.parametrize("shape", [(0,), (0, 2), (2, 0)])
+def test_axes_without_entries(shape, num_qubits):
+    circuit, params = layers(num_qubits)
+    circuit.append(random_unitary(4, seed=1), [0, 2])
+    program = StatevectorProgram(circuit, observables(num_qubits), **params)
+    inputs = torch.zeros(*shape, num_qubits, requires_grad=True)
+    weights = torch.zeros(*shape[:-1], 2 * num_qubits, requires_grad=True)
+    with torch.no_grad():
+        assert program(inputs, weights).shape == (*shape, 4)
+    values = program(inputs, weights)
+    assert values.shape == (*shape, 4)
+    values.sum().backward()
+    assert inputs.grad.shape == inputs.shape and not weights.grad.any()
+
+
 def test_a_layer_of_data_counts_once():
     circuit, params = layers(10, depth=3)
     program = StatevectorProgram(circuit, observables(10), **params)
@@ -215,6 +231,39 @@ def test_values_are_qiskits_in_both_precisions(num_qubits, rng):
                 torch.tensor(inputs[None]), torch.tensor(weights)
             )  # float64 in, so that angles are the same
         np.testing.assert_allclose(found[0], expected, rtol=0, atol=error)
+
+
+def test_sums_of_equal_terms_are_as_exact_as_others(rng):
+    x = ParameterVector("x", 2)  # the other qubits stay in |0>: all their outcomes of X are equally probable
+    circuit = QuantumCircuit(9)
+    for q in range(2):
+        circuit.ry(x[q], q)
+    circuit.cx(0, 1)
+    for q in range(2):
+        circuit.rx(x[q], q)
+    several = [SparsePauliOp.from_sparse_list([("X", [q], 1.0)], 9) for q in range(9)]
+    program = StatevectorProgram(circuit, several, input_params=list(x))
+    inputs = torch.tensor(rng.normal(size=(16, 2)))
+    found = program(inputs, torch.zeros(0)).double()
+    torch.testing.assert_close(found, program.double()(inputs, torch.zeros(0)), rtol=0, atol=1e-6)
+
+
+def test_phases_of_many_qubits_have_modulus_one_in_float32(rng):
+    x = ParameterVector("x", 12)
+    circuit = QuantumCircuit(12)
+    for q in range(12):
+        circuit.rz(x[q], q)
+    circuit.cx(0, 1)
+    for q in range(11):
+        circuit.cz(q, q + 1)
+    for q in range(12):
+        circuit.rx(x[q], q)
+    phases = Blockwise(make_plan(circuit, observables(12), input_params=list(x))).phases[-1]
+    angles = phases.angles(torch.tensor(rng.normal(size=(32, 12))), torch.zeros(0))
+    assert len(angles.mT[0]) == 12
+    turns = phases.turns(angles, torch.float32)
+    assert turns.dtype == torch.complex64
+    torch.testing.assert_close(turns.abs().double(), torch.ones(turns.shape).double(), rtol=0, atol=2e-7)
 
 
 def saved_states(depth: int) -> int:

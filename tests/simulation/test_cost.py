@@ -89,6 +89,22 @@ def test_observables_between_few_features_replace_amplitudes(num_qubits, num_inp
     np.testing.assert_allclose(found[-1], expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("rows", [16, 2048])  # by compiled loops, and by torch
+@pytest.mark.parametrize("num_qubits", [9, 12])
+def test_sums_over_thousands_of_equal_terms(num_qubits, rows, rng):
+    x, w = ParameterVector("x", 1), ParameterVector("w", 1)
+    circuit = QuantumCircuit(num_qubits)  # the other qubits stay in |0>: all their outcomes of X are equally probable
+    circuit.ry(x[0], 0)
+    circuit.rx(w[0], 0)
+    several = [SparsePauliOp.from_sparse_list([("X", [q], 1.0)], num_qubits) for q in range(num_qubits)]
+    program = StatevectorProgram(circuit, several, input_params=list(x), weight_params=list(w))
+    assert program.dense
+    program.effective, program.fewest_rows = None, 0
+    inputs, weights = torch.tensor(rng.normal(size=(rows, 1))), torch.tensor(rng.normal(size=1)).requires_grad_()
+    found = program(inputs, weights).double()
+    torch.testing.assert_close(found, program.double()(inputs, weights), rtol=0, atol=1e-6)
+
+
 def test_effective_observables_have_the_gradients_of_amplitudes(rng):
     circuit, params = build(8, 2)
     program = StatevectorProgram(circuit, observables(8), **params).double()

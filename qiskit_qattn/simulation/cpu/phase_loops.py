@@ -112,7 +112,8 @@ def evaluate(
     features = np.empty((heads, blocks, 2 * count, size), np.float32)
     amplitudes = np.empty((heads, blocks, parts * height, size), np.float32)
     x, phases = np.empty((inputs, size)), np.empty((1, size))
-    squares, sums = np.empty((outcomes, size), np.float32), np.empty((outputs, size), np.float32)
+    squares = np.empty((outcomes, size), np.float32)
+    sums = np.empty((outputs, size))  # in float32, thousands of equal terms would be off by 6e-5
     for head in range(heads):
         a, s, given = matrix[head % len(matrix)], signs[head % len(signs)], columns[head % len(columns)]
         for block in range(blocks):
