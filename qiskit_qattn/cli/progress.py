@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console, Group, RenderableType
@@ -19,7 +19,7 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 from rich.text import Text
 
-from qiskit_qattn.cli.remaining import LONG, Remaining, RunTime, duration
+from qiskit_qattn.cli.remaining import LONG, Clock, Remaining, RunTime, duration
 from qiskit_qattn.training.progress import Progress
 from qiskit_qattn.untrusted import one_line, printable
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from qiskit_qattn.training.checkpoint import Validation
 
 LOGGER = "qiskit_qattn.backends"
-T = TypeVar("T")
 
 
 @contextmanager
@@ -199,18 +198,27 @@ def watch_jobs(out: Console | None = None, err: Console | None = None) -> Iterat
             yield lambda text: typer.echo(shown_text(text), nl=False)
 
 
-def timed(tokens: Iterable[T], total: int) -> Iterator[T]:
-    """Yield a text's tokens, and say how long the rest of ``total`` takes where that is more than a minute.
+class TokenTime:
+    """Says how long the rest of a text takes where that is more than a minute.
 
     It is said when three tokens are there, and again when half of that time is left.
+
+    Args:
+        total: The number of tokens.
+        clock: Returns the time in seconds.
     """
-    clock, told = Remaining(total), math.inf
-    for number, token in enumerate(tokens, 1):
-        yield token
-        clock.reach(number)
-        if clock.known and LONG < (left := clock.left() or 0.0) < told / 2:
-            told = left
-            logging.getLogger(LOGGER).info("about %s left for %d of %d tokens", duration(left), total - number, total)
+
+    def __init__(self, total: int, clock: Clock = time.monotonic) -> None:
+        self._clock, self._done, self._told = Remaining(total, clock=clock), 0, math.inf
+
+    def token_done(self) -> None:
+        """Note that there is one more token."""
+        self._done += 1
+        self._clock.reach(self._done)
+        if self._clock.known and LONG < (left := self._clock.left() or 0.0) < self._told / 2:
+            self._told, total = left, int(self._clock.total)
+            rest = total - self._done
+            logging.getLogger(LOGGER).info("about %s left for %d of %d tokens", duration(left), rest, total)
 
 
 def shown_text(text: str) -> str:

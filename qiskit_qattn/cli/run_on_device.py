@@ -12,10 +12,12 @@ from qiskit_qattn.cli.devices import Quote, cost_table, open_devices, text_row
 from qiskit_qattn.cli.generate import load_model
 from qiskit_qattn.cli.help import say
 from qiskit_qattn.cli.options import TRAINING, require
-from qiskit_qattn.cli.progress import watch_jobs
+from qiskit_qattn.cli.progress import TokenTime, watch_jobs
 from qiskit_qattn.errors import BackendError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from qiskit_qattn.backends.registry import Backend
 
 _AGAIN = "The same command continues, and jobs that were sent are taken from the ledger."
@@ -75,7 +77,13 @@ def command(
             try:
                 with watch_jobs() as write:
                     write(prompt)
-                    trace = traced(model, ids, tokens, lambda token: write(tokenizer.decode(token[0])), **asked.options)
+                    time = TokenTime(tokens)
+
+                    def on_token(token: Tensor) -> None:  # (1, 1)
+                        write(tokenizer.decode(token[0]))
+                        time.token_done()
+
+                    trace = traced(model, ids, tokens, on_token, **asked.options)
                     write("\n")
             except BackendError as error:
                 error.add_note(_AGAIN)

@@ -140,4 +140,4 @@ class Pretrained(
 def _check_options(call: str, options: Mapping[str, Any], known: Collection[str]) -> None:
     for name in options:
         if name not in known:
-            raise unknown_name(f"option of {call}", name, known)
+            raise unknown_name(f"option of {call}:", name, known)

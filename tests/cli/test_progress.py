@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import logging
@@ -7,7 +8,7 @@ import logging
 import pytest
 from rich.console import Console
 
-from qiskit_qattn.cli.progress import BarProgress, LineProgress, make_progress
+from qiskit_qattn.cli.progress import LOGGER, BarProgress, LineProgress, TokenTime, make_progress
 from qiskit_qattn.cli.remaining import RunTime
 from qiskit_qattn.training.checkpoint import Validation
 from qiskit_qattn.training.progress import Progress
@@ -85,3 +86,14 @@ def test_what_a_device_says_is_a_line_on_stderr_elsewhere(capsys: pytest.Capture
     with make_progress(Console(file=io.StringIO())) as progress:
         progress.device_message("far:away job 7: sent", logging.INFO)
     assert capsys.readouterr().err == "far:away job 7: sent\n"
+
+
+def test_a_text_that_takes_long_says_how_long(caplog: pytest.LogCaptureFixture):
+    for tokens in (20, 300):
+        now = itertools.count()
+        time = TokenTime(tokens, functools.partial(next, now))
+        with caplog.at_level(logging.INFO, LOGGER):
+            for _ in range(tokens):
+                time.token_done()
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0].endswith(" left for 297 of 300 tokens") and len(told) > 1

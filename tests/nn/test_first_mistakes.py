@@ -40,6 +40,14 @@ def test_an_input_that_is_no_tensor(given: Any, network: EstimatorQNN):
         qa.TorchConnector(network)(given)
 
 
+@pytest.mark.parametrize("shape", [(4,), ()])
+@pytest.mark.parametrize("backend", ["statevector", "statevector?shots=8&seed=1"])
+def test_an_input_without_rows(shape: tuple[int, ...], backend: str):
+    head = qa.QuantumHead(qa.attention_circuit("qisa", num_qubits=2)).to_backend(backend)
+    with pytest.raises(qa.EncodingError, match=r"takes rows of vectors, shape \(…, N, 4\), got \("):
+        head(torch.ones(shape))
+
+
 @pytest.mark.parametrize("call", ["forward", "generate"])
 @pytest.mark.parametrize(
     ("idx", "error", "expected"),
