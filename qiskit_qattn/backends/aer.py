@@ -55,7 +55,7 @@ def aer(spec: BackendSpec) -> Backend:
     noise = build_noise(spec)
     method = spec.target or ("statevector" if noise.model is None else "density_matrix")
     if method not in METHODS:
-        raise unknown_name("method of backend 'aer'", method, METHODS)
+        raise unknown_name("method of backend 'aer':", method, METHODS)
     sampling = sampling_option(spec)
     mitigation = noisy_mitigation(spec, noise.model, twirls=True)
     max_bond = spec.integer("max_bond", minimum=1)
@@ -112,7 +112,7 @@ def _device(spec: BackendSpec, method: str) -> str:
 
     device = spec.options.get("device", "CPU").upper()
     if device not in ("CPU", "GPU"):
-        raise unknown_name("device of backend 'aer'", device, ("CPU", "GPU"))
+        raise unknown_name("device of backend 'aer':", device, ("CPU", "GPU"))
     available = AerSimulator().available_devices()
     if device not in available:
         raise ConfigError(

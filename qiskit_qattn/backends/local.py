@@ -52,7 +52,7 @@ def statevector(spec: BackendSpec) -> Backend:
     """
     method = spec.options.get("method", "auto")
     if method not in METHODS:
-        raise unknown_name(f"method of backend {spec.name!r}", method, METHODS)
+        raise unknown_name(f"method of backend {spec.name!r}:", method, METHODS)
     max_bond = spec.integer("max_bond", minimum=1)
     if max_bond is not None and method != "mps":
         raise ConfigError(f"Backend option max_bond={max_bond} needs method=mps, got method={method}.")

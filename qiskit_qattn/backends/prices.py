@@ -94,12 +94,12 @@ def _read(path: Path | Traversable) -> dict[str, Any]:
         raise ConfigError(f"The prices in {str(path)!r} are no TOML: {error}.") from error
     for name, table in content.items():
         if name not in _FORM:
-            raise unknown_name(f"table of {str(path)!r}", name, _FORM)
+            raise unknown_name(f"table of {str(path)!r}:", name, _FORM)
         if not isinstance(table, dict):
             raise ConfigError(f"{name} in {str(path)!r} must be a table, got {shown(table)}.")
         for key, value in table.items():
             if key not in _FORM[name]:
-                raise unknown_name(f"key of [{name}] in {str(path)!r}", key, _FORM[name])
+                raise unknown_name(f"key of [{name}] in {str(path)!r}:", key, _FORM[name])
             if key == "plan" and not isinstance(value, str):
                 raise ConfigError(f"plan of [{name}] in {str(path)!r} must be a text, got {shown(value)}.")
             if key in ("second", "shot") and not isinstance(value, dict):

@@ -79,7 +79,7 @@ class BackendSpec:
         """Raise :class:`UnknownNameError` for an option that is not in ``known`` (names and what they mean)."""
         for key in self.options:
             if key not in known:
-                raise unknown_name(f"option of {self.noun} {self.name!r}", key, known)
+                raise unknown_name(f"option of {self.noun} {self.name!r}:", key, known)
 
     def refuse(self, keys: Iterable[str], why: str) -> None:
         """Raise :class:`ConfigError` for the first of ``keys`` that is given, in words such as "is for AWS devices"."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import warnings
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -49,7 +51,11 @@ def command(
         raise ConfigError(f"{chosen} is binary; give the file to write with -o FILE.")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The encoding .* has a limited charset")  # main replaces what it lacks
-        drawn = render(attention_circuit(circuit, num_qubits=num_qubits, reps=reps), chosen)
+        made = attention_circuit(circuit, num_qubits=num_qubits, reps=reps)
+        if output is None and chosen == "txt" and sys.stdout.isatty():
+            drawn: str | bytes = str(made.draw("text", fold=shutil.get_terminal_size().columns))
+        else:
+            drawn = render(made, chosen)
     if output is None:
         typer.echo(drawn)
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from qiskit_qattn.cli.devices import Quote, cost_table, open_devices, text_row
-from qiskit_qattn.cli.messages import shown_text, timed, watch_jobs
+from qiskit_qattn.cli.messages import counting, shown_text, watch_jobs
 from qiskit_qattn.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -61,8 +61,10 @@ def command(
             with watch_jobs() if has_messages else nullcontext(_write) as write:
                 write(prompt)
                 try:
-                    for token in timed(stream, tokens):  # (1, 1)
+                    token_done = counting(tokens)
+                    for token in stream:  # (1, 1)
                         write(tokenizer.decode(token[0]))
+                        token_done()
                 finally:
                     write("\n")
         finally:

@@ -6,10 +6,9 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import TypeVar
 
 import typer
 from rich.console import Console, Group, RenderableType
@@ -20,7 +19,6 @@ from qiskit_qattn.cli.remaining import Remaining
 from qiskit_qattn.untrusted import one_line, printable
 
 LOGGER = "qiskit_qattn.backends"
-T = TypeVar("T")
 
 
 @contextmanager
@@ -37,14 +35,6 @@ def watch_jobs(out: Console | None = None, err: Console | None = None) -> Iterat
     else:
         with device_messages(lambda message, _: typer.echo(message, err=True)):
             yield lambda text: typer.echo(shown_text(text), nl=False)
-
-
-def timed(tokens: Iterable[T], total: int) -> Iterator[T]:
-    """Yield a text's tokens, and say how long the rest of ``total`` takes where that is more than a minute."""
-    done = counting(total)
-    for token in tokens:
-        yield token
-        done()
 
 
 def counting(total: int, what: str = "tokens") -> Callable[[], None]:

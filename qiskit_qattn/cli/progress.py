@@ -12,6 +12,7 @@ import typer
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 from rich.text import Text
 
 from qiskit_qattn.cli.messages import StatusMessage
@@ -31,11 +32,11 @@ def make_progress(console: Console | None = None) -> Iterator[LineProgress]:
         return
     columns = (
         TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        BarColumn(bar_width=24),  # the only one that gets narrower where there is little room
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[figures]}"),
-        TimeElapsedColumn(),
-        LeftColumn(),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        LeftColumn(table_column=Column(no_wrap=True)),
     )
     with _BarsAndMessage(*columns, console=console, refresh_per_second=4) as bars:
         yield BarProgress(console, bars)

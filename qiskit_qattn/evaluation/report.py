@@ -145,8 +145,15 @@ def read_report(folder: Path) -> dict[str, Any]:
         as_type(found["text_differences"], TextDifference | None, "text_differences")
         if (found["baseline"] is None) != (found["text_differences"] is None):
             raise ValueError("baseline and text_differences must be there both, or neither")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if (folder / "config.toml").is_file():
+            raise RunFolderError(
+                f"The run in {str(folder)!r} has not finished, and has no report yet; to continue it, call its command"
+                f" again, qattn train with --resume."
+            ) from error
+        raise RunFolderError(f"{str(folder)!r} is no folder of a run or a study: it has no report.json.") from error
     except OSError as error:
-        raise RunFolderError(f"{str(folder)!r} has no report to read: {error.strerror}.") from error
+        raise RunFolderError(f"The report {str(path)!r} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise CheckpointError(f"The report {str(path)!r} is damaged: {error}.") from error
     return dict(found)

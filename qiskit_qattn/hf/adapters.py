@@ -88,7 +88,7 @@ def add_adapters(
         raise unknown_name("kind of adapter", str(kind), get_args(AdapterKind))
     for name in options:
         if name not in _OPTIONS:
-            raise unknown_name("option of add_adapters", name, _OPTIONS)
+            raise unknown_name("option of add_adapters:", name, _OPTIONS)
     if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
         raise ConfigError("The model has adapters already; take them out with its unload() first.")
     if parameters is not None and (isinstance(parameters, bool) or not isinstance(parameters, int) or parameters < 1):

@@ -70,7 +70,7 @@ class GPTConfig:
         known = [field.name for field in fields(cls)]
         for name in settings:
             if name not in known:
-                raise unknown_name("setting of GPTConfig", name, known)
+                raise unknown_name("setting of GPTConfig:", name, known)
         return super().__new__(cls)
 
     def __hash__(self) -> int:

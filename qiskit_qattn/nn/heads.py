@@ -248,7 +248,7 @@ class QuantumHead(Movable):
             expectations: The expectations of these inputs, shape ``(*heads, N, M)``, if they were measured already.
 
         Raises:
-            EncodingError: For an input of another length, one that holds NaN or infinity, or no tensor.
+            EncodingError: For no tensor, an input without rows, one of another length, or NaN or infinity in it.
         """
         if not isinstance(x, Tensor):
             raise EncodingError(
@@ -283,6 +283,11 @@ class QuantumHead(Movable):
         return lambda x: program(x if angles is None else angles.to(x)(x), self.weight)
 
     def _check(self, x: Tensor, *, paid: bool = False) -> None:
+        if x.dim() < 2:
+            raise EncodingError(
+                f"This {self.circuit.name} head takes rows of vectors, shape (…, N, {self.num_features}), got "
+                f"{tuple(x.shape)}; one vector is x[None]."
+            )
         if x.shape[-1] != self.num_features:
             raise EncodingError(
                 f"This {self.circuit.name} head takes vectors of length {self.num_features}, got {x.shape[-1]}."

@@ -70,18 +70,18 @@ def register_head(kind: HeadKind) -> HeadKind:
         ("qk", ("first", "qubits", "all")),
     ):
         if getattr(kind, field) not in allowed:
-            raise unknown_name(f"{field} of head kind {kind.name!r}", str(getattr(kind, field)), allowed)
+            raise unknown_name(f"{field} of head kind {kind.name!r}:", str(getattr(kind, field)), allowed)
     if kind.circuit is not None and kind.recipe is None and kind.circuit not in CATALOG:
-        raise unknown_name(f"circuit of head kind {kind.name!r}", kind.circuit, CATALOG)
+        raise unknown_name(f"circuit of head kind {kind.name!r}:", kind.circuit, CATALOG)
     if (pairs := kind.pairs) is not None:
         if kind.projections != "v" or kind.mixer is not None:
             raise ConfigError(f"Head kind {kind.name!r} compares linear queries and keys: projections must be 'v'.")
         if pairs.comparison not in get_args(Comparison):
-            raise unknown_name(f"comparison of head kind {kind.name!r}", str(pairs.comparison), get_args(Comparison))
+            raise unknown_name(f"comparison of head kind {kind.name!r}:", str(pairs.comparison), get_args(Comparison))
         if kind.score != pairs.score:
             raise ConfigError(f"Head kind {kind.name!r}: the score of pairs {pairs.comparison!r} is {pairs.score!r}.")
         if pairs.circuit is not None and pairs.circuit not in CATALOG:
-            raise unknown_name(f"circuit of pairs of head kind {kind.name!r}", pairs.circuit, CATALOG)
+            raise unknown_name(f"circuit of pairs of head kind {kind.name!r}:", pairs.circuit, CATALOG)
     elif kind.score in ("overlap", "complex"):
         raise ConfigError(f"Head kind {kind.name!r}: score {kind.score!r} is of states; give pairs, which make them.")
     maps = kind.values is not None or kind.mixer is not None

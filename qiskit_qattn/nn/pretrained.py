@@ -104,6 +104,8 @@ class Pretrained(
         where = options.pop("map_location", None)
         if not folder.exists() and str(pretrained_model_name_or_path).count("/") != 1:
             raise CheckpointError(f"There is no folder {str(folder)!r}, and models on the Hub are named user/model.")
+        if not folder.exists() and folder.parent.is_dir():
+            raise CheckpointError(f"There is no folder {folder.name!r} in {str(folder.parent)!r}.")
         try:
             if not folder.exists():
                 name = str(pretrained_model_name_or_path)
@@ -140,4 +142,4 @@ class Pretrained(
 def _check_options(call: str, options: Mapping[str, Any], known: Collection[str]) -> None:
     for name in options:
         if name not in known:
-            raise unknown_name(f"option of {call}", name, known)
+            raise unknown_name(f"option of {call}:", name, known)

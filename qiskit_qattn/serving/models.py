@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor
 
 from qiskit_qattn.backends.place import Place
@@ -127,6 +128,8 @@ def load(
         name, found = folder.resolve().name, str(_model_folder(folder))
     elif source.count("/") > 1 or source.startswith(("/", ".", "~")):
         raise RunFolderError(f"There is no folder {source!r}.")
+    elif "/" in source and folder.parent.is_dir():
+        raise RunFolderError(f"There is no folder {folder.name!r} in {str(folder.parent)!r}.")
     else:
         name = found = source
     place = None if backend is None else Place.of(backend)
@@ -163,6 +166,12 @@ def _is_ours(source: str) -> bool:
     """Tell whether a folder or a name on the Hub holds a GPT of this package."""
     try:
         saved = read_json(_file(source, "config.json"))
+    except LocalEntryNotFoundError as error:
+        if isinstance(try_to_load_from_cache(source, "adapter_config.json"), str):
+            return False
+        raise RunFolderError(
+            f"There is no folder {source!r}, and the Hugging Face Hub, where it may be, cannot be reached."
+        ) from error
     except (OSError, ValueError):  # transformers says what is wrong, or loads adapters, which have another file
         return False
     return isinstance(saved, dict) and saved.get("model_type", MODEL_TYPE) == MODEL_TYPE

@@ -225,7 +225,7 @@ def test_gradient_rules_and_bond_dimension():
         ("aer?max_bond=8", ConfigError, "max_bond=8 needs aer:matrix_product_state, got aer:statevector"),
         ("aer:matrix_product_state?max_bond=0", ConfigError, "max_bond must be an integer of at least 1"),
         ("aer:statevector?noise=readout&readout=0.1", ConfigError, "give shots, or take aer:density_matrix"),
-        ("aer?device=TPU", UnknownNameError, "device of backend 'aer' 'TPU'.*Known: CPU, GPU"),
+        ("aer?device=TPU", UnknownNameError, "device of backend 'aer': 'TPU'.*Known: CPU, GPU"),
         ("aer?shots=0", ConfigError, "shots must be an integer of at least 1"),
         ("aer?shot=1", UnknownNameError, "Did you mean 'shots'"),
         ("aer?noise=depolarizing&p1=0.1", ConfigError, "needs p2"),

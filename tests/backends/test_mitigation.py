@@ -174,7 +174,7 @@ def test_the_estimator_of_the_mitigated_engine_gives_the_programs_values():
         ("mitigation=zne&zne_fit=exponential", "it can do linear and richardson"),
         ("mitigation=trex&readout=off", "no readout error"),
         ("mitigation=pec", "it can do trex and zne"),
-        ("mitigation=zne&twirling=on", "option of backend 'density_matrix' 'twirling'"),
+        ("mitigation=zne&twirling=on", "option of backend 'density_matrix': 'twirling'"),
     ],
 )
 def test_what_the_noisy_engine_refuses(text, match):

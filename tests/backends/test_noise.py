@@ -90,7 +90,7 @@ def test_a_fake_device():
         ("density_matrix?noise=thermal&t1=9&t2=9&gamma=0", ConfigError, "for noise=amplitude_damping, noise=phase"),
         ("density_matrix?noise=fake_manila&p1=0", ConfigError, "p1 has no effect with noise=fake_manila"),
         ("density_matrix?noise=fake_manila&readout=0.1", ConfigError, "only readout=off"),
-        ("density_matrix?p=1", UnknownNameError, "option of backend 'density_matrix'"),
+        ("density_matrix?p=1", UnknownNameError, "option of backend 'density_matrix': 'p'"),
         ("density_matrix:x", ConfigError, "takes no target"),
     ],
 )

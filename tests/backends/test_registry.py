@@ -109,7 +109,7 @@ def test_what_is_checked_before_a_provider_is_asked(install_package):
     assert get_backend("PLAIN?shots=4").shots == 4
     with pytest.raises(ConfigError, match="'plain' takes no target, got 'x'"):
         get_backend("plain:x")
-    with pytest.raises(UnknownNameError, match=r"Unknown option of backend 'plain' 'seed'. Known: shots"):
+    with pytest.raises(UnknownNameError, match=r"Unknown option of backend 'plain': 'seed'. Known: shots"):
         get_backend("plain?seed=1")
     with pytest.raises(UnknownNameError, match="Did you mean 'plain'"):
         get_backend("plane")

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from qiskit_qattn.cli.draw import command
 from qiskit_qattn.library.catalog import list_circuits
 
 Run = Callable[..., Any]
@@ -62,3 +64,11 @@ def test_the_gallery_has_every_circuit(qattn: Run, tmp_path: Path, monkeypatch: 
     result = qattn("draw", "--gallery", tmp_path / "circuits")
     assert result.exit_code == 0, result.output
     assert set(list_circuits()) <= {path.name for path in (tmp_path / "circuits").iterdir()}
+
+
+def test_text_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    command("qisa", num_qubits=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert any("q_1" in line for line in lines) and max(map(len, lines)) <= 80

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import functools
 import io
+import itertools
 import logging
 
 import pytest
 from rich.console import Console
 
-from qiskit_qattn.cli.progress import BarProgress, LineProgress, make_progress
+from qiskit_qattn.cli.progress import LOGGER, BarProgress, LineProgress, TokenTime, make_progress
+from qiskit_qattn.cli.remaining import RunTime
 from qiskit_qattn.training.checkpoint import Validation
 from qiskit_qattn.training.progress import Progress
 
@@ -49,6 +52,24 @@ def test_a_bar_on_a_terminal():
     assert "model: validation loss 2.5000" in shown
 
 
+@pytest.mark.parametrize("name", ["model", "baseline"])
+def test_on_80_columns_only_the_bar_gets_narrower(name: str):
+    screen = io.StringIO()
+    now = itertools.count(step=0.5)
+    console = Console(file=screen, force_terminal=True, color_system=None, width=80)
+    with make_progress(console) as progress:
+        assert isinstance(progress, BarProgress)
+        progress.clock = RunTime(lambda: next(now))
+        progress.phase_started(name, 0, 2000)
+        progress.validated(Validation(0, None, 4.25, 4.5), 0.0)
+        for step in range(1, 33):
+            progress.step_done(step, 3.125, 21456.7)
+        lines = console.render_lines(progress.bars.get_renderable(), pad=False)
+    [line] = ["".join(segment.text for segment in line) for line in lines]
+    assert line.startswith(name) and "32/2000 train 3.125  val 4.250  21,457 tok/s 0:00:0" in line
+    assert line.rstrip().endswith(" min left")
+
+
 def test_what_a_device_says_stands_below_the_bar():
     screen = io.StringIO()
     with make_progress(Console(file=screen, force_terminal=True, width=90)) as progress:
@@ -65,3 +86,14 @@ def test_what_a_device_says_is_a_line_on_stderr_elsewhere(capsys: pytest.Capture
     with make_progress(Console(file=io.StringIO())) as progress:
         progress.device_message("far:away job 7: sent", logging.INFO)
     assert capsys.readouterr().err == "far:away job 7: sent\n"
+
+
+def test_a_text_that_takes_long_says_how_long(caplog: pytest.LogCaptureFixture):
+    for tokens in (20, 300):
+        now = itertools.count()
+        time = TokenTime(tokens, functools.partial(next, now))
+        with caplog.at_level(logging.INFO, LOGGER):
+            for _ in range(tokens):
+                time.token_done()
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0].endswith(" left for 297 of 300 tokens") and len(told) > 1

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from qiskit_qattn.evaluation.device_run.record import DeviceRun
+from qiskit_qattn.evaluation.device_run.report import command
 from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.tokenizer import CharTokenizer
@@ -120,6 +124,16 @@ def test_the_same_command_takes_its_jobs_from_the_ledger(on_device: Run, tmp_pat
     assert "jobs sent: 0; served from the ledger: 3" in again.stderr
     assert record_in(tmp_path)["devices"][0]["jobs"] == jobs | {"from_ledger": 3}
     assert record_in(tmp_path)["expectations"] and "figure" not in re.findall(r'src="(?!data:)([^"]*)"', text)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash reads the command")
+@pytest.mark.parametrize("prompt", ["\n", "a b", "it's\n\ttwo\\nlines", "é\x1b$HOME"])
+def test_the_command_is_one_line_and_a_shell_reads_it_back(prompt: str):
+    line = command(DeviceRun(Path("runs/a b"), Path("out"), "ibm:fake_manila?shots=64", prompt, 3, 0, 0.8, None))
+    assert line.isprintable()
+    words = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True).stdout
+    given = words.decode().split("\0")
+    assert given[2] == "runs/a b" and given[given.index("--prompt") + 1] == prompt
 
 
 def test_tiles_are_named_with_their_calibration(on_device: Run, tmp_path: Path):

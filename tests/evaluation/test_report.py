@@ -158,8 +158,15 @@ def test_an_unfinished_run_has_no_report(finished_run: Path, tmp_path: Path):
     shutil.copy(finished_run / "config.toml", tmp_path)
     with pytest.raises(RunFolderError, match="not finished"):
         collect_report(tmp_path)
-    with pytest.raises(RunFolderError, match="no report"):
+    with pytest.raises(RunFolderError, match=r"not finished, and has no report yet.*qattn train with --resume\.$"):
         read_report(tmp_path)
+
+
+def test_a_folder_that_is_no_run_has_no_report(tmp_path: Path):
+    (tmp_path / "notes.txt").touch()
+    for folder in (tmp_path, tmp_path / "nothing", tmp_path / "notes.txt"):
+        with pytest.raises(RunFolderError, match=r"is no folder of a run or a study: it has no report\.json\.$"):
+            read_report(folder)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}"])

@@ -396,7 +396,7 @@ def test_nothing_of_a_unitary_adapter_can_move(build):
 def test_bad_input_is_told_in_a_line(build):
     cases = [
         ({"kind": "qsia"}, UnknownNameError, "Did you mean 'qisa'"),
-        ({"rank": 3}, UnknownNameError, "option of add_adapters 'rank'"),
+        ({"rank": 3}, UnknownNameError, "option of add_adapters: 'rank'"),
         ({"target_modules": ["queries"]}, ConfigError, r"names\. Its linear layers are called .*q_proj"),
         ({"target_modules": ["embed_tokens"]}, ConfigError, "names a layer of Embedding"),
         ({"num_qubits": 0}, ConfigError, "num_qubits of an adapter must be a whole number of at least 1, got 0"),

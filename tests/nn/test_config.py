@@ -60,7 +60,7 @@ def test_equal_configs_have_one_hash():
 
 
 def test_an_unknown_setting_is_told_the_known_ones(tmp_path: Path):
-    with pytest.raises(UnknownNameError, match=r"setting of GPTConfig 'n_layers'. Did you mean 'n_layer'.*block_size"):
+    with pytest.raises(UnknownNameError, match=r"setting of GPTConfig: 'n_layers'. Did you mean 'n_layer'.*block_size"):
         GPTConfig(n_layers=2)
     with pytest.raises(UnknownNameError, match="'n_layers'"):
         dataclasses.replace(GPTConfig(), n_layers=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,14 @@ def test_an_input_that_is_no_tensor(given: Any, network: EstimatorQNN):
         qa.QuantumHead(qa.attention_circuit("qisa", num_qubits=2))(given)
     with pytest.raises(qa.ConfigError, match=r"takes a tensor of shape \(…, 2\), got "):
         qa.TorchConnector(network)(given)
+
+
+@pytest.mark.parametrize("shape", [(4,), ()])
+@pytest.mark.parametrize("backend", ["statevector", "statevector?shots=8&seed=1"])
+def test_an_input_without_rows(shape: tuple[int, ...], backend: str):
+    head = qa.QuantumHead(qa.attention_circuit("qisa", num_qubits=2)).to_backend(backend)
+    with pytest.raises(qa.EncodingError, match=r"takes rows of vectors, shape \(…, N, 4\), got \("):
+        head(torch.ones(shape))
 
 
 @pytest.mark.parametrize("call", ["forward", "generate"])
@@ -150,3 +159,10 @@ def test_a_connector_takes_a_fast_network_as_the_network_that_it_was_made_of(net
         warnings.simplefilter("error")
         sampled = qa.TorchConnector(qa.fast(network), weights, backend="statevector?shots=100&seed=1")
     assert sampled(x).shape == plain(x).shape
+
+
+def test_a_run_that_is_not_in_its_folder_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    with pytest.raises(qa.CheckpointError, match=r"^There is no folder 'nano' in 'runs'\.$"):
+        qa.GPT.from_pretrained("runs/nano")

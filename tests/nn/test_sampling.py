@@ -251,7 +251,7 @@ def test_dropped_samples_keep_the_mean() -> None:
     [
         ("stratfied", "Unknown sampling 'stratfied'. Did you mean 'stratified'?"),
         ("naive:4", "'naive:4' is no sampling string; expected name[?key=value&…]."),
-        ("naive?shots=4", "Unknown option of sampling 'naive' 'shots'."),
+        ("naive?shots=4", "Unknown option of sampling 'naive': 'shots'."),
         ("naive?samples=0", "Sampling option samples must be a whole number from 1 to 1048576, or two such as 8..64"),
         ("naive?samples=64..8&steps=9", "Sampling option samples must be a whole number from 1 to 1048576"),
         ("naive?samples=8..64", "A schedule has samples=8..64 and steps=1000, say, but 'naive?samples=8..64' has only"),

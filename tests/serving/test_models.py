@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +20,6 @@ from transformers import (
 import qiskit_qattn as qa
 from qiskit_qattn.errors import (
     BackendError,
-    CheckpointError,
     ConfigError,
     DataError,
     RunFolderError,
@@ -179,7 +179,7 @@ def test_what_cannot_be_served_is_refused(finished_run, byte_tokenizer, tmp_path
         load(str(tmp_path / "nowhere"))
     with pytest.raises(RunFolderError, match="No model in"):
         load(str(tmp_path))
-    with pytest.raises(CheckpointError, match="holds no causal language model that can be loaded"):
+    with pytest.raises(RunFolderError, match=r"no folder 'no-such-model-here', and the Hugging Face Hub.*reached"):
         load("no-such-model-here")
     with pytest.raises(ConfigError, match="device must be auto, or one that torch has here, such as cpu; got 'abacus'"):
         load(str(finished_run), device="abacus")
@@ -210,3 +210,10 @@ def test_weights_are_rounded_where_that_is_asked_for(finished_run):
     assert load(str(finished_run)).heads == served.heads
     with pytest.raises(UnknownNameError, match=r"Unknown quantization 'int4'.*Known: int8"):
         load(str(finished_run), quantize="int4")
+
+
+def test_a_run_that_is_not_in_its_folder_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    with pytest.raises(RunFolderError, match=r"^There is no folder 'nano' in 'runs'\.$"):
+        load("runs/nano")

@@ -67,7 +67,16 @@ def command(run: DeviceRun) -> str:
     parts = ["qattn", "run-on-device", str(run.run), "--backend", run.backend, "--prompt", run.prompt]
     parts += ["--tokens", str(run.tokens), "--seed", str(run.seed), "--temperature", f"{run.temperature:g}"]
     parts += [] if run.top_k is None else ["--top-k", str(run.top_k)]
-    return shlex.join([*parts, "--out", str(run.out)])
+    return " ".join(map(_word, [*parts, "--out", str(run.out)]))
+
+
+def _word(text: str) -> str:
+    r"""Return a word of a command line, on one line: bash and zsh read ``$'\n'`` as a line break."""
+    if text.isprintable():
+        return shlex.quote(text)
+    escapes = {"'": r"\'", "\\": r"\\"}
+    letters = (escapes.get(c) or (c if c.isprintable() else repr(c)[1:-1]) for c in text)
+    return f"$'{''.join(letters)}'"
 
 
 def title(record: Mapping[str, Any]) -> str:
