@@ -22,7 +22,7 @@ def squared_product(x: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
     """
     if torch.is_grad_enabled() and not is_traced():
         return _Product.apply(x, matrix, signs, 0)[0]
-    return probabilities(x @ matrix, signs.shape[-2]) @ signs
+    return _summed(probabilities(x @ matrix, signs.shape[-2]), signs)
 
 
 def normalised_product(x: Tensor, matrix: Tensor, signs: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -44,7 +44,7 @@ def normalised_product(x: Tensor, matrix: Tensor, signs: Tensor, size: int) -> t
         return values, norms
     outcomes = probabilities(x @ matrix, signs.shape[-2])
     norms = outcomes[..., :size].sum(-1, keepdim=True)
-    return (outcomes @ signs) / norms, norms
+    return _summed(outcomes, signs) / norms, norms
 
 
 def effective_observables(matrix: Tensor, signs: Tensor, exact: torch.dtype = torch.float64) -> Tensor:
@@ -98,6 +98,11 @@ def signed_sums(outcomes: Tensor, signs: Tensor) -> Tensor:
     return values
 
 
+def _summed(outcomes: Tensor, signs: Tensor) -> Tensor:
+    """Return :func:`signed_sums` of probabilities as rows, ``(..., B, R)``."""
+    return signed_sums(outcomes.mT, signs) if signs.shape[-2] > _LONG else outcomes @ signs
+
+
 def squared_moduli(columns: Tensor) -> Tensor:
     """Return the squared moduli of complex columns ``(..., R, B)`` as rows ``(..., B, R)``."""
     return torch.view_as_real(columns).square().sum(-1).mT
@@ -113,7 +118,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, matrix: Tensor, signs: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
         amplitudes = x @ matrix  # (..., B, R or 2 * R)
         outcomes = probabilities(amplitudes, signs.shape[-2])
-        values, sums, norms, ctx.size = outcomes @ signs, None, None, size
+        values, sums, norms, ctx.size = _summed(outcomes, signs), None, None, size
         if size:
             norms = outcomes[..., :size].sum(-1, keepdim=True)
             values, sums = values / norms, values  # the caller may change the values in place

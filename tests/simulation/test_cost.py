@@ -105,6 +105,25 @@ def test_sums_over_thousands_of_equal_terms(num_qubits, rows, rng):
     torch.testing.assert_close(found, program.double()(inputs, weights), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("rows", [1, 64])
+@pytest.mark.parametrize("num_qubits", [9, 12])
+def test_sums_over_thousands_of_equal_terms_without_data(num_qubits, rows, rng):
+    w = ParameterVector("w", 2)
+    circuit = QuantumCircuit(num_qubits)
+    for q in range(2):
+        circuit.ry(w[q], q)
+    circuit.cx(0, 1)
+    several = [SparsePauliOp.from_sparse_list([("X", [q], 1.0)], num_qubits) for q in range(num_qubits)]
+    program = StatevectorProgram(circuit, several, weight_params=list(w))
+    assert program.dense
+    program.effective = None
+    nothing, weights = torch.zeros(rows, 0), torch.tensor(rng.normal(size=2))
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            found = program.float()(nothing, weights).double()
+            torch.testing.assert_close(found, program.double()(nothing, weights), rtol=0, atol=1e-6)
+
+
 def test_effective_observables_have_the_gradients_of_amplitudes(rng):
     circuit, params = build(8, 2)
     program = StatevectorProgram(circuit, observables(8), **params).double()
