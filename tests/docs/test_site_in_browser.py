@@ -84,6 +84,14 @@ def test_figures_keep_the_size_of_their_letters_on_a_narrow_page(site, browser, 
     assert found and min(found) > 500
 
 
+@pytest.mark.parametrize("page", ["how-to/adapters", "how-to/hardware", "testing"])
+def test_a_column_of_sentences_is_wider_than_a_word_on_a_narrow_page(site, browser, page):
+    resize(browser, 390)
+    browser.get((site / f"{page}.html").as_uri())
+    widths = "return [...document.querySelectorAll('th:nth-child(2)')].map(e => e.getBoundingClientRect().width)"
+    assert min(browser.execute_script(widths)) > 150
+
+
 def test_a_table_without_headings_shows_no_empty_row(site, browser):
     browser.get((site / "how-to/deploy.html").as_uri())
     heads = "return [...document.querySelectorAll('thead')].filter(e => !e.textContent.trim()).map(e => e.offsetHeight)"
