@@ -11,7 +11,7 @@ from networks import user_network
 from steps import forward_backward
 
 import qiskit_qattn as qa
-from qiskit_qattn.training.figures import peak_rss_mib
+from qiskit_qattn.training.metrics import peak_rss_mib
 
 
 def main(num_qubits: int, batch: int) -> None:

@@ -10,7 +10,7 @@ from machine import num_cores
 from steps import make_model, training_step
 
 from qiskit_qattn.training.config import resolve
-from qiskit_qattn.training.figures import peak_rss_mib
+from qiskit_qattn.training.metrics import peak_rss_mib
 
 
 def main(heads: str, num_steps: int) -> None:

@@ -26,7 +26,8 @@ MOST_SETTINGS = 2**20  # bytes of a TOML file
 #: All control characters but line break and tab, marks that reorder text, line separators, halves of surrogate pairs.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _PAIR = re.compile(r"(?i)((?<!\\)(?:\\\\)*)(\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})")  # after no open backslash
-_WORDS = {
+#: What a value of each type is called in an error.
+TYPE_WORDS = {
     int: "a whole number",
     float: "a number",
     str: "a string",
@@ -175,7 +176,7 @@ def as_type(value: Any, kind: Any, where: str = "") -> Any:
         return float(value)
     if origin is None and type(value) is kind:
         return value
-    words = _WORDS.get(origin or kind, "an object")
+    words = TYPE_WORDS.get(origin or kind, "an object")
     raise ValueError(f"{where or 'it'} is {shown(value)}, but must be {words}")
 
 

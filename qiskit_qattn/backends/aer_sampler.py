@@ -25,7 +25,7 @@ class AerSampler(LocalSampler):
     Args:
         simulator: An ``AerSimulator`` without a noise model.
         noise: An Aer ``NoiseModel``, or None.
-        options: Those of :class:`LocalSampler`.
+        options: The options of :class:`LocalSampler`.
 
     Raises:
         CircuitError: (from a job) for parameter values that are not finite, or a circuit without a form in Aer's gates.

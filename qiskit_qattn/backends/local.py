@@ -118,7 +118,7 @@ class ExactSampler(TorchSampler):
 
     Args:
         wide: Whether there are more qubits than that.
-        options: Those of :class:`LocalSampler`.
+        options: The options of :class:`LocalSampler`.
     """
 
     def __init__(self, *, wide: bool, **options: Any) -> None:

@@ -77,7 +77,7 @@ class Plan:
         parameters: The circuit's parameters, in the order of the columns of ``points``.
         points: Parameter sets, shape ``(N, P)``.
         terms: Pauli strings, without the identity.
-        bases: In which they are measured.
+        bases: The bases in which they are measured.
     """
 
     def __init__(self, pub: EstimatorPub) -> None:

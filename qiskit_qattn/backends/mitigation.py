@@ -85,8 +85,8 @@ class Mitigation:
         return " and ".join(how[name] for name in self.methods) + (", gates twirled" if self.twirling else "")
 
     @property
-    def told(self) -> str:
-        """What is done and what it costs in circuits, in a phrase."""
+    def description(self) -> str:
+        """The methods and what they cost in circuits, in a phrase."""
         parts = [f"{len(self.runs)} circuits in place of each"] if len(self.runs) > 1 else []
         parts += ["a calibration circuit in each job"] if self.calibrations else []
         return f"{self}" + (f": {' and '.join(parts)}" if parts else "")

@@ -24,7 +24,7 @@ class Kind:
 
     Attributes:
         options: The options that set its strength.
-        errors: From a backend string to the errors after one- and two-qubit gates, or None.
+        errors: Returns the errors after one- and two-qubit gates for a backend string, or None.
     """
 
     options: tuple[str, ...]

@@ -94,7 +94,7 @@ class Jobs:
 
     Args:
         programs: The programs.
-        angles: Those of each program, shapes ``(N, K)``.
+        angles: The angles of each program, shapes ``(N, K)``.
         sources: What each evaluates, the same on every device, or None.
     """
 
@@ -178,7 +178,7 @@ def differentiable(parts: Sequence[Part], angles: Sequence[Tensor]) -> tuple[Ten
 
     Args:
         parts: Parts in jobs of one or several estimators.
-        angles: Those of each, shape ``(N, K)``.
+        angles: The angles of each part, shape ``(N, K)``.
     """
     return _Expectations.apply(parts, *angles)
 

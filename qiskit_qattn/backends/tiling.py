@@ -268,7 +268,7 @@ class Tiled:
         """Return the result of each part, labelled with the qubits of the device that each of its rows was measured on.
 
         Args:
-            results: Those of :attr:`pubs`, with ``data.evs`` and perhaps ``data.stds`` of shape ``(M, R)``.
+            results: The results of :attr:`pubs`, with ``data.evs`` and perhaps ``data.stds`` of shape ``(M, R)``.
         """
         shapes = [(pub.observables.size, pub.parameter_values.size) for pub in self.parts]
         evs, stds = ([np.full(shape, np.nan) for shape in shapes] for _ in range(2))

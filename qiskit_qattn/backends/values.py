@@ -28,7 +28,7 @@ class Answer:
 
     Attributes:
         errors: Their standard errors, shape ``(N, M)``, NaN where it gives none; None before the first call.
-        metadata: Those of the PUBs' results.
+        metadata: The metadata of the PUBs' results.
     """
 
     errors: np.ndarray | None = None

@@ -183,7 +183,7 @@ def command(
         study.folder: [cell for cell in (*study.trials(), *study.cells()) if finished(study, cell) is None]
         for study in studies
     }
-    _announce(studies, sum(map(len, rest.values())), own=bool(build))
+    _announce(studies, sum(map(len, rest.values())), custom=bool(build))
     works = predicted(studies, rest, cells_at_once(jobs, cluster))
     failed: dict[Path, dict[Cell, str]] = {}
     try:
@@ -224,7 +224,7 @@ def _rates(text: str) -> list[float]:
         raise ConfigError(f"--learning-rates {text!r} must be numbers, separated by commas.") from error
 
 
-def _announce(studies: Sequence[Study], rest: int, *, own: bool) -> None:
+def _announce(studies: Sequence[Study], rest: int, *, custom: bool) -> None:
     """Print what is compared, and what cannot be found out by it."""
     from qiskit_qattn.evaluation.comparison.matching import unmatched
     from qiskit_qattn.evaluation.comparison.suite import judged, results
@@ -240,7 +240,7 @@ def _announce(studies: Sequence[Study], rest: int, *, own: bool) -> None:
         f" {counted(first.config.max_steps, 'step')} each{done}"
     )
     for study in studies:
-        if own and (reasons := unmatched(study.sizes, own=True)):
+        if custom and (reasons := unmatched(study.sizes, custom=True)):
             say(f"note: not within 1% of the parameters of {study.reference}: {'; '.join(reasons)}")
         where = f" of {study.folder.name}" if len(studies) > 1 else ""
         for kind, why in study.left_out.items():

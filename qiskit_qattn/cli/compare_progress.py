@@ -15,7 +15,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.cli.help import say
 from qiskit_qattn.cli.remaining import QUEUE, duration
-from qiskit_qattn.evaluation.comparison.cell import finished, steps_done
+from qiskit_qattn.evaluation.comparison.cell import finished
+from qiskit_qattn.evaluation.comparison.steps import steps_done
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.evaluation.comparison.tasks import task_of
 from qiskit_qattn.evaluation.comparison.timing import Work, cell_seconds, left, paces, process_seconds

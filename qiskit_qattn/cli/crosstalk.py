@@ -12,17 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from qiskit_qattn.cli.devices import Quote, open_devices, parts_table
-from qiskit_qattn.cli.help import say
-from qiskit_qattn.cli.progress import watch_jobs
-from qiskit_qattn.cli.remaining import forecast_text
+from qiskit_qattn.cli.progress import device_messages, make_progress
 from qiskit_qattn.errors import ConfigError, counted
 
 if TYPE_CHECKING:
-    from qiskit_qattn.backends.counting import CountingEstimator
     from qiskit_qattn.backends.registry import Backend
     from qiskit_qattn.evaluation.crosstalk import Crosstalk
-
-_CIRCUIT_SECONDS = 0.02  # that a snapshot takes per circuit, on one core of an AMD EPYC server
 
 
 def command(
@@ -48,27 +43,19 @@ def command(
 
     head = attention_circuit(circuit, num_qubits=num_qubits)
 
-    def count(link: Backend) -> CountingEstimator:
+    def quote(link: Backend) -> Quote:
         counting = CountingEstimator(getattr(link.estimator, "device", None))
         crosstalk(head, replace(link, estimator=counting), rows=rows, seed=seed)
-        return counting
-
-    def quote(link: Backend) -> Quote:
-        counting = count(link)
         cost = {"alone and side by side": counting.total}
         return parts_table(
             f"{link.name}: {circuit} on {counted(num_qubits, 'qubit')}", link, cost, total=False
         ), counting.first
 
-    with open_devices(backend, yes=yes, cost=quote) as (place, devices):
+    with open_devices(backend, yes=yes, cost=quote) as (place, _):
         if place.single is None:
             raise ConfigError(f"This check takes one backend string, not a chain or a group; got {backend!r}.")
-        paid = any(each.device.paid for each in devices)
-        told = forecast_text(None if paid else [_CIRCUIT_SECONDS * count(place.single).total.circuits])
-        if told:
-            say(told, err=True)
-        with watch_jobs():
-            found = crosstalk(head, place.single, rows=rows, seed=seed)
+        with make_progress(Console(stderr=True)) as progress, device_messages(progress.device_message):
+            found = crosstalk(head, place.single, rows=rows, seed=seed, progress=progress)
     console = Console(highlight=False)
     console.print(_table(found))
     disturbed = len(found.disturbed)

@@ -145,7 +145,7 @@ def cost_table(backend: Backend, cost: RunCost, what: tuple[str, str], alone: Co
             ("two-qubit depth", f"{cost.depth:,}, {stage}"),
             ("shots", f"{total.shots:,}" if total.shots else "none"),
             *_precision(backend, total),
-            *([("mitigation", backend.mitigation.told)] if backend.mitigation is not None else []),
+            *([("mitigation", backend.mitigation.description)] if backend.mitigation is not None else []),
             *_time_and_price(device, total),
         ]
         if cost.tiles > 1:

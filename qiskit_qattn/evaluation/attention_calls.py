@@ -35,7 +35,8 @@ class Call:
         name: Its path in the model.
         kinds: The kind of each head.
         backends: Where the circuits of each kind ran; ``torch`` for a kind without.
-        weights: Of each head, after the softmax, shape ``(B, L, S)``; None for one that mixes without weights.
+        weights: The weights of each head after the softmax, shape ``(B, L, S)``; None for a head that mixes without
+            weights.
     """
 
     name: str

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.evaluation.attention_calls import watched
-from qiskit_qattn.evaluation.leakage import evaluating
+from qiskit_qattn.nn.inference import evaluating
 from qiskit_qattn.nn.kinds import head_kind
 
 FIGURES = ("entropy", "relative_entropy", "distance")
@@ -86,7 +86,7 @@ class AttentionMaps(Sequence[AttentionMap]):
     """The maps of all heads of a model, layer by layer.
 
     Attributes:
-        maps: In the order of layers and heads.
+        maps: The maps, in the order of layers and heads.
     """
 
     maps: tuple[AttentionMap, ...]

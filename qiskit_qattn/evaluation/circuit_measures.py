@@ -29,10 +29,10 @@ from qiskit_qattn.simulation.compound import CompoundProgram
 from qiskit_qattn.simulation.metric import States, state_program
 from qiskit_qattn.simulation.unary import OrthogonalProgram
 
-WINDOWS = 16  # of the text
+WINDOWS = 16  # windows of the text that are read
 STATES = 512  # tokens whose states are compared in pairs
-DRAWS = 512  # of random weights, for the variance of gradients
-PAIRS = 2048  # of states at random weights
+DRAWS = 512  # draws of random weights for the variance of gradients
+PAIRS = 2048  # pairs of states at random weights
 _LARGEST = 2**22  # amplitudes at a time
 
 
@@ -45,8 +45,8 @@ class HeadMeasures:
         kind: Kind of the heads.
         heads: Number of heads.
         effective_dimension: Participation ratio of the values, of at most the head size.
-        gradient_variance: Of the circuit's expectations before training; this and the following are None for a kind
-            without a circuit.
+        gradient_variance: The variance of the gradients of the circuit's expectations before training; this and the
+            following are None for a kind without a circuit.
         meyer_wallach: Mean entanglement of the trained circuit's states.
         expressibility: Divergence from Haar of the trained circuit's states over the data.
         expressibility_random_weights: The same at random weights, as the paper defines it.

@@ -1,4 +1,4 @@
-"""Whether circuits side by side disturb each other: the same ones alone and together, on the same qubits."""
+"""Whether circuits side by side disturb each other: values of each alone and of all together, on the same qubits."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.backends.tiling import Tile
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.library.attention_circuit import AttentionCircuit
+from qiskit_qattn.training.progress import Progress
 
 _ROWS = 4
 _LEVEL = 0.01
+_SECONDS = 0.05  # that a snapshot takes per parameter set on a tile, with 4 qubits on one core of an AMD EPYC server
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,14 @@ class Crosstalk:
         return tuple(tile for tile in self.tiles if tile.p * len(self.tiles) < _LEVEL)
 
 
-def crosstalk(circuit: AttentionCircuit, backend: Backend, *, rows: int = _ROWS, seed: int = 0) -> Crosstalk:
+def crosstalk(
+    circuit: AttentionCircuit,
+    backend: Backend,
+    *,
+    rows: int = _ROWS,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Crosstalk:
     r"""Compare a circuit's values on each tile of a device, alone and while all tiles run, at random parameters.
 
     For tile k, observable m and parameter set r it is
@@ -71,14 +80,15 @@ def crosstalk(circuit: AttentionCircuit, backend: Backend, *, rows: int = _ROWS,
     more.
 
     Args:
-        circuit: What is compared.
-        backend: Where, with the option ``tiles``.
+        circuit: The circuit.
+        backend: The device, with the option ``tiles``.
         rows: Parameter sets on each tile.
         seed: Seed of the parameters.
+        progress: Receives how long it will take.
 
     Raises:
         ConfigError: For a backend that runs one circuit at a time, and if no two circuits fit.
-        BackendError: As a job's.
+        BackendError: If the job fails.
 
     Source: Niu and Todri-Sanial, Quantum 7, 925 (2023), arXiv 2102.05321, and Ohkura et al., IEEE TQE 3 (2022),
         arXiv 2112.07091, compare benchmarks alone and together; here it is the circuit in question.
@@ -99,6 +109,8 @@ def crosstalk(circuit: AttentionCircuit, backend: Backend, *, rows: int = _ROWS,
         for point in points
     ]
     together, alone = tiling.tiled(pubs), tiling.alone(pubs)
+    paid = getattr(getattr(backend.estimator, "device", None), "paid", False)
+    (progress or Progress()).forecast(lambda: None if paid else [2 * count * rows * _SECONDS])
     found = list(backend.estimator.run([*together.pubs, *alone.pubs], precision=backend.precision).result())
     split = len(together.pubs)
     pairs = zip(together.split(found[:split]), alone.split(found[split:]), tiling.places(program.circuit), strict=True)

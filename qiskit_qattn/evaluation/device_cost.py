@@ -40,7 +40,7 @@ class RunCost:
         first: The first job, or None if there is none.
         depth: Layers of gates on two or more qubits of the deepest circuit, as it is sent.
         tiles: The most circuits that run side by side.
-        devices: On a group, what each device's share costs, by its name; empty elsewhere.
+        devices: What each device's share of a group costs, by the device's name; empty elsewhere.
     """
 
     total: Cost

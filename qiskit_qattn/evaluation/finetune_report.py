@@ -28,7 +28,7 @@ from qiskit_qattn.training.finetune_config import FinetuneConfig
 from qiskit_qattn.training.scores import TITLES
 
 FORMAT = "qiskit-qattn/finetune-report"
-#: Adapters with a circuit, or of one, and the classical ones of the same form.
+#: The classical control of each kind of adapter that is a circuit, or has one.
 CONTROLS = {"qisa": "quadratic", "frozen": "quadratic", "unitary": "oft"}
 _TOLERANCE = 0.01
 _ABOUT = (
@@ -48,7 +48,7 @@ def write_report(config: FinetuneConfig, results: Sequence[Result]) -> dict[str,
 
     Args:
         config: The settings.
-        results: Those of all methods and seeds.
+        results: The results of all methods and seeds.
 
     Raises:
         RunFolderError: If it cannot be written.

@@ -1,4 +1,4 @@
-"""The tables of a report in LaTeX, made of its Markdown."""
+"""The tables of a report in LaTeX, converted from its Markdown."""
 
 from __future__ import annotations
 

@@ -16,8 +16,7 @@ gradients, which are still exactly zero, decide.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -31,6 +30,7 @@ from qiskit_qattn.evaluation.gradient_leakage import (
     gradient_leaks,
     gradients_cost_circuits,
 )
+from qiskit_qattn.nn.inference import evaluating
 from qiskit_qattn.untrusted import shown
 
 _SHOWN = 5  # worst pairs
@@ -301,18 +301,3 @@ def _logits(output: Any, x: torch.Tensor) -> torch.Tensor:
     shapes = ", ".join(str(tuple(item.shape)) for item in tensors) or "no tensor"
     last = "vocabulary" if x.dim() == 2 else "…"
     raise ConfigError(f"Expected outputs of shape ({x.shape[0]}, {x.shape[1]}, {last}); the model gave {shapes}.")
-
-
-@contextmanager
-def evaluating(model: nn.Module | None) -> Iterator[None]:
-    """Put a module and its parts into evaluation mode for the block, and restore the mode of each afterwards."""
-    if model is None:
-        yield
-        return
-    modes = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

@@ -28,15 +28,16 @@ from qiskit_qattn.evaluation.rendering import (
 )
 from qiskit_qattn.evaluation.text_metrics import TextDifference, text_difference
 from qiskit_qattn.nn.gpt import GPT
+from qiskit_qattn.training.audits import AuditRecord
 from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.figures import AuditRecord, Figures, read_metrics
+from qiskit_qattn.training.metrics import Figures, read_metrics
 from qiskit_qattn.training.profiling import FOLDER as PROFILE
 from qiskit_qattn.training.run import saved_config
 from qiskit_qattn.training.tokenizer import CharTokenizer
 from qiskit_qattn.untrusted import as_type, one_line, read_json
 
 FORMAT = "qiskit-qattn/report"
-#: Whose reports those of other formats are.
+#: The commands that write the reports of other formats.
 OTHERS = {
     "qiskit-qattn/comparison": "qattn compare",
     "qiskit-qattn/suite": "qattn compare --tasks",

@@ -1,4 +1,4 @@
-r"""What sampling costs a model in accuracy: the variance of each estimate in a call, told by its own samples."""
+r"""What sampling costs a model in accuracy: the variance of each estimate, itself estimated from the samples."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.evaluation.attention_calls import plain_calls
 from qiskit_qattn.evaluation.attention_maps import call_model
-from qiskit_qattn.evaluation.leakage import evaluating
 from qiskit_qattn.nn.draws import Draw
+from qiskit_qattn.nn.inference import evaluating
 from qiskit_qattn.nn.sampling import SampledMean
 
 
@@ -23,12 +23,13 @@ class SampledCall:
     Attributes:
         name: The path of the sampling module in the model.
         sampling: The string that asks for it.
-        samples: Drawn for each row, on average; None on a backend, whose shots they are.
+        samples: Samples per row, on average; None on a backend, where they are its shots.
         estimate: :math:`\hat\mu`, shape ``(B, H, L, h)``.
         variance: An estimate of :math:`\mathrm{E}\lVert\hat\mu - \mu\rVert^2`, shape ``(B, H, L)``: unbiased for
             independent samples, never too small on average for strata; NaN for a single sample. None for ``systematic``
-            and on places without one number of shots. Of what noise changes on a device it tells nothing.
-        discarded: On a backend, the share of this call's outcomes on keys that a row does not see, which were not used.
+            and on places without one number of shots. It does not include what noise changes on a device.
+        discarded: The share of this call's outcomes on a backend that were discarded, since the row does not see their
+            key.
     """
 
     name: str
@@ -75,7 +76,7 @@ def sampling_errors(model: nn.Module, tokens: Any) -> list[SampledCall]:
                 rows, discarded = before
                 drawn, before = None, (module.circuits.rows, module.circuits.discarded)
                 share = (before[1] - discarded) / max(1, before[0] - rows)
-            calls.append(SampledCall(name, module.scheme.text, drawn, y, module.told_variance(draw, p, v), share))
+            calls.append(SampledCall(name, module.scheme.text, drawn, y, module.estimated_variance(draw, p, v), share))
 
         module.watch = take
 

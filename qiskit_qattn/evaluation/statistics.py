@@ -49,7 +49,8 @@ class Comparison:
         p_value: Two-sided, of the sign-flip test of ``permutation_p_values``; None below two seeds.
         adjusted_p: The same after Holm's correction over all kinds.
         difference: The true difference that the next two refer to.
-        seeds_needed: Seeds needed to detect ``difference`` with power 0.8 correction all kinds; None below two seeds.
+        seeds_needed: Seeds needed to detect ``difference`` with power 0.8 after the correction over all kinds; None
+            below two seeds.
         power: Predicted power of this study to detect ``difference``; None below two seeds.
         detectable: The true difference that this study detects with power 0.8; None if there is none.
         verdict: One of :data:`Verdict`.
@@ -130,7 +131,7 @@ def compare_pairs(
     """Compare pairs of kinds over the seeds that both have, with Holm's correction over all of them.
 
     Args:
-        pairs: Of each pair the kind, what it is compared with, and their losses by seed.
+        pairs: For each pair the kind, what it is compared with, and the losses of both by seed.
         difference: The true difference for which power and the number of seeds are reported.
         alpha: The family-wise error rate.
         seed: As for :func:`compare_to_reference`.
@@ -143,13 +144,38 @@ def compare_pairs(
     if not (math.isfinite(difference) and difference > 0):
         raise ConfigError(f"difference is {difference}, but must be a positive number.")
     minimum_seeds(alpha, max(1, len(pairs)))  # validates alpha
+    family = _Family(len(pairs), alpha, difference, measure, what)
     found = [_Paired.of(kind, losses, others, seed) for kind, _, losses, others in pairs]
     known = [1.0 if pair.p is None else pair.p for pair in found]
     adjusted = multipletests(known, alpha=alpha, method="holm")[1] if known else ()
     return [
-        _judge(pair, against, float(p), difference, alpha, len(pairs), measure, what)
+        _judge(pair, against, float(p), family)
         for pair, (_, against, *_), p in zip(found, pairs, adjusted, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class _Family:
+    """What the comparisons of one call have in common.
+
+    Attributes:
+        size: Their number, over which p-values are corrected.
+        alpha: The family-wise error rate.
+        difference: The true difference for which power and the number of seeds are reported.
+        measure: What the losses are, in words.
+        what: What the pairs are, in words.
+    """
+
+    size: int
+    alpha: float
+    difference: float
+    measure: str
+    what: str
+
+    @property
+    def least_seeds(self) -> int:
+        """The fewest seeds with which the test can reach ``alpha``."""
+        return minimum_seeds(self.alpha, self.size)
 
 
 @dataclass(frozen=True)
@@ -181,26 +207,17 @@ class _Paired:
         return cls(kind, values, tuple(s for s in shared if s not in finite), spread, p, interval)
 
 
-def _judge(
-    pair: _Paired,
-    reference: str,
-    adjusted: float,
-    difference: float,
-    alpha: float,
-    num_kinds: int,
-    measure: str,
-    what: str,
-) -> Comparison:
+def _judge(pair: _Paired, reference: str, adjusted: float, family: _Family) -> Comparison:
     """Return the comparison of one kind, with its verdict."""
-    n, least = len(pair.values), minimum_seeds(alpha, num_kinds)
+    n, least = len(pair.values), family.least_seeds
     mean = float(pair.values.mean()) if n else None
     needed = power = detectable = hedges_d = None
     if n > 1 and not pair.spread:  # without spread, the smallest number of seeds detects any difference
         needed, power = least, float(n >= least)
     elif mean is not None and pair.spread:
-        effect = difference / pair.spread
-        needed, power = seeds_needed(effect, alpha, num_kinds), predicted_power(n, effect, alpha, num_kinds)
-        unit = detectable_effect(n, alpha, num_kinds)
+        effect, level = family.difference / pair.spread, (family.alpha, family.size)
+        needed, power = seeds_needed(effect, *level), predicted_power(n, effect, *level)
+        unit = detectable_effect(n, *level)
         detectable = None if unit is None else unit * pair.spread
         hedges_d = mean / pair.spread * _hedges(n) if n > 2 else None
     found = Comparison(
@@ -213,21 +230,21 @@ def _judge(
         effect_size=hedges_d,
         p_value=pair.p,
         adjusted_p=None if pair.p is None else adjusted,
-        difference=difference,
+        difference=family.difference,
         seeds_needed=needed,
         power=power,
         detectable=detectable,
-        verdict=_verdict(pair, adjusted, alpha, least),
+        verdict=_verdict(pair, adjusted, family),
         sentence="",
     )
-    return dataclasses.replace(found, sentence=_sentence(found, alpha, num_kinds, measure, what))
+    return dataclasses.replace(found, sentence=_sentence(found, family))
 
 
-def _verdict(pair: _Paired, adjusted: float, alpha: float, least: int) -> Verdict:
-    if len(pair.values) < least or pair.interval is None:
+def _verdict(pair: _Paired, adjusted: float, family: _Family) -> Verdict:
+    if len(pair.values) < family.least_seeds or pair.interval is None:
         return "not enough seeds"
     low, high = pair.interval
-    if adjusted > alpha or low <= 0 <= high or pair.diverged:
+    if adjusted > family.alpha or low <= 0 <= high or pair.diverged:
         return "no difference shown"
     return "better" if high < 0 else "worse"
 
@@ -239,10 +256,10 @@ def _hedges(n: int) -> float:
     return math.exp(logarithm) / math.sqrt(degrees / 2)
 
 
-def _sentence(found: Comparison, alpha: float, num_kinds: int, measure: str, what: str) -> str:
+def _sentence(found: Comparison, family: _Family) -> str:
     """Return the verdict and its reasons in words."""
-    least = minimum_seeds(alpha, num_kinds)
-    correction = "" if num_kinds == 1 else f" with {num_kinds} {what}"
+    least = family.least_seeds
+    correction = "" if family.size == 1 else f" with {family.size} {family.what}"
     pair = f"{found.kind} and {found.reference}"
     excluded = ""
     if found.diverged:
@@ -255,7 +272,7 @@ def _sentence(found: Comparison, alpha: float, num_kinds: int, measure: str, wha
         )
         return (
             f"Not enough seeds to distinguish {pair}: {found.seeds} paired, but the test needs at least {least} to"
-            f" reach {alpha:g}{correction}{for_difference}.{excluded}"
+            f" reach {family.alpha:g}{correction}{for_difference}.{excluded}"
         )
     assert found.mean_difference is not None and found.interval is not None and found.adjusted_p is not None
     figures = (
@@ -268,4 +285,4 @@ def _sentence(found: Comparison, alpha: float, num_kinds: int, measure: str, wha
             could = f" A true difference of {found.detectable:.4f} would be detected in {POWER:.0%} of such studies."
         return f"No difference shown between {pair}: {figures}.{could}{excluded}"
     sign = "lower" if found.verdict == "better" else "higher"
-    return f"{found.kind} has a {sign} {measure} than {found.reference}: {figures}."
+    return f"{found.kind} has a {sign} {family.measure} than {found.reference}: {figures}."

@@ -241,11 +241,11 @@ def _parameters(
     """Return the number of trained parameters as a function of what is chosen to match it, and the possible choices.
 
     Args:
-        kind: Of the adapters.
-        sizes: Of the layers.
+        kind: The kind of the adapters.
+        sizes: The input and output widths of the layers.
         num_qubits: n.
-        angles: Of a circuit; for ``unitary`` in one layer of its ansatz.
-        rank: Of quadratic forms.
+        angles: The number of angles of a circuit; for ``unitary``, of one layer of its ansatz.
+        rank: The rank of quadratic forms.
     """
     inputs, outputs, layers = sum(pair[0] for pair in sizes), sum(pair[1] for pair in sizes), len(sizes)
     down = 2**num_qubits * inputs

@@ -113,10 +113,10 @@ def quantum_attention(
         value: Shape ``(B, G, S, h)``.
         attention_mask: As ``sdpa`` takes it, or None.
         dropout: Probability of dropping a weight.
-        scaling: Of the products of queries and keys; None takes 1 / √h.
+        scaling: The factor of products of queries and keys; None takes 1 / √h.
         is_causal: Whether a query sees no later key, where there is no mask; None asks the module.
         position_bias: What is added to the softmax's arguments, ``(1, H, L, S)``.
-        kwargs: Of other implementations.
+        kwargs: Arguments of other implementations.
 
     Raises:
         ConfigError: For ``softcap`` and attention sinks, which no kind of head has.

@@ -158,7 +158,7 @@ class QattnAdapterLayer(nn.Module, BaseTunerLayer):
 
         Args:
             safe_merge: Check that the weights are finite.
-            adapter_names: Those to merge; None for the active ones.
+            adapter_names: The adapters to merge; None for the active ones.
 
         Raises:
             ConfigError: For an adapter that is not linear, before anything is changed.

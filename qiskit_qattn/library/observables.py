@@ -162,7 +162,7 @@ def outcome_projector(outcome: str) -> SparsePauliOp:
     .. math:: \bigotimes_i \tfrac{1}{2} \big( I + (-1)^{b_i} Z \big)
 
     Args:
-        outcome: Of each qubit 0, 1, or I where it may be either, qubit 0 last.
+        outcome: 0, 1, or I for either, for each qubit; qubit 0 is last.
 
     Raises:
         CircuitError: For other letters, or I alone.

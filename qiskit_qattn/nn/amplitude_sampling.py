@@ -52,10 +52,10 @@ class AmplitudeSampler(Movable):
         num_qubits: n; rows have up to 2ⁿ keys.
 
     Attributes:
-        rows: How many rows were measured.
-        discarded: Of the outcomes of these rows, how many were on keys that the row does not see, in rows: noise puts
-            them there, and they are not used.
-        empty: How many rows had no other outcomes, so that their value is 0: with more shots there are fewer.
+        rows: The number of rows measured.
+        discarded: The outcomes that noise put on keys that their row does not see, as a number of rows; they are not
+            used.
+        empty: The number of rows that had no other outcomes, so that their value is 0; with more shots there are fewer.
     """
 
     def __init__(self, num_qubits: int) -> None:

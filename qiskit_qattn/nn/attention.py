@@ -205,8 +205,8 @@ class CausalSelfAttention(MixedHeads, nn.Module):
         Args:
             x: Tokens, shape ``(B, T, d)``.
             cache: Keys and values of the tokens that come before, to which those of ``x`` are added.
-            unitaries: Those of the heads' circuits by kind, where they were formed already.
-            real: Which tokens are no padding, those in the cache included, shape ``(B, S)``; None for all.
+            unitaries: The unitaries of the heads' circuits by kind, if they were formed already.
+            real: Which tokens are not padding, including those in the cache, shape ``(B, S)``; None for all.
             rows: A number of each token, by which sampled attention draws, shape ``(B or 1, T)``; None for its place.
         """
         queries_and_keys, *rest = self._project(x)

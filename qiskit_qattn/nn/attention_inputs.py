@@ -19,12 +19,12 @@ class Batch:
 
     Attributes:
         inputs: Query, key and value.
-        key_padding_mask: As in the call, shape ``(N, S)``; of nested inputs, True where there is no key.
+        key_padding_mask: As in the call, shape ``(N, S)``; for nested inputs, True where there is no key.
         attn_mask: As in the call.
         layout: How the inputs were given.
         num_heads: H.
-        query: Of nested inputs, the query as it was given,
-        present: and which places of the padded one it fills, shape ``(N, L)``.
+        query: The query as it was given, if inputs are nested.
+        present: The places of the padded query that it fills, shape ``(N, L)``.
     """
 
     inputs: Inputs

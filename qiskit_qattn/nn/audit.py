@@ -61,8 +61,8 @@ class Audit:
         row_labels: The device that computed each row of the last call on a group.
         falls: What failed, in order.
         count: Number of calls so far.
-        told: The links and reasons, without their numbers, that a warning was given of; circuits that were moved
-            together share it.
+        warned: The links and reasons, without their numbers, that were warned of; circuits that were moved together
+            share it.
     """
 
     layer: int | None
@@ -74,14 +74,14 @@ class Audit:
     row_labels: list[str] = field(default_factory=list)
     falls: list[Fall] = field(default_factory=list)
     count: int = 0
-    told: set[tuple[str, str]] = field(default_factory=set)
+    warned: set[tuple[str, str]] = field(default_factory=set)
 
     def fall(self, call: int, during: Pass, link: str, to: str, error: BackendError) -> None:
         """Record a fall and log it in a line; the first from a link for a reason is a :class:`FallbackWarning` too."""
         fall = Fall(self.name, self.layer, self.kind, call, during, link, to, " ".join(str(error).split()))
         kind = (link, re.sub(r"\d+(\.\d+)?", "", fall.reason))  # such as a budget that is passed by other amounts
-        first = kind not in self.told
-        self.told.add(kind)
+        first = kind not in self.warned
+        self.warned.add(kind)
         self.falls.append(fall)
         where = f"{self.name} ({self.kind})" if self.name else self.kind
         if self.layer is not None:

@@ -41,14 +41,14 @@ def sampler(where: Place | Backend | str) -> PlacedSampler:
 
 
 class PlacedSampler(BaseSamplerV2):
-    """What :func:`sampler` returns.
+    """The sampler that :func:`sampler` returns.
 
     Args:
         place: The backends.
 
     Attributes:
-        place: As given.
-        audit: Which backend answered how many runs, and what failed.
+        place: The backends.
+        audit: How many runs each backend answered, and what failed.
     """
 
     def __init__(self, place: Place) -> None:
@@ -120,7 +120,7 @@ class PlacedJob(BasePrimitiveJob[PrimitiveResult, Any]):
     Args:
         sampler: The sampler.
         pubs: The PUBs.
-        number: That of the run.
+        number: The number of the run.
     """
 
     def __init__(self, sampler: PlacedSampler, pubs: Sequence[SamplerPub], number: int) -> None:

@@ -90,7 +90,7 @@ class UnitLinear(nn.Module):
         heads: The leading axes: H, or 3 and H for q, k and v.
         size: F, the length of the vectors.
         num_outputs: h.
-        spread: Of the values at the start.
+        spread: Standard deviation of the initial values.
 
     Raises:
         EncodingError: (when called) for vectors that hold NaN or infinity.
@@ -120,7 +120,7 @@ class TensorTrainValues(nn.Module):
         num_angles: n.
         num_outputs: M.
         bond: D.
-        spread: Of the values at the start.
+        spread: Standard deviation of the initial values.
 
     Source: Oseledets, SIAM J. Sci. Comput. 33, 2295 (2011), doi 10.1137/090752286, equation (1.3).
     """

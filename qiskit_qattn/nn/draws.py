@@ -26,11 +26,11 @@ class Draw(NamedTuple):
     """Keys drawn for each row.
 
     Attributes:
-        indices: Which, shape ``(..., S)``.
+        indices: The numbers of the keys, shape ``(..., S)``.
         weights: The weight of each, same shape; all 0 for a row that sees no key.
-        exact: How many of them, the first, are there for certain.
-        strata: Whether the others are each of a stratum of its own, of equal probability, in order.
-        counts: How many samples each row takes, shape ``(..., 1)``, where that differs; the others have weight 0.
+        exact: The number of first keys that are not drawn but always taken.
+        strata: Whether each of the others is from a stratum of its own, of equal probability, in order.
+        counts: The number of samples of each row, shape ``(..., 1)``, where rows differ; further ones have weight 0.
     """
 
     indices: Tensor
@@ -180,7 +180,7 @@ def pilot_counts(values: Tensor, samples: int) -> Tensor:
     own: one that contained the pilot would be biased.
 
     Args:
-        values: Of the keys of the pilot, which are independent samples, shape ``(..., P, h)``; P is at least 2.
+        values: The values of the pilot's P ≥ 2 keys, which are independent samples, shape ``(..., P, h)``.
         samples: S.
 
     Returns:

@@ -93,7 +93,7 @@ def taken(v: Tensor, indices: Tensor) -> Tensor:
     return v.gather(-2, flat).unflatten(-2, indices.shape[-2:])
 
 
-def told_variance(draw: Draw, v: Tensor, control: int | None = None, p: Tensor | None = None) -> Tensor:
+def estimated_variance(draw: Draw, v: Tensor, control: int | None = None, p: Tensor | None = None) -> Tensor:
     r"""Return an estimate of :math:`\mathrm{E}\lVert\hat\mu - \mu\rVert^2` from the draw, shape ``(B, H, L)``.
 
     Independent samples: :math:`W^2 s^2 / S`, where W is the weight of all and s² their sample variance; unbiased.
@@ -150,7 +150,7 @@ def exact_variance(
     Args:
         p: Weights of exact attention, shape ``(B, H, L, T)``.
         v: Values, shape ``(B, H, T, h)``.
-        strategy: Which way of sampling.
+        strategy: The way of sampling.
         samples: S, the k exact ones included.
         exact: k, of ``hybrid``.
     """

@@ -116,8 +116,8 @@ class Decoder(Placement, nn.Module):
             targets: Next tokens, shape ``(B, T)``; −1 is ignored.
             caches: One cache per layer, which the tokens follow and are appended to.
             position: Position of the first token, with caches.
-            positions: Of each token, shape ``(B or 1, T)``; None counts from ``position``.
-            real: Which tokens are no padding, those in the caches included, shape ``(B, position + T)``; None for all.
+            positions: The position of each token, shape ``(B or 1, T)``; None counts from ``position``.
+            real: Which tokens are not padding, those in the caches too, shape ``(B, position + T)``; None for all.
 
         Returns:
             Logits, shape ``(B, T, vocab_size)``, and the loss or None.
@@ -202,7 +202,7 @@ class Decoder(Placement, nn.Module):
                     )
                     mitigations = {link.name: link.mitigation for link in place.backends if link.mitigation}
                     if where["backend"] in mitigations:
-                        where["mitigation"] = mitigations[where["backend"]].told
+                        where["mitigation"] = mitigations[where["backend"]].description
                     where |= {"tiles": tiles} if (tiles := _sum(each.tiles for each in circuits)) else {}
                 for _ in range(count):
                     rows.append({"layer": layer, "head": number, "kind": kind, **where})

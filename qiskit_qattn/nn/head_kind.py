@@ -28,7 +28,7 @@ class HeadShape:
         head_size: Width of a head's values, h.
         num_qubits: n, of the circuits, or of the index of the vectors of length 2ⁿ that a classical kind takes.
         circuit: The circuit of a quantum kind, with h observables.
-        spread: Of the values at the start; that of a linear value map.
+        spread: Standard deviation of the initial values; that of a linear value map.
         reps: Ansatz layers of circuits; None takes each one's own.
     """
 
@@ -55,8 +55,8 @@ class HeadKind:
         whole_token: Whether the value map takes the token itself, without a linear map.
         trainable: Whether circuit weights are trained.
         summary: What it is, in a line.
-        control: The kind without a circuit that computes the like, by which a gain of this one is judged.
-        recipe: Of a circuit that the catalog does not hold; registering the kind adds it there.
+        control: The kind without a circuit that computes functions of the same form, against which a gain is judged.
+        recipe: Builds a circuit that the catalog does not hold; registering the kind adds it there.
         values: Builds the value map of a classical kind: a module from ``(H, N, F)`` to ``(H, N, h)``.
         num_features: F, how many numbers of a token's projection a head of a classical kind takes.
         qubits: Gives n for a head size, in place of the setting ``num_qubits``.

@@ -244,8 +244,8 @@ class QuantumHead(Movable):
 
         Args:
             x: Inputs, shape ``(*heads, N, num_features)``; leading axes broadcast.
-            unitary: This head's part of what :func:`fuse_heads` gave, where that was formed already.
-            expectations: Of these inputs, shape ``(*heads, N, M)``, where they were measured already.
+            unitary: This head's part of what :func:`fuse_heads` returned, if that was formed already.
+            expectations: The expectations of these inputs, shape ``(*heads, N, M)``, if they were measured already.
 
         Raises:
             EncodingError: For an input of another length, one that holds NaN or infinity, or no tensor.

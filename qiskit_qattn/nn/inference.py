@@ -11,6 +11,8 @@ where the last sum is over one measurement basis: one product with the token, sq
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import torch
@@ -73,6 +75,21 @@ def inference(model: M) -> M:
     return twin
 
 
+@contextmanager
+def evaluating(model: nn.Module | None) -> Iterator[None]:
+    """Put a module and its parts into evaluation mode for the block, and restore the mode of each afterwards."""
+    if model is None:
+        yield
+        return
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
 def _not_copied(model: nn.Module) -> dict[int, Any]:
     """Return what a copy shares with a model, by id: methods of the caller's objects as hooks, and computed tensors."""
     inside = {id(module) for module in model.modules()}
@@ -92,8 +109,8 @@ class FixedHead(nn.Module):
         program: The exact engine's program.
         unitary: The matrices of the weights.
         weight: The weights, for what is not part of a matrix.
-        gain: Of each value, shape ``(*heads, M)``; of a linear map ``(*heads, M, h)``.
-        linear: Whether it is a linear map.
+        gain: The gain of each value, shape ``(*heads, M)``, or a linear map of all, ``(*heads, M, h)``.
+        linear: Whether ``gain`` is a linear map.
     """
 
     def __init__(self, program: StatevectorProgram, unitary: Fused, weight: Tensor, gain: Tensor, linear: bool) -> None:

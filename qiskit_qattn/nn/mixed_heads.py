@@ -26,9 +26,9 @@ class MixedHeads:
         value_kinds: The kinds whose queries and keys are linear.
         circuit_kinds: The kinds whose queries, keys and values are circuits.
         mixer_kinds: The kinds that mix positions without queries and keys.
-        scores: What compares queries and keys, of the kinds whose scores come from pairs.
-        num_linear: How many heads are of the former.
-        sampling: What estimates the mean of the values from drawn keys; None for exact attention.
+        scores: The modules that compare queries and keys, for kinds whose scores come from pairs.
+        num_linear: The number of heads of ``value_kinds``.
+        sampling: Estimates the mean of the values from drawn keys; None for exact attention.
     """
 
     maps: nn.ModuleDict
@@ -69,7 +69,7 @@ class MixedHeads:
         return shapes
 
     def circuits(self, kind: str) -> list[QuantumHead]:
-        """Return what runs the circuits of a kind: of its values, and of its scores."""
+        """Return the modules that run the circuits of a kind: of its values, and of its scores."""
         both = [part[kind] for part in (self.maps, self.scores) if kind in part]
         return [module for module in both if isinstance(module, QuantumHead)]
 

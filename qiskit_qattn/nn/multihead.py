@@ -50,8 +50,8 @@ class QuantumMultiheadAttention(ProjectedHeads, Placement, nn.MultiheadAttention
         kdim: Width of the keys; None takes E.
         vdim: Width of the values; None takes E.
         batch_first: Whether inputs are ``(N, L, E)`` instead of ``(L, N, E)``.
-        device: Where the parameters are made.
-        dtype: Of which type.
+        device: Device of the parameters.
+        dtype: Type of the parameters.
         heads: A kind, for all heads, or ``kind:count,…`` in the order of the heads, which sums to ``num_heads``.
         num_qubits: Qubits of every circuit; None takes the fewest, ⌈log₂ head_dim⌉.
         reps: Ansatz layers of every circuit; None takes each kind's own.

@@ -25,16 +25,16 @@ def overlaps(q: Tensor, k: Tensor) -> Tensor:
 
 
 def compared_states(comparison: Comparison, q: Tensor, k: Tensor, root: Tensor | None) -> tuple[Tensor, Tensor]:
-    r"""Return what attention scores in the place of states, so that scores are τ times what compares them.
+    r"""Return the vectors whose products are τ times the comparison of the states.
 
-    For ``mixed``, states become the entries of reduced
-    density matrices :math:`\rho = M M^\dagger`, real parts and then imaginary ones. Rows of M are the kept qubits,
-    columns those traced out. Then :math:`\mathrm{Tr}(\rho \sigma)` is the product of the entries.
+    For ``mixed``, states become the entries of reduced density matrices :math:`\rho = M M^\dagger`, real parts and then
+    imaginary ones. Rows of M are the kept qubits, columns those traced out. Then :math:`\mathrm{Tr}(\rho \sigma)` is
+    the product of the entries.
 
     Args:
         comparison: How states are compared.
         q: States of queries, shape ``(B, nh, S, 2 * 2**n)``.
-        k: Those of keys, shape ``(B, nh, T, 2 * 2**n)``.
+        k: States of keys, shape ``(B, nh, T, 2 * 2**n)``.
         root: √τ, shape ``(nh,)``; None for 1.
     """
     if root is not None:

@@ -176,7 +176,7 @@ class PairHead(QuantumHead, PairScores):
         Args:
             x: Vectors of queries and keys side by side, shape ``(H, N, 2 * 2**n)``.
             unitary: Not used.
-            expectations: Of these pairs, where they were measured already.
+            expectations: The expectations of these pairs, if they were measured already.
 
         Raises:
             EncodingError: For vectors of another length, or that hold NaN or infinity.

@@ -222,8 +222,10 @@ class Move:
         parts = quantum_parts(module)
         place = Place.of(backend)
         # All are prepared before the first moves.
-        told: set[tuple[str, str]] = set()
-        executions = [each.module.prepare(place, Audit(each.layer, each.kind, each.name, told=told)) for each in parts]
+        warned: set[tuple[str, str]] = set()
+        executions = [
+            each.module.prepare(place, Audit(each.layer, each.kind, each.name, warned=warned)) for each in parts
+        ]
         references: dict[int, PlaceReference] = {}
         self.module: nn.Module | None = module
         self._before = [_Origin(each.module, references) for each in parts]

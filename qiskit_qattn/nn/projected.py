@@ -92,12 +92,12 @@ class ProjectedHeads(MixedHeads):
         Args:
             inputs: Queries ``(N, L, H, h)``, keys and values ``(N, S, H, h)``.
             mask: As for :func:`~qiskit_qattn.nn.attention.attend`, shape ``(N or 1, H or 1, L, S)``.
-            padding: What is added for each key, shape ``(N, S)``: vectors of keys at −∞ reach no circuit.
+            padding: A mask that is added for each key, shape ``(N, S)``: vectors of keys at −∞ reach no circuit.
             zeros: How many keys and values of zeros follow the others.
             causal: Query i sees the first i + 1 keys; instead of a mask.
             dropout: Probability of dropping a weight.
             need_weights: Whether to return the weights.
-            scale: Of linear queries times keys; None takes 1 / √h.
+            scale: The factor of products of linear queries and keys; None takes 1 / √h.
             rows: A number of each query, by which sampled attention draws, shape ``(N or 1, L)``; None for its place.
         """
         q, k, v = inputs

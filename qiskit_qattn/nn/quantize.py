@@ -35,8 +35,8 @@ class Int8Linear(nn.Module):
     converted back, and inputs are not rounded.
 
     Args:
-        weight: Of the map, shape ``(out, in)``.
-        bias: Shape ``(out,)``, or None.
+        weight: The map's weights, shape ``(out, in)``.
+        bias: The map's bias, shape ``(out,)``, or None.
     """
 
     weight: Tensor

@@ -17,7 +17,7 @@ from qiskit_qattn.library.ansatzes import MAX_QUBITS
 from qiskit_qattn.nn import draws
 from qiskit_qattn.nn.amplitude_sampling import AmplitudeSampler
 from qiskit_qattn.nn.draws import Draw, pilot_counts, random_words
-from qiskit_qattn.nn.estimates import Gradient, estimate, frequency_variance, taken, told_variance
+from qiskit_qattn.nn.estimates import Gradient, estimate, estimated_variance, frequency_variance, taken
 from qiskit_qattn.nn.head_kind import HeadKind
 from qiskit_qattn.untrusted import shown
 
@@ -55,15 +55,15 @@ class Scheme:
         text: The normal form of the string that asks for it.
         strategy: How keys are drawn: a function of :mod:`qiskit_qattn.nn.draws`, or ``amplitude``, by measuring
             circuits.
-        samples: Keys drawn for each row, S; of a schedule, at first.
-        last: At its end.
+        samples: Keys drawn for each row, S; with a schedule, at its start.
+        last: Keys drawn for each row at the end of the schedule.
         steps: Training steps of the schedule; 0 without one.
-        top: Of ``hybrid``, the exact keys.
-        pilot: Of ``adaptive``, the samples by which each row's number is chosen; 0 to choose by entropy.
-        control: Keys of a block of the control variate, or None.
-        qubits: Of the circuits of ``amplitude``; 0 for the others.
-        gradient: Of the weights.
-        seed: Of the random numbers.
+        top: The number of exact keys of ``hybrid``.
+        pilot: The number of samples by which ``adaptive`` chooses each row's number; 0 to choose by entropy.
+        control: Keys per block of the control variate, or None.
+        qubits: Qubits of the circuits of ``amplitude``; 0 for the others.
+        gradient: How gradients of the weights are estimated.
+        seed: Seed of the random numbers.
     """
 
     text: str
@@ -171,8 +171,8 @@ class SampledMean(nn.Module):
     Attributes:
         layer: The number of its layer in the model: each has random numbers of its own.
         samples: S, as of the training step that :func:`set_sampling_step` was told last.
-        circuits: Of ``amplitude``, what measures circuits once it is moved to a backend with shots or noise. Until then
-            their outcomes are drawn as ``naive`` draws them, which is the same.
+        circuits: Measures the circuits of ``amplitude`` once it is moved to a backend with shots or noise. Until then
+            outcomes are drawn as ``naive`` draws them, from the same distribution.
         watch: Called with each draw, weights, values and estimate, where it is not None.
     """
 
@@ -244,11 +244,11 @@ class SampledMean(nn.Module):
             self.watch(draw, p, v, y)
         return y
 
-    def told_variance(self, draw: Draw, p: Tensor, v: Tensor) -> Tensor | None:
-        """Return an estimate of the variance, ``(B, H, L)``, as :func:`~qiskit_qattn.nn.estimates.told_variance`."""
+    def estimated_variance(self, draw: Draw, p: Tensor, v: Tensor) -> Tensor | None:
+        """Return an estimate of the variance, shape ``(B, H, L)``; None where there is none."""
         if self.circuits is not None and self.circuits.moved:
             return None if draw.counts is None else frequency_variance(draw, v, draw.counts[..., 0])
-        return None if self.scheme.strategy == "systematic" else told_variance(draw, v, self.scheme.control, p)
+        return None if self.scheme.strategy == "systematic" else estimated_variance(draw, v, self.scheme.control, p)
 
     def _words(
         self, count: int, p: Tensor, rows: Tensor, first_head: int, step: Tensor | int, *, stream: int

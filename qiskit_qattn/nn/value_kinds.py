@@ -27,7 +27,7 @@ class BottleneckValues(nn.Module):
         size: m, the length of the vectors, bounded by tanh already.
         num_outputs: h.
         rank: R.
-        spread: Of the values at the start.
+        spread: Standard deviation of the initial values.
 
     Raises:
         EncodingError: (when called) for vectors that hold NaN or infinity.
@@ -60,7 +60,7 @@ class BornValues(nn.Module):
         num_heads: H.
         size: D.
         num_outputs: h, at most D: the first of them are read.
-        spread: Of the values at the start.
+        spread: Standard deviation of the initial values.
 
     Raises:
         EncodingError: (when called) for vectors that hold NaN or infinity.

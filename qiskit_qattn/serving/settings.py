@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from qiskit_qattn.errors import ConfigError, unknown_name
 from qiskit_qattn.training.config import Device, bounded, check_settings, read_toml
-from qiskit_qattn.untrusted import shown
+from qiskit_qattn.untrusted import TYPE_WORDS, shown
 
 Quantize = Literal["", "int8"]  # none, or classical weights of 8 bits
 
@@ -208,8 +208,7 @@ def _converted(variable: str, text: str, name: str) -> Any:
             return _WORDS[text.strip().lower()]
         return hint(text) if hint in (int, float) else text
     except (KeyError, ValueError):
-        kinds = {int: "a whole number", float: "a number", bool: "true or false"}
-        raise ConfigError(f"{variable} is {shown(text)}, but must be {kinds[hint]}.") from None
+        raise ConfigError(f"{variable} is {shown(text)}, but must be {TYPE_WORDS[hint]}.") from None
 
 
 def _models(given: Any) -> tuple[ModelSource, ...]:

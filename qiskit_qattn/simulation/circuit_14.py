@@ -45,7 +45,7 @@ class Circuit14(ConstantModule):
         """Return unitaries, complex, shape ``(..., 2**n, 2**n)``.
 
         Args:
-            angles: Those of all layers in radians, shape ``(..., K)``.
+            angles: The angles of all layers in radians, shape ``(..., K)``.
         """
         self.leave_meta(angles)
         n = self.num_qubits

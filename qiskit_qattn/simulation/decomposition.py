@@ -131,7 +131,7 @@ def from_zero(circuit: QuantumCircuit) -> QuantumCircuit:
     """Return a circuit without resets of qubits that are still in |0⟩, for devices that cannot reset.
 
     Args:
-        circuit: In Qiskit's own gates. An ``Initialize`` counts as resets and gates.
+        circuit: A circuit of Qiskit's own gates. An ``Initialize`` counts as resets and gates.
     """
     names = {standard_name(item.operation) for item in circuit.data}
     if "initialize" in names:

@@ -31,7 +31,7 @@ class Cluster:
     """Operations without data that act on few qubits, in order.
 
     Attributes:
-        qubits: Those they act on, ascending.
+        qubits: The qubits that they act on, ascending.
         operations: The operations.
     """
 

@@ -73,9 +73,9 @@ class Plan:
         float64: Whether amplitudes are held in float64 whatever the module's dtype.
         dense: Whether unitaries are formed; otherwise gates are applied to the batch.
         adjoint: Whether 2ⁿ × 2ⁿ matrices are small enough for the adjoint method.
-        fewest_rows: From how many rows on unitaries are formed in a pass with gradients.
+        fewest_rows: The fewest rows for which unitaries are formed in a pass with gradients.
         always_dense: Whether they are formed for fewer rows too in a pass without gradients.
-        effective_rows: From how many rows on effective observables take fewer multiplications; None for never.
+        effective_rows: The fewest rows for which effective observables take fewer multiplications; None for none.
     """
 
     num_qubits: int

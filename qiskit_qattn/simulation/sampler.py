@@ -155,7 +155,7 @@ def drawn(probabilities: np.ndarray, draws: Sequence[np.ndarray] | np.ndarray) -
     """Return outcomes, shape ``(R, shots)``, of numbers drawn uniformly, as numpy's ``choice`` takes them.
 
     Args:
-        probabilities: Of each outcome, shape ``(R, 2**n)``.
+        probabilities: The probability of each outcome, shape ``(R, 2**n)``.
         draws: Numbers in [0, 1), shape ``(R, shots)``.
     """
     cumulated = np.cumsum(probabilities, 1)
@@ -175,7 +175,7 @@ class Outcomes:
 
     Attributes:
         circuit: The circuit without its measurements.
-        qubits: Those that it acts on or measures, in increasing order.
+        qubits: The qubits that it acts on or measures, in increasing order.
         bits: For each classical bit the qubit that it has, None for one that is never written.
     """
 
@@ -228,7 +228,7 @@ class TorchSampler(LocalSampler):
 
     Args:
         engine: Builds a program from a circuit, as for :class:`~qiskit_qattn.simulation.estimator.TorchEstimator`.
-        options: Those of :class:`LocalSampler`.
+        options: The options of :class:`LocalSampler`.
 
     Raises:
         CircuitError: (from a job) for circuits the engine cannot simulate, measurements before the end among them.

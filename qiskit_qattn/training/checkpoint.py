@@ -132,7 +132,11 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
-    """Set the global generators to what :func:`random_states` returned."""
+    """Set the global generators to what :func:`random_states` returned.
+
+    Raises:
+        ValueError: For states that are not those of generators.
+    """
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers), gauss))
     kind, keys, position, has_gauss, cached = states["numpy"]

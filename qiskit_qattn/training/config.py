@@ -20,7 +20,7 @@ from qiskit_qattn.backends.place import settled
 from qiskit_qattn.errors import ConfigError, counted, missing_dependency, unknown_name
 from qiskit_qattn.nn.config import LARGEST, GPTConfig, check_memory
 from qiskit_qattn.training.presets import PRESETS
-from qiskit_qattn.untrusted import shown
+from qiskit_qattn.untrusted import TYPE_WORDS, shown
 
 #: The settings of the model: all fields of GPTConfig but those that follow from the text and from the other settings.
 MODEL_SETTINGS = tuple(item.name for item in fields(GPTConfig) if item.name not in ("vocab_size", "observables"))
@@ -292,8 +292,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) <= sys.float_info.max else math.inf
     if type(value) is not hint:
-        kinds = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
-        raise ConfigError(f"{name} is {shown(value)}, but must be {kinds[hint]}.")
+        raise ConfigError(f"{name} is {shown(value)}, but must be {TYPE_WORDS[hint]}.")
     if hint is str:
         _check_text(name, value)
     return value

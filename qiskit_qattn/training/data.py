@@ -48,7 +48,7 @@ def load_corpus(
 
 
 def split_corpus(text: str, block_size: int, *, tokenizer: CharTokenizer | None = None, split: int = 0) -> Corpus:
-    """Return ``text`` as a :class:`Corpus`; see :func:`load_corpus` for the rest."""
+    """Return ``text`` as a :class:`Corpus`; the other arguments and the errors are those of :func:`load_corpus`."""
     _at_least_one(block_size=block_size)
     if text and len(set(text)) < 2:
         raise DataError(f"The text repeats the one character {text[0]!r}; at least 2 different ones are needed.")

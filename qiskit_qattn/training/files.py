@@ -51,9 +51,9 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def remove_leftovers(folder: Path, older_than: float = _STALE) -> None:
-    """Remove what a process that was killed while it wrote left in ``folder``, if it is ``older_than`` so many seconds.
+    """Remove scratch files that killed processes left in ``folder``, if they are at least ``older_than`` seconds old.
 
-    A process that owns the folder, as one that resumes a run does, may remove all.
+    A process that owns the folder, such as one that resumes a run, may remove all of them.
     """
     for path in folder.glob(f".*{_SCRATCH}"):
         with suppress(OSError):  # another process removed it, or its owner is done
@@ -62,7 +62,7 @@ def remove_leftovers(folder: Path, older_than: float = _STALE) -> None:
 
 
 def _scratch(path: Path) -> Path:
-    """Return a new name beside ``path``, which no other process chooses, a restarted container's neither."""
+    """Return a random name beside ``path``: process ids repeat when a container restarts."""
     return path.with_name(f".{secrets.token_hex(8)}{_SCRATCH}")
 
 

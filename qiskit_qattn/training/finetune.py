@@ -28,6 +28,7 @@ from qiskit_qattn.training.files import new_folder, write_text, writing
 from qiskit_qattn.training.finetune_config import FinetuneConfig
 from qiskit_qattn.training.finetune_trainer import Watch, by_length, encoded, last_checkpoint, make_trainer
 from qiskit_qattn.training.labelled import LabelledTask, load_task, sized
+from qiskit_qattn.training.metrics import finite
 from qiskit_qattn.training.pace import TIMED, WARM, is_timed, measured, waits_in_queue
 from qiskit_qattn.training.pretrained import load_classifier, load_tokenizer, quiet
 from qiskit_qattn.training.progress import Progress, TrainingInterrupted
@@ -292,10 +293,10 @@ def _train(
         "method": method,
         "seed": seed,
         "scores": scores(task.metrics, predicted, np.asarray(output.label_ids)),
-        "dev_loss": _finite((output.metrics or {}).get("test_loss")),
-        "train_loss": _finite(loss),
+        "dev_loss": finite((output.metrics or {}).get("test_loss")),
+        "train_loss": finite(loss),
         "history": [
-            {"step": float(log["step"]), "loss": _finite(log["loss"])}
+            {"step": float(log["step"]), "loss": finite(log["loss"])}
             for log in trainer.state.log_history
             if "loss" in log
         ],
@@ -317,7 +318,3 @@ def _train(
     write_text(folder / RECORD, json.dumps(result, indent=1, allow_nan=False) + "\n")
     shutil.rmtree(checkpoints, ignore_errors=True)
     return result
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)

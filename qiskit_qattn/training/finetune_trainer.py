@@ -28,12 +28,12 @@ class Watch(TrainerCallback):
     """Passes on the progress of a training, and stops it with a checkpoint after SIGINT or SIGTERM.
 
     Args:
-        name: Of the training.
+        name: The name of the training.
         progress: Receives the progress.
 
     Attributes:
         guard: Notes the signals.
-        tokens: Mean number of tokens of a step.
+        tokens: The mean number of tokens per step.
     """
 
     def __init__(self, name: str, progress: Progress) -> None:
@@ -75,8 +75,8 @@ def make_trainer(
         model: The model.
         tokenizer: Its tokenizer.
         rows: The rows for training.
-        folder: Of checkpoints.
-        seed: Of the batches.
+        folder: The folder of checkpoints.
+        seed: Seed of the batches.
         rate: Peak learning rate.
         watch: Receives the progress.
     """

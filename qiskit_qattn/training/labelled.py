@@ -72,11 +72,11 @@ class _Named:
 
     Attributes:
         folder: Its folder in ``$QATTN_DATA_DIR/glue``; empty where there is none.
-        columns: Of the sentences and the label in those files; numbers where the files have no header.
-        hub: The data set on the Hugging Face Hub.
-        hub_columns: Its columns.
-        metrics: As the benchmark defines them.
-        dev: Names of the rows for evaluation: in files, and on the hub.
+        columns: The columns of the sentences and of the label in those files; numbers where they have no header.
+        hub: The data set and its configuration on the Hugging Face Hub.
+        hub_columns: The columns of the sentences and of the label there.
+        metrics: The benchmark's metrics, the main one first.
+        dev: The names of the rows for evaluation: in files, and on the hub.
     """
 
     folder: str
@@ -95,12 +95,18 @@ _NAMED = {
     "sst2": _Named("SST-2", ("sentence", "label"), (_GLUE, "sst2"), ("sentence", "label")),
     "mrpc": _Named("MRPC", ("#1 String", "#2 String", "Quality"), (_GLUE, "mrpc"), _PAIR, ("f1", "accuracy")),
     "qqp": _Named(
-        *("QQP", ("question1", "question2", "is_duplicate"), (_GLUE, "qqp")),
-        *(("question1", "question2", "label"), ("f1", "accuracy")),
+        folder="QQP",
+        columns=("question1", "question2", "is_duplicate"),
+        hub=(_GLUE, "qqp"),
+        hub_columns=("question1", "question2", "label"),
+        metrics=("f1", "accuracy"),
     ),
     "stsb": _Named("STS-B", ("sentence1", "sentence2", "score"), (_GLUE, "stsb"), _PAIR, ("spearman", "pearson")),
     "mnli": _Named(
-        *("MNLI", ("sentence1", "sentence2", "gold_label"), (_GLUE, "mnli"), ("premise", "hypothesis", "label")),
+        folder="MNLI",
+        columns=("sentence1", "sentence2", "gold_label"),
+        hub=(_GLUE, "mnli"),
+        hub_columns=("premise", "hypothesis", "label"),
         dev=("dev_matched", "validation_matched"),
     ),
     "qnli": _Named("QNLI", ("question", "sentence", "label"), (_GLUE, "qnli"), ("question", "sentence", "label")),

@@ -20,8 +20,8 @@ from qiskit_qattn.training import checkpoint
 from qiskit_qattn.training.acceleration import SLOW_STEPS, compile_model, wait_for
 from qiskit_qattn.training.checkpoint import TrainLoss, TrainState, Validation
 from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.figures import reset_peaks
 from qiskit_qattn.training.files import remove_leftovers, writing
+from qiskit_qattn.training.metrics import reset_peaks
 from qiskit_qattn.training.optimizer import clip_gradients, load_state, lr_factor, make_optimizer, set_learning_rates
 from qiskit_qattn.training.profiling import StepProfiler
 from qiskit_qattn.training.progress import InterruptGuard, Progress, TrainingInterrupted
@@ -41,7 +41,7 @@ class TrainingLoop(ABC):
     Args:
         config: The run's settings.
         model: The model, with the weights it starts from.
-        circuit_parameters: Those of its parameters that are angles of circuits.
+        circuit_parameters: The parameters of the model that are angles of circuits.
         folder: The folder of ``checkpoints``, ``model`` and the figures.
         accelerator: Hugging Face Accelerate's handle on devices, precision and processes.
         name: The model's name in progress and trackers.
@@ -81,7 +81,7 @@ class TrainingLoop(ABC):
         model.to(accelerator.device)
         optimizer = make_optimizer(model, circuit_parameters, config)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        self._slow_steps = SLOW_STEPS if config.compile else 0  # that are not counted in the throughput
+        self._slow_steps = SLOW_STEPS if config.compile else 0  # first steps, not counted in the throughput
         if config.compile:
             compile_model(self.model, accelerator.device)
         set_seed(config.seed, device_specific=True)  # dropout differs between processes, weights do not
@@ -195,7 +195,7 @@ class TrainingLoop(ABC):
         return self.figures(train, val)
 
     def do_steps(self, count: int) -> None:
-        """Do so many steps, without validations and checkpoints, and write their profile if one is asked for."""
+        """Do ``count`` steps, without validations and checkpoints, and write their profile if one is asked for."""
         self.model.train()
         with self._profiler:
             for _ in range(count):
@@ -273,7 +273,11 @@ class TrainingLoop(ABC):
                 self.progress.final_validation(done, total)
 
     def checked(self, losses: Callable[[], Losses]) -> Losses:
-        """Return losses, or raise if training has diverged."""
+        """Return what ``losses`` computes.
+
+        Raises:
+            DivergenceError: If a loss is not finite, or values cannot be encoded.
+        """
         try:
             found = losses()
         except EncodingError as error:

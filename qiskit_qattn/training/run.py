@@ -26,10 +26,11 @@ from qiskit_qattn.errors import (
     unknown_name,
 )
 from qiskit_qattn.nn.gpt import GPT
+from qiskit_qattn.training.audits import join_audits, label_heads, read_audit, write_audit
 from qiskit_qattn.training.config import TrainConfig, read_toml
 from qiskit_qattn.training.data import Corpus, load_corpus
-from qiskit_qattn.training.figures import join_audits, label_heads, read_audit, read_metrics, write_audit
 from qiskit_qattn.training.files import write_text, writing
+from qiskit_qattn.training.metrics import read_metrics
 from qiskit_qattn.training.progress import Progress, TrainingInterrupted
 from qiskit_qattn.training.trainer import Trainer
 
@@ -98,11 +99,11 @@ def train_run(
         backend = Place.open(config.backend) if backend is None else backend
         config = config.replace(backend=settled(config.backend, backend.name))
 
-    def make_trainer(name: str, place: Path) -> Trainer:
+    def make_trainer(name: str, phase_folder: Path) -> Trainer:
         trainer = Trainer(
             config if name == "model" else config.replace(heads=config.baseline_heads),
             corpus,
-            place,
+            phase_folder,
             accelerator=accelerator,
             name=name,
             progress=progress,
@@ -219,10 +220,10 @@ def _check_resumable(folder: Path) -> None:
         raise RunFolderError(f"{str(folder)!r} is no run folder: it has no config.toml.")
 
 
-def finished(place: Path, config: TrainConfig) -> bool:
+def finished(folder: Path, config: TrainConfig) -> bool:
     """Return whether the model in a folder has all its steps behind it."""
-    figures = read_metrics(place)
-    return figures is not None and figures["step"] == config.max_steps and (place / "model").is_dir()
+    figures = read_metrics(folder)
+    return figures is not None and figures["step"] == config.max_steps and (folder / "model").is_dir()
 
 
 def _train_phase(trainer: Trainer, folder: Path) -> None:

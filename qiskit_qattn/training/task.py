@@ -1,4 +1,4 @@
-"""Someone's own model with its data, and the batches that are drawn from them."""
+"""A user's own model with its data, and the batches that are drawn from them."""
 
 from __future__ import annotations
 
@@ -165,10 +165,10 @@ def batch_indices(count: int, size: int, step: int, seed: int) -> list[int]:
 
 @lru_cache(maxsize=8)
 def _order(count: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(count, generator=torch.Generator().manual_seed(mixed(seed, epoch)))
+    return torch.randperm(count, generator=torch.Generator().manual_seed(derived_seed(seed, epoch)))
 
 
-def mixed(*numbers: int) -> int:
+def derived_seed(*numbers: int) -> int:
     """Return a seed that depends on all numbers."""
     return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:7], "big")
 
@@ -190,7 +190,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 def drawn(task: Task, data: Any, seed: int, step: int, size: int) -> Any:
     """Return the batch of a step; what a dataset draws at random depends on the seed and the step alone, too."""
-    return collated(task, data, batch_indices(len(data), size, step, seed), mixed(seed, step, 1))
+    return collated(task, data, batch_indices(len(data), size, step, seed), derived_seed(seed, step, 1))
 
 
 def collated(task: Task, data: Any, chosen: list[int], seed: int) -> Any:

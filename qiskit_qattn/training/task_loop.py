@@ -1,9 +1,8 @@
-"""The training of someone's own model on their own data."""
+"""Training of a user's own model on its data."""
 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,14 +12,16 @@ from qiskit_machine_learning.connectors import TorchConnector as QiskitTorchConn
 from torch import Tensor, nn
 
 from qiskit_qattn.nn.heads import QuantumHead
+from qiskit_qattn.nn.inference import evaluating
 from qiskit_qattn.nn.placement import Movable, audit
+from qiskit_qattn.training.audits import join_audits, read_audit, write_audit
 from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.figures import join_audits, read_audit, training_figures, write_audit
 from qiskit_qattn.training.files import new_folder, write_bytes
 from qiskit_qattn.training.loop import TrainingLoop
+from qiskit_qattn.training.metrics import finite, training_figures
 from qiskit_qattn.training.progress import InterruptGuard, Progress
 from qiskit_qattn.training.run import make_accelerator
-from qiskit_qattn.training.task import Task, collated, data_hash, drawn, mixed
+from qiskit_qattn.training.task import Task, collated, data_hash, derived_seed, drawn
 from qiskit_qattn.training.validation import Losses
 
 if TYPE_CHECKING:
@@ -87,11 +88,11 @@ class TaskLoop(TrainingLoop):
         return self._evaluate(self._fixed(self.task.validation))
 
     def final_losses(self, stop: InterruptGuard) -> tuple[Losses, Losses]:
-        """Return the loss on fixed training batches, and on all validation data, of which the metrics are."""
+        """Return the loss on fixed training batches and on all validation data; the metrics are those of the latter."""
         train = self.checked(lambda: self._evaluate(self._fixed(self.task.train)))
-        count, size = len(self.task.validation), self.config.batch_size
-        parts = [list(range(start, min(start + size, count))) for start in range(0, count, size)]
-        batches = ((len(part), collated(self.task, self.task.validation, part, mixed(0, part[0]))) for part in parts)
+        data, size = self.task.validation, self.config.batch_size
+        parts = [list(range(start, min(start + size, len(data)))) for start in range(0, len(data), size)]
+        batches = ((len(part), collated(self.task, data, part, derived_seed(0, part[0]))) for part in parts)
         val = self.checked(lambda: self._evaluate(self.watched(batches, len(parts), stop)))
         return train, val
 
@@ -109,23 +110,17 @@ class TaskLoop(TrainingLoop):
     def _evaluate(self, batches: Iterable[tuple[int, Any]]) -> Losses:
         """Return the mean loss over batches with their numbers of items, and keep the means of the metrics."""
         model = self.task.model
-        modes = [(part, part.training) for part in model.modules()]
-        model.eval()
         sums, items = dict.fromkeys(["", *self.task.metrics], 0.0), 0
-        try:
-            with self.accelerator.autocast():
-                for count, batch in batches:
-                    output, target, loss = self.task(model, self._on_device(batch))
-                    values = self.task.measured(output, target)
-                    for name, value in {"": float(loss), **values}.items():
-                        sums[name] += count * value
-                    items += count
-        finally:
-            for part, training in modes:
-                part.training = training
+        with evaluating(model), self.accelerator.autocast():
+            for count, batch in batches:
+                output, target, loss = self.task(model, self._on_device(batch))
+                values = self.task.measured(output, target)
+                for name, value in {"": float(loss), **values}.items():
+                    sums[name] += count * value
+                items += count
         means = {name: total / items for name, total in sums.items()}
         loss_mean = means.pop("")
-        self._metrics = {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
+        self._metrics = {name: finite(mean) for name, mean in means.items()}
         return Losses(loss_mean, None)
 
     def save_weights(self, folder: Path) -> None:

@@ -14,8 +14,8 @@ from qiskit_qattn.training import checkpoint
 from qiskit_qattn.training.acceleration import to_device
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.data import Corpus, fingerprint, random_batch
-from qiskit_qattn.training.figures import run_figures
 from qiskit_qattn.training.loop import TrainingLoop
+from qiskit_qattn.training.metrics import run_figures
 from qiskit_qattn.training.progress import InterruptGuard, Progress
 from qiskit_qattn.training.validation import Batch, Losses, evaluate, final_batches, fixed_batches
 

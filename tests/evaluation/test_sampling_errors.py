@@ -18,7 +18,7 @@ def gpt(sampling: str | None) -> qa.GPT:
 
 
 @pytest.mark.parametrize("sampling", ["naive?samples=64", "hybrid?samples=64&top=4", "stratified?samples=64"])
-def test_told_variances_are_those_of_the_errors(sampling: str) -> None:
+def test_estimated_variances_are_those_of_the_errors(sampling: str) -> None:
     """Of the first layer, whose queries, keys and values are those of exact attention."""
     tokens = torch.randint(11, (16, 16))
     calls = qa.sampling_errors(gpt(sampling), tokens)

@@ -122,11 +122,11 @@ def test_too_many_keys_and_bad_options_are_told(p: Tensor) -> None:
         Scheme.parse("amplitude?qubits=40")
 
 
-def test_the_told_variance_is_of_the_outcomes_that_are_left(p: Tensor) -> None:
+def test_the_estimated_variance_is_of_the_outcomes_that_are_left(p: Tensor) -> None:
     """Rows lose outcomes to keys that they do not see: fewer samples, and with none of them no variance."""
     module, v = SampledMean(Scheme.parse("amplitude?qubits=3")).eval(), torch.randn(2, 2, 6, 4)
     taken: list[tuple[Tensor, Tensor | None]] = []
-    module.watch = lambda draw, p, v, y: taken.append((draw.weights, module.told_variance(draw, p, v)))
+    module.watch = lambda draw, p, v, y: taken.append((draw.weights, module.estimated_variance(draw, p, v)))
     with qa.to_backend(module, "density_matrix?noise=depolarizing&p1=0.2&p2=0.5&shots=4&seed=3"):
         module(p, v)
     weights, told = taken[0]

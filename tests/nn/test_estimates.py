@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qiskit_qattn.nn import draws
 from qiskit_qattn.nn.draws import Draw
-from qiskit_qattn.nn.estimates import estimate, exact_variance, told_variance
+from qiskit_qattn.nn.estimates import estimate, estimated_variance, exact_variance
 
 GRID = 8
 P = torch.tensor([1, 0, 3, 4, 0], dtype=torch.float64) / 8  # the tail of the likeliest is in quarters
@@ -93,17 +93,17 @@ def test_systematic_can_be_worse_than_independent_samples() -> None:
 
 
 @pytest.mark.parametrize("name", ["naive", "hybrid"])
-def test_the_told_variance_is_unbiased(name: str, v: Tensor) -> None:
+def test_the_estimated_variance_is_unbiased(name: str, v: Tensor) -> None:
     rows, draw = every_draw(name, 3)
     law = exact_variance(rows[:, :, :1], v, name, 3, 1)  # type: ignore[arg-type]
-    torch.testing.assert_close(told_variance(draw, v).mean(-1), law[..., 0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(estimated_variance(draw, v).mean(-1), law[..., 0], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("samples", [2, 3, 4])
-def test_the_told_variance_of_strata_is_not_too_small(samples: int, v: Tensor) -> None:
+def test_the_estimated_variance_of_strata_is_not_too_small(samples: int, v: Tensor) -> None:
     rows, draw = every_draw("stratified", samples)
     error = (estimate(rows, v, draw) - rows @ v).square().sum(-1).mean()
-    told, naive = told_variance(draw, v).mean(), told_variance(draw._replace(strata=False), v).mean()
+    told, naive = estimated_variance(draw, v).mean(), estimated_variance(draw._replace(strata=False), v).mean()
     assert error <= told
     if samples % 2 == 0:
         assert told <= naive + 1e-12
@@ -111,7 +111,7 @@ def test_the_told_variance_of_strata_is_not_too_small(samples: int, v: Tensor) -
 
 def test_one_sample_tells_no_variance(v: Tensor) -> None:
     _, draw = every_draw("naive", 1)
-    assert told_variance(draw, v).isnan().all()
+    assert estimated_variance(draw, v).isnan().all()
 
 
 @every_way
@@ -209,7 +209,7 @@ def test_block_means_take_the_variance_between_blocks_away() -> None:
     rows, draw = every_draw("naive", 2, p)
     assert float((estimate(rows, v, draw) - rows @ v).square().mean()) > 1
     torch.testing.assert_close(estimate(rows, v, draw, control=2), rows @ v)
-    assert float(told_variance(draw, v, 2, rows).abs().max()) < 1e-24
+    assert float(estimated_variance(draw, v, 2, rows).abs().max()) < 1e-24
     masked = torch.tensor([1, 3, 8, 4, 0, 0], dtype=torch.float64) / 16
     unseen = v.clone()
     unseen[0, 0, 4:] = 1e9
@@ -242,5 +242,5 @@ def test_blocks_longer_than_the_row_control_nothing(name: str, v: Tensor) -> Non
     rows, draw = every_draw(name, 2)
     assert torch.equal(estimate(rows, v, draw, control=2**31 - 1), estimate(rows, v, draw))
     torch.testing.assert_close(
-        told_variance(draw, v, 2**31 - 1, rows), told_variance(draw, v), rtol=0, atol=0, equal_nan=True
+        estimated_variance(draw, v, 2**31 - 1, rows), estimated_variance(draw, v), rtol=0, atol=0, equal_nan=True
     )

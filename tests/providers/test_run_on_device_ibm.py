@@ -85,7 +85,7 @@ def test_an_interrupted_run_goes_on_without_paying_twice(ibm_server: IBMServer, 
     ibm_server.fail_jobs("the fridge warmed up", times=1)
     first = run_on_device(model, whole, "--yes")
     assert first.exit_code == 2 and "the fridge warmed up" in first.stderr
-    assert "jobs that were sent are taken from the ledger" in first.stderr.splitlines()[-1]
+    assert "it takes the results of the jobs that were sent from the ledger" in first.stderr.splitlines()[-1]
     assert not (model.parent / "page").exists()
     ibm_server.hold()
     waiting = run_on_device(model, whole, "--yes")

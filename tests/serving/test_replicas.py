@@ -16,8 +16,8 @@ import pytest
 
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.serving.keys import create_key
-from qiskit_qattn.serving.models import ServedModel
 from qiskit_qattn.serving.replicas import build, deployment
+from qiskit_qattn.serving.served_model import ServedModel
 from qiskit_qattn.serving.settings import Settings
 
 from .servers import until

@@ -15,7 +15,7 @@ from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training import validation
 from qiskit_qattn.training.acceleration import SLOW_STEPS
 from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.figures import read_metrics
+from qiskit_qattn.training.metrics import read_metrics
 from qiskit_qattn.training.progress import Progress
 from qiskit_qattn.training.run import train_run
 

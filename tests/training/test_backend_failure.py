@@ -6,7 +6,7 @@ from qiskit.primitives import StatevectorEstimator
 from qiskit_qattn.backends.registry import Backend, Provider
 from qiskit_qattn.errors import BackendError
 from qiskit_qattn.training.checkpoint import list_checkpoints
-from qiskit_qattn.training.figures import read_metrics
+from qiskit_qattn.training.metrics import read_metrics
 from qiskit_qattn.training.run import train_run
 
 

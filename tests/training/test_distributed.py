@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.training.config import resolve
-from qiskit_qattn.training.figures import read_metrics
+from qiskit_qattn.training.metrics import read_metrics
 from qiskit_qattn.training.run import train_run
 
 SCRIPT = Path(__file__).with_name("data_parallel.py")

@@ -12,7 +12,7 @@ from qiskit_qattn.backends.place import Place
 from qiskit_qattn.training import pace
 from qiskit_qattn.training.checkpoint import Validation
 from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.figures import read_metrics
+from qiskit_qattn.training.metrics import read_metrics
 from qiskit_qattn.training.pace import TIMED, WARM, Pace, is_timed, measured, run_seconds, steps_seconds, waits_in_queue
 from qiskit_qattn.training.progress import Progress, TrainingInterrupted
 from qiskit_qattn.training.run import train_run

@@ -15,7 +15,7 @@ from qiskit_qattn.nn.config import GPTConfig
 from qiskit_qattn.nn.gpt import GPT, Decoder
 from qiskit_qattn.training import profiling
 from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.figures import read_metrics
+from qiskit_qattn.training.metrics import read_metrics
 from qiskit_qattn.training.profiling import MEMORY, MEMRAY, TRACE, StepProfiler, range_names, traced
 from qiskit_qattn.training.run import train_run
 

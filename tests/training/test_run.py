@@ -18,7 +18,7 @@ from qiskit_qattn.errors import CheckpointError, ConfigError, EncodingError, Qat
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training import trainer as trainer_module
 from qiskit_qattn.training.config import TrainConfig
-from qiskit_qattn.training.figures import read_metrics
+from qiskit_qattn.training.metrics import read_metrics
 from qiskit_qattn.training.progress import Progress, TrainingInterrupted
 from qiskit_qattn.training.run import saved_config, train_run
 from qiskit_qattn.training.validation import Losses

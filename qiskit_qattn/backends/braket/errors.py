@@ -126,8 +126,8 @@ def pages(call: Callable[..., dict[str, Any]], key: str, **parameters: Any) -> I
 
     Args:
         call: Returns a page; it takes ``nextToken``.
-        key: Of the items of a page.
-        parameters: Of the first call, and of the others.
+        key: The key of a page's items.
+        parameters: The parameters of every call.
 
     Raises:
         TransientBackendError: For a list that does not end: a page that is given again, or too many.

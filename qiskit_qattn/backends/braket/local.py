@@ -153,7 +153,7 @@ class BraketLocalSampler(LocalSampler):
 
     Args:
         estimator: The estimator, whose simulator and noise it shares.
-        options: Those of :class:`LocalSampler`.
+        options: The options of :class:`LocalSampler`.
     """
 
     def __init__(self, estimator: BraketLocalEstimator, **options: Any) -> None:

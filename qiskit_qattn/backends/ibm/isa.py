@@ -34,7 +34,7 @@ class ISAPassManager:
         optimization: Qiskit's optimization level, 0 to 3.
         folder: Where the entries are; by default in ``$QATTN_CACHE_DIR``, or else the user's cache folder.
         call: The boundary to IBM's client, which may ask the service for the device's properties at any time.
-        qubits: Those that circuits are for, numbered from 0 in this order; None for all of the device.
+        qubits: The qubits that circuits use, numbered from 0 in this order; None for all of the device.
     """
 
     def __init__(

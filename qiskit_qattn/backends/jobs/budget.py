@@ -148,7 +148,7 @@ class Account:
     that runs for months.
 
     Args:
-        client: Of the device, with the ledger.
+        client: The client of the device, with the ledger.
     """
 
     def __init__(self, client: JobClient) -> None:

@@ -52,7 +52,7 @@ class ManagedEstimator(JobRunner, BaseEstimatorV2):
     Args:
         device: Where jobs run.
         precision: Target standard error where a run gives none.
-        options: Those of :class:`JobRunner`.
+        options: The options of :class:`JobRunner`.
     """
 
     def __init__(self, device: Device, *, precision: float = 0.015625, **options: Any) -> None:

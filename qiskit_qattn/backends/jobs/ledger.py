@@ -235,7 +235,7 @@ class Ledger:
         """Return the rows, newest first.
 
         Args:
-            states: Those to return.
+            states: The states whose rows are returned.
             device: Name of a device, or its beginning such as ``ibm:``; all by default.
             before: Only those that last changed before this time, in seconds since 1970.
         """
@@ -290,7 +290,7 @@ class Ledger:
         """Delete rows, and return how many.
 
         Args:
-            states: Those to delete; rows in flight stay unless ``force`` is given.
+            states: The states whose rows are deleted; rows in flight stay unless ``force`` is given.
             device: As for :meth:`rows`.
             before: As for :meth:`rows`.
             force: Also forget jobs that may still run and be billed.

@@ -105,7 +105,7 @@ class ManagedJob(BasePrimitiveJob[PrimitiveResult, str]):
     """A job that was sent or found; ``result`` waits for it.
 
     Args:
-        runner: Whose budget and counters it uses.
+        runner: The runner, whose budget and counters it uses.
         request: What to run.
         decode: Makes the results of the PUBs from what the ledger has stored of them, and what is said of the job.
 

@@ -1,4 +1,4 @@
-"""Someone's own function that builds the models of a comparison: how it is found, called and checked.
+"""The build function of a comparison, which a user writes: how it is found, called and checked.
 
 The function takes a kind and a seed. If it has parameters named ``width``, ``vocab_size``, ``block_size``, ``split`` or
 ``config``, it is given these, too: the width that makes a model as large as the reference's, the sizes of the text, the
@@ -39,7 +39,7 @@ class Builder:
     Attributes:
         name: Where it is: ``package.module:function``.
         function: The function.
-        takes: Those of ``width``, ``vocab_size``, ``block_size``, ``split`` and ``config`` that it takes.
+        takes: Which of ``width``, ``vocab_size``, ``block_size``, ``split`` and ``config`` it takes.
         source: A hash of the file it is in; empty where there is none.
     """
 
@@ -159,7 +159,7 @@ class Windows:
     Attributes:
         tokens: The text, shape ``(N,)``.
         length: T.
-        stride: From one window to the next; T for windows that do not overlap.
+        stride: Tokens from the start of one window to that of the next; T for windows that do not overlap.
     """
 
     tokens: torch.Tensor

@@ -7,7 +7,6 @@ as on SIGTERM, when its standard input is closed, that is, when the process that
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import signal
@@ -15,9 +14,6 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -28,12 +24,14 @@ from filelock import FileLock
 from torch import nn
 
 from qiskit_qattn.backends.place import Place
-from qiskit_qattn.errors import BackendError, CheckpointError, ConfigError, DivergenceError, QattnError
+from qiskit_qattn.errors import ConfigError, DivergenceError, QattnError
 from qiskit_qattn.evaluation.circuit_measures import circuit_measures, head_measures
 from qiskit_qattn.evaluation.comparison import search
 from qiskit_qattn.evaluation.comparison.builder import load_builder, on_text
+from qiskit_qattn.evaluation.comparison.device_use import qpu_clock, share_budget
 from qiskit_qattn.evaluation.comparison.plan import load_study
 from qiskit_qattn.evaluation.comparison.record import RECORD, head, read_record
+from qiskit_qattn.evaluation.comparison.steps import StepFile, step_path
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.evaluation.gradient_leakage import gradients_cost_circuits
 from qiskit_qattn.evaluation.leakage import leakage
@@ -44,15 +42,13 @@ from qiskit_qattn.nn.heads import QuantumHead
 from qiskit_qattn.nn.placement import Movable, to_backend
 from qiskit_qattn.training.config import TrainConfig
 from qiskit_qattn.training.data import Corpus, fingerprint, load_corpus
-from qiskit_qattn.training.figures import read_metrics
-from qiskit_qattn.training.files import write_text, writing
+from qiskit_qattn.training.metrics import finite, read_metrics
 from qiskit_qattn.training.progress import Progress, TrainingInterrupted
 from qiskit_qattn.training.run import train_run
 from qiskit_qattn.training.task import Task, collated
 from qiskit_qattn.training.task_loop import train_task
-from qiskit_qattn.untrusted import as_type, read_json
 
-_MEASURED = 64  # items of validation data, on which the circuits of models of one's own are measured
+_MEASURED = 64  # items of validation data on which the circuits of custom models are measured
 #: The figures that a cell takes from its run.
 FROM_TRAINING = (
     *("val_loss", "val_loss_last_position", "train_loss", "step", "tokens_per_second", "train_seconds"),
@@ -77,7 +73,7 @@ def run_cell(study: Study, cell: Cell) -> dict[str, Any]:
             return record
         progress = StepFile(step_path(study, cell))
         try:
-            record = _tried(study, cell, progress) if cell.rate else train_and_measure(study, cell, progress)
+            record = _run_trial(study, cell, progress) if cell.rate else train_and_measure(study, cell, progress)
         except QattnError:
             step_path(study, cell).unlink(missing_ok=True)
             raise
@@ -98,7 +94,7 @@ def finished(study: Study, cell: Cell) -> dict[str, Any] | None:
     return None if trial is None else dict(trial)
 
 
-def _tried(study: Study, cell: Cell, progress: Progress) -> dict[str, Any]:
+def _run_trial(study: Study, cell: Cell, progress: Progress) -> dict[str, Any]:
     """Train a trial, and return its record."""
     start = time.perf_counter()
     try:
@@ -207,97 +203,10 @@ def causality(model: Any, *, vocab_size: int | None = None, block_size: int | No
     return {
         "passed": found.passed,
         "leakage": finite(found),
-        "gradient": None if found.gradient is None else finite(found.gradient),
+        "gradient": finite(found.gradient),
         "edited": found.edited,
         "changed": found.changed,
     }
-
-
-def finite(value: float) -> float | None:
-    """Return a number, or None where JSON has no number for it."""
-    return float(value) if math.isfinite(value) else None
-
-
-@contextmanager
-def qpu_clock(place: Place, path: Path) -> Iterator[Callable[[], float]]:
-    """Yield a function that returns the QPU seconds of a cell, including those of earlier processes.
-
-    The file has the seconds of earlier processes. It is written at the end of the block, also after an error; only a
-    process that is killed loses its own seconds.
-    """
-    try:
-        before = as_type(read_json(path), float) if path.is_file() else 0.0
-    except ValueError as error:
-        raise CheckpointError(f"The QPU seconds in {str(path)!r} are damaged: {error}.") from error
-
-    def read() -> float:
-        return before + qpu_seconds(place)
-
-    try:
-        yield read
-    finally:
-        write_text(path, repr(read()))
-
-
-def qpu_seconds(place: Place) -> float:
-    """Return the QPU seconds of all jobs since a place was opened; 0 for a simulation."""
-    for _, estimator in place.devices:
-        with suppress(BackendError):  # of the ledger; then it is as known before
-            estimator.update_usage()
-    return math.fsum(estimator.spent.seconds for _, estimator in place.devices)
-
-
-def share_budget(place: Place, cells: int) -> None:
-    """Limit one cell to its share of each device's budget, so that all cells together stay within it.
-
-    Args:
-        place: The cell's own, already open.
-        cells: Number of cells that share the budget.
-    """
-    for _, estimator in place.devices:
-        if estimator.budget is not None:
-            estimator.budget = replace(estimator.budget, limit=estimator.budget.limit / cells, shared=False)
-
-
-def records(study: Study) -> dict[Cell, dict[str, Any]]:
-    """Return the records of the cells that are done, without trials."""
-    found = {cell: read_record(study, cell) for cell in study.cells()}
-    return {cell: record for cell, record in found.items() if record is not None}
-
-
-def steps_done(study: Study, cell: Cell) -> int:
-    """Return how many steps of a cell are done, as far as it has reported."""
-    if (study.cell_folder(cell) / (search.RECORD if cell.rate else RECORD)).is_file():
-        return study.config.max_steps
-    try:
-        return int(step_path(study, cell).read_text(encoding="ascii"))
-    except (FileNotFoundError, ValueError):  # not started, or being written
-        return 0
-
-
-def step_path(study: Study, cell: Cell) -> Path:
-    """Return the file with the number of a cell's last step."""
-    return study.side_file(cell, "step")
-
-
-class StepFile(Progress):
-    """Writes the number of the last step to a file, from which the progress of all cells is shown."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def phase_started(self, name: str, step: int, max_steps: int) -> None:
-        """Record the first step."""
-        self._write(step)
-
-    def step_done(self, step: int, loss: float | None, tokens_per_second: float) -> None:
-        """Record a step whose loss is logged."""
-        if loss is not None:
-            self._write(step)
-
-    def _write(self, step: int) -> None:
-        with writing(self.path):
-            self.path.write_text(str(step), encoding="ascii")
 
 
 def _stop_with_parent() -> None:

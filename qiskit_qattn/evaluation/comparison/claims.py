@@ -22,10 +22,10 @@ class Found(TypedDict):
 
     Attributes:
         withheld: Why it has no verdict, or None.
-        circuit: Whether it has a circuit; None where that is not known, of models of one's own.
+        circuit: Whether it has a circuit; None for custom models, of which that is not known.
         control: The name of its dequantised control, whether or not that was compared; None if it has none.
         against_reference: Its comparison with the reference as plain values, or None.
-        against_control: That with its control; None if the control was not among what was compared.
+        against_control: Its comparison with its control; None if the control was not compared.
     """
 
     withheld: str | None

@@ -1,7 +1,8 @@
 """The kinds of a comparison: how a list of them is read, and what distinguishes two.
 
-A kind is a kind of head (``qisa``), or a mix of them as in ``heads`` (``qisa:2,classical:2``). In the comparison of
-someone's own models it is whatever their function understands, as long as it is written the same way.
+A kind is a kind of head (``qisa``), or a mix of them as in ``heads`` (``qisa:2,classical:2``). In a comparison of
+custom models, those that a user's build function returns, it is any name that the function understands, written the
+same way.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.nn.kinds import head_kind
 
 _LONGEST = 100  # characters of a kind, which names a folder
-_OWN = re.compile(r"\w[\w.-]*(:\w[\w.-]*)?")
+_CUSTOM = re.compile(r"\w[\w.-]*(:\w[\w.-]*)?")
 _COUNTED = re.compile(r"([\w-]+):([0-9]{1,9})")
 
 
@@ -41,19 +42,19 @@ def joined_kinds(kinds: Sequence[str]) -> str:
     return (";" if mixed else ",").join(kinds)
 
 
-def parse_kinds(text: str, reference: str, *, own: bool = False) -> tuple[tuple[str, ...], str]:
+def parse_kinds(text: str, reference: str, *, custom: bool = False) -> tuple[tuple[str, ...], str]:
     """Return the kinds that a text lists, the reference first, and the reference; all under the names given.
 
     Args:
         text: The kinds, as for :func:`split_kinds`.
         reference: One kind; it is added if the text does not list it.
-        own: Whether they are for someone's own function, so that they need not be kinds of head.
+        custom: Whether a user's build function interprets them, so that they need not be kinds of head.
 
     Raises:
         UnknownNameError: For an unknown kind.
         ConfigError: For a kind named twice, or no kind besides the reference.
     """
-    identity = _own_identity if own else _identity
+    identity = _custom_identity if custom else _identity
     named: dict[str, str] = {}
     for name in split_kinds(text):
         if (same := named.get(identity(name))) is not None:
@@ -119,18 +120,18 @@ def control_of(kind: str, among: Iterable[str]) -> str | None:
     return None if name is None else next((other for other in among if _identity(other) == _identity(name)), None)
 
 
-def comparisons(kinds: Sequence[str], reference: str, *, own: bool = False) -> list[tuple[str, str]]:
+def comparisons(kinds: Sequence[str], reference: str, *, custom: bool = False) -> list[tuple[str, str]]:
     """Return what is compared in a study: each kind with the reference, and each circuit with its control.
 
     Args:
         kinds: The kinds, the reference among them.
         reference: The reference.
-        own: Whether they are for someone's own function, so that nothing is known of circuits.
+        custom: Whether a user's build function interprets them, so that nothing is known of circuits.
     """
     return [
         (kind, against)
         for kind in kinds
-        for against in dict.fromkeys((reference, None if own else control_of(kind, kinds)))
+        for against in dict.fromkeys((reference, None if custom else control_of(kind, kinds)))
         if against is not None and against != kind
     ]
 
@@ -148,9 +149,9 @@ def _identity(kind: str) -> str:
     return ",".join(f"{name}:{count}" for name, count in sorted(counts.items()))
 
 
-def _own_identity(kind: str) -> str:
-    """Check a kind that a function of someone's own understands; folders may not distinguish upper and lower case."""
-    if len(kind) > _LONGEST or not all(_OWN.fullmatch(item) for item in kind.split(",")):
+def _custom_identity(kind: str) -> str:
+    """Check the name of a kind of custom models, and return it without case, which some file systems ignore."""
+    if len(kind) > _LONGEST or not all(_CUSTOM.fullmatch(item) for item in kind.split(",")):
         raise ConfigError(
             f"The kind {kind[:_LONGEST]!r} must consist of letters, digits and _ . -, as in name or name:2,other:2, and"
             f" have at most {_LONGEST} characters."

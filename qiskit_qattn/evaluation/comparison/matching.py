@@ -36,7 +36,7 @@ class Size:
 
     Attributes:
         kind: The kind of head.
-        n_inner: Width of the MLP, or the width that a function of one's own was given; 0: its own choice.
+        n_inner: Width of the MLP, or the width that a build function was given; 0 where it chose itself.
         num_qubits: Qubits of its circuits; 0 for a classical kind.
         total: Number of parameters.
         trainable: Number of those that are trained.
@@ -166,14 +166,14 @@ def _match(config: TrainConfig, kind: str, target: Size, vocab_size: int) -> Siz
     return replace(found, deviation=found.total / target.total - 1)
 
 
-def unmatched(sizes: Mapping[str, Size], *, own: bool = False) -> list[str]:
+def unmatched(sizes: Mapping[str, Size], *, custom: bool = False) -> list[str]:
     """Return why kinds are not within 1 % of the reference, in words.
 
     Args:
         sizes: The sizes of all kinds.
-        own: Whether a function of one's own builds the models.
+        custom: Whether a user's build function builds the models.
     """
-    width, narrowest = ("width", "at width 1") if own else ("n_inner", "with the narrowest MLP")
+    width, narrowest = ("width", "at width 1") if custom else ("n_inner", "with the narrowest MLP")
     found = []
     for size in sizes.values():
         why = f"and a unit of {width} is a larger step than that"

@@ -8,7 +8,7 @@ from typing import Any
 from qiskit_qattn.errors import counted
 from qiskit_qattn.evaluation.comparison.claims import LOSS_IS, control_cells, outcome
 from qiskit_qattn.evaluation.comparison.study import TRIAL_SEEDS
-from qiskit_qattn.evaluation.comparison.tasks import is_own
+from qiskit_qattn.evaluation.comparison.tasks import is_custom
 from qiskit_qattn.evaluation.paired_tests import minimum_seeds
 from qiskit_qattn.evaluation.rendering import block, code, escaped, number, pairs, table
 from qiskit_qattn.training.config import TrainConfig
@@ -16,27 +16,28 @@ from qiskit_qattn.training.config import TrainConfig
 
 def render_suite(report: Mapping[str, Any]) -> str:
     """Return the report as one Markdown document."""
-    tasks, own = report["tasks"], _is_own(report)
+    tasks, custom = report["tasks"], _is_custom(report)
     about = _ABOUT_TABLES.format(comparisons=counted(report["comparisons"], "comparison"))
+    headline = f"Comparison with {escaped(report['study']['reference'])}"
     parts = [
-        f"# Comparison with {escaped(report['study']['reference'])}" if own else "# Do quantum attention heads help?",
+        f"# {headline if custom else 'Do quantum attention heads help?'}",
         *_incomplete(report),
         "## Question",
-        _question_of_own(report) if own else _question(report),
+        _custom_question(report) if custom else _question(report),
         "## Method",
         _method(report),
         "## Results",
-        about if own else about + _ABOUT_CONTROLS,
+        about if custom else about + _ABOUT_CONTROLS,
     ]
     for name, task in tasks.items():
-        title = code(name) if own else _begun(escaped(name))
-        parts += [f"### {title}", f"{_begun(escaped(task['about']))}.", _results(task, controls=not own)]
+        title = code(name) if custom else _begun(escaped(name))
+        parts += [f"### {title}", f"{_begun(escaped(task['about']))}.", _results(task, controls=not custom)]
         parts += [_splits(task), _sentences(task)]
         if task["left_out"]:
             why = ", ".join(f"{code(kind)} ({escaped(reason)})" for kind, reason in task["left_out"].items())
             parts.append(f"Left out of this task: {why}.")
     parts += [
-        f"![Differences from the reference{'' if own else ' and from the control'}, by task](differences.png)",
+        f"![Differences from the reference{'' if custom else ' and from the control'}, by task](differences.png)",
         "![Loss against training time, by task](cost.png)",
         "## Limits",
         _limits(report),
@@ -84,8 +85,8 @@ def _question(report: Mapping[str, Any]) -> str:
     )
 
 
-def _question_of_own(report: Mapping[str, Any]) -> str:
-    """Return what a comparison of someone's own models asks; of their kinds it is not known which are circuits."""
+def _custom_question(report: Mapping[str, Any]) -> str:
+    """Return what a comparison of custom models asks; which of their kinds are circuits is not known."""
     kinds = dict.fromkeys(kind for task in report["tasks"].values() for kind in task["kinds"])
     study = report["study"]
     return (
@@ -97,16 +98,16 @@ def _question_of_own(report: Mapping[str, Any]) -> str:
 
 def _method(report: Mapping[str, Any]) -> str:
     study = report["study"]
-    config, rates, own = study["config"], study.get("rates", []), _is_own(report)
+    config, rates, custom = study["config"], study.get("rates", []), _is_custom(report)
     splits = max(task["splits"] for task in report["tasks"].values())
     parts = [
-        *([] if own else [_shape(config)]),
-        f"{'Models' if own else 'They'} are trained for {counted(config['max_steps'], 'step')} of {_batch(report)},"
+        *([] if custom else [_shape(config)]),
+        f"{'Models' if custom else 'They'} are trained for {counted(config['max_steps'], 'step')} of {_batch(report)},"
         f" with {counted(len(study['seeds']), 'seed')} of each kind. Models of one seed see the same batches,"
         f" {_matched(report)}{_unmatched(report)}.",
         *([f"Circuits run on {code(config['backend'])}."] if not _is_exact(config) else []),
-        *(["Circuits are simulated exactly."] if _is_exact(config) and not own else []),
-        *([f"Attention is sampled: {code(config['sampling'])}."] if config.get("sampling") and not own else []),
+        *(["Circuits are simulated exactly."] if _is_exact(config) and not custom else []),
+        *([f"Attention is sampled: {code(config['sampling'])}."] if config.get("sampling") and not custom else []),
     ]
     if rates:
         parts.append(
@@ -133,14 +134,14 @@ def _shape(config: Mapping[str, Any]) -> str:
 def _batch(report: Mapping[str, Any]) -> str:
     """Return what a step is trained on, in words."""
     study, config = report["study"], report["study"]["config"]
-    if _is_own(report) and not study["text"]:
+    if _is_custom(report) and not study["text"]:
         return counted(config["batch_size"], "example")
     return f"{config['batch_size']} sequences of at most {config['block_size']} tokens"
 
 
 def _matched(report: Mapping[str, Any]) -> str:
     """Return how the models of a task are made equally large, in words."""
-    if not _is_own(report):
+    if not _is_custom(report):
         return "and the width of the MLP makes all models of a task equally large, to within 1 %"
     if any(size["n_inner"] for size in report["study"]["sizes"].values()):
         return "and the width that the function takes makes all models equally large, to within 1 %"
@@ -236,7 +237,7 @@ def _limits(report: Mapping[str, Any]) -> str:
         f"Models have at most {largest:,} parameters and are trained for {counted(config['max_steps'], 'step')}."
         " Larger models, longer training and other data may give other results.",
     ]
-    if _is_exact(config) and not _is_own(report):
+    if _is_exact(config) and not _is_custom(report):
         limits.append(
             "Circuits are simulated exactly, without noise or shots. Nothing is said about speed on a device."
         )
@@ -269,9 +270,9 @@ def _limits(report: Mapping[str, Any]) -> str:
     return "\n".join(f"- {limit}" for limit in limits)
 
 
-def _is_own(report: Mapping[str, Any]) -> bool:
-    """Return whether the models are those of a user's own function."""
-    return is_own(report["study"].get("build", ""))
+def _is_custom(report: Mapping[str, Any]) -> bool:
+    """Return whether a user's build function built the models."""
+    return is_custom(report["study"].get("build", ""))
 
 
 def _is_exact(config: Mapping[str, Any]) -> bool:

@@ -70,8 +70,8 @@ def plan_study(
         count: Number of seeds.
         reference: The kind that the others are compared with; it is added if ``kinds`` does not list it.
         allow_unmatched: Accept kinds that cannot be brought within 1 % of the reference's size.
-        build: A function of one's own that builds the models, as ``package.module:function``. Its models are matched
-            where it takes a width, and accepted in any case.
+        build: A user's function that builds the models, as ``package.module:function``. Its models are matched where
+            it takes a width, and accepted in any case.
         rates: Peak learning rates to search for each kind, as :mod:`qiskit_qattn.evaluation.comparison.search` does.
 
     Raises:
@@ -80,7 +80,7 @@ def plan_study(
         BackendError: If the backend is not available.
     """
     every = kinds.strip() == ALL
-    chosen, against = parse_kinds(joined_kinds(list_heads()) if every else kinds, reference, own=bool(build))
+    chosen, against = parse_kinds(joined_kinds(list_heads()) if every else kinds, reference, custom=bool(build))
     if not 1 <= count <= MOST_SEEDS:
         raise ConfigError(f"--seeds is {shown(count)}, but must be from 1 to {MOST_SEEDS:,}.")
     config.replace(seed=config.seed + count - 1)  # the last seed is checked as the first was
@@ -99,7 +99,7 @@ def plan_study(
     if build:
         builder = load_builder(build)
         if "config" not in builder.takes:
-            _check_own(config, preset)
+            _check_build_settings(config, preset)
 
     def sized(names: tuple[str, ...]) -> tuple[dict[str, Size], bool]:
         if build:
@@ -119,7 +119,15 @@ def plan_study(
         check_matched(sizes, against)
     digest = fingerprint(text()) if on_text else ""
     return Study(
-        tuple(sizes), seeds, against, config, digest, sizes, build, rates=tuple(sorted(rates)), left_out=left_out
+        kinds=tuple(sizes),
+        seeds=seeds,
+        reference=against,
+        config=config,
+        text=digest,
+        sizes=sizes,
+        build=build,
+        rates=tuple(sorted(rates)),
+        left_out=left_out,
     )
 
 
@@ -158,8 +166,8 @@ def _reason(error: QattnError) -> str:
     return one_line(str(error)).rstrip(".")
 
 
-def _check_own(config: TrainConfig, preset: TrainConfig) -> None:
-    """Refuse settings that a function of one's own decides instead.
+def _check_build_settings(config: TrainConfig, preset: TrainConfig) -> None:
+    """Refuse settings of the model, which the build function decides instead.
 
     Raises:
         ConfigError: For such a setting that is not the preset's.
@@ -216,7 +224,7 @@ def grown_study(there: Study, given: Study) -> Study:
             f"continue that study with: {there.command()}"
         )
     together = joined_kinds(list(dict.fromkeys((*there.kinds, *given.kinds))))
-    kinds, _ = parse_kinds(together, there.reference, own=bool(there.build))
+    kinds, _ = parse_kinds(together, there.reference, custom=bool(there.build))
     grown = dataclasses.replace(
         there,
         kinds=kinds,
@@ -248,24 +256,24 @@ def load_study(folder: Path) -> Study:
         found: Record = as_type(record, Record)
         settings, kinds = found["config"], found["kinds"]
         build = found.get("build", "")
-        known, _ = parse_kinds(joined_kinds(kinds), found["reference"], own=bool(build))  # kinds name folders
+        known, _ = parse_kinds(joined_kinds(kinds), found["reference"], custom=bool(build))  # kinds name folders
         if sorted(known) != sorted(kinds) or sorted(found["sizes"]) != sorted(kinds):
             raise ValueError("its reference, its kinds and its sizes do not fit together")
         heads = any_heads(settings.get("n_head", GPTConfig.n_head))
         config = TrainConfig.from_dict({**settings, "heads": heads, "out": str(folder)})
         sizes = {kind: Size.from_dict(size) for kind, size in found["sizes"].items()}
         return Study(
-            tuple(kinds),
-            tuple(found["seeds"]),
-            found["reference"],
-            config,
-            found["text"],
-            sizes,
-            build,
-            tuple(found.get("first_kinds", ())),
-            tuple(found.get("first_seeds", ())),
-            tuple(found.get("rates", ())),
-            found.get("left_out", {}),
+            kinds=tuple(kinds),
+            seeds=tuple(found["seeds"]),
+            reference=found["reference"],
+            config=config,
+            text=found["text"],
+            sizes=sizes,
+            build=build,
+            first_kinds=tuple(found.get("first_kinds", ())),
+            first_seeds=tuple(found.get("first_seeds", ())),
+            rates=tuple(found.get("rates", ())),
+            left_out=found.get("left_out", {}),
         )
     except FileNotFoundError as error:
         raise RunFolderError(f"{str(folder)!r} contains no study: it has no {NAME}.") from error

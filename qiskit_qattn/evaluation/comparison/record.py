@@ -6,7 +6,8 @@ from typing import Any, TypedDict
 
 from qiskit_qattn.errors import CheckpointError
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
-from qiskit_qattn.training.figures import AuditOfSteps, History, Parameters
+from qiskit_qattn.training.audits import AuditOfSteps
+from qiskit_qattn.training.metrics import History, Parameters
 from qiskit_qattn.untrusted import as_type, read_json
 
 RECORD = "cell.json"
@@ -78,8 +79,8 @@ class _Audit(TypedDict, total=False):
     audit: AuditOfSteps
 
 
-class OwnRecord(Figures, _Audit):
-    """The content of ``cell.json`` for a model of one's own; it has a certificate if it is a language model.
+class CustomRecord(Figures, _Audit):
+    """The content of ``cell.json`` for a custom model; it has a certificate if it is a language model.
 
     Its circuits are measured where they run exactly.
     """
@@ -105,11 +106,17 @@ def read_record(study: Study, cell: Cell) -> dict[str, Any] | None:
     path = study.cell_folder(cell) / RECORD
     try:
         record = read_json(path)
-        own = isinstance(record, dict) and "causality" in record
-        if not own or any(record.get(name) != value for name, value in head(cell).items()):
+        is_record = isinstance(record, dict) and "causality" in record
+        if not is_record or any(record.get(name) != value for name, value in head(cell).items()):
             raise CheckpointError(f"{str(path)!r} is not the record of {cell.name}. Delete it to measure again.")
-        return dict(as_type(record, OwnRecord if study.build else Record))
+        return dict(as_type(record, CustomRecord if study.build else Record))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"The record {str(path)!r} is damaged: {error}. Delete it to measure again.") from error
+
+
+def records(study: Study) -> dict[Cell, dict[str, Any]]:
+    """Return the records of the cells that are done, without trials."""
+    found = {cell: read_record(study, cell) for cell in study.cells()}
+    return {cell: record for cell, record in found.items() if record is not None}

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from qiskit_qattn.errors import counted
-from qiskit_qattn.evaluation.comparison.cell import finite, records
 from qiskit_qattn.evaluation.comparison.claims import verdict_table
 from qiskit_qattn.evaluation.comparison.figures import figures
+from qiskit_qattn.evaluation.comparison.record import records
 from qiskit_qattn.evaluation.comparison.search import search_section, searched
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.evaluation.comparison.summary import METRIC, Verdicts, judged_alone, summarise
-from qiskit_qattn.evaluation.comparison.tasks import is_own
+from qiskit_qattn.evaluation.comparison.tasks import is_custom
 from qiskit_qattn.evaluation.drawing import write_figures
 from qiskit_qattn.evaluation.latex import write_document
 from qiskit_qattn.evaluation.rendering import (
@@ -30,6 +30,7 @@ from qiskit_qattn.evaluation.rendering import (
 )
 from qiskit_qattn.training.config import MODEL_SETTINGS, TrainConfig
 from qiskit_qattn.training.files import write_text
+from qiskit_qattn.training.metrics import finite
 
 FORMAT = "qiskit-qattn/comparison"
 #: The columns of a table: title, name of the figure, format of its mean, format of its standard deviation or "".
@@ -99,7 +100,7 @@ def write_report(
         study: The study; the report omits cells that are not done.
         failed: The reasons of cells that failed.
         verdicts: As for :func:`~qiskit_qattn.evaluation.comparison.summary.summarise`.
-        together: Of a study that is a part of a comparison over tasks or splits, how many comparisons that makes.
+        together: The number of comparisons over all tasks and splits, if the study is a part of such a comparison.
 
     Raises:
         RunFolderError: If it cannot be written.
@@ -120,14 +121,14 @@ def collect_report(
 ) -> dict[str, Any]:
     """Return the report of a study as plain values; arguments as for :func:`write_report`."""
     found = records(study)
-    own = judged_alone(study, found) if verdicts is None else verdicts
+    comparisons = judged_alone(study, found) if verdicts is None else verdicts
     return {
         "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "complete": len(found) == len(study.cells()),
         "study": study.to_dict(),
-        "kinds": summarise(study, found, own),
-        "comparisons": {"own": len(own), "together": together, "corrected_together": verdicts is not None},
+        "kinds": summarise(study, found, comparisons),
+        "comparisons": {"own": len(comparisons), "together": together, "corrected_together": verdicts is not None},
         "search": {k: {f"{rate:g}": finite(v) for rate, v in by.items()} for k, by in searched(study).items()},
         "failed": {cell.name: reason for cell, reason in failed.items()},
         "cells": list(found.values()),
@@ -170,7 +171,8 @@ def render_markdown(report: dict[str, Any]) -> str:
         "\n".join(f"- {escaped(found['sentence'])}" for found in kinds.values() if found["sentence"]),
         verdict_table(kinds, reference),
         _ABOUT_VERDICTS.format(
-            family=_family(report["comparisons"], own=is_own(build)), better="" if is_own(build) else _ABOUT_BETTER
+            family=_family(report["comparisons"], custom=is_custom(build)),
+            better="" if is_custom(build) else _ABOUT_BETTER,
         ),
         _growth(study),
         "![Paired differences from the reference](differences.png)",
@@ -221,14 +223,14 @@ def _introduction(report: dict[str, Any]) -> str:
     )
 
 
-def _family(comparisons: Mapping[str, Any], *, own: bool) -> str:
+def _family(comparisons: Mapping[str, Any], *, custom: bool) -> str:
     """Return in words what the p-values of a study are corrected over."""
     whole, alone = (counted(comparisons[name], "comparison") for name in ("together", "own"))
     if comparisons["corrected_together"]:
         return f"{whole} of all tasks of which this study is one"
     if comparisons["together"]:
         return f"{alone} of this split alone; the report of the whole comparison has the verdicts over all splits"
-    return f"{alone}: of kinds with the reference{'' if own else ', and of circuits with their controls'}"
+    return f"{alone}: of kinds with the reference{'' if custom else ', and of circuits with their controls'}"
 
 
 def _growth(study: Mapping[str, Any]) -> str:
@@ -258,7 +260,7 @@ def _has_circuits(report: Mapping[str, Any]) -> bool:
 
 
 def _metrics(kinds: Mapping[str, Any]) -> Columns:
-    """Return the columns of the metrics of models of one's own."""
+    """Return the columns of the metrics of custom models."""
     names = dict.fromkeys(name for found in kinds.values() for name in found["figures"] if name.startswith(METRIC))
     return tuple((escaped(name.removeprefix(METRIC)), name, "{:.4f}", "{:.4f}") for name in names)
 

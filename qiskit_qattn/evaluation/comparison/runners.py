@@ -68,7 +68,7 @@ def run_in_process(
         threads: Number of CPU threads it may use.
         log: A file for the output of the process; it is kept if the cell fails.
         here: The folder that the process runs in, to which paths are relative; empty: the current one.
-        rate: Of a trial its learning rate, else 0.
+        rate: The learning rate of a trial; 0 for a cell that is reported.
     """
     path = Path(here, log)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ class Cell:
     Attributes:
         seed: Seed of the weights and the batches.
         kind: The kind of all its heads, or the mix that each layer has.
-        rate: Of a trial of the search for a learning rate, that rate; 0 for a cell that is reported.
+        rate: The learning rate that a trial tries; 0 for a cell that is reported.
     """
 
     seed: int
@@ -53,7 +53,7 @@ class Study:
         text: A hash of the text, so that every cell is trained on the same text; empty for models with data of their
             own.
         sizes: For each kind the size of its model, with the width of its MLP.
-        build: The function of one's own that builds the models, as ``package.module:function``; empty for GPTs.
+        build: The user's function that builds the models, as ``package.module:function``; empty for GPTs.
         first_kinds: The kinds before the study grew when some of its cells were done; empty if it did not.
         first_seeds: The seeds, likewise.
         rates: The peak learning rates among which one is searched for each kind; empty: the settings' rate for all.
@@ -87,7 +87,7 @@ class Study:
 
     @property
     def moves(self) -> bool:
-        """Whether the circuits of models of one's own are moved; otherwise they stay where the function put them."""
+        """Whether the circuits of custom models are moved to the backend, and not left where the function put them."""
         return self.config.backend != TrainConfig.backend
 
     @property

@@ -16,12 +16,12 @@ from functools import cached_property, partial
 from typing import Any
 
 from qiskit_qattn.errors import ConfigError, RunFolderError, unknown_name
-from qiskit_qattn.evaluation.comparison.cell import records
 from qiskit_qattn.evaluation.comparison.kinds import comparisons
 from qiskit_qattn.evaluation.comparison.plan import NAME, plan_study
+from qiskit_qattn.evaluation.comparison.record import records
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.evaluation.comparison.summary import objections, ranked_losses
-from qiskit_qattn.evaluation.comparison.tasks import CHARACTERS, TASKS, is_own, task_of
+from qiskit_qattn.evaluation.comparison.tasks import CHARACTERS, TASKS, is_custom, task_of
 from qiskit_qattn.evaluation.statistics import Comparison, compare_pairs
 from qiskit_qattn.training.config import SPLITS, TrainConfig
 from qiskit_qattn.untrusted import shown
@@ -78,9 +78,9 @@ class TaskResult:
         return found
 
     @property
-    def own(self) -> bool:
-        """Whether the kinds are for someone's own function, so that nothing is known of circuits."""
-        return is_own(self.studies[0].build)
+    def custom(self) -> bool:
+        """Whether a user's build function builds the models, so that nothing is known of circuits."""
+        return is_custom(self.studies[0].build)
 
 
 def plan_suite(
@@ -105,7 +105,7 @@ def plan_suite(
         tasks: Names of :data:`~qiskit_qattn.evaluation.comparison.tasks.TASKS`; none: the text, or what ``build``
             returns.
         splits: Number of splits of the data of each task.
-        build: A function of one's own that builds the models.
+        build: A user's function that builds the models.
         rates: Learning rates to search.
         allow_unmatched: Accept kinds of another size.
 
@@ -148,7 +148,7 @@ def results(studies: Sequence[Study]) -> list[TaskResult]:
     by_task: dict[str, list[Study]] = {}
     for study in studies:
         by_task.setdefault(task_of(study.build), []).append(study)
-    return [TaskResult(name, tuple(own), tuple(map(records, own))) for name, own in by_task.items()]
+    return [TaskResult(name, tuple(of_task), tuple(map(records, of_task))) for name, of_task in by_task.items()]
 
 
 def judged(tasks: Sequence[TaskResult]) -> dict[tuple[str, str, str], Comparison]:
@@ -156,7 +156,7 @@ def judged(tasks: Sequence[TaskResult]) -> dict[tuple[str, str, str], Comparison
     keys = [
         (task.name, kind, against)
         for task in tasks
-        for kind, against in comparisons(task.kinds, task.reference, own=task.own)
+        for kind, against in comparisons(task.kinds, task.reference, custom=task.custom)
     ]
     losses = {task.name: task.losses for task in tasks}
     pairs = [(kind, against, losses[name][kind], losses[name][against]) for name, kind, against in keys]
@@ -168,8 +168,8 @@ def suite_command(studies: Sequence[Study], folder: Any) -> str:
     first = studies[0]
     names = list(dict.fromkeys(task_of(study.build) for study in studies))
     splits = len(studies) // len(names)
-    own = is_own(first.build)
-    more: dict[str, Any] = {} if own else {"tasks": ",".join(names)}
+    custom = is_custom(first.build)
+    more: dict[str, Any] = {} if custom else {"tasks": ",".join(names)}
     kinds = list(dict.fromkeys(kind for study in studies for kind in study.kinds))
     more |= {"splits": splits} if splits > 1 else {}
-    return first.command(kinds=kinds, out=folder, split=None, **({} if own else {"build": None}), **more)
+    return first.command(kinds=kinds, out=folder, split=None, **({} if custom else {"build": None}), **more)

@@ -41,9 +41,9 @@ def write_suite(studies: Sequence[Study], folder: Path, failed: Mapping[Path, Ma
     found = judged(tasks)
     for task in tasks:
         # Verdicts over several splits are not those of one of them, which has its own.
-        own = {key[1:]: each for key, each in found.items() if key[0] == task.name} if len(task.studies) == 1 else None
+        verdicts = _verdicts(task, found) if len(task.studies) == 1 else None
         for study in task.studies:
-            write_report(study, failed.get(study.folder, {}), own, together=len(found))
+            write_report(study, failed.get(study.folder, {}), verdicts, together=len(found))
     report = collect_suite(tasks, found, failed, suite_command(studies, folder))
     write_json(folder / "report.json", report)
     write_figures(folder, suite_figures(report))
@@ -84,10 +84,11 @@ def _task(task: TaskResult, found: Mapping[tuple[str, str, str], Comparison]) ->
     """Return what was found on one task as plain values."""
     kinds: dict[str, Any] = {}
     chosen = [chosen_rates(study) for study in task.studies]
-    own = {key[1:]: each for key, each in found.items() if key[0] == task.name}
+    verdicts = _verdicts(task, found)
     sentences = {}
     for kind in task.kinds:
-        known = found_of(kind, task.kinds, task.reference, own, withheld=task.withheld.get(kind), own=task.own)
+        withheld = task.withheld.get(kind)
+        known = found_of(kind, task.kinds, task.reference, verdicts, withheld=withheld, custom=task.custom)
         if kind != task.reference:
             sentences[kind] = claim(kind, task.reference, known)
         losses = list(task.losses[kind].values())
@@ -113,6 +114,11 @@ def _task(task: TaskResult, found: Mapping[tuple[str, str, str], Comparison]) ->
         "sentences": sentences,
         "left_out": left_out,
     }
+
+
+def _verdicts(task: TaskResult, found: Mapping[tuple[str, str, str], Comparison]) -> dict[tuple[str, str], Comparison]:
+    """Return the comparisons of one task by kind and what it is compared with."""
+    return {key[1:]: each for key, each in found.items() if key[0] == task.name}
 
 
 def _records(task: TaskResult, kind: str) -> list[Mapping[str, Any]]:

@@ -9,11 +9,11 @@ from typing import Any
 from qiskit_qattn.evaluation.comparison.claims import Found, claim
 from qiskit_qattn.evaluation.comparison.kinds import comparisons, control_name, control_of, has_circuit
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
-from qiskit_qattn.evaluation.comparison.tasks import is_own
+from qiskit_qattn.evaluation.comparison.tasks import is_custom
 from qiskit_qattn.evaluation.statistics import Comparison, compare_pairs
 
 LOSS = "val_loss"  # the figure that decides verdicts
-METRIC = "metric "  # comes before the name of a metric of one's own
+METRIC = "metric "  # comes before the name of a custom model's metric
 #: The figures that are averaged over seeds, by their group in a cell's record.
 FIGURES: dict[str, tuple[str, ...]] = {
     "": (
@@ -60,7 +60,7 @@ def judged_alone(study: Study, records: Mapping[Cell, Mapping[str, Any]]) -> Ver
     the family and so revoke a verdict.
     """
     losses = ranked_losses(study, records)
-    keys = comparisons(study.kinds, study.reference, own=is_own(study.build))
+    keys = comparisons(study.kinds, study.reference, custom=is_custom(study.build))
     pairs = [(kind, against, losses[kind], losses[against]) for kind, against in keys]
     return dict(zip(keys, compare_pairs(pairs, what="comparisons"), strict=True))
 
@@ -72,7 +72,7 @@ def found_of(
     verdicts: Verdicts,
     *,
     withheld: str | None = None,
-    own: bool = False,
+    custom: bool = False,
 ) -> Found:
     """Return what was found of a kind, in the form from which its verdict is worded.
 
@@ -82,14 +82,14 @@ def found_of(
         reference: The reference.
         verdicts: The comparisons by kind and what it is compared with.
         withheld: Why it has no verdict.
-        own: Whether it is for someone's own function, so that nothing is known of circuits.
+        custom: Whether a user's build function builds its models, so that nothing is known of circuits.
     """
-    among = None if own else control_of(kind, kinds)
+    among = None if custom else control_of(kind, kinds)
     against, beside = verdicts.get((kind, reference)), verdicts.get((kind, among or ""))
     return Found(
         withheld=withheld,
-        circuit=None if own else has_circuit(kind),
-        control=among or (None if own else control_name(kind)),
+        circuit=None if custom else has_circuit(kind),
+        control=among or (None if custom else control_name(kind)),
         against_reference=against.to_dict() if against and withheld is None else None,
         against_control=beside.to_dict() if beside and withheld is None else None,
     )
@@ -116,9 +116,9 @@ def summarise(
     """
     by_kind, reasons = _by_kind(study, records), objections(study, records)
     verdicts = judged_alone(study, records) if verdicts is None else verdicts
-    own, summary = is_own(study.build), {}
+    custom, summary = is_custom(study.build), {}
     for kind, found in by_kind.items():
-        known = found_of(kind, study.kinds, study.reference, verdicts, withheld=reasons.get(kind), own=own)
+        known = found_of(kind, study.kinds, study.reference, verdicts, withheld=reasons.get(kind), custom=custom)
         said = f"{kind}: the reference."
         if kind != study.reference or known["withheld"] is not None:
             said = claim(kind, study.reference, known)
@@ -141,7 +141,7 @@ def _by_kind(study: Study, records: Mapping[Cell, Mapping[str, Any]]) -> dict[st
 
 
 def _figures(records: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
-    """Return the figures of a kind's records by name, the metrics of models of one's own last."""
+    """Return the figures of a kind's records by name, the metrics of custom models last."""
     found = {
         name: [((record.get(group) or {}) if group else record).get(name) for record in records]
         for group, names in FIGURES.items()

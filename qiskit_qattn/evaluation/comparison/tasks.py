@@ -138,8 +138,8 @@ def task_of(build: str) -> str:
     return next((name for name, function in TASKS.items() if function == build), build)
 
 
-def is_own(build: str) -> bool:
-    """Return whether a study's ``build`` is a function of a user's own, whose kinds need not be kinds of head."""
+def is_custom(build: str) -> bool:
+    """Return whether a study's ``build`` is a user's function, whose kinds need not be kinds of head."""
     return bool(build) and task_of(build) == build
 
 

@@ -63,7 +63,7 @@ def paces(study: Study, kinds: Iterable[str], process: float = 0.0) -> dict[str,
     Raises:
         KeyboardInterrupt: As :func:`~qiskit_qattn.training.pace.measured` does.
     """
-    share = 1.0  # of the final validation, in validations on the fixed batches; data of one's own count as one
+    share = 1.0  # of the final validation, in validations on the fixed batches; custom data count as one
     if study.text:
         config = study.config
         tokens = len(load_corpus(config.data, config.model.block_size, split=config.split).val)

@@ -88,11 +88,12 @@ def token_rows(
     .. math:: \mathrm{TVD} = \tfrac12 \sum_v |p_v - q_v|, \qquad D(p \| q) = \sum_v p_v \ln (p_v / q_v)
 
     Args:
-        tokens: Those the device drew.
-        device: Its logits, shape ``(n, V)``.
-        exact_tokens: Those the exact engine draws after the same text.
-        exact: Its logits, shape ``(n, V)``.
-        sampled: Those of S runs of the exact circuits with shots, shape ``(n, S, V)``; None where values are exact.
+        tokens: The tokens drawn on the device.
+        device: The logits on the device, shape ``(n, V)``.
+        exact_tokens: The tokens that the exact engine draws after the same text.
+        exact: The exact logits, shape ``(n, V)``.
+        sampled: The logits of S runs of the exact circuits with shots, shape ``(n, S, V)``; None where the device's
+            values are exact.
         temperature: Divides the logits; distributions at 0 are those at 1.
     """
     scale = temperature or 1.0

@@ -46,10 +46,10 @@ class Trace:
     """A watched generation of n tokens.
 
     Attributes:
-        tokens: Those drawn.
-        logits: Those they were drawn by, each of shape ``(vocab_size,)``.
-        passes: For each token what the heads returned in the pass before it.
-        metadata: What the backends said of the results, by PUB.
+        tokens: The tokens drawn.
+        logits: The logits that they were drawn from, each of shape ``(vocab_size,)``.
+        passes: For each token the values that the heads returned in the pass before it.
+        metadata: The metadata of the backends' results, by PUB.
         programs: The programs that sent circuits to an estimator, by ``id``.
     """
 
@@ -119,7 +119,7 @@ def sampled_runs(
         prompt: Tokens, shape ``(1, P)``.
         forced: The tokens that follow in the text, shape ``(1, n)``.
         shots: Per measurement basis.
-        seed: Of the sampling.
+        seed: Seed of the sampling.
         on_token: Called after each token of all runs.
     """
     found = []

@@ -11,7 +11,7 @@ from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.evaluation.leakage import leakage
 from qiskit_qattn.nn.gpt import GPT
 from qiskit_qattn.training.config import TrainConfig, resolve
-from qiskit_qattn.training.figures import read_metrics
+from qiskit_qattn.training.metrics import read_metrics
 from qiskit_qattn.training.pace import run_seconds
 from qiskit_qattn.training.progress import Progress
 from qiskit_qattn.training.run import saved_config, train_run

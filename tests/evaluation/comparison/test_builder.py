@@ -11,9 +11,10 @@ from torch import nn
 import qiskit_qattn as qa
 from qiskit_qattn.errors import ConfigError
 from qiskit_qattn.evaluation.comparison.builder import Windows, load_builder
-from qiskit_qattn.evaluation.comparison.cell import records, run_cell
+from qiskit_qattn.evaluation.comparison.cell import run_cell
 from qiskit_qattn.evaluation.comparison.matching import Size, match_width, size_of, unmatched
 from qiskit_qattn.evaluation.comparison.plan import open_study
+from qiskit_qattn.evaluation.comparison.record import records
 from qiskit_qattn.evaluation.comparison.report import write_report
 from qiskit_qattn.evaluation.comparison.study import Study
 from qiskit_qattn.training.data import load_corpus
@@ -258,7 +259,7 @@ def test_a_function_without_width_is_compared_as_it_is_and_said_to_be(plan_own: 
     own(IMPORTS + DATA + source)
     study = plan_own("other", seeds=1)
     assert study.sizes["other"].deviation == pytest.approx(6 / 8 - 1)
-    assert unmatched(study.sizes, own=True) == ["other has 6 (-25.0%), and the function takes no width"]
+    assert unmatched(study.sizes, custom=True) == ["other has 6 (-25.0%), and the function takes no width"]
     study = open_study(study)
     for cell in study.cells():
         run_cell(study, cell)

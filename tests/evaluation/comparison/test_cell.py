@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,25 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from qiskit_qattn.backends.jobs.estimator import ManagedEstimator
-from qiskit_qattn.backends.place import Place
-from qiskit_qattn.backends.registry import get_backend
 from qiskit_qattn.errors import CheckpointError, ConfigError
 from qiskit_qattn.evaluation.comparison import cell as cell_module
-from qiskit_qattn.evaluation.comparison.cell import (
-    RECORD,
-    qpu_seconds,
-    read_record,
-    records,
-    run_cell,
-    share_budget,
-    steps_done,
-)
+from qiskit_qattn.evaluation.comparison.cell import run_cell
 from qiskit_qattn.evaluation.comparison.plan import open_study
+from qiskit_qattn.evaluation.comparison.record import RECORD, read_record, records
+from qiskit_qattn.evaluation.comparison.steps import steps_done
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.training import trainer as trainer_module
-from qiskit_qattn.training.figures import read_metrics
-from qiskit_qattn.training.progress import Progress, TrainingInterrupted
+from qiskit_qattn.training.metrics import read_metrics
+from qiskit_qattn.training.progress import Progress
 from qiskit_qattn.training.run import train_run
 
 Plan = Callable[..., Study]
@@ -41,7 +30,9 @@ def without_times(record: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def test_a_cell_holds_what_the_report_asks_for(finished_study: Study):
-    for cell, record in records(finished_study).items():
+    found = records(finished_study)
+    assert list(found) == finished_study.cells()
+    for cell, record in found.items():
         figures = read_metrics(finished_study.cell_folder(cell))
         assert figures is not None
         assert (record["kind"], record["seed"]) == (cell.kind, cell.seed)
@@ -62,7 +53,9 @@ def test_a_cell_that_is_done_is_not_run_again(done: Study, monkeypatch: pytest.M
         raise AssertionError
 
     monkeypatch.setattr(cell_module, "train_run", run_twice)
-    for cell, record in records(done).items():
+    found = records(done)
+    assert list(found) == done.cells()
+    for cell, record in found.items():
         assert run_cell(done, cell) == record
         assert not (done.cell_folder(cell) / "checkpoints").exists()
 
@@ -146,27 +139,6 @@ def test_another_text_is_refused(plan: Plan, text_file: Path, tmp_path: Path):
     assert not study.cell_folder(study.cells()[0]).exists()
 
 
-def test_the_seconds_on_processors_add_up_over_processes(tmp_path: Path):
-    path = tmp_path / "qpu"
-    path.write_text("2.5")
-    with pytest.raises(TrainingInterrupted), cell_module.qpu_clock(Place.open("statevector"), path) as read:
-        assert read() == 2.5
-        raise TrainingInterrupted(tmp_path, 3, 15)
-    assert json.loads(path.read_text()) == 2.5
-
-
-@pytest.mark.parametrize(("budget", "limit"), [("60s", 15.0), ("2usd", 0.5), ("unlimited", math.inf)])
-def test_all_cells_together_stay_within_the_budget(budget: str, limit: float):
-    backend = get_backend(f"ibm:fake_manila?shots=16&budget={budget}")
-    share_budget(Place.of(backend), 4)
-    assert isinstance(backend.estimator, ManagedEstimator)
-    assert backend.estimator.budget is not None
-    assert backend.estimator.budget.limit == limit
-    assert not backend.estimator.budget.shared  # other cells may run at the same time, on shares of their own
-    assert qpu_seconds(Place.of(backend)) == 0
-
-
-def test_only_models_with_circuits_share_it(plan: Plan):
+def test_only_models_with_circuits_share_a_budget(plan: Plan):
     assert plan("qisa,rff", seeds=3).num_circuit_cells == 3
     assert plan("rff", seeds=3).num_circuit_cells == 1
-    share_budget(Place.open("statevector"), 3)  # nothing to share

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from qiskit_qattn.errors import CheckpointError, QattnError
-from qiskit_qattn.evaluation.comparison.cell import RECORD, read_record
 from qiskit_qattn.evaluation.comparison.plan import load_study, open_study, plan_study
+from qiskit_qattn.evaluation.comparison.record import RECORD, read_record
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.training.config import resolve
 

@@ -14,8 +14,9 @@ import torch
 from qiskit_qattn.errors import CheckpointError, ConfigError
 from qiskit_qattn.evaluation.comparison import builder as builder_module
 from qiskit_qattn.evaluation.comparison.builder import load_builder
-from qiskit_qattn.evaluation.comparison.cell import RECORD, read_record, records, run_cell
+from qiskit_qattn.evaluation.comparison.cell import run_cell
 from qiskit_qattn.evaluation.comparison.plan import load_study, open_study
+from qiskit_qattn.evaluation.comparison.record import RECORD, read_record, records
 from qiskit_qattn.evaluation.comparison.report import write_report
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
 from qiskit_qattn.training import task_loop as loop_module
@@ -146,7 +147,9 @@ def test_an_interrupted_cell_goes_on_to_the_same_figures(plan_own: Plan, tmp_pat
 def test_a_cell_that_is_done_is_not_built_again(plan_own: Plan, monkeypatch: pytest.MonkeyPatch):
     study = run(plan_own(seeds=1))
     monkeypatch.setattr(builder_module.Builder, "build", None)
-    for cell, record in records(study).items():
+    found = records(study)
+    assert list(found) == study.cells()
+    for cell, record in found.items():
         assert run_cell(study, cell) == record
 
 

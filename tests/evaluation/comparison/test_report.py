@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from qiskit_qattn.cli.app import app
-from qiskit_qattn.evaluation.comparison.cell import RECORD
 from qiskit_qattn.evaluation.comparison.figures import figures, pareto_front
+from qiskit_qattn.evaluation.comparison.record import RECORD
 from qiskit_qattn.evaluation.comparison.report import collect_report, render_markdown, write_report
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
 

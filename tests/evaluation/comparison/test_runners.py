@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from qiskit_qattn.evaluation.comparison.cell import RECORD, read_record, records, run_cell
+from qiskit_qattn.evaluation.comparison.cell import run_cell
 from qiskit_qattn.evaluation.comparison.plan import open_study
+from qiskit_qattn.evaluation.comparison.record import RECORD, read_record, records
 from qiskit_qattn.evaluation.comparison.runners import run_cells
 from qiskit_qattn.evaluation.comparison.study import Cell, Study
 

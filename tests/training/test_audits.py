@@ -9,7 +9,8 @@ import pytest
 from qiskit_qattn.errors import CheckpointError
 from qiskit_qattn.evaluation.report import write_report
 from qiskit_qattn.nn.audit import FallbackWarning
-from qiskit_qattn.training.figures import AUDIT, read_audit, read_metrics
+from qiskit_qattn.training.audits import AUDIT, read_audit
+from qiskit_qattn.training.metrics import read_metrics
 from qiskit_qattn.training.progress import Progress, TrainingInterrupted
 from qiskit_qattn.training.run import train_run
 
