@@ -15,7 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from qiskit_qattn.cli.remaining import Remaining
+from qiskit_qattn.cli.remaining import Clock, Remaining
 from qiskit_qattn.untrusted import one_line, printable
 
 LOGGER = "qiskit_qattn.backends"
@@ -37,17 +37,17 @@ def watch_jobs(out: Console | None = None, err: Console | None = None) -> Iterat
             yield lambda text: typer.echo(shown_text(text), nl=False)
 
 
-def counting(total: int, what: str = "tokens") -> Callable[[], None]:
+def counting(total: int, what: str = "tokens", clock: Clock = time.monotonic) -> Callable[[], None]:
     """Return a function to be called after each of ``total`` items, which says how long the rest of them takes.
 
     It is said where that is more than a minute, when three items are there, and again when half of that time is left.
     """
-    clock, numbers = Remaining(total), count(1)
+    remaining, numbers = Remaining(total, clock=clock), count(1)
 
     def done() -> None:
         number = next(numbers)
-        clock.reach(number)
-        if left := clock.news():
+        remaining.reach(number)
+        if left := remaining.news():
             logging.getLogger(LOGGER).info("about %s left for %d of %d %s", left, total - number, total, what)
 
     return done

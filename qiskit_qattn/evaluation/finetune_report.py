@@ -218,6 +218,6 @@ def _figure(report: dict[str, Any]) -> Any:
     axes.margins(x=0.15)
     axes.set_ylabel(f"{TITLES[metric]} × 100")
     axes.grid(axis="y", **GRID)
-    if len(values[0]) < 2:
-        note(figure, "One seed: no claim about the methods.")
+    few = len(values[0]) < 2
+    note(figure, "One seed: no claim about the methods." if few else "Dots: seeds, each joined by a line; bars: means.")
     return figure

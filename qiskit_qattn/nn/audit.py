@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
 from collections import Counter
@@ -60,7 +61,8 @@ class Audit:
         row_labels: The device that computed each row of the last call on a group.
         falls: What failed, in order.
         count: Number of calls so far.
-        warned: The links and reasons that were warned of; circuits that were moved together share it.
+        warned: The links and reasons, without their numbers, that were warned of; circuits that were moved together
+            share it.
     """
 
     layer: int | None
@@ -86,8 +88,9 @@ class Audit:
             to=to,
             reason=" ".join(str(error).split()),
         )
-        first = (link, fall.reason) not in self.warned
-        self.warned.add((link, fall.reason))
+        kind = (link, re.sub(r"\d+(\.\d+)?", "", fall.reason))  # such as a budget that is passed by other amounts
+        first = kind not in self.warned
+        self.warned.add(kind)
         self.falls.append(fall)
         where = f"{self.name} ({self.kind})" if self.name else self.kind
         if self.layer is not None:

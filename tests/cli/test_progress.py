@@ -8,7 +8,8 @@ import logging
 import pytest
 from rich.console import Console
 
-from qiskit_qattn.cli.progress import LOGGER, BarProgress, LineProgress, TokenTime, make_progress
+from qiskit_qattn.cli.messages import LOGGER, counting
+from qiskit_qattn.cli.progress import BarProgress, LineProgress, make_progress
 from qiskit_qattn.cli.remaining import RunTime
 from qiskit_qattn.training.checkpoint import Validation
 from qiskit_qattn.training.progress import Progress
@@ -91,9 +92,9 @@ def test_what_a_device_says_is_a_line_on_stderr_elsewhere(capsys: pytest.Capture
 def test_a_text_that_takes_long_says_how_long(caplog: pytest.LogCaptureFixture):
     for tokens in (20, 300):
         now = itertools.count()
-        time = TokenTime(tokens, functools.partial(next, now))
+        token_done = counting(tokens, clock=functools.partial(next, now))
         with caplog.at_level(logging.INFO, LOGGER):
             for _ in range(tokens):
-                time.token_done()
+                token_done()
     told = [record.getMessage() for record in caplog.records]
     assert told[0].endswith(" left for 297 of 300 tokens") and len(told) > 1

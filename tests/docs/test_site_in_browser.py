@@ -81,13 +81,21 @@ def test_figures_keep_the_size_of_their_letters_on_a_narrow_page(site, browser, 
     browser.get((site / f"{page}.html").as_uri())
     widths = "return [...document.querySelectorAll('.md-content p > img')].map(e => e.getBoundingClientRect().width)"
     found = browser.execute_script(widths)
-    assert found and min(found) > 600
+    assert found and min(found) > 500
+
+
+@pytest.mark.parametrize("page", ["how-to/adapters", "how-to/hardware", "testing"])
+def test_a_column_of_sentences_is_wider_than_a_word_on_a_narrow_page(site, browser, page):
+    resize(browser, 390)
+    browser.get((site / f"{page}.html").as_uri())
+    widths = "return [...document.querySelectorAll('th:nth-child(2)')].map(e => e.getBoundingClientRect().width)"
+    assert min(until(browser, lambda driver: driver.execute_script(widths))) > 150  # a script moves tables
 
 
 def test_a_table_without_headings_shows_no_empty_row(site, browser):
     browser.get((site / "how-to/deploy.html").as_uri())
     heads = "return [...document.querySelectorAll('thead')].filter(e => !e.textContent.trim()).map(e => e.offsetHeight)"
-    assert browser.execute_script(heads) == [0]
+    assert until(browser, lambda driver: driver.execute_script(heads)) == [0]
 
 
 def test_code_is_copied_as_it_is(site, browser):

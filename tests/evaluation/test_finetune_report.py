@@ -85,6 +85,7 @@ def test_files_are_written(tmp_path):
     write_report(*study(2, tmp_path, reference="frozen"))
     assert {path.name for path in tmp_path.iterdir()} == {"paper", "report.json", "report.md", "scores.png"}
     assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
+    assert "bars: means" in (tmp_path / "paper" / "scores.svg").read_text("utf-8")  # a comment beside the outlines
 
 
 def test_a_score_of_one_seed_has_no_deviation():

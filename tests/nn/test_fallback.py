@@ -12,7 +12,7 @@ from qiskit_qattn.backends.counting import CountingEstimator
 from qiskit_qattn.backends.place import Place
 from qiskit_qattn.backends.registry import Backend
 from qiskit_qattn.errors import BackendError, ConfigError, EncodingError, UnknownNameError
-from qiskit_qattn.nn.audit import Fall, FallbackWarning
+from qiskit_qattn.nn.audit import Audit, Fall, FallbackWarning
 from qiskit_qattn.nn.quadratic_form import CLASSICAL, QuadraticForm
 from qiskit_qattn.simulation.estimator import TorchEstimator
 
@@ -66,6 +66,15 @@ def test_a_link_that_recovers_is_used_again_and_warns_once(caplog):
     assert [fall.call for fall in head.audit.falls] == [2, 3]
     assert [re.findall(r"call (\d)", record.getMessage()) for record in caplog.records] == [["2"], ["3"]]
     assert all(record.name.startswith("qiskit_qattn.backends") for record in caplog.records)
+
+
+def test_a_reason_with_other_numbers_is_no_other_reason():
+    audit = Audit(None, "qisa")
+    with pytest.warns(FallbackWarning) as found:
+        for call, seconds in enumerate((15.85, 5.162, 6)):
+            audit.fall(call, "forward", "ibm:a", "aer", BackendError(f"It would take about {seconds} s of 1 s."))
+        audit.fall(3, "forward", "ibm:a", "aer", BackendError("The connection was lost."))
+    assert [str(item.message).split(",")[1] for item in found] == [" call 0", " call 3"] and len(audit.falls) == 4
 
 
 def test_the_backward_pass_stays_on_the_link_that_computed_the_values():

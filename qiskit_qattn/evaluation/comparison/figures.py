@@ -268,6 +268,7 @@ def _task_differences(figure: Any, report: dict[str, Any]) -> None:
         axes.set_xlabel("difference in loss (left is lower)")
         axes.grid(axis="x", **GRID)
         axes.margins(x=0.08)
+        axes.locator_params("x", nbins=5)
     shown[0].set_yticks(range(len(kinds)), kinds)
     shown[0].set_ylim(len(kinds) - 0.4, -0.6)
     labels = [f"from {report['study']['reference']}"]
@@ -303,7 +304,7 @@ def _task_costs(figure: Any, report: dict[str, Any]) -> None:
     for axes, task, means in zip(panels, tasks.values(), points, strict=True):
         for kind in kinds:
             color, _, marker = style(others.index(kind)) if kind in others else Style(QUIET, "-", "*")
-            face = color if circuits[kind] else "none"
+            face = color if circuits[kind] else "white"
             at = [[number] for number in means[kind]] if kind in means else ([], [])
             size = 60 if kind == reference else 26
             axes.scatter(*at, s=size, marker=marker, facecolors=face, edgecolors=color, label=kind, zorder=3)
