@@ -254,7 +254,7 @@ def test_a_model_of_the_hub_keeps_its_dtype(dtype, tmp_path, capsys):
 
 def test_unknown_options_of_loading_and_saving_are_refused(tmp_path):
     model = model_of("classical:2")
-    with pytest.raises(UnknownNameError, match=r"GPT.save_pretrained: 'repo'. Did you mean 'repo_id'\? Known: .*branch"):
+    with pytest.raises(UnknownNameError, match=r"save_pretrained: 'repo'. Did you mean 'repo_id'\? Known: .*branch"):
         model.save_pretrained(tmp_path / "model", repo="someone/some-model")
     assert not (tmp_path / "model").exists()
     model.save_pretrained(tmp_path / "model", push_to_hub=False)
