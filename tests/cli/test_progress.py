@@ -68,7 +68,7 @@ def test_on_80_columns_only_the_bar_gets_narrower(name: str):
         lines = console.render_lines(progress.bars.get_renderable(), pad=False)
     [line] = ["".join(segment.text for segment in line) for line in lines]
     assert line.startswith(name) and "32/2000 train 3.125  val 4.250  21,457 tok/s 0:00:0" in line
-    assert line.rstrip().endswith(" min left")
+    assert line.rstrip().endswith(" left")
 
 
 def test_what_a_device_says_stands_below_the_bar():
