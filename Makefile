@@ -21,11 +21,11 @@ train: $(VENV)/.train ## Train the GPT with quantum heads and its classical twin
 
 # One process per core, each with one thread; a file's tests stay together, since README's blocks build on each other.
 test test-more fuzz torture: export OMP_NUM_THREADS = 1
-test: lint ## Run all checks: lint, types, layers, tests, README blocks, notebooks, gallery (ARGS="..." go to pytest)
-	$(BIN)/python -m pytest --nbmake --numprocesses logical --maxprocesses 8 --dist loadfile -m 'not more' $(ARGS)
+test: lint ## Run all checks: lint, types, layers, tests, README blocks, gallery (ARGS="..." go to pytest)
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile -m 'not more' $(ARGS)
 
-test-more: $(VENV)/.dev ## Run the checks that take minutes: random circuits on every device engine
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 -m more $(ARGS)
+test-more: $(VENV)/.dev ## Run the checks that take minutes: notebooks, random circuits on every engine, killed processes
+	$(BIN)/python -m pytest --nbmake --numprocesses logical --maxprocesses 8 -m more $(ARGS)
 
 fuzz: $(VENV)/.dev ## Try many new random circuits on every engine (ARGS="-k density_matrix"); a failure prints its code
 	$(BIN)/python -m pytest tests/properties --hypothesis-profile fuzz --numprocesses logical --maxprocesses 8 $(ARGS)

@@ -145,6 +145,7 @@ def check(text, operation):
         np.testing.assert_allclose(values[0], expected, atol=1e-6)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -156,6 +157,7 @@ def test_gates_and_clashing_composites(name, text):
     check(text, FIXED[name])
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("name", FIXED)
 def test_gates_and_clashing_composites_on_braket(name):
     pytest.importorskip("qiskit_braket_provider")

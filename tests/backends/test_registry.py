@@ -115,6 +115,7 @@ def test_what_is_checked_before_a_provider_is_asked(install_package):
         get_backend("plane")
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("form", ["folder", "archive"])
 def test_a_copy_without_metadata_has_its_backends(form, tmp_path):
     where = tmp_path / "copy"

@@ -107,6 +107,7 @@ def test_a_task_has_a_paper_and_what_it_takes_is_told_before_the_first_cell(comp
     assert report["command"] in (tmp_path / "study" / "report.md").read_text()
 
 
+@pytest.mark.more
 def test_a_study_of_another_split_says_so_in_its_command(compare: Run, qattn: Run, tmp_path: Path):
     settings = tmp_path / "settings.toml"
     settings.write_text("split = 2\n")

@@ -88,6 +88,7 @@ def test_what_is_wrong_is_one_line(run, qattn, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.more
 @pytest.mark.skipif(os.name == "nt", reason="signals are those of POSIX")
 def test_ctrl_c_saves_and_the_same_command_continues(tiny_bert, reviews, tmp_path):
     out = tmp_path / "out"

@@ -55,6 +55,7 @@ def test_a_drawing_that_the_code_page_cannot_show_is_drawn_with_replacements(enc
         assert any("??" in line for line in lines)
 
 
+@pytest.mark.more
 def test_a_run_is_reported_whatever_the_code_page(tmp_path: Path):
     (tmp_path / "text.txt").write_text("übermäßig schöne Größen — ψ ☃\n" * 60, "utf-8")
     flags = ["--preset", "smoke", "--max-steps", "2", "--eval-interval", "2", "--trackers", "none", "--device", "cpu"]

@@ -80,7 +80,9 @@ def test_every_setting_is_a_flag(qattn: Run):
         assert f"--{name.replace('_', '-')}" in shown
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.more)]
+)
 def test_an_interrupted_run_saves_and_says_how_to_go_on(
     qattn: Run, text_file: Path, tmp_path: Path, number: int, code: int
 ):

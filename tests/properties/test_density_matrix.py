@@ -12,6 +12,7 @@ from .runs import check_engine
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("gate", [name for name in TABLE if TABLE[name][0] <= ENGINES["density_matrix"][0]])
 def test_values_derivatives_and_transforms(gate: str) -> None:
     check_engine(gate, "density_matrix")

@@ -17,7 +17,7 @@ from .runs import check_engine, known, run_examples
 
 # Torch's forward mode loads decompositions through torch.jit.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-MORE = ["connector, TorchEstimator", "dense", "blocks"]  # the first two run the connector's program
+MORE = ["gate by gate", "connector, TorchEstimator", "dense", "blocks"]
 
 
 def test_every_gate_class_of_qiskits_library_is_drawn():
@@ -37,7 +37,7 @@ def test_every_operation_of_parameter_expressions_is_drawn():
 @pytest.mark.parametrize("gate", TABLE)
 @pytest.mark.parametrize(
     "engine",
-    ["connector", "gate by gate", *(pytest.param(name, marks=pytest.mark.more) for name in MORE)],
+    ["connector", *(pytest.param(name, marks=pytest.mark.more) for name in MORE)],
 )
 def test_values_derivatives_and_transforms(gate: str, engine: str) -> None:
     check_engine(gate, engine)

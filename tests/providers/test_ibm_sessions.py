@@ -109,6 +109,7 @@ ENDS = {
 }
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("end", ENDS)
 def test_a_program_that_ends_closes_its_sessions(ibm_server: IBMServer, end: str) -> None:
     code, status = ENDS[end]

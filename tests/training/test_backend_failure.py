@@ -32,7 +32,8 @@ def laboratory(install_package, monkeypatch):
     monkeypatch.setattr(Lab, "fails_at", 0)
 
 
-@pytest.mark.parametrize("fails_at", [1, 4, 5, 10])  # at the start; forward and backward of step 2; in the last checks
+# Forward in step 2; at the start, backward in step 2, and in the last checks.
+@pytest.mark.parametrize("fails_at", [4, *(pytest.param(at, marks=pytest.mark.more) for at in (1, 5, 10))])
 def test_a_run_that_lost_its_backend_goes_on_to_the_same_losses(tiny, tmp_path, monkeypatch, fails_at):
     options = {"max_steps": 3, "num_qubits": 2, "n_embd": 4, "batch_size": 1, "eval_batches": 1, "val_windows": 1}
     options |= {"dropout": 0.2, "heads": "qisa:1,classical:1", "backend": "lab"}

@@ -54,6 +54,7 @@ class Recorded(Progress):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.more
 def test_every_method_trains_and_adapters_have_one_size(settings):
     config = settings(methods=",".join(METHODS), save_models=False)
     results = {result["method"]: result for result in finetune(config)}
@@ -108,7 +109,7 @@ def test_each_method_is_timed_once_and_nothing_is_left_behind(settings, tmp_path
     assert cell_seconds(few, prepare(few), Place.open("statevector")) == []
 
 
-@pytest.mark.parametrize("method", ["qisa", "full"])
+@pytest.mark.parametrize("method", ["qisa", pytest.param("full", marks=pytest.mark.more)])
 def test_an_interrupted_seed_continues_to_the_same_result(settings, tmp_path, method):
     config = settings(methods=method, epochs=2.0)
     whole = finetune(settings(methods=method, epochs=2.0, out=str(tmp_path / "whole")))[0]

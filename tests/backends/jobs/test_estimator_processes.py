@@ -12,6 +12,7 @@ from qiskit_qattn.backends.jobs.request import Request
 from .disk_client import PRECISION, small_pubs, start
 from .disk_device import DiskDevice
 
+pytestmark = pytest.mark.more
 KILLED = -9
 
 

@@ -51,6 +51,7 @@ def running(study: Study) -> Iterator[subprocess.Popen[bytes]]:
         yield process
 
 
+@pytest.mark.more
 def test_killed_in_the_middle_no_cell_is_lost_or_run_twice(plan: Plan, tmp_path: Path):
     study, whole = plan(**LONG), plan(**LONG, out=str(tmp_path / "whole"))
     first, second = study.cells()

@@ -30,6 +30,7 @@ def test_what_was_run_whole_is_not_called_short(steps: int | None):
     assert shortened_note(steps, 20, "rounds") == ""
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(("claim", "full"), [("qisa-leak", "2,000"), ("gpt-nano", "200"), ("nanogpt", "2,000")])
 def test_a_shortened_run_says_of_how_many_steps(claim: str, full: str, dice: Path, tmp_path: Path):
     found = reproduce(claim, Options(tmp_path, str(dice), steps=1))
@@ -90,6 +91,7 @@ class Told(Progress):
         self.done.setdefault(name, []).append(done)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(("claim", "models"), [("qisa-leak", 4), ("gpt-nano", 2), ("nanogpt", 2), ("qasa", 3)])
 def test_every_model_of_a_claim_is_timed_before_the_first_starts(
     claim: str, models: int, dice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

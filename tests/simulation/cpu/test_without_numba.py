@@ -59,6 +59,7 @@ def run(how: str) -> list[list[float]]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("how", ["missing", "broken"])
 def test_values_and_gradients_are_the_same(how):
     for mine, expected in zip(run(how), run("present"), strict=True):
