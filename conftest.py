@@ -45,3 +45,10 @@ pytest_collect_file = Sybil(
     excludes=["docs/third-party-backend.md"],  # tests/backends/test_registry.py installs and runs it
     fixtures=["own_ledger"],
 ).pytest()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave notebooks to ``make test-more``: each starts a process of its own, and some train a model."""
+    for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker(pytest.mark.more)
