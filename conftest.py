@@ -1,4 +1,4 @@
-"""Runs the Python blocks of README.md and docs/ as tests, and compares what they print with the text that follows.
+"""Runs the Python blocks of README.md and docs/ as tests, compares what they print, and leaves notebooks to test-more.
 
 A block of another language is not run. To leave a Python block out, put the comment ``<!--- skip: next -->`` on a
 line of its own before it.
